@@ -1,0 +1,44 @@
+# Two commands on a machine with Python 3.11 and make: `make demo` and `make test`.
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test check lint types schema constraints clean
+
+demo: $(READY) manifests/demo/part-00000.parquet
+	$(BIN)/sdbatch run jobs/demo.yaml
+
+test: lint types
+	$(BIN)/python -m pytest $(PYTEST)
+
+check: lint types
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)
+	$(BIN)/mypy
+
+# The demo's manifest and its one source picture are built, not kept: edit manifests/demo.csv and run `make demo` again.
+manifests/demo/part-00000.parquet: manifests/demo.csv manifests/draw_beach.py $(READY)
+	$(BIN)/python manifests/draw_beach.py manifests/demo/images/beach.png
+	$(BIN)/sdbatch manifest build manifests/demo.csv --to manifests/demo
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[local,test]'
+	touch $(READY)
+
+schema: $(READY)
+	$(BIN)/python -m sdbatch.config > jobs/job.schema.json
+
+constraints: $(READY)
+	$(BIN)/python -m pip install --quiet --upgrade --upgrade-strategy eager -e '.[local,test]'
+	(head -1 constraints.txt; $(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu//') > constraints.new
+	mv constraints.new constraints.txt
+
+clean:
+	rm -rf $(VENV) out manifests/demo

@@ -1,0 +1,44 @@
+"""sdbatch: a table of prompts and source images becomes finished pictures and clips, on as many GPUs as you have.
+
+The tree, in the order the data walks:
+
+    config -> manifest/ -> plan/ -> dispatch/ -> generate/ -> encode/ -> commit/ -> report/
+
+The driver (`driver.py`) and the worker (`worker.py`) put rooms together; nothing else does. Importing this package
+imports neither torch nor Ray.
+"""
+
+from __future__ import annotations
+
+from sdbatch.api import (
+    build_manifest,
+    check,
+    list_models,
+    load_job,
+    metadata,
+    plan,
+    redo,
+    report,
+    run,
+    status,
+    verify,
+)
+from sdbatch.config import Job
+from sdbatch.driver import RunResult, Selection
+
+__all__ = [
+    "Job",
+    "RunResult",
+    "Selection",
+    "build_manifest",
+    "check",
+    "list_models",
+    "load_job",
+    "metadata",
+    "plan",
+    "redo",
+    "report",
+    "run",
+    "status",
+    "verify",
+]

@@ -1,0 +1,268 @@
+"""The job file, checked at the door.
+
+    jobs/*.yaml --> read_yaml() --> --set overrides --> Job (pydantic, strict)
+
+An unknown key is an error that names the nearest known one; everything wrong is reported, not the first.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from sdbatch.errors import JobError
+from sdbatch.types import SEED_MAX
+
+JOB_BYTES_MAX = 1 << 20
+_SECRET = re.compile(r"secret|password|passwd|token|access_?key|credential|api_?key", re.IGNORECASE)
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Defaults(_Strict):
+    """Values for manifest columns that a row leaves null. `""` means none, null inherits."""
+
+    task: str | None = None
+    model: str | None = None
+    prompt: str | None = None
+    negative_prompt: str | None = None
+    fit: Literal["cover", "contain"] | None = None
+    height: Annotated[int, Field(ge=1)] | None = None
+    width: Annotated[int, Field(ge=1)] | None = None
+    num_frames: Annotated[int, Field(ge=1)] | None = None
+    duration_s: Annotated[float, Field(gt=0)] | None = None
+    fps: Annotated[float, Field(gt=0)] | None = None
+    num_inference_steps: Annotated[int, Field(ge=1)] | None = None
+    guidance_scale: Annotated[float, Field(ge=0)] | None = None
+    strength: Annotated[float, Field(gt=0, le=1)] | None = None
+    scheduler: str | None = None
+    num_outputs: Annotated[int, Field(ge=1)] | None = None
+
+
+class Model(_Strict):
+    """One model folder and how it is run."""
+
+    path: str = Field(description="Local folder, fsspec URL of a folder, or builtin:NAME.")
+    revision: str | None = Field(default=None, description="Names the content; without it the files are digested.")
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    num_gpus: Annotated[float, Field(ge=0)] | None = Field(
+        default=None, description="GPUs per worker, fractions allowed; null is 1 where the cluster has GPUs, else 0."
+    )
+    num_cpus: Annotated[int, Field(ge=1)] = Field(1, description="CPU cores per worker, and torch's threads.")
+    memory_gib: Annotated[float, Field(gt=0)] | None = None
+    batch_size: Annotated[int, Field(ge=1, le=256)] | Literal["auto"] = "auto"
+    long_prompt: Literal["truncate", "error"] = "truncate"
+    defaults: Defaults = Defaults()
+
+
+class Sources(_Strict):
+    """Where source images may come from."""
+
+    allow: list[str] = Field(default=[], description="Prefixes: local folders or URLs. Nothing else is ever opened.")
+    bytes_max: Annotated[int, Field(ge=1)] = 64 << 20
+    pixels_max: Annotated[int, Field(ge=1)] = 40_000_000
+
+
+class Storage(_Strict):
+    """How one URL prefix is reached. Never a secret: those come from the environment or an identity."""
+
+    profile: str | None = None
+    endpoint_url: str | None = None
+    region: str | None = None
+    anon: bool | None = None
+
+
+class Workers(_Strict):
+    """How many workers, per slot shape."""
+
+    count: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    max: Annotated[int, Field(ge=1)] = 64
+
+
+class Encode(_Strict):
+    """What assets are written as."""
+
+    image: Literal["png", "jpg", "webp", "avif"] = "png"
+    video: Literal["mp4", "webm"] = "mp4"
+    quality: Annotated[int, Field(ge=1, le=100)] = Field(default=92, description="For jpg, webp and avif.")
+    lossless: bool = Field(default=False, description="For webp.")
+
+
+class Limits(_Strict):
+    """Bounds on tries, failures and waits."""
+
+    attempts: Annotated[int, Field(ge=1)] = 3
+    failed_fraction: Annotated[float, Field(ge=0, le=1)] = 0.05
+    start_timeout_s: Annotated[float, Field(gt=0)] = 600.0
+
+
+class Job(_Strict):
+    """A whole job: what to make, with which models, where to put it."""
+
+    manifest: str
+    output: str
+    models: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")], Model]
+    defaults: Defaults = Defaults()
+    sources: Sources = Sources()
+    storage: dict[str, Storage] = {}
+    workers: Workers = Workers()
+    encode: Encode = Encode()
+    limits: Limits = Limits()
+    determinism: Literal["fast", "exact"] = "fast"
+    seed: Annotated[int, Field(ge=0, le=SEED_MAX)] = 0
+    quality_gate: bool = Field(default=True, description="Fail images with NaN or without variance (BlankOutput).")
+
+    @field_validator("models")
+    @classmethod
+    def _some_model(cls, models: dict[str, Model]) -> dict[str, Model]:
+        if not models:
+            raise ValueError("names no model; at least 1 is needed")
+        return models
+
+    @model_validator(mode="after")
+    def _exact_needs_batch_sizes(self) -> Job:
+        if self.determinism == "exact":
+            auto = [name for name, model in self.models.items() if model.batch_size == "auto"]
+            if auto:
+                raise ValueError(f"determinism: exact needs an integer batch_size; models.{auto[0]}.batch_size is auto")
+        return self
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """SafeLoader that refuses duplicate keys and aliases (a small file of aliases expands without bound)."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise JobError("YAML aliases are not taken; write the value out")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, str | int) and key in seen:
+                raise JobError(f"line {key_node.start_mark.line + 1}: key {key!r} stands twice")
+            seen.add(key if isinstance(key, str | int) else id(key))
+        return super().construct_mapping(node, deep)
+
+
+def read_job(path: str | Path, overrides: tuple[str, ...] = ()) -> Job:
+    """Read a job file and check it.
+
+    Args:
+        path: YAML file, at most `JOB_BYTES_MAX` bytes.
+        overrides: `a.b.c=VALUE` each, VALUE in YAML; they win over the file.
+
+    Raises:
+        JobError: Naming every key that is wrong.
+    """
+    file = Path(path)
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise JobError(f"job file {path}: {error.strerror or error}") from error
+    if len(data) > JOB_BYTES_MAX:
+        raise JobError(f"job file {path}: {len(data)} bytes is over {JOB_BYTES_MAX}")
+    return parse_job(_load_yaml(data, str(path)), overrides, name=str(path))
+
+
+def parse_job(values: Any, overrides: tuple[str, ...] = (), *, name: str = "job") -> Job:
+    """Check a job given as plain values. See `read_job`."""
+    if not isinstance(values, dict):
+        raise JobError(f"{name}: a job is a mapping of keys, not {type(values).__name__}")
+    for override in overrides:
+        values = _overridden(values, override)
+    _refuse_secrets(values, name)
+    try:
+        return Job.model_validate(values)
+    except ValidationError as error:
+        lines = [f"{name}: {_said(problem)}" for problem in error.errors()]
+        raise JobError("\n".join(lines)) from error
+
+
+def _load_yaml(data: bytes, name: str) -> Any:
+    try:
+        return yaml.load(data, Loader=_UniqueKeyLoader)  # noqa: S506 -- a subclass of SafeLoader
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise JobError(f"{name}: not YAML: {error}") from error
+    except JobError as error:
+        raise JobError(f"{name}: {error}") from error
+
+
+def _overridden(values: dict[str, Any], override: str) -> dict[str, Any]:
+    """Return `values` with one `a.b=VALUE` laid over, leaving the argument as it was."""
+    path, separator, text = override.partition("=")
+    if not separator or not path:
+        raise JobError(f"--set {override}: not of the form KEY.KEY=VALUE")
+    result = dict(values)
+    place = result
+    keys = path.split(".")
+    for key in keys[:-1]:
+        inner = place.get(key)
+        if inner is not None and not isinstance(inner, dict):
+            raise JobError(f"--set {override}: {key} is a value, not a mapping")
+        place[key] = dict(inner or {})
+        place = place[key]
+    place[keys[-1]] = _load_yaml(text.encode(), f"--set {override}")
+    return result
+
+
+def _refuse_secrets(values: Any, name: str, path: str = "") -> None:
+    """Refuse keys that look like credentials: a job file is copied into every campaign it makes."""
+    if isinstance(values, dict):
+        for key, value in values.items():
+            here = f"{path}.{key}" if path else str(key)
+            if isinstance(value, str) and _SECRET.search(str(key)):
+                raise JobError(f"{name}: {here} looks like a secret; use the environment, a profile or an identity")
+            _refuse_secrets(value, name, here)
+
+
+def _said(problem: Any) -> str:
+    """Turn one pydantic error into a line that names the key, the value and the bound."""
+    loc = tuple(part for part in problem["loc"] if part != "[key]" and not _is_union_branch(part))
+    place = ".".join(str(part) for part in loc) or "job"
+    if problem["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(str(loc[-1]), _known_keys(loc[:-1]), n=1)
+        return f"{place}: unknown key" + (f"; did you mean {near[0]}?" if near else "")
+    if problem["type"] == "missing":
+        return f"{place}: missing"
+    message = problem["msg"].removeprefix("Value error, ")
+    value = problem["input"]
+    shown = "" if isinstance(value, dict | list) or place == "job" else f" {value!r}:"
+    return f"{place}:{shown} {message}"
+
+
+def _is_union_branch(part: Any) -> bool:
+    return isinstance(part, str) and bool(re.match(r"^(constrained-|literal\[|int$|float$|str$)", part))
+
+
+def _known_keys(loc: tuple[Any, ...]) -> list[str]:
+    """Return the field names of the model that stands at `loc` in a job."""
+    model: Any = Job
+    for part in loc:
+        if isinstance(model, type) and issubclass(model, BaseModel):
+            model = model.model_fields[part].annotation if part in model.model_fields else None
+        elif get_origin(model) is dict:
+            model = get_args(model)[1]
+    if get_origin(model) is dict or not (isinstance(model, type) and issubclass(model, BaseModel)):
+        return []
+    return list(model.model_fields)
+
+
+def job_schema() -> dict[str, Any]:
+    """Return the JSON Schema of a job file, for editors; `jobs/job.schema.json` holds it."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Job.model_json_schema()}
+
+
+if __name__ == "__main__":
+    import json
+    import sys
+
+    sys.stdout.write(json.dumps(job_schema(), indent=1) + "\n")

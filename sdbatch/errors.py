@@ -1,0 +1,179 @@
+"""Everything that can go wrong, by what to do about it.
+
+    SdbatchError
+    |-- UserError            tell the user; nothing was started (exit 2)
+    |   |-- JobError             the job file or an override is wrong
+    |   |-- ManifestError        rows are wrong; carries every problem found
+    |   |-- ModelError           a model folder is missing, unsafe or of no known family
+    |   `-- StoreRefused         credentials, bucket, or a store that cannot promise "exactly once"
+    |-- CampaignHeld         another driver holds the campaign (exit 4)
+    |-- RowError             set the request aside, record it, go on (exit 3 at the end)
+    |   |-- SourceMissing, SourceRefused, SourceUnreadable, SourceTooLarge, SourceChanged
+    |   |-- PromptTooLong, BlankOutput, GenerationFailed, OutOfMemory, AssetConflict
+    |   `-- WorkerCrash          a row whose process died twice while it ran alone
+    `-- MachineError         try elsewhere, or later; blames no row
+        |-- ModelLoadFailed      the folder was right at plan time, the load was not
+        |-- StoreUnavailable     bounded retries were used up
+        |-- LeaseLost            another driver took over; stop before the next commit
+        `-- WorkersUnavailable   no worker became ready, or none is left
+
+Anything else is a bug and ends the run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+class SdbatchError(Exception):
+    """Root of every error this package raises on purpose."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class UserError(SdbatchError):
+    """The job, the manifest or the credentials are wrong; nothing was started."""
+
+    exit_code = 2
+
+
+class JobError(UserError):
+    """The job file or an override of it is wrong."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """One thing wrong with a manifest.
+
+    Attributes:
+        shard: File the row stands in.
+        row: Row number in the shard, from 0; None when the whole shard is meant.
+        column: Column name; None when the whole row is meant.
+        value: What was found, shortened for people.
+        message: What is wrong, with the bound.
+    """
+
+    shard: str
+    row: int | None
+    column: str | None
+    value: str | None
+    message: str
+
+    def __str__(self) -> str:
+        place = self.shard if self.row is None else f"row {self.row} of {self.shard}"
+        found = "" if self.value is None else f" {self.value}"
+        name = "" if self.column is None else f" {self.column}"
+        return f"{place}:{name}{found} {self.message}"
+
+
+class ManifestError(UserError):
+    """The manifest cannot be run as it is.
+
+    Attributes:
+        problems: What was found, in the order of the rows.
+        num_problems: How many were found; `problems` is cut at a bound.
+    """
+
+    def __init__(self, problems: list[Problem], num_problems: int | None = None) -> None:
+        self.problems = problems
+        self.num_problems = len(problems) if num_problems is None else num_problems
+        lines = [str(problem) for problem in problems]
+        if self.num_problems > len(problems):
+            lines.append(f"... and {self.num_problems - len(problems)} more")
+        super().__init__(f"{self.num_problems} problem(s) in the manifest:\n" + "\n".join(lines))
+
+
+class ModelError(UserError):
+    """A model folder is missing, unsafe or of no known family."""
+
+
+class StoreRefused(UserError):
+    """The store says no: credentials, bucket, or no conditional writes."""
+
+
+class CampaignHeld(SdbatchError):
+    """Another driver holds the campaign."""
+
+    exit_code = 4
+
+
+class RowError(SdbatchError):
+    """One request cannot be made; the others go on.
+
+    Attributes:
+        retryable: Whether a later run tries the request again by itself.
+    """
+
+    exit_code = 3
+    retryable: ClassVar[bool] = False
+
+
+class SourceMissing(RowError):
+    """A source image is not where the manifest says."""
+
+
+class SourceRefused(RowError):
+    """A source may not be read from where it lies."""
+
+
+class SourceUnreadable(RowError):
+    """A source is not a whole picture of a format we take."""
+
+
+class SourceTooLarge(RowError):
+    """A source is over a cap of bytes or pixels."""
+
+
+class SourceChanged(RowError):
+    """A source is not what it was when the run was planned."""
+
+    retryable = True
+
+
+class PromptTooLong(RowError):
+    """A prompt is longer than the text encoder reads and the job says `long_prompt: error`."""
+
+
+class BlankOutput(RowError):
+    """The model gave NaN, or an image without any variance."""
+
+    retryable = True
+
+
+class GenerationFailed(RowError):
+    """The pipeline raised on this request alone."""
+
+
+class OutOfMemory(RowError):
+    """The request does not fit the device, even alone."""
+
+    retryable = True
+
+
+class AssetConflict(RowError):
+    """An asset of this name is stored and is not this request's, or not whole."""
+
+
+class WorkerCrash(RowError):
+    """The worker's process died twice while this request ran alone."""
+
+
+class MachineError(SdbatchError):
+    """Something around the rows failed; they may go well elsewhere or later."""
+
+
+class ModelLoadFailed(MachineError):
+    """A worker could not load a model."""
+
+
+class StoreUnavailable(MachineError):
+    """The store did not answer within the bounded retries."""
+
+
+class LeaseLost(MachineError):
+    """Another driver took the campaign over."""
+
+
+class WorkersUnavailable(MachineError):
+    """No worker became ready in time, or none is left."""

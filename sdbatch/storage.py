@@ -1,0 +1,532 @@
+"""The one place that touches files and buckets.
+
+    URL --> parse_url() --> LocalStore | ObjectStore   (put_new = put-if-absent, the primitive a campaign stands on)
+
+Both stores promise the same: what can be seen is whole, and of several writers of one new path exactly one wins.
+Build a store inside the process that uses it; an fsspec filesystem does not survive a fork.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import sqlite3
+import time
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol, TypeVar, cast
+
+from sdbatch.config import Storage
+from sdbatch.errors import SourceMissing, SourceTooLarge, StoreRefused, StoreUnavailable, UserError
+
+SCHEMES = ("file", "s3", "gs", "gcs", "az", "abfs", "abfss")
+"""What a job may name. fsspec knows some fifty more (http, ssh, zip, chained ones); none is ever opened."""
+
+ATTEMPTS_MAX = 6
+BACKOFF_FIRST_S = 0.2
+BACKOFF_MAX_S = 5.0
+CONNECT_TIMEOUT_S = 5
+READ_TIMEOUT_S = 60
+
+_EXISTS_CODES = {"PreconditionFailed", "412"}
+_TRANSIENT_CODES = {
+    "409",
+    "ConditionalRequestConflict",  # AWS answers a lost race like this and wants a retry; s3fs does not make one
+    "500",
+    "502",
+    "503",
+    "InternalError",
+    "RequestTimeout",
+    "ServiceUnavailable",
+    "SlowDown",
+    "Throttling",
+}
+_TRANSIENT_CLASSES = {
+    "ClientError",
+    "ConnectionClosedError",
+    "ConnectTimeoutError",
+    "EndpointConnectionError",
+    "HTTPClientError",
+    "IncompleteReadError",
+    "ReadTimeoutError",
+    "ResponseStreamingError",
+    "ServerDisconnectedError",
+}
+_CREDENTIAL_CLASSES = {"NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "TokenRetrievalError"}
+_CREDENTIAL_CODES = {
+    "403",
+    "AccessDenied",
+    "ExpiredToken",
+    "InvalidAccessKeyId",
+    "InvalidToken",
+    "SignatureDoesNotMatch",
+}
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Location:
+    """A parsed URL.
+
+    Attributes:
+        scheme: `file` for local paths.
+        path: Absolute local path, or `bucket/key`.
+    """
+
+    scheme: str
+    path: str
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it lies on this machine's file system."""
+        return self.scheme == "file"
+
+    @property
+    def url(self) -> str:
+        """The URL again; a plain path when local."""
+        return self.path if self.is_local else f"{self.scheme}://{self.path}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One listed file.
+
+    Attributes:
+        path: Relative to what was listed.
+        size_bytes: Length.
+        etag: Content tag of an object store, "" on local disks.
+    """
+
+    path: str
+    size_bytes: int
+    etag: str
+
+
+def parse_url(url: str) -> Location:
+    """Split a path or URL; relative paths are taken from the working directory.
+
+    Raises:
+        UserError: On chained URLs (`a::b`), schemes that are not in `SCHEMES`, `..` in a remote key, or a NUL.
+    """
+    if "::" in url or "\0" in url:
+        raise UserError(f"{url!r}: chained URLs and NUL are refused")
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        return Location(scheme="file", path=os.path.abspath(url))  # noqa: PTH100 -- Path.resolve would follow symbolic links
+    if scheme not in SCHEMES:
+        raise UserError(f"{url}: scheme {scheme!r} is not one of {', '.join(SCHEMES)}")
+    if scheme == "file":
+        return Location(scheme="file", path=os.path.abspath("/" + rest.lstrip("/")))  # noqa: PTH100
+    parts = rest.rstrip("/").split("/")
+    if not parts[0] or any(part in {"", ".", ".."} for part in parts):
+        raise UserError(f"{url}: a bucket and a key without empty, '.' or '..' parts are needed")
+    return Location(scheme=scheme, path="/".join(parts))
+
+
+def joined(url: str, name: str) -> str:
+    """Return `name` under the folder `url`."""
+    return f"{url.rstrip('/')}/{name}"
+
+
+class Store(Protocol):
+    """One folder, local or remote. Paths are relative to it."""
+
+    url: str
+    is_local: bool
+
+    def put_new(self, path: str, data: bytes, content_type: str = ...) -> bool:
+        """Write `data` unless `path` exists; return whether this call made it."""
+
+    def put(self, path: str, data: bytes, content_type: str = ...) -> None:
+        """Write `data`, replacing what is there, never showing half of it."""
+
+    def read(self, path: str) -> bytes:
+        """Return the content. Raises FileNotFoundError."""
+
+    def stat(self, path: str) -> Entry:
+        """Return size and tag of one file. Raises FileNotFoundError."""
+
+    def list(self, folder: str = ..., *, deep: bool = ...) -> list[Entry]:
+        """Return every file in `folder` (and below it, when deep), sorted by path; empty when there is none."""
+
+    def delete(self, path: str) -> None:
+        """Remove a file; nothing happens when it is not there."""
+
+    def open(self, path: str) -> BinaryIO:
+        """Open for reading at random places. Raises FileNotFoundError."""
+
+
+def open_store(url: str, storage: Mapping[str, Storage]) -> Store:
+    """Return the store for a folder.
+
+    Args:
+        url: Local path or fsspec URL.
+        storage: The job's options by URL prefix; the longest that fits wins.
+    """
+    location = parse_url(url)
+    if location.is_local:
+        return LocalStore(location.path)
+    return ObjectStore(location, _options(location.url, storage))
+
+
+def _options(url: str, storage: Mapping[str, Storage]) -> Storage:
+    fitting = [prefix for prefix in storage if url.startswith(prefix) or url + "/" == prefix]
+    return storage[max(fitting, key=len)] if fitting else Storage()
+
+
+class LocalStore:
+    """A folder on a local disk or a network file system with hard links."""
+
+    is_local = True
+
+    def __init__(self, root: str) -> None:
+        self.url = root
+        self._root = Path(root)
+        self._synced: set[Path] = set()
+
+    def put_new(self, path: str, data: bytes, content_type: str = "") -> bool:
+        """See `Store`. fsspec's local mode="create" is not exclusive: 4 processes, 300 keys gave 301 wins."""
+        target = self._target(path)
+        temporary = self._temporary(data)
+        try:
+            os.link(temporary, target)
+            created = True
+        except FileExistsError:
+            # NFS may answer EEXIST to a link of ours whose reply was lost; then the temporary file has two names.
+            created = temporary.stat().st_nlink == 2
+        except OSError as error:
+            raise StoreRefused(f"{self.url}: hard links do not work here ({error.strerror})") from error
+        finally:
+            temporary.unlink()
+        _sync_folder(target.parent)
+        return created
+
+    def put(self, path: str, data: bytes, content_type: str = "") -> None:
+        """See `Store`."""
+        target = self._target(path)
+        self._temporary(data).replace(target)
+
+    def read(self, path: str) -> bytes:
+        """See `Store`."""
+        return (self._root / path).read_bytes()
+
+    def stat(self, path: str) -> Entry:
+        """See `Store`."""
+        return Entry(path=path, size_bytes=(self._root / path).stat().st_size, etag="")
+
+    def list(self, folder: str = "", *, deep: bool = True) -> list[Entry]:
+        """See `Store`. What lies in `.tmp/` is not listed."""
+        top = self._root / folder
+        entries = []
+        for parent, folders, names in os.walk(top):
+            folders[:] = [name for name in folders if deep and name != ".tmp"]
+            for name in names:
+                file = Path(parent) / name
+                try:
+                    size_bytes = file.stat().st_size
+                except FileNotFoundError:  # removed while we looked
+                    continue
+                entries.append(Entry(path=str(file.relative_to(self._root)), size_bytes=size_bytes, etag=""))
+        return sorted(entries, key=lambda entry: entry.path)
+
+    def delete(self, path: str) -> None:
+        """See `Store`."""
+        (self._root / path).unlink(missing_ok=True)
+
+    def open(self, path: str) -> BinaryIO:
+        """See `Store`."""
+        return (self._root / path).open("rb")
+
+    def _target(self, path: str) -> Path:
+        target = self._root / path
+        if target.parent not in self._synced:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self._synced.add(target.parent)
+        return target
+
+    def _temporary(self, data: bytes) -> Path:
+        folder = self._root / ".tmp"
+        file = folder / uuid.uuid4().hex
+        try:
+            handle = file.open("xb")
+        except FileNotFoundError:
+            folder.mkdir(parents=True, exist_ok=True)
+            handle = file.open("xb")
+        except OSError as error:
+            raise StoreRefused(f"{self.url}: {error.strerror}") from error
+        with handle:
+            handle.write(data)
+            handle.flush()
+            os.fsync(handle.fileno())
+        return file
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a new name survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+class ObjectStore:
+    """A bucket prefix reached through fsspec."""
+
+    is_local = False
+
+    def __init__(self, location: Location, options: Storage) -> None:
+        self.url = location.url
+        self._scheme = location.scheme
+        self._root = location.path
+        self._fs = filesystem(location, options)
+
+    def put_new(self, path: str, data: bytes, content_type: str = "application/octet-stream") -> bool:
+        """See `Store`. A reply that was lost looks like a lost race; the caller tells them apart by content."""
+
+        def attempt() -> bool:
+            try:
+                self._fs.pipe_file(self._full(path), data, mode="create", **self._headers(content_type))
+            except OSError as error:
+                if _code(error) in _EXISTS_CODES or isinstance(error, FileExistsError):
+                    return False
+                raise
+            return True
+
+        return self._retried(attempt, path)
+
+    def put(self, path: str, data: bytes, content_type: str = "application/octet-stream") -> None:
+        """See `Store`."""
+        self._retried(lambda: self._fs.pipe_file(self._full(path), data, **self._headers(content_type)), path)
+
+    def read(self, path: str) -> bytes:
+        """See `Store`."""
+        return cast("bytes", self._retried(lambda: self._fs.cat_file(self._full(path)), path))
+
+    def stat(self, path: str) -> Entry:
+        """See `Store`."""
+        return _entry(self._retried(lambda: self._fs.info(self._full(path)), path), path)
+
+    def list(self, folder: str = "", *, deep: bool = True) -> list[Entry]:
+        """See `Store`."""
+        top = self._full(folder) if folder else self._root
+        depth = {} if deep else {"maxdepth": 1}
+        found = self._retried(lambda: self._fs.find(top, detail=True, **depth), folder)
+        cut = len(self._root) + 1
+        return sorted((_entry(info, path[cut:]) for path, info in found.items()), key=lambda entry: entry.path)
+
+    def delete(self, path: str) -> None:
+        """See `Store`."""
+
+        def attempt() -> None:
+            try:
+                self._fs.rm_file(self._full(path))
+            except FileNotFoundError:
+                return
+
+        self._retried(attempt, path)
+
+    def open(self, path: str) -> BinaryIO:
+        """See `Store`."""
+        return cast("BinaryIO", self._retried(lambda: self._fs.open(self._full(path), "rb"), path))
+
+    def _full(self, path: str) -> str:
+        return f"{self._root}/{path}"
+
+    def _headers(self, content_type: str) -> dict[str, str]:
+        return {"ContentType": content_type} if self._scheme == "s3" else {}
+
+    def _retried(self, call: Callable[[], _T], path: str) -> _T:
+        return retried(call, f"{self.url}/{path}")
+
+
+def filesystem(location: Location, options: Storage) -> Any:
+    """Return a new fsspec filesystem for a remote location; no caches, bounded waits."""
+    import fsspec
+
+    if location.scheme != "s3":
+        return fsspec.filesystem(location.scheme, skip_instance_cache=True, use_listings_cache=False)
+    client = {"region_name": options.region} if options.region else {}
+    return fsspec.filesystem(
+        "s3",
+        skip_instance_cache=True,
+        use_listings_cache=False,
+        anon=bool(options.anon),
+        profile=options.profile,
+        endpoint_url=options.endpoint_url,
+        client_kwargs=client,
+        config_kwargs={
+            "retries": {"mode": "standard", "max_attempts": 3},
+            "connect_timeout": CONNECT_TIMEOUT_S,
+            "read_timeout": READ_TIMEOUT_S,
+        },
+    )
+
+
+def retried(call: Callable[[], _T], name: str) -> _T:
+    """Call a store with bounded retries, backoff and jitter; name what was touched in the error.
+
+    Raises:
+        StoreRefused: On wrong credentials or a missing bucket.
+        StoreUnavailable: When `ATTEMPTS_MAX` tries failed.
+        FileNotFoundError: When the object is not there.
+    """
+    for attempt in range(ATTEMPTS_MAX):
+        try:
+            return call()
+        except Exception as error:
+            if refusal := _refusal(error, name):
+                raise refusal from error
+            if not _is_transient(error):
+                raise
+            if attempt + 1 == ATTEMPTS_MAX:
+                raise StoreUnavailable(f"{name}: {ATTEMPTS_MAX} tries failed, the last with {error}") from error
+            time.sleep(random.uniform(0.5, 1.0) * min(BACKOFF_FIRST_S * 2**attempt, BACKOFF_MAX_S))  # noqa: S311 -- jitter
+    raise AssertionError("unreachable: the loop returns or raises")
+
+
+def _chain(error: BaseException) -> Iterable[BaseException]:
+    current: BaseException | None = error
+    while current is not None:
+        yield current
+        current = current.__cause__ or current.__context__
+
+
+def _code(error: BaseException) -> str:
+    """Return the store's own error code, looked for in the causes: the outer class differs by server."""
+    for part in _chain(error):
+        response = getattr(part, "response", None)
+        if isinstance(response, dict) and "Error" in response:
+            return str(response["Error"].get("Code", ""))
+    return ""
+
+
+def _refusal(error: Exception, name: str) -> StoreRefused | None:
+    code = _code(error)
+    names = {type(part).__name__ for part in _chain(error)}
+    if names & _CREDENTIAL_CLASSES or isinstance(error, PermissionError) or code in _CREDENTIAL_CODES:
+        return StoreRefused(f"{name}: the store refused the credentials ({code or type(error).__name__}: {error})")
+    if code == "NoSuchBucket" or "bucket does not exist" in str(error):
+        return StoreRefused(f"{name}: there is no such bucket")
+    return None
+
+
+def _is_transient(error: Exception) -> bool:
+    if isinstance(error, FileNotFoundError | FileExistsError):
+        return False
+    names = {type(part).__name__ for part in _chain(error)}
+    return (
+        _code(error) in _TRANSIENT_CODES
+        or isinstance(error, ConnectionError | TimeoutError)
+        or bool(names & (_TRANSIENT_CLASSES - {"ClientError"}))
+    )
+
+
+def _entry(info: Mapping[str, Any], path: str) -> Entry:
+    return Entry(path=path, size_bytes=int(info.get("size") or 0), etag=_etag(info))
+
+
+def _etag(info: Mapping[str, Any]) -> str:
+    tag = info.get("ETag") or info.get("etag") or info.get("md5Hash") or info.get("content_md5")
+    return str(tag).strip('"') if tag else f"{info.get('size')}-{info.get('mtime') or info.get('LastModified')}"
+
+
+# --- Files outside the campaign: shards, sources, models ------------------------------------------------------------
+
+
+def split(url: str) -> tuple[str, str]:
+    """Return (folder URL, name) of a file."""
+    folder, _, name = parse_url(url).url.rpartition("/")
+    return folder or "/", name
+
+
+def cache_folder() -> Path:
+    """Return the folder for things that can be made again: SDBATCH_CACHE, else the user's cache."""
+    chosen = os.environ.get("SDBATCH_CACHE")
+    base = Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sdbatch"
+    base.mkdir(parents=True, exist_ok=True)
+    return base
+
+
+def sha256_files(paths: Iterable[str]) -> dict[str, str]:
+    """Return `sha256:...` of each local file, or `missing`; remembered by path, size, mtime and inode."""
+    digests: dict[str, str] = {}
+    database = sqlite3.connect(cache_folder() / "digests.sqlite", timeout=10, isolation_level=None)
+    try:
+        database.execute("CREATE TABLE IF NOT EXISTS digest (path TEXT PRIMARY KEY, mark TEXT, sha256 TEXT)")
+        for path in paths:
+            digests[path] = _sha256_remembered(database, path)
+    finally:
+        database.close()
+    return digests
+
+
+def _sha256_remembered(database: sqlite3.Connection, path: str) -> str:
+    try:
+        stat = os.stat(path)  # noqa: PTH116 -- called for every source of a manifest
+        mark = f"{stat.st_size}-{stat.st_mtime_ns}-{stat.st_ino}"
+        row = database.execute("SELECT sha256 FROM digest WHERE path = ? AND mark = ?", (path, mark)).fetchone()
+        if row is None:
+            with Path(path).open("rb") as handle:
+                row = (hashlib.file_digest(handle, "sha256").hexdigest(),)
+            database.execute("INSERT OR REPLACE INTO digest VALUES (?, ?, ?)", (path, mark, row[0]))
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        return "missing"
+    return f"sha256:{row[0]}"
+
+
+LIST_FROM = 8
+"""Sources in one remote folder from which one listing is cheaper than asking for each."""
+
+
+def digest_sources(urls: Iterable[str], storage: Mapping[str, Storage]) -> dict[str, str]:
+    """Return the content digest of each source: sha256 when local, ETag when remote, `missing` when not there."""
+    local: list[str] = []
+    remote: dict[str, list[str]] = {}
+    for url in set(urls):
+        if parse_url(url).is_local:
+            local.append(url)
+        else:
+            remote.setdefault(split(url)[0], []).append(url)
+    digests = sha256_files(local)
+    for folder, members in remote.items():
+        store = open_store(folder, storage)
+        if len(members) >= LIST_FROM:
+            tags = {joined(folder, entry.path): entry.etag for entry in store.list(deep=False)}
+        else:
+            found = {url: _stat_or_none(store, split(url)[1]) for url in members}
+            tags = {url: entry.etag for url, entry in found.items() if entry}
+        digests.update({url: f"etag:{tags[url]}" if url in tags else "missing" for url in members})
+    return digests
+
+
+def _stat_or_none(store: Store, path: str) -> Entry | None:
+    try:
+        return store.stat(path)
+    except FileNotFoundError:
+        return None
+
+
+def read_source(url: str, storage: Mapping[str, Storage], bytes_max: int) -> tuple[bytes, str]:
+    """Read a source and say what was read.
+
+    Returns:
+        The bytes and the digest in the form the plan used.
+
+    Raises:
+        SourceMissing: When it is not there.
+        SourceTooLarge: When it is longer than `bytes_max`.
+    """
+    folder, name = split(url)
+    store = open_store(folder, storage)
+    try:
+        entry = store.stat(name)
+        if entry.size_bytes > bytes_max:
+            raise SourceTooLarge(f"{url}: {entry.size_bytes} bytes is over {bytes_max}")
+        data = store.read(name)
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise SourceMissing(f"{url}: not there") from error
+    return data, f"etag:{entry.etag}" if entry.etag else f"sha256:{hashlib.sha256(data).hexdigest()}"

@@ -1,0 +1,198 @@
+"""The nouns every room shares: what is to be made, how it is handed out, and how it ended.
+
+    Request (one manifest row, resolved)  -->  Unit (handed out, committed as one)  -->  Receipt (how it ended)
+
+A request's *recipe* is canonical JSON of everything that decides its pixels; the request key is the recipe's sha256.
+The worker renders recipes and nothing else, so what is hashed, what is made and what is recorded cannot differ.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+FORMAT_VERSION = 1
+"""Stands in every file of a campaign; raised when a reader of the old form would misread the new one."""
+
+Status = Literal["ok", "failed", "blocked"]
+TASKS = ("text-to-image", "image-to-image", "inpainting", "text-to-video", "image-to-video", "video-to-video")
+SEED_MAX = 2**63 - 1
+"""Seeds are int64 and not negative; outputs of one row take seed, seed + 1, ... modulo 2**63."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """One file a request reads.
+
+    Attributes:
+        role: Manifest column it stands in: `images`, `mask`, `video` or `control_image`.
+        url: Absolute local path or fsspec URL.
+        digest: `sha256:...` of a local file, `etag:...` in an object store, `missing` when it was not there.
+    """
+
+    role: str
+    url: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One manifest row, resolved, with the outputs that are still to be made.
+
+    Attributes:
+        id: The manifest's id.
+        request_key: sha256 of the recipe, 64 hex digits.
+        recipe: Canonical JSON (RFC 8785) of everything that decides the pixels.
+        outputs: Numbers `n` still to be made, ascending, from 0.
+        sources: Files to read, in the recipe's order.
+        model: Name in the job's `models`.
+        batch_key: Equal for requests that may share one pipeline call.
+        cost_tflop: Predicted work of one output, in 10^12 floating point operations.
+        attempt: Tries of this request in this run before now, machine faults excluded.
+    """
+
+    id: str
+    request_key: str
+    recipe: str
+    outputs: tuple[int, ...]
+    sources: tuple[Source, ...]
+    model: str
+    batch_key: str
+    cost_tflop: float
+    attempt: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unit:
+    """Batch-compatible requests handed out, retried and committed as one.
+
+    Attributes:
+        id: Place in the run, zero-padded so that names sort: `000017`.
+        model: Name in the job's `models`.
+        requests: At least one; all of one batch key.
+        batch_size: Outputs per pipeline call; in `exact` the tail is padded to it.
+        cost_tflop: Sum over all outputs.
+        solo: Whether its requests are suspects of a crash and run alone.
+    """
+
+    id: str
+    model: str
+    requests: tuple[Request, ...]
+    batch_size: int
+    cost_tflop: float
+    solo: bool = False
+
+    @property
+    def num_outputs(self) -> int:
+        """Assets this unit makes when all goes well."""
+        return sum(len(request.outputs) for request in self.requests)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowOutcome:
+    """How one output (or, with `n` None, one whole request) ended.
+
+    Attributes:
+        id: The manifest's id.
+        request_key: Key of the request.
+        n: Output number; None when the request failed as a whole.
+        status: `ok`, `failed` or `blocked`.
+        error_type: Class name, None when ok.
+        error_message: At most 500 characters, None when ok.
+        error_retryable: Whether a later run tries again by itself.
+    """
+
+    id: str
+    request_key: str
+    n: int | None
+    status: Status
+    error_type: str | None = None
+    error_message: str | None = None
+    error_retryable: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """What a worker tells the driver after a unit's commit: small, no pictures.
+
+    Attributes:
+        unit: The unit's id.
+        worker: Name of the worker.
+        outcomes: One per output, or one per request that failed as a whole.
+        model_calls: Pipeline calls made.
+        rows_generated: Outputs that came out of the pipeline, padding excluded.
+        assets_put: Assets this worker wrote.
+        assets_adopted: Assets that were there already and were taken as they are.
+        asset_bytes: Bytes of the assets recorded.
+        generate_s: Wall seconds inside pipeline calls.
+        load_s: Wall seconds spent on loading the model for this unit, 0 when it was warm.
+        batch_size: Largest batch that was run; below the unit's after an out-of-memory.
+    """
+
+    unit: str
+    worker: str
+    outcomes: tuple[RowOutcome, ...]
+    model_calls: int
+    rows_generated: int
+    assets_put: int
+    assets_adopted: int
+    asset_bytes: int
+    generate_s: float
+    load_s: float
+    batch_size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backlog:
+    """What waits for one model.
+
+    Attributes:
+        cost_tflop: Predicted work.
+        outputs: Assets.
+        oldest: Arrival number of the request that waits longest.
+    """
+
+    cost_tflop: float
+    outputs: int
+    oldest: int
+
+
+@dataclass(slots=True, kw_only=True)
+class Counts:
+    """DESIGN 5's counts of one run. Rows are manifest rows, except `rows_generated` (outputs of pipeline calls)."""
+
+    model_calls: int = 0
+    rows_generated: int = 0
+    assets_put: int = 0
+    assets_adopted: int = 0
+    rows_ok: int = 0
+    rows_failed: int = 0
+    rows_reused: int = 0
+    model_loads: int = 0
+    worker_deaths: int = 0
+    units_committed: int = 0
+
+    def as_dict(self) -> dict[str, int]:
+        """Return the counts by name, in declaration order."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSpec:
+    """Everything a worker needs to be built; under 100 KB, plain values.
+
+    Attributes:
+        job: The resolved job as plain JSON values.
+        output: The campaign's URL.
+        run_id: The run the worker belongs to.
+        lease_epoch: The driver's epoch: a file the worker must see in the campaign.
+        lease_token: That file's token.
+        revisions: Planned content revision by model name; a load that finds another is refused.
+    """
+
+    job: dict[str, object] = field(repr=False)
+    output: str
+    run_id: str
+    lease_epoch: int
+    lease_token: str
+    revisions: dict[str, str]
