@@ -1,0 +1,164 @@
+"""CSV, TSV, JSONL or Parquet become a manifest.
+
+    file --> rows as text or JSON --> renamed, typed by the schema, numbered --> Parquet shards
+
+Prompts are brought to Unicode normal form NFC here, so that the same text typed on two systems is one prompt.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sdbatch.errors import ManifestError, Problem
+from sdbatch.manifest.schema import COLUMNS
+
+ROW_GROUP_ROWS = 4096
+_TEXTS = ("prompt", "negative_prompt")
+
+
+def build_shards(
+    source: Path,
+    folder: Path,
+    *,
+    shards: int = 1,
+    rename: Mapping[str, str] | None = None,
+    drop: Iterable[str] = (),
+    id_format: str | None = None,
+) -> tuple[int, list[Path]]:
+    """Write a manifest folder.
+
+    Args:
+        source: `.csv`, `.tsv`, `.jsonl` or `.parquet`.
+        folder: Gets `part-00000.parquet`, ...; shards of an earlier build there are removed.
+        shards: How many files; rows are split evenly, in order.
+        rename: Column names of the source to the manifest's.
+        drop: Columns of the source to leave out.
+        id_format: Makes ids where there is no column `id`: `{row}` is the row number, as in `scene-{row:05d}`.
+
+    Returns:
+        The number of rows and the files.
+
+    Raises:
+        ManifestError: Naming every row whose value does not fit its column.
+    """
+    rename = rename or {}
+    dropped = set(drop)
+    problems: list[Problem] = []
+    rows: list[dict[str, Any]] = []
+    for number, row in enumerate(_read(source)):
+        named = {rename.get(name, name): value for name, value in row.items() if name not in dropped}
+        if "id" not in named and id_format:
+            named["id"] = id_format.format(row=number)
+        rows.append({name: _typed(name, value, source, number, problems) for name, value in named.items()})
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    unknown = [name for name in names if name not in COLUMNS and not name.startswith("x_")]
+    problems.extend(
+        Problem(
+            shard=str(source),
+            row=None,
+            column=name,
+            value=None,
+            message="is no column of a manifest; rename it, drop it, or let it start with x_",
+        )
+        for name in unknown
+    )
+    if problems:
+        raise ManifestError(problems)
+    table = pa.table({name: _column(name, [row.get(name) for row in rows]) for name in names})
+    return len(rows), _write(table, folder, shards)
+
+
+def _read(source: Path) -> Iterator[dict[str, Any]]:
+    suffix = source.suffix.lower()
+    if suffix == ".parquet":
+        yield from pq.ParquetFile(source).read(use_threads=False).to_pylist()
+    elif suffix in {".jsonl", ".ndjson"}:
+        with source.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines):
+                if line.strip():
+                    yield _json_row(line, source, number)
+    elif suffix in {".csv", ".tsv"}:
+        # A tab-separated file quotes nothing, as spreadsheets and data sets write it.
+        dialect: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if suffix == ".tsv" else {}
+        with source.open(encoding="utf-8-sig", newline="") as lines:
+            for row in csv.DictReader(lines, **dialect):
+                row.pop(None, None)  # cells beyond the header
+                yield {name: value or None for name, value in row.items()}
+    else:
+        raise _wrong(source, None, None, None, f"has the suffix {suffix!r}; taken are .csv, .tsv, .jsonl and .parquet")
+
+
+def _json_row(line: str, source: Path, number: int) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise _wrong(source, number, None, None, f"is not JSON: {error}") from error
+    if not isinstance(row, dict):
+        raise _wrong(source, number, None, None, "is not a JSON object")
+    return row
+
+
+def _typed(name: str, value: Any, source: Path, number: int, problems: list[Problem]) -> Any:
+    """Bring a value to its column's type; text cells of a CSV become numbers or lists."""
+    kind = COLUMNS.get(name)
+    if value is None or kind is None:
+        return value
+    try:
+        if pa.types.is_string(kind):
+            text = value if isinstance(value, str) else json.dumps(value)
+            return unicodedata.normalize("NFC", text) if name in _TEXTS else text
+        if pa.types.is_integer(kind):
+            return _integer(value)
+        if pa.types.is_floating(kind):
+            return float(value)
+        return _list(value, kind)
+    except (TypeError, ValueError):
+        problems.append(
+            Problem(shard=str(source), row=number, column=name, value=repr(value), message=f"is not of type {kind}")
+        )
+        return None
+
+
+def _integer(value: Any) -> int:
+    number = int(value)
+    if isinstance(value, float) and number != value:
+        raise ValueError(value)
+    return number
+
+
+def _list(value: Any, kind: pa.DataType) -> list[Any]:
+    if isinstance(value, str):
+        value = json.loads(value) if value.lstrip().startswith("[") else [value]
+    if not isinstance(value, list):
+        raise TypeError(value)
+    return [_integer(item) for item in value] if pa.types.is_integer(kind.value_type) else value
+
+
+def _column(name: str, values: list[Any]) -> pa.Array:
+    return pa.array(values, type=COLUMNS[name]) if name in COLUMNS else pa.array(values)
+
+
+def _write(table: pa.Table, folder: Path, shards: int) -> list[Path]:
+    folder.mkdir(parents=True, exist_ok=True)
+    files = []
+    for number in range(shards):
+        start, end = (table.num_rows * edge // shards for edge in (number, number + 1))
+        file = folder / f"part-{number:05d}.parquet"
+        pq.write_table(table.slice(start, end - start), file, compression="zstd", row_group_size=ROW_GROUP_ROWS)
+        files.append(file)
+    for old in folder.glob("part-*.parquet"):
+        if old not in files:
+            old.unlink()
+    return files
+
+
+def _wrong(source: Path, row: int | None, column: str | None, value: str | None, message: str) -> ManifestError:
+    return ManifestError([Problem(shard=str(source), row=row, column=column, value=value, message=message)])

@@ -1,0 +1,146 @@
+"""What one row says by itself: ids and text. What it asks of a model is the plan's to check.
+
+RowBatch --> check_text() --> problems          every id --> Duplicates --> problems
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from sdbatch.errors import Problem, UserError
+from sdbatch.manifest.read import RowBatch, Shard, read_batches
+from sdbatch.storage import parse_url
+
+ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+PROMPT_CHARS_MAX = 8000
+_SHOWN_CHARS = 60
+# Controls but newline and tab, and the marks that turn the direction of what follows (a file name can hide behind one).
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+PROBLEMS_MAX = 1000
+"""Problems kept for the user; more are counted."""
+
+
+class Problems:
+    """What was found so far: all of it counted, the first `PROBLEMS_MAX` kept."""
+
+    def __init__(self) -> None:
+        self.kept: list[Problem] = []
+        self.count = 0
+
+    def add(self, problem: Problem) -> None:
+        """Count a problem, and keep it while there is room."""
+        self.count += 1
+        if len(self.kept) < PROBLEMS_MAX:
+            self.kept.append(problem)
+
+    def extend(self, problems: Iterable[Problem]) -> None:
+        """Add several."""
+        for problem in problems:
+            self.add(problem)
+
+
+def shown(value: Any) -> str:
+    """Return a value as it may stand in a message: short, escaped, on one line."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}..."
+
+
+def check_text(batch: RowBatch) -> Iterator[Problem]:
+    """Check ids and prompts of a batch."""
+    for offset, value in enumerate(batch.columns.get("id", [])):
+        if not isinstance(value, str) or not ID.fullmatch(value):
+            message = "is no id; ids are [A-Za-z0-9][A-Za-z0-9._-]{0,127}"
+            yield problem_at(batch, offset, "id", value, message)
+    for column in ("prompt", "negative_prompt"):
+        for offset, value in enumerate(batch.columns.get(column, [])):
+            if value is not None and not (value.isascii() and value.isprintable() and len(value) <= PROMPT_CHARS_MAX):
+                fault = _text_fault(value)
+                if fault:
+                    yield problem_at(batch, offset, column, value, fault)
+
+
+def _text_fault(text: str) -> str | None:
+    if len(text) > PROMPT_CHARS_MAX:
+        return f"has {len(text)} characters, over {PROMPT_CHARS_MAX}"
+    if found := _CONTROL.search(text):
+        return f"holds the control character U+{ord(found.group()):04X}; only newline and tab are taken"
+    if not unicodedata.is_normalized("NFC", text):
+        return "is not in Unicode normal form NFC"
+    return None
+
+
+def problem_at(batch: RowBatch, offset: int, column: str | None, value: Any, message: str) -> Problem:
+    """Return a problem of one row."""
+    text = None if value is None else shown(value)
+    return Problem(shard=batch.shard, row=batch.start + offset, column=column, value=text, message=message)
+
+
+class Duplicates:
+    """Finds ids that stand twice, in 8 bytes a row."""
+
+    def __init__(self) -> None:
+        self._hashes: list[np.ndarray[Any, np.dtype[np.int64]]] = []
+
+    def add(self, batch: RowBatch) -> None:
+        """Remember a batch's ids."""
+        ids = batch.columns.get("id", [])
+        self._hashes.append(np.fromiter((hash(value) for value in ids), dtype=np.int64, count=len(ids)))
+
+    def problems(self, shards: Iterable[Shard]) -> Iterator[Problem]:
+        """Name every id after its first; reads the id column again, and only when hashes met."""
+        if not self._hashes:
+            return
+        hashes = np.concatenate(self._hashes)
+        values, counts = np.unique(hashes, return_counts=True)
+        suspects = set(values[counts > 1].tolist())
+        if not suspects:
+            return
+        first: dict[str, str] = {}
+        for shard in shards:
+            for batch in read_batches(shard):
+                for offset, value in enumerate(batch.columns.get("id", [])):
+                    if value is None or hash(value) not in suspects:
+                        continue
+                    place = f"row {batch.start + offset} of {batch.shard}"
+                    if value in first:
+                        yield problem_at(batch, offset, "id", value, f"stands twice; first in {first[value]}")
+                    first.setdefault(value, place)
+
+
+class AllowList:
+    """The places sources may come from.
+
+    Args:
+        prefixes: Local folders, files, or URLs.
+
+    A local prefix holds what lies under it after symbolic links are followed; a remote one whole path parts.
+    """
+
+    def __init__(self, prefixes: Sequence[str]) -> None:
+        self._local: list[str] = []
+        self._remote: list[str] = []
+        self._text = ", ".join(prefixes)
+        for prefix in prefixes:
+            location = parse_url(prefix)
+            if location.is_local:
+                self._local.append(os.path.realpath(location.path))
+            else:
+                self._remote.append(location.url)
+
+    def fault(self, url: str) -> str | None:
+        """Return why a source may not be opened, None when it may."""
+        try:
+            location = parse_url(url)
+        except UserError as error:
+            return f"is refused: {error}"
+        places = self._local if location.is_local else self._remote
+        path = os.path.realpath(location.path) if location.is_local else location.url
+        if any(path == place or path.startswith(place.rstrip("/") + "/") for place in places):
+            return None
+        return f"is outside sources.allow ({self._text or 'which is empty'})"

@@ -1,0 +1,419 @@
+"""Rows become requests: precedence, what the family can make, the recipe, its key.
+
+    columns of rows + job + models --> Resolver.resolve() --> Resolved per row, and Faults
+
+Rows differ mostly in prompt and seed; everything else is resolved once per distinct combination and remembered
+(`_Settings`), so that a million rows cost seconds.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sdbatch.config import Defaults, Job
+from sdbatch.families import TaskRow, cost_tflop, nearest_multiple
+from sdbatch.models import ModelInfo
+from sdbatch.plan.canonical import canonical
+from sdbatch.types import SEED_MAX, TASKS, Source
+
+KEY_VERSION = 1
+"""Part of every key; raised when equal recipes would no longer give equal pixels."""
+
+DERIVED_SEED_BITS = 53
+"""Derived seeds stay exact in JSON readers that know only doubles."""
+
+NUM_OUTPUTS_MAX = 1024
+STEPS_MAX = 1000
+SETTINGS_KEPT_MAX = 65_536
+SOURCE_ROLES = ("images", "mask", "video", "control_image")
+_ARGUMENTS = ("fit", "height", "width", "num_inference_steps", "guidance_scale", "strength", "scheduler")
+_LATER = ("keyframes", "num_frames", "duration_s", "fps", "loras", "parameters")
+_SETTINGS = ("task", "model", *_ARGUMENTS, "num_outputs")
+_PER_ROW = frozenset({"prompt", "negative_prompt", "seed", *SOURCE_ROLES})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """Something wrong with one row.
+
+    Attributes:
+        offset: Row in the columns that were given, from 0.
+        column: Its column.
+        value: What stands there.
+        message: What is wrong, with the bound.
+    """
+
+    offset: int
+    column: str
+    value: Any
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resolved:
+    """One row with nothing left open. See `sdbatch.types.Request` for the shared fields.
+
+    Attributes:
+        num_outputs: Assets the row asks for.
+    """
+
+    id: str
+    request_key: str
+    recipe: str
+    num_outputs: int
+    sources: tuple[Source, ...]
+    model: str
+    batch_key: str
+    cost_tflop: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Settings:
+    """What all rows with the same settings share; `pieces` has a hole (None) for each of `holes`."""
+
+    model: str
+    row: TaskRow
+    num_outputs: int
+    holes: tuple[str, ...]
+    pieces: tuple[str, ...]
+    batch_key: str
+    cost_tflop: float
+
+
+_Wrong = tuple[str, Any, str]
+
+
+class Resolver:
+    """Resolves rows of one job.
+
+    Args:
+        job: The checked job.
+        models: What `describe` found for each of the job's models.
+        source_fault: Returns why a source URL may not be opened, None when it may.
+        source_url: Makes a source absolute.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        models: Mapping[str, ModelInfo],
+        source_fault: Callable[[str], str | None],
+        source_url: Callable[[str], str],
+    ) -> None:
+        self._job = job
+        self._models = models
+        self._source_fault = source_fault
+        self._source_url = source_url
+        self._kept: dict[tuple[Any, ...], _Settings | list[_Wrong]] = {}
+
+    def resolve(
+        self, columns: Mapping[str, Sequence[Any]], num_rows: int, digests: Mapping[str, str]
+    ) -> tuple[list[Resolved | None], list[Fault]]:
+        """Resolve some rows.
+
+        Args:
+            columns: Known manifest columns as Python values; absent ones stand for null.
+            num_rows: Their common length.
+            digests: Content digest by source URL as `source_urls` gives them; one that is absent counts as `missing`.
+
+        Returns:
+            One entry per row, None where it is faulty; and the faults, in row order.
+        """
+        nulls: Sequence[Any] = [None] * num_rows
+        settings_columns = [columns.get(name, nulls) for name in _SETTINGS]
+        sources = [columns.get(name, nulls) for name in SOURCE_ROLES]
+        texts = [columns.get(name, nulls) for name in ("id", "prompt", "negative_prompt", "seed", "seed_group")]
+        faults = self._unserved(columns)
+        resolved: list[Resolved | None] = []
+        for offset, (settings_key, source_values, text) in enumerate(
+            zip(zip(*settings_columns, strict=True), zip(*sources, strict=True), zip(*texts, strict=True), strict=True)
+        ):
+            wrong: list[_Wrong] = []
+            row = self._resolve_row(settings_key, source_values, text, digests, wrong)
+            faults.extend(Fault(offset=offset, column=c, value=v, message=m) for c, v, m in wrong)
+            resolved.append(None if wrong else row)
+        return resolved, faults
+
+    def source_urls(self, columns: Mapping[str, Sequence[Any]]) -> set[str]:
+        """Return every source of some rows that may be opened, absolute."""
+        urls: set[str] = set()
+        for role in SOURCE_ROLES:
+            for value in columns.get(role, ()):
+                urls.update(self._source_url(url) for url in _listed(value) if self._source_fault(url) is None)
+        return urls
+
+    def _unserved(self, columns: Mapping[str, Sequence[Any]]) -> list[Fault]:
+        """Refuse values in columns that no family of the table takes yet, rather than pass them over."""
+        return [
+            Fault(offset=offset, column=name, value=value, message="is taken by no model family served so far")
+            for name in _LATER
+            for offset, value in enumerate(columns.get(name, ()))
+            if value is not None
+        ]
+
+    def _resolve_row(
+        self,
+        settings_key: tuple[Any, ...],
+        source_values: tuple[Any, ...],
+        text: tuple[Any, ...],
+        digests: Mapping[str, str],
+        wrong: list[_Wrong],
+    ) -> Resolved | None:
+        row_id, prompt, negative, seed, seed_group = text
+        settings = self._kept.get(settings_key)
+        if settings is None:
+            if len(self._kept) >= SETTINGS_KEPT_MAX:
+                self._kept.clear()
+            settings = self._kept[settings_key] = self._settings(dict(zip(_SETTINGS, settings_key, strict=True)))
+        defaults = self._layers(settings_key[1])
+        prompt = _first(prompt, *(layer.prompt for layer in defaults))
+        negative = _first(negative, *(layer.negative_prompt for layer in defaults), "")
+        if prompt is None:
+            wrong.append(("prompt", None, "is missing and has no default; an empty text is a legal prompt"))
+        if seed is not None and not 0 <= seed <= SEED_MAX:
+            wrong.append(("seed", seed, f"is not in 0..{SEED_MAX}"))
+        sources = [
+            self._source(role, url, digests, wrong)
+            for role, value in zip(SOURCE_ROLES, source_values, strict=True)
+            for url in _listed(value)
+        ]
+        if isinstance(settings, list):
+            wrong.extend(settings)
+            return None
+        _check_sources(settings.row, source_values, wrong)
+        if wrong:
+            return None
+        values = {
+            "prompt": prompt,
+            "negative_prompt": negative,
+            "seed": derived_seed(self._job.seed, seed_group or row_id) if seed is None else seed,
+        }
+        for source in sources:
+            values.setdefault(source.role, []).append(source.digest)
+        recipe = _filled(settings, values)
+        return Resolved(
+            id=row_id,
+            request_key=hashlib.sha256(recipe.encode()).hexdigest(),
+            recipe=recipe,
+            num_outputs=settings.num_outputs,
+            sources=tuple(sources),
+            model=settings.model,
+            batch_key=settings.batch_key,
+            cost_tflop=settings.cost_tflop,
+        )
+
+    def _source(self, role: str, url: str, digests: Mapping[str, str], wrong: list[_Wrong]) -> Source:
+        if fault := self._source_fault(url):
+            wrong.append((role, url, fault))
+            return Source(role=role, url=url, digest="missing")
+        absolute = self._source_url(url)
+        return Source(role=role, url=absolute, digest=digests.get(absolute, "missing"))
+
+    def _layers(self, model: str | None) -> list[Defaults]:
+        """Return the defaults under a row: its model's, then the job's."""
+        name = model or self._job.defaults.model or self._only_model()
+        options = self._job.models.get(name or "")
+        return [*([options.defaults] if options else []), self._job.defaults]
+
+    def _only_model(self) -> str | None:
+        return next(iter(self._job.models)) if len(self._job.models) == 1 else None
+
+    def _settings(self, row: dict[str, Any]) -> _Settings | list[_Wrong]:
+        """Resolve one combination of settings, or say what is wrong with it."""
+        wrong: list[_Wrong] = []
+        name = row["model"] or self._job.defaults.model or self._only_model()
+        if name is None:
+            return [("model", None, f"is missing and has no default; the job has {', '.join(self._job.models)}")]
+        if name not in self._models:
+            wrong.append(("model", name, f"is not in the job's models{_near(name, self._models)}"))
+        layers = self._layers(name)
+        task = _first(row["task"], *(layer.task for layer in layers))
+        if task not in TASKS:
+            problem = "is missing and has no default" if task is None else f"is no task{_near(task, TASKS)}"
+            wrong.append(("task", task, problem))
+        num_outputs = _first(row["num_outputs"], *(layer.num_outputs for layer in layers), 1)
+        if not 1 <= num_outputs <= NUM_OUTPUTS_MAX:
+            wrong.append(("num_outputs", num_outputs, f"is not in 1..{NUM_OUTPUTS_MAX}"))
+        if name not in self._models or task not in TASKS:
+            return wrong + _check_unbound(row)
+        model = self._models[name]
+        if task not in model.family.tasks:
+            served = ", ".join(model.family.tasks)
+            return [*wrong, ("task", task, f"is not served by {name} ({model.family.title}: {served})")]
+        values = self._arguments(row, layers, model, model.family.tasks[task], wrong)
+        wrong.extend(_check_arguments(values, model))
+        if wrong:
+            return wrong
+        return self._assembled(name, task, num_outputs, values, model)
+
+    def _arguments(
+        self, row: dict[str, Any], layers: list[Defaults], model: ModelInfo, task: TaskRow, wrong: list[_Wrong]
+    ) -> dict[str, Any]:
+        """Settle the task's arguments: row, model's defaults, job's defaults, family's."""
+        family = {
+            "height": model.height,
+            "width": model.width,
+            "num_inference_steps": model.family.num_inference_steps,
+            "guidance_scale": model.family.guidance_scale,
+            "strength": model.family.strength,
+            "fit": "cover",
+        }
+        values: dict[str, Any] = {}
+        for name in _ARGUMENTS:
+            if name in task.arguments:
+                value = _first(row[name], *(getattr(layer, name) for layer in layers), family.get(name))
+                if value is not None and value != "":
+                    values[name] = value
+            elif row[name] is not None:
+                wrong.append((name, row[name], "is taken by no such task here"))
+        return values
+
+    def _assembled(self, name: str, task: str, num_outputs: int, values: dict[str, Any], model: ModelInfo) -> _Settings:
+        row = model.family.tasks[task]
+        shared = {
+            "key_version": KEY_VERSION,
+            "task": task,
+            "model": model.revision,
+            "dtype": model.options.dtype,
+            **{key: float(value) if key in {"guidance_scale", "strength"} else value for key, value in values.items()},
+        }
+        if self._job.encode.image in {"jpg", "avif"} or (
+            self._job.encode.image == "webp" and not self._job.encode.lossless
+        ):
+            shared["encoder"] = {"image": self._job.encode.image, "quality": self._job.encode.quality}
+        if self._job.determinism == "exact":
+            shared["batch_size"] = model.options.batch_size
+        holes = ["prompt", "negative_prompt", "seed", *(["images"] if row.images[1] else [])]
+        steps = values["num_inference_steps"]
+        if "strength" in values:
+            steps = min(int(steps * values["strength"]), steps)
+        return _Settings(
+            model=name,
+            row=row,
+            num_outputs=num_outputs,
+            holes=tuple(sorted(holes)),
+            pieces=_pieces(shared, sorted(holes)),
+            batch_key=hashlib.sha256(f"{name} {canonical(shared)}".encode()).hexdigest()[:16],
+            cost_tflop=cost_tflop(
+                model.family,
+                parameters=model.parameters,
+                height=values["height"],
+                width=values["width"],
+                num_frames=1,
+                steps=steps,
+                guided=values["guidance_scale"] > 1,
+            ),
+        )
+
+
+def derived_seed(root: int, name: str) -> int:
+    """Return the seed of a row that names none: the first 53 bits of sha256(root ":" name).
+
+    Args:
+        root: The job's seed.
+        name: The row's `seed_group`, else its id.
+    """
+    digest = hashlib.sha256(f"{root}:{name}".encode()).digest()
+    return int.from_bytes(digest[:8]) >> (64 - DERIVED_SEED_BITS)
+
+
+def recipe_changes(old: str, new: str) -> list[str]:
+    """Return the names in which two recipes differ, sorted."""
+    before, after = json.loads(old), json.loads(new)
+    return sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+
+
+def _pieces(shared: dict[str, Any], holes: list[str]) -> tuple[str, ...]:
+    """Return the recipe's text cut at its holes: len(holes) + 1 pieces, in canonical order."""
+    pieces = ["{"]
+    for index, name in enumerate(sorted([*shared, *holes])):
+        pieces[-1] += ("," if index else "") + canonical(name) + ":"
+        if name in _PER_ROW:
+            pieces.append("")
+        else:
+            pieces[-1] += canonical(shared[name])
+    pieces[-1] += "}"
+    return tuple(pieces)
+
+
+def _filled(settings: _Settings, values: Mapping[str, Any]) -> str:
+    parts = [settings.pieces[0]]
+    for name, piece in zip(settings.holes, settings.pieces[1:], strict=True):
+        parts.append(canonical(values[name]))
+        parts.append(piece)
+    return "".join(parts)
+
+
+def _check_sources(row: TaskRow, values: tuple[Any, ...], wrong: list[_Wrong]) -> None:
+    """A source the model would ignore is never accepted, and one it needs must be there."""
+    images, *others = values
+    count = len(_listed(images))
+    least, most = row.images
+    if not least <= count <= most:
+        bound = f"{least}" if least == most else f"{least} to {most}"
+        wrong.append(("images", images, f"has {count} source(s); the task takes {bound}"))
+    for role, value in zip(SOURCE_ROLES[1:], others, strict=True):
+        if value is not None:
+            wrong.append((role, value, "is a source the task would ignore"))
+
+
+def _check_unbound(row: dict[str, Any]) -> list[_Wrong]:
+    """Check what needs no model, for rows whose model or task is wrong: all of a row's faults are told at once."""
+    steps = row["num_inference_steps"]
+    return [("num_inference_steps", steps, f"is not in 1..{STEPS_MAX}")] if steps is not None and steps < 1 else []
+
+
+def _check_arguments(values: dict[str, Any], model: ModelInfo) -> list[_Wrong]:
+    family = model.family
+    wrong: list[_Wrong] = []
+    for name in ("height", "width"):
+        value = values[name]
+        nearest = nearest_multiple(value, family.size_multiple, family.size_min, family.size_max)
+        if value % family.size_multiple:
+            wrong.append((name, value, f"is not a multiple of {family.size_multiple}; the nearest is {nearest}"))
+        elif not family.size_min <= value <= family.size_max:
+            wrong.append((name, value, f"is not in {family.size_min}..{family.size_max}"))
+    steps = values["num_inference_steps"]
+    if not 1 <= steps <= STEPS_MAX:
+        wrong.append(("num_inference_steps", steps, f"is not in 1..{STEPS_MAX}"))
+    guidance = values["guidance_scale"]
+    if not (math.isfinite(guidance) and guidance >= 0):
+        wrong.append(("guidance_scale", guidance, "is not a number of at least 0"))
+    if values.get("fit", "cover") not in {"cover", "contain"}:
+        wrong.append(("fit", values["fit"], "is neither cover nor contain"))
+    if "scheduler" in values and values["scheduler"] not in family.schedulers:
+        near = _near(values["scheduler"], family.schedulers)
+        wrong.append(("scheduler", values["scheduler"], f"is no scheduler of {family.title}{near}"))
+    if "strength" in values:
+        wrong.extend(_check_strength(values["strength"], steps))
+    return wrong
+
+
+def _check_strength(strength: float, steps: int) -> list[_Wrong]:
+    if not (math.isfinite(strength) and 0 < strength <= 1):
+        return [("strength", strength, "is not over 0 and at most 1")]
+    if steps >= 1 and int(steps * strength) < 1:
+        return [("strength", strength, f"leaves no step of {steps}; at least {math.ceil(1e4 / steps) / 1e4} is needed")]
+    return []
+
+
+def _listed(value: Any) -> list[str]:
+    """Return a source column's URLs: null is none, a plain string is one."""
+    if value is None:
+        return []
+    return [value] if isinstance(value, str) else [url for url in value if url is not None]
+
+
+def _first(*values: Any) -> Any:
+    return next((value for value in values if value is not None), None)
+
+
+def _near(name: str, known: Any) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {near[0]}?" if near else f" ({', '.join(known)})"

@@ -1,0 +1,154 @@
+"""Pending requests, grouped by what may share a pipeline call, handed out as units.
+
+    requests (in manifest order) --> Window.add() --> groups by batch key --> Window.take() --> Unit
+
+A unit is capped by predicted cost and by 32 batches. Costly groups go first, so that what is left at the end is small;
+full batches go before partial ones, so that rare keys wait for company while there are shards to come.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from sdbatch.types import Backlog, Request, Unit
+
+BATCHES_PER_UNIT_MAX = 32
+AUTO_BATCH_MAX = 16
+_AUTO_PIXELS = 512 * 512 * 16
+
+
+def auto_batch_size(height: int, width: int, num_frames: int = 1) -> int:
+    """Return the batch size tried first for `batch_size: auto`; the worker halves it when memory runs out.
+
+    Sixteen at 512 x 512 and below, fewer in proportion above; at least one. On a tiny model 16 took 2.3 to 2.6 times
+    less CPU a row than 1, and 64 no less than 16.
+    """
+    return max(1, min(AUTO_BATCH_MAX, _AUTO_PIXELS // (height * width * num_frames)))
+
+
+@dataclass(slots=True)
+class _Group:
+    """Requests of one batch key, in order of arrival."""
+
+    batch_size: int
+    cost_tflop: float
+    requests: deque[tuple[int, Request]] = field(default_factory=deque)
+    outputs: int = 0
+
+
+class Window:
+    """The requests that may be handed out now.
+
+    Args:
+        batch_sizes: Batch size by model name, or `auto`.
+    """
+
+    def __init__(self, batch_sizes: Mapping[str, int | Literal["auto"]]) -> None:
+        self._batch_sizes = batch_sizes
+        self._groups: dict[str, dict[str, _Group]] = {}
+        self._solo: deque[Unit] = deque()
+        self._arrivals = 0
+        self._next_unit = 0
+        self.num_requests = 0
+
+    def add(self, request: Request) -> None:
+        """Take in one pending request."""
+        groups = self._groups.setdefault(request.model, {})
+        group = groups.get(request.batch_key)
+        if group is None:
+            group = groups[request.batch_key] = _Group(self._batch_size(request), request.cost_tflop)
+        group.requests.append((self._arrivals, request))
+        group.outputs += len(request.outputs)
+        self._arrivals += 1
+        self.num_requests += 1
+
+    def add_solo(self, requests: Iterable[Request], batch_size: int) -> None:
+        """Take in suspects of a crash; they are handed out first, as one unit that runs alone."""
+        members = tuple(requests)
+        self._solo.append(self._unit(members, batch_size, solo=True))
+        self.num_requests += len(members)
+
+    def has_solo(self) -> bool:
+        """Whether suspects wait."""
+        return bool(self._solo)
+
+    def peek_solo(self) -> Unit:
+        """Return the oldest suspects without handing them out."""
+        return self._solo[0]
+
+    def take_solo(self) -> Unit:
+        """Hand out the oldest suspects."""
+        unit = self._solo.popleft()
+        self.num_requests -= len(unit.requests)
+        return unit
+
+    def backlog(self) -> dict[str, Backlog]:
+        """Return what waits by model, suspects excluded; models without any are left out."""
+        return {
+            model: Backlog(
+                cost_tflop=sum(group.outputs * group.cost_tflop for group in groups.values()),
+                outputs=sum(group.outputs for group in groups.values()),
+                oldest=min(group.requests[0][0] for group in groups.values()),
+            )
+            for model, groups in self._groups.items()
+            if groups
+        }
+
+    def take(self, model: str, cost_max_tflop: float) -> Unit:
+        """Hand out one unit of a model that has a backlog.
+
+        Args:
+            model: Its name.
+            cost_max_tflop: The unit ends before it costs more, but holds one whole batch where there is one.
+        """
+        groups = self._groups[model]
+        key, group = max(groups.items(), key=lambda item: _rank(item[1]))
+        members: list[Request] = []
+        outputs = 0
+        cap = min(int(cost_max_tflop / group.cost_tflop), BATCHES_PER_UNIT_MAX * group.batch_size)
+        cap = max(cap // group.batch_size * group.batch_size, group.batch_size)
+        while group.requests and (not members or outputs + len(group.requests[0][1].outputs) <= cap):
+            _, request = group.requests.popleft()
+            outputs += len(request.outputs)
+            members.append(request)
+        group.outputs -= outputs
+        if not group.requests:
+            del groups[key]
+        self.num_requests -= len(members)
+        return self._unit(tuple(members), group.batch_size, solo=False)
+
+    def _unit(self, requests: tuple[Request, ...], batch_size: int, *, solo: bool) -> Unit:
+        self._next_unit += 1
+        return Unit(
+            id=f"{self._next_unit - 1:06d}",
+            model=requests[0].model,
+            requests=requests,
+            batch_size=batch_size,
+            cost_tflop=sum(request.cost_tflop * len(request.outputs) for request in requests),
+            solo=solo,
+        )
+
+    def _batch_size(self, request: Request) -> int:
+        chosen = self._batch_sizes[request.model]
+        if chosen != "auto":
+            return chosen
+        recipe = json.loads(request.recipe)
+        return auto_batch_size(recipe["height"], recipe["width"], recipe.get("num_frames", 1))
+
+
+def _rank(group: _Group) -> tuple[bool, float, int]:
+    """Full batches first, then the costliest rows, then the oldest."""
+    return group.outputs >= group.batch_size, group.cost_tflop, -group.requests[0][0]
+
+
+def bisected(unit: Unit) -> list[tuple[Request, ...]]:
+    """Split the requests of a unit whose process died: halves; a single request once more, its attempt counted."""
+    requests = unit.requests
+    if len(requests) > 1:
+        middle = len(requests) // 2
+        return [requests[:middle], requests[middle:]]
+    return [(replace(requests[0], attempt=requests[0].attempt + 1),)]
