@@ -1,0 +1,353 @@
+"""The driver's loop: keep the window full and every worker busy, turn events into decisions, remember nothing else.
+
+    pending requests --> Window --> choose() --> Executor --> events --> receipts
+
+What is in flight lives here, in memory; all else is in the campaign. Kill it at any moment and run again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from sdbatch.dispatch import policy
+from sdbatch.dispatch.executor import Died, Done, Event, Executor, Faulted, Ready, Shape
+from sdbatch.errors import MachineError, ModelLoadFailed, SdbatchError, WorkersUnavailable
+from sdbatch.types import Backlog, Receipt, Request, Unit
+
+WINDOW_REQUESTS = 16_384
+"""Requests held at once: a few MiB, and enough for rare batch keys to find company."""
+
+TICK_S = 0.5
+STOP_WAIT_S = 60.0
+"""Once a run is told to stop, how long units in flight may take to end."""
+
+
+class WindowLike(Protocol):
+    """What the dispatcher needs of the plan's window. See `sdbatch.plan.window.Window`."""
+
+    num_requests: int
+
+    def add(self, request: Request) -> None:
+        """Take in one pending request."""
+
+    def add_solo(self, requests: tuple[Request, ...], batch_size: int) -> None:
+        """Take in suspects of a crash."""
+
+    def has_solo(self) -> bool:
+        """Whether suspects wait."""
+
+    def peek_solo(self) -> Unit:
+        """Return the oldest suspects."""
+
+    def take_solo(self) -> Unit:
+        """Hand out the oldest suspects."""
+
+    def backlog(self) -> dict[str, Backlog]:
+        """Return what waits by model."""
+
+    def take(self, model: str, cost_max_tflop: float) -> Unit:
+        """Hand out one unit of a model."""
+
+
+@dataclass(slots=True)
+class _Worker:
+    shape: Shape
+    started_s: float
+    ready: bool = False
+    model: str | None = None
+    units: dict[str, Unit] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What the dispatcher is to work off.
+
+    Attributes:
+        requests: Pending requests in manifest order.
+        cost_tflop: Their predicted cost together.
+        shapes: Slot shape of each model.
+        worker_count: Workers per shape, None for as many as fit.
+        worker_max: Most workers per shape.
+        start_timeout_s: Longest wait for a first worker.
+        bisect: Splits the requests of a unit whose process died.
+    """
+
+    requests: Iterator[Request]
+    cost_tflop: float
+    shapes: Mapping[str, Shape]
+    worker_count: int | None
+    worker_max: int
+    start_timeout_s: float
+    bisect: Callable[[Unit], list[tuple[Request, ...]]]
+
+
+class Dispatcher:
+    """Works off a plan on an executor.
+
+    Args:
+        executor: Runs the workers.
+        window: Groups requests into units.
+        plan: What is to be done.
+        on_receipt: Called with each unit and its receipt, in order of arrival.
+        on_set_aside: Called with a request whose process died `SOLO_DEATHS_MAX` times while it ran alone.
+        on_tick: Called at least every `TICK_S` seconds.
+        should_stop: Asked between rounds; once it says so, nothing more is handed out.
+    """
+
+    def __init__(
+        self,
+        executor: Executor,
+        window: WindowLike,
+        plan: Plan,
+        *,
+        on_receipt: Callable[[Unit, Receipt], None],
+        on_set_aside: Callable[[Unit, str], None],
+        on_tick: Callable[[], None],
+        should_stop: Callable[[], bool],
+    ) -> None:
+        self._executor = executor
+        self._window = window
+        self._plan = plan
+        self._on_receipt = on_receipt
+        self._on_set_aside = on_set_aside
+        self._on_tick = on_tick
+        self._should_stop = should_stop
+        self._workers: dict[str, _Worker] = {}
+        self._models: dict[Shape, frozenset[str]] = {
+            shape: frozenset(name for name, other in plan.shapes.items() if other == shape)
+            for shape in set(plan.shapes.values())
+        }
+        self._exhausted = False
+        self._left_tflop = plan.cost_tflop
+        self.rates: dict[str, float] = {}
+        self._machine_faults = 0
+        self._load_faults: dict[str, int] = {}
+        self._last_handed: dict[str, int] = {}
+        self._handed = 0
+        self._num_started = 0
+        self._first_ready = False
+        self._stopping_since_s: float | None = None
+        self.failure: SdbatchError | None = None
+        self.worker_deaths = 0
+        self.facts: dict[str, Mapping[str, str]] = {}
+
+    def run(self) -> None:
+        """Work until all is done, `should_stop` says so, or a fault stops the run.
+
+        Raises:
+            MachineError: When the run cannot go on; what was committed stays.
+        """
+        self._fill()
+        self._start_workers()
+        while self._is_unfinished():
+            if not self._is_stopping():
+                self._fill()
+                self._hand_out()
+            for event in self._executor.wait(TICK_S):
+                self._handle(event)
+            self._check_start()
+            self._on_tick()
+        if self.failure:
+            raise self.failure
+
+    @property
+    def num_workers(self) -> int:
+        """Workers that are ready."""
+        return sum(worker.ready for worker in self._workers.values())
+
+    @property
+    def num_in_flight(self) -> int:
+        """Units handed out and not ended."""
+        return sum(len(worker.units) for worker in self._workers.values())
+
+    def _is_stopping(self) -> bool:
+        return self.failure is not None or self._should_stop()
+
+    def _is_unfinished(self) -> bool:
+        if self._is_stopping():
+            self._stopping_since_s = self._stopping_since_s or time.monotonic()
+            return self.num_in_flight > 0 and time.monotonic() - self._stopping_since_s < STOP_WAIT_S
+        return self.num_in_flight > 0 or self._window.num_requests > 0 or not self._exhausted
+
+    def _fill(self) -> None:
+        while not self._exhausted and self._window.num_requests < WINDOW_REQUESTS:
+            request = next(self._plan.requests, None)
+            if request is None:
+                self._exhausted = True
+            elif request.model in self._plan.shapes:
+                self._window.add(request)
+
+    def _start_workers(self) -> None:
+        wanted = {model for model, entry in self._window.backlog().items() if entry.outputs}
+        for shape, models in self._models.items():
+            if self._exhausted and not models & wanted:
+                continue
+            count = self._plan.worker_count or self._executor.capacity(shape)
+            if self._exhausted:  # no more workers than there are outputs to make
+                outputs = sum(e.outputs for name, e in self._window.backlog().items() if name in models)
+                count = min(count, outputs)
+            for _ in range(min(count, self._plan.worker_max)):
+                self._start_worker(shape)
+
+    def _start_worker(self, shape: Shape) -> None:
+        name = f"w{self._num_started}"
+        self._num_started += 1
+        self._workers[name] = _Worker(shape=shape, started_s=time.monotonic())
+        self._executor.start(name, shape)
+
+    def _hand_out(self) -> None:
+        while self._window.has_solo():
+            unit = self._window.peek_solo()
+            chosen = policy.choose_solo(self._views(), unit.model)
+            if chosen is None:
+                break
+            self._submit(chosen, self._window.take_solo())
+        while True:
+            backlog = self._window.backlog()
+            choice = policy.choose(self._views(hold_idle=self._window.has_solo()), backlog, self._starving(backlog))
+            if choice is None:
+                return
+            worker, model = choice
+            cap = policy.unit_cost_max(max(self._left_tflop, 0.0), len(self._workers), self.rates.get(model))
+            self._submit(worker, self._window.take(model, cap))
+
+    def _submit(self, worker: str, unit: Unit) -> None:
+        state = self._workers[worker]
+        state.units[unit.id] = unit
+        state.model = unit.model
+        self._handed += 1
+        self._last_handed[unit.model] = self._handed
+        self._left_tflop -= unit.cost_tflop
+        self._executor.submit(worker, unit)
+
+    def _views(self, *, hold_idle: bool = False) -> list[policy.WorkerView]:
+        """Return the ready workers; with suspects waiting, one that is idle or nearly so is kept free for them."""
+        views = [
+            policy.WorkerView(
+                id=name,
+                models=self._models[worker.shape],
+                model=worker.model,
+                in_flight=len(worker.units),
+                solo=any(unit.solo for unit in worker.units.values()),
+            )
+            for name, worker in self._workers.items()
+            if worker.ready
+        ]
+        if hold_idle and views:
+            kept = min(views, key=lambda view: (view.solo, view.in_flight, view.id))
+            views.remove(kept)
+        return views
+
+    def _starving(self, backlog: Mapping[str, Backlog]) -> frozenset[str]:
+        return frozenset(
+            model for model in backlog if self._handed - self._last_handed.get(model, 0) >= policy.STARVE_UNITS
+        )
+
+    def _handle(self, event: Event) -> None:
+        match event:
+            case Ready():
+                self._workers[event.worker].ready = True
+                self._first_ready = True
+                self.facts[event.worker] = event.facts
+            case Done():
+                unit = self._workers[event.worker].units.pop(event.unit)
+                self._machine_faults = 0
+                self._load_faults.pop(unit.model, None)
+                self._measure(unit, event.receipt)
+                self._on_receipt(unit, event.receipt)
+            case Faulted():
+                self._handle_fault(event)
+            case Died():
+                self._handle_death(event)
+
+    def _measure(self, unit: Unit, receipt: Receipt) -> None:
+        """Correct the model's rate (TFLOP a second of one worker) by what this unit took; half of it is new."""
+        if receipt.generate_s > 0 and receipt.rows_generated:
+            share = receipt.rows_generated / unit.num_outputs
+            rate = unit.cost_tflop * share / receipt.generate_s
+            self.rates[unit.model] = 0.5 * (self.rates.get(unit.model, rate) + rate)
+
+    def _handle_fault(self, event: Faulted) -> None:
+        outcome = policy.outcome_of(event.kind)
+        worker = self._workers[event.worker]
+        message = f"worker {event.worker}: {event.kind}: {event.message}"
+        if event.unit is None:  # the start itself
+            self._stop(MachineError(f"{message}\n{event.traceback}"))
+            del self._workers[event.worker]
+            return
+        unit = worker.units.pop(event.unit)
+        if outcome.blame == "run":
+            self._stop(MachineError(f"{message}\n{event.traceback}"))
+            return
+        self._give_back(unit)
+        if outcome.blame == "model":
+            worker.model = None
+            faults = self._load_faults[unit.model] = self._load_faults.get(unit.model, 0) + 1
+            if faults >= policy.MODEL_LOADS_MAX:
+                self._stop(ModelLoadFailed(f"model {unit.model}: {event.message}\n{event.traceback}"))
+        else:
+            self._count_machine_fault(message)
+
+    def _handle_death(self, event: Died) -> None:
+        worker = self._workers.pop(event.worker, None)
+        if worker is None:
+            return
+        self.worker_deaths += 1
+        outcome = policy.outcome_of(event.kind)
+        self._count_machine_fault(f"worker {event.worker} died: {event.message}")
+        for unit in worker.units.values():
+            if outcome.blame == "suspects":
+                self._suspect(unit, event.message)
+            else:
+                self._give_back(unit)
+        if not self._is_stopping():
+            self._start_worker(worker.shape)
+
+    def _suspect(self, unit: Unit, message: str) -> None:
+        """Run the requests of a unit whose process died alone: first all of them, then halves, then one by one."""
+        self._left_tflop += unit.cost_tflop
+        if not unit.solo:
+            self._window.add_solo(unit.requests, unit.batch_size)
+            return
+        for requests in self._plan.bisect(unit):
+            if len(unit.requests) == 1 and requests[0].attempt >= policy.SOLO_DEATHS_MAX:
+                self._left_tflop -= unit.cost_tflop
+                self._machine_faults = 0
+                self._on_set_aside(unit, message)
+            else:
+                self._window.add_solo(requests, unit.batch_size)
+
+    def _give_back(self, unit: Unit) -> None:
+        self._left_tflop += unit.cost_tflop
+        if unit.solo:
+            self._window.add_solo(unit.requests, unit.batch_size)
+        else:
+            for request in unit.requests:
+                self._window.add(request)
+
+    def _count_machine_fault(self, message: str) -> None:
+        self._machine_faults += 1
+        if self._machine_faults >= policy.MACHINE_FAULTS_MAX:
+            self._stop(MachineError(f"{self._machine_faults} faults without one unit done; the last: {message}"))
+
+    def _check_start(self) -> None:
+        if self._first_ready or self._is_stopping():
+            return
+        waited_s = time.monotonic() - min((w.started_s for w in self._workers.values()), default=time.monotonic())
+        if not self._workers:
+            self._stop(WorkersUnavailable("every worker died before it was ready"))
+        elif waited_s > self._plan.start_timeout_s:
+            shapes = ", ".join(f"{s.num_gpus} GPU and {s.num_cpus} CPU" for s in self._models)
+            self._stop(
+                WorkersUnavailable(
+                    f"no worker became ready within limits.start_timeout_s = {self._plan.start_timeout_s:g}; "
+                    f"each asks for {shapes}"
+                )
+            )
+
+    def _stop(self, failure: SdbatchError) -> None:
+        """Hand out nothing more; what is in flight may end."""
+        self.failure = self.failure or failure

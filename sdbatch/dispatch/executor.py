@@ -1,0 +1,142 @@
+"""The seam between the dispatcher and whatever runs workers.
+
+    dispatcher -- start, submit, stop --> Executor -- wait() --> Ready | Done | Faulted | Died
+
+Two executors stand behind it: in-process (breakpoints, unit tests) and Ray. What both promise is one test.
+"""
+
+from __future__ import annotations
+
+import importlib
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from sdbatch.errors import MachineError, StoreRefused
+from sdbatch.types import Receipt, Unit, WorkerSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """What one worker reserves.
+
+    Attributes:
+        num_gpus: GPUs, fractions allowed; None is 1 where the cluster has GPUs, else 0.
+        num_cpus: Cores.
+        memory_gib: Host memory, None for no reservation.
+    """
+
+    num_gpus: float | None
+    num_cpus: int
+    memory_gib: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """A worker can be given units."""
+
+    worker: str
+    facts: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """A unit was committed."""
+
+    worker: str
+    unit: str
+    receipt: Receipt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Faulted:
+    """A unit, or with `unit` None the start of a worker, ended with an error; the worker lives.
+
+    Attributes:
+        worker: Name.
+        unit: The unit's id.
+        kind: Key of the policy's table of outcomes.
+        message: For people.
+        traceback: Of the worker's process.
+    """
+
+    worker: str
+    unit: str | None
+    kind: str
+    message: str
+    traceback: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Died:
+    """A worker's process is gone, with all the units it had been given."""
+
+    worker: str
+    kind: str
+    message: str
+
+
+Event = Ready | Done | Faulted | Died
+
+
+class Executor(Protocol):
+    """Runs workers. Calls come from one thread."""
+
+    def capacity(self, shape: Shape) -> int:
+        """Return how many workers of a shape fit now; at least 1."""
+
+    def start(self, worker: str, shape: Shape) -> None:
+        """Ask for a worker; `Ready`, `Faulted` or `Died` follows when it comes to be."""
+
+    def submit(self, worker: str, unit: Unit) -> None:
+        """Give a worker a unit; `Done`, `Faulted` or `Died` follows."""
+
+    def wait(self, timeout_s: float) -> Sequence[Event]:
+        """Return what happened, waiting at most so long for something."""
+
+    def stop(self, worker: str) -> None:
+        """End a worker at once. No event follows for it."""
+
+    def close(self) -> None:
+        """End all workers and whatever this executor started."""
+
+
+class WorkerLike(Protocol):
+    """What an executor runs: see `sdbatch.worker.Worker`."""
+
+    def start(self) -> dict[str, str]:
+        """Prepare; return facts about the machine."""
+
+    def run_unit(self, unit: Unit) -> Receipt:
+        """Make and commit one unit."""
+
+
+WORKER = "sdbatch.worker:Worker"
+"""Dotted path of the class the executors run: dispatch puts no rooms together, so it does not import it."""
+
+
+def build_worker(path: str, name: str, spec: WorkerSpec) -> WorkerLike:
+    """Build a worker from its dotted path."""
+    module, _, attribute = path.partition(":")
+    worker: WorkerLike = getattr(importlib.import_module(module), attribute)(name, spec)
+    return worker
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """An error as plain values, so that it crosses processes whatever its class."""
+
+    kind: str
+    message: str
+    traceback: str
+
+
+def guarded(call: Callable[[], object]) -> object:
+    """Return what `call` returns, or a `Fault`: the one boundary where a worker's errors become outcomes."""
+    try:
+        return call()
+    except (MachineError, StoreRefused) as error:
+        return Fault(kind=type(error).__name__, message=str(error), traceback=traceback.format_exc())
+    except Exception as error:  # noqa: BLE001 -- the boundary; the policy stops the run for a bug
+        return Fault(kind="Bug", message=f"{type(error).__name__}: {error}", traceback=traceback.format_exc())

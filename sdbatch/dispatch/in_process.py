@@ -1,0 +1,70 @@
+"""One worker in this process: for breakpoints, unit tests and machines without Ray."""
+
+from __future__ import annotations
+
+from collections import deque
+from functools import partial
+
+from sdbatch.dispatch.executor import Done, Event, Fault, Faulted, Ready, Shape, WorkerLike, build_worker, guarded
+from sdbatch.types import Receipt, Unit, WorkerSpec
+
+
+class InProcessExecutor:
+    """Runs units one after the other inside `wait`.
+
+    Args:
+        spec: For every worker.
+        worker_path: Dotted path of the worker's class.
+    """
+
+    def __init__(self, spec: WorkerSpec, worker_path: str) -> None:
+        self._spec = spec
+        self._path = worker_path
+        self._workers: dict[str, WorkerLike] = {}
+        self._calls: deque[tuple[str, Unit | None]] = deque()
+
+    def capacity(self, shape: Shape) -> int:
+        """See `Executor`: one process, one worker."""
+        return 1
+
+    def start(self, worker: str, shape: Shape) -> None:
+        """See `Executor`."""
+        self._workers[worker] = build_worker(self._path, worker, self._spec)
+        self._calls.append((worker, None))
+
+    def submit(self, worker: str, unit: Unit) -> None:
+        """See `Executor`."""
+        self._calls.append((worker, unit))
+
+    def wait(self, timeout_s: float) -> list[Event]:
+        """See `Executor`. Runs the oldest call."""
+        if not self._calls:
+            return []
+        name, unit = self._calls.popleft()
+        worker = self._workers.get(name)
+        if worker is None:
+            return []
+        result = guarded(worker.start if unit is None else partial(worker.run_unit, unit))
+        return [event_of(name, unit, result)]
+
+    def stop(self, worker: str) -> None:
+        """See `Executor`."""
+        self._workers.pop(worker, None)
+
+    def close(self) -> None:
+        """See `Executor`."""
+        self._workers.clear()
+        self._calls.clear()
+
+
+def event_of(worker: str, unit: Unit | None, result: object) -> Event:
+    """Turn what a worker's call returned into an event."""
+    unit_id = unit.id if unit else None
+    if isinstance(result, Fault):
+        return Faulted(
+            worker=worker, unit=unit_id, kind=result.kind, message=result.message, traceback=result.traceback
+        )
+    if isinstance(result, Receipt):
+        return Done(worker=worker, unit=result.unit, receipt=result)
+    assert isinstance(result, dict), f"a worker's start returned {type(result).__name__}"
+    return Ready(worker=worker, facts=result)
