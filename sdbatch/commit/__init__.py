@@ -1,0 +1,1 @@
+"""bytes -> store: assets, then one conditional write per unit; and reading the campaign back."""

@@ -1,0 +1,91 @@
+"""Where everything lies in a campaign folder: a public contract, in one place."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+LEASE: Final = "lease"
+RUNS: Final = "runs"
+LATEST: Final = "metadata/latest.json"
+REPORT: Final = "report"
+GALLERY: Final = "report/index.html"
+_RUN = re.compile(r"r\d{6}-\d{8}T\d{6}Z")
+_COMMIT = re.compile(r"runs/(r\d{6}-\d{8}T\d{6}Z)/commits/(\d{6,})\.parquet")
+_INDEX = re.compile(r"runs/(r\d{6}-\d{8}T\d{6}Z)/index/\d{6}\.parquet")
+
+
+def run_id(epoch: int, stamp: str) -> str:
+    """Return the id of the run that holds lease `epoch`; ids sort by epoch, so that no clock decides their order."""
+    return f"r{epoch:06d}-{stamp}"
+
+
+def lease(epoch: int) -> str:
+    """Return the file whose making takes the campaign."""
+    return f"{LEASE}/{epoch:06d}.json"
+
+
+def beat(epoch: int) -> str:
+    """Return the file by which the holder shows that it lives."""
+    return f"{LEASE}/{epoch:06d}.beat"
+
+
+def asset(request_id: str, request_key: str, n: int, suffix: str) -> str:
+    """Return an asset's path."""
+    return f"assets/{request_id}-{request_key[:8]}-{n}.{suffix}"
+
+
+def commit(run: str, unit: str) -> str:
+    """Return a unit's commit."""
+    return f"{RUNS}/{run}/commits/{unit}.parquet"
+
+
+def index(run: str, number: int) -> str:
+    """Return an index file."""
+    return f"{RUNS}/{run}/index/{number:06d}.parquet"
+
+
+def requests(run: str, number: int) -> str:
+    """Return a part of the manifest as the run saw it."""
+    return f"{RUNS}/{run}/requests/part-{number:05d}.parquet"
+
+
+def redo(run: str) -> str:
+    """Return the list of outputs whose earlier commits the run made void."""
+    return f"{RUNS}/{run}/redo.parquet"
+
+
+def run_json(run: str) -> str:
+    """Return the run's own record."""
+    return f"{RUNS}/{run}/run.json"
+
+
+def status_json(run: str) -> str:
+    """Return the run's live counts."""
+    return f"{RUNS}/{run}/status.json"
+
+
+def metadata(run: str) -> str:
+    """Return the folder of a run's effective rows."""
+    return f"metadata/{run}/"
+
+
+def part(run: str, number: int) -> str:
+    """Return one part of a run's effective rows."""
+    return f"{metadata(run)}part-{number:05d}.parquet"
+
+
+def run_of(path: str) -> str | None:
+    """Return the run a path under runs/ belongs to."""
+    pieces = path.split("/")
+    return pieces[1] if len(pieces) > 2 and pieces[0] == RUNS and _RUN.fullmatch(pieces[1]) else None
+
+
+def is_commit(path: str) -> bool:
+    """Whether a path is a unit's commit."""
+    return _COMMIT.fullmatch(path) is not None
+
+
+def is_index(path: str) -> bool:
+    """Whether a path is an index file."""
+    return _INDEX.fullmatch(path) is not None

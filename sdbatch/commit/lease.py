@@ -1,0 +1,195 @@
+"""One driver per campaign: who holds it, whether it still lives, and taking over from the dead.
+
+    lease/<epoch>.json  (put-if-absent: making it is taking the campaign)
+    lease/<epoch>.beat  (rewritten every few seconds; unchanged for 15 s on the watcher's own clock = dead)
+
+Clocks of different machines are never compared: only whether a beat changes while we watch.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import threading
+import time
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sdbatch.commit import layout
+from sdbatch.errors import CampaignHeld, LeaseLost, StoreRefused
+from sdbatch.storage import Store
+from sdbatch.types import FORMAT_VERSION
+
+BEAT_EVERY_S = 3.0
+TERM_S = 15.0
+_LEASE = re.compile(r"lease/(\d{6})\.json")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holder:
+    """Who holds an epoch.
+
+    Attributes:
+        epoch: Number; the highest holds the campaign.
+        token: Random, unique to the driver.
+        host: Machine and process space; a process id means something only within it.
+        pid: Process id.
+        process_start: The process's start in clock ticks since boot, so that a reused pid is told apart; "" unknown.
+        since: UTC, ISO 8601.
+    """
+
+    epoch: int
+    token: str
+    host: str
+    pid: int
+    process_start: str
+    since: str
+
+
+class Lease:
+    """A held lease, with a thread that beats.
+
+    Use `acquire` to get one and `release` to let it go.
+    """
+
+    def __init__(self, store: Store, holder: Holder) -> None:
+        self._store = store
+        self.holder = holder
+        self._stop = threading.Event()
+        self._count = 0
+        self.is_lost = False
+        self._beat("held")
+        self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
+        self._thread.start()
+
+    def check(self) -> None:
+        """Raise LeaseLost when another driver took over."""
+        if self.is_lost:
+            raise LeaseLost(f"{self._store.url}: another driver took the campaign over from epoch {self.holder.epoch}")
+
+    def release(self) -> None:
+        """Say that the campaign is free."""
+        self._stop.set()
+        self._thread.join(timeout=TERM_S)
+        if not self.is_lost:
+            self._beat("released")
+
+    def _run(self) -> None:
+        while not self._stop.wait(BEAT_EVERY_S):
+            if _newest_epoch(self._store) > self.holder.epoch:
+                self.is_lost = True
+                return
+            self._beat("held")
+
+    def _beat(self, state: str) -> None:
+        self._count += 1
+        beat = {"format_version": FORMAT_VERSION, "token": self.holder.token, "count": self._count, "state": state}
+        self._store.put(layout.beat(self.holder.epoch), json.dumps(beat).encode(), "application/json")
+
+
+def acquire(store: Store) -> Lease:
+    """Take a campaign, or refuse.
+
+    Waits at most `TERM_S` for a holder that may be dead; one on this machine whose process is gone is dead at once.
+    Taking an epoch proves on the way that the store's put-if-absent holds: a second put must fail.
+
+    Raises:
+        CampaignHeld: Naming who holds it and since when.
+        StoreRefused: When the store lets two writers make one file.
+    """
+    while True:
+        epoch = _newest_epoch(store)
+        if epoch:
+            _wait_out(store, epoch)
+        holder = Holder(
+            epoch=epoch + 1,
+            token=uuid.uuid4().hex,
+            host=_host(),
+            pid=os.getpid(),
+            process_start=_process_start(os.getpid()),
+            since=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+        values = {name: getattr(holder, name) for name in holder.__slots__}
+        data = json.dumps({"format_version": FORMAT_VERSION, **values}).encode()
+        path = layout.lease(holder.epoch)
+        won = store.put_new(path, data, "application/json") or store.read(path) == data
+        if not won:
+            continue  # another driver was faster; look at it
+        if store.put_new(path, data, "application/json"):
+            raise StoreRefused(f"{store.url}: the store has no put-if-absent, so it cannot promise exactly once")
+        return Lease(store, holder)
+
+
+def _wait_out(store: Store, epoch: int) -> None:
+    """Return when the holder of `epoch` is gone; raise CampaignHeld when it lives."""
+    holder = _holder(store, epoch)
+    if _is_dead_here(holder):
+        return
+    first = _read_beat(store, epoch)
+    deadline_s = time.monotonic() + TERM_S
+    while time.monotonic() < deadline_s:
+        beat = _read_beat(store, epoch)
+        if beat.get("state") == "released":
+            return
+        if beat != first:
+            raise CampaignHeld(
+                f"{store.url} is held by process {holder.get('pid')} on {holder.get('host')} "
+                f"since {holder.get('since')} (epoch {epoch})"
+            )
+        time.sleep(min(1.0, TERM_S / 10))
+
+
+def _is_dead_here(holder: dict[str, Any]) -> bool:
+    """Whether the holder ran on this machine and its process is gone."""
+    if holder.get("host") != _host():
+        return False
+    pid = int(holder.get("pid", 0))
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    start = _process_start(pid)
+    return bool(start and holder.get("process_start") and start != holder["process_start"])
+
+
+def _newest_epoch(store: Store) -> int:
+    epochs = [int(found.group(1)) for entry in store.list(layout.LEASE) if (found := _LEASE.fullmatch(entry.path))]
+    return max(epochs, default=0)
+
+
+def _holder(store: Store, epoch: int) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads(store.read(layout.lease(epoch)))
+    return value
+
+
+def _read_beat(store: Store, epoch: int) -> dict[str, Any]:
+    try:
+        value: dict[str, Any] = json.loads(store.read(layout.beat(epoch)))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return value
+
+
+def _host() -> str:
+    """Name this machine and its process space: containers share a kernel, not their process ids."""
+    try:
+        space = Path("/proc/self/ns/pid").readlink().name
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()[:8]
+    except OSError:
+        return socket.gethostname()
+    return f"{socket.gethostname()}/{boot}/{space}"
+
+
+def _process_start(pid: int) -> str:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return ""
+    return stat.rpartition(")")[2].split()[19]

@@ -1,0 +1,241 @@
+"""What a campaign holds: read back from commits alone.
+
+    runs/*/index/*.parquet + commits they do not cover + redo.parquet --> read_index() --> Index (one row per outcome)
+    Index + requests of a run --> effective rows
+
+Truth is in rows, never in units, so batch policy may change between runs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from sdbatch.commit import layout
+from sdbatch.commit.schema import INDEX, METADATA, VOID, from_parquet
+from sdbatch.errors import UserError
+from sdbatch.storage import Store
+from sdbatch.types import RowOutcome
+
+READ_THREADS = 8
+OutputId = tuple[str, str, int]
+"""id, request key, n."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """The last word on a request that was tried and is not whole.
+
+    Attributes:
+        error_type: Class name.
+        retryable: Whether a run tries it again by itself.
+    """
+
+    error_type: str
+    retryable: bool
+
+
+@dataclass(slots=True, kw_only=True)
+class Done:
+    """What is committed.
+
+    Attributes:
+        ok: Outputs that are made: (id, request key) to their numbers.
+        failed: Requests with a failure or a block: (id, request key) to the newest.
+        keys: Every key an id was ever committed with; its newest commit's path, to see what changed.
+    """
+
+    ok: dict[tuple[str, str], set[int]]
+    failed: dict[tuple[str, str], Failure]
+    keys: dict[str, str]
+
+    def missing(self, request_id: str, request_key: str, num_outputs: int) -> tuple[int, ...]:
+        """Return the outputs of a request that are not made yet."""
+        made = self.ok.get((request_id, request_key), ())
+        return tuple(n for n in range(num_outputs) if n not in made)
+
+
+def runs(store: Store) -> list[str]:
+    """Return the campaign's runs, oldest first."""
+    return sorted({run for entry in store.list(layout.RUNS) if (run := layout.run_of(entry.path))})
+
+
+def read_index(store: Store) -> pa.Table:
+    """Return one row per committed outcome (schema INDEX), in (run, unit) order, void ones left out."""
+    paths = [entry.path for entry in store.list(layout.RUNS)]
+    with ThreadPoolExecutor(READ_THREADS) as pool:
+        indexed = list(pool.map(lambda path: from_parquet(store.read(path)), filter(layout.is_index, paths)))
+        covered = {path for table in indexed for path in pc.unique(table.column("commit")).to_pylist()}
+        loose = [path for path in paths if layout.is_commit(path) and path not in covered]
+        tables = [*indexed, *pool.map(lambda path: _index_of(store, path), loose)]
+    tables = [table for table in tables if table.num_rows]
+    if not tables:
+        return INDEX.empty_table()
+    table = pa.concat_tables([table.cast(INDEX) for table in tables]).sort_by("commit")
+    return _without_void(table, store, [path for path in paths if path.endswith("/redo.parquet")])
+
+
+def index_rows(outcomes: tuple[RowOutcome, ...], commit: str) -> list[dict[str, Any]]:
+    """Return a unit's rows of an index file from its receipt."""
+    names = ("id", "request_key", "n", "status", "error_type", "error_retryable")
+    return [{**{name: getattr(outcome, name) for name in names}, "commit": commit} for outcome in outcomes]
+
+
+def done_of(index: pa.Table) -> Done:
+    """Sort an index into what is made and what failed."""
+    done = Done(ok={}, failed={}, keys={})
+    columns = (index.column(name).to_pylist() for name in INDEX.names)
+    for request_id, key, n, status, error_type, retryable, commit in zip(*columns, strict=True):
+        if status == "ok":
+            done.ok.setdefault((request_id, key), set()).add(n)
+        else:
+            done.failed[request_id, key] = Failure(error_type=error_type or "", retryable=bool(retryable))
+        done.keys[request_id] = commit
+    return done
+
+
+def read_commit(store: Store, path: str, columns: list[str] | None = None) -> pa.Table:
+    """Read one commit.
+
+    Raises:
+        UserError: When it is not readable; a campaign is not edited by hand.
+    """
+    try:
+        return from_parquet(store.read(path), columns)
+    except (pa.ArrowException, FileNotFoundError) as error:
+        raise UserError(f"{store.url}/{path}: not a readable commit: {error}") from error
+
+
+def winners(index: pa.Table) -> pa.Table:
+    """Return the rows that count for each (id, request key, n): ok over the rest, then the lowest (run, unit).
+
+    A request's failure as a whole (n null) counts only while none of its outputs is ok.
+    """
+    best: dict[tuple[str, str, int | None], tuple[bool, int]] = {}
+    columns = (index.column(name).to_pylist() for name in ("id", "request_key", "n", "status"))
+    whole: set[tuple[str, str]] = set()
+    for position, (request_id, key, n, status) in enumerate(zip(*columns, strict=True)):
+        place = (request_id, key, n)
+        rank = (status != "ok", position)
+        if place not in best or rank < best[place]:
+            best[place] = rank
+        if status == "ok":
+            whole.add((request_id, key))
+    positions = sorted(
+        position
+        for (request_id, key, n), (_, position) in best.items()
+        if n is not None or (request_id, key) not in whole
+    )
+    return index.take(pa.array(positions, type=pa.int64()))
+
+
+def effective_parts(store: Store, run: str, index: pa.Table, *, thumbnails: bool = False) -> Iterator[pa.Table]:
+    """Yield the effective rows of a run's manifest, one table per part of it, in manifest order.
+
+    Args:
+        store: The campaign.
+        run: Whose manifest counts.
+        index: From `read_index`.
+        thumbnails: Whether to add the column `thumbnail`.
+    """
+    columns = [*METADATA.names, *(["thumbnail"] if thumbnails else [])]
+    winning = winners(index)
+    cache: dict[str, pa.Table] = {}
+    for path in sorted(e.path for e in store.list(f"{layout.RUNS}/{run}/requests") if e.path.endswith(".parquet")):
+        requests = from_parquet(store.read(path))
+        own = [name for name in requests.column_names if name.startswith("x_")]
+        order = pa.array(range(requests.num_rows), type=pa.int64())
+        wanted = requests.select(["id", "request_key", *own]).append_column("order", order)
+        found = winning.join(wanted.select(["id", "request_key"]), ["id", "request_key"], join_type="left semi")
+        commits = sorted(set(found.column("commit").to_pylist()))
+        cache = {commit: table for commit, table in cache.items() if commit in commits}
+        missing = [commit for commit in commits if commit not in cache]
+        with ThreadPoolExecutor(READ_THREADS) as pool:
+            read = pool.map(lambda commit: read_commit(store, commit, columns), missing)
+            cache.update(zip(missing, read, strict=True))
+        yield _joined(found, cache, wanted, columns, own)
+
+
+def latest_run(store: Store) -> str | None:
+    """Return the newest run that wrote down its manifest, None in an empty campaign."""
+    parts = {
+        run
+        for entry in store.list(layout.RUNS)
+        if (run := layout.run_of(entry.path)) and f"/{run}/requests/" in entry.path
+    }
+    return max(parts, default=None)
+
+
+def read_json(store: Store, path: str) -> dict[str, Any]:
+    """Read a small JSON object. Raises FileNotFoundError."""
+    value: dict[str, Any] = json.loads(store.read(path))
+    return value
+
+
+def _joined(
+    found: pa.Table, commits: dict[str, pa.Table], wanted: pa.Table, columns: list[str], own: list[str]
+) -> pa.Table:
+    """Pick the winning rows out of their commits and put the manifest's own columns beside them."""
+    keys = ["id", "request_key", "n"]
+    picked = []
+    for commit, table in commits.items():
+        mine = found.filter(pc.equal(found.column("commit"), commit)).select(keys)
+        # Joins do not match null with null; -1 stands for a request that failed as a whole.
+        filled, wins = (_with_n(part, -1) for part in (table, mine))
+        picked.append(filled.filter(_is_member(filled, wins)))
+    if not picked:
+        return METADATA.empty_table()
+    rows = pa.concat_tables(picked)
+    places = {
+        (request_id, key): order
+        for request_id, key, order in zip(
+            *(wanted.column(name).to_pylist() for name in ("id", "request_key", "order")), strict=True
+        )
+    }
+    pairs = zip(rows.column("id").to_pylist(), rows.column("request_key").to_pylist(), strict=True)
+    rows = rows.append_column("order", pa.array([places[pair] for pair in pairs], type=pa.int64()))
+    rows = rows.sort_by([("order", "ascending"), ("n", "ascending")])
+    mine = wanted.take(rows.column("order"))
+    rows = _with_n(rows, None).select(columns)
+    for name in own:
+        rows = rows.append_column(name, mine.column(name))
+    return rows
+
+
+def _is_member(table: pa.Table, wins: pa.Table) -> pa.Array:
+    wanted = set(zip(*(wins.column(name).to_pylist() for name in ("id", "request_key", "n")), strict=True))
+    rows = zip(*(table.column(name).to_pylist() for name in ("id", "request_key", "n")), strict=True)
+    return pa.array([row in wanted for row in rows], type=pa.bool_())
+
+
+def _with_n(table: pa.Table, null: int | None) -> pa.Table:
+    """Return the table with `n` null as -1, or -1 as null again."""
+    n = table.column("n")
+    swapped = pc.fill_null(n, -1) if null == -1 else pc.if_else(pc.equal(n, -1), pa.scalar(None, pa.int32()), n)
+    return table.set_column(table.column_names.index("n"), pa.field("n", pa.int32()), swapped)
+
+
+def _index_of(store: Store, path: str) -> pa.Table:
+    table = read_commit(store, path, [name for name in INDEX.names if name != "commit"])
+    return table.append_column("commit", pa.array([path] * table.num_rows, type=pa.string()))
+
+
+def _without_void(table: pa.Table, store: Store, redo_paths: list[str]) -> pa.Table:
+    """Leave out commits older than a run that made their outputs void."""
+    for path in redo_paths:
+        run = layout.run_of(path)
+        void = from_parquet(store.read(path)).cast(VOID)
+        outputs = set(zip(*(void.column(name).to_pylist() for name in VOID.names), strict=True))
+        rows = zip(*(table.column(name).to_pylist() for name in (*VOID.names, "commit")), strict=True)
+        keep = [
+            (request_id, key, n) not in outputs or (layout.run_of(commit) or "") >= (run or "")
+            for request_id, key, n, commit in rows
+        ]
+        table = table.filter(pa.array(keep, type=pa.bool_()))
+    return table

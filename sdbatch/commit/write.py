@@ -1,0 +1,134 @@
+"""Assets first, whole and put-if-absent; then the unit's one Parquet file, put-if-absent. That write is the commit.
+
+    bytes --> put_asset() --> recorded digest        rows --> put_commit() --> won, or somebody else had
+
+Nothing is renamed, appended or overwritten, so a worker may be killed between any two calls, or come late: it can add
+a file nobody refers to, and never change one that somebody does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sdbatch.commit import layout
+from sdbatch.commit.schema import COMMIT, footer, table, to_parquet
+from sdbatch.errors import AssetConflict
+from sdbatch.storage import Store
+from sdbatch.types import Request, Unit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredAsset:
+    """An asset as it lies in the store.
+
+    Attributes:
+        path: In the campaign.
+        sha256: Of the stored bytes.
+        asset_bytes: Their number.
+        adopted: Whether it was there already.
+    """
+
+    path: str
+    sha256: str
+    asset_bytes: int
+    adopted: bool
+
+
+def put_asset(
+    store: Store, path: str, data: bytes, media_type: str, is_same_request: Callable[[bytes], bool]
+) -> StoredAsset:
+    """Put an asset, or adopt the one that is there.
+
+    Bytes that differ are a zombie's on another device: the stored ones win, when they are a whole file of this request.
+
+    Args:
+        store: The campaign.
+        path: From `layout.asset`.
+        data: Whole file.
+        media_type: For the store.
+        is_same_request: Checks a stored file that differs.
+
+    Raises:
+        AssetConflict: When what is stored is not this request's, or not whole.
+    """
+    created = store.put_new(path, data, media_type)
+    stored = data
+    if not created:
+        stored = store.read(path)
+        if stored != data and not is_same_request(stored):
+            raise AssetConflict(f"{path} is stored with other content; `sdbatch redo` removes it and makes it again")
+    digest = hashlib.sha256(stored).hexdigest()
+    return StoredAsset(path=path, sha256=digest, asset_bytes=len(stored), adopted=not created)
+
+
+def put_commit(store: Store, run_id: str, unit: str, rows: Iterable[Mapping[str, Any]]) -> bool:
+    """Write a unit's commit; return whether these rows are the ones that stand.
+
+    A lost reply looks like somebody else's win, so every attempt carries an id of its own that is compared.
+    """
+    attempt = uuid.uuid4().hex
+    now = datetime.now(UTC)
+    stamped = [{**row, "run_id": run_id, "unit": unit, "committed_at": now} for row in rows]
+    data = to_parquet(table(stamped, COMMIT), attempt=attempt, run_id=run_id, unit=unit)
+    path = layout.commit(run_id, unit)
+    if store.put_new(path, data, "application/vnd.apache.parquet"):
+        return True
+    return footer(store.read(path)).get("attempt") == attempt
+
+
+def request_columns(request: Request, recipe: Mapping[str, Any], n: int | None) -> dict[str, Any]:
+    """Return the metadata columns that follow from a request alone."""
+    sources: dict[str, list[str]] = {}
+    for source in request.sources:
+        sources.setdefault(source.role, []).append(source.url)
+    same = ("task", "prompt", "negative_prompt", "num_inference_steps", "guidance_scale", "strength", "fit")
+    return {
+        "id": request.id,
+        "request_key": request.request_key,
+        "n": n,
+        "model": request.model,
+        "model_revision": recipe["model"],
+        "dtype": recipe["dtype"],
+        "seed": output_seed(int(recipe["seed"]), n or 0),
+        "images": sources.get("images"),
+        "mask": sources.get("mask", [None])[0],
+        "video": sources.get("video", [None])[0],
+        "control_image": sources.get("control_image", [None])[0],
+        "source_digests": [source.digest for source in request.sources] or None,
+        "recipe": request.recipe,
+        **{name: recipe.get(name) for name in same},
+    }
+
+
+def output_seed(seed: int, n: int) -> int:
+    """Return the seed of output `n`: seeds follow on, within 63 bits."""
+    return (seed + n) % 2**63
+
+
+def error_columns(kind: str, message: str, *, retryable: bool, traceback: str = "") -> dict[str, Any]:
+    """Return the columns of a failure; the traceback leaves its digest, so that equal failures can be grouped."""
+    return {
+        "status": "failed",
+        "error_type": kind,
+        "error_message": message[:500],
+        "error_retryable": retryable,
+        "error_traceback_sha256": hashlib.sha256(traceback.encode()).hexdigest() if traceback else None,
+    }
+
+
+def failed_unit_rows(unit: Unit, kind: str, message: str, attempts: int) -> list[dict[str, Any]]:
+    """Return the rows of a unit whose requests the driver sets aside."""
+    return [
+        {
+            **request_columns(request, json.loads(request.recipe), None),
+            **error_columns(kind, message, retryable=False),
+            "attempts": attempts,
+        }
+        for request in unit.requests
+    ]

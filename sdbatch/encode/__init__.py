@@ -1,0 +1,1 @@
+"""arrays -> bytes: pictures with their recipe embedded, and small thumbnails."""

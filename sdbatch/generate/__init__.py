@@ -1,0 +1,1 @@
+"""unit -> arrays: the only room that knows torch, diffusers and transformers."""

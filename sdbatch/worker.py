@@ -1,0 +1,404 @@
+r"""The worker: one process per GPU slot, its model resident. One of the two places that put rooms together.
+
+    Unit --> fetch sources --> generate (one at a time) --> encode, upload --> commit --> Receipt
+             \____ before the lock ____/   the lock        \____ threads, behind it ____/
+
+Two units are in flight: while one is in the model, the other fetches, encodes or commits. It knows nothing of Ray.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import logging
+import os
+import platform
+import socket
+import threading
+import time
+import traceback
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdbatch.commit import layout
+from sdbatch.commit.write import StoredAsset, error_columns, output_seed, put_asset, put_commit, request_columns
+from sdbatch.config import parse_job
+from sdbatch.encode.image import encode_image, read_embedded, thumbnail
+from sdbatch.errors import (
+    BlankOutput,
+    GenerationFailed,
+    OutOfMemory,
+    PromptTooLong,
+    RowError,
+    SourceChanged,
+    SourceMissing,
+    StoreRefused,
+)
+from sdbatch.storage import open_store, read_source
+from sdbatch.types import Receipt, Request, RowOutcome, Source, Unit, WorkerSpec
+
+if TYPE_CHECKING:
+    from sdbatch.generate.batch import BatchResult, Generated
+    from sdbatch.generate.loading import LoadedModel
+
+LOG = logging.getLogger("sdbatch.worker")
+FETCH_THREADS = 8
+ENCODE_QUEUE_MAX = 64
+"""Outputs that wait for encoding or upload; then the model waits, which bounds memory."""
+
+# No model folder may reach a hub or bring code. Set before diffusers is imported, which reads them once.
+_ENVIRONMENT = {
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "DIFFUSERS_DISABLE_REMOTE_CODE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+@dataclass(slots=True, kw_only=True)
+class _Output:
+    """One asset on its way through the worker."""
+
+    request: Request
+    n: int
+    recipe: dict[str, Any]
+    images: tuple[NDArray[np.uint8], ...] = ()
+    fetch_s: float = 0.0
+    tries: int = 0
+
+
+@dataclass(slots=True, kw_only=True)
+class _Tally:
+    """What a unit's receipt will say."""
+
+    model_calls: int = 0
+    rows_generated: int = 0
+    generate_s: float = 0.0
+    load_s: float = 0.0
+    batch_size: int = 0
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    finishing: list[Future[dict[str, Any]]] = field(default_factory=list)
+
+
+class Worker:
+    """Makes units.
+
+    Args:
+        name: Unique in the run.
+        spec: What the driver resolved.
+    """
+
+    def __init__(self, name: str, spec: WorkerSpec) -> None:
+        self._name = name
+        self._spec = spec
+        self._job = parse_job(spec.job)
+        self._store = open_store(spec.output, self._job.storage)
+        self._generating = threading.Lock()
+        self._fetchers = ThreadPoolExecutor(FETCH_THREADS, thread_name_prefix="fetch")
+        self._finishers = ThreadPoolExecutor(_num_finishers(), thread_name_prefix="finish")
+        self._queue = threading.BoundedSemaphore(ENCODE_QUEUE_MAX)
+        self._model: tuple[str, LoadedModel] | None = None
+        self._batch_limits: dict[str, int] = {}
+
+    def start(self) -> dict[str, str]:
+        """Import what is heavy and prove that the campaign seen here is the driver's.
+
+        Returns:
+            Facts about this machine, for the run's record.
+
+        Raises:
+            StoreRefused: When the campaign's lease is not there: a local folder that this node does not share.
+        """
+        os.environ.update(_ENVIRONMENT)
+        self._check_campaign()
+        import sdbatch.generate.batch  # noqa: F401 -- torch and diffusers: seconds, before the first unit's clock
+
+        return {"host": socket.gethostname(), "pid": str(os.getpid()), "python": platform.python_version()}
+
+    def run_unit(self, unit: Unit) -> Receipt:
+        """Make and commit one unit; rows that cannot be made are recorded in it.
+
+        Raises:
+            MachineError: When something around the rows failed; nothing was committed.
+        """
+        tally = _Tally()
+        outputs = self._fetch(unit, tally)
+        if outputs:
+            with self._generating:
+                self._generate(unit, outputs, tally)
+        tally.rows.extend(future.result() for future in tally.finishing)
+        order = {request.id: index for index, request in enumerate(unit.requests)}
+        tally.rows.sort(key=lambda row: (order[row["id"]], row["n"] or 0))
+        put_commit(self._store, self._spec.run_id, unit.id, tally.rows)
+        LOG.info("committed", extra={"unit": unit.id, "worker": self._name, "rows": len(tally.rows)})
+        return self._receipt(unit, tally)
+
+    # --- fetch ------------------------------------------------------------------------------------------------------
+
+    def _fetch(self, unit: Unit, tally: _Tally) -> list[_Output]:
+        """Read and decode every source; requests whose source is bad fail as a whole."""
+        recipes = [json.loads(request.recipe) for request in unit.requests]
+        fetched = [
+            self._fetchers.submit(self._pixels, request, recipe) if request.sources else None
+            for request, recipe in zip(unit.requests, recipes, strict=True)
+        ]
+        outputs: list[_Output] = []
+        for request, recipe, future in zip(unit.requests, recipes, fetched, strict=True):
+            try:
+                images, fetch_s = future.result() if future else ((), 0.0)
+            except RowError as error:
+                tally.rows.append(self._failed(request, recipe, None, error, tries=1))
+                continue
+            share_s = fetch_s / len(request.outputs)
+            outputs.extend(
+                _Output(request=request, n=n, recipe=recipe, images=images, fetch_s=share_s) for n in request.outputs
+            )
+        return outputs
+
+    def _pixels(self, request: Request, recipe: dict[str, Any]) -> tuple[tuple[NDArray[np.uint8], ...], float]:
+        from sdbatch.generate.sources import decode_image, fit_image
+
+        started_s = time.perf_counter()
+        images = []
+        for source in request.sources:
+            image = decode_image(self._source_bytes(source), source.url, self._job.sources.pixels_max)
+            images.append(fit_image(image, recipe["height"], recipe["width"], recipe.get("fit", "cover")))
+        return tuple(images), time.perf_counter() - started_s
+
+    def _source_bytes(self, source: Source) -> bytes:
+        if source.digest == "missing":
+            raise SourceMissing(f"{source.url}: was not there when the run was planned")
+        data, digest = read_source(source.url, self._job.storage, self._job.sources.bytes_max)
+        if digest != source.digest:
+            raise SourceChanged(f"{source.url}: {digest} is not what was planned, {source.digest}")
+        return data
+
+    # --- generate ---------------------------------------------------------------------------------------------------
+
+    def _generate(self, unit: Unit, outputs: list[_Output], tally: _Tally) -> None:
+        """Run every batch of a unit; what comes out is handed on to the finishing threads."""
+        from sdbatch.generate.batch import count_tokens, set_threads
+
+        options = self._job.models[unit.model]
+        set_threads(options.num_cpus)
+        model = self._warm(unit.model, tally)
+        if options.long_prompt == "error":
+            checked = []
+            for output in outputs:
+                tokens, is_long = count_tokens(model, output.recipe["prompt"])
+                if is_long:
+                    error = PromptTooLong(f"prompt of {tokens} tokens is longer than the text encoder reads")
+                    tally.rows.append(self._failed(output.request, output.recipe, output.n, error, tries=1))
+                else:
+                    checked.append(output)
+            outputs = checked
+        batch_size = min(unit.batch_size, self._batch_limits.get(unit.requests[0].batch_key, unit.batch_size))
+        for start in range(0, len(outputs), batch_size):
+            self._make(model, outputs[start : start + batch_size], unit, tally)
+
+    def _warm(self, name: str, tally: _Tally) -> LoadedModel:
+        from sdbatch.generate.loading import load_model
+
+        if self._model is None or self._model[0] != name:
+            started_s = time.perf_counter()
+            self._model = None  # the old one's memory is free before the new one asks for its own
+            model = load_model(name, self._job.models[name], self._spec.revisions[name], self._job.storage)
+            self._model = (name, model)
+            tally.load_s = time.perf_counter() - started_s
+        return self._model[1]
+
+    def _make(self, model: LoadedModel, outputs: list[_Output], unit: Unit, tally: _Tally) -> None:
+        """Make one batch; on out-of-memory its halves, on any other error its rows one by one."""
+        from sdbatch.generate.batch import Item, is_out_of_memory, make_batch
+
+        is_exact = self._job.determinism == "exact"
+        items = [Item(recipe=o.recipe, seed=output_seed(int(o.recipe["seed"]), o.n), images=o.images) for o in outputs]
+        for output in outputs:
+            output.tries += 1
+        tally.model_calls += 1
+        try:
+            result = make_batch(model, items, unit.batch_size if is_exact else None)
+        except Exception as error:  # noqa: BLE001 -- whatever a pipeline raises is its rows' matter, told apart below
+            if is_out_of_memory(error) and not is_exact and len(outputs) > 1:
+                half = (len(outputs) + 1) // 2
+                self._batch_limits[unit.requests[0].batch_key] = half
+                parts = [outputs[:half], outputs[half:]]
+            elif len(outputs) > 1:
+                parts = [[output] for output in outputs]
+            elif outputs[0].tries < self._job.limits.attempts and not is_out_of_memory(error):
+                parts = [outputs]
+            else:
+                kind = OutOfMemory if is_out_of_memory(error) else GenerationFailed
+                failure = kind(f"{type(error).__name__}: {error}")
+                failure.__cause__ = error
+                output = outputs[0]
+                tally.rows.append(self._failed(output.request, output.recipe, output.n, failure, tries=output.tries))
+                return
+            for part in parts:
+                self._make(model, part, unit, tally)
+            return
+        self._hand_on(result, outputs, unit, tally)
+
+    def _hand_on(self, result: BatchResult, outputs: list[_Output], unit: Unit, tally: _Tally) -> None:
+        is_exact = self._job.determinism == "exact"
+        tally.rows_generated += len(outputs)
+        tally.generate_s += result.generate_s
+        tally.batch_size = max(tally.batch_size, len(outputs))
+        shared = {
+            "pipeline_class": result.pipeline_class,
+            "scheduler": result.scheduler,
+            "device": result.device,
+            "batch_size": unit.batch_size if is_exact else len(outputs),
+            "versions": _versions(),
+            "worker": self._name,
+            "load_s": tally.load_s / unit.num_outputs,
+            "denoise_s": (result.generate_s - result.decode_s) / len(outputs),
+            "decode_s": result.decode_s / len(outputs),
+        }
+        for output, generated in zip(outputs, result.outputs, strict=True):
+            self._queue.acquire()
+            future = self._finishers.submit(self._finish, output, generated, shared)
+            future.add_done_callback(lambda _: self._queue.release())
+            tally.finishing.append(future)
+
+    # --- finish -----------------------------------------------------------------------------------------------------
+
+    def _finish(self, output: _Output, generated: Generated, shared: dict[str, Any]) -> dict[str, Any]:
+        """Encode and put one asset; return its metadata row."""
+        row = {
+            **request_columns(output.request, output.recipe, output.n),
+            **shared,
+            "prompt_tokens": generated.prompt_tokens,
+            "prompt_truncated": generated.prompt_truncated,
+            "attempts": output.tries,
+            "fetch_s": output.fetch_s,
+        }
+        if generated.is_blocked:
+            return {**row, "status": "blocked", "error_type": "SafetyChecker", "error_retryable": False}
+        try:
+            self._check_quality(generated)
+            started_s = time.perf_counter()
+            encoded = encode_image(
+                generated.image_HWC,
+                self._job.encode,
+                request_key=output.request.request_key,
+                n=output.n,
+                recipe=output.request.recipe,
+            )
+            small = thumbnail(generated.image_HWC)
+            encoded_s = time.perf_counter()
+            path = layout.asset(output.request.id, output.request.request_key, output.n, encoded.suffix)
+            stored = self._put(path, encoded.data, encoded.media_type, output)
+        except RowError as error:
+            return {**row, **_error(error)}
+        height, width, _ = generated.image_HWC.shape
+        return {
+            **row,
+            "status": "ok",
+            "asset": stored.path,
+            "sha256": stored.sha256,
+            "asset_bytes": stored.asset_bytes,
+            "adopted": stored.adopted,
+            "media_type": encoded.media_type,
+            "width": width,
+            "height": height,
+            "num_frames": 1,
+            "thumbnail": small,
+            "encode_s": encoded_s - started_s,
+            "upload_s": time.perf_counter() - encoded_s,
+        }
+
+    def _check_quality(self, generated: Generated) -> None:
+        if not self._job.quality_gate:
+            return
+        if not generated.is_finite:
+            raise BlankOutput("the model gave NaN or infinite values")
+        if generated.image_HWC.min() == generated.image_HWC.max():
+            raise BlankOutput(f"every value of the picture is {generated.image_HWC.flat[0]}")
+
+    def _put(self, path: str, data: bytes, media_type: str, output: _Output) -> StoredAsset:
+        def is_same_request(stored: bytes) -> bool:
+            try:
+                embedded = read_embedded(stored) or {}
+            except (OSError, SyntaxError, ValueError):
+                return False
+            return (embedded.get("request_key"), embedded.get("n")) == (output.request.request_key, output.n)
+
+        return put_asset(self._store, path, data, media_type, is_same_request)
+
+    # --- records ----------------------------------------------------------------------------------------------------
+
+    def _failed(
+        self, request: Request, recipe: dict[str, Any], n: int | None, error: RowError, *, tries: int
+    ) -> dict[str, Any]:
+        """Return the row of an output, or with `n` None of a whole request, that cannot be made."""
+        return {
+            **request_columns(request, recipe, n),
+            **_error(error),
+            "attempts": tries,
+            "worker": self._name,
+            "versions": _versions(),
+        }
+
+    def _receipt(self, unit: Unit, tally: _Tally) -> Receipt:
+        adopted = [row["adopted"] for row in tally.rows if row["status"] == "ok"]
+        return Receipt(
+            unit=unit.id,
+            worker=self._name,
+            outcomes=tuple(_outcome(row) for row in tally.rows),
+            model_calls=tally.model_calls,
+            rows_generated=tally.rows_generated,
+            assets_put=adopted.count(False),
+            assets_adopted=adopted.count(True),
+            asset_bytes=sum(row.get("asset_bytes") or 0 for row in tally.rows),
+            generate_s=tally.generate_s,
+            load_s=tally.load_s,
+            batch_size=tally.batch_size,
+        )
+
+    def _check_campaign(self) -> None:
+        path = layout.lease(self._spec.lease_epoch)
+        try:
+            token = json.loads(self._store.read(path))["token"]
+        except (FileNotFoundError, ValueError, KeyError):
+            token = None
+        if token != self._spec.lease_token:
+            raise StoreRefused(
+                f"{self._spec.output} as seen from {socket.gethostname()} lacks the driver's {path}; "
+                "a local output works only where every worker sees the same folder"
+            )
+
+
+def _error(error: RowError) -> dict[str, Any]:
+    text = "".join(traceback.format_exception(error))
+    return error_columns(type(error).__name__, str(error), retryable=error.retryable, traceback=text)
+
+
+def _outcome(row: dict[str, Any]) -> RowOutcome:
+    return RowOutcome(
+        id=row["id"],
+        request_key=row["request_key"],
+        n=row["n"],
+        status=row["status"],
+        error_type=row.get("error_type"),
+        error_message=row.get("error_message"),
+        error_retryable=bool(row.get("error_retryable")),
+    )
+
+
+def _num_finishers() -> int:
+    """Two threads at least: encoding is CPU work that frees the interpreter's lock, uploads mostly wait."""
+    return max(2, min(8, (os.cpu_count() or 2) // 2))
+
+
+@cache
+def _versions() -> str:
+    names = ("sdbatch", "torch", "diffusers", "transformers", "pillow")
+    return json.dumps({name: importlib.metadata.version(name) for name in names})
