@@ -1,0 +1,376 @@
+"""The verbs, as functions: plain values and Arrow tables in and out. The command line only prints what they return.
+
+    check -> plan -> run -> status, metadata, verify, report, redo           build_manifest, list_models
+
+A job is a path, a mapping or a `Job`. A campaign is its URL, or a job (path of a `.yaml`, or `Job`) whose output it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from sdbatch.commit import layout
+from sdbatch.commit.read import done_of, effective_parts, latest_run, read_commit, read_index, read_json
+from sdbatch.commit.schema import METADATA
+from sdbatch.commit.verify import VerifyReport, verify_campaign
+from sdbatch.config import Job, parse_job, read_job
+from sdbatch.driver import RunResult, Selection, Spool, run_job, scan, sort_out, write_gallery
+from sdbatch.errors import JobError
+from sdbatch.manifest.build import build_shards
+from sdbatch.models import BUILTINS, describe
+from sdbatch.plan.resolve import recipe_changes
+from sdbatch.report.progress import Progress, Silent
+from sdbatch.storage import Store, joined, open_store
+
+ASSUMED_TFLOP_PER_S = {"gpu": 200.0, "cpu": 0.03}
+"""Until a run of the campaign has measured its own: a quarter of an H200's matrix rate, and one laptop core."""
+
+JobLike = Job | str | Path | Mapping[str, Any]
+Campaign = str | Path | Job
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckReport:
+    """A job that can be run.
+
+    Attributes:
+        rows: Manifest rows.
+        shards: Parquet files.
+        assets: Files a full run makes.
+        models: Family title by model name.
+    """
+
+    rows: int
+    shards: int
+    assets: int
+    models: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanReport:
+    """What a run would do.
+
+    Attributes:
+        rows: Manifest rows by what becomes of them: `new`, `changed`, `outputs` (more of them), `retry`, `reused`,
+            `failed` (kept as failed) and `unselected`.
+        changed: For changed rows, how many differ in each part of the recipe (`prompt`, `images`, `model`, ...).
+        assets: Files it would make.
+        assets_by_model: The same by model.
+        predicted_gpu_s: Seconds in the model over all workers (of one core each where a model runs on CPUs).
+        rate_measured: Whether the prediction rests on an earlier run of this campaign.
+    """
+
+    rows: dict[str, int]
+    changed: dict[str, int] = field(default_factory=dict)
+    assets: int = 0
+    assets_by_model: dict[str, int] = field(default_factory=dict)
+    predicted_gpu_s: float = 0.0
+    rate_measured: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelReport:
+    """One model folder.
+
+    Attributes:
+        name: In the job, or the builtin's.
+        path: Where it lies.
+        family: Title.
+        tasks: It serves.
+        height: Native, pixels.
+        width: Native, pixels.
+        size_multiple: Of height and width.
+        schedulers: Class names a row may ask for.
+        dtype: Numbers it is run in.
+    """
+
+    name: str
+    path: str
+    family: str
+    tasks: list[str]
+    height: int
+    width: int
+    size_multiple: int
+    schedulers: list[str]
+    dtype: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildReport:
+    """A manifest that was built.
+
+    Attributes:
+        rows: Written.
+        files: Shards.
+    """
+
+    rows: int
+    files: list[str]
+
+
+def load_job(job: JobLike, overrides: Iterable[str] = ()) -> Job:
+    """Return a checked job.
+
+    Raises:
+        JobError: Naming every key that is wrong.
+    """
+    if isinstance(job, Job):
+        return parse_job(job.model_dump(mode="json"), tuple(overrides)) if overrides else job
+    if isinstance(job, Mapping):
+        return parse_job(dict(job), tuple(overrides))
+    return read_job(job, tuple(overrides))
+
+
+def check(job: JobLike, overrides: Iterable[str] = ()) -> CheckReport:
+    """Check a job and every row of its manifest; nothing is written.
+
+    Raises:
+        UserError: With everything that is wrong.
+    """
+    found = scan(load_job(job, overrides))
+    return CheckReport(
+        rows=found.num_rows,
+        shards=found.num_shards,
+        assets=found.num_outputs,
+        models={name: model.family.title for name, model in found.models.items()},
+    )
+
+
+def plan(job: JobLike, selection: Selection | None = None, overrides: Iterable[str] = ()) -> PlanReport:
+    """Say what a run would make, and why; nothing is written.
+
+    Raises:
+        UserError: With everything that is wrong.
+    """
+    checked = load_job(job, overrides)
+    spool = Spool(checked)
+    try:
+        store = open_store(checked.output, checked.storage)
+        done = done_of(read_index(store))
+        rates, is_measured = _rates(checked, store)
+        report = PlanReport(rows={}, rate_measured=is_measured)
+        changed: dict[str, str] = {}
+        predicted_s = assets = 0.0
+        for reason, row, request in sort_out(spool.rows(), done, selection or Selection()):
+            report.rows[reason] = report.rows.get(reason, 0) + 1
+            if request is None:
+                continue
+            assets += len(request.outputs)
+            by_model = report.assets_by_model
+            by_model[request.model] = by_model.get(request.model, 0) + len(request.outputs)
+            predicted_s += request.cost_tflop * len(request.outputs) / rates[request.model]
+            if reason == "changed":
+                changed[row["id"]] = row["recipe"]
+        return PlanReport(
+            rows=report.rows,
+            changed=_changes(store, done.keys, changed),
+            assets=int(assets),
+            assets_by_model=report.assets_by_model,
+            predicted_gpu_s=predicted_s,
+            rate_measured=is_measured,
+        )
+    finally:
+        spool.close()
+
+
+def run(
+    job: JobLike,
+    selection: Selection | None = None,
+    overrides: Iterable[str] = (),
+    *,
+    in_process: bool = False,
+    progress: Progress | None = None,
+) -> RunResult:
+    """Make what is missing of a campaign.
+
+    Args:
+        job: The job.
+        selection: Which rows; all by default.
+        overrides: `key.key=value` each.
+        in_process: One worker in this process instead of a Ray cluster: for breakpoints and tests.
+        progress: Shown while it runs; nothing by default.
+
+    Raises:
+        UserError: Before anything was started.
+        CampaignHeld: When another driver holds the campaign.
+    """
+    return run_job(
+        load_job(job, overrides),
+        selection=selection or Selection(),
+        in_process=in_process,
+        progress=progress or Silent(),
+    )
+
+
+def status(campaign: Campaign) -> dict[str, Any]:
+    """Return the newest run's `status.json`.
+
+    Raises:
+        JobError: When the campaign has no run.
+    """
+    store = _store(campaign)
+    paths = [entry.path for entry in store.list(layout.RUNS) if entry.path.endswith("/status.json")]
+    if not paths:
+        raise JobError(f"{store.url}: no run there")
+    return read_json(store, max(paths))
+
+
+def metadata(campaign: Campaign) -> pa.Table:
+    """Return the effective metadata of the newest run's manifest, in its order; also while a run is going on.
+
+    Raises:
+        JobError: When the campaign has no run.
+    """
+    store = _store(campaign)
+    run_id = latest_run(store)
+    if run_id is None:
+        raise JobError(f"{store.url}: no run there")
+    parts = list(effective_parts(store, run_id, read_index(store)))
+    return pa.concat_tables(parts, promote_options="default") if parts else METADATA.empty_table()
+
+
+def verify(campaign: Campaign, sample: int | None = None) -> VerifyReport:
+    """Compare commits, metadata and assets; see `sdbatch.commit.verify`."""
+    return verify_campaign(_store(campaign), sample)
+
+
+def report(campaign: Campaign) -> str:
+    """Write the gallery anew from what is committed now; return its URL.
+
+    Raises:
+        JobError: When the campaign has no run.
+    """
+    store = _store(campaign)
+    run_id = latest_run(store)
+    if run_id is None:
+        raise JobError(f"{store.url}: no run there")
+    index = read_index(store)
+    num_rows = sum(part.num_rows for part in effective_parts(store, run_id, index))
+    write_gallery(store, run_id, index, num_rows)
+    return joined(store.url, layout.GALLERY)
+
+
+def redo(
+    job: JobLike,
+    ids: Iterable[str] = (),
+    overrides: Iterable[str] = (),
+    *,
+    in_process: bool = False,
+    progress: Progress | None = None,
+) -> RunResult | None:
+    """Make assets again that are missing or damaged; those that are whole stay.
+
+    Args:
+        job: The job.
+        ids: Only these requests; all that `verify` finds by default.
+        overrides: `key.key=value` each.
+        in_process: See `run`.
+        progress: See `run`.
+
+    Returns:
+        The run, or None when nothing is missing or damaged.
+
+    Raises:
+        UserError: Before anything was started.
+    """
+    checked = load_job(job, overrides)
+    store = open_store(checked.output, checked.storage)
+    wanted = frozenset(ids)
+    findings = [
+        finding
+        for finding in verify_campaign(store).findings
+        if finding.kind in {"missing", "damaged"} and (not wanted or finding.id in wanted)
+    ]
+    if not findings:
+        return None
+    void = [{"id": f.id, "request_key": f.request_key, "n": f.n} for f in findings]
+    damaged = tuple(finding.asset for finding in findings if finding.kind == "damaged")
+    return run_job(
+        checked,
+        selection=Selection(only=frozenset(finding.id for finding in findings)),
+        in_process=in_process,
+        progress=progress or Silent(),
+        void=void,
+        remove=damaged,
+    )
+
+
+def build_manifest(
+    source: str | Path,
+    folder: str | Path,
+    *,
+    shards: int = 1,
+    rename: Mapping[str, str] | None = None,
+    drop: Iterable[str] = (),
+    id_format: str | None = None,
+) -> BuildReport:
+    """Build a manifest folder from CSV, TSV, JSONL or Parquet; see `sdbatch.manifest.build`."""
+    rows, files = build_shards(Path(source), Path(folder), shards=shards, rename=rename, drop=drop, id_format=id_format)
+    return BuildReport(rows=rows, files=[str(file) for file in files])
+
+
+def list_models(job: JobLike | None = None, overrides: Iterable[str] = ()) -> list[ModelReport]:
+    """Describe a job's models, or without a job the builtins. Reads no weights.
+
+    Raises:
+        ModelError: When a folder is missing or of no known family.
+    """
+    if job is None:
+        builtin = {name: {"path": f"builtin:{name}"} for name in BUILTINS}
+        checked = parse_job({"manifest": ".", "output": ".", "models": builtin})
+    else:
+        checked = load_job(job, overrides)
+    found = [describe(name, model, checked.storage, with_revision=False) for name, model in checked.models.items()]
+    return [
+        ModelReport(
+            name=model.name,
+            path=model.path,
+            family=model.family.title,
+            tasks=list(model.family.tasks),
+            height=model.height,
+            width=model.width,
+            size_multiple=model.family.size_multiple,
+            schedulers=list(model.family.schedulers),
+            dtype=model.options.dtype,
+        )
+        for model in found
+    ]
+
+
+def _store(campaign: Campaign) -> Store:
+    if isinstance(campaign, str | Path) and str(campaign).endswith((".yaml", ".yml")):
+        campaign = read_job(campaign)
+    if isinstance(campaign, Job):
+        return open_store(campaign.output, campaign.storage)
+    return open_store(str(campaign), {})
+
+
+def _rates(job: Job, store: Store) -> tuple[dict[str, float], bool]:
+    """Return TFLOP a second of one worker by model: measured by the campaign's newest run, else assumed."""
+    paths = [entry.path for entry in store.list(layout.RUNS) if entry.path.endswith("/run.json")]
+    measured: dict[str, float] = {}
+    for path in sorted(paths):
+        measured.update(read_json(store, path).get("rate_tflop_per_s", {}))
+    rates = {
+        name: measured.get(name, ASSUMED_TFLOP_PER_S["gpu" if model.num_gpus else "cpu"])
+        for name, model in job.models.items()
+    }
+    return rates, rates.keys() <= measured.keys()
+
+
+def _changes(store: Store, commits: Mapping[str, str], changed: Mapping[str, str]) -> dict[str, int]:
+    """Count in what changed rows differ from their newest commit."""
+    counts: dict[str, int] = {}
+    for commit in sorted({commits[request_id] for request_id in changed}):
+        table = read_commit(store, commit, ["id", "recipe"])
+        old = dict(zip(table.column("id").to_pylist(), table.column("recipe").to_pylist(), strict=True))
+        for request_id, recipe in changed.items():
+            if commits[request_id] == commit:
+                for name in recipe_changes(old[request_id], recipe):
+                    counts[name] = counts.get(name, 0) + 1
+    return dict(sorted(counts.items()))

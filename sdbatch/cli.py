@@ -1,0 +1,289 @@
+"""The command line: parses, calls a verb, prints. Nothing is decided here.
+
+Exit codes: 0 all done; 2 the job, manifest or credentials are wrong (nothing started); 3 finished with failed rows;
+4 another driver holds the campaign; 5 verify found a mismatch; 130 interrupted (resumable); 1 anything else.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from sdbatch import api
+from sdbatch.driver import RunResult, Selection
+from sdbatch.errors import ManifestError, SdbatchError
+from sdbatch.report.progress import Lines, Progress, Terminal, duration
+from sdbatch.storage import joined
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+manifest_app = typer.Typer(no_args_is_help=True, help="Build manifests.")
+models_app = typer.Typer(no_args_is_help=True, help="Look at models.")
+app.add_typer(manifest_app, name="manifest")
+app.add_typer(models_app, name="models")
+
+VERIFY_EXIT_CODE = 5
+_EVERY_CLASS = "*"
+_CLASS_NAME = re.compile(r"[A-Z][A-Za-z]+")
+
+JobFile = Annotated[str, typer.Argument(metavar="JOB", help="Job file (YAML).")]
+CampaignUrl = Annotated[str, typer.Argument(metavar="OUTPUT", help="Campaign folder or URL, or a job file.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY.KEY=VALUE", help="Override a value of the job.")]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Make at most so many requests.")]
+Only = Annotated[list[str] | None, typer.Option("--only", metavar="ID", help="Make only this request (repeatable).")]
+RetryFailed = Annotated[
+    str | None,
+    typer.Option("--retry-failed", metavar="[CLASS]", help="Try failed requests again: all, or those of one class."),
+]
+InProcess = Annotated[bool, typer.Option("--in-process", help="One worker in this process, without Ray.")]
+AcceptFailed = Annotated[bool, typer.Option("--accept-failed", help="Exit 0 although rows failed.")]
+
+
+@app.command()
+def check(job: JobFile, overrides: Set = None, as_json: Json = False) -> None:
+    """Check a job and every row of its manifest. Writes nothing, loads nothing."""
+    found = _guarded(lambda: api.check(job, overrides or ()), as_json)
+    models = ", ".join(f"{name} ({title})" for name, title in found.models.items())
+    _say(asdict(found), as_json, f"ok: {found.rows} rows in {found.shards} shard(s), {found.assets} assets, {models}")
+
+
+@app.command()
+def plan(
+    job: JobFile,
+    overrides: Set = None,
+    limit: Limit = None,
+    only: Only = None,
+    retry_failed: RetryFailed = None,
+    as_json: Json = False,
+) -> None:
+    """Say what a run would make, and why. Writes nothing, loads nothing."""
+    selection = _selection(limit, only, retry_failed)
+    found = _guarded(lambda: api.plan(job, selection, overrides or ()), as_json)
+    if as_json:
+        _say(asdict(found), as_json, "")
+        return
+    table = Table("rows", "number", title="plan", title_justify="left")
+    for reason, number in sorted(found.rows.items()):
+        table.add_row(reason, str(number))
+    Console().print(table)
+    if found.changed:
+        print("changed in: " + ", ".join(f"{name} ({number})" for name, number in found.changed.items()))
+    basis = "measured here" if found.rate_measured else "assumed rate"
+    print(f"{found.assets} assets to make, about {duration(found.predicted_gpu_s)} in the model ({basis})")
+
+
+@app.command()
+def run(
+    job: JobFile,
+    overrides: Set = None,
+    limit: Limit = None,
+    only: Only = None,
+    retry_failed: RetryFailed = None,
+    in_process: InProcess = False,
+    accept_failed: AcceptFailed = False,
+    as_json: Json = False,
+) -> None:
+    """Make what is missing of a campaign."""
+    selection = _selection(limit, only, retry_failed)
+
+    def call() -> RunResult:
+        return api.run(job, selection, overrides or (), in_process=in_process, progress=_progress())
+
+    _end_run(_guarded(call, as_json), accept_failed, as_json)
+
+
+@app.command()
+def redo(
+    job: JobFile,
+    ids: Annotated[
+        list[str] | None, typer.Argument(metavar="[ID]...", help="Requests; all damaged ones by default.")
+    ] = None,
+    overrides: Set = None,
+    in_process: InProcess = False,
+    as_json: Json = False,
+) -> None:
+    """Make assets again that `verify` finds missing or damaged."""
+
+    def call() -> RunResult | None:
+        return api.redo(job, ids or (), overrides or (), in_process=in_process, progress=_progress())
+
+    result = _guarded(call, as_json)
+    if result is None:
+        _say({"state": "done", "counts": {}}, as_json, "nothing is missing or damaged")
+    else:
+        _end_run(result, False, as_json)
+
+
+@app.command()
+def status(output: CampaignUrl, as_json: Json = False) -> None:
+    """Show where the newest run of a campaign stands. Needs no Ray."""
+    found = _guarded(lambda: api.status(output), as_json)
+    eta = "" if found["eta_s"] is None else f", {duration(found['eta_s'])} to go"
+    rate = "" if found["rate_per_s"] is None else f", {found['rate_per_s']:.1f} assets/s"
+    counts = found["counts"]
+    _say(
+        found,
+        as_json,
+        f"{found['run_id']} {found['state']}: {counts['rows_ok']} ok, {counts['rows_failed']} failed, "
+        f"{counts['rows_reused']} reused of {found['rows']} rows{rate}{eta} (as of {found['updated_at']})",
+    )
+
+
+@app.command()
+def metadata(
+    output: CampaignUrl,
+    to: Annotated[Path | None, typer.Option("--to", metavar="FILE.parquet", help="Write the rows there.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Give the effective metadata: one row per asset, or per failure. Works while a run is going on."""
+    table = _guarded(lambda: api.metadata(output), as_json)
+    if to is not None:
+        import pyarrow.parquet as pq
+
+        pq.write_table(table, to, compression="zstd")
+    states = table.column("status").to_pylist()
+    counts = {state: states.count(state) for state in sorted(set(states))}
+    where = f", written to {to}" if to else ""
+    text = ", ".join(f"{number} {state}" for state, number in counts.items()) or "none"
+    _say({"rows": table.num_rows, "status": counts, "to": str(to) if to else None}, as_json, f"rows: {text}{where}")
+
+
+@app.command()
+def verify(
+    output: CampaignUrl,
+    sample: Annotated[int | None, typer.Option(min=1, help="Hash only so many assets.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare commits, metadata and assets both ways. Exits 5 when they do not agree."""
+    found = _guarded(lambda: api.verify(output, sample), as_json)
+    lines = [f"{finding.kind}: {finding.asset} {finding.detail}" for finding in found.findings]
+    lines += [f"orphan (harmless): {asset}" for asset in found.orphans]
+    word = "good" if found.is_good else f"{len(found.findings)} do not agree"
+    lines.append(
+        f"{word}: {found.rows_ok} assets committed, {found.assets_hashed} hashed, {len(found.orphans)} orphans"
+    )
+    _say({"good": found.is_good, **asdict(found)}, as_json, "\n".join(lines))
+    raise typer.Exit(0 if found.is_good else VERIFY_EXIT_CODE)
+
+
+@app.command()
+def report(output: CampaignUrl, as_json: Json = False) -> None:
+    """Write the gallery anew."""
+    url = _guarded(lambda: api.report(output), as_json)
+    _say({"gallery": url}, as_json, url)
+
+
+@manifest_app.command("build")
+def manifest_build(
+    source: Annotated[Path, typer.Argument(help="File: .csv, .tsv, .jsonl or .parquet.")],
+    to: Annotated[Path, typer.Option("--to", help="Folder for the shards.")],
+    shards: Annotated[int, typer.Option(min=1)] = 1,
+    rename: Annotated[list[str] | None, typer.Option(metavar="OLD=NEW", help="Rename a column.")] = None,
+    drop: Annotated[list[str] | None, typer.Option(metavar="COLUMN", help="Leave a column out.")] = None,
+    id_format: Annotated[str | None, typer.Option("--id", help="Make ids, as in 'scene-{row:05d}'.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Build a Parquet manifest from CSV, TSV, JSONL or Parquet."""
+    names = dict(pair.split("=", 1) for pair in rename or () if "=" in pair)
+
+    def call() -> api.BuildReport:
+        return api.build_manifest(source, to, shards=shards, rename=names, drop=drop or (), id_format=id_format)
+
+    found = _guarded(call, as_json)
+    _say(asdict(found), as_json, f"{found.rows} rows in {len(found.files)} shard(s) under {to}")
+
+
+@models_app.command("list")
+def models_list(
+    job: Annotated[str | None, typer.Argument(metavar="[JOB]", help="Job file; without one, the builtins.")] = None,
+    overrides: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Say of each model: family, tasks, sizes."""
+    found = _guarded(lambda: api.list_models(job, overrides or ()), as_json)
+    if as_json:
+        _say({"models": [asdict(model) for model in found]}, as_json, "")
+        return
+    table = Table("model", "family", "tasks", "native size", "sizes", "path")
+    for model in found:
+        size = f"{model.width} x {model.height}"
+        multiple = f"multiples of {model.size_multiple}"
+        table.add_row(model.name, model.family, ", ".join(model.tasks), size, multiple, model.path)
+    Console().print(table)
+
+
+def main() -> None:
+    """Run the command line."""
+    app(args=_with_optional_class(sys.argv[1:]))
+
+
+def _selection(limit: int | None, only: list[str] | None, retry_failed: str | None) -> Selection:
+    every = "" if retry_failed == _EVERY_CLASS else retry_failed
+    return Selection(limit=limit, only=frozenset(only or ()), retry_failed=every)
+
+
+def _with_optional_class(arguments: list[str]) -> list[str]:
+    """Let `--retry-failed` stand alone or before a class name; the parser only knows options that take a value."""
+    result: list[str] = []
+    for argument in arguments:
+        if result and result[-1] == "--retry-failed":
+            if _CLASS_NAME.fullmatch(argument):
+                result[-1] = f"--retry-failed={argument}"
+                continue
+            result[-1] = f"--retry-failed={_EVERY_CLASS}"
+        result.append(argument)
+    if result and result[-1] == "--retry-failed":
+        result[-1] = f"--retry-failed={_EVERY_CLASS}"
+    return result
+
+
+def _progress() -> Progress:
+    return Terminal() if sys.stderr.isatty() else Lines()
+
+
+def _end_run(result: RunResult, accept_failed: bool, as_json: bool) -> NoReturn:
+    """Print how a run ended and exit with its code."""
+    if as_json:
+        _say({**asdict(result), "gallery": joined(result.output, "report/index.html")}, as_json, "")
+    else:
+        _summary(result)
+    raise typer.Exit(0 if accept_failed and result.state == "failed" else result.exit_code)
+
+
+def _summary(result: RunResult) -> None:
+    table = Table(title=f"{result.run_id} {result.state}", title_justify="left", show_header=False)
+    for name, number in result.counts.items():
+        table.add_row(name, str(number))
+    for kind, number in result.failures.items():
+        table.add_row(f"failed: {kind}", str(number))
+    Console().print(table)
+    if result.message:
+        print(result.message, file=sys.stderr)
+    if result.state in {"done", "failed"}:
+        print(f"gallery: {joined(result.output, 'report/index.html')}")
+
+
+def _guarded(call: Callable[[], Any], as_json: bool) -> Any:
+    """Call a verb; an error that was raised on purpose becomes its lines and its exit code."""
+    try:
+        return call()
+    except SdbatchError as error:
+        if as_json:
+            problems = [asdict(problem) for problem in error.problems] if isinstance(error, ManifestError) else []
+            _say({"error": type(error).__name__, "message": str(error), "problems": problems}, as_json, "")
+        else:
+            print(f"sdbatch: {error}", file=sys.stderr)
+        raise typer.Exit(error.exit_code) from error
+
+
+def _say(value: dict[str, Any], as_json: bool, text: str) -> None:
+    print(json.dumps(value, ensure_ascii=False, default=str) if as_json else text)

@@ -1,0 +1,708 @@
+"""The driver: manifest, plan, dispatch, commit and report put together. The other place is the worker.
+
+    Job --> scan() --> Spool (every row, resolved) --> pending requests --> Dispatcher --> commits --> metadata, gallery
+
+Nothing is written before every row was checked. The driver holds no truth: all of it is in the campaign.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import logging
+import platform
+import shutil
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sdbatch.commit import layout
+from sdbatch.commit.lease import Lease, acquire
+from sdbatch.commit.read import Done, done_of, effective_parts, index_rows, read_index
+from sdbatch.commit.schema import INDEX, VOID, table, to_parquet
+from sdbatch.commit.write import failed_unit_rows, put_commit
+from sdbatch.config import Job
+from sdbatch.dispatch.dispatcher import Dispatcher, Plan
+from sdbatch.dispatch.executor import WORKER, Executor, Shape
+from sdbatch.dispatch.policy import SOLO_DEATHS_MAX
+from sdbatch.errors import JobError, ManifestError, Problem, SdbatchError, WorkerCrash
+from sdbatch.manifest.check import AllowList, Duplicates, Problems, check_text, problem_at
+from sdbatch.manifest.read import RowBatch, Shard, list_shards, read_batches
+from sdbatch.models import ModelInfo, describe
+from sdbatch.plan.resolve import Resolved, Resolver
+from sdbatch.plan.window import Window, bisected
+from sdbatch.report.gallery import gallery_pages
+from sdbatch.report.progress import Progress, Snapshot, rate_and_eta
+from sdbatch.storage import Store, digest_sources, open_store, parse_url
+from sdbatch.types import FORMAT_VERSION, Counts, Receipt, Request, RowOutcome, Source, Unit, WorkerSpec
+
+LOG = logging.getLogger("sdbatch.driver")
+PART_ROWS = 16_384
+INDEX_EVERY_COMMITS = 1000
+STATUS_EVERY_S = 2.0
+FAILED_FRACTION_FROM = 100
+"""`limits.failed_fraction` is looked at once so many rows have finished."""
+
+_SPOOL = pa.schema(
+    [
+        ("id", pa.string()),
+        ("request_key", pa.string()),
+        ("num_outputs", pa.int32()),
+        ("recipe", pa.string()),
+        ("sources", pa.list_(pa.struct([("role", pa.string()), ("url", pa.string()), ("digest", pa.string())]))),
+        ("model", pa.string()),
+        ("batch_key", pa.string()),
+        ("cost_tflop", pa.float64()),
+    ]
+)
+_PUBLIC = ("id", "request_key", "num_outputs")
+
+
+# --- from manifest to resolved rows ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scanned:
+    """A manifest that was read to its end without a problem.
+
+    Attributes:
+        num_rows: Manifest rows.
+        num_shards: Parquet files.
+        num_outputs: Assets asked for.
+        models: What was found of each model.
+    """
+
+    num_rows: int
+    num_shards: int
+    num_outputs: int
+    models: Mapping[str, ModelInfo]
+
+
+def scan(job: Job, keep: Callable[[RowBatch, list[Resolved]], None] | None = None) -> Scanned:
+    """Check every row of a job's manifest, and resolve it.
+
+    Args:
+        job: The job.
+        keep: Called with each batch while no problem was found; then sources and models are digested too.
+
+    Raises:
+        ManifestError: With every problem found.
+        JobError, ModelError, StoreRefused: When something around the rows is wrong.
+    """
+    models = {
+        name: describe(name, model, job.storage, with_revision=keep is not None) for name, model in job.models.items()
+    }
+    allow = AllowList(job.sources.allow)
+    resolver = Resolver(job, models, allow.fault, lambda url: parse_url(url).url)
+    shards = list_shards(job.manifest, job.storage)
+    problems = Problems()
+    _check_own_columns(shards, problems)
+    duplicates = Duplicates()
+    digests: dict[str, str] = {}
+    num_outputs = 0
+    for shard in shards:
+        problems.extend(shard.problems)
+        for batch in read_batches(shard):
+            duplicates.add(batch)
+            problems.extend(check_text(batch))
+            if keep is not None:
+                fresh = resolver.source_urls(batch.columns) - digests.keys()
+                digests.update(digest_sources(fresh, job.storage))
+            rows, faults = resolver.resolve(batch.columns, batch.num_rows, digests)
+            for fault in faults:
+                problems.add(problem_at(batch, fault.offset, fault.column, fault.value, fault.message))
+            good = [row for row in rows if row is not None]
+            num_outputs += sum(row.num_outputs for row in good)
+            if keep is not None and not problems.count:
+                keep(batch, good)
+    problems.extend(duplicates.problems(shards))
+    if problems.count:
+        raise ManifestError(_in_order(problems.kept), problems.count)
+    return Scanned(
+        num_rows=sum(shard.num_rows for shard in shards),
+        num_shards=len(shards),
+        num_outputs=num_outputs,
+        models=models,
+    )
+
+
+def _check_own_columns(shards: Iterable[Shard], problems: Problems) -> None:
+    """An x_* column has one type in all shards."""
+    first: dict[str, tuple[pa.DataType, str]] = {}
+    for shard in shards:
+        for name, kind in shard.own.items():
+            known, where = first.setdefault(name, (kind, shard.name))
+            if kind != known and not pa.types.is_null(kind):
+                message = f"is {kind} here and {known} in {where}"
+                problems.add(Problem(shard=shard.name, row=None, column=name, value=None, message=message))
+
+
+def _in_order(problems: list[Problem]) -> list[Problem]:
+    return sorted(problems, key=lambda problem: (problem.shard, -1 if problem.row is None else problem.row))
+
+
+class Spool:
+    """Every row of a manifest, resolved, in parts on this machine's disk: the manifest as one run saw it."""
+
+    def __init__(self, job: Job) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="sdbatch-"))
+        self._rows: list[dict[str, Any]] = []
+        self._own: list[pa.Table] = []
+        self._num_parts = 0
+        try:
+            self.scanned = scan(job, self._keep)
+            self._flush()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Remove the parts."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Yield every row as plain values, x_* left out."""
+        for path in self._parts():
+            yield from pq.ParquetFile(path).read(columns=_SPOOL.names, use_threads=False).to_pylist()
+
+    def publish(self, store: Store, run: str) -> None:
+        """Write ids, keys and x_* into the campaign: what effective metadata is joined with."""
+        own = pa.unify_schemas([pq.read_schema(path) for path in self._parts()]) if self._num_parts else _SPOOL
+        names = [*_PUBLIC, *(name for name in own.names if name.startswith("x_"))]
+        for number, path in enumerate(self._parts()):
+            part = pq.ParquetFile(path).read(use_threads=False)
+            for name in names:
+                if name not in part.column_names:
+                    part = part.append_column(name, pa.nulls(part.num_rows, own.field(name).type))
+            store.put_new(layout.requests(run, number), to_parquet(part.select(names)))
+
+    def _keep(self, batch: RowBatch, rows: list[Resolved]) -> None:
+        for row in rows:
+            sources = [{"role": s.role, "url": s.url, "digest": s.digest} for s in row.sources]
+            values = {name: getattr(row, name) for name in _SPOOL.names if name != "sources"}
+            self._rows.append({**values, "sources": sources})
+        self._own.append(batch.own)
+        if len(self._rows) >= PART_ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        if not self._rows:
+            return
+        part = table(self._rows, _SPOOL)
+        own = pa.concat_tables(self._own, promote_options="default")
+        for name in own.column_names:
+            part = part.append_column(name, own.column(name))
+        pq.write_table(part, self._folder / f"part-{self._num_parts:05d}.parquet", compression="zstd")
+        self._num_parts += 1
+        self._rows, self._own = [], []
+
+    def _parts(self) -> list[Path]:
+        return sorted(self._folder.iterdir())
+
+
+# --- from resolved rows to pending requests -------------------------------------------------------------------------
+
+Reason = Literal["new", "changed", "outputs", "retry", "reused", "failed", "unselected"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """Which rows a run makes.
+
+    Attributes:
+        limit: At most so many requests, in manifest order; None for all.
+        only: Only these ids; empty for all.
+        retry_failed: None: failed requests whose class is retryable; "": every failed one; a class name: those.
+    """
+
+    limit: int | None = None
+    only: frozenset[str] = frozenset()
+    retry_failed: str | None = None
+
+
+def sort_out(
+    rows: Iterable[Mapping[str, Any]], done: Done, selection: Selection
+) -> Iterator[tuple[Reason, Mapping[str, Any], Request | None]]:
+    """Yield (reason, row, request): why each row is made or left, and the request when it is made."""
+    taken = 0
+    for row in rows:
+        key = (row["id"], row["request_key"])
+        missing = done.missing(*key, row["num_outputs"])
+        reason = _reason(row, key, missing, done, selection)
+        if reason in {"reused", "failed", "unselected"}:
+            yield reason, row, None
+            continue
+        if selection.limit is not None and taken >= selection.limit:
+            yield "unselected", row, None
+            continue
+        taken += 1
+        yield reason, row, _request(row, missing)
+
+
+def _reason(
+    row: Mapping[str, Any], key: tuple[str, str], missing: tuple[int, ...], done: Done, selection: Selection
+) -> Reason:
+    if selection.only and row["id"] not in selection.only:
+        return "unselected"
+    if not missing:
+        return "reused"
+    failure = done.failed.get(key)
+    if failure is not None:
+        wanted = selection.retry_failed
+        is_wanted = failure.retryable if wanted is None else wanted in {"", failure.error_type}
+        return "retry" if is_wanted else "failed"
+    if key in done.ok:
+        return "outputs"
+    return "changed" if row["id"] in done.keys else "new"
+
+
+def _request(row: Mapping[str, Any], outputs: tuple[int, ...]) -> Request:
+    return Request(
+        id=row["id"],
+        request_key=row["request_key"],
+        recipe=row["recipe"],
+        outputs=outputs,
+        sources=tuple(Source(**source) for source in row["sources"]),
+        model=row["model"],
+        batch_key=row["batch_key"],
+        cost_tflop=row["cost_tflop"],
+    )
+
+
+# --- a run ----------------------------------------------------------------------------------------------------------
+
+State = Literal["done", "failed", "interrupted", "stopped"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunResult:
+    """How a run ended.
+
+    Attributes:
+        run_id: Its id.
+        output: The campaign.
+        state: `done`, `failed` (some rows), `stopped` (a bound or a fault) or `interrupted`.
+        exit_code: See DESIGN 5: 0, 1, 3 or 130.
+        counts: What was made.
+        failures: Failed rows of the manifest by class.
+        wall_s: From start to end.
+        message: Why it stopped; None when it did not.
+    """
+
+    run_id: str
+    output: str
+    state: State
+    exit_code: int
+    counts: dict[str, int]
+    failures: dict[str, int]
+    wall_s: float
+    message: str | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class _Book:
+    """What a run counts while it goes."""
+
+    counts: Counts = field(default_factory=Counts)
+    failures: dict[str, int] = field(default_factory=dict)
+    outputs_pending: int = 0
+    outputs_ended: int = 0
+    cost_pending: float = 0.0
+    cost_ended: float = 0.0
+    index: list[dict[str, Any]] = field(default_factory=list)
+    index_commits: int = 0
+    index_files: int = 0
+
+    def count_outcomes(self, unit: Unit, outcomes: tuple[RowOutcome, ...]) -> None:
+        """Count a unit's requests: ok when each of its outputs is."""
+        bad = {outcome.id: outcome for outcome in outcomes if outcome.status != "ok"}
+        for request in unit.requests:
+            if request.id in bad:
+                self.counts.rows_failed += 1
+                kind = bad[request.id].error_type or "unknown"
+                self.failures[kind] = self.failures.get(kind, 0) + 1
+            else:
+                self.counts.rows_ok += 1
+        self.outputs_ended += unit.num_outputs
+        self.cost_ended += unit.cost_tflop
+        self.counts.units_committed += 1
+
+    def count_receipt(self, receipt: Receipt) -> None:
+        """Add a receipt's counts."""
+        self.counts.model_calls += receipt.model_calls
+        self.counts.rows_generated += receipt.rows_generated
+        self.counts.assets_put += receipt.assets_put
+        self.counts.assets_adopted += receipt.assets_adopted
+        self.counts.model_loads += receipt.load_s > 0
+
+    @property
+    def failed_fraction(self) -> float:
+        """Share of the rows finished in this run that failed; 0 before `FAILED_FRACTION_FROM` have finished."""
+        finished = self.counts.rows_ok + self.counts.rows_failed
+        return self.counts.rows_failed / finished if finished >= FAILED_FRACTION_FROM else 0.0
+
+
+class _Interrupt:
+    """SIGINT and SIGTERM: once, finish what is in flight; twice, now."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, signum: int, frame: FrameType | None) -> None:
+        self.count += 1
+        if self.count > 1:
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """Handle the signals while the block runs; only a main thread can."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def run_job(
+    job: Job,
+    *,
+    selection: Selection,
+    in_process: bool,
+    progress: Progress,
+    void: Sequence[Mapping[str, Any]] = (),
+    remove: Sequence[str] = (),
+) -> RunResult:
+    """Make what is missing of a job's campaign.
+
+    Args:
+        job: The job.
+        selection: Which rows.
+        in_process: One worker in this process instead of a Ray cluster.
+        progress: Shown while it runs.
+        void: Outputs (id, request_key, n) whose earlier commits no longer count.
+        remove: Damaged assets, removed once those commits are void.
+
+    Raises:
+        UserError, CampaignHeld: Before anything was written.
+    """
+    interrupt = _Interrupt()
+    with interrupt.installed():
+        spool = Spool(job)
+        try:
+            _check_selection(spool, selection)
+            store = open_store(job.output, job.storage)
+            lease = acquire(store)
+            try:
+                return _Run(job, spool, store, lease, selection, interrupt, progress).run(in_process, void, remove)
+            finally:
+                lease.release()
+        finally:
+            spool.close()
+
+
+def _check_selection(spool: Spool, selection: Selection) -> None:
+    if selection.only:
+        unknown = selection.only - {row["id"] for row in spool.rows()}
+        if unknown:
+            raise JobError(f"--only {min(unknown)}: the manifest has no such id")
+
+
+class _Run:
+    """One run, from the lease to the gallery."""
+
+    def __init__(
+        self,
+        job: Job,
+        spool: Spool,
+        store: Store,
+        lease: Lease,
+        selection: Selection,
+        interrupt: _Interrupt,
+        progress: Progress,
+    ) -> None:
+        self._job = job
+        self._spool = spool
+        self._store = store
+        self._lease = lease
+        self._selection = selection
+        self._interrupt = interrupt
+        self._progress = progress
+        self._started_at = datetime.now(UTC)
+        self._started_s = time.monotonic()
+        self._id = layout.run_id(lease.holder.epoch, self._started_at.strftime("%Y%m%dT%H%M%SZ"))
+        self._book = _Book()
+        self._status_s = 0.0
+        self._working_s: float | None = None
+        self._dispatcher: Dispatcher | None = None
+        self._stop_reason: str | None = None
+
+    def run(self, in_process: bool, void: Sequence[Mapping[str, Any]], remove: Sequence[str]) -> RunResult:
+        """See `run_job`."""
+        if void:
+            self._store.put_new(layout.redo(self._id), to_parquet(table(void, VOID)))
+        for asset in remove:
+            self._store.delete(asset)
+        done = done_of(read_index(self._store))
+        self._count_pending(done)
+        self._spool.publish(self._store, self._id)
+        self._write_status("running")
+        state, message = self._make(done, in_process)
+        counts = self._book.counts
+        if state == "done" and counts.rows_failed:
+            state = "failed"
+        if state in {"done", "failed"}:
+            self._progress.say("writing metadata and gallery")
+            write_metadata(self._store, self._id)
+        exit_code = {"done": 0, "failed": 3, "interrupted": 130, "stopped": 3 if self._stop_reason else 1}[state]
+        result = RunResult(
+            run_id=self._id,
+            output=self._store.url,
+            state=state,
+            exit_code=exit_code,
+            counts=counts.as_dict(),
+            failures=dict(sorted(self._book.failures.items())),
+            wall_s=time.monotonic() - self._started_s,
+            message=message,
+        )
+        self._write_status(state)
+        self._write_run_json(result)
+        return result
+
+    def _make(self, done: Done, in_process: bool) -> tuple[State, str | None]:
+        """Run the dispatcher when there is anything to make; say how it ended."""
+        if not self._book.outputs_pending:
+            return "done", None
+        executor: Executor | None = None
+        try:
+            with self._progress:
+                self._progress.say("starting workers")
+                executor = self._executor(in_process)
+                self._dispatcher = self._build_dispatcher(executor, done, self._worker_count(in_process))
+                self._dispatcher.run()
+        except KeyboardInterrupt:
+            return "interrupted", "stopped at once by a second signal"
+        except SdbatchError as error:
+            LOG.warning("stopped", extra={"run_id": self._id, "error": str(error)})
+            return "stopped", str(error)
+        finally:
+            if executor is not None:
+                executor.close()
+            if self._dispatcher is not None:
+                self._book.counts.worker_deaths = self._dispatcher.worker_deaths
+        if self._stop_reason:
+            return "stopped", self._stop_reason
+        if self._interrupt.count:
+            return "interrupted", "stopped by a signal; run again to go on"
+        return "done", None
+
+    def _count_pending(self, done: Done) -> None:
+        book = self._book
+        for reason, row, request in sort_out(self._spool.rows(), done, self._selection):
+            if request is not None:
+                book.outputs_pending += len(request.outputs)
+                book.cost_pending += request.cost_tflop * len(request.outputs)
+            elif reason == "reused":
+                book.counts.rows_reused += 1
+            elif reason == "failed":
+                book.counts.rows_failed += 1
+                kind = done.failed[row["id"], row["request_key"]].error_type
+                book.failures[kind] = book.failures.get(kind, 0) + 1
+
+    def _executor(self, in_process: bool) -> Executor:
+        spec = WorkerSpec(
+            job=self._job.model_dump(mode="json"),
+            output=self._store.url,
+            run_id=self._id,
+            lease_epoch=self._lease.holder.epoch,
+            lease_token=self._lease.holder.token,
+            revisions={name: model.revision for name, model in self._spool.scanned.models.items()},
+        )
+        if in_process:
+            from sdbatch.dispatch.in_process import InProcessExecutor
+
+            return InProcessExecutor(spec, WORKER)
+        from sdbatch.dispatch.ray_cluster import RayExecutor
+
+        cpus = sum(shape.num_cpus for shape in set(self._shapes().values())) * (self._worker_count(in_process) or 0)
+        return RayExecutor(spec, WORKER, num_cpus=cpus or None)
+
+    def _shapes(self) -> dict[str, Shape]:
+        return {
+            name: Shape(num_gpus=model.num_gpus, num_cpus=model.num_cpus, memory_gib=model.memory_gib)
+            for name, model in self._job.models.items()
+        }
+
+    def _worker_count(self, in_process: bool) -> int | None:
+        count = self._job.workers.count
+        return count if isinstance(count, int) and not in_process else None
+
+    def _build_dispatcher(self, executor: Executor, done: Done, worker_count: int | None) -> Dispatcher:
+        requests = (
+            request for _, _, request in sort_out(self._spool.rows(), done, self._selection) if request is not None
+        )
+        plan = Plan(
+            requests=requests,
+            cost_tflop=self._book.cost_pending,
+            shapes=self._shapes(),
+            worker_count=worker_count,
+            worker_max=self._job.workers.max,
+            start_timeout_s=self._job.limits.start_timeout_s,
+            bisect=bisected,
+        )
+        return Dispatcher(
+            executor,
+            Window({name: model.batch_size for name, model in self._job.models.items()}),
+            plan,
+            on_receipt=self._on_receipt,
+            on_set_aside=self._on_set_aside,
+            on_tick=self._on_tick,
+            should_stop=self._should_stop,
+        )
+
+    # --- what the dispatcher calls ----------------------------------------------------------------------------------
+
+    def _on_receipt(self, unit: Unit, receipt: Receipt) -> None:
+        self._book.count_receipt(receipt)
+        self._record(unit, receipt.outcomes)
+
+    def _on_set_aside(self, unit: Unit, message: str) -> None:
+        """Commit a request whose process died again and again while it ran alone."""
+        text = f"the worker's process died {SOLO_DEATHS_MAX} times while this request ran alone: {message}"
+        rows = failed_unit_rows(unit, WorkerCrash.__name__, text, SOLO_DEATHS_MAX)
+        put_commit(self._store, self._id, unit.id, rows)
+        outcomes = tuple(
+            RowOutcome(
+                id=row["id"],
+                request_key=row["request_key"],
+                n=None,
+                status="failed",
+                error_type=row["error_type"],
+                error_message=row["error_message"],
+            )
+            for row in rows
+        )
+        self._record(unit, outcomes)
+
+    def _record(self, unit: Unit, outcomes: tuple[RowOutcome, ...]) -> None:
+        book = self._book
+        book.count_outcomes(unit, outcomes)
+        book.index.extend(index_rows(outcomes, layout.commit(self._id, unit.id)))
+        book.index_commits += 1
+        if book.index_commits == INDEX_EVERY_COMMITS:
+            self._store.put_new(layout.index(self._id, book.index_files), to_parquet(table(book.index, INDEX)))
+            book.index, book.index_commits, book.index_files = [], 0, book.index_files + 1
+        if book.failed_fraction > self._job.limits.failed_fraction:
+            self._stop_reason = (
+                f"{book.failed_fraction:.1%} of the finished rows failed, over limits.failed_fraction = "
+                f"{self._job.limits.failed_fraction:g}"
+            )
+
+    def _on_tick(self) -> None:
+        self._lease.check()
+        if self._working_s is None and self._dispatcher and self._dispatcher.num_workers:
+            self._working_s = time.monotonic()
+        self._progress.show(self._snapshot())
+        if time.monotonic() - self._status_s >= STATUS_EVERY_S:
+            self._write_status("running")
+
+    def _should_stop(self) -> bool:
+        return self._interrupt.count > 0 or self._stop_reason is not None
+
+    # --- records ----------------------------------------------------------------------------------------------------
+
+    def _snapshot(self) -> Snapshot:
+        book = self._book
+        return Snapshot(
+            working_s=time.monotonic() - self._working_s if self._working_s else 0.0,
+            outputs_ended=book.outputs_ended,
+            outputs_pending=book.outputs_pending,
+            cost_share=book.cost_ended / book.cost_pending if book.cost_pending else 1.0,
+            rows_failed=book.counts.rows_failed,
+            workers=self._dispatcher.num_workers if self._dispatcher else 0,
+            in_flight=self._dispatcher.num_in_flight if self._dispatcher else 0,
+        )
+
+    def _write_status(self, state: str) -> None:
+        self._status_s = time.monotonic()
+        snapshot = self._snapshot()
+        rate, eta_s = rate_and_eta(snapshot)
+        status = {
+            "format_version": FORMAT_VERSION,
+            "run_id": self._id,
+            "state": state,
+            "started_at": self._started_at.isoformat(timespec="seconds"),
+            "updated_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "rows": self._spool.scanned.num_rows,
+            "assets_pending": snapshot.outputs_pending - snapshot.outputs_ended,
+            "assets_ended": snapshot.outputs_ended,
+            "rate_per_s": rate,
+            "eta_s": eta_s if state == "running" else None,
+            "workers": snapshot.workers,
+            "units_in_flight": snapshot.in_flight,
+            "counts": self._book.counts.as_dict(),
+            "failures": self._book.failures,
+        }
+        self._store.put(layout.status_json(self._id), _json(status), "application/json")
+
+    def _write_run_json(self, result: RunResult) -> None:
+        names = ("sdbatch", "ray", "torch", "diffusers", "transformers", "pyarrow", "pillow", "fsspec", "s3fs")
+        record = {
+            "format_version": FORMAT_VERSION,
+            "run_id": self._id,
+            "state": result.state,
+            "exit_code": result.exit_code,
+            "message": result.message,
+            "started_at": self._started_at.isoformat(timespec="seconds"),
+            "wall_s": round(result.wall_s, 3),
+            "job": self._job.model_dump(mode="json"),
+            "models": {
+                name: {"path": model.path, "revision": model.revision, "family": model.family.title}
+                for name, model in self._spool.scanned.models.items()
+            },
+            "manifest": {"rows": self._spool.scanned.num_rows, "shards": self._spool.scanned.num_shards},
+            "versions": {"python": platform.python_version(), **{n: importlib.metadata.version(n) for n in names}},
+            "workers": self._dispatcher.facts if self._dispatcher else {},
+            "rate_tflop_per_s": self._dispatcher.rates if self._dispatcher else {},
+            "counts": result.counts,
+            "failures": result.failures,
+        }
+        self._store.put_new(layout.run_json(self._id), _json(record), "application/json")
+
+
+def write_metadata(store: Store, run: str) -> int:
+    """Compact a run's effective rows, point `latest.json` at them and write the gallery; return their number."""
+    index = read_index(store)
+    num_rows = 0
+    for number, part in enumerate(effective_parts(store, run, index)):
+        num_rows += part.num_rows
+        store.put_new(layout.part(run, number), to_parquet(part, run_id=run), "application/vnd.apache.parquet")
+    latest = {"format_version": FORMAT_VERSION, "run_id": run, "path": layout.metadata(run), "rows": num_rows}
+    store.put(layout.LATEST, _json(latest), "application/json")
+    write_gallery(store, run, index, num_rows)
+    return num_rows
+
+
+def write_gallery(store: Store, run: str, index: pa.Table, num_rows: int) -> None:
+    """Write the gallery of a run's effective rows."""
+    parts = effective_parts(store, run, index, thumbnails=True)
+    for name, html in gallery_pages(store.url, run, parts, num_rows):
+        store.put(f"{layout.REPORT}/{name}", html, "text/html; charset=utf-8")
+
+
+def _json(value: Mapping[str, Any]) -> bytes:
+    return (json.dumps(value, indent=1, ensure_ascii=False, default=str) + "\n").encode()

@@ -1,0 +1,1 @@
+"""commits -> people: progress, summary and gallery. Plain values in, text out."""

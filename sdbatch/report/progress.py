@@ -1,0 +1,172 @@
+"""What a person sees while a run goes: a bar on a terminal, a plain line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn
+from rich.progress import Progress as Bar
+
+LINE_EVERY_S = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """Where a run stands.
+
+    Attributes:
+        working_s: Wall seconds since the first worker was ready; 0 before.
+        outputs_ended: Assets made or failed in this run.
+        outputs_pending: Assets this run set out to make.
+        cost_share: Share of the predicted work that has ended, 0..1.
+        rows_failed: Rows that failed.
+        workers: Ready workers.
+        in_flight: Units handed out.
+    """
+
+    working_s: float
+    outputs_ended: int
+    outputs_pending: int
+    cost_share: float
+    rows_failed: int
+    workers: int
+    in_flight: int
+
+
+def rate_and_eta(snapshot: Snapshot) -> tuple[float | None, float | None]:
+    """Return assets per second and seconds to go, None while nothing has ended.
+
+    The rate counts assets; the seconds to go follow predicted work, so that videos that come last are not forgotten.
+    """
+    if not snapshot.outputs_ended or snapshot.working_s <= 0 or snapshot.cost_share <= 0:
+        return None, None
+    rate = snapshot.outputs_ended / snapshot.working_s
+    return rate, snapshot.working_s * (1 - snapshot.cost_share) / snapshot.cost_share
+
+
+class Progress(Protocol):
+    """Shown while a run goes; a context manager around the work."""
+
+    def __enter__(self) -> Self:
+        """Begin."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End."""
+
+    def say(self, text: str) -> None:
+        """Show what is going on."""
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Show where the run stands."""
+
+
+class Silent:
+    """Shows nothing: for use as a library."""
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End."""
+
+    def say(self, text: str) -> None:
+        """Show nothing."""
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Show nothing."""
+
+
+class Lines:
+    """A line on standard error every `LINE_EVERY_S` seconds, and whenever a tenth is done."""
+
+    def __init__(self) -> None:
+        self._last_s = 0.0
+        self._tenth = -1
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End."""
+
+    def say(self, text: str) -> None:
+        """Show what is going on."""
+        sys.stderr.write(f"sdbatch: {text}\n")
+        sys.stderr.flush()
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Show where the run stands, when it is time."""
+        now_s = time.monotonic()
+        tenth = int(10 * snapshot.outputs_ended / max(snapshot.outputs_pending, 1))
+        if not snapshot.workers or (tenth <= self._tenth and now_s - self._last_s < LINE_EVERY_S):
+            return
+        self._last_s, self._tenth = now_s, tenth
+        self.say(describe(snapshot))
+
+
+class Terminal:
+    """A bar with rate and time to go."""
+
+    def __init__(self) -> None:
+        self._bar = Bar(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.fields[text]}"),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self._task = self._bar.add_task("sdbatch", total=None, text="")
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End; the bar leaves the screen to the summary."""
+        self._bar.stop()
+
+    def say(self, text: str) -> None:
+        """Show what is going on."""
+        self._bar.update(self._task, text=text)
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Show where the run stands."""
+        if snapshot.workers:
+            self._bar.update(
+                self._task,
+                total=snapshot.outputs_pending,
+                completed=snapshot.outputs_ended,
+                text=describe(snapshot),
+            )
+
+
+def describe(snapshot: Snapshot) -> str:
+    """Return a snapshot as one line."""
+    rate, eta_s = rate_and_eta(snapshot)
+    parts = [f"{snapshot.outputs_ended}/{snapshot.outputs_pending} assets"]
+    if rate is not None and eta_s is not None:
+        parts += [f"{rate:.1f}/s", f"{duration(eta_s)} to go"]
+    parts.append(f"{snapshot.workers} worker{'' if snapshot.workers == 1 else 's'}")
+    if snapshot.rows_failed:
+        parts.append(f"{snapshot.rows_failed} failed")
+    return ", ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as people say them: 12 s, 3 min 05 s, 2 h 10 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
