@@ -33,7 +33,8 @@ $(READY): pyproject.toml constraints.txt
 	touch $(READY)
 
 schema: $(READY)
-	$(BIN)/python -m sdbatch.config > jobs/job.schema.json
+	$(BIN)/python -c 'import json; from sdbatch.config import job_schema; print(json.dumps(job_schema(), indent=1))' \
+		> jobs/job.schema.json
 
 constraints: $(READY)
 	$(BIN)/python -m pip install --quiet --upgrade --upgrade-strategy eager -e '.[local,test]'

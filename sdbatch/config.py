@@ -55,7 +55,7 @@ class Model(_Strict):
     num_gpus: Annotated[float, Field(ge=0)] | None = Field(
         default=None, description="GPUs per worker, fractions allowed; null is 1 where the cluster has GPUs, else 0."
     )
-    num_cpus: Annotated[int, Field(ge=1)] = Field(1, description="CPU cores per worker, and torch's threads.")
+    num_cpus: Annotated[int, Field(ge=1)] = Field(default=1, description="CPU cores per worker, and torch's threads.")
     memory_gib: Annotated[float, Field(gt=0)] | None = None
     batch_size: Annotated[int, Field(ge=1, le=256)] | Literal["auto"] = "auto"
     long_prompt: Literal["truncate", "error"] = "truncate"
@@ -259,10 +259,3 @@ def _known_keys(loc: tuple[Any, ...]) -> list[str]:
 def job_schema() -> dict[str, Any]:
     """Return the JSON Schema of a job file, for editors; `jobs/job.schema.json` holds it."""
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Job.model_json_schema()}
-
-
-if __name__ == "__main__":
-    import json
-    import sys
-
-    sys.stdout.write(json.dumps(job_schema(), indent=1) + "\n")

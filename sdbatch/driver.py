@@ -353,6 +353,9 @@ class _Book:
         return self.counts.rows_failed / finished if finished >= FAILED_FRACTION_FROM else 0.0
 
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
 class _Interrupt:
     """SIGINT and SIGTERM: once, finish what is in flight; twice, now."""
 
@@ -370,12 +373,19 @@ class _Interrupt:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.signal(number, self) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: signal.getsignal(number) for number in _SIGNALS}
+        self.arm()
         try:
             yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+    def arm(self) -> None:
+        """Take the signals; done again once Ray runs, whose start puts a handler of its own on SIGTERM."""
+        if threading.current_thread() is threading.main_thread():
+            for number in _SIGNALS:
+                signal.signal(number, self)
 
 
 def run_job(
@@ -492,6 +502,7 @@ class _Run:
             with self._progress:
                 self._progress.say("starting workers")
                 executor = self._executor(in_process)
+                self._interrupt.arm()
                 self._dispatcher = self._build_dispatcher(executor, done, self._worker_count(in_process))
                 self._dispatcher.run()
         except KeyboardInterrupt:

@@ -11,7 +11,6 @@ before they are unpacked, and whatever the mode, RGB comes out by a stated rule.
 from __future__ import annotations
 
 import io
-import warnings
 from typing import Any
 
 import numpy as np
@@ -37,14 +36,12 @@ def decode_image(data: bytes, name: str, pixels_max: int) -> Image.Image:
         SourceTooLarge: When it has more pixels.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
-            if image.width * image.height > pixels_max:
-                raise SourceTooLarge(f"{name}: {image.width} x {image.height} pixels are over {pixels_max}")
-            image.load()
-            return _rgb(ImageOps.exif_transpose(image))
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
+        if image.width * image.height > pixels_max:
+            raise SourceTooLarge(f"{name}: {image.width} x {image.height} pixels are over {pixels_max}")
+        image.load()
+        return _rgb(ImageOps.exif_transpose(image))
+    except Image.DecompressionBombError as error:
         raise SourceTooLarge(f"{name}: {error}") from error
     except (OSError, SyntaxError, ValueError) as error:
         raise SourceUnreadable(f"{name}: not a whole picture of {', '.join(FORMATS)}: {error}") from error

@@ -1,0 +1,202 @@
+"""What both executors promise: every request ends once, the guilty alone are set aside, faults stop what they must."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sdbatch.dispatch.dispatcher import Dispatcher, Plan
+from sdbatch.dispatch.executor import Executor, Shape
+from sdbatch.dispatch.in_process import InProcessExecutor
+from sdbatch.errors import MachineError, ModelLoadFailed, WorkersUnavailable
+from sdbatch.plan.window import Window, bisected
+from sdbatch.types import Receipt, Request, Unit, WorkerSpec
+
+SCRIPTED = "tests_workers:ScriptedWorker"
+CPU = Shape(num_gpus=0, num_cpus=1, memory_gib=None)
+
+
+def _request(name: str, model: str = "a", size: int = 64) -> Request:
+    recipe = json.dumps({"height": size, "width": size})
+    return Request(
+        id=name,
+        request_key=f"key-{name}",
+        recipe=recipe,
+        outputs=(0,),
+        sources=(),
+        model=model,
+        batch_key=f"{model}-{size}",
+        cost_tflop=1.0,
+    )
+
+
+def _requests(count: int, **more: Any) -> list[Request]:
+    return [_request(f"good-{number:03d}", **more) for number in range(count)]
+
+
+class Job:
+    """Works off requests and keeps what was reported."""
+
+    def __init__(self, executor: Executor, requests: list[Request], **changes: Any) -> None:
+        self.done: list[str] = []
+        self.set_aside: list[str] = []
+        self.units: list[Unit] = []
+        models = {request.model for request in requests}
+        plan: dict[str, Any] = {
+            "requests": iter(requests),
+            "cost_tflop": float(len(requests)),
+            "shapes": dict.fromkeys(models, CPU),
+            "worker_count": 2,
+            "worker_max": 64,
+            "start_timeout_s": 60.0,
+            "bisect": bisected,
+            **changes,
+        }
+        self.dispatcher = Dispatcher(
+            executor,
+            Window(dict.fromkeys(models, 4)),
+            Plan(**plan),
+            on_receipt=self._on_receipt,
+            on_set_aside=lambda unit, _: self.set_aside.extend(request.id for request in unit.requests),
+            on_tick=lambda: None,
+            should_stop=lambda: False,
+        )
+
+    def _on_receipt(self, unit: Unit, receipt: Receipt) -> None:
+        self.units.append(unit)
+        self.done.extend(outcome.id for outcome in receipt.outcomes)
+
+
+@pytest.fixture
+def executor_of(tmp_path: Path) -> Callable[[bool], Executor]:
+    spec = WorkerSpec(job={}, output=str(tmp_path), run_id=tmp_path.name, lease_epoch=1, lease_token="", revisions={})
+
+    def make(in_process: bool) -> Executor:
+        if in_process:
+            return InProcessExecutor(spec, SCRIPTED)
+        from sdbatch.dispatch.ray_cluster import RayExecutor
+
+        return RayExecutor(spec, SCRIPTED)
+
+    return make
+
+
+@pytest.fixture
+def executor(executor_of: Callable[[bool], Executor], in_process: bool) -> Any:
+    made = executor_of(in_process)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def ray_executor(executor_of: Callable[[bool], Executor], ray_cluster: None) -> Any:
+    made = executor_of(False)
+    yield made
+    made.close()
+
+
+def test_every_request_ends_once(executor: Executor) -> None:
+    requests = [*_requests(100), *[_request(f"other-{n:02d}", model="b") for n in range(10)]]
+    job = Job(executor, requests)
+    job.dispatcher.run()
+
+    assert sorted(job.done) == sorted(request.id for request in requests)
+    assert job.dispatcher.num_in_flight == 0
+
+
+def test_units_hold_one_batch_key_and_shrink_toward_the_end(executor: Executor) -> None:
+    job = Job(executor, [*_requests(300), *[_request(f"wide-{n:02d}", size=128) for n in range(20)]])
+    job.dispatcher.run()
+    sizes = [len(unit.requests) for unit in job.units]
+
+    assert all(len({request.batch_key for request in unit.requests}) == 1 for unit in job.units)
+    assert max(sizes) > 4
+    assert sizes[-1] <= 4
+
+
+def test_a_store_that_does_not_answer_costs_nobody(executor: Executor) -> None:
+    job = Job(executor, [_request("busy-0"), *_requests(20)])
+    job.dispatcher.run()
+
+    assert len(job.done) == len(set(job.done)) == 21
+    assert not job.set_aside
+
+
+def test_a_bug_stops_the_run_with_its_traceback(executor: Executor) -> None:
+    job = Job(executor, [_request("bug-0")])
+
+    with pytest.raises(MachineError, match=r"(?s)KeyError.*_meet"):
+        job.dispatcher.run()
+
+
+def test_a_model_that_does_not_load_stops_the_run_with_its_traceback(executor: Executor) -> None:
+    job = Job(executor, [_request("unloadable-0")])
+
+    with pytest.raises(ModelLoadFailed, match=r"(?s)model a: a weight is missing.*_meet"):
+        job.dispatcher.run()
+
+
+def test_no_more_workers_are_started_than_there_are_outputs(executor: Executor) -> None:
+    job = Job(executor, _requests(1))
+    job.dispatcher.run()
+
+    assert len(job.dispatcher.facts) == 1
+
+
+@pytest.mark.ray
+def test_a_process_that_dies_is_replaced_and_its_units_are_made(ray_executor: Executor) -> None:
+    job = Job(ray_executor, [_request("die-once-0"), *_requests(30)])
+    job.dispatcher.run()
+
+    assert sorted(job.done) == sorted(["die-once-0", *(request.id for request in _requests(30))])
+    assert job.dispatcher.worker_deaths == 1
+    assert not job.set_aside
+
+
+@pytest.mark.ray
+def test_a_request_that_kills_its_process_is_set_aside_alone(ray_executor: Executor) -> None:
+    job = Job(ray_executor, [*_requests(7), _request("die-0"), *_requests(30)[7:]])
+    job.dispatcher.run()
+
+    assert job.set_aside == ["die-0"]
+    assert sorted(job.done) == [request.id for request in _requests(30)]
+    assert job.dispatcher.worker_deaths <= 6
+
+
+@pytest.mark.ray
+def test_workers_that_can_never_start_are_waited_for_no_longer_than_said(ray_executor: Executor) -> None:
+    impossible = Shape(num_gpus=100, num_cpus=1, memory_gib=None)
+    job = Job(ray_executor, _requests(2), shapes={"a": impossible}, start_timeout_s=2.0)
+
+    with pytest.raises(WorkersUnavailable, match="start_timeout_s = 2; each asks for 100 GPU"):
+        job.dispatcher.run()
+
+
+@pytest.mark.ray
+def test_a_worker_is_pinned_to_the_gpus_it_asks_for(ray_executor: Executor) -> None:
+    assert ray_executor.capacity(Shape(num_gpus=1, num_cpus=1, memory_gib=None)) == 2
+    assert ray_executor.capacity(Shape(num_gpus=0.5, num_cpus=1, memory_gib=None)) == 4
+    assert ray_executor.capacity(Shape(num_gpus=None, num_cpus=1, memory_gib=None)) == 2
+    job = Job(ray_executor, _requests(8), shapes={"a": Shape(num_gpus=1, num_cpus=1, memory_gib=None)})
+    job.dispatcher.run()
+
+    assert len(job.done) == 8
+
+
+@pytest.mark.ray
+def test_units_of_two_models_go_to_warm_workers(ray_executor: Executor, tmp_path: Path) -> None:
+    requests = [_request(f"good-{n:03d}", model="ab"[n % 2]) for n in range(200)]
+    job = Job(ray_executor, requests)
+    job.dispatcher.run()
+    served: dict[str, list[str]] = {}
+    for line in (tmp_path / "log").read_text().splitlines():
+        worker, model, _ = line.split()
+        served.setdefault(worker, []).append(model)
+
+    changes = sum(sum(a != b for a, b in pairwise(models)) for models in served.values())
+    assert changes <= 2

@@ -1,0 +1,421 @@
+"""A campaign from end to end, on both executors and both stores."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import asset_digests, end, prompts
+from PIL import Image
+
+import sdbatch
+from sdbatch import Selection
+from sdbatch.commit import layout
+from sdbatch.commit.read import read_commit
+from sdbatch.errors import JobError, ManifestError, StoreRefused
+from sdbatch.storage import open_store
+
+WriteManifest = Callable[..., str]
+JobOf = Callable[..., dict[str, Any]]
+PARTI = Path(__file__).parents[2] / "shared" / "data" / "PartiPrompts.tsv"
+KILL_TIMEOUT_S = 240.0
+
+
+def _draw(path: Path, colour: int = 0) -> str:
+    values = np.linspace(0, 255, 96 * 80 * 3).reshape(80, 96, 3) + colour
+    Image.fromarray((values % 256).astype(np.uint8)).save(path)
+    return str(path)
+
+
+def _mixed(tmp_path: Path) -> list[dict[str, Any]]:
+    """Both tasks, two sizes, several outputs, a negative prompt, the user's own column."""
+    source = _draw(tmp_path / "source.png")
+    edits = {"task": "image-to-image", "images": [source], "strength": 0.8, "num_inference_steps": 3}
+    return [
+        *prompts(6, x_group="small"),
+        *[{**row, "id": f"wide-{row['id']}", "width": 96, "negative_prompt": "people"} for row in prompts(3)],
+        {"id": "many", "prompt": "three of them", "num_outputs": 3, "seed": 7},
+        *[{**row, "id": f"edit-{row['id']}", **edits} for row in prompts(3)],
+    ]
+
+
+def test_a_run_makes_what_is_asked_and_says_so(
+    in_process: bool, campaign_url: str, tmp_path: Path, write_manifest: WriteManifest, job_of: JobOf
+) -> None:
+    job = job_of(write_manifest(_mixed(tmp_path), shards=3), campaign_url)
+    result = sdbatch.run(job, in_process=in_process)
+    rows = sdbatch.metadata(campaign_url).to_pylist()
+    digests = asset_digests(campaign_url)
+
+    assert (result.state, result.exit_code) == ("done", 0)
+    assert result.counts["rows_ok"] == 13
+    assert result.counts["rows_generated"] == result.counts["assets_put"] == len(digests) == len(rows) == 15
+    assert {row["asset"]: row["sha256"] for row in rows} == digests
+    assert [row["id"] for row in rows] == [r["id"] for r in _mixed(tmp_path) for _ in range(r.get("num_outputs", 1))]
+    many = [row for row in rows if row["id"] == "many"]
+    assert [(row["n"], row["seed"]) for row in many] == [(0, 7), (1, 8), (2, 9)]
+    assert {(row["width"], row["height"]) for row in rows} == {(64, 64), (96, 64)}
+    assert [row["x_group"] for row in rows[:7]] == ["small"] * 6 + [None]
+    assert sdbatch.status(campaign_url)["state"] == "done"
+    assert sdbatch.verify(campaign_url).is_good
+
+
+def test_running_again_makes_nothing_and_one_edit_makes_one(
+    campaign_url: str, write_manifest: WriteManifest, job_of: JobOf
+) -> None:
+    def run(rows: list[dict[str, Any]], **changes: Any) -> dict[str, int]:
+        return sdbatch.run(job_of(write_manifest(rows), campaign_url, **changes), in_process=True).counts
+
+    rows = prompts(5)
+    edited = [*rows[:4], {**rows[4], "prompt": "something else"}]
+    first = run(rows)
+    old = {row["id"]: row["asset"] for row in sdbatch.metadata(campaign_url).to_pylist()}
+    again = run(rows)
+    changed = run(edited)
+    new = {row["id"]: row["asset"] for row in sdbatch.metadata(campaign_url).to_pylist()}
+    back = run(rows)
+    more = run([{**rows[0], "num_outputs": 3}, *rows[1:]])
+
+    assert first["rows_generated"] == 5
+    assert (again["model_calls"], again["rows_reused"]) == (0, 5)
+    assert (changed["rows_generated"], changed["rows_reused"]) == (1, 4)
+    assert new != old
+    assert back["model_calls"] == 0
+    assert more["rows_generated"] == 2
+    restored = {row["id"]: row["asset"] for row in sdbatch.metadata(campaign_url).to_pylist() if row["n"] == 0}
+    assert restored == old
+    assert len(asset_digests(campaign_url)) == 5 + 1 + 2
+
+
+def test_an_edited_source_makes_its_row_anew(tmp_path: Path, write_manifest: WriteManifest, job_of: JobOf) -> None:
+    sources = [_draw(tmp_path / f"{number}.png", number) for number in range(2)]
+    rows = [
+        {"id": f"edit-{n}", "prompt": "by night", "task": "image-to-image", "images": source, "strength": 1.0}
+        for n, source in enumerate(sources)
+    ]
+    job = job_of(write_manifest(rows))
+    sdbatch.run(job, in_process=True)
+    _draw(tmp_path / "1.png", 100)
+    planned = sdbatch.plan(job)
+    result = sdbatch.run(job, in_process=True)
+
+    assert planned.rows == {"changed": 1, "reused": 1}
+    assert planned.changed == {"images": 1}
+    assert result.counts["rows_generated"] == 1
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_pixels_depend_on_neither_workers_nor_order_nor_executor(
+    ray_cluster: None, tmp_path: Path, write_manifest: WriteManifest, job_of: JobOf
+) -> None:
+    rows = [*_mixed(tmp_path), *[{**row, "id": f"more-{row['id']}"} for row in prompts(20)]]
+    shuffled = [rows[index] for index in np.random.default_rng(3).permutation(len(rows))]
+
+    def digests(name: str, rows: list[dict[str, Any]], *, in_process: bool = False, **changes: Any) -> dict[str, str]:
+        output = str(tmp_path / name)
+        job = job_of(write_manifest(rows, shards=2, name=f"m-{name}"), output, **changes)
+        assert sdbatch.run(job, in_process=in_process).exit_code == 0
+        return asset_digests(output)
+
+    two = digests("two", rows)
+
+    assert len(set(two.values())) == len(two) == len(rows) + 2
+    assert digests("one", rows, workers={"count": 1}) == two
+    assert digests("shuffled", shuffled) == two
+    assert digests("local", rows, in_process=True) == two
+    assert digests("seed", rows, in_process=True, seed=12) != two  # sensitive to what it should be
+
+
+TWELVE: list[tuple[dict[str, Any], str, str]] = [
+    ({"id": "good"}, "id", "stands twice"),
+    ({"id": "../../etc/passwd"}, "id", "is no id"),
+    ({"task": "text-to-imagine"}, "task", "did you mean text-to-image"),
+    ({"model": "sdxl"}, "model", "is not in the job's models"),
+    ({"prompt": None}, "prompt", "is missing"),
+    ({"height": 500}, "height", "not a multiple of 8; the nearest is 504"),
+    ({"num_inference_steps": -3}, "num_inference_steps", "is not in 1..1000"),
+    (
+        {"task": "image-to-image", "images": ["SOURCE"], "strength": 0.1, "num_inference_steps": 5},
+        "strength",
+        "leaves no step of 5; at least 0.2",
+    ),
+    ({"num_outputs": 0}, "num_outputs", "is not in 1..1024"),
+    ({"promt": "typo"}, "promt", "did you mean prompt?"),
+    ({"task": "image-to-image", "images": ["/etc/passwd"]}, "images", "is outside sources.allow"),
+    ({"prompt": "a\0b"}, "prompt", "U+0000"),
+]
+
+
+def test_twelve_kinds_of_bad_rows_are_all_told_and_nothing_is_written(
+    tmp_path: Path, write_manifest: WriteManifest, job_of: JobOf
+) -> None:
+    source = _draw(tmp_path / "source.png")
+    rows: list[dict[str, Any]] = [{"id": "good", "prompt": "fine"}]
+    for number, (columns, _, _) in enumerate(TWELVE):
+        values = {"images": [source] if columns.get("images") == ["SOURCE"] else columns.get("images")}
+        rows.append({"id": f"bad-{number}", "prompt": "p", **columns, **values})
+    job = job_of(write_manifest(rows))
+
+    for verb in (sdbatch.check, lambda job: sdbatch.run(job, in_process=True), sdbatch.plan):
+        with pytest.raises(ManifestError) as caught:
+            verb(job)
+        problems = caught.value.problems
+        assert len(problems) == caught.value.num_problems == 12
+        for number, (_, column, message) in enumerate(TWELVE):
+            found = [p for p in problems if p.row == (None if column == "promt" else number + 1)]
+            assert [p.column for p in found] == [column]
+            assert message in found[0].message
+    assert not Path(job["output"]).exists()
+
+
+def test_a_corrupt_source_costs_its_own_row(
+    in_process: bool, tmp_path: Path, write_manifest: WriteManifest, job_of: JobOf
+) -> None:
+    good, bad = _draw(tmp_path / "good.png"), str(tmp_path / "bad.png")
+    whole = Path(good).read_bytes()
+    Path(bad).write_bytes(whole[: len(whole) // 2])
+    edit = {"task": "image-to-image", "strength": 1.0, "prompt": "by night"}
+    rows = [
+        *prompts(6),
+        {"id": "edit-good", "images": [good], **edit},
+        {"id": "edit-bad", "images": [bad], **edit},
+        {"id": "edit-absent", "images": [str(tmp_path / "absent.png")], **edit},
+    ]
+    job = job_of(write_manifest(rows))
+    result = sdbatch.run(job, in_process=in_process)
+    found = {row["id"]: row for row in sdbatch.metadata(job["output"]).to_pylist()}
+
+    assert (result.state, result.exit_code) == ("failed", 3)
+    assert result.failures == {"SourceMissing": 1, "SourceUnreadable": 1}
+    assert [found[row["id"]]["status"] for row in rows] == ["ok"] * 7 + ["failed"] * 2
+    assert found["edit-bad"]["error_type"] == "SourceUnreadable"
+    assert "bad.png: not a whole picture" in found["edit-bad"]["error_message"]
+    assert found["edit-bad"]["asset"] is None
+    again = sdbatch.run(job, in_process=True)
+    assert (again.counts["model_calls"], again.exit_code) == (0, 3)
+    Path(bad).write_bytes(whole)
+    _draw(tmp_path / "absent.png")
+    assert sdbatch.run(job, in_process=True).exit_code == 0
+
+
+def test_failed_rows_are_tried_again_when_asked(tmp_path: Path, write_manifest: WriteManifest, job_of: JobOf) -> None:
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"no picture")
+    row = {"id": "edit", "task": "image-to-image", "images": [str(bad)], "strength": 1.0, "prompt": "p"}
+    job = job_of(write_manifest([row, *prompts(1)]))
+    sdbatch.run(job, in_process=True)
+
+    def tried(retry_failed: str | None) -> int:
+        return sdbatch.plan(job, Selection(retry_failed=retry_failed)).rows.get("retry", 0)
+
+    assert [tried(None), tried(""), tried("SourceUnreadable"), tried("BlankOutput")] == [0, 1, 1, 0]
+
+
+def test_limit_and_only_preview_before_spending(write_manifest: WriteManifest, job_of: JobOf) -> None:
+    job = job_of(write_manifest(prompts(6)))
+    only = sdbatch.run(job, Selection(only=frozenset({"row-0004"})), in_process=True)
+    limited = sdbatch.run(job, Selection(limit=2), in_process=True)
+
+    assert only.counts["rows_generated"] == 1
+    assert limited.counts["rows_generated"] == 2
+    made = [row["id"] for row in sdbatch.metadata(job["output"]).to_pylist()]
+    assert made == ["row-0000", "row-0001", "row-0004"]
+    with pytest.raises(JobError, match="--only nobody: the manifest has no such id"):
+        sdbatch.run(job, Selection(only=frozenset({"nobody"})), in_process=True)
+    assert sdbatch.plan(job).rows == {"new": 3, "reused": 3}
+
+
+def test_redo_makes_what_is_missing_or_damaged_and_nothing_else(
+    campaign_url: str, write_manifest: WriteManifest, job_of: JobOf
+) -> None:
+    job = job_of(write_manifest(prompts(5)), campaign_url)
+    sdbatch.run(job, in_process=True)
+    before = asset_digests(campaign_url)
+    assert sdbatch.redo(job, in_process=True) is None
+    store = open_store(campaign_url, {})
+    missing, damaged = sorted(before)[:2]
+    store.delete(missing)
+    store.put(damaged, store.read(damaged)[:-20] + bytes(20))
+    kinds = {finding.asset: finding.kind for finding in sdbatch.verify(campaign_url).findings}
+    result = sdbatch.redo(job, in_process=True)
+
+    assert kinds == {missing: "missing", damaged: "damaged"}
+    assert result is not None
+    assert result.counts["rows_generated"] == 2
+    assert asset_digests(campaign_url) == before
+    assert sdbatch.verify(campaign_url).is_good
+
+
+def test_assets_say_how_they_were_made(write_manifest: WriteManifest, job_of: JobOf) -> None:
+    from sdbatch.encode.image import read_embedded
+
+    job = job_of(write_manifest(prompts(2)), encode={"image": "webp"})
+    sdbatch.run(job, in_process=True)
+
+    for row in sdbatch.metadata(job["output"]).to_pylist():
+        embedded = read_embedded((Path(job["output"]) / row["asset"]).read_bytes())
+        assert embedded is not None
+        assert (embedded["request_key"], embedded["n"]) == (row["request_key"], row["n"])
+        assert embedded["recipe"] == json.loads(row["recipe"])
+        assert embedded["recipe"]["prompt"] == row["prompt"]
+
+
+def test_the_same_name_from_a_killed_attempt_is_adopted(write_manifest: WriteManifest, job_of: JobOf) -> None:
+    job = job_of(write_manifest(prompts(3)))
+    sdbatch.run(job, in_process=True)
+    before = asset_digests(job["output"])
+    for commit in Path(job["output"]).glob("runs/*/commits/*.parquet"):
+        commit.unlink()  # as if the worker had died between its assets and its commit
+    result = sdbatch.run(job, in_process=True)
+
+    assert (result.counts["assets_put"], result.counts["assets_adopted"]) == (0, 3)
+    assert asset_digests(job["output"]) == before
+
+
+def test_too_many_failures_stop_a_hopeless_job(write_manifest: WriteManifest, tmp_path: Path, job_of: JobOf) -> None:
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"no picture")
+    rows = [
+        {"id": f"edit-{n}", "task": "image-to-image", "images": [str(bad)], "strength": 1.0, "prompt": f"p{n}"}
+        for n in range(400)
+    ]
+    result = sdbatch.run(
+        job_of(write_manifest(rows), models={"tiny": {"path": "builtin:tiny-sd", "batch_size": 1}}), in_process=True
+    )
+
+    assert (result.state, result.exit_code) == ("stopped", 3)
+    assert 100 <= result.counts["rows_failed"] < 400
+    assert "limits.failed_fraction" in (result.message or "")
+
+
+@pytest.mark.s3
+def test_wrong_credentials_stop_a_run_before_it_starts(
+    s3_endpoint: str, monkeypatch: pytest.MonkeyPatch, write_manifest: WriteManifest, job_of: JobOf
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+
+    with pytest.raises(StoreRefused, match="refused the credentials"):
+        sdbatch.run(job_of(write_manifest(prompts(1)), "s3://campaigns/never"), in_process=True)
+
+
+# --- killed in the middle -------------------------------------------------------------------------------------------
+
+
+def _parti(folder: Path, count: int) -> str:
+    if not PARTI.is_file():
+        pytest.skip("needs PartiPrompts.tsv beside the project")
+    lines = PARTI.read_text(encoding="utf-8").splitlines()
+    source = folder / "parti.tsv"
+    source.write_text("\n".join(lines[: count + 1]) + "\n", encoding="utf-8")
+    sdbatch.build_manifest(
+        source,
+        folder / "parti",
+        shards=8,
+        rename={"Prompt": "prompt", "Category": "x_category", "Challenge": "x_challenge"},
+        drop=["Note"],
+        id_format="parti-{row:04d}",
+    )
+    return str(folder / "parti")
+
+
+def _job_file(folder: Path, job: dict[str, Any]) -> Path:
+    path = folder / "job.json.yaml"  # JSON is YAML
+    path.write_text(json.dumps(job))
+    return path
+
+
+def _start(job: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "sdbatch", "run", str(job), "--json"]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
+
+
+def _finish(job: Path) -> dict[str, Any]:
+    process = _start(job)
+    try:
+        output, _ = process.communicate(timeout=KILL_TIMEOUT_S)
+    finally:
+        end(process)
+    assert process.returncode == 0
+    result: dict[str, Any] = json.loads(output)
+    return result
+
+
+def _commits(output: str) -> list[str]:
+    return [entry.path for entry in open_store(output, {}).list("runs") if layout.is_commit(entry.path)]
+
+
+def _wait_for_commits(output: str, count: int, process: subprocess.Popen[bytes]) -> None:
+    deadline_s = time.monotonic() + KILL_TIMEOUT_S
+    while len(_commits(output)) < count:
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline_s, "no commits came"
+        time.sleep(0.05)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_real_prompts_survive_a_kill_of_driver_and_workers(campaign_url: str, tmp_path: Path, job_of: JobOf) -> None:
+    """The whole file takes a minute a run, so a part of it is the default; `SDBATCH_PARTI=1632` asks for all."""
+    count = int(os.environ.get("SDBATCH_PARTI", "400"))
+    models = {"tiny": {"path": "builtin:tiny-sd", "batch_size": 8}}
+    job = _job_file(tmp_path, job_of(_parti(tmp_path, count), campaign_url, models=models))
+    store = open_store(campaign_url, {})
+    process = _start(job)
+    try:
+        _wait_for_commits(campaign_url, 6, process)
+    finally:
+        end(process)  # SIGKILL to the driver, the raylet and every worker
+    killed_at = _commits(campaign_url)
+    committed = sum(read_commit(store, path, ["id"]).num_rows for path in killed_at)
+    written = len(asset_digests(campaign_url))
+    second = _finish(job)
+    third = _finish(job)
+    rows = sdbatch.metadata(campaign_url)
+    digests = asset_digests(campaign_url)
+
+    assert 0 < committed < count
+    assert second["counts"]["rows_ok"] == second["counts"]["rows_generated"] == count - committed
+    # What was made before and is made again: only assets of units in flight, two for each of two workers.
+    again = second["counts"]["assets_adopted"]
+    assert again == written - committed
+    units = sorted(read_commit(store, path, ["id"]).num_rows for path in _commits(campaign_url))
+    assert again <= 2 * 2 * units[-1]
+    assert third["counts"]["model_calls"] == 0
+    assert set(rows.column("status").to_pylist()) == {"ok"}
+    assert rows.num_rows == len(set(rows.column("id").to_pylist())) == len(digests) == count
+    assert dict(zip(rows.column("asset").to_pylist(), rows.column("sha256").to_pylist(), strict=True)) == digests
+    assert len(set(digests.values())) == count
+    assert set(rows.column("x_category").to_pylist()) >= {"Abstract"}
+    sys.stdout.write(f"{count} rows: {committed} committed at the kill, {written} written, {again} met again\n")
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_signal_lets_what_is_in_flight_end_and_the_run_go_on_later(
+    tmp_path: Path, write_manifest: WriteManifest, job_of: JobOf
+) -> None:
+    output = tmp_path / "interrupted"
+    job = _job_file(tmp_path, job_of(write_manifest(prompts(400)), str(output)))
+    process = _start(job)
+    try:
+        _wait_for_commits(str(output), 2, process)
+        process.send_signal(signal.SIGTERM)
+        said, _ = process.communicate(timeout=90)
+    finally:
+        end(process)
+    result = json.loads(said)
+
+    assert process.returncode == 130
+    assert result["state"] == sdbatch.status(str(output))["state"] == "interrupted"
+    assert 0 < result["counts"]["rows_ok"] < 400
+    assert len(asset_digests(str(output))) == result["counts"]["rows_ok"]

@@ -1,0 +1,145 @@
+"""The command line: one line for an error, one JSON object when asked, the promised exit codes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from conftest import prompts
+
+Job = Callable[..., str]
+ROOT = Path(__file__).parents[1]
+
+
+def _sdbatch(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "sdbatch", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120)
+
+
+@pytest.fixture
+def job(tmp_path: Path, write_manifest: Callable[..., str], job_of: Callable[..., dict[str, Any]]) -> Job:
+    """Write a job file over some rows."""
+
+    def write(rows: list[dict[str, Any]], **changes: Any) -> str:
+        path = tmp_path / "job.yaml"
+        path.write_text(json.dumps(job_of(write_manifest(rows), **changes)))
+        return str(path)
+
+    return write
+
+
+def test_a_whole_campaign_by_command(job: Job, tmp_path: Path) -> None:
+    path = job(prompts(3))
+    output = str(tmp_path / "campaign")
+    checked = json.loads(_sdbatch("check", path, "--json").stdout)
+    planned = json.loads(_sdbatch("plan", path, "--json").stdout)
+    ran = _sdbatch("run", path, "--in-process", "--json")
+    shown = _sdbatch("run", path, "--in-process")
+
+    assert (checked["rows"], checked["assets"]) == (3, 3)
+    assert planned["rows"] == {"new": 3}
+    assert json.loads(ran.stdout)["counts"]["rows_ok"] == 3
+    assert ran.returncode == shown.returncode == 0
+    assert "rows_reused" in shown.stdout
+    assert "gallery:" in shown.stdout
+    assert json.loads(_sdbatch("status", output, "--json").stdout)["state"] == "done"
+    assert "3 reused of 3 rows" in _sdbatch("status", path).stdout
+    written = tmp_path / "rows.parquet"
+    assert json.loads(_sdbatch("metadata", output, "--to", str(written), "--json").stdout)["rows"] == 3
+    assert pq.read_metadata(written).num_rows == 3
+    assert json.loads(_sdbatch("verify", output, "--json").stdout)["good"]
+    assert Path(json.loads(_sdbatch("report", output, "--json").stdout)["gallery"]).is_file()
+    assert "nothing is missing" in _sdbatch("redo", path, "--in-process").stdout
+
+
+def test_a_damaged_asset_makes_verify_exit_with_5(job: Job, tmp_path: Path) -> None:
+    _sdbatch("run", job(prompts(2)), "--in-process")
+    asset = next((tmp_path / "campaign" / "assets").iterdir())
+    asset.write_bytes(asset.read_bytes()[:-1] + b"x")
+    done = _sdbatch("verify", str(tmp_path / "campaign"))
+
+    assert done.returncode == 5
+    assert asset.name in done.stdout
+
+
+def test_a_failed_row_exits_with_3_unless_accepted(job: Job, tmp_path: Path) -> None:
+    row = {"id": "a", "prompt": "p", "task": "image-to-image", "images": str(tmp_path / "no.png"), "strength": 1.0}
+    path = job([row])
+
+    assert _sdbatch("run", path, "--in-process").returncode == 3
+    assert _sdbatch("run", path, "--in-process", "--accept-failed").returncode == 0
+    assert json.loads(_sdbatch("plan", path, "--retry-failed", "--json").stdout)["rows"] == {"retry": 1}
+    assert json.loads(_sdbatch("plan", "--retry-failed", path, "--json").stdout)["rows"] == {"retry": 1}
+    assert json.loads(_sdbatch("plan", path, "--retry-failed", "Other", "--json").stdout)["rows"] == {"failed": 1}
+
+
+@pytest.mark.parametrize("verb", ["check", "plan", "run"])
+def test_wrong_rows_exit_with_2_and_are_all_named(job: Job, verb: str) -> None:
+    done = _sdbatch(verb, job([{"id": "a", "prompt": "p", "height": 3}, {"id": "a", "prompt": "p"}]))
+
+    assert done.returncode == 2
+    assert "row 0 of" in done.stderr
+    assert "row 1 of" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_error_is_one_json_object_when_asked(job: Job) -> None:
+    done = _sdbatch("check", job([{"id": "a", "prompt": "p", "height": 3}]), "--json")
+    said = json.loads(done.stdout)
+
+    assert said["error"] == "ManifestError"
+    assert said["problems"][0]["column"] == "height"
+
+
+def test_a_wrong_job_exits_with_2_and_names_the_key(job: Job) -> None:
+    done = _sdbatch("check", job(prompts(1)), "--set", "worker.count=2")
+
+    assert (done.returncode, done.stderr.strip()[-40:]) == (2, "worker: unknown key; did you mean workers?"[-40:])
+    assert _sdbatch("check", "nowhere.yaml").returncode == 2
+
+
+def test_a_held_campaign_exits_with_4_and_names_its_holder(job: Job, tmp_path: Path) -> None:
+    from sdbatch.commit.lease import acquire
+    from sdbatch.storage import open_store
+
+    held = acquire(open_store(str(tmp_path / "campaign"), {}))
+    try:
+        done = _sdbatch("run", job(prompts(1)), "--in-process")
+    finally:
+        held.release()
+
+    assert done.returncode == 4
+    assert f"held by process {held.holder.pid}" in done.stderr
+
+
+def test_the_verbs_and_their_options_are_the_promised_ones() -> None:
+    said = _sdbatch("--help").stdout
+
+    for verb in ("check", "plan", "run", "redo", "status", "metadata", "verify", "report", "manifest", "models"):
+        assert f" {verb} " in said
+    assert "tiny-sd" in _sdbatch("models", "list").stdout
+    listed = json.loads(_sdbatch("models", "list", "--json").stdout)["models"]
+    assert listed[0]["tasks"] == ["text-to-image", "image-to-image"]
+
+
+@pytest.mark.parametrize("path", sorted(path.name for path in (ROOT / "jobs").glob("*.yaml")))
+def test_every_job_we_ship_is_a_valid_job(path: str) -> None:
+    import sdbatch
+
+    assert sdbatch.load_job(ROOT / "jobs" / path)
+
+
+def test_check_and_plan_never_import_torch(job: Job) -> None:
+    path = job(prompts(3))
+    script = (
+        "import sys, sdbatch; sdbatch.check(sys.argv[1]); sdbatch.plan(sys.argv[1]);"
+        "sys.exit(1 if {'torch', 'ray', 'diffusers'} & sys.modules.keys() else 0)"
+    )
+
+    assert subprocess.run([sys.executable, "-c", script, path]).returncode == 0

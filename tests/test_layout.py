@@ -1,0 +1,93 @@
+"""The law of rooms, held by a test: the tree is the data's way, and heavy imports stay in their rooms."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import sdbatch
+
+ROOT = Path(sdbatch.__file__).parent
+ROOMS = ("manifest", "plan", "dispatch", "generate", "encode", "commit", "report")
+NOUNS = {"config", "errors", "families", "models", "storage", "types"}
+HOMES = {
+    "ray": {"dispatch"},
+    "torch": {"generate"},
+    "diffusers": {"generate"},
+    "transformers": {"generate"},
+    "fsspec": {"storage"},
+    "s3fs": {"storage"},
+    "jinja2": {"report"},
+    "typer": {"cli"},
+}
+
+
+def _imports(file: Path) -> set[str]:
+    """Return the modules a file imports, wherever in it."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+            if node.module == "sdbatch":
+                found.update(f"sdbatch.{alias.name}" for alias in node.names)
+    return found
+
+
+def _room(file: Path) -> str:
+    return file.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+FILES = sorted(ROOT.rglob("*.py"))
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_a_room_knows_shared_nouns_and_itself(file: Path) -> None:
+    room = _room(file)
+    if room not in ROOMS and room not in NOUNS:
+        return
+    known = NOUNS | ({room} if room in ROOMS else set())
+    foreign = {name.split(".")[1] for name in _imports(file) if name.startswith("sdbatch.")} - known
+
+    assert not foreign
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_a_heavy_library_stays_in_its_room(file: Path) -> None:
+    roots = {name.split(".")[0] for name in _imports(file)}
+
+    assert {library for library in roots & HOMES.keys() if _room(file) not in HOMES[library]} == set()
+
+
+def test_only_the_driver_and_the_worker_put_rooms_together() -> None:
+    joining = {}
+    for file in FILES:
+        rooms = {name.split(".")[1] for name in _imports(file) if name.startswith("sdbatch.")} & set(ROOMS)
+        if len(rooms - {_room(file)}) > 1:
+            joining[_room(file)] = rooms
+
+    assert joining.keys() <= {"driver", "worker", "api"}
+
+
+@pytest.mark.parametrize("module", ["sdbatch", "sdbatch.cli"])
+def test_importing_the_package_imports_neither_torch_nor_ray(module: str) -> None:
+    heavy = "{'torch', 'diffusers', 'transformers', 'ray', 's3fs'}"
+    script = f"import sys, {module}; sys.exit(str({heavy} & sys.modules.keys()) if {heavy} & sys.modules.keys() else 0)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_worker_needs_no_ray() -> None:
+    script = "import sys; sys.modules['ray'] = None; import sdbatch.worker, sdbatch.generate.batch"
+
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True).returncode == 0
+
+
+def test_no_file_is_called_utils() -> None:
+    assert not {file.stem for file in FILES} & {"utils", "util", "common", "helpers", "misc"}

@@ -1,0 +1,108 @@
+"""What a model folder says of itself, without torch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from sdbatch.config import Model
+from sdbatch.errors import ModelError
+from sdbatch.generate.tiny import make_tiny_sd
+from sdbatch.models import BUILTINS, describe
+from sdbatch.storage import open_store
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    make_tiny_sd(folder)
+    return folder
+
+
+def test_a_folder_tells_family_size_and_parameters(folder: Path) -> None:
+    found = describe("tiny", Model(path=str(folder)), {})
+
+    assert found.family.class_name == "StableDiffusionPipeline"
+    assert (found.height, found.width) == (64, 64)
+    assert found.parameters == pytest.approx(BUILTINS["tiny-sd"].parameters, rel=0.1)
+
+
+def test_the_builtin_table_says_what_its_folder_says(folder: Path) -> None:
+    found = describe("tiny", Model(path=str(folder)), {})
+    builtin = describe("tiny", Model(path="builtin:tiny-sd"), {})
+
+    assert (builtin.family, builtin.height, builtin.width) == (found.family, found.height, found.width)
+
+
+def test_the_builtin_is_the_same_model_wherever_it_is_made(folder: Path, tmp_path: Path) -> None:
+    make_tiny_sd(tmp_path)
+
+    assert describe("a", Model(path=str(folder)), {}).revision == describe("b", Model(path=str(tmp_path)), {}).revision
+
+
+def test_the_revision_follows_what_the_loader_reads_and_nothing_else(tmp_path: Path) -> None:
+    make_tiny_sd(tmp_path)
+
+    def revision() -> str:
+        return describe("tiny", Model(path=str(tmp_path)), {}).revision
+
+    before = revision()
+    (tmp_path / "README.md").write_text("a card")
+    (tmp_path / "unet" / "diffusion_pytorch_model.bin").write_bytes(b"a pickle nobody opens")
+    assert revision() == before
+    config = tmp_path / "scheduler" / "scheduler_config.json"
+    config.write_text(config.read_text().replace("0.012", "0.013"))
+    assert revision() != before
+    assert describe("tiny", Model(path=str(tmp_path), revision="pinned"), {}).revision == "pinned"
+
+
+@pytest.mark.s3
+def test_a_folder_in_a_bucket_is_described_and_loaded(s3_endpoint: str, folder: Path) -> None:
+    from sdbatch.generate.loading import load_model
+
+    store = open_store("s3://campaigns/models/tiny", {})
+    for file in folder.rglob("*"):
+        if file.is_file():
+            store.put(str(file.relative_to(folder)), file.read_bytes())
+    model = Model(path="s3://campaigns/models/tiny")
+    found = describe("remote", model, {})
+
+    assert (found.height, found.family.class_name) == (64, "StableDiffusionPipeline")
+    assert load_model("remote", model, found.revision, {}).class_name == "StableDiffusionPipeline"
+
+
+def test_what_is_no_model_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"models\.a: .*no model_index\.json"):
+        describe("a", Model(path=str(tmp_path)), {})
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "EvilPipeline"}))
+    with pytest.raises(ModelError, match="is a EvilPipeline; families served"):
+        describe("a", Model(path=str(tmp_path)), {})
+    (tmp_path / "model_index.json").write_text("{")
+    with pytest.raises(ModelError, match="is not JSON"):
+        describe("a", Model(path=str(tmp_path)), {})
+    with pytest.raises(ModelError, match=r"there are builtin:tiny-sd"):
+        describe("a", Model(path="builtin:huge"), {})
+
+
+def test_a_folder_that_brings_code_or_pickles_runs_none(tmp_path: Path) -> None:
+    from sdbatch.errors import ModelLoadFailed
+    from sdbatch.generate.loading import load_model
+
+    make_tiny_sd(tmp_path)
+    proof = tmp_path / "ran"
+    payload = f"import pathlib; pathlib.Path({str(proof)!r}).touch()"
+    (tmp_path / "unet" / "evil.py").write_text(f"{payload}\nclass Evil: pass\n")
+    index = json.loads((tmp_path / "model_index.json").read_text())
+    (tmp_path / "model_index.json").write_text(json.dumps({**index, "unet": ["evil", "Evil"]}))
+    model = Model(path=str(tmp_path), revision="pinned")
+    with pytest.raises(ModelLoadFailed):
+        load_model("a", model, "pinned", {})
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+    weights = tmp_path / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.rename(weights.with_suffix(".bin"))
+    with pytest.raises(ModelLoadFailed):
+        load_model("a", model, "pinned", {})
+
+    assert not proof.exists()

@@ -1,0 +1,221 @@
+"""One worker without Ray: every row of a unit ends in its commit, whatever happens to its neighbours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import prompts
+
+from sdbatch.commit import layout
+from sdbatch.commit.lease import acquire
+from sdbatch.commit.read import done_of, read_commit, read_index
+from sdbatch.config import parse_job
+from sdbatch.driver import Selection, Spool, sort_out
+from sdbatch.errors import ModelLoadFailed, StoreRefused
+from sdbatch.generate import batch
+from sdbatch.storage import open_store
+from sdbatch.types import Receipt, Unit, WorkerSpec
+from sdbatch.worker import Worker
+
+RUN = "r000001-20260101T000000Z"
+Make = Callable[..., tuple[Receipt, list[dict[str, Any]]]]
+
+
+@pytest.fixture
+def make(write_manifest: Callable[..., str], job_of: Callable[..., dict[str, Any]]) -> Iterator[Make]:
+    """Run rows as one unit of a fresh worker; return its receipt and the committed rows."""
+    leases = []
+
+    def call(rows: list[dict[str, Any]], batch_size: int = 4, **changes: Any) -> tuple[Receipt, list[dict[str, Any]]]:
+        job = parse_job(job_of(write_manifest(rows), **changes))
+        spool = Spool(job)
+        store = open_store(job.output, {})
+        lease = acquire(store)
+        leases.append(lease)
+        chosen = sort_out(spool.rows(), done_of(read_index(store)), Selection())
+        requests = tuple(request for _, _, request in chosen if request is not None)
+        unit = Unit(id="000000", model="tiny", requests=requests, batch_size=batch_size, cost_tflop=1.0)
+        worker = Worker(
+            "w0",
+            WorkerSpec(
+                job=job.model_dump(mode="json"),
+                output=job.output,
+                run_id=RUN,
+                lease_epoch=lease.holder.epoch,
+                lease_token=lease.holder.token,
+                revisions={name: model.revision for name, model in spool.scanned.models.items()},
+            ),
+        )
+        worker.start()
+        receipt = worker.run_unit(unit)
+        return receipt, read_commit(store, layout.commit(RUN, "000000")).to_pylist()
+
+    yield call
+    for lease in leases:
+        lease.release()
+
+
+def _break(monkeypatch: pytest.MonkeyPatch, fault: Callable[[list[batch.Item]], None]) -> None:
+    """Let the pipeline call meet a fault before it runs: the one thing a tiny model never does by itself."""
+    original = batch.make_batch
+
+    def faulty(model: Any, items: Any, pad_to: int | None) -> batch.BatchResult:
+        fault(list(items))
+        return original(model, items, pad_to)
+
+    monkeypatch.setattr(batch, "make_batch", faulty)
+
+
+def test_a_metadata_row_says_everything(make: Make) -> None:
+    receipt, rows = make([{"id": "a", "prompt": "naïve 海", "seed": 5, "num_outputs": 2}])
+    row = rows[1]
+
+    assert (receipt.model_calls, receipt.rows_generated, receipt.assets_put) == (1, 2, 2)
+    assert row["prompt"] == "naïve 海"
+    assert (row["n"], row["seed"], row["status"], row["media_type"]) == (1, 6, "ok", "image/png")
+    assert (row["pipeline_class"], row["scheduler"], row["dtype"]) == (
+        "StableDiffusionPipeline",
+        "DDIMScheduler",
+        "float32",
+    )
+    assert row["asset"] == f"assets/a-{row['request_key'][:8]}-1.png"
+    assert row["prompt_tokens"] > 5
+    assert not row["prompt_truncated"]
+    assert all(row[name] >= 0 for name in ("load_s", "fetch_s", "denoise_s", "decode_s", "encode_s", "upload_s"))
+    assert row["load_s"] > 0
+    assert 500 < len(row["thumbnail"]) < 20_000
+    empty = {name for name, value in row.items() if value is None}
+    assert empty == {
+        *("strength", "fit", "images", "mask", "video", "control_image", "source_digests", "fps"),
+        *("error_type", "error_message", "error_retryable", "error_traceback_sha256"),
+    }
+
+
+def test_a_row_that_raises_costs_itself(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def fault(items: list[batch.Item]) -> None:
+        calls.append(len(items))
+        if any("2" in item.recipe["prompt"] for item in items):
+            raise ValueError("the model does not like this one")
+
+    _break(monkeypatch, fault)
+    receipt, rows = make(prompts(6))
+
+    assert [row["status"] for row in rows] == ["ok", "ok", "failed", "ok", "ok", "ok"]
+    assert (rows[2]["error_type"], rows[2]["attempts"]) == ("GenerationFailed", 3)
+    assert rows[2]["error_message"] == "ValueError: the model does not like this one"
+    assert len(rows[2]["error_traceback_sha256"]) == 64
+    assert calls == [4, 1, 1, 1, 1, 1, 2]
+    assert receipt.rows_generated == 5
+
+
+def test_out_of_memory_halves_the_batch_and_loses_nobody(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def fault(items: list[batch.Item]) -> None:
+        calls.append(len(items))
+        if len(items) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    _break(monkeypatch, fault)
+    receipt, rows = make(prompts(8), determinism="fast")
+
+    assert {row["status"] for row in rows} == {"ok"}
+    assert calls == [4, 2, 2, 4, 2, 2]
+    assert receipt.batch_size == 2
+
+
+def test_in_exact_out_of_memory_fails_the_row_instead(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fault(items: list[batch.Item]) -> None:
+        if any("1" in item.recipe["prompt"] for item in items):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    _break(monkeypatch, fault)
+    _, rows = make(prompts(3))
+
+    assert [row["error_type"] for row in rows] == [None, "OutOfMemory", None]
+    assert rows[1]["error_retryable"]
+
+
+@pytest.mark.parametrize("value", [float("nan"), 0.5])
+def test_nan_and_blank_pictures_are_failures(make: Make, monkeypatch: pytest.MonkeyPatch, value: float) -> None:
+    original = batch._to_uint8
+    spoiled: list[bool] = []
+
+    def spoil(images_BCHW: torch.Tensor) -> tuple[Any, list[bool]]:
+        if not spoiled:
+            images_BCHW = images_BCHW.clone()
+            images_BCHW[1] = value
+            spoiled.append(True)
+        return original(images_BCHW)
+
+    monkeypatch.setattr(batch, "_to_uint8", spoil)
+    _, rows = make(prompts(3))
+
+    assert [row["error_type"] for row in rows] == [None, "BlankOutput", None]
+    assert rows[1]["error_retryable"]
+    assert rows[1]["asset"] is None
+
+
+def test_a_long_prompt_is_recorded_or_refused_as_the_job_says(make: Make, tmp_path: Path) -> None:
+    rows = [{"id": "short", "prompt": "short"}, {"id": "long", "prompt": "long " * 100}]
+    model = {"path": "builtin:tiny-sd", "batch_size": 4}
+    _, taken = make(rows)
+    strict = {"models": {"tiny": {**model, "long_prompt": "error"}}, "output": str(tmp_path / "strict")}
+    _, refused = make(rows, **strict)
+
+    assert [row["prompt_truncated"] for row in taken] == [False, True]
+    assert [row["error_type"] for row in refused] == [None, "PromptTooLong"]
+
+
+def test_a_source_that_changed_after_the_plan_fails_its_row(
+    make: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from PIL import Image
+
+    from sdbatch import storage
+
+    source = tmp_path / "a.png"
+    Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(source)
+    read = storage.read_source
+
+    def changed(*arguments: Any) -> tuple[bytes, str]:
+        Image.fromarray(np.full((64, 64, 3), 9, np.uint8)).save(source)
+        return read(*arguments)
+
+    monkeypatch.setattr("sdbatch.worker.read_source", changed)
+    row = {"id": "a", "prompt": "p", "task": "image-to-image", "images": str(source), "strength": 1.0}
+    _, rows = make([row])
+
+    assert (rows[0]["error_type"], rows[0]["error_retryable"]) == ("SourceChanged", True)
+
+
+def test_a_worker_that_does_not_see_the_drivers_folder_refuses(job_of: Callable[..., dict[str, Any]]) -> None:
+    spec = WorkerSpec(
+        job=job_of("unused"),
+        output="/nowhere",
+        run_id=RUN,
+        lease_epoch=1,
+        lease_token="a",
+        revisions={},
+    )
+
+    with pytest.raises(StoreRefused, match=r"lacks the driver's lease/000001\.json"):
+        Worker("w0", spec).start()
+
+
+def test_a_model_that_cannot_be_loaded_blames_no_row(make: Make, tmp_path: Path) -> None:
+    from sdbatch.generate.tiny import make_tiny_sd
+
+    folder = tmp_path / "model"
+    make_tiny_sd(folder)
+    (folder / "vae" / "diffusion_pytorch_model.safetensors").write_bytes(b"torn")
+
+    with pytest.raises(ModelLoadFailed, match=str(folder)):
+        make(prompts(1), models={"tiny": {"path": str(folder), "batch_size": 4}})
