@@ -227,16 +227,20 @@ def metadata(campaign: Campaign) -> pa.Table:
         JobError: When the campaign has no run.
     """
     store = _store(campaign)
-    run_id = latest_run(store)
-    if run_id is None:
-        raise JobError(f"{store.url}: no run there")
+    run_id = _latest_run(store)
     parts = list(effective_parts(store, run_id, read_index(store)))
     return pa.concat_tables(parts, promote_options="default") if parts else METADATA.empty_table()
 
 
 def verify(campaign: Campaign, sample: int | None = None) -> VerifyReport:
-    """Compare commits, metadata and assets; see `sdbatch.commit.verify`."""
-    return verify_campaign(_store(campaign), sample)
+    """Compare commits, metadata and assets; see `sdbatch.commit.verify`.
+
+    Raises:
+        JobError: When the campaign has no run.
+    """
+    store = _store(campaign)
+    _latest_run(store)
+    return verify_campaign(store, sample)
 
 
 def report(campaign: Campaign) -> str:
@@ -246,9 +250,7 @@ def report(campaign: Campaign) -> str:
         JobError: When the campaign has no run.
     """
     store = _store(campaign)
-    run_id = latest_run(store)
-    if run_id is None:
-        raise JobError(f"{store.url}: no run there")
+    run_id = _latest_run(store)
     index = read_index(store)
     num_rows = sum(part.num_rows for part in effective_parts(store, run_id, index))
     write_gallery(store, run_id, index, num_rows)
@@ -340,6 +342,13 @@ def list_models(job: JobLike | None = None, overrides: Iterable[str] = ()) -> li
         )
         for model in found
     ]
+
+
+def _latest_run(store: Store) -> str:
+    run_id = latest_run(store)
+    if run_id is None:
+        raise JobError(f"{store.url}: no run there")
+    return run_id
 
 
 def _store(campaign: Campaign) -> Store:

@@ -21,7 +21,7 @@ from rich.table import Table
 from sdbatch import api
 from sdbatch.driver import RunResult, Selection
 from sdbatch.errors import ManifestError, SdbatchError
-from sdbatch.report.progress import Lines, Progress, Terminal, duration
+from sdbatch.report.progress import Lines, Progress, Terminal, duration, per_time
 from sdbatch.storage import joined
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
@@ -128,7 +128,7 @@ def status(output: CampaignUrl, as_json: Json = False) -> None:
     """Show where the newest run of a campaign stands. Needs no Ray."""
     found = _guarded(lambda: api.status(output), as_json)
     eta = "" if found["eta_s"] is None else f", {duration(found['eta_s'])} to go"
-    rate = "" if found["rate_per_s"] is None else f", {found['rate_per_s']:.1f} assets/s"
+    rate = "" if found["rate_per_s"] is None else f", {per_time(found['rate_per_s'])}"
     counts = found["counts"]
     _say(
         found,

@@ -23,7 +23,7 @@ _SECRET = re.compile(r"secret|password|passwd|token|access_?key|credential|api_?
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class Defaults(_Strict):
@@ -190,7 +190,8 @@ def parse_job(values: Any, overrides: tuple[str, ...] = (), *, name: str = "job"
 def _load_yaml(data: bytes, name: str) -> Any:
     try:
         return yaml.load(data, Loader=_UniqueKeyLoader)  # noqa: S506 -- a subclass of SafeLoader
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    # PyYAML raises what it meets in a scalar: ValueError for the date 2026-13-45, AttributeError for a torn one.
+    except (yaml.YAMLError, ValueError, AttributeError, RecursionError) as error:
         raise JobError(f"{name}: not YAML: {error}") from error
     except JobError as error:
         raise JobError(f"{name}: {error}") from error
@@ -201,17 +202,20 @@ def _overridden(values: dict[str, Any], override: str) -> dict[str, Any]:
     path, separator, text = override.partition("=")
     if not separator or not path:
         raise JobError(f"--set {override}: not of the form KEY.KEY=VALUE")
-    result = dict(values)
-    place = result
-    keys = path.split(".")
-    for key in keys[:-1]:
-        inner = place.get(key)
-        if inner is not None and not isinstance(inner, dict):
-            raise JobError(f"--set {override}: {key} is a value, not a mapping")
-        place[key] = dict(inner or {})
-        place = place[key]
-    place[keys[-1]] = _load_yaml(text.encode(), f"--set {override}")
-    return result
+    return _laid_over(values, path.split("."), _load_yaml(text.encode(), f"--set {override}"), override)
+
+
+def _laid_over(values: dict[str, Any], parts: list[str], new: Any, override: str) -> dict[str, Any]:
+    """Return `values` with `new` at the path `parts`; of existing keys that hold dots, the longest that fits counts."""
+    joined = [".".join(parts[:count]) for count in range(len(parts), 0, -1)]
+    key = next((name for name in joined if name in values), parts[0])
+    rest = parts[key.count(".") + 1 :]
+    if not rest:
+        return {**values, key: new}
+    inner = values.get(key)
+    if inner is not None and not isinstance(inner, dict):
+        raise JobError(f"--set {override}: {key} is a value, not a mapping")
+    return {**values, key: _laid_over(inner or {}, rest, new, override)}
 
 
 def _refuse_secrets(values: Any, name: str, path: str = "") -> None:

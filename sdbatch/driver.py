@@ -17,7 +17,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -417,8 +417,13 @@ def run_job(
             _check_selection(spool, selection)
             store = open_store(job.output, job.storage)
             lease = acquire(store)
+            run = _Run(job, spool, store, lease, selection, interrupt, progress)
             try:
-                return _Run(job, spool, store, lease, selection, interrupt, progress).run(in_process, void, remove)
+                return run.run(in_process, void, remove)
+            except BaseException:
+                with suppress(SdbatchError, OSError):
+                    run.write_status("stopped")
+                raise
             finally:
                 lease.release()
         finally:
@@ -470,7 +475,7 @@ class _Run:
         done = done_of(read_index(self._store))
         self._count_pending(done)
         self._spool.publish(self._store, self._id)
-        self._write_status("running")
+        self.write_status("running")
         state, message = self._make(done, in_process)
         counts = self._book.counts
         if state == "done" and counts.rows_failed:
@@ -489,7 +494,7 @@ class _Run:
             wall_s=time.monotonic() - self._started_s,
             message=message,
         )
-        self._write_status(state)
+        self.write_status(state)
         self._write_run_json(result)
         return result
 
@@ -629,7 +634,7 @@ class _Run:
             self._working_s = time.monotonic()
         self._progress.show(self._snapshot())
         if time.monotonic() - self._status_s >= STATUS_EVERY_S:
-            self._write_status("running")
+            self.write_status("running")
 
     def _should_stop(self) -> bool:
         return self._interrupt.count > 0 or self._stop_reason is not None
@@ -648,7 +653,8 @@ class _Run:
             in_flight=self._dispatcher.num_in_flight if self._dispatcher else 0,
         )
 
-    def _write_status(self, state: str) -> None:
+    def write_status(self, state: str) -> None:
+        """Replace the run's `status.json`."""
         self._status_s = time.monotonic()
         snapshot = self._snapshot()
         rate, eta_s = rate_and_eta(snapshot)

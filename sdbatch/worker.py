@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdbatch.commit import layout
+from sdbatch.commit.read import read_commit
 from sdbatch.commit.write import StoredAsset, error_columns, output_seed, put_asset, put_commit, request_columns
 from sdbatch.config import parse_job
 from sdbatch.encode.image import encode_image, read_embedded, thumbnail
@@ -136,7 +137,9 @@ class Worker:
         tally.rows.extend(future.result() for future in tally.finishing)
         order = {request.id: index for index, request in enumerate(unit.requests)}
         tally.rows.sort(key=lambda row: (order[row["id"]], row["n"] or 0))
-        put_commit(self._store, self._spec.run_id, unit.id, tally.rows)
+        if not put_commit(self._store, self._spec.run_id, unit.id, tally.rows):
+            # Another attempt at this unit was first; what stands is what is reported.
+            tally.rows = read_commit(self._store, layout.commit(self._spec.run_id, unit.id)).to_pylist()
         LOG.info("committed", extra={"unit": unit.id, "worker": self._name, "rows": len(tally.rows)})
         return self._receipt(unit, tally)
 

@@ -8,6 +8,7 @@ Clocks of different machines are never compared: only whether a beat changes whi
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from sdbatch.commit import layout
-from sdbatch.errors import CampaignHeld, LeaseLost, StoreRefused
+from sdbatch.errors import CampaignHeld, LeaseLost, SdbatchError, StoreRefused
 from sdbatch.storage import Store
 from sdbatch.types import FORMAT_VERSION
 
@@ -68,7 +69,7 @@ class Lease:
         self._thread.start()
 
     def check(self) -> None:
-        """Raise LeaseLost when another driver took over."""
+        """Raise LeaseLost when another driver took over, or may have because our beats do not arrive."""
         if self.is_lost:
             raise LeaseLost(f"{self._store.url}: another driver took the campaign over from epoch {self.holder.epoch}")
 
@@ -77,14 +78,23 @@ class Lease:
         self._stop.set()
         self._thread.join(timeout=TERM_S)
         if not self.is_lost:
-            self._beat("released")
+            with contextlib.suppress(SdbatchError, OSError):  # then the term runs out by itself
+                self._beat("released")
 
     def _run(self) -> None:
+        beaten_s = time.monotonic()
         while not self._stop.wait(BEAT_EVERY_S):
-            if _newest_epoch(self._store) > self.holder.epoch:
-                self.is_lost = True
-                return
-            self._beat("held")
+            try:
+                if _newest_epoch(self._store) > self.holder.epoch:
+                    self.is_lost = True
+                    return
+                self._beat("held")
+                beaten_s = time.monotonic()
+            except (SdbatchError, OSError):
+                # Whoever watches may take over after a term without a beat, so we must not go on after one.
+                if time.monotonic() - beaten_s >= TERM_S:
+                    self.is_lost = True
+                    return
 
     def _beat(self, state: str) -> None:
         self._count += 1

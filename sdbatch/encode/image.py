@@ -76,17 +76,22 @@ def read_embedded(data: bytes) -> dict[str, Any] | None:
     Raises:
         OSError: When it is not a whole picture.
     """
-    with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP", "AVIF")) as image:
-        image.load()
-        text = image.info.get("sdbatch")
-        if text is None:
-            comment = image.getexif().get_ifd(_EXIF_IFD).get(_USER_COMMENT, b"")
-            text = comment.removeprefix(_UNDEFINED).decode("utf-8", "replace") if comment else None
     try:
-        value = json.loads(text) if text else None
+        with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP", "AVIF")) as image:
+            image.load()
+            text = image.info.get("sdbatch") or _comment(image)
+    except SyntaxError as error:  # what Pillow's AVIF reader makes of half a file
+        raise OSError(f"not a whole picture: {error}") from error
+    try:
+        value = json.loads(text)
     except ValueError:
         return None
-    return value if isinstance(value, dict) else None
+    return value if isinstance(value, dict) and value.keys() >= {"request_key", "n"} else None
+
+
+def _comment(image: Image.Image) -> str:
+    comment = image.getexif().get_ifd(_EXIF_IFD).get(_USER_COMMENT, b"")
+    return comment.removeprefix(_UNDEFINED).decode("utf-8", "replace") if isinstance(comment, bytes) else str(comment)
 
 
 def thumbnail(image_HWC: NDArray[np.uint8]) -> bytes:

@@ -96,7 +96,8 @@ def load_model(name: str, model: Model, revision: str, storage: Mapping[str, Sto
         pipeline = _from_folder(folder, found.family.class_name, DTYPES[model.dtype])
     except (OSError, ValueError, RuntimeError, ImportError, ModelError) as error:
         raise ModelLoadFailed(f"{model.path}: {type(error).__name__}: {error}") from error
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    # A worker that reserved no GPU leaves them to others, though Ray does not hide them from it.
+    device = "cuda" if torch.cuda.is_available() and model.num_gpus != 0 else "cpu"
     pipeline.to(device)
     pipeline.set_progress_bar_config(disable=True)
     return LoadedModel(pipeline, device, DTYPES[model.dtype])

@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sdbatch.errors import ManifestError, Problem
+from sdbatch.errors import JobError, ManifestError, Problem
 from sdbatch.manifest.schema import COLUMNS
 
 ROW_GROUP_ROWS = 4096
@@ -53,27 +53,28 @@ def build_shards(
     dropped = set(drop)
     problems: list[Problem] = []
     rows: list[dict[str, Any]] = []
-    for number, row in enumerate(_read(source)):
-        named = {rename.get(name, name): value for name, value in row.items() if name not in dropped}
+    for number, row in enumerate(_read_safely(source)):
+        named = _named(row, rename, dropped, source, number)
         if "id" not in named and id_format:
-            named["id"] = id_format.format(row=number)
+            named["id"] = _made_id(id_format, number)
         rows.append({name: _typed(name, value, source, number, problems) for name, value in named.items()})
     names = list(dict.fromkeys(name for row in rows for name in row))
-    unknown = [name for name in names if name not in COLUMNS and not name.startswith("x_")]
-    problems.extend(
-        Problem(
-            shard=str(source),
-            row=None,
-            column=name,
-            value=None,
-            message="is no column of a manifest; rename it, drop it, or let it start with x_",
-        )
-        for name in unknown
-    )
+    for name in names:
+        if name not in COLUMNS and not name.startswith("x_"):
+            message = "is no column of a manifest; rename it, drop it, or let it start with x_"
+            problems.append(Problem(shard=str(source), row=None, column=name, value=None, message=message))
     if problems:
         raise ManifestError(problems)
-    table = pa.table({name: _column(name, [row.get(name) for row in rows]) for name in names})
+    table = pa.table({name: _column(name, [row.get(name) for row in rows], source) for name in names})
     return len(rows), _write(table, folder, shards)
+
+
+def _read_safely(source: Path) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a file; whatever is wrong with the file as a whole names it."""
+    try:
+        yield from _read(source)
+    except (OSError, UnicodeDecodeError, csv.Error, pa.ArrowException) as error:
+        raise _wrong(source, None, None, None, f"cannot be read: {error}") from error
 
 
 def _read(source: Path) -> Iterator[dict[str, Any]]:
@@ -99,11 +100,32 @@ def _read(source: Path) -> Iterator[dict[str, Any]]:
 def _json_row(line: str, source: Path, number: int) -> dict[str, Any]:
     try:
         row = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _wrong(source, number, None, None, f"is not JSON: {error}") from error
     if not isinstance(row, dict):
         raise _wrong(source, number, None, None, "is not a JSON object")
     return row
+
+
+def _named(
+    row: Mapping[str, Any], rename: Mapping[str, str], dropped: set[str], source: Path, number: int
+) -> dict[str, Any]:
+    named: dict[str, Any] = {}
+    for name, value in row.items():
+        if name in dropped:
+            continue
+        target = rename.get(name, name)
+        if target in named:
+            raise _wrong(source, number, target, None, "is the name of two columns after renaming; drop one")
+        named[target] = value
+    return named
+
+
+def _made_id(id_format: str, number: int) -> str:
+    try:
+        return id_format.format(row=number)
+    except (KeyError, IndexError, ValueError, AttributeError) as error:
+        raise JobError(f"id format {id_format!r}: {error}; it may hold {{row}}, as in 'scene-{{row:05d}}'") from error
 
 
 def _typed(name: str, value: Any, source: Path, number: int, problems: list[Problem]) -> Any:
@@ -112,19 +134,26 @@ def _typed(name: str, value: Any, source: Path, number: int, problems: list[Prob
     if value is None or kind is None:
         return value
     try:
-        if pa.types.is_string(kind):
-            text = value if isinstance(value, str) else json.dumps(value)
-            return unicodedata.normalize("NFC", text) if name in _TEXTS else text
-        if pa.types.is_integer(kind):
-            return _integer(value)
-        if pa.types.is_floating(kind):
-            return float(value)
-        return _list(value, kind)
-    except (TypeError, ValueError):
-        problems.append(
-            Problem(shard=str(source), row=number, column=name, value=repr(value), message=f"is not of type {kind}")
-        )
+        return _converted(name, value, kind)
+    except (TypeError, ValueError, OverflowError, RecursionError, pa.ArrowException):
+        message = f"is not of type {kind}"
+        problems.append(Problem(shard=str(source), row=number, column=name, value=ascii(value)[:80], message=message))
         return None
+
+
+def _converted(name: str, value: Any, kind: pa.DataType) -> Any:
+    """Return a value of an Arrow type. Raises ValueError and its like when it does not fit."""
+    if pa.types.is_string(kind):
+        text = value if isinstance(value, str) else json.dumps(value)
+        text.encode()  # refuses lone surrogates
+        return unicodedata.normalize("NFC", text) if name in _TEXTS else text
+    if pa.types.is_integer(kind):
+        return pa.scalar(_integer(value), kind).as_py()  # refuses what the type cannot hold
+    if pa.types.is_floating(kind):
+        return float(value)
+    if isinstance(value, str):
+        value = json.loads(value) if value.lstrip().startswith("[") else [value]
+    return pa.scalar(value, kind).as_py()
 
 
 def _integer(value: Any) -> int:
@@ -134,16 +163,13 @@ def _integer(value: Any) -> int:
     return number
 
 
-def _list(value: Any, kind: pa.DataType) -> list[Any]:
-    if isinstance(value, str):
-        value = json.loads(value) if value.lstrip().startswith("[") else [value]
-    if not isinstance(value, list):
-        raise TypeError(value)
-    return [_integer(item) for item in value] if pa.types.is_integer(kind.value_type) else value
-
-
-def _column(name: str, values: list[Any]) -> pa.Array:
-    return pa.array(values, type=COLUMNS[name]) if name in COLUMNS else pa.array(values)
+def _column(name: str, values: list[Any], source: Path) -> pa.Array:
+    if name in COLUMNS:
+        return pa.array(values, type=COLUMNS[name])
+    try:
+        return pa.array(values)
+    except (pa.ArrowException, OverflowError) as error:
+        raise _wrong(source, None, name, None, f"holds values of several types: {error}") from error
 
 
 def _write(table: pa.Table, folder: Path, shards: int) -> list[Path]:

@@ -12,7 +12,7 @@ import fnmatch
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -131,14 +131,25 @@ def read_batches(shard: Shard) -> Iterator[RowBatch]:
             schema = pq.ParquetFile(handle).schema_arrow
             known = [name for name in dict.fromkeys(schema.names) if name in COLUMNS or name.startswith("x_")]
             names = [name for name in known if name not in refused]
-            texts = [name for name in names if is_text(schema.field(name).type)]
-            file = pq.ParquetFile(handle, read_dictionary=texts)
+            file = pq.ParquetFile(handle, read_dictionary=_text_leaves(handle, names))
             start = 0
             for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=names):
                 yield _row_batch(shard, start, pa.Table.from_batches([batch]))
                 start += batch.num_rows
         except (pa.ArrowException, OSError) as error:
             raise JobError(f"manifest: {shard.name}: breaks off: {error}") from error
+        except UnicodeDecodeError as error:
+            raise JobError(f"manifest: {shard.name}: a text is not UTF-8: {error}") from error
+
+
+def _text_leaves(handle: BinaryIO, names: list[str]) -> list[str]:
+    """Return the Parquet paths of all texts in some columns, those inside lists too."""
+    leaves = pq.ParquetFile(handle).schema
+    paths = [leaves.column(number).path for number in range(len(leaves.names))]
+    kinds = [leaves.column(number).physical_type for number in range(len(leaves.names))]
+    return [
+        path for path, kind in zip(paths, kinds, strict=True) if kind == "BYTE_ARRAY" and path.split(".")[0] in names
+    ]
 
 
 def _row_batch(shard: Shard, start: int, table: pa.Table) -> RowBatch:
@@ -158,14 +169,24 @@ def _row_batch(shard: Shard, start: int, table: pa.Table) -> RowBatch:
 
 def _refuse_long_text(shard: Shard, start: int, name: str, column: pa.ChunkedArray) -> None:
     for chunk in column.chunks:
-        words = chunk.dictionary if pa.types.is_dictionary(chunk.type) else chunk
-        if not is_text(words.type):
-            continue
-        longest = pc.max(pc.binary_length(words)).as_py() or 0
+        longest = max((pc.max(pc.binary_length(words)).as_py() or 0 for words in _texts(chunk)), default=0)
         if longest > TEXT_BYTES_MAX:
             raise JobError(
                 f"manifest: {shard.name}: {name} in rows {start}.. has a text of {longest} bytes, over {TEXT_BYTES_MAX}"
             )
+
+
+def _texts(values: pa.Array) -> Iterator[pa.Array]:
+    """Yield the arrays of distinct texts in a column, whatever they are wrapped in."""
+    if pa.types.is_dictionary(values.type):
+        yield from _texts(values.dictionary)
+    elif pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
+        yield from _texts(values.values)
+    elif pa.types.is_struct(values.type):
+        for number in range(values.type.num_fields):
+            yield from _texts(values.field(number))
+    elif is_text(values.type) or pa.types.is_binary(values.type) or pa.types.is_large_binary(values.type):
+        yield values
 
 
 def _values(column: pa.ChunkedArray) -> list[Any]:

@@ -37,6 +37,8 @@ def canonical(value: Any) -> str:
         case list() | tuple():
             return "[" + ",".join(map(canonical, value)) + "]"
         case dict():
+            if not all(isinstance(key, str) for key in value):
+                raise TypeError("a key of an object is no text")
             items = sorted(value.items(), key=lambda item: item[0].encode("utf-16-be"))
             return "{" + ",".join(f"{encode_basestring(key)}:{canonical(item)}" for key, item in items) + "}"
         case _:

@@ -30,6 +30,7 @@ DERIVED_SEED_BITS = 53
 
 NUM_OUTPUTS_MAX = 1024
 STEPS_MAX = 1000
+GUIDANCE_MAX = 1000.0
 SETTINGS_KEPT_MAX = 65_536
 SOURCE_ROLES = ("images", "mask", "video", "control_image")
 _ARGUMENTS = ("fit", "height", "width", "num_inference_steps", "guidance_scale", "strength", "scheduler")
@@ -89,6 +90,14 @@ class _Settings:
 _Wrong = tuple[str, Any, str]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Faulty:
+    """Settings nothing can be made with; `row` None when they do not lead to a task of a model."""
+
+    row: TaskRow | None
+    wrong: tuple[_Wrong, ...]
+
+
 class Resolver:
     """Resolves rows of one job.
 
@@ -110,7 +119,7 @@ class Resolver:
         self._models = models
         self._source_fault = source_fault
         self._source_url = source_url
-        self._kept: dict[tuple[Any, ...], _Settings | list[_Wrong]] = {}
+        self._kept: dict[tuple[Any, ...], _Settings | _Faulty] = {}
 
     def resolve(
         self, columns: Mapping[str, Sequence[Any]], num_rows: int, digests: Mapping[str, str]
@@ -129,12 +138,13 @@ class Resolver:
         settings_columns = [columns.get(name, nulls) for name in _SETTINGS]
         sources = [columns.get(name, nulls) for name in SOURCE_ROLES]
         texts = [columns.get(name, nulls) for name in ("id", "prompt", "negative_prompt", "seed", "seed_group")]
-        faults = self._unserved(columns)
+        unserved = _unserved(columns)
+        faults: list[Fault] = []
         resolved: list[Resolved | None] = []
         for offset, (settings_key, source_values, text) in enumerate(
             zip(zip(*settings_columns, strict=True), zip(*sources, strict=True), zip(*texts, strict=True), strict=True)
         ):
-            wrong: list[_Wrong] = []
+            wrong: list[_Wrong] = unserved.get(offset, [])
             row = self._resolve_row(settings_key, source_values, text, digests, wrong)
             faults.extend(Fault(offset=offset, column=c, value=v, message=m) for c, v, m in wrong)
             resolved.append(None if wrong else row)
@@ -147,15 +157,6 @@ class Resolver:
             for value in columns.get(role, ()):
                 urls.update(self._source_url(url) for url in _listed(value) if self._source_fault(url) is None)
         return urls
-
-    def _unserved(self, columns: Mapping[str, Sequence[Any]]) -> list[Fault]:
-        """Refuse values in columns that no family of the table takes yet, rather than pass them over."""
-        return [
-            Fault(offset=offset, column=name, value=value, message="is taken by no model family served so far")
-            for name in _LATER
-            for offset, value in enumerate(columns.get(name, ()))
-            if value is not None
-        ]
 
     def _resolve_row(
         self,
@@ -183,11 +184,11 @@ class Resolver:
             for role, value in zip(SOURCE_ROLES, source_values, strict=True)
             for url in _listed(value)
         ]
-        if isinstance(settings, list):
-            wrong.extend(settings)
-            return None
-        _check_sources(settings.row, source_values, wrong)
-        if wrong:
+        if settings.row is not None:
+            _check_sources(settings.row, source_values, wrong)
+        if isinstance(settings, _Faulty):
+            wrong.extend(settings.wrong)
+        if wrong or isinstance(settings, _Faulty):
             return None
         values = {
             "prompt": prompt,
@@ -224,33 +225,43 @@ class Resolver:
     def _only_model(self) -> str | None:
         return next(iter(self._job.models)) if len(self._job.models) == 1 else None
 
-    def _settings(self, row: dict[str, Any]) -> _Settings | list[_Wrong]:
+    def _settings(self, row: dict[str, Any]) -> _Settings | _Faulty:
         """Resolve one combination of settings, or say what is wrong with it."""
-        wrong: list[_Wrong] = []
-        name = row["model"] or self._job.defaults.model or self._only_model()
-        if name is None:
-            return [("model", None, f"is missing and has no default; the job has {', '.join(self._job.models)}")]
-        if name not in self._models:
-            wrong.append(("model", name, f"is not in the job's models{_near(name, self._models)}"))
+        name: str | None = row["model"] or self._job.defaults.model or self._only_model()
         layers = self._layers(name)
         task = _first(row["task"], *(layer.task for layer in layers))
+        num_outputs = _first(row["num_outputs"], *(layer.num_outputs for layer in layers), 1)
+        wrong: list[_Wrong] = []
+        if not 1 <= num_outputs <= NUM_OUTPUTS_MAX:
+            wrong.append(("num_outputs", num_outputs, f"is not in 1..{NUM_OUTPUTS_MAX}"))
+        unbound = self._check_binding(name, task)
+        if unbound or name is None:
+            own = {column: row[column] for column in _ARGUMENTS if row[column] is not None}
+            return _Faulty(row=None, wrong=(*wrong, *unbound, *_check_values(own)))
+        model = self._models[name]
+        task_row = model.family.tasks[task]
+        values = self._arguments(row, layers, model, task_row, wrong)
+        wrong.extend(_check_values(values))
+        wrong.extend(_check_family(values, model))
+        if wrong:
+            return _Faulty(row=task_row, wrong=tuple(wrong))
+        return self._assembled(name, task, num_outputs, values, model)
+
+    def _check_binding(self, name: Any, task: Any) -> list[_Wrong]:
+        """Check that model and task are there, and that the one serves the other."""
+        wrong: list[_Wrong] = []
+        if name is None:
+            wrong.append(("model", None, f"is missing and has no default; the job has {', '.join(self._job.models)}"))
+        elif name not in self._models:
+            wrong.append(("model", name, f"is not in the job's models{_near(name, self._models)}"))
         if task not in TASKS:
             problem = "is missing and has no default" if task is None else f"is no task{_near(task, TASKS)}"
             wrong.append(("task", task, problem))
-        num_outputs = _first(row["num_outputs"], *(layer.num_outputs for layer in layers), 1)
-        if not 1 <= num_outputs <= NUM_OUTPUTS_MAX:
-            wrong.append(("num_outputs", num_outputs, f"is not in 1..{NUM_OUTPUTS_MAX}"))
-        if name not in self._models or task not in TASKS:
-            return wrong + _check_unbound(row)
-        model = self._models[name]
-        if task not in model.family.tasks:
-            served = ", ".join(model.family.tasks)
-            return [*wrong, ("task", task, f"is not served by {name} ({model.family.title}: {served})")]
-        values = self._arguments(row, layers, model, model.family.tasks[task], wrong)
-        wrong.extend(_check_arguments(values, model))
-        if wrong:
-            return wrong
-        return self._assembled(name, task, num_outputs, values, model)
+        if not wrong and task not in self._models[name].family.tasks:
+            family = self._models[name].family
+            served = ", ".join(family.tasks)
+            wrong.append(("task", task, f"is not served by {name} ({family.title}: {served})"))
+        return wrong
 
     def _arguments(
         self, row: dict[str, Any], layers: list[Defaults], model: ModelInfo, task: TaskRow, wrong: list[_Wrong]
@@ -359,17 +370,28 @@ def _check_sources(row: TaskRow, values: tuple[Any, ...], wrong: list[_Wrong]) -
         bound = f"{least}" if least == most else f"{least} to {most}"
         wrong.append(("images", images, f"has {count} source(s); the task takes {bound}"))
     for role, value in zip(SOURCE_ROLES[1:], others, strict=True):
-        if value is not None:
+        if value:
             wrong.append((role, value, "is a source the task would ignore"))
 
 
-def _check_unbound(row: dict[str, Any]) -> list[_Wrong]:
-    """Check what needs no model, for rows whose model or task is wrong: all of a row's faults are told at once."""
-    steps = row["num_inference_steps"]
-    return [("num_inference_steps", steps, f"is not in 1..{STEPS_MAX}")] if steps is not None and steps < 1 else []
+def _check_values(values: Mapping[str, Any]) -> list[_Wrong]:
+    """Check what can be told without a model."""
+    wrong: list[_Wrong] = []
+    steps = values.get("num_inference_steps")
+    if steps is not None and not 1 <= steps <= STEPS_MAX:
+        wrong.append(("num_inference_steps", steps, f"is not in 1..{STEPS_MAX}"))
+    guidance = values.get("guidance_scale")
+    if guidance is not None and not 0 <= guidance <= GUIDANCE_MAX:  # NaN is not in the range either
+        wrong.append(("guidance_scale", guidance, f"is not in 0..{GUIDANCE_MAX:g}"))
+    if values.get("fit", "cover") not in {"cover", "contain"}:
+        wrong.append(("fit", values["fit"], "is neither cover nor contain"))
+    if "strength" in values:
+        wrong.extend(_check_strength(values["strength"], steps or STEPS_MAX))
+    return wrong
 
 
-def _check_arguments(values: dict[str, Any], model: ModelInfo) -> list[_Wrong]:
+def _check_family(values: Mapping[str, Any], model: ModelInfo) -> list[_Wrong]:
+    """Check what the model's family bounds: sizes and schedulers."""
     family = model.family
     wrong: list[_Wrong] = []
     for name in ("height", "width"):
@@ -379,19 +401,9 @@ def _check_arguments(values: dict[str, Any], model: ModelInfo) -> list[_Wrong]:
             wrong.append((name, value, f"is not a multiple of {family.size_multiple}; the nearest is {nearest}"))
         elif not family.size_min <= value <= family.size_max:
             wrong.append((name, value, f"is not in {family.size_min}..{family.size_max}"))
-    steps = values["num_inference_steps"]
-    if not 1 <= steps <= STEPS_MAX:
-        wrong.append(("num_inference_steps", steps, f"is not in 1..{STEPS_MAX}"))
-    guidance = values["guidance_scale"]
-    if not (math.isfinite(guidance) and guidance >= 0):
-        wrong.append(("guidance_scale", guidance, "is not a number of at least 0"))
-    if values.get("fit", "cover") not in {"cover", "contain"}:
-        wrong.append(("fit", values["fit"], "is neither cover nor contain"))
     if "scheduler" in values and values["scheduler"] not in family.schedulers:
         near = _near(values["scheduler"], family.schedulers)
         wrong.append(("scheduler", values["scheduler"], f"is no scheduler of {family.title}{near}"))
-    if "strength" in values:
-        wrong.extend(_check_strength(values["strength"], steps))
     return wrong
 
 
@@ -403,11 +415,21 @@ def _check_strength(strength: float, steps: int) -> list[_Wrong]:
     return []
 
 
+def _unserved(columns: Mapping[str, Sequence[Any]]) -> dict[int, list[_Wrong]]:
+    """Refuse values in columns that no family of the table takes yet, rather than pass them over."""
+    wrong: dict[int, list[_Wrong]] = {}
+    for name in _LATER:
+        for offset, value in enumerate(columns.get(name, ())):
+            if value is not None:
+                wrong.setdefault(offset, []).append((name, value, "is taken by no model family served so far"))
+    return wrong
+
+
 def _listed(value: Any) -> list[str]:
-    """Return a source column's URLs: null is none, a plain string is one."""
-    if value is None:
+    """Return a source column's URLs: null and "" are none, a plain string is one."""
+    if not value:
         return []
-    return [value] if isinstance(value, str) else [url for url in value if url is not None]
+    return [value] if isinstance(value, str) else [url for url in value if url]
 
 
 def _first(*values: Any) -> Any:

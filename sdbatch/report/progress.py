@@ -155,11 +155,19 @@ def describe(snapshot: Snapshot) -> str:
     rate, eta_s = rate_and_eta(snapshot)
     parts = [f"{snapshot.outputs_ended}/{snapshot.outputs_pending} assets"]
     if rate is not None and eta_s is not None:
-        parts += [f"{rate:.1f}/s", f"{duration(eta_s)} to go"]
+        parts += [per_time(rate), f"{duration(eta_s)} to go"]
     parts.append(f"{snapshot.workers} worker{'' if snapshot.workers == 1 else 's'}")
     if snapshot.rows_failed:
         parts.append(f"{snapshot.rows_failed} failed")
     return ", ".join(parts)
+
+
+def per_time(rate_per_s: float) -> str:
+    """Return a rate in the unit that shows it: 28.2/s, 12.0/min, 3.5/h."""
+    for factor, unit in ((1, "s"), (60, "min")):
+        if rate_per_s * factor >= 1:
+            return f"{rate_per_s * factor:.1f}/{unit}"
+    return f"{rate_per_s * 3600:.1f}/h"
 
 
 def duration(seconds: float) -> str:
