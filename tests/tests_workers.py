@@ -35,7 +35,7 @@ class ScriptedWorker:
             for request in unit.requests
             for n in request.outputs
         )
-        (self._folder / "log").open("a").write(f"{self._name} {unit.model} {len(unit.requests)}\n")
+        (self._folder / "log").open("a").write(f"{unit.id} {self._name} {unit.model}\n")
         return Receipt(
             unit=unit.id,
             worker=self._name,

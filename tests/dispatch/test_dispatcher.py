@@ -194,8 +194,8 @@ def test_units_of_two_models_go_to_warm_workers(ray_executor: Executor, tmp_path
     job = Job(ray_executor, requests)
     job.dispatcher.run()
     served: dict[str, list[str]] = {}
-    for line in (tmp_path / "log").read_text().splitlines():
-        worker, model, _ = line.split()
+    for line in sorted((tmp_path / "log").read_text().splitlines()):  # in the order they were handed out
+        _, worker, model = line.split()
         served.setdefault(worker, []).append(model)
 
     changes = sum(sum(a != b for a, b in pairwise(models)) for models in served.values())
