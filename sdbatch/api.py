@@ -19,7 +19,7 @@ from sdbatch.commit.read import done_of, effective_parts, latest_run, read_commi
 from sdbatch.commit.schema import METADATA
 from sdbatch.commit.verify import VerifyReport, verify_campaign
 from sdbatch.config import Job, parse_job, read_job
-from sdbatch.driver import RunResult, Selection, Spool, run_job, scan, sort_out, write_gallery
+from sdbatch.driver import COUNTED, RunResult, Selection, Spool, run_job, scan, sort_out, write_gallery
 from sdbatch.errors import JobError
 from sdbatch.manifest.build import build_shards
 from sdbatch.models import BUILTINS, describe
@@ -156,14 +156,14 @@ def plan(job: JobLike, selection: Selection | None = None, overrides: Iterable[s
         report = PlanReport(rows={}, rate_measured=is_measured)
         changed: dict[str, str] = {}
         predicted_s = assets = 0.0
-        for reason, row, request in sort_out(spool.rows(), done, selection or Selection()):
+        columns = [*COUNTED, *(["recipe"] if done.keys else [])]
+        for reason, row, outputs in sort_out(spool.rows(columns), done, selection or Selection()):
             report.rows[reason] = report.rows.get(reason, 0) + 1
-            if request is None:
-                continue
-            assets += len(request.outputs)
-            by_model = report.assets_by_model
-            by_model[request.model] = by_model.get(request.model, 0) + len(request.outputs)
-            predicted_s += request.cost_tflop * len(request.outputs) / rates[request.model]
+            model = row["model"]
+            assets += len(outputs)
+            if outputs:
+                report.assets_by_model[model] = report.assets_by_model.get(model, 0) + len(outputs)
+            predicted_s += row["cost_tflop"] * len(outputs) / rates[model]
             if reason == "changed":
                 changed[row["id"]] = row["recipe"]
         return PlanReport(

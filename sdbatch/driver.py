@@ -67,6 +67,8 @@ _SPOOL = pa.schema(
     ]
 )
 _PUBLIC = ("id", "request_key", "num_outputs")
+COUNTED = (*_PUBLIC, "model", "cost_tflop")
+"""Columns of the spool that counting needs: the recipes, most of its bytes, stay unread."""
 
 
 # --- from manifest to resolved rows ---------------------------------------------------------------------------------
@@ -157,7 +159,7 @@ class Spool:
 
     def __init__(self, job: Job) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="sdbatch-"))
-        self._rows: list[dict[str, Any]] = []
+        self._rows: list[Resolved] = []
         self._own: list[pa.Table] = []
         self._num_parts = 0
         try:
@@ -171,10 +173,10 @@ class Spool:
         """Remove the parts."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def rows(self) -> Iterator[dict[str, Any]]:
-        """Yield every row as plain values, x_* left out."""
+    def rows(self, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+        """Yield every row as plain values, x_* left out; only some columns when they are named."""
         for path in self._parts():
-            yield from pq.ParquetFile(path).read(columns=_SPOOL.names, use_threads=False).to_pylist()
+            yield from pq.ParquetFile(path).read(columns=list(columns or _SPOOL.names), use_threads=False).to_pylist()
 
     def publish(self, store: Store, run: str) -> None:
         """Write ids, keys and x_* into the campaign: what effective metadata is joined with."""
@@ -188,10 +190,7 @@ class Spool:
             store.put_new(layout.requests(run, number), to_parquet(part.select(names)))
 
     def _keep(self, batch: RowBatch, rows: list[Resolved]) -> None:
-        for row in rows:
-            sources = [{"role": s.role, "url": s.url, "digest": s.digest} for s in row.sources]
-            values = {name: getattr(row, name) for name in _SPOOL.names if name != "sources"}
-            self._rows.append({**values, "sources": sources})
+        self._rows.extend(rows)
         self._own.append(batch.own)
         if len(self._rows) >= PART_ROWS:
             self._flush()
@@ -199,7 +198,11 @@ class Spool:
     def _flush(self) -> None:
         if not self._rows:
             return
-        part = table(self._rows, _SPOOL)
+        columns = dict(zip(Resolved._fields, zip(*self._rows, strict=True), strict=True))
+        columns["sources"] = tuple(
+            [{"role": s.role, "url": s.url, "digest": s.digest} for s in sources] for sources in columns["sources"]
+        )
+        part = pa.table({field.name: pa.array(columns[field.name], field.type) for field in _SPOOL})
         own = pa.concat_tables(self._own, promote_options="default")
         for name in own.column_names:
             part = part.append_column(name, own.column(name))
@@ -213,6 +216,7 @@ class Spool:
 
 # --- from resolved rows to pending requests -------------------------------------------------------------------------
 
+_LEFT = frozenset({"reused", "failed", "unselected"})
 Reason = Literal["new", "changed", "outputs", "retry", "reused", "failed", "unselected"]
 
 
@@ -233,21 +237,20 @@ class Selection:
 
 def sort_out(
     rows: Iterable[Mapping[str, Any]], done: Done, selection: Selection
-) -> Iterator[tuple[Reason, Mapping[str, Any], Request | None]]:
-    """Yield (reason, row, request): why each row is made or left, and the request when it is made."""
+) -> Iterator[tuple[Reason, Mapping[str, Any], tuple[int, ...]]]:
+    """Yield (reason, row, outputs): why each row is made or left, and which of its outputs are to be made."""
     taken = 0
     for row in rows:
         key = (row["id"], row["request_key"])
         missing = done.missing(*key, row["num_outputs"])
         reason = _reason(row, key, missing, done, selection)
-        if reason in {"reused", "failed", "unselected"}:
-            yield reason, row, None
-            continue
-        if selection.limit is not None and taken >= selection.limit:
-            yield "unselected", row, None
-            continue
-        taken += 1
-        yield reason, row, _request(row, missing)
+        if reason in _LEFT:
+            yield reason, row, ()
+        elif selection.limit is not None and taken >= selection.limit:
+            yield "unselected", row, ()
+        else:
+            taken += 1
+            yield reason, row, missing
 
 
 def _reason(
@@ -267,7 +270,8 @@ def _reason(
     return "changed" if row["id"] in done.keys else "new"
 
 
-def _request(row: Mapping[str, Any], outputs: tuple[int, ...]) -> Request:
+def request_of(row: Mapping[str, Any], outputs: tuple[int, ...]) -> Request:
+    """Return the request for some outputs of a spooled row."""
     return Request(
         id=row["id"],
         request_key=row["request_key"],
@@ -432,7 +436,7 @@ def run_job(
 
 def _check_selection(spool: Spool, selection: Selection) -> None:
     if selection.only:
-        unknown = selection.only - {row["id"] for row in spool.rows()}
+        unknown = selection.only - {row["id"] for row in spool.rows(["id"])}
         if unknown:
             raise JobError(f"--only {min(unknown)}: the manifest has no such id")
 
@@ -528,10 +532,10 @@ class _Run:
 
     def _count_pending(self, done: Done) -> None:
         book = self._book
-        for reason, row, request in sort_out(self._spool.rows(), done, self._selection):
-            if request is not None:
-                book.outputs_pending += len(request.outputs)
-                book.cost_pending += request.cost_tflop * len(request.outputs)
+        for reason, row, outputs in sort_out(self._spool.rows(COUNTED), done, self._selection):
+            if outputs:
+                book.outputs_pending += len(outputs)
+                book.cost_pending += row["cost_tflop"] * len(outputs)
             elif reason == "reused":
                 book.counts.rows_reused += 1
             elif reason == "failed":
@@ -568,9 +572,8 @@ class _Run:
         return count if isinstance(count, int) and not in_process else None
 
     def _build_dispatcher(self, executor: Executor, done: Done, worker_count: int | None) -> Dispatcher:
-        requests = (
-            request for _, _, request in sort_out(self._spool.rows(), done, self._selection) if request is not None
-        )
+        chosen = sort_out(self._spool.rows(), done, self._selection)
+        requests = (request_of(row, outputs) for _, row, outputs in chosen if outputs)
         plan = Plan(
             requests=requests,
             cost_tflop=self._book.cost_pending,

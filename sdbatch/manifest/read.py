@@ -193,4 +193,8 @@ def _values(column: pa.ChunkedArray) -> list[Any]:
     if pa.types.is_float32(column.type) or pa.types.is_float16(column.type):
         kind = np.float32 if pa.types.is_float32(column.type) else np.float16
         return [None if value is None else float(str(kind(value))) for value in column.to_pylist()]
+    if column.null_count == len(column):
+        return [None] * len(column)
+    if pa.types.is_integer(column.type) and not column.null_count:
+        return column.to_numpy().tolist()  # type: ignore[no-any-return]  # five times as fast as to_pylist
     return list(column.to_pylist())

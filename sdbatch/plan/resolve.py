@@ -12,9 +12,9 @@ import difflib
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from sdbatch.config import Defaults, Job
 from sdbatch.families import TaskRow, cost_tflop, nearest_multiple
@@ -35,6 +35,7 @@ SETTINGS_KEPT_MAX = 65_536
 SOURCE_ROLES = ("images", "mask", "video", "control_image")
 _ARGUMENTS = ("fit", "height", "width", "num_inference_steps", "guidance_scale", "strength", "scheduler")
 _LATER = ("keyframes", "num_frames", "duration_s", "fps", "loras", "parameters")
+_TEXTS = ("id", "prompt", "negative_prompt", "seed", "seed_group")
 _SETTINGS = ("task", "model", *_ARGUMENTS, "num_outputs")
 _PER_ROW = frozenset({"prompt", "negative_prompt", "seed", *SOURCE_ROLES})
 
@@ -56,9 +57,10 @@ class Fault:
     message: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Resolved:
+class Resolved(NamedTuple):
     """One row with nothing left open. See `sdbatch.types.Request` for the shared fields.
+
+    A tuple, because a million of them are made: a frozen dataclass takes three times as long.
 
     Attributes:
         num_outputs: Assets the row asks for.
@@ -76,10 +78,12 @@ class Resolved:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Settings:
-    """What all rows with the same settings share; `pieces` has a hole (None) for each of `holes`."""
+    """What all rows with the same settings share: defaults of the texts, and the recipe's `pieces` around `holes`."""
 
-    model: str
     row: TaskRow
+    prompt: str | None
+    negative_prompt: str
+    model: str
     num_outputs: int
     holes: tuple[str, ...]
     pieces: tuple[str, ...]
@@ -95,6 +99,8 @@ class _Faulty:
     """Settings nothing can be made with; `row` None when they do not lead to a task of a model."""
 
     row: TaskRow | None
+    prompt: str | None
+    negative_prompt: str
     wrong: tuple[_Wrong, ...]
 
 
@@ -135,19 +141,21 @@ class Resolver:
             One entry per row, None where it is faulty; and the faults, in row order.
         """
         nulls: Sequence[Any] = [None] * num_rows
-        settings_columns = [columns.get(name, nulls) for name in _SETTINGS]
-        sources = [columns.get(name, nulls) for name in SOURCE_ROLES]
-        texts = [columns.get(name, nulls) for name in ("id", "prompt", "negative_prompt", "seed", "seed_group")]
+        settings = zip(*(columns.get(name, nulls) for name in _SETTINGS), strict=True)
+        texts = zip(*(columns.get(name, nulls) for name in _TEXTS), strict=True)
+        sources: Iterable[tuple[Any, ...] | None] = nulls
+        if not columns.keys().isdisjoint(SOURCE_ROLES):
+            sources = zip(*(columns.get(name, nulls) for name in SOURCE_ROLES), strict=True)
         unserved = _unserved(columns)
         faults: list[Fault] = []
         resolved: list[Resolved | None] = []
-        for offset, (settings_key, source_values, text) in enumerate(
-            zip(zip(*settings_columns, strict=True), zip(*sources, strict=True), zip(*texts, strict=True), strict=True)
-        ):
+        for offset, (key, text, urls) in enumerate(zip(settings, texts, sources, strict=True)):
             wrong: list[_Wrong] = unserved.get(offset, [])
-            row = self._resolve_row(settings_key, source_values, text, digests, wrong)
-            faults.extend(Fault(offset=offset, column=c, value=v, message=m) for c, v, m in wrong)
-            resolved.append(None if wrong else row)
+            row = self._resolve_row(key, text, urls, digests, wrong)
+            if wrong:
+                faults.extend(Fault(offset=offset, column=c, value=v, message=m) for c, v, m in wrong)
+                row = None
+            resolved.append(row)
         return resolved, faults
 
     def source_urls(self, columns: Mapping[str, Sequence[Any]]) -> set[str]:
@@ -160,53 +168,64 @@ class Resolver:
 
     def _resolve_row(
         self,
-        settings_key: tuple[Any, ...],
-        source_values: tuple[Any, ...],
+        key: tuple[Any, ...],
         text: tuple[Any, ...],
+        urls: tuple[Any, ...] | None,
         digests: Mapping[str, str],
         wrong: list[_Wrong],
     ) -> Resolved | None:
-        row_id, prompt, negative, seed, seed_group = text
-        settings = self._kept.get(settings_key)
+        """Resolve one row, or add to `wrong` what is; this runs once for every row of a manifest."""
+        row_id, prompt, negative_prompt, seed, seed_group = text
+        settings = self._kept.get(key)
         if settings is None:
-            if len(self._kept) >= SETTINGS_KEPT_MAX:
-                self._kept.clear()
-            settings = self._kept[settings_key] = self._settings(dict(zip(_SETTINGS, settings_key, strict=True)))
-        defaults = self._layers(settings_key[1])
-        prompt = _first(prompt, *(layer.prompt for layer in defaults))
-        negative = _first(negative, *(layer.negative_prompt for layer in defaults), "")
+            settings = self._remembered(key)
         if prompt is None:
-            wrong.append(("prompt", None, "is missing and has no default; an empty text is a legal prompt"))
-        if seed is not None and not 0 <= seed <= SEED_MAX:
+            prompt = settings.prompt
+            if prompt is None:
+                wrong.append(("prompt", None, "is missing and has no default; an empty text is a legal prompt"))
+        if negative_prompt is None:
+            negative_prompt = settings.negative_prompt
+        if seed is None:
+            seed = derived_seed(self._job.seed, seed_group or row_id)
+        elif not 0 <= seed <= SEED_MAX:
             wrong.append(("seed", seed, f"is not in 0..{SEED_MAX}"))
-        sources = [
-            self._source(role, url, digests, wrong)
-            for role, value in zip(SOURCE_ROLES, source_values, strict=True)
-            for url in _listed(value)
-        ]
-        if settings.row is not None:
-            _check_sources(settings.row, source_values, wrong)
+        sources = () if urls is None else self._sources(urls, digests, wrong)
+        if settings.row is not None and (urls is not None or settings.row.images[0]):
+            _check_sources(settings.row, urls or (None,) * len(SOURCE_ROLES), wrong)
         if isinstance(settings, _Faulty):
             wrong.extend(settings.wrong)
-        if wrong or isinstance(settings, _Faulty):
             return None
-        values = {
-            "prompt": prompt,
-            "negative_prompt": negative,
-            "seed": derived_seed(self._job.seed, seed_group or row_id) if seed is None else seed,
-        }
+        if wrong:
+            return None
+        values: dict[str, Any] = {"prompt": prompt, "negative_prompt": negative_prompt, "seed": seed}
         for source in sources:
             values.setdefault(source.role, []).append(source.digest)
-        recipe = _filled(settings, values)
+        parts = [settings.pieces[0]]
+        for name, piece in zip(settings.holes, settings.pieces[1:], strict=True):
+            parts += canonical(values[name]), piece
+        recipe = "".join(parts)
         return Resolved(
-            id=row_id,
-            request_key=hashlib.sha256(recipe.encode()).hexdigest(),
-            recipe=recipe,
-            num_outputs=settings.num_outputs,
-            sources=tuple(sources),
-            model=settings.model,
-            batch_key=settings.batch_key,
-            cost_tflop=settings.cost_tflop,
+            row_id,
+            hashlib.sha256(recipe.encode()).hexdigest(),
+            recipe,
+            settings.num_outputs,
+            sources,
+            settings.model,
+            settings.batch_key,
+            settings.cost_tflop,
+        )
+
+    def _remembered(self, key: tuple[Any, ...]) -> _Settings | _Faulty:
+        if len(self._kept) >= SETTINGS_KEPT_MAX:
+            self._kept.clear()
+        settings = self._kept[key] = self._settings(dict(zip(_SETTINGS, key, strict=True)))
+        return settings
+
+    def _sources(self, urls: tuple[Any, ...], digests: Mapping[str, str], wrong: list[_Wrong]) -> tuple[Source, ...]:
+        return tuple(
+            self._source(role, url, digests, wrong)
+            for role, value in zip(SOURCE_ROLES, urls, strict=True)
+            for url in _listed(value)
         )
 
     def _source(self, role: str, url: str, digests: Mapping[str, str], wrong: list[_Wrong]) -> Source:
@@ -234,18 +253,22 @@ class Resolver:
         wrong: list[_Wrong] = []
         if not 1 <= num_outputs <= NUM_OUTPUTS_MAX:
             wrong.append(("num_outputs", num_outputs, f"is not in 1..{NUM_OUTPUTS_MAX}"))
+        prompt = _first(*(layer.prompt for layer in layers))
+        negative = _first(*(layer.negative_prompt for layer in layers), "")
         unbound = self._check_binding(name, task)
         if unbound or name is None:
             own = {column: row[column] for column in _ARGUMENTS if row[column] is not None}
-            return _Faulty(row=None, wrong=(*wrong, *unbound, *_check_values(own)))
+            wrong += [*unbound, *_check_values(own)]
+            return _Faulty(row=None, prompt=prompt, negative_prompt=negative, wrong=tuple(wrong))
         model = self._models[name]
         task_row = model.family.tasks[task]
         values = self._arguments(row, layers, model, task_row, wrong)
         wrong.extend(_check_values(values))
         wrong.extend(_check_family(values, model))
         if wrong:
-            return _Faulty(row=task_row, wrong=tuple(wrong))
-        return self._assembled(name, task, num_outputs, values, model)
+            return _Faulty(row=task_row, prompt=prompt, negative_prompt=negative, wrong=tuple(wrong))
+        texts = {"prompt": prompt, "negative_prompt": negative}
+        return self._assembled(name, task, num_outputs, values, texts)
 
     def _check_binding(self, name: Any, task: Any) -> list[_Wrong]:
         """Check that model and task are there, and that the one serves the other."""
@@ -285,7 +308,10 @@ class Resolver:
                 wrong.append((name, row[name], "is taken by no such task here"))
         return values
 
-    def _assembled(self, name: str, task: str, num_outputs: int, values: dict[str, Any], model: ModelInfo) -> _Settings:
+    def _assembled(
+        self, name: str, task: str, num_outputs: int, values: dict[str, Any], texts: dict[str, Any]
+    ) -> _Settings:
+        model = self._models[name]
         row = model.family.tasks[task]
         shared = {
             "key_version": KEY_VERSION,
@@ -305,6 +331,7 @@ class Resolver:
         if "strength" in values:
             steps = min(int(steps * values["strength"]), steps)
         return _Settings(
+            **texts,
             model=name,
             row=row,
             num_outputs=num_outputs,
@@ -351,14 +378,6 @@ def _pieces(shared: dict[str, Any], holes: list[str]) -> tuple[str, ...]:
             pieces[-1] += canonical(shared[name])
     pieces[-1] += "}"
     return tuple(pieces)
-
-
-def _filled(settings: _Settings, values: Mapping[str, Any]) -> str:
-    parts = [settings.pieces[0]]
-    for name, piece in zip(settings.holes, settings.pieces[1:], strict=True):
-        parts.append(canonical(values[name]))
-        parts.append(piece)
-    return "".join(parts)
 
 
 def _check_sources(row: TaskRow, values: tuple[Any, ...], wrong: list[_Wrong]) -> None:
