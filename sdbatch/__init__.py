@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from sdbatch.api import (
     build_manifest,
+    cancel,
     check,
     list_models,
     load_job,
@@ -21,6 +22,7 @@ from sdbatch.api import (
     report,
     run,
     status,
+    submit,
     verify,
 )
 from sdbatch.config import Job
@@ -31,6 +33,7 @@ __all__ = [
     "RunResult",
     "Selection",
     "build_manifest",
+    "cancel",
     "check",
     "list_models",
     "load_job",
@@ -40,5 +43,6 @@ __all__ = [
     "report",
     "run",
     "status",
+    "submit",
     "verify",
 ]

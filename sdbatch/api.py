@@ -1,13 +1,14 @@
 """The verbs, as functions: plain values and Arrow tables in and out. The command line only prints what they return.
 
-    check -> plan -> run -> status, metadata, verify, report, redo           build_manifest, list_models
+    check -> plan -> run, submit -> status, cancel, metadata, verify, report, redo      build_manifest, list_models
 
 A job is a path, a mapping or a `Job`. A campaign is its URL, or a job (path of a `.yaml`, or `Job`) whose output it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import shlex
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,17 +16,19 @@ from typing import Any
 import pyarrow as pa
 
 from sdbatch.commit import layout
+from sdbatch.commit.lease import ask_to_stop
 from sdbatch.commit.read import done_of, effective_parts, latest_run, read_commit, read_index, read_json
 from sdbatch.commit.schema import METADATA
 from sdbatch.commit.verify import VerifyReport, verify_campaign
 from sdbatch.config import Job, parse_job, read_job
 from sdbatch.driver import COUNTED, RunResult, Selection, Spool, run_job, scan, sort_out, write_gallery
 from sdbatch.errors import JobError
+from sdbatch.logs import looks_secret
 from sdbatch.manifest.build import build_shards
 from sdbatch.models import BUILTINS, describe
 from sdbatch.plan.resolve import recipe_changes
 from sdbatch.report.progress import Progress, Silent
-from sdbatch.storage import Store, joined, open_store
+from sdbatch.storage import Store, joined, open_store, parse_url
 
 ASSUMED_TFLOP_PER_S = {"gpu": 200.0, "cpu": 0.03}
 """Until a run of the campaign has measured its own: a quarter of an H200's matrix rate, and one laptop core."""
@@ -101,6 +104,23 @@ class ModelReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SubmitReport:
+    """A job on a cluster.
+
+    Attributes:
+        submission_id: Ray's name for it.
+        is_new: Whether this call started it; else it was running already and was followed.
+        output: The campaign.
+        exit_code: The driver's; None when it was not waited for.
+    """
+
+    submission_id: str
+    is_new: bool
+    output: str
+    exit_code: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BuildReport:
     """A manifest that was built.
 
@@ -113,8 +133,13 @@ class BuildReport:
     files: list[str]
 
 
-def load_job(job: JobLike, overrides: Iterable[str] = ()) -> Job:
+def load_job(job: JobLike, overrides: Iterable[str] = (), date: str | None = None) -> Job:
     """Return a checked job.
+
+    Args:
+        job: The job.
+        overrides: `key.key=value` each.
+        date: What `${date}` in the manifest's path stands for; see `sdbatch.config.read_job`.
 
     Raises:
         JobError: Naming every key that is wrong.
@@ -122,8 +147,8 @@ def load_job(job: JobLike, overrides: Iterable[str] = ()) -> Job:
     if isinstance(job, Job):
         return parse_job(job.model_dump(mode="json"), tuple(overrides)) if overrides else job
     if isinstance(job, Mapping):
-        return parse_job(dict(job), tuple(overrides))
-    return read_job(job, tuple(overrides))
+        return parse_job(dict(job), tuple(overrides), date=date)
+    return read_job(job, tuple(overrides), date)
 
 
 def check(job: JobLike, overrides: Iterable[str] = ()) -> CheckReport:
@@ -300,6 +325,69 @@ def redo(
         void=void,
         remove=damaged,
     )
+
+
+def cancel(campaign: Campaign) -> str:
+    """Ask the run that drives a campaign to stop, through the store alone; return who that is.
+
+    It hands out nothing more, lets what is in flight end, and exits with 130; run again to go on.
+
+    Raises:
+        JobError: When nothing drives it.
+    """
+    store = _store(campaign)
+    holder = ask_to_stop(store)
+    if holder is None:
+        raise JobError(f"{store.url}: nothing is running there")
+    return holder
+
+
+def submit(
+    job: str | Path,
+    address: str,
+    overrides: Iterable[str] = (),
+    *,
+    date: str | None = None,
+    working_dir: str | Path | None = ".",
+    environment: Mapping[str, str] | None = None,
+    accept_failed: bool = False,
+    write: Callable[[str], None] | None = None,
+) -> SubmitReport:
+    """Run a job on a cluster through Ray's job server.
+
+    Args:
+        job: Job file; with a working directory, inside it.
+        address: Of the job server, such as `http://head:8265`.
+        overrides: `key.key=value` each.
+        date: See `load_job`; fixed here, so that a retry after midnight makes the same.
+        working_dir: Folder to send along; None when the cluster's image has the job file at the same path.
+        environment: Variables of the driver there; what looks like a secret is refused.
+        accept_failed: Exit 0 although rows failed.
+        write: Given the job's log as it comes; without it the call does not wait.
+
+    Raises:
+        UserError: When the job is wrong, or would carry a secret.
+        WorkersUnavailable: When the job server does not answer.
+    """
+    from sdbatch.dispatch.submit import Cluster, campaign_name, inside
+
+    checked = load_job(job, overrides, date)
+    for name, value in (environment or {}).items():
+        if looks_secret(name, value):
+            raise JobError(f"--env {name}: looks like a secret; the job server shows it to anybody")
+    folder = None if working_dir is None else Path(working_dir)
+    output = parse_url(checked.output).url
+    arguments = ["sdbatch", "run", str(job) if folder is None else inside(Path(job), folder)]
+    # A relative output would be taken from a folder on the head that is cleared away.
+    kept = [override for override in overrides if not override.startswith("output=")]
+    for override in (*kept, f"output={output}"):
+        arguments += ["--set", override]
+    arguments += ["--date", date] if date else []
+    arguments += ["--accept-failed"] if accept_failed else []
+    cluster = Cluster(address)
+    found = cluster.submit(shlex.join(arguments), campaign_name(output), folder, dict(environment or {}))
+    exit_code = cluster.follow(found.submission_id, write) if write else None
+    return SubmitReport(submission_id=found.submission_id, is_new=found.is_new, output=output, exit_code=exit_code)
 
 
 def build_manifest(

@@ -21,6 +21,7 @@ from rich.table import Table
 from sdbatch import api
 from sdbatch.driver import RunResult, Selection
 from sdbatch.errors import ManifestError, SdbatchError
+from sdbatch.logs import configure, log_format, redacted
 from sdbatch.report.progress import Lines, Progress, Terminal, duration, per_time
 from sdbatch.storage import joined
 
@@ -38,6 +39,10 @@ JobFile = Annotated[str, typer.Argument(metavar="JOB", help="Job file (YAML).")]
 CampaignUrl = Annotated[str, typer.Argument(metavar="OUTPUT", help="Campaign folder or URL, or a job file.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY.KEY=VALUE", help="Override a value of the job.")]
+Date = Annotated[
+    str | None,
+    typer.Option("--date", metavar="YYYY-MM-DD", help="${date} in the manifest's path; today (UTC) without."),
+]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Make at most so many requests.")]
 Only = Annotated[list[str] | None, typer.Option("--only", metavar="ID", help="Make only this request (repeatable).")]
 RetryFailed = Annotated[
@@ -49,9 +54,9 @@ AcceptFailed = Annotated[bool, typer.Option("--accept-failed", help="Exit 0 alth
 
 
 @app.command()
-def check(job: JobFile, overrides: Set = None, as_json: Json = False) -> None:
+def check(job: JobFile, overrides: Set = None, date: Date = None, as_json: Json = False) -> None:
     """Check a job and every row of its manifest. Writes nothing, loads nothing."""
-    found = _guarded(lambda: api.check(job, overrides or ()), as_json)
+    found = _guarded(lambda: api.check(api.load_job(job, overrides or (), date)), as_json)
     models = ", ".join(f"{name} ({title})" for name, title in found.models.items())
     _say(asdict(found), as_json, f"ok: {found.rows} rows in {found.shards} shard(s), {found.assets} assets, {models}")
 
@@ -60,6 +65,7 @@ def check(job: JobFile, overrides: Set = None, as_json: Json = False) -> None:
 def plan(
     job: JobFile,
     overrides: Set = None,
+    date: Date = None,
     limit: Limit = None,
     only: Only = None,
     retry_failed: RetryFailed = None,
@@ -67,7 +73,7 @@ def plan(
 ) -> None:
     """Say what a run would make, and why. Writes nothing, loads nothing."""
     selection = _selection(limit, only, retry_failed)
-    found = _guarded(lambda: api.plan(job, selection, overrides or ()), as_json)
+    found = _guarded(lambda: api.plan(api.load_job(job, overrides or (), date), selection), as_json)
     if as_json:
         _say(asdict(found), as_json, "")
         return
@@ -85,6 +91,7 @@ def plan(
 def run(
     job: JobFile,
     overrides: Set = None,
+    date: Date = None,
     limit: Limit = None,
     only: Only = None,
     retry_failed: RetryFailed = None,
@@ -96,7 +103,8 @@ def run(
     selection = _selection(limit, only, retry_failed)
 
     def call() -> RunResult:
-        return api.run(job, selection, overrides or (), in_process=in_process, progress=_progress())
+        checked = api.load_job(job, overrides or (), date)
+        return api.run(checked, selection, in_process=in_process, progress=_progress())
 
     _end_run(_guarded(call, as_json), accept_failed, as_json)
 
@@ -108,13 +116,15 @@ def redo(
         list[str] | None, typer.Argument(metavar="[ID]...", help="Requests; all damaged ones by default.")
     ] = None,
     overrides: Set = None,
+    date: Date = None,
     in_process: InProcess = False,
     as_json: Json = False,
 ) -> None:
     """Make assets again that `verify` finds missing or damaged."""
 
     def call() -> RunResult | None:
-        return api.redo(job, ids or (), overrides or (), in_process=in_process, progress=_progress())
+        checked = api.load_job(job, overrides or (), date)
+        return api.redo(checked, ids or (), in_process=in_process, progress=_progress())
 
     result = _guarded(call, as_json)
     if result is None:
@@ -136,6 +146,52 @@ def status(output: CampaignUrl, as_json: Json = False) -> None:
         f"{found['run_id']} {found['state']}: {counts['rows_ok']} ok, {counts['rows_failed']} failed, "
         f"{counts['rows_reused']} reused of {found['rows']} rows{rate}{eta} (as of {found['updated_at']})",
     )
+
+
+@app.command()
+def cancel(output: CampaignUrl, as_json: Json = False) -> None:
+    """Ask the run that drives a campaign to stop, from any machine, through the store alone."""
+    holder = _guarded(lambda: api.cancel(output), as_json)
+    _say({"asked": holder}, as_json, f"asked {holder} to stop; what is in flight may end, then it exits with 130")
+
+
+@app.command()
+def submit(
+    job: JobFile,
+    address: Annotated[str, typer.Option("--address", envvar="RAY_API_SERVER_ADDRESS", help="Of Ray's job server.")],
+    overrides: Set = None,
+    date: Date = None,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Do not follow the log.")] = False,
+    working_dir: Annotated[Path, typer.Option(help="Folder to send along; the job file lies in it.")] = Path(),
+    installed: Annotated[
+        bool, typer.Option("--installed", help="Send nothing: the cluster's image has the job file at this path.")
+    ] = False,
+    environment: Annotated[
+        list[str] | None, typer.Option("--env", metavar="NAME=VALUE", help="Variable of the driver; never a secret.")
+    ] = None,
+    accept_failed: AcceptFailed = False,
+    as_json: Json = False,
+) -> None:
+    """Run a job on a cluster through Ray's job server; ends with the job's exit code."""
+    variables = dict(pair.split("=", 1) for pair in environment or () if "=" in pair)
+
+    def call() -> api.SubmitReport:
+        return api.submit(
+            job,
+            address,
+            overrides or (),
+            date=date,
+            working_dir=None if installed else working_dir,
+            environment=variables,
+            accept_failed=accept_failed,
+            write=None if no_wait else lambda text: print(text, end="", file=sys.stderr, flush=True),
+        )
+
+    found = _guarded(call, as_json)
+    ended = "" if found.exit_code is None else f" ended with exit code {found.exit_code}"
+    word = "submitted" if found.is_new else "runs already; followed"
+    _say(asdict(found), as_json, f"{found.submission_id} {word}{ended}; campaign {found.output}")
+    raise typer.Exit(found.exit_code or 0)
 
 
 @app.command()
@@ -223,6 +279,7 @@ def models_list(
 
 def main() -> None:
     """Run the command line."""
+    configure(log_format())
     app(args=_with_optional_class(sys.argv[1:]))
 
 
@@ -281,7 +338,7 @@ def _guarded(call: Callable[[], Any], as_json: bool) -> Any:
             problems = [asdict(problem) for problem in error.problems] if isinstance(error, ManifestError) else []
             _say({"error": type(error).__name__, "message": str(error), "problems": problems}, as_json, "")
         else:
-            print(f"sdbatch: {error}", file=sys.stderr)
+            print(redacted(f"sdbatch: {error}"), file=sys.stderr)
         raise typer.Exit(error.exit_code) from error
 
 

@@ -8,18 +8,21 @@ An unknown key is an error that names the nearest known one; everything wrong is
 from __future__ import annotations
 
 import difflib
+import os
 import re
+from datetime import UTC, datetime
 from pathlib import Path
+from string import Template
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from sdbatch.errors import JobError
+from sdbatch.logs import looks_secret
 from sdbatch.types import SEED_MAX
 
 JOB_BYTES_MAX = 1 << 20
-_SECRET = re.compile(r"secret|password|passwd|token|access_?key|credential|api_?key", re.IGNORECASE)
 
 
 class _Strict(BaseModel):
@@ -153,12 +156,13 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def read_job(path: str | Path, overrides: tuple[str, ...] = ()) -> Job:
+def read_job(path: str | Path, overrides: tuple[str, ...] = (), date: str | None = None) -> Job:
     """Read a job file and check it.
 
     Args:
         path: YAML file, at most `JOB_BYTES_MAX` bytes.
         overrides: `a.b.c=VALUE` each, VALUE in YAML; they win over the file.
+        date: What `${date}` in the manifest's path stands for, YYYY-MM-DD; by default SDBATCH_DATE, else today (UTC).
 
     Raises:
         JobError: Naming every key that is wrong.
@@ -170,16 +174,18 @@ def read_job(path: str | Path, overrides: tuple[str, ...] = ()) -> Job:
         raise JobError(f"job file {path}: {error.strerror or error}") from error
     if len(data) > JOB_BYTES_MAX:
         raise JobError(f"job file {path}: {len(data)} bytes is over {JOB_BYTES_MAX}")
-    return parse_job(_load_yaml(data, str(path)), overrides, name=str(path))
+    return parse_job(_load_yaml(data, str(path)), overrides, name=str(path), date=date)
 
 
-def parse_job(values: Any, overrides: tuple[str, ...] = (), *, name: str = "job") -> Job:
+def parse_job(values: Any, overrides: tuple[str, ...] = (), *, name: str = "job", date: str | None = None) -> Job:
     """Check a job given as plain values. See `read_job`."""
     if not isinstance(values, dict):
         raise JobError(f"{name}: a job is a mapping of keys, not {type(values).__name__}")
     for override in overrides:
         values = _overridden(values, override)
     _refuse_secrets(values, name)
+    if isinstance(values.get("manifest"), str):
+        values = {**values, "manifest": _dated(values["manifest"], date, name)}
     try:
         return Job.model_validate(values)
     except ValidationError as error:
@@ -218,12 +224,29 @@ def _laid_over(values: dict[str, Any], parts: list[str], new: Any, override: str
     return {**values, key: _laid_over(inner or {}, rest, new, override)}
 
 
+def _dated(manifest: str, date: str | None, name: str) -> str:
+    """Put the tick's date into a manifest's path: plain substitution, one name."""
+    if "${" not in manifest:
+        return manifest
+    chosen = date or os.environ.get("SDBATCH_DATE") or datetime.now(UTC).date().isoformat()
+    try:
+        valid = datetime.strptime(chosen, "%Y-%m-%d").replace(tzinfo=UTC).date().isoformat() == chosen
+    except ValueError:
+        valid = False
+    if not valid:
+        raise JobError(f"{name}: date {chosen!r} is not of the form YYYY-MM-DD")
+    try:
+        return Template(manifest).substitute(date=chosen)
+    except (KeyError, ValueError) as error:
+        raise JobError(f"{name}: manifest: {manifest!r}: the only name to be filled in is ${{date}}") from error
+
+
 def _refuse_secrets(values: Any, name: str, path: str = "") -> None:
-    """Refuse keys that look like credentials: a job file is copied into every campaign it makes."""
+    """Refuse what looks like a credential: a job file is copied into every campaign it makes."""
     if isinstance(values, dict):
         for key, value in values.items():
             here = f"{path}.{key}" if path else str(key)
-            if isinstance(value, str) and _SECRET.search(str(key)):
+            if isinstance(value, str) and looks_secret(str(key), value):
                 raise JobError(f"{name}: {here} looks like a secret; use the environment, a profile or an identity")
             _refuse_secrets(value, name, here)
 

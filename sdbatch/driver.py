@@ -37,6 +37,7 @@ from sdbatch.dispatch.dispatcher import Dispatcher, Plan
 from sdbatch.dispatch.executor import WORKER, Executor, Shape
 from sdbatch.dispatch.policy import SOLO_DEATHS_MAX
 from sdbatch.errors import JobError, ManifestError, Problem, SdbatchError, WorkerCrash
+from sdbatch.logs import log_format
 from sdbatch.manifest.check import AllowList, Duplicates, Problems, check_text, problem_at
 from sdbatch.manifest.read import RowBatch, Shard, list_shards, read_batches
 from sdbatch.models import ModelInfo, describe
@@ -45,7 +46,7 @@ from sdbatch.plan.window import Window, bisected
 from sdbatch.report.gallery import gallery_pages
 from sdbatch.report.progress import Progress, Snapshot, rate_and_eta
 from sdbatch.storage import Store, digest_sources, open_store, parse_url
-from sdbatch.types import FORMAT_VERSION, Counts, Receipt, Request, RowOutcome, Source, Unit, WorkerSpec
+from sdbatch.types import FORMAT_VERSION, Counts, Observation, Receipt, Request, RowOutcome, Source, Unit, WorkerSpec
 
 LOG = logging.getLogger("sdbatch.driver")
 PART_ROWS = 16_384
@@ -286,7 +287,7 @@ def request_of(row: Mapping[str, Any], outputs: tuple[int, ...]) -> Request:
 
 # --- a run ----------------------------------------------------------------------------------------------------------
 
-State = Literal["done", "failed", "interrupted", "stopped"]
+State = Literal["done", "failed", "interrupted", "cancelled", "stopped"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -296,7 +297,7 @@ class RunResult:
     Attributes:
         run_id: Its id.
         output: The campaign.
-        state: `done`, `failed` (some rows), `stopped` (a bound or a fault) or `interrupted`.
+        state: `done`, `failed` (some rows), `stopped` (a bound or a fault), `interrupted` (signal) or `cancelled`.
         exit_code: See DESIGN 5: 0, 1, 3 or 130.
         counts: What was made.
         failures: Failed rows of the manifest by class.
@@ -468,6 +469,7 @@ class _Run:
         self._status_s = 0.0
         self._working_s: float | None = None
         self._dispatcher: Dispatcher | None = None
+        self._executor_in_use: Executor | None = None
         self._stop_reason: str | None = None
 
     def run(self, in_process: bool, void: Sequence[Mapping[str, Any]], remove: Sequence[str]) -> RunResult:
@@ -487,7 +489,7 @@ class _Run:
         if state in {"done", "failed"}:
             self._progress.say("writing metadata and gallery")
             write_metadata(self._store, self._id)
-        exit_code = {"done": 0, "failed": 3, "interrupted": 130, "stopped": 3 if self._stop_reason else 1}[state]
+        exit_code = {"done": 0, "failed": 3, "stopped": 3 if self._stop_reason else 1}.get(state, 130)
         result = RunResult(
             run_id=self._id,
             output=self._store.url,
@@ -506,13 +508,13 @@ class _Run:
         """Run the dispatcher when there is anything to make; say how it ended."""
         if not self._book.outputs_pending:
             return "done", None
-        executor: Executor | None = None
         try:
             with self._progress:
                 self._progress.say("starting workers")
-                executor = self._executor(in_process)
+                self._executor_in_use = self._executor(in_process)
                 self._interrupt.arm()
-                self._dispatcher = self._build_dispatcher(executor, done, self._worker_count(in_process))
+                count = self._worker_count(in_process)
+                self._dispatcher = self._build_dispatcher(self._executor_in_use, done, count)
                 self._dispatcher.run()
         except KeyboardInterrupt:
             return "interrupted", "stopped at once by a second signal"
@@ -520,14 +522,16 @@ class _Run:
             LOG.warning("stopped", extra={"run_id": self._id, "error": str(error)})
             return "stopped", str(error)
         finally:
-            if executor is not None:
-                executor.close()
+            if self._executor_in_use is not None:
+                self._executor_in_use.close()
             if self._dispatcher is not None:
                 self._book.counts.worker_deaths = self._dispatcher.worker_deaths
         if self._stop_reason:
             return "stopped", self._stop_reason
         if self._interrupt.count:
             return "interrupted", "stopped by a signal; run again to go on"
+        if self._lease.is_cancelled:
+            return "cancelled", "cancelled through the store; run again to go on"
         return "done", None
 
     def _count_pending(self, done: Done) -> None:
@@ -551,6 +555,7 @@ class _Run:
             lease_epoch=self._lease.holder.epoch,
             lease_token=self._lease.holder.token,
             revisions={name: model.revision for name, model in self._spool.scanned.models.items()},
+            log_format=log_format(),
         )
         if in_process:
             from sdbatch.dispatch.in_process import InProcessExecutor
@@ -635,12 +640,31 @@ class _Run:
         self._lease.check()
         if self._working_s is None and self._dispatcher and self._dispatcher.num_workers:
             self._working_s = time.monotonic()
-        self._progress.show(self._snapshot())
+        snapshot = self._snapshot()
+        self._progress.show(snapshot)
+        self._observe(snapshot)
         if time.monotonic() - self._status_s >= STATUS_EVERY_S:
             self.write_status("running")
 
+    def _observe(self, snapshot: Snapshot) -> None:
+        if self._executor_in_use is None or self._dispatcher is None:
+            return
+        counts = self._book.counts
+        self._executor_in_use.observe(
+            Observation(
+                workers=snapshot.workers,
+                units_in_flight=snapshot.in_flight,
+                assets_pending=snapshot.outputs_pending - snapshot.outputs_ended,
+                rows_ok=counts.rows_ok,
+                rows_failed=counts.rows_failed,
+                rows_reused=counts.rows_reused,
+                worker_deaths=self._dispatcher.worker_deaths,
+                retries=self._dispatcher.retries,
+            )
+        )
+
     def _should_stop(self) -> bool:
-        return self._interrupt.count > 0 or self._stop_reason is not None
+        return self._interrupt.count > 0 or self._stop_reason is not None or self._lease.is_cancelled
 
     # --- records ----------------------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@
     |   |-- JobError             the job file or an override is wrong
     |   |-- ManifestError        rows are wrong; carries every problem found
     |   |-- ModelError           a model folder is missing, unsafe or of no known family
+    |   |-- ClusterRefused       a cluster does not take our token
     |   `-- StoreRefused         credentials, bucket, or a store that cannot promise "exactly once"
     |-- CampaignHeld         another driver holds the campaign (exit 4)
     |-- RowError             set the request aside, record it, go on (exit 3 at the end)
@@ -86,6 +87,10 @@ class ManifestError(UserError):
 
 class ModelError(UserError):
     """A model folder is missing, unsafe or of no known family."""
+
+
+class ClusterRefused(UserError):
+    """A cluster does not take our token."""
 
 
 class StoreRefused(UserError):

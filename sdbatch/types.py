@@ -127,6 +127,7 @@ class Receipt:
         generate_s: Wall seconds inside pipeline calls.
         load_s: Wall seconds spent on loading the model for this unit, 0 when it was warm.
         batch_size: Largest batch that was run; below the unit's after an out-of-memory.
+        stage_s: Wall seconds by stage: `load`, `fetch`, `denoise`, `decode`, `encode`, `upload`.
     """
 
     unit: str
@@ -140,6 +141,7 @@ class Receipt:
     generate_s: float
     load_s: float
     batch_size: int
+    stage_s: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,6 +180,20 @@ class Counts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """Where a run stands, as its metrics show it; totals since the run began."""
+
+    workers: int
+    units_in_flight: int
+    assets_pending: int
+    rows_ok: int
+    rows_failed: int
+    rows_reused: int
+    worker_deaths: int
+    retries: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerSpec:
     """Everything a worker needs to be built; under 100 KB, plain values.
 
@@ -188,6 +204,7 @@ class WorkerSpec:
         lease_epoch: The driver's epoch: a file the worker must see in the campaign.
         lease_token: That file's token.
         revisions: Planned content revision by model name; a load that finds another is refused.
+        log_format: How its log lines look.
     """
 
     job: dict[str, object] = field(repr=False)
@@ -196,3 +213,4 @@ class WorkerSpec:
     lease_epoch: int
     lease_token: str
     revisions: dict[str, str]
+    log_format: Literal["text", "json"] = "text"

@@ -40,6 +40,7 @@ from sdbatch.errors import (
     SourceMissing,
     StoreRefused,
 )
+from sdbatch.logs import configure
 from sdbatch.storage import open_store, read_source
 from sdbatch.types import Receipt, Request, RowOutcome, Source, Unit, WorkerSpec
 
@@ -118,6 +119,7 @@ class Worker:
             StoreRefused: When the campaign's lease is not there: a local folder that this node does not share.
         """
         os.environ.update(_ENVIRONMENT)
+        configure(self._spec.log_format, campaign=self._spec.output, run_id=self._spec.run_id, worker=self._name)
         self._check_campaign()
         import sdbatch.generate.batch  # noqa: F401 -- torch and diffusers: seconds, before the first unit's clock
 
@@ -140,7 +142,7 @@ class Worker:
         if not put_commit(self._store, self._spec.run_id, unit.id, tally.rows):
             # Another attempt at this unit was first; what stands is what is reported.
             tally.rows = read_commit(self._store, layout.commit(self._spec.run_id, unit.id)).to_pylist()
-        LOG.info("committed", extra={"unit": unit.id, "worker": self._name, "rows": len(tally.rows)})
+        LOG.info("committed", extra={"unit": unit.id, "model": unit.model, "rows": len(tally.rows)})
         return self._receipt(unit, tally)
 
     # --- fetch ------------------------------------------------------------------------------------------------------
@@ -364,6 +366,10 @@ class Worker:
             generate_s=tally.generate_s,
             load_s=tally.load_s,
             batch_size=tally.batch_size,
+            stage_s={
+                stage: sum(row.get(f"{stage}_s") or 0.0 for row in tally.rows)
+                for stage in ("load", "fetch", "denoise", "decode", "encode", "upload")
+            },
         )
 
     def _check_campaign(self) -> None:

@@ -13,7 +13,7 @@ import sdbatch
 
 ROOT = Path(sdbatch.__file__).parent
 ROOMS = ("manifest", "plan", "dispatch", "generate", "encode", "commit", "report")
-NOUNS = {"config", "errors", "families", "models", "storage", "types"}
+NOUNS = {"config", "errors", "families", "logs", "models", "storage", "types"}
 HOMES = {
     "ray": {"dispatch"},
     "torch": {"generate"},

@@ -25,6 +25,11 @@ def lease(epoch: int) -> str:
     return f"{LEASE}/{epoch:06d}.json"
 
 
+def cancel(epoch: int) -> str:
+    """Return the file by which anybody asks the holder to stop."""
+    return f"{LEASE}/{epoch:06d}.cancel"
+
+
 def beat(epoch: int) -> str:
     """Return the file by which the holder shows that it lives."""
     return f"{LEASE}/{epoch:06d}.beat"

@@ -64,6 +64,7 @@ class Lease:
         self._stop = threading.Event()
         self._count = 0
         self.is_lost = False
+        self.is_cancelled = False
         self._beat("held")
         self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
         self._thread.start()
@@ -85,9 +86,11 @@ class Lease:
         beaten_s = time.monotonic()
         while not self._stop.wait(BEAT_EVERY_S):
             try:
-                if _newest_epoch(self._store) > self.holder.epoch:
+                paths = _paths(self._store)
+                if _newest_epoch(paths) > self.holder.epoch:
                     self.is_lost = True
                     return
+                self.is_cancelled = layout.cancel(self.holder.epoch) in paths
                 self._beat("held")
                 beaten_s = time.monotonic()
             except (SdbatchError, OSError):
@@ -113,7 +116,7 @@ def acquire(store: Store) -> Lease:
         StoreRefused: When the store lets two writers make one file.
     """
     while True:
-        epoch = _newest_epoch(store)
+        epoch = _newest_epoch(_paths(store))
         if epoch:
             _wait_out(store, epoch)
         holder = Holder(
@@ -133,6 +136,19 @@ def acquire(store: Store) -> Lease:
         if store.put_new(path, data, "application/json"):
             raise StoreRefused(f"{store.url}: the store has no put-if-absent, so it cannot promise exactly once")
         return Lease(store, holder)
+
+
+def ask_to_stop(store: Store) -> str | None:
+    """Ask whoever holds a campaign to stop; return who that is, None when nobody does.
+
+    A holder that died without releasing is asked too: nothing here can tell, and the file harms nobody.
+    """
+    epoch = _newest_epoch(_paths(store))
+    if not epoch or _read_beat(store, epoch).get("state") == "released":
+        return None
+    holder = _holder(store, epoch)
+    store.put_new(layout.cancel(epoch), b"{}\n", "application/json")
+    return f"process {holder.get('pid')} on {holder.get('host')} (epoch {epoch})"
 
 
 def _wait_out(store: Store, epoch: int) -> None:
@@ -169,9 +185,12 @@ def _is_dead_here(holder: dict[str, Any]) -> bool:
     return bool(start and holder.get("process_start") and start != holder["process_start"])
 
 
-def _newest_epoch(store: Store) -> int:
-    epochs = [int(found.group(1)) for entry in store.list(layout.LEASE) if (found := _LEASE.fullmatch(entry.path))]
-    return max(epochs, default=0)
+def _paths(store: Store) -> set[str]:
+    return {entry.path for entry in store.list(layout.LEASE)}
+
+
+def _newest_epoch(paths: set[str]) -> int:
+    return max((int(found.group(1)) for path in paths if (found := _LEASE.fullmatch(path))), default=0)
 
 
 def _holder(store: Store, epoch: int) -> dict[str, Any]:

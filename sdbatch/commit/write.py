@@ -19,6 +19,7 @@ from typing import Any
 from sdbatch.commit import layout
 from sdbatch.commit.schema import COMMIT, footer, table, to_parquet
 from sdbatch.errors import AssetConflict
+from sdbatch.logs import redacted
 from sdbatch.storage import Store
 from sdbatch.types import Request, Unit
 
@@ -116,7 +117,7 @@ def error_columns(kind: str, message: str, *, retryable: bool, traceback: str = 
     return {
         "status": "failed",
         "error_type": kind,
-        "error_message": message[:500],
+        "error_message": redacted(message)[:500],
         "error_retryable": retryable,
         "error_traceback_sha256": hashlib.sha256(traceback.encode()).hexdigest() if traceback else None,
     }

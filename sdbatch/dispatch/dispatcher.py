@@ -132,6 +132,7 @@ class Dispatcher:
         self._stopping_since_s: float | None = None
         self.failure: SdbatchError | None = None
         self.worker_deaths = 0
+        self.retries = 0
         self.facts: dict[str, Mapping[str, str]] = {}
 
     def run(self) -> None:
@@ -309,6 +310,7 @@ class Dispatcher:
     def _suspect(self, unit: Unit, message: str) -> None:
         """Run the requests of a unit whose process died alone: first all of them, then halves, then one by one."""
         self._left_tflop += unit.cost_tflop
+        self.retries += 1
         if not unit.solo:
             self._window.add_solo(unit.requests, unit.batch_size)
             return
@@ -321,6 +323,7 @@ class Dispatcher:
                 self._window.add_solo(requests, unit.batch_size)
 
     def _give_back(self, unit: Unit) -> None:
+        self.retries += 1
         self._left_tflop += unit.cost_tflop
         if unit.solo:
             self._window.add_solo(unit.requests, unit.batch_size)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from sdbatch.errors import MachineError, StoreRefused
-from sdbatch.types import Receipt, Unit, WorkerSpec
+from sdbatch.types import Observation, Receipt, Unit, WorkerSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +94,9 @@ class Executor(Protocol):
 
     def wait(self, timeout_s: float) -> Sequence[Event]:
         """Return what happened, waiting at most so long for something."""
+
+    def observe(self, observation: Observation) -> None:
+        """Show the run's state to whoever watches from outside."""
 
     def stop(self, worker: str) -> None:
         """End a worker at once. No event follows for it."""

@@ -6,7 +6,7 @@ from collections import deque
 from functools import partial
 
 from sdbatch.dispatch.executor import Done, Event, Fault, Faulted, Ready, Shape, WorkerLike, build_worker, guarded
-from sdbatch.types import Receipt, Unit, WorkerSpec
+from sdbatch.types import Observation, Receipt, Unit, WorkerSpec
 
 
 class InProcessExecutor:
@@ -46,6 +46,9 @@ class InProcessExecutor:
             return []
         result = guarded(worker.start if unit is None else partial(worker.run_unit, unit))
         return [event_of(name, unit, result)]
+
+    def observe(self, observation: Observation) -> None:
+        """See `Executor`: nobody watches one process from outside."""
 
     def stop(self, worker: str) -> None:
         """See `Executor`."""

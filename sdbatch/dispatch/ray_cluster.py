@@ -19,9 +19,10 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError, RayT
 
 from sdbatch.dispatch.executor import Died, Event, Shape, WorkerLike, build_worker, guarded
 from sdbatch.dispatch.in_process import event_of
+from sdbatch.dispatch.metrics import DriverMetrics, WorkerMetrics
 from sdbatch.dispatch.policy import IN_FLIGHT_MAX
 from sdbatch.errors import WorkersUnavailable
-from sdbatch.types import Unit, WorkerSpec
+from sdbatch.types import Observation, Receipt, Unit, WorkerSpec
 
 CLOSE_TIMEOUT_S = 10.0
 
@@ -32,6 +33,7 @@ class SdbatchWorker:
     def __init__(self, path: str, name: str, spec: WorkerSpec) -> None:
         self._build = (path, name, spec)
         self._worker: WorkerLike | None = None
+        self._metrics: WorkerMetrics | None = None
 
     def start(self) -> object:
         """Build the worker; heavy imports happen here, where an error can be reported (in __init__ it kills)."""
@@ -39,15 +41,20 @@ class SdbatchWorker:
 
     def run_unit(self, unit: Unit) -> object:
         """Make and commit one unit."""
-        worker = self._worker
+        worker, metrics = self._worker, self._metrics
         assert worker is not None, "a unit came before start"
-        return guarded(lambda: worker.run_unit(unit))
+        assert metrics is not None, "a unit came before start"
+        result = guarded(lambda: worker.run_unit(unit))
+        if isinstance(result, Receipt):
+            metrics.add(result)
+        return result
 
     def ping(self) -> str:
         """Answer while a unit runs."""
         return "ok"
 
     def _start(self) -> dict[str, str]:
+        self._metrics = WorkerMetrics()
         self._worker = build_worker(*self._build)
         return self._worker.start()
 
@@ -75,6 +82,7 @@ class RayExecutor:
         self._owns_cluster = not ray.is_initialized()
         if self._owns_cluster:
             _connect(num_cpus, num_gpus)
+        self._metrics = DriverMetrics()
 
     def capacity(self, shape: Shape) -> int:
         """See `Executor`."""
@@ -119,6 +127,10 @@ class RayExecutor:
             if call is not None:
                 events.append(self._event(ref, *call))
         return events
+
+    def observe(self, observation: Observation) -> None:
+        """See `Executor`."""
+        self._metrics.show(observation)
 
     def stop(self, worker: str) -> None:
         """See `Executor`."""

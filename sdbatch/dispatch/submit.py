@@ -1,0 +1,140 @@
+"""A job goes to a cluster through Ray's job server.
+
+    entrypoint + working directory --> submit() --> submission id --> follow() --> the driver's exit code
+
+A submission id is used once; a campaign's are its name and a number. One that runs is followed, not started twice: the
+campaign's lease would refuse the second driver anyway.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import os
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ray.exceptions import AuthenticationError
+from ray.job_submission import JobStatus, JobSubmissionClient
+
+from sdbatch.errors import ClusterRefused, JobError, WorkersUnavailable
+
+EXCLUDES = (".git", ".venv", "out", "__pycache__", "*.egg-info", ".pytest_cache", ".mypy_cache", ".ruff_cache")
+END_WAIT_S = 30.0
+_RUNNING = {JobStatus.PENDING, JobStatus.RUNNING}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submitted:
+    """A job on a cluster.
+
+    Attributes:
+        submission_id: Ray's name for it.
+        is_new: Whether this call started it; else it was running already.
+    """
+
+    submission_id: str
+    is_new: bool
+
+
+class Cluster:
+    """The job server of one cluster.
+
+    Args:
+        address: Such as `http://head:8265`. A token is taken from where Ray looks for it (RAY_AUTH_TOKEN, ...).
+
+    Raises:
+        ClusterRefused: When it does not take our token.
+        WorkersUnavailable: When it does not answer.
+    """
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        # The demo's manifest is built, and ignored by git; it must travel all the same.
+        os.environ["RAY_RUNTIME_ENV_IGNORE_GITIGNORE"] = "1"
+        # Ray's notes on packaging and on its socket are not for the person who waits for a job.
+        logging.getLogger("ray").setLevel(logging.ERROR)
+        self._client = self._call(lambda: JobSubmissionClient(address))
+
+    def submit(
+        self, entrypoint: str, campaign: str, working_dir: Path | None, environment: dict[str, str]
+    ) -> Submitted:
+        """Start a job for a campaign, or find the one that runs.
+
+        Args:
+            entrypoint: Shell command.
+            campaign: Its name; see `campaign_name`.
+            working_dir: Folder to send along, None when the cluster's image holds all.
+            environment: Variables of the driver; never secrets, since the job server shows them to anybody.
+        """
+        numbers = {}
+        for job in self._call(self._client.list_jobs):
+            found = re.fullmatch(rf"{re.escape(campaign)}-(\d+)", job.submission_id or "")
+            if found:
+                numbers[int(found.group(1))] = job
+        for job in numbers.values():
+            if job.status in _RUNNING:
+                return Submitted(submission_id=job.submission_id, is_new=False)
+        runtime_env: dict[str, Any] = {"env_vars": environment} if environment else {}
+        if working_dir is not None:
+            runtime_env |= {"working_dir": str(working_dir), "excludes": list(EXCLUDES)}
+        submission_id = f"{campaign}-{max(numbers, default=0) + 1}"
+        self._call(
+            lambda: self._client.submit_job(
+                entrypoint=entrypoint, submission_id=submission_id, runtime_env=runtime_env or None
+            )
+        )
+        return Submitted(submission_id=submission_id, is_new=True)
+
+    def follow(self, submission_id: str, write: Callable[[str], None]) -> int:
+        """Write the job's log as it comes; return the driver's exit code, 1 when it has none."""
+
+        async def tail() -> None:
+            async for lines in self._client.tail_job_logs(submission_id):
+                write(lines)
+
+        asyncio.run(tail())
+        deadline_s = time.monotonic() + END_WAIT_S
+        while True:
+            info = self._call(lambda: self._client.get_job_info(submission_id))
+            if info.status not in _RUNNING or time.monotonic() > deadline_s:
+                break
+            time.sleep(0.5)
+        if info.driver_exit_code is not None:
+            return int(info.driver_exit_code)
+        return 0 if info.status == JobStatus.SUCCEEDED else 1
+
+    def _call(self, call: Callable[[], Any]) -> Any:
+        try:
+            return call()
+        except AuthenticationError as error:
+            raise ClusterRefused(f"{self._address}: {_first_line(error)}") from error
+        except (RuntimeError, ConnectionError, ValueError) as error:
+            raise WorkersUnavailable(f"{self._address}: {_first_line(error)}") from error
+
+
+def campaign_name(output: str) -> str:
+    """Return a campaign's name for submission ids: the URL's last part and a digest of all of it."""
+    last = re.sub(r"[^A-Za-z0-9-]+", "-", output.rstrip("/").rpartition("/")[2]).strip("-") or "campaign"
+    return f"sdbatch-{last}-{hashlib.sha256(output.encode()).hexdigest()[:8]}"
+
+
+def inside(path: Path, folder: Path) -> str:
+    """Return `path` relative to `folder`.
+
+    Raises:
+        JobError: When it lies elsewhere, and so would not travel.
+    """
+    try:
+        return str(path.resolve().relative_to(folder.resolve()))
+    except ValueError as error:
+        raise JobError(f"{path} is not inside the working directory {folder}, so it would not travel") from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

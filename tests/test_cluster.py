@@ -1,0 +1,209 @@
+"""The same job on a real cluster: a head of its own on loopback, with a token, reached through its job server."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import asset_digests, end, free_ports, prompts
+
+import sdbatch
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+HEAD_READY_S = 90.0
+TOKEN = "0123456789abcdef" * 4
+_PORTS = ("port", "dashboard-port", "metrics-export-port", "dashboard-agent-listen-port", "ray-client-server-port")
+BIN = str(Path(sys.executable).parent)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Head:
+    """A running head node."""
+
+    address: str
+    metrics: str
+    environment: dict[str, str]
+
+    def sdbatch(self, *arguments: str, folder: Path, **changes: str) -> subprocess.CompletedProcess[str]:
+        """Run our command as a person at another machine would."""
+        command = [sys.executable, "-m", "sdbatch", *arguments]
+        environment = {**self.environment, **changes}
+        return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment, timeout=240)
+
+    def submit(self, job: Path, *more: str, **changes: str) -> subprocess.CompletedProcess[str]:
+        """Submit a job that lies in its own folder."""
+        folder = job.parent
+        return self.sdbatch("submit", job.name, "--address", self.address, *more, folder=folder, **changes)
+
+
+@pytest.fixture(scope="module")
+def head() -> Iterator[Head]:
+    folder = Path(tempfile.mkdtemp(prefix="sdh", dir="/tmp"))  # short, for Ray's socket names
+    ports = dict(zip(_PORTS, free_ports(len(_PORTS)), strict=True))
+    environment = {
+        **os.environ,
+        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": TOKEN,
+        "HOME": str(folder),
+    }
+    command = [f"{BIN}/ray", "start", "--head", "--block", "--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1"]
+    command += [f"--{name}={port}" for name, port in ports.items()]
+    command += [f"--temp-dir={folder}/r", "--num-cpus=3", "--disable-usage-stats"]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
+    try:
+        address = f"http://127.0.0.1:{ports['dashboard-port']}"
+        _wait_for(address, folder / "log", process)
+        yield Head(
+            address=address,
+            metrics=f"http://127.0.0.1:{ports['metrics-export-port']}/metrics",
+            environment=environment,
+        )
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            end(process)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _wait_for(address: str, log: Path, process: subprocess.Popen[bytes]) -> None:
+    deadline_s = time.monotonic() + HEAD_READY_S
+    request = urllib.request.Request(f"{address}/api/jobs/", headers={"Authorization": f"Bearer {TOKEN}"})
+    while True:
+        try:
+            with urllib.request.urlopen(request, timeout=5):
+                return
+        except OSError:
+            if process.poll() is not None or time.monotonic() > deadline_s:
+                raise RuntimeError(f"no head: {log.read_text()[-2000:]}") from None
+            time.sleep(0.5)
+
+
+@pytest.fixture
+def job(
+    tmp_path: Path, write_manifest: Callable[..., str], job_of: Callable[..., dict[str, Any]]
+) -> Callable[..., Path]:
+    def write(rows: list[dict[str, Any]], **changes: Any) -> Path:
+        path = tmp_path / "job.yaml"
+        values = {**job_of(write_manifest(rows)), "manifest": "manifest", "output": "campaign", **changes}
+        path.write_text(json.dumps(values))
+        return path
+
+    return write
+
+
+def _run_json(output: Path) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads(max(output.glob("runs/*/run.json")).read_text())
+    return value
+
+
+def test_a_submitted_job_is_done_and_its_exit_code_passed_through(
+    head: Head, job: Callable[..., Path], tmp_path: Path
+) -> None:
+    path = job(prompts(12))
+    first = head.submit(path, "--json")
+    counts = _run_json(tmp_path / "campaign")["counts"]
+    second = head.submit(path, "--json")
+    again = _run_json(tmp_path / "campaign")["counts"]
+
+    assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
+    assert counts["rows_ok"] == counts["rows_generated"] == 12
+    assert (again["model_calls"], again["rows_reused"]) == (0, 12)
+    names = [json.loads(done.stdout)["submission_id"] for done in (first, second)]
+    assert re.fullmatch(r"sdbatch-campaign-[0-9a-f]{8}-1", names[0])
+    assert names[1] == names[0][:-1] + "2"
+    assert "12/12 assets" in first.stderr
+    absent = {"task": "image-to-image", "strength": 1.0, "images": str(tmp_path / "absent.png")}
+    assert head.submit(job([{"id": "a", "prompt": "p", **absent}])).returncode == 3
+    assert head.submit(job([{"id": "a", "prompt": "p", **absent}]), "--accept-failed").returncode == 0
+    assert head.submit(job([{"id": "a", "prompt": "p", "height": 3}])).returncode == 2
+
+
+def test_a_wrong_token_is_refused(head: Head, job: Callable[..., Path], tmp_path: Path) -> None:
+    done = head.submit(job(prompts(1)), RAY_AUTH_TOKEN="f" * 64)
+
+    assert done.returncode == 2
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "Invalid authentication token" in done.stderr
+    assert not (tmp_path / "campaign").exists()
+
+
+def test_a_secret_does_not_travel(head: Head, job: Callable[..., Path]) -> None:
+    path = job(prompts(1))
+
+    assert "looks like a secret" in head.submit(path, "--env", "AWS_SECRET_ACCESS_KEY=abc").stderr
+    assert "looks like a secret" in head.submit(path, "--env", "NAME=AKIAABCDEFGHIJKLMNOP").stderr
+    assert head.submit(path, "--env", "AWS_SECRET_ACCESS_KEY=abc").returncode == 2
+
+
+def test_rays_own_submit_works_too(head: Head, job: Callable[..., Path], tmp_path: Path) -> None:
+    path = job(prompts(3), output=str(tmp_path / "campaign"))
+    command = [f"{BIN}/ray", "job", "submit", "--address", head.address, "--working-dir", str(tmp_path)]
+    done = subprocess.run(
+        [*command, "--", "sdbatch", "run", path.name], env=head.environment, capture_output=True, text=True, timeout=240
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert _run_json(tmp_path / "campaign")["counts"]["rows_ok"] == 3
+
+
+def test_metrics_are_scraped_and_a_cancelled_campaign_goes_on_later(
+    head: Head, job: Callable[..., Path], tmp_path: Path
+) -> None:
+    from sdbatch.dispatch.metrics import METRICS
+
+    rows = prompts(600)
+    path = job(rows, defaults={"task": "text-to-image", "num_inference_steps": 6})
+    output = tmp_path / "campaign"
+    assert head.submit(path, "--no-wait").returncode == 0
+    deadline_s = time.monotonic() + 120
+    seen: dict[str, float] = {}
+    never_here = {"sdbatch_worker_deaths_total", "sdbatch_retries_total"}  # nothing dies in this test
+    while set(METRICS) - never_here - {name for name, value in seen.items() if value > 0}:
+        assert time.monotonic() < deadline_s, f"no value for {set(METRICS) - seen.keys()}"
+        time.sleep(1.0)
+        seen = _scraped(head.metrics)
+    followed = head.submit(path, "--no-wait", "--json")
+    asked = head.sdbatch("cancel", str(output), folder=tmp_path)
+    status: dict[str, Any] = {"state": "running"}
+    while status["state"] == "running" and time.monotonic() < deadline_s:
+        time.sleep(1.0)
+        status = json.loads(head.sdbatch("status", str(output), "--json", folder=tmp_path).stdout)
+    made = len(asset_digests(str(output)))
+    second = head.submit(path)
+
+    assert not json.loads(followed.stdout)["is_new"]
+    assert asked.returncode == 0
+    assert status["state"] == "cancelled"
+    assert 0 < status["counts"]["rows_ok"] == made < len(rows)
+    assert second.returncode == 0
+    counts = _run_json(output)["counts"]
+    assert (counts["rows_ok"], counts["rows_reused"], counts["assets_adopted"]) == (len(rows) - made, made, 0)
+    assert sdbatch.verify(str(output)).is_good
+    assert head.sdbatch("cancel", str(output), folder=tmp_path).returncode == 2
+
+
+def _scraped(url: str) -> dict[str, float]:
+    """Return the largest value of each of our metrics, without Ray's prefix."""
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        text = answer.read().decode()
+    values: dict[str, float] = {}
+    for name, value in re.findall(r"^ray_(sdbatch_\w+)\{.*\} ([0-9.e+-]+)$", text, re.MULTILINE):
+        values[name] = max(values.get(name, 0.0), float(value))
+    return values
