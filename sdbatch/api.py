@@ -16,12 +16,12 @@ from typing import Any
 import pyarrow as pa
 
 from sdbatch.commit import layout
-from sdbatch.commit.lease import ask_to_stop
+from sdbatch.commit.lease import ask_to_stop, is_gone
 from sdbatch.commit.read import done_of, effective_parts, latest_run, read_commit, read_index, read_json
 from sdbatch.commit.schema import METADATA
 from sdbatch.commit.verify import VerifyReport, verify_campaign
 from sdbatch.config import Job, parse_job, read_job
-from sdbatch.driver import COUNTED, RunResult, Selection, Spool, run_job, scan, sort_out, write_gallery
+from sdbatch.driver import COUNTED, RunResult, Selection, Spool, check_selection, run_job, scan, sort_out, write_gallery
 from sdbatch.errors import JobError
 from sdbatch.logs import looks_secret
 from sdbatch.manifest.build import build_shards
@@ -66,6 +66,7 @@ class PlanReport:
         assets_by_model: The same by model.
         predicted_gpu_s: Seconds in the model over all workers (of one core each where a model runs on CPUs).
         rate_measured: Whether the prediction rests on an earlier run of this campaign.
+        sources_missing: Sources that are not there; their rows will fail.
     """
 
     rows: dict[str, int]
@@ -74,6 +75,7 @@ class PlanReport:
     assets_by_model: dict[str, int] = field(default_factory=dict)
     predicted_gpu_s: float = 0.0
     rate_measured: bool = False
+    sources_missing: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,6 +177,7 @@ def plan(job: JobLike, selection: Selection | None = None, overrides: Iterable[s
     checked = load_job(job, overrides)
     spool = Spool(checked)
     try:
+        check_selection(spool, selection or Selection())
         store = open_store(checked.output, checked.storage)
         done = done_of(read_index(store))
         rates, is_measured = _rates(checked, store)
@@ -198,6 +201,7 @@ def plan(job: JobLike, selection: Selection | None = None, overrides: Iterable[s
             assets_by_model=report.assets_by_model,
             predicted_gpu_s=predicted_s,
             rate_measured=is_measured,
+            sources_missing=list(spool.scanned.sources_missing),
         )
     finally:
         spool.close()
@@ -233,7 +237,7 @@ def run(
 
 
 def status(campaign: Campaign) -> dict[str, Any]:
-    """Return the newest run's `status.json`.
+    """Return the newest run's `status.json`; its state is `dead` when the driver ran here and its process is gone.
 
     Raises:
         JobError: When the campaign has no run.
@@ -242,7 +246,10 @@ def status(campaign: Campaign) -> dict[str, Any]:
     paths = [entry.path for entry in store.list(layout.RUNS) if entry.path.endswith("/status.json")]
     if not paths:
         raise JobError(f"{store.url}: no run there")
-    return read_json(store, max(paths))
+    found = read_json(store, max(paths))
+    if found["state"] == "running" and is_gone(store):
+        found["state"] = "dead"
+    return found
 
 
 def metadata(campaign: Campaign) -> pa.Table:
@@ -307,7 +314,10 @@ def redo(
     """
     checked = load_job(job, overrides)
     store = open_store(checked.output, checked.storage)
+    _latest_run(store)
     wanted = frozenset(ids)
+    if unknown := wanted - set(read_index(store, []).column("id").to_pylist()):
+        raise JobError(f"redo {min(unknown)}: nothing was ever committed for this id")
     findings = [
         finding
         for finding in verify_campaign(store).findings

@@ -20,7 +20,7 @@ from rich.table import Table
 
 from sdbatch import api
 from sdbatch.driver import RunResult, Selection
-from sdbatch.errors import ManifestError, SdbatchError
+from sdbatch.errors import JobError, ManifestError, SdbatchError
 from sdbatch.logs import configure, log_format, redacted
 from sdbatch.report.progress import Lines, Progress, Terminal, duration, per_time
 from sdbatch.storage import joined
@@ -32,6 +32,7 @@ app.add_typer(manifest_app, name="manifest")
 app.add_typer(models_app, name="models")
 
 VERIFY_EXIT_CODE = 5
+_MISSING_SHOWN = 10
 _EVERY_CLASS = "*"
 _CLASS_NAME = re.compile(r"[A-Z][A-Za-z]+")
 
@@ -84,6 +85,10 @@ def plan(
     if found.changed:
         print("changed in: " + ", ".join(f"{name} ({number})" for name, number in found.changed.items()))
     basis = "measured here" if found.rate_measured else "assumed rate"
+    for url in found.sources_missing[:_MISSING_SHOWN]:
+        print(f"missing source, its rows will fail: {url}")
+    if len(found.sources_missing) > _MISSING_SHOWN:
+        print(f"... and {len(found.sources_missing) - _MISSING_SHOWN} more missing sources")
     print(f"{found.assets} assets to make, about {duration(found.predicted_gpu_s)} in the model ({basis})")
 
 
@@ -137,14 +142,15 @@ def redo(
 def status(output: CampaignUrl, as_json: Json = False) -> None:
     """Show where the newest run of a campaign stands. Needs no Ray."""
     found = _guarded(lambda: api.status(output), as_json)
-    eta = "" if found["eta_s"] is None else f", {duration(found['eta_s'])} to go"
+    eta = "" if found["eta_s"] is None or found["state"] == "dead" else f", {duration(found['eta_s'])} to go"
     rate = "" if found["rate_per_s"] is None else f", {per_time(found['rate_per_s'])}"
     counts = found["counts"]
     _say(
         found,
         as_json,
         f"{found['run_id']} {found['state']}: {counts['rows_ok']} ok, {counts['rows_failed']} failed, "
-        f"{counts['rows_reused']} reused of {found['rows']} rows{rate}{eta} (as of {found['updated_at']})",
+        f"{counts['rows_reused']} reused of {found['rows']} rows{rate}{eta} (as of {found['updated_at']})"
+        + ("; its driver is gone, run again to go on" if found["state"] == "dead" else ""),
     )
 
 
@@ -173,7 +179,7 @@ def submit(
     as_json: Json = False,
 ) -> None:
     """Run a job on a cluster through Ray's job server; ends with the job's exit code."""
-    variables = dict(pair.split("=", 1) for pair in environment or () if "=" in pair)
+    variables = _pairs("--env", environment)
 
     def call() -> api.SubmitReport:
         return api.submit(
@@ -203,9 +209,7 @@ def metadata(
     """Give the effective metadata: one row per asset, or per failure. Works while a run is going on."""
     table = _guarded(lambda: api.metadata(output), as_json)
     if to is not None:
-        import pyarrow.parquet as pq
-
-        pq.write_table(table, to, compression="zstd")
+        _guarded(lambda: _write_table(table, to), as_json)
     states = table.column("status").to_pylist()
     counts = {state: states.count(state) for state in sorted(set(states))}
     where = f", written to {to}" if to else ""
@@ -249,7 +253,7 @@ def manifest_build(
     as_json: Json = False,
 ) -> None:
     """Build a Parquet manifest from CSV, TSV, JSONL or Parquet."""
-    names = dict(pair.split("=", 1) for pair in rename or () if "=" in pair)
+    names = _pairs("--rename", rename)
 
     def call() -> api.BuildReport:
         return api.build_manifest(source, to, shards=shards, rename=names, drop=drop or (), id_format=id_format)
@@ -269,18 +273,33 @@ def models_list(
     if as_json:
         _say({"models": [asdict(model) for model in found]}, as_json, "")
         return
-    table = Table("model", "family", "tasks", "native size", "sizes", "path")
     for model in found:
-        size = f"{model.width} x {model.height}"
-        multiple = f"multiples of {model.size_multiple}"
-        table.add_row(model.name, model.family, ", ".join(model.tasks), size, multiple, model.path)
-    Console().print(table)
+        print(f"{model.name}: {model.family}, {model.path}")
+        print(f"  tasks: {', '.join(model.tasks)}")
+        print(f"  size: {model.width} x {model.height} native, multiples of {model.size_multiple}; {model.dtype}")
 
 
 def main() -> None:
     """Run the command line."""
     configure(log_format())
     app(args=_with_optional_class(sys.argv[1:]))
+
+
+def _write_table(table: Any, path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    try:
+        pq.write_table(table, path, compression="zstd")
+    except OSError as error:
+        raise JobError(f"--to {path}: {error.strerror or error}") from error
+
+
+def _pairs(option: str, values: list[str] | None) -> dict[str, str]:
+    """Split `A=B` values of an option."""
+    for value in values or ():
+        if "=" not in value:
+            raise typer.BadParameter(f"{option} {value}: not of the form A=B")
+    return dict(value.split("=", 1) for value in values or ())
 
 
 def _selection(limit: int | None, only: list[str] | None, retry_failed: str | None) -> Selection:
@@ -317,7 +336,8 @@ def _end_run(result: RunResult, accept_failed: bool, as_json: bool) -> NoReturn:
 
 
 def _summary(result: RunResult) -> None:
-    table = Table(title=f"{result.run_id} {result.state}", title_justify="left", show_header=False)
+    print(f"{result.run_id} {result.state}")
+    table = Table(show_header=False)
     for name, number in result.counts.items():
         table.add_row(name, str(number))
     for kind, number in result.failures.items():
@@ -326,7 +346,8 @@ def _summary(result: RunResult) -> None:
     if result.message:
         print(result.message, file=sys.stderr)
     if result.state in {"done", "failed"}:
-        print(f"gallery: {joined(result.output, 'report/index.html')}")
+        filtered = "#status=failed" if result.state == "failed" else ""
+        print(f"gallery: {joined(result.output, 'report/index.html')}{filtered}")
 
 
 def _guarded(call: Callable[[], Any], as_json: bool) -> Any:

@@ -32,7 +32,10 @@ class _Strict(BaseModel):
 class Defaults(_Strict):
     """Values for manifest columns that a row leaves null. `""` means none, null inherits."""
 
-    task: str | None = None
+    task: (
+        Literal["text-to-image", "image-to-image", "inpainting", "text-to-video", "image-to-video", "video-to-video"]
+        | None
+    ) = None
     model: str | None = None
     prompt: str | None = None
     negative_prompt: str | None = None
@@ -130,6 +133,14 @@ class Job(_Strict):
         return models
 
     @model_validator(mode="after")
+    def _defaults_name_models(self) -> Job:
+        if self.defaults.model is not None and self.defaults.model not in self.models:
+            raise ValueError(f"defaults.model: {self.defaults.model!r} is not one of {', '.join(self.models)}")
+        if isinstance(self.workers.count, int) and self.workers.count > self.workers.max:
+            raise ValueError(f"workers.count: {self.workers.count} is over workers.max = {self.workers.max}")
+        return self
+
+    @model_validator(mode="after")
     def _exact_needs_batch_sizes(self) -> Job:
         if self.determinism == "exact":
             auto = [name for name, model in self.models.items() if model.batch_size == "auto"]
@@ -189,7 +200,12 @@ def parse_job(values: Any, overrides: tuple[str, ...] = (), *, name: str = "job"
     try:
         return Job.model_validate(values)
     except ValidationError as error:
-        lines = [f"{name}: {_said(problem)}" for problem in error.errors()]
+        places: dict[str, list[str]] = {}
+        for problem in error.errors():
+            place, message = _said(problem)
+            places.setdefault(place, []).append(message)
+        # A value that fits none of several types is one fault, said once.
+        lines = [f"{name}: {place}: {' or '.join(dict.fromkeys(said))}" for place, said in places.items()]
         raise JobError("\n".join(lines)) from error
 
 
@@ -198,7 +214,8 @@ def _load_yaml(data: bytes, name: str) -> Any:
         return yaml.load(data, Loader=_UniqueKeyLoader)  # noqa: S506 -- a subclass of SafeLoader
     # PyYAML raises what it meets in a scalar: ValueError for the date 2026-13-45, AttributeError for a torn one.
     except (yaml.YAMLError, ValueError, AttributeError, RecursionError) as error:
-        raise JobError(f"{name}: not YAML: {error}") from error
+        said = " ".join(str(error).replace('in "<byte string>", ', "").split())
+        raise JobError(f"{name}: not YAML: {said}") from error
     except JobError as error:
         raise JobError(f"{name}: {error}") from error
 
@@ -251,19 +268,25 @@ def _refuse_secrets(values: Any, name: str, path: str = "") -> None:
             _refuse_secrets(value, name, here)
 
 
-def _said(problem: Any) -> str:
-    """Turn one pydantic error into a line that names the key, the value and the bound."""
+def _said(problem: Any) -> tuple[str, str]:
+    """Return the key one pydantic error is about, and a line with the value and the bound."""
     loc = tuple(part for part in problem["loc"] if part != "[key]" and not _is_union_branch(part))
     place = ".".join(str(part) for part in loc) or "job"
     if problem["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(loc[-1]), _known_keys(loc[:-1]), n=1)
-        return f"{place}: unknown key" + (f"; did you mean {near[0]}?" if near else "")
+        known = _known_keys(loc[:-1])
+        near = difflib.get_close_matches(str(loc[-1]), known, n=1)
+        return place, "unknown key; " + (f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}")
     if problem["type"] == "missing":
-        return f"{place}: missing"
-    message = problem["msg"].removeprefix("Value error, ")
+        return place, "missing"
+    message = problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    if problem["type"] in {"model_type", "dict_type"}:
+        message = "a mapping of keys"
     value = problem["input"]
-    shown = "" if isinstance(value, dict | list) or place == "job" else f" {value!r}:"
-    return f"{place}:{shown} {message}"
+    if place == "job":
+        return place, str(message)
+    if problem["type"] == "value_error":
+        return place, str(message)
+    return place, f"{value!r} should be {message}" if not isinstance(value, dict | list) else f"should be {message}"
 
 
 def _is_union_branch(part: Any) -> bool:

@@ -7,9 +7,11 @@ Nothing is written before every row was checked. The driver holds no truth: all 
 
 from __future__ import annotations
 
+import difflib
 import importlib.metadata
 import json
 import logging
+import os
 import platform
 import shutil
 import signal
@@ -36,7 +38,7 @@ from sdbatch.config import Job
 from sdbatch.dispatch.dispatcher import Dispatcher, Plan
 from sdbatch.dispatch.executor import WORKER, Executor, Shape
 from sdbatch.dispatch.policy import SOLO_DEATHS_MAX
-from sdbatch.errors import JobError, ManifestError, Problem, SdbatchError, WorkerCrash
+from sdbatch.errors import ROW_ERRORS, JobError, ManifestError, Problem, SdbatchError, WorkerCrash
 from sdbatch.logs import log_format
 from sdbatch.manifest.check import AllowList, Duplicates, Problems, check_text, problem_at
 from sdbatch.manifest.read import RowBatch, Shard, list_shards, read_batches
@@ -84,12 +86,14 @@ class Scanned:
         num_shards: Parquet files.
         num_outputs: Assets asked for.
         models: What was found of each model.
+        sources_missing: Sources that are not there, sorted; looked for only when sources are digested.
     """
 
     num_rows: int
     num_shards: int
     num_outputs: int
     models: Mapping[str, ModelInfo]
+    sources_missing: tuple[str, ...]
 
 
 def scan(job: Job, keep: Callable[[RowBatch, list[Resolved]], None] | None = None) -> Scanned:
@@ -137,6 +141,7 @@ def scan(job: Job, keep: Callable[[RowBatch, list[Resolved]], None] | None = Non
         num_shards=len(shards),
         num_outputs=num_outputs,
         models=models,
+        sources_missing=tuple(sorted(url for url, digest in digests.items() if digest == "missing")),
     )
 
 
@@ -197,14 +202,16 @@ class Spool:
             self._flush()
 
     def _flush(self) -> None:
-        if not self._rows:
+        if not self._rows and self._num_parts:
             return
-        columns = dict(zip(Resolved._fields, zip(*self._rows, strict=True), strict=True))
+        columns: dict[str, Any] = dict.fromkeys(Resolved._fields, ())
+        if self._rows:  # an empty manifest still leaves one part, and with it its mark on the campaign
+            columns = dict(zip(Resolved._fields, zip(*self._rows, strict=True), strict=True))
         columns["sources"] = tuple(
             [{"role": s.role, "url": s.url, "digest": s.digest} for s in sources] for sources in columns["sources"]
         )
         part = pa.table({field.name: pa.array(columns[field.name], field.type) for field in _SPOOL})
-        own = pa.concat_tables(self._own, promote_options="default")
+        own = pa.concat_tables(self._own, promote_options="default") if self._rows else pa.table({})
         for name in own.column_names:
             part = part.append_column(name, own.column(name))
         pq.write_table(part, self._folder / f"part-{self._num_parts:05d}.parquet", compression="zstd")
@@ -371,6 +378,7 @@ class _Interrupt:
         self.count += 1
         if self.count > 1:
             raise KeyboardInterrupt
+        os.write(2, b"sdbatch: finishing what is in flight; a second signal stops at once\n")
 
     @contextmanager
     def installed(self) -> Iterator[None]:
@@ -419,7 +427,7 @@ def run_job(
     with interrupt.installed():
         spool = Spool(job)
         try:
-            _check_selection(spool, selection)
+            check_selection(spool, selection)
             store = open_store(job.output, job.storage)
             lease = acquire(store)
             run = _Run(job, spool, store, lease, selection, interrupt, progress)
@@ -435,7 +443,12 @@ def run_job(
             spool.close()
 
 
-def _check_selection(spool: Spool, selection: Selection) -> None:
+def check_selection(spool: Spool, selection: Selection) -> None:
+    """Raise JobError when a selection names an id or a class of failure that there is not."""
+    if selection.retry_failed and selection.retry_failed not in ROW_ERRORS:
+        near = difflib.get_close_matches(selection.retry_failed, ROW_ERRORS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(ROW_ERRORS))}"
+        raise JobError(f"--retry-failed {selection.retry_failed}: no such class of failure; {hint}")
     if selection.only:
         unknown = selection.only - {row["id"] for row in spool.rows(["id"])}
         if unknown:

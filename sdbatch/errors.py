@@ -26,6 +26,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+LINES_MAX = 50
+"""Problems spelled out in a ManifestError's text; all that were kept are in its `problems`."""
+
 
 class SdbatchError(Exception):
     """Root of every error this package raises on purpose."""
@@ -79,9 +82,9 @@ class ManifestError(UserError):
     def __init__(self, problems: list[Problem], num_problems: int | None = None) -> None:
         self.problems = problems
         self.num_problems = len(problems) if num_problems is None else num_problems
-        lines = [str(problem) for problem in problems]
-        if self.num_problems > len(problems):
-            lines.append(f"... and {self.num_problems - len(problems)} more")
+        lines = [str(problem) for problem in problems[:LINES_MAX]]
+        if self.num_problems > len(lines):
+            lines.append(f"... and {self.num_problems - len(lines)} more (--json gives up to 1000)")
         super().__init__(f"{self.num_problems} problem(s) in the manifest:\n" + "\n".join(lines))
 
 
@@ -182,3 +185,7 @@ class LeaseLost(MachineError):
 
 class WorkersUnavailable(MachineError):
     """No worker became ready in time, or none is left."""
+
+
+ROW_ERRORS = frozenset({cls.__name__ for cls in RowError.__subclasses__()} | {"SafetyChecker"})
+"""Classes a failed row may be recorded with; `SafetyChecker` is a model's own, for blocked ones."""

@@ -185,7 +185,7 @@ class LocalStore:
     def __init__(self, root: str) -> None:
         self.url = root
         self._root = Path(root)
-        self._synced: set[Path] = set()
+        self._made: set[Path] = set()
 
     def put_new(self, path: str, data: bytes, content_type: str = "") -> bool:
         """See `Store`. fsspec's local mode="create" is not exclusive: 4 processes, 300 keys gave 301 wins."""
@@ -220,6 +220,8 @@ class LocalStore:
     def list(self, folder: str = "", *, deep: bool = True) -> list[Entry]:
         """See `Store`. What lies in `.tmp/` is not listed."""
         top = self._root / folder
+        if self._root.exists() and not self._root.is_dir():
+            raise StoreRefused(f"{self.url}: is a file, not a folder")
         entries = []
         for parent, folders, names in os.walk(top):
             folders[:] = [name for name in folders if deep and name != ".tmp"]
@@ -242,10 +244,16 @@ class LocalStore:
 
     def _target(self, path: str) -> Path:
         target = self._root / path
-        if target.parent not in self._synced:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            self._synced.add(target.parent)
+        if target.parent not in self._made:
+            self._make(target.parent)
+            self._made.add(target.parent)
         return target
+
+    def _make(self, folder: Path) -> None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreRefused(f"{self.url}: cannot be written to: {folder}: {error.strerror}") from error
 
     def _temporary(self, data: bytes) -> Path:
         folder = self._root / ".tmp"
@@ -253,10 +261,10 @@ class LocalStore:
         try:
             handle = file.open("xb")
         except FileNotFoundError:
-            folder.mkdir(parents=True, exist_ok=True)
+            self._make(folder)
             handle = file.open("xb")
         except OSError as error:
-            raise StoreRefused(f"{self.url}: {error.strerror}") from error
+            raise StoreRefused(f"{self.url}: cannot be written to: {error.strerror}") from error
         with handle:
             handle.write(data)
             handle.flush()

@@ -179,7 +179,7 @@ class Worker:
 
     def _source_bytes(self, source: Source) -> bytes:
         if source.digest == "missing":
-            raise SourceMissing(f"{source.url}: was not there when the run was planned")
+            raise SourceMissing(f"{source.url}: no such file when the run was planned")
         data, digest = read_source(source.url, self._job.storage, self._job.sources.bytes_max)
         if digest != source.digest:
             raise SourceChanged(f"{source.url}: {digest} is not what was planned, {source.digest}")

@@ -21,7 +21,7 @@ import sdbatch
 from sdbatch import Selection
 from sdbatch.commit import layout
 from sdbatch.commit.read import read_commit
-from sdbatch.errors import JobError, ManifestError, StoreRefused
+from sdbatch.errors import JobError, ManifestError, StoreRefused, UserError
 from sdbatch.storage import open_store
 
 WriteManifest = Callable[..., str]
@@ -254,6 +254,77 @@ def test_redo_makes_what_is_missing_or_damaged_and_nothing_else(
     assert result.counts["rows_generated"] == 2
     assert asset_digests(campaign_url) == before
     assert sdbatch.verify(campaign_url).is_good
+
+
+def test_outputs_no_longer_asked_for_leave_the_metadata_and_stay_in_the_store(
+    write_manifest: WriteManifest, job_of: JobOf
+) -> None:
+    job = job_of(write_manifest(prompts(1, num_outputs=4)))
+    sdbatch.run(job, in_process=True)
+    job = job_of(write_manifest(prompts(1, num_outputs=2)))
+    result = sdbatch.run(job, in_process=True)
+
+    assert result.counts["model_calls"] == 0
+    assert sdbatch.metadata(job["output"]).column("n").to_pylist() == [0, 1]
+    assert len(asset_digests(job["output"])) == 4
+
+
+def test_a_torn_commit_is_found_and_mended_by_removing_it(write_manifest: WriteManifest, job_of: JobOf) -> None:
+    job = job_of(write_manifest(prompts(6)))
+    sdbatch.run(job, in_process=True)
+    before = asset_digests(job["output"])
+    torn = next(Path(job["output"]).glob("runs/*/commits/*.parquet"))
+    torn.write_bytes(torn.read_bytes()[:-9])
+    findings = sdbatch.verify(job["output"]).findings
+
+    assert ("commit", str(torn.relative_to(job["output"]))) in {(found.kind, found.asset) for found in findings}
+    with pytest.raises(UserError, match=r"not a readable commit .* remove it and run again"):
+        sdbatch.run(job, in_process=True)
+    torn.unlink()
+    assert sdbatch.run(job, in_process=True).counts["assets_adopted"] == 4
+    assert asset_digests(job["output"]) == before
+    assert sdbatch.verify(job["output"]).is_good
+
+
+def test_an_empty_manifest_is_a_campaign_of_nothing(tmp_path: Path, job_of: JobOf) -> None:
+    (tmp_path / "empty.csv").write_text("id,prompt\n")
+    sdbatch.build_manifest(tmp_path / "empty.csv", tmp_path / "empty")
+    job = job_of(str(tmp_path / "empty"))
+
+    assert sdbatch.check(job).rows == 0
+    assert sdbatch.run(job, in_process=True).exit_code == 0
+    assert sdbatch.metadata(job["output"]).num_rows == 0
+    assert sdbatch.verify(job["output"]).is_good
+
+
+@pytest.mark.parametrize("output", ["{tmp}/file", "{tmp}/file/below", "/proc/nowhere"])
+def test_an_output_that_cannot_be_written_is_refused(
+    output: str, tmp_path: Path, write_manifest: WriteManifest, job_of: JobOf
+) -> None:
+    (tmp_path / "file").write_text("")
+
+    with pytest.raises(StoreRefused, match=r"cannot be written to|is a file"):
+        sdbatch.run(job_of(write_manifest(prompts(1)), output.format(tmp=tmp_path)), in_process=True)
+
+
+@pytest.mark.ray
+def test_a_cluster_where_nothing_listens_is_said_at_once(
+    tmp_path: Path, write_manifest: WriteManifest, job_of: JobOf
+) -> None:
+    job = _job_file(tmp_path, job_of(write_manifest(prompts(1))))
+    environment = {**os.environ, "RAY_ADDRESS": "127.0.0.1:1"}
+    command = [sys.executable, "-m", "sdbatch", "run", str(job)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+
+    assert done.returncode == 1
+    assert "no Ray cluster at RAY_ADDRESS 127.0.0.1:1" in done.stderr
+
+
+def test_missing_sources_are_told_before_the_run(tmp_path: Path, write_manifest: WriteManifest, job_of: JobOf) -> None:
+    absent = str(tmp_path / "absent.png")
+    row = {"id": "a", "prompt": "p", "task": "image-to-image", "images": absent, "strength": 1.0}
+
+    assert sdbatch.plan(job_of(write_manifest([row]))).sources_missing == [absent]
 
 
 def test_assets_say_how_they_were_made(write_manifest: WriteManifest, job_of: JobOf) -> None:

@@ -76,7 +76,8 @@ def test_a_failed_row_exits_with_3_unless_accepted(job: Job, tmp_path: Path) -> 
     assert _sdbatch("run", path, "--in-process", "--accept-failed").returncode == 0
     assert json.loads(_sdbatch("plan", path, "--retry-failed", "--json").stdout)["rows"] == {"retry": 1}
     assert json.loads(_sdbatch("plan", "--retry-failed", path, "--json").stdout)["rows"] == {"retry": 1}
-    assert json.loads(_sdbatch("plan", path, "--retry-failed", "Other", "--json").stdout)["rows"] == {"failed": 1}
+    assert json.loads(_sdbatch("plan", path, "--retry-failed", "BlankOutput", "--json").stdout)["rows"] == {"failed": 1}
+    assert "did you mean SourceMissing?" in _sdbatch("plan", path, "--retry-failed", "SourceMising").stderr
 
 
 @pytest.mark.parametrize("verb", ["check", "plan", "run"])

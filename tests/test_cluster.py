@@ -152,6 +152,16 @@ def test_a_secret_does_not_travel(head: Head, job: Callable[..., Path]) -> None:
     assert head.submit(path, "--env", "AWS_SECRET_ACCESS_KEY=abc").returncode == 2
 
 
+def test_workers_that_do_not_fit_wait_and_the_job_ends_without_them(
+    head: Head, job: Callable[..., Path], tmp_path: Path
+) -> None:
+    done = head.submit(job(prompts(40), workers={"count": "auto", "max": 8}))
+    facts = _run_json(tmp_path / "campaign")["workers"]
+
+    assert done.returncode == 0, done.stderr
+    assert 1 <= len(facts) <= 3  # the head has three cores, eight workers were asked for
+
+
 def test_rays_own_submit_works_too(head: Head, job: Callable[..., Path], tmp_path: Path) -> None:
     path = job(prompts(3), output=str(tmp_path / "campaign"))
     command = [f"{BIN}/ray", "job", "submit", "--address", head.address, "--working-dir", str(tmp_path)]

@@ -62,8 +62,18 @@ def test_an_unknown_key_names_its_place_and_the_nearest_known_one(
     assert f"{place}: unknown key; did you mean {near}?" in _refusal(_values(**changes))
 
 
-def test_an_unknown_key_like_no_other_gets_no_suggestion() -> None:
-    assert _refusal(_values(zzzzzz=1)) == "job: zzzzzz: unknown key"
+def test_an_unknown_key_like_no_other_is_told_the_known_ones() -> None:
+    assert _refusal(_values(zzzzzz=1)).startswith("job: zzzzzz: unknown key; known are manifest, output, models")
+
+
+def test_a_value_that_fits_none_of_several_types_is_one_fault() -> None:
+    message = _refusal(_values(workers={"count": "two"}))
+
+    assert message == "job: workers.count: 'two' should be a valid integer or 'two' should be 'auto'"
+
+
+def test_defaults_name_a_model_of_the_job() -> None:
+    assert "defaults.model: 'sdxl' is not one of" in _refusal(_values(defaults={"model": "sdxl"}))
 
 
 def test_everything_that_is_wrong_is_told_at_once() -> None:
@@ -107,7 +117,7 @@ def test_a_wrong_value_is_told_with_its_place_and_bound(
     changes: dict[str, Any], place: str, value: str, bound: str
 ) -> None:
     message = _refusal(_values(**changes))
-    assert f"{place}: {value}:" in message
+    assert f"{place}: {value} should be" in message
     assert bound in message
 
 

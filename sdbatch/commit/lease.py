@@ -151,6 +151,12 @@ def ask_to_stop(store: Store) -> str | None:
     return f"process {holder.get('pid')} on {holder.get('host')} (epoch {epoch})"
 
 
+def is_gone(store: Store) -> bool:
+    """Whether the newest holder ran on this machine and died; of others only a watch over a term can tell."""
+    epoch = _newest_epoch(_paths(store))
+    return bool(epoch) and _is_dead_here(_holder(store, epoch))
+
+
 def _wait_out(store: Store, epoch: int) -> None:
     """Return when the holder of `epoch` is gone; raise CampaignHeld when it lives."""
     holder = _holder(store, epoch)

@@ -66,14 +66,19 @@ def runs(store: Store) -> list[str]:
     return sorted({run for entry in store.list(layout.RUNS) if (run := layout.run_of(entry.path))})
 
 
-def read_index(store: Store) -> pa.Table:
-    """Return one row per committed outcome (schema INDEX), in (run, unit) order, void ones left out."""
+def read_index(store: Store, unreadable: list[str] | None = None) -> pa.Table:
+    """Return one row per committed outcome (schema INDEX), in (run, unit) order, void ones left out.
+
+    Args:
+        store: The campaign.
+        unreadable: Gets the commits that cannot be read; without it one such is an error.
+    """
     paths = [entry.path for entry in store.list(layout.RUNS)]
     with ThreadPoolExecutor(READ_THREADS) as pool:
         indexed = list(pool.map(lambda path: from_parquet(store.read(path)), filter(layout.is_index, paths)))
         covered = {path for table in indexed for path in pc.unique(table.column("commit")).to_pylist()}
         loose = [path for path in paths if layout.is_commit(path) and path not in covered]
-        tables = [*indexed, *pool.map(lambda path: _index_of(store, path), loose)]
+        tables = [*indexed, *pool.map(lambda path: _index_of(store, path, unreadable), loose)]
     tables = [table for table in tables if table.num_rows]
     if not tables:
         return INDEX.empty_table()
@@ -109,7 +114,10 @@ def read_commit(store: Store, path: str, columns: list[str] | None = None) -> pa
     try:
         return from_parquet(store.read(path), columns)
     except (pa.ArrowException, FileNotFoundError) as error:
-        raise UserError(f"{store.url}/{path}: not a readable commit: {error}") from error
+        raise UserError(
+            f"{store.url}/{path}: not a readable commit ({error}); remove it and run again: "
+            "its rows are made once more, and their assets, which are there, are taken as they are"
+        ) from error
 
 
 def winners(index: pa.Table) -> pa.Table:
@@ -152,7 +160,10 @@ def effective_parts(store: Store, run: str, index: pa.Table, *, thumbnails: bool
         own = [name for name in requests.column_names if name.startswith("x_")]
         order = pa.array(range(requests.num_rows), type=pa.int64())
         wanted = requests.select(["id", "request_key", *own]).append_column("order", order)
-        found = winning.join(wanted.select(["id", "request_key"]), ["id", "request_key"], join_type="left semi")
+        asked = requests.select(["id", "request_key", "num_outputs"])
+        found = winning.join(asked, ["id", "request_key"], join_type="inner")
+        # Outputs beyond what the row asks for now were made for an earlier manifest; they stay, and do not count.
+        found = found.filter(pc.less(pc.fill_null(found.column("n"), -1), found.column("num_outputs")))
         commits = sorted(set(found.column("commit").to_pylist()))
         cache = {commit: table for commit, table in cache.items() if commit in commits}
         missing = [commit for commit in commits if commit not in cache]
@@ -221,8 +232,14 @@ def _with_n(table: pa.Table, null: int | None) -> pa.Table:
     return table.set_column(table.column_names.index("n"), pa.field("n", pa.int32()), swapped)
 
 
-def _index_of(store: Store, path: str) -> pa.Table:
-    table = read_commit(store, path, [name for name in INDEX.names if name != "commit"])
+def _index_of(store: Store, path: str, unreadable: list[str] | None) -> pa.Table:
+    try:
+        table = read_commit(store, path, [name for name in INDEX.names if name != "commit"])
+    except UserError:
+        if unreadable is None:
+            raise
+        unreadable.append(path)
+        return INDEX.empty_table()
     return table.append_column("commit", pa.array([path] * table.num_rows, type=pa.string()))
 
 

@@ -20,13 +20,16 @@ from sdbatch.commit.read import READ_THREADS, read_commit, read_index, read_json
 from sdbatch.commit.schema import from_parquet
 from sdbatch.storage import Store
 
+_UNREADABLE = "is not readable; remove it and run again"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
     """One thing that does not agree.
 
     Attributes:
-        kind: `missing`, `damaged` (other bytes than committed) or `metadata` (row and commit differ).
+        kind: `missing`, `damaged` (other bytes than committed), `metadata` (row and commit differ) or `commit` (not
+            readable; `asset` is its path).
         asset: Its path; "" when a whole metadata file is meant.
         id: Of the request.
         request_key: Of the request.
@@ -72,9 +75,15 @@ def verify_campaign(store: Store, sample: int | None = None, seed: int | None = 
         sample: Hash only so many assets, chosen at random; presence and length are checked for all. None hashes all.
         seed: Of the choice.
     """
-    expected = _expected(store)
+    unreadable: list[str] = []
+    expected = _expected(store, unreadable)
     found = {entry.path: entry.size_bytes for entry in store.list("assets")}
-    findings = []
+    findings = [
+        Finding(
+            kind="commit", asset=path, id="", request_key="", n=0, detail="is not readable; remove it and run again"
+        )
+        for path in sorted(unreadable)
+    ]
     to_hash = []
     for asset, row in expected.items():
         if asset not in found:
@@ -99,10 +108,10 @@ def verify_campaign(store: Store, sample: int | None = None, seed: int | None = 
     )
 
 
-def _expected(store: Store) -> dict[str, dict[str, Any]]:
+def _expected(store: Store, unreadable: list[str]) -> dict[str, dict[str, Any]]:
     """Return the committed row of every asset, by path."""
     columns = ["id", "request_key", "n", "status", "asset", "sha256", "asset_bytes"]
-    index = winners(read_index(store))
+    index = winners(read_index(store, unreadable))
     expected: dict[str, dict[str, Any]] = {}
     chosen = set(zip(*(index.column(name).to_pylist() for name in ("commit", "id", "request_key", "n")), strict=True))
     commits = sorted(set(index.column("commit").to_pylist()))

@@ -212,7 +212,7 @@ class Dispatcher:
             if choice is None:
                 return
             worker, model = choice
-            cap = policy.unit_cost_max(max(self._left_tflop, 0.0), len(self._workers), self.rates.get(model))
+            cap = policy.unit_cost_max(max(self._left_tflop, 0.0), self.num_workers, self.rates.get(model))
             self._submit(worker, self._window.take(model, cap))
 
     def _submit(self, worker: str, unit: Unit) -> None:

@@ -84,7 +84,7 @@ class Executor(Protocol):
     """Runs workers. Calls come from one thread."""
 
     def capacity(self, shape: Shape) -> int:
-        """Return how many workers of a shape fit now; at least 1."""
+        """Return how many workers of a shape fit, now or, where a cluster may grow, ever; at least 1."""
 
     def start(self, worker: str, shape: Shape) -> None:
         """Ask for a worker; `Ready`, `Faulted` or `Died` follows when it comes to be."""

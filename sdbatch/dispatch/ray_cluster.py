@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import socket
 from typing import Any
 
 import ray
@@ -24,7 +25,9 @@ from sdbatch.dispatch.policy import IN_FLIGHT_MAX
 from sdbatch.errors import WorkersUnavailable
 from sdbatch.types import Observation, Receipt, Unit, WorkerSpec
 
-CLOSE_TIMEOUT_S = 10.0
+CONNECT_TIMEOUT_S = 10.0
+ELASTIC_WORKERS = 1_000_000
+"""Stands for as many workers as the cluster may ever hold; `workers.max` and the work to do bound it."""
 
 
 class SdbatchWorker:
@@ -80,12 +83,16 @@ class RayExecutor:
         self._actors: dict[str, Any] = {}
         self._calls: dict[Any, tuple[str, Unit | None]] = {}
         self._owns_cluster = not ray.is_initialized()
+        # A cluster one joins by address may grow: what does not fit now waits, and is the autoscaler's demand.
+        self._is_elastic = self._owns_cluster and os.environ.get("RAY_ADDRESS", "local") != "local"
         if self._owns_cluster:
             _connect(num_cpus, num_gpus)
         self._metrics = DriverMetrics()
 
     def capacity(self, shape: Shape) -> int:
         """See `Executor`."""
+        if self._is_elastic:
+            return ELASTIC_WORKERS
         total = ray.cluster_resources()
         limits = [total.get("CPU", 1.0) / shape.num_cpus]
         if gpus := self._num_gpus(shape):
@@ -184,6 +191,7 @@ def _connect(num_cpus: int | None, num_gpus: int | None) -> None:
     # Ray's own warnings of every local start (metrics agent, /dev/shm size) are not for a person who types one command.
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "namespace": "sdbatch"}
     address = os.environ.get("RAY_ADDRESS")
+    _check_reachable(address or "")
     try:
         if address and address != "local":
             ray.init(address=address, **common)
@@ -192,3 +200,14 @@ def _connect(num_cpus: int | None, num_gpus: int | None) -> None:
             ray.init(address="local", num_cpus=cpus, num_gpus=num_gpus, include_dashboard=False, **common)
     except (ConnectionError, TimeoutError, RuntimeError) as error:
         raise WorkersUnavailable(f"no Ray cluster at {address or 'this machine'}: {error}") from error
+
+
+def _check_reachable(address: str) -> None:
+    """Refuse a HOST:PORT where nothing listens; Ray itself would try for minutes and end the process."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or "/" in host:
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT_S).close()
+    except OSError as error:
+        raise WorkersUnavailable(f"no Ray cluster at RAY_ADDRESS {address}: {error}") from error

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from sdbatch.errors import SourceTooLarge, SourceUnreadable
 
@@ -43,6 +43,8 @@ def decode_image(data: bytes, name: str, pixels_max: int) -> Image.Image:
         return _rgb(ImageOps.exif_transpose(image))
     except Image.DecompressionBombError as error:
         raise SourceTooLarge(f"{name}: {error}") from error
+    except UnidentifiedImageError as error:
+        raise SourceUnreadable(f"{name}: not a whole picture of {', '.join(FORMATS)}") from error
     except (OSError, SyntaxError, ValueError) as error:
         raise SourceUnreadable(f"{name}: not a whole picture of {', '.join(FORMATS)}: {error}") from error
 

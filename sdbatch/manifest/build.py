@@ -53,16 +53,21 @@ def build_shards(
     dropped = set(drop)
     problems: list[Problem] = []
     rows: list[dict[str, Any]] = []
+    seen: set[str] = set()
     for number, row in enumerate(_read_safely(source)):
+        seen |= row.keys()
         named = _named(row, rename, dropped, source, number)
         if "id" not in named and id_format:
             named["id"] = _made_id(id_format, number)
         rows.append({name: _typed(name, value, source, number, problems) for name, value in named.items()})
-    names = list(dict.fromkeys(name for row in rows for name in row))
+    names = list(dict.fromkeys(name for row in rows for name in row)) or ["id"]
     for name in names:
         if name not in COLUMNS and not name.startswith("x_"):
             message = "is no column of a manifest; rename it, drop it, or let it start with x_"
             problems.append(Problem(shard=str(source), row=None, column=name, value=None, message=message))
+    for name in sorted((rename.keys() | dropped) - seen) if rows else ():
+        message = "is to be renamed or dropped, and the file has no such column"
+        problems.append(Problem(shard=str(source), row=None, column=name, value=None, message=message))
     if problems:
         raise ManifestError(problems)
     table = pa.table({name: _column(name, [row.get(name) for row in rows], source) for name in names})
@@ -90,11 +95,22 @@ def _read(source: Path) -> Iterator[dict[str, Any]]:
         # A tab-separated file quotes nothing, as spreadsheets and data sets write it.
         dialect: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if suffix == ".tsv" else {}
         with source.open(encoding="utf-8-sig", newline="") as lines:
-            for row in csv.DictReader(lines, **dialect):
-                row.pop(None, None)  # cells beyond the header
-                yield {name: value or None for name, value in row.items()}
+            yield from _cells(csv.reader(lines, strict=True, **dialect), source)
     else:
         raise _wrong(source, None, None, None, f"has the suffix {suffix!r}; taken are .csv, .tsv, .jsonl and .parquet")
+
+
+def _cells(lines: Iterator[list[str]], source: Path) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a table of cells; an empty cell is null, and every row is as long as the header."""
+    header = next(lines, [])
+    if doubled := {name for name in header if header.count(name) > 1}:
+        raise _wrong(source, None, min(doubled), None, "stands twice in the header")
+    for number, cells in enumerate(lines):
+        if not cells:
+            continue
+        if len(cells) != len(header):
+            raise _wrong(source, number, None, None, f"has {len(cells)} cells, the header {len(header)}; quote commas")
+        yield {name: value or None for name, value in zip(header, cells, strict=True)}
 
 
 def _json_row(line: str, source: Path, number: int) -> dict[str, Any]:
@@ -157,8 +173,11 @@ def _converted(name: str, value: Any, kind: pa.DataType) -> Any:
 
 
 def _integer(value: Any) -> int:
-    number = int(value)
-    if isinstance(value, float) and number != value:
+    try:
+        number = int(value)
+    except ValueError:
+        number = int(float(value))  # a spreadsheet's 64.0
+    if float(number) != float(value):
         raise ValueError(value)
     return number
 
@@ -173,7 +192,10 @@ def _column(name: str, values: list[Any], source: Path) -> pa.Array:
 
 
 def _write(table: pa.Table, folder: Path, shards: int) -> list[Path]:
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise JobError(f"{folder}: cannot be made: {error.strerror}") from error
     files = []
     for number in range(shards):
         start, end = (table.num_rows * edge // shards for edge in (number, number + 1))

@@ -55,7 +55,7 @@ def check_text(batch: RowBatch) -> Iterator[Problem]:
     """Check ids and prompts of a batch."""
     for offset, value in enumerate(batch.columns.get("id", [])):
         if not isinstance(value, str) or not ID.fullmatch(value):
-            message = "is no id; ids are [A-Za-z0-9][A-Za-z0-9._-]{0,127}"
+            message = "is no id; ids are [A-Za-z0-9][A-Za-z0-9._-]{0,127}" if value else "is missing"
             yield problem_at(batch, offset, "id", value, message)
     for column in ("prompt", "negative_prompt"):
         for offset, value in enumerate(batch.columns.get(column, [])):

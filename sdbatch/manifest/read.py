@@ -94,7 +94,7 @@ def list_shards(manifest: str, storage: Mapping[str, Storage]) -> list[Shard]:
     names = [entry.path for entry in parent.list(deep=False)] if _is_folder(parent) else []
     shards = [_shard(parent, path) for path in names if path == name or fnmatch.fnmatchcase(path, name)]
     if not shards:
-        raise JobError(f"manifest: {manifest}: no Parquet file there")
+        raise JobError(f"manifest: {manifest}: no Parquet file at {location.url}")
     return shards
 
 

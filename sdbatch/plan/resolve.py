@@ -262,7 +262,7 @@ class Resolver:
             return _Faulty(row=None, prompt=prompt, negative_prompt=negative, wrong=tuple(wrong))
         model = self._models[name]
         task_row = model.family.tasks[task]
-        values = self._arguments(row, layers, model, task_row, wrong)
+        values = self._arguments(row, layers, model, task, wrong)
         wrong.extend(_check_values(values))
         wrong.extend(_check_family(values, model))
         if wrong:
@@ -287,9 +287,10 @@ class Resolver:
         return wrong
 
     def _arguments(
-        self, row: dict[str, Any], layers: list[Defaults], model: ModelInfo, task: TaskRow, wrong: list[_Wrong]
+        self, row: dict[str, Any], layers: list[Defaults], model: ModelInfo, task_name: str, wrong: list[_Wrong]
     ) -> dict[str, Any]:
         """Settle the task's arguments: row, model's defaults, job's defaults, family's."""
+        task = model.family.tasks[task_name]
         family = {
             "height": model.height,
             "width": model.width,
@@ -305,7 +306,7 @@ class Resolver:
                 if value is not None and value != "":
                     values[name] = value
             elif row[name] is not None:
-                wrong.append((name, row[name], "is taken by no such task here"))
+                wrong.append((name, row[name], f"is not taken by {task_name} of {model.family.title}"))
         return values
 
     def _assembled(

@@ -261,3 +261,36 @@ def test_shards_of_an_earlier_build_are_removed_and_other_files_stay(tmp_path: P
     (out / "notes.txt").write_text("mine")
     build_shards(tmp_path / "table.csv", out, shards=2)
     assert sorted(file.name for file in out.iterdir()) == ["notes.txt", "part-00000.parquet", "part-00001.parquet"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("id,prompt\na,a beach, at sunset\n", "row 0 of .*has 3 cells, the header 2; quote commas"),
+        ("id,prompt\na\n", "row 0 of .*has 1 cells, the header 2"),
+        ('id,prompt\na,"a beach\nb,forest\n', "cannot be read: unexpected end of data"),
+        ("id,id,prompt\na,b,x\n", "id stands twice in the header"),
+    ],
+)
+def test_a_table_that_would_lose_cells_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    source = tmp_path / "rows.csv"
+    source.write_text(text)
+
+    with pytest.raises(ManifestError, match=said):
+        build_shards(source, tmp_path / "m")
+
+
+def test_a_whole_number_written_as_a_float_is_an_integer(tmp_path: Path) -> None:
+    source = tmp_path / "rows.csv"
+    source.write_text("id,prompt,height\na,p,64.0\n")
+    _, files = build_shards(source, tmp_path / "m")
+
+    assert pq.read_table(files[0]).column("height").to_pylist() == [64]
+
+
+def test_a_column_that_is_not_there_cannot_be_renamed(tmp_path: Path) -> None:
+    source = tmp_path / "rows.csv"
+    source.write_text("id,prompt\na,p\n")
+
+    with pytest.raises(ManifestError, match="nope is to be renamed or dropped"):
+        build_shards(source, tmp_path / "m", rename={"nope": "prompt"})

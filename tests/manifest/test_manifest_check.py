@@ -63,7 +63,7 @@ def test_an_id_is_taken(value: str) -> None:
 def test_what_could_not_stand_in_a_file_name_is_no_id(value: str | None) -> None:
     (problem,) = _problems(id=[value])
     assert problem.column == "id"
-    assert "[A-Za-z0-9][A-Za-z0-9._-]{0,127}" in problem.message
+    assert problem.message == ("is no id; ids are [A-Za-z0-9][A-Za-z0-9._-]{0,127}" if value else "is missing")
 
 
 def test_a_problem_names_shard_and_row_of_the_shard() -> None:

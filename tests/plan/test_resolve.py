@@ -130,7 +130,7 @@ def test_a_default_that_the_task_does_not_take_is_dropped(layer: str) -> None:
 
 @pytest.mark.parametrize(("name", "value"), [("strength", 0.5), ("fit", "cover")])
 def test_a_row_s_own_value_that_the_task_does_not_take_is_an_error(name: str, value: Any) -> None:
-    assert _faults({**TEXT, name: value}) == [(name, "is taken by no such task here")]
+    assert _faults({**TEXT, name: value}) == [(name, "is not taken by text-to-image of Stable Diffusion 1.x/2.x")]
 
 
 def test_task_model_and_number_of_outputs_come_from_the_defaults() -> None:
