@@ -235,13 +235,14 @@ def asset_digests(output: str) -> dict[str, str]:
 
 def end(process: subprocess.Popen[bytes]) -> None:
     """Kill a process and all that came of it (Ray puts its workers into groups of their own), by their ids."""
-    for pid in [process.pid, *_descendants(process.pid)]:
+    for pid in [process.pid, *descendants(process.pid)]:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     process.wait()
 
 
-def _descendants(root: int) -> list[int]:
+def descendants(root: int) -> list[int]:
+    """Return the ids of all processes that came of one."""
     children: dict[int, list[int]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):

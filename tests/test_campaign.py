@@ -26,6 +26,7 @@ from sdbatch.storage import open_store
 
 WriteManifest = Callable[..., str]
 JobOf = Callable[..., dict[str, Any]]
+ROOT = Path(__file__).parents[1]
 PARTI = Path(__file__).parents[2] / "shared" / "data" / "PartiPrompts.tsv"
 KILL_TIMEOUT_S = 240.0
 
@@ -367,6 +368,32 @@ def test_too_many_failures_stop_a_hopeless_job(write_manifest: WriteManifest, tm
     assert (result.state, result.exit_code) == ("stopped", 3)
     assert 100 <= result.counts["rows_failed"] < 400
     assert "limits.failed_fraction" in (result.message or "")
+
+
+@pytest.mark.s3
+def test_the_demo_runs_with_everything_in_a_bucket(s3_endpoint: str, tmp_path: Path) -> None:
+    import runpy
+
+    bucket = f"s3://campaigns/{tmp_path.name}"
+    rows = (ROOT / "manifests/demo.csv").read_text().replace("manifests/demo/images/", f"{bucket}/images/")
+    (tmp_path / "demo.csv").write_text(rows)
+    sdbatch.build_manifest(tmp_path / "demo.csv", tmp_path / "demo", shards=2)
+    runpy.run_path(str(ROOT / "manifests/draw_beach.py"))["beach"]().save(tmp_path / "beach.png")
+    store = open_store(bucket, {})
+    for shard in (tmp_path / "demo").iterdir():
+        store.put(f"manifest/{shard.name}", shard.read_bytes())
+    store.put("images/beach.png", (tmp_path / "beach.png").read_bytes())
+    changes = [f"manifest={bucket}/manifest/", f"output={bucket}/out", f"sources.allow=['{bucket}/images/']"]
+    job = sdbatch.load_job(ROOT / "k8s/overlays/local/job.yaml", changes)
+    first = sdbatch.run(job, in_process=True)
+    again = sdbatch.run(job, in_process=True)
+    _draw(tmp_path / "beach.png")
+    store.put("images/beach.png", (tmp_path / "beach.png").read_bytes())
+
+    assert (first.counts["rows_ok"], first.counts["assets_put"]) == (20, 24)
+    assert again.counts["model_calls"] == 0
+    assert sdbatch.plan(job).changed == {"images": 5}
+    assert {row["source_digests"][0][:5] for row in sdbatch.metadata(job).to_pylist() if row["images"]} == {"etag:"}
 
 
 @pytest.mark.s3
