@@ -21,6 +21,7 @@ import sdbatch
 from sdbatch import Selection
 from sdbatch.commit import layout
 from sdbatch.commit.read import read_commit
+from sdbatch.commit.schema import from_parquet
 from sdbatch.errors import JobError, ManifestError, StoreRefused, UserError
 from sdbatch.storage import open_store
 
@@ -285,6 +286,23 @@ def test_a_torn_commit_is_found_and_mended_by_removing_it(write_manifest: WriteM
     assert sdbatch.run(job, in_process=True).counts["assets_adopted"] == 4
     assert asset_digests(job["output"]) == before
     assert sdbatch.verify(job["output"]).is_good
+
+
+def test_resume_reads_indexes_and_the_commits_they_do_not_cover(
+    campaign_url: str, write_manifest: WriteManifest, job_of: JobOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sdbatch.driver.INDEX_EVERY_COMMITS", 2)
+    job = job_of(write_manifest(prompts(20)), campaign_url)
+    sdbatch.run(job, in_process=True)
+    store = open_store(campaign_url, {})
+    indexes = [entry.path for entry in store.list("runs") if layout.is_index(entry.path)]
+    covered = {path for index in indexes for path in from_parquet(store.read(index)).column("commit").to_pylist()}
+    again = sdbatch.run(job, in_process=True)
+
+    assert len(_commits(campaign_url)) == 5
+    assert (len(indexes), len(covered)) == (2, 4)
+    assert (again.counts["model_calls"], again.counts["rows_reused"]) == (0, 20)
+    assert sdbatch.metadata(campaign_url).num_rows == 20
 
 
 def test_an_empty_manifest_is_a_campaign_of_nothing(tmp_path: Path, job_of: JobOf) -> None:
