@@ -8,24 +8,12 @@ from pathlib import Path
 def make_tiny_sdxl(folder: Path) -> None:
     """Write an SDXL folder: 64 px native, two text encoders, seeded random weights."""
     import torch
-    from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+    from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
-    from sdbatch.generate.tiny import byte_tokenizer
+    from sdbatch.generate.tiny import byte_tokenizer, tiny_text_config, tiny_vae
 
     torch.manual_seed(0)
-    text = CLIPTextConfig(
-        vocab_size=514,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        max_position_embeddings=77,
-        projection_dim=32,
-        bos_token_id=512,
-        eos_token_id=513,
-        pad_token_id=513,
-    )
     unet = UNet2DConditionModel(
         sample_size=32,
         in_channels=4,
@@ -42,20 +30,10 @@ def make_tiny_sdxl(folder: Path) -> None:
         use_linear_projection=True,
         norm_num_groups=8,
     )
-    vae = AutoencoderKL(
-        in_channels=3,
-        out_channels=3,
-        latent_channels=4,
-        block_out_channels=(16, 32),
-        down_block_types=("DownEncoderBlock2D", "DownEncoderBlock2D"),
-        up_block_types=("UpDecoderBlock2D", "UpDecoderBlock2D"),
-        norm_num_groups=8,
-        sample_size=64,
-    )
     pipeline = StableDiffusionXLPipeline(
-        vae=vae,
-        text_encoder=CLIPTextModel(text),
-        text_encoder_2=CLIPTextModelWithProjection(text),
+        vae=tiny_vae(),
+        text_encoder=CLIPTextModel(tiny_text_config()),
+        text_encoder_2=CLIPTextModelWithProjection(tiny_text_config()),
         tokenizer=byte_tokenizer(),
         tokenizer_2=byte_tokenizer(),
         unet=unet,

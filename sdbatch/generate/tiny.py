@@ -21,8 +21,8 @@ def make_tiny_sd(folder: Path) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SEED)
         pipeline = StableDiffusionPipeline(
-            vae=_vae(),
-            text_encoder=_text_encoder(),
+            vae=tiny_vae(),
+            text_encoder=CLIPTextModel(tiny_text_config()),
             tokenizer=byte_tokenizer(),
             unet=_unet(),
             scheduler=DDIMScheduler(
@@ -51,20 +51,19 @@ def byte_tokenizer() -> CLIPTokenizer:
     return CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=77)
 
 
-def _text_encoder() -> CLIPTextModel:
-    return CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=514,
-            hidden_size=32,
-            intermediate_size=64,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            max_position_embeddings=77,
-            projection_dim=32,
-            bos_token_id=512,
-            eos_token_id=513,
-            pad_token_id=513,
-        )
+def tiny_text_config() -> CLIPTextConfig:
+    """Return the text encoder's shape: two layers of 32."""
+    return CLIPTextConfig(
+        vocab_size=514,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=77,
+        projection_dim=32,
+        bos_token_id=512,
+        eos_token_id=513,
+        pad_token_id=513,
     )
 
 
@@ -83,7 +82,8 @@ def _unet() -> UNet2DConditionModel:
     )
 
 
-def _vae() -> AutoencoderKL:
+def tiny_vae() -> AutoencoderKL:
+    """Return an autoencoder of factor 2 in each direction."""
     return AutoencoderKL(
         in_channels=3,
         out_channels=3,
