@@ -4,7 +4,7 @@ The tree, in the order the data walks:
 
     config -> manifest/ -> plan/ -> dispatch/ -> generate/ -> encode/ -> commit/ -> report/
 
-The driver (`driver.py`) and the worker (`worker.py`) put rooms together; nothing else does. Importing this package
+The driver (`driver/`) and the worker (`worker.py`) put rooms together; nothing else does. Importing this package
 imports neither torch nor Ray.
 """
 

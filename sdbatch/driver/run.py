@@ -1,33 +1,28 @@
-"""The driver: manifest, plan, dispatch, commit and report put together. The other place is the worker.
+"""One run, from the lease to the gallery.
 
-    Job --> scan() --> Spool (every row, resolved) --> pending requests --> Dispatcher --> commits --> metadata, gallery
+    Spool + Done --> pending requests --> Dispatcher --> commits --> index, metadata, gallery, run.json
 
-Nothing is written before every row was checked. The driver holds no truth: all of it is in the campaign.
+Kill it at any moment: what is in flight lives here, in memory, and all else is in the campaign.
 """
 
 from __future__ import annotations
 
-import difflib
 import importlib.metadata
 import json
 import logging
 import os
 import platform
-import shutil
 import signal
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from sdbatch.commit import layout
 from sdbatch.commit.lease import Lease, acquire
@@ -38,261 +33,21 @@ from sdbatch.config import Job
 from sdbatch.dispatch.dispatcher import Dispatcher, Plan
 from sdbatch.dispatch.executor import WORKER, Executor, Shape
 from sdbatch.dispatch.policy import SOLO_DEATHS_MAX
-from sdbatch.errors import ROW_ERRORS, JobError, ManifestError, Problem, SdbatchError, WorkerCrash
+from sdbatch.driver.scan import COUNTED, Spool
+from sdbatch.driver.select import Selection, check_selection, request_of, sort_out
+from sdbatch.errors import SdbatchError, WorkerCrash
 from sdbatch.logs import log_format
-from sdbatch.manifest.check import AllowList, Duplicates, Problems, check_text, problem_at
-from sdbatch.manifest.read import RowBatch, Shard, list_shards, read_batches
-from sdbatch.models import ModelInfo, describe
-from sdbatch.plan.resolve import Resolved, Resolver
 from sdbatch.plan.window import Window, bisected
 from sdbatch.report.gallery import gallery_pages
 from sdbatch.report.progress import Progress, Snapshot, rate_and_eta
-from sdbatch.storage import Store, digest_sources, open_store, parse_url
-from sdbatch.types import FORMAT_VERSION, Counts, Observation, Receipt, Request, RowOutcome, Source, Unit, WorkerSpec
+from sdbatch.storage import Store, open_store
+from sdbatch.types import FORMAT_VERSION, Counts, Observation, Receipt, RowOutcome, Unit, WorkerSpec
 
 LOG = logging.getLogger("sdbatch.driver")
-PART_ROWS = 16_384
 INDEX_EVERY_COMMITS = 1000
 STATUS_EVERY_S = 2.0
 FAILED_FRACTION_FROM = 100
 """`limits.failed_fraction` is looked at once so many rows have finished."""
-
-_SPOOL = pa.schema(
-    [
-        ("id", pa.string()),
-        ("request_key", pa.string()),
-        ("num_outputs", pa.int32()),
-        ("recipe", pa.string()),
-        ("sources", pa.list_(pa.struct([("role", pa.string()), ("url", pa.string()), ("digest", pa.string())]))),
-        ("model", pa.string()),
-        ("batch_key", pa.string()),
-        ("cost_tflop", pa.float64()),
-    ]
-)
-_PUBLIC = ("id", "request_key", "num_outputs")
-COUNTED = (*_PUBLIC, "model", "cost_tflop")
-"""Columns of the spool that counting needs: the recipes, most of its bytes, stay unread."""
-
-
-# --- from manifest to resolved rows ---------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scanned:
-    """A manifest that was read to its end without a problem.
-
-    Attributes:
-        num_rows: Manifest rows.
-        num_shards: Parquet files.
-        num_outputs: Assets asked for.
-        models: What was found of each model.
-        sources_missing: Sources that are not there, sorted; looked for only when sources are digested.
-    """
-
-    num_rows: int
-    num_shards: int
-    num_outputs: int
-    models: Mapping[str, ModelInfo]
-    sources_missing: tuple[str, ...]
-
-
-def scan(job: Job, keep: Callable[[RowBatch, list[Resolved]], None] | None = None) -> Scanned:
-    """Check every row of a job's manifest, and resolve it.
-
-    Args:
-        job: The job.
-        keep: Called with each batch while no problem was found; then sources and models are digested too.
-
-    Raises:
-        ManifestError: With every problem found.
-        JobError, ModelError, StoreRefused: When something around the rows is wrong.
-    """
-    models = {
-        name: describe(name, model, job.storage, with_revision=keep is not None) for name, model in job.models.items()
-    }
-    allow = AllowList(job.sources.allow)
-    resolver = Resolver(job, models, allow.fault, lambda url: parse_url(url).url)
-    shards = list_shards(job.manifest, job.storage)
-    problems = Problems()
-    _check_own_columns(shards, problems)
-    duplicates = Duplicates()
-    digests: dict[str, str] = {}
-    num_outputs = 0
-    for shard in shards:
-        problems.extend(shard.problems)
-        for batch in read_batches(shard):
-            duplicates.add(batch)
-            problems.extend(check_text(batch))
-            if keep is not None:
-                fresh = resolver.source_urls(batch.columns) - digests.keys()
-                digests.update(digest_sources(fresh, job.storage))
-            rows, faults = resolver.resolve(batch.columns, batch.num_rows, digests)
-            for fault in faults:
-                problems.add(problem_at(batch, fault.offset, fault.column, fault.value, fault.message))
-            good = [row for row in rows if row is not None]
-            num_outputs += sum(row.num_outputs for row in good)
-            if keep is not None and not problems.count:
-                keep(batch, good)
-    problems.extend(duplicates.problems(shards))
-    if problems.count:
-        raise ManifestError(_in_order(problems.kept), problems.count)
-    return Scanned(
-        num_rows=sum(shard.num_rows for shard in shards),
-        num_shards=len(shards),
-        num_outputs=num_outputs,
-        models=models,
-        sources_missing=tuple(sorted(url for url, digest in digests.items() if digest == "missing")),
-    )
-
-
-def _check_own_columns(shards: Iterable[Shard], problems: Problems) -> None:
-    """An x_* column has one type in all shards."""
-    first: dict[str, tuple[pa.DataType, str]] = {}
-    for shard in shards:
-        for name, kind in shard.own.items():
-            known, where = first.setdefault(name, (kind, shard.name))
-            if kind != known and not pa.types.is_null(kind):
-                message = f"is {kind} here and {known} in {where}"
-                problems.add(Problem(shard=shard.name, row=None, column=name, value=None, message=message))
-
-
-def _in_order(problems: list[Problem]) -> list[Problem]:
-    return sorted(problems, key=lambda problem: (problem.shard, -1 if problem.row is None else problem.row))
-
-
-class Spool:
-    """Every row of a manifest, resolved, in parts on this machine's disk: the manifest as one run saw it."""
-
-    def __init__(self, job: Job) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="sdbatch-"))
-        self._rows: list[Resolved] = []
-        self._own: list[pa.Table] = []
-        self._num_parts = 0
-        try:
-            self.scanned = scan(job, self._keep)
-            self._flush()
-        except BaseException:
-            self.close()
-            raise
-
-    def close(self) -> None:
-        """Remove the parts."""
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-    def rows(self, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
-        """Yield every row as plain values, x_* left out; only some columns when they are named."""
-        for path in self._parts():
-            yield from pq.ParquetFile(path).read(columns=list(columns or _SPOOL.names), use_threads=False).to_pylist()
-
-    def publish(self, store: Store, run: str) -> None:
-        """Write ids, keys and x_* into the campaign: what effective metadata is joined with."""
-        own = pa.unify_schemas([pq.read_schema(path) for path in self._parts()]) if self._num_parts else _SPOOL
-        names = [*_PUBLIC, *(name for name in own.names if name.startswith("x_"))]
-        for number, path in enumerate(self._parts()):
-            part = pq.ParquetFile(path).read(use_threads=False)
-            for name in names:
-                if name not in part.column_names:
-                    part = part.append_column(name, pa.nulls(part.num_rows, own.field(name).type))
-            store.put_new(layout.requests(run, number), to_parquet(part.select(names)))
-
-    def _keep(self, batch: RowBatch, rows: list[Resolved]) -> None:
-        self._rows.extend(rows)
-        self._own.append(batch.own)
-        if len(self._rows) >= PART_ROWS:
-            self._flush()
-
-    def _flush(self) -> None:
-        if not self._rows and self._num_parts:
-            return
-        columns: dict[str, Any] = dict.fromkeys(Resolved._fields, ())
-        if self._rows:  # an empty manifest still leaves one part, and with it its mark on the campaign
-            columns = dict(zip(Resolved._fields, zip(*self._rows, strict=True), strict=True))
-        columns["sources"] = tuple(
-            [{"role": s.role, "url": s.url, "digest": s.digest} for s in sources] for sources in columns["sources"]
-        )
-        part = pa.table({field.name: pa.array(columns[field.name], field.type) for field in _SPOOL})
-        own = pa.concat_tables(self._own, promote_options="default") if self._rows else pa.table({})
-        for name in own.column_names:
-            part = part.append_column(name, own.column(name))
-        pq.write_table(part, self._folder / f"part-{self._num_parts:05d}.parquet", compression="zstd")
-        self._num_parts += 1
-        self._rows, self._own = [], []
-
-    def _parts(self) -> list[Path]:
-        return sorted(self._folder.iterdir())
-
-
-# --- from resolved rows to pending requests -------------------------------------------------------------------------
-
-_LEFT = frozenset({"reused", "failed", "unselected"})
-Reason = Literal["new", "changed", "outputs", "retry", "reused", "failed", "unselected"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Selection:
-    """Which rows a run makes.
-
-    Attributes:
-        limit: At most so many requests, in manifest order; None for all.
-        only: Only these ids; empty for all.
-        retry_failed: None: failed requests whose class is retryable; "": every failed one; a class name: those.
-    """
-
-    limit: int | None = None
-    only: frozenset[str] = frozenset()
-    retry_failed: str | None = None
-
-
-def sort_out(
-    rows: Iterable[Mapping[str, Any]], done: Done, selection: Selection
-) -> Iterator[tuple[Reason, Mapping[str, Any], tuple[int, ...]]]:
-    """Yield (reason, row, outputs): why each row is made or left, and which of its outputs are to be made."""
-    taken = 0
-    for row in rows:
-        key = (row["id"], row["request_key"])
-        missing = done.missing(*key, row["num_outputs"])
-        reason = _reason(row, key, missing, done, selection)
-        if reason in _LEFT:
-            yield reason, row, ()
-        elif selection.limit is not None and taken >= selection.limit:
-            yield "unselected", row, ()
-        else:
-            taken += 1
-            yield reason, row, missing
-
-
-def _reason(
-    row: Mapping[str, Any], key: tuple[str, str], missing: tuple[int, ...], done: Done, selection: Selection
-) -> Reason:
-    if selection.only and row["id"] not in selection.only:
-        return "unselected"
-    if not missing:
-        return "reused"
-    failure = done.failed.get(key)
-    if failure is not None:
-        wanted = selection.retry_failed
-        is_wanted = failure.retryable if wanted is None else wanted in {"", failure.error_type}
-        return "retry" if is_wanted else "failed"
-    if key in done.ok:
-        return "outputs"
-    return "changed" if row["id"] in done.keys else "new"
-
-
-def request_of(row: Mapping[str, Any], outputs: tuple[int, ...]) -> Request:
-    """Return the request for some outputs of a spooled row."""
-    return Request(
-        id=row["id"],
-        request_key=row["request_key"],
-        recipe=row["recipe"],
-        outputs=outputs,
-        sources=tuple(Source(**source) for source in row["sources"]),
-        model=row["model"],
-        batch_key=row["batch_key"],
-        cost_tflop=row["cost_tflop"],
-    )
-
-
-# --- a run ----------------------------------------------------------------------------------------------------------
 
 State = Literal["done", "failed", "interrupted", "cancelled", "stopped"]
 
@@ -443,18 +198,6 @@ def run_job(
             spool.close()
 
 
-def check_selection(spool: Spool, selection: Selection) -> None:
-    """Raise JobError when a selection names an id or a class of failure that there is not."""
-    if selection.retry_failed and selection.retry_failed not in ROW_ERRORS:
-        near = difflib.get_close_matches(selection.retry_failed, ROW_ERRORS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(ROW_ERRORS))}"
-        raise JobError(f"--retry-failed {selection.retry_failed}: no such class of failure; {hint}")
-    if selection.only:
-        unknown = selection.only - {row["id"] for row in spool.rows(["id"])}
-        if unknown:
-            raise JobError(f"--only {min(unknown)}: the manifest has no such id")
-
-
 class _Run:
     """One run, from the lease to the gallery."""
 
@@ -541,6 +284,8 @@ class _Run:
                 self._book.counts.worker_deaths = self._dispatcher.worker_deaths
         if self._stop_reason:
             return "stopped", self._stop_reason
+        if self._book.outputs_ended == self._book.outputs_pending:
+            return "done", None  # whatever was asked of it meanwhile
         if self._interrupt.count:
             return "interrupted", "stopped by a signal; run again to go on"
         if self._lease.is_cancelled:

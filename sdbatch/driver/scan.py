@@ -1,0 +1,190 @@
+"""A manifest is read to its end: every row checked, resolved, and kept on this machine's disk.
+
+    Job --> scan() --> Spool (parts of resolved rows) --> rows(), publish()
+
+Nothing is written into a campaign before every row was checked.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sdbatch.commit import layout
+from sdbatch.commit.schema import to_parquet
+from sdbatch.config import Job
+from sdbatch.errors import ManifestError, Problem
+from sdbatch.manifest.check import AllowList, Duplicates, Problems, check_text, problem_at
+from sdbatch.manifest.read import RowBatch, Shard, list_shards, read_batches
+from sdbatch.models import ModelInfo, describe
+from sdbatch.plan.resolve import Resolved, Resolver
+from sdbatch.storage import Store, digest_sources, parse_url
+
+PART_ROWS = 16_384
+_SPOOL = pa.schema(
+    [
+        ("id", pa.string()),
+        ("request_key", pa.string()),
+        ("num_outputs", pa.int32()),
+        ("recipe", pa.string()),
+        ("sources", pa.list_(pa.struct([("role", pa.string()), ("url", pa.string()), ("digest", pa.string())]))),
+        ("model", pa.string()),
+        ("batch_key", pa.string()),
+        ("cost_tflop", pa.float64()),
+    ]
+)
+_PUBLIC = ("id", "request_key", "num_outputs")
+COUNTED = (*_PUBLIC, "model", "cost_tflop")
+"""Columns of the spool that counting needs: the recipes, most of its bytes, stay unread."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scanned:
+    """A manifest that was read to its end without a problem.
+
+    Attributes:
+        num_rows: Manifest rows.
+        num_shards: Parquet files.
+        num_outputs: Assets asked for.
+        models: What was found of each model.
+        sources_missing: Sources that are not there, sorted; looked for only when sources are digested.
+    """
+
+    num_rows: int
+    num_shards: int
+    num_outputs: int
+    models: Mapping[str, ModelInfo]
+    sources_missing: tuple[str, ...]
+
+
+def scan(job: Job, keep: Callable[[RowBatch, list[Resolved]], None] | None = None) -> Scanned:
+    """Check every row of a job's manifest, and resolve it.
+
+    Args:
+        job: The job.
+        keep: Called with each batch while no problem was found; then sources and models are digested too.
+
+    Raises:
+        ManifestError: With every problem found.
+        JobError, ModelError, StoreRefused: When something around the rows is wrong.
+    """
+    models = {
+        name: describe(name, model, job.storage, with_revision=keep is not None) for name, model in job.models.items()
+    }
+    allow = AllowList(job.sources.allow)
+    resolver = Resolver(job, models, allow.fault, lambda url: parse_url(url).url)
+    shards = list_shards(job.manifest, job.storage)
+    problems = Problems()
+    _check_own_columns(shards, problems)
+    duplicates = Duplicates()
+    digests: dict[str, str] = {}
+    num_outputs = 0
+    for shard in shards:
+        problems.extend(shard.problems)
+        for batch in read_batches(shard):
+            duplicates.add(batch)
+            problems.extend(check_text(batch))
+            if keep is not None:
+                fresh = resolver.source_urls(batch.columns) - digests.keys()
+                digests.update(digest_sources(fresh, job.storage))
+            rows, faults = resolver.resolve(batch.columns, batch.num_rows, digests)
+            for fault in faults:
+                problems.add(problem_at(batch, fault.offset, fault.column, fault.value, fault.message))
+            good = [row for row in rows if row is not None]
+            num_outputs += sum(row.num_outputs for row in good)
+            if keep is not None and not problems.count:
+                keep(batch, good)
+    problems.extend(duplicates.problems(shards))
+    if problems.count:
+        raise ManifestError(_in_order(problems.kept), problems.count)
+    return Scanned(
+        num_rows=sum(shard.num_rows for shard in shards),
+        num_shards=len(shards),
+        num_outputs=num_outputs,
+        models=models,
+        sources_missing=tuple(sorted(url for url, digest in digests.items() if digest == "missing")),
+    )
+
+
+def _check_own_columns(shards: Iterable[Shard], problems: Problems) -> None:
+    """An x_* column has one type in all shards."""
+    first: dict[str, tuple[pa.DataType, str]] = {}
+    for shard in shards:
+        for name, kind in shard.own.items():
+            known, where = first.setdefault(name, (kind, shard.name))
+            if kind != known and not pa.types.is_null(kind):
+                message = f"is {kind} here and {known} in {where}"
+                problems.add(Problem(shard=shard.name, row=None, column=name, value=None, message=message))
+
+
+def _in_order(problems: list[Problem]) -> list[Problem]:
+    return sorted(problems, key=lambda problem: (problem.shard, -1 if problem.row is None else problem.row))
+
+
+class Spool:
+    """Every row of a manifest, resolved, in parts on this machine's disk: the manifest as one run saw it."""
+
+    def __init__(self, job: Job) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="sdbatch-"))
+        self._rows: list[Resolved] = []
+        self._own: list[pa.Table] = []
+        self._num_parts = 0
+        try:
+            self.scanned = scan(job, self._keep)
+            self._flush()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Remove the parts."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def rows(self, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+        """Yield every row as plain values, x_* left out; only some columns when they are named."""
+        for path in self._parts():
+            yield from pq.ParquetFile(path).read(columns=list(columns or _SPOOL.names), use_threads=False).to_pylist()
+
+    def publish(self, store: Store, run: str) -> None:
+        """Write ids, keys and x_* into the campaign: what effective metadata is joined with."""
+        own = pa.unify_schemas([pq.read_schema(path) for path in self._parts()]) if self._num_parts else _SPOOL
+        names = [*_PUBLIC, *(name for name in own.names if name.startswith("x_"))]
+        for number, path in enumerate(self._parts()):
+            part = pq.ParquetFile(path).read(use_threads=False)
+            for name in names:
+                if name not in part.column_names:
+                    part = part.append_column(name, pa.nulls(part.num_rows, own.field(name).type))
+            store.put_new(layout.requests(run, number), to_parquet(part.select(names)))
+
+    def _keep(self, batch: RowBatch, rows: list[Resolved]) -> None:
+        self._rows.extend(rows)
+        self._own.append(batch.own)
+        if len(self._rows) >= PART_ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        if not self._rows and self._num_parts:
+            return
+        columns: dict[str, Any] = dict.fromkeys(Resolved._fields, ())
+        if self._rows:  # an empty manifest still leaves one part, and with it its mark on the campaign
+            columns = dict(zip(Resolved._fields, zip(*self._rows, strict=True), strict=True))
+        columns["sources"] = tuple(
+            [{"role": s.role, "url": s.url, "digest": s.digest} for s in sources] for sources in columns["sources"]
+        )
+        part = pa.table({field.name: pa.array(columns[field.name], field.type) for field in _SPOOL})
+        own = pa.concat_tables(self._own, promote_options="default") if self._rows else pa.table({})
+        for name in own.column_names:
+            part = part.append_column(name, own.column(name))
+        pq.write_table(part, self._folder / f"part-{self._num_parts:05d}.parquet", compression="zstd")
+        self._num_parts += 1
+        self._rows, self._own = [], []
+
+    def _parts(self) -> list[Path]:
+        return sorted(self._folder.iterdir())
