@@ -9,7 +9,7 @@
     |   `-- StoreRefused         credentials, bucket, or a store that cannot promise "exactly once"
     |-- CampaignHeld         another driver holds the campaign (exit 4)
     |-- RowError             set the request aside, record it, go on (exit 3 at the end)
-    |   |-- SourceMissing, SourceRefused, SourceUnreadable, SourceTooLarge, SourceChanged
+    |   |-- SourceMissing, SourceUnreadable, SourceTooLarge, SourceChanged
     |   |-- PromptTooLong, BlankOutput, GenerationFailed, OutOfMemory, AssetConflict
     |   `-- WorkerCrash          a row whose process died twice while it ran alone
     `-- MachineError         try elsewhere, or later; blames no row
@@ -119,10 +119,6 @@ class RowError(SdbatchError):
 
 class SourceMissing(RowError):
     """A source image is not where the manifest says."""
-
-
-class SourceRefused(RowError):
-    """A source may not be read from where it lies."""
 
 
 class SourceUnreadable(RowError):

@@ -24,8 +24,6 @@ from sdbatch.storage import Store
 from sdbatch.types import RowOutcome
 
 READ_THREADS = 8
-OutputId = tuple[str, str, int]
-"""id, request key, n."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,11 +57,6 @@ class Done:
         """Return the outputs of a request that are not made yet."""
         made = self.ok.get((request_id, request_key), ())
         return tuple(n for n in range(num_outputs) if n not in made)
-
-
-def runs(store: Store) -> list[str]:
-    """Return the campaign's runs, oldest first."""
-    return sorted({run for entry in store.list(layout.RUNS) if (run := layout.run_of(entry.path))})
 
 
 def read_index(store: Store, unreadable: list[str] | None = None) -> pa.Table:
