@@ -99,6 +99,15 @@ class Encode(_Strict):
     video: Literal["mp4", "webm"] = "mp4"
     quality: Annotated[int, Field(ge=1, le=100)] = Field(default=92, description="For jpg, webp and avif.")
     lossless: bool = Field(default=False, description="For webp.")
+    video_crf: Annotated[int, Field(ge=1, le=51)] | None = Field(
+        default=None,
+        description="Rate factor of clips, lower is better; null is 18 in mp4 (H.264), 30 in webm (AV1).",
+    )
+
+    @property
+    def crf(self) -> int:
+        """The rate factor clips are encoded with."""
+        return self.video_crf or {"mp4": 18, "webm": 30}[self.video]
 
 
 class Limits(_Strict):

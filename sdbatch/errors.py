@@ -10,7 +10,7 @@
     |-- CampaignHeld         another driver holds the campaign (exit 4)
     |-- RowError             set the request aside, record it, go on (exit 3 at the end)
     |   |-- SourceMissing, SourceUnreadable, SourceTooLarge, SourceChanged
-    |   |-- PromptTooLong, BlankOutput, GenerationFailed, OutOfMemory, AssetConflict
+    |   |-- PromptTooLong, BlankOutput, GenerationFailed, OutOfMemory, EncodeFailed, AssetConflict
     |   `-- WorkerCrash          a row whose process died twice while it ran alone
     `-- MachineError         try elsewhere, or later; blames no row
         |-- ModelLoadFailed      the folder was right at plan time, the load was not
@@ -151,6 +151,12 @@ class GenerationFailed(RowError):
 
 class OutOfMemory(RowError):
     """The request does not fit the device, even alone."""
+
+    retryable = True
+
+
+class EncodeFailed(RowError):
+    """A clip could not be encoded, or its file is not what was handed to the encoder."""
 
     retryable = True
 

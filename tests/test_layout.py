@@ -13,7 +13,7 @@ import sdbatch
 
 ROOT = Path(sdbatch.__file__).parent
 ROOMS = ("manifest", "plan", "dispatch", "generate", "encode", "commit", "report")
-NOUNS = {"config", "errors", "families", "logs", "models", "storage", "types"}
+NOUNS = {"config", "errors", "families", "ffmpeg", "logs", "models", "storage", "types"}
 HOMES = {
     "ray": {"dispatch"},
     "torch": {"generate"},
@@ -21,6 +21,7 @@ HOMES = {
     "transformers": {"generate"},
     "fsspec": {"storage"},
     "s3fs": {"storage"},
+    "imageio_ffmpeg": {"ffmpeg"},
     "jinja2": {"report"},
     "typer": {"cli"},
 }

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
 from sdbatch.config import Encode
-from sdbatch.encode.image import THUMBNAIL_PIXELS_MAX, Encoded, encode_image, read_embedded, thumbnail
+from sdbatch.encode.embedded import Encoded
+from sdbatch.encode.image import THUMBNAIL_PIXELS_MAX, encode_image, read_embedded, thumbnail
 from sdbatch.plan.canonical import canonical
 
 # H and W pixels, C = 3 channels.

@@ -1,0 +1,187 @@
+"""Frames, and sound where there is any, become clips that say how they were made.
+
+    frames_FHWC + recipe --> encode_video() --> bytes          bytes --> read_embedded_video() --> recipe
+
+MP4 holds H.264 and AAC and plays everywhere; WebM holds AV1 and Opus and is smaller. The bundled ffmpeg gets raw frames
+on stdin and every other word in files, so that prompts do not show in the list of processes. The same frames give the
+same bytes: no time or version is written, and the threads are pinned, because x264's bytes change with their number.
+"""
+
+# F frames, H and W pixels, C = 3 channels; A channels of sound, S samples.
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdbatch.config import Encode
+from sdbatch.encode.embedded import Encoded, as_text, embedded_values, from_text
+from sdbatch.errors import EncodeFailed
+from sdbatch.ffmpeg import FfmpegFailed, exact_rate, running
+
+TIMEOUT_FIRST_S = 60.0
+TIMEOUT_PER_MPIXEL_S = 2.0
+"""Bound on ffmpeg: both encoders took 0.05 s per million pixels on one core."""
+
+Sound = tuple[NDArray[np.float32], int]
+"""Samples in -1..1, samples_AS, and their rate in Hz."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Container:
+    """How one kind of file is written.
+
+    Attributes:
+        muxer: ffmpeg's name for writing it.
+        demuxer: And for reading it.
+        video: Encoder and its settings but the quality.
+        sound: Encoder and its settings.
+        more: Of the container.
+        size_multiple: Height and width are multiples of this.
+    """
+
+    muxer: str
+    demuxer: str
+    video: tuple[str, ...]
+    sound: tuple[str, ...]
+    more: tuple[str, ...] = ()
+    size_multiple: int = 1
+
+
+_CONTAINERS: Final[Mapping[str, _Container]] = {
+    "mp4": _Container(
+        muxer="mp4",
+        demuxer="mov",
+        video=("libx264", "-preset", "medium", "-threads", "1"),
+        sound=("aac", "-b:a", "192k"),
+        more=("-movflags", "+faststart"),
+        size_multiple=2,
+    ),
+    "webm": _Container(
+        muxer="webm",
+        demuxer="matroska",
+        video=("libsvtav1", "-preset", "8", "-svtav1-params", "lp=1"),
+        sound=("libopus", "-b:a", "160k"),
+    ),
+}
+_FILTER = (
+    # Untagged, or converted as ffmpeg does by default (bt601), green 255 plays as 215.
+    "scale=out_color_matrix=bt709:out_range=tv:flags=accurate_rnd+full_chroma_int,format=yuv420p,"
+    "setparams=colorspace=bt709:color_primaries=bt709:color_trc=bt709:range=tv"
+)
+_BIT_EXACT = ("-fflags", "+bitexact", "-flags:v", "+bitexact", "-flags:a", "+bitexact")
+
+
+def encode_video(
+    frames_FHWC: NDArray[np.uint8],
+    fps: float,
+    options: Encode,
+    *,
+    request_key: str,
+    n: int,
+    recipe: str,
+    sound: Sound | None = None,
+) -> Encoded:
+    """Encode one clip with its recipe inside, and look at what came out.
+
+    Args:
+        frames_FHWC: uint8, RGB. H.264 has one colour for 2 x 2 pixels, so an MP4 takes even sizes only; nothing is
+            resized, an odd one is refused. WebM takes any.
+        fps: Frames a second; 23.976 and the like stand for 24000/1001.
+        options: The job's `encode`.
+        request_key: 64 hex digits.
+        n: Output number.
+        recipe: Canonical JSON.
+        sound: Cut where the frames end.
+
+    Raises:
+        EncodeFailed: When ffmpeg fails, takes too long, or the file is not what it was given.
+    """
+    num_frames, height, width, _ = frames_FHWC.shape
+    container = _CONTAINERS[options.video]
+    if height % container.size_multiple or width % container.size_multiple:
+        raise EncodeFailed(f"{width} x {height} is odd; H.264 takes even sizes, `encode.video: webm` takes any")
+    rate = exact_rate(fps)
+    text = as_text(embedded_values(request_key, n, recipe, num_frames=num_frames))
+    try:
+        with tempfile.TemporaryDirectory(prefix="sdbatch-") as name:
+            folder = Path(name)
+            (folder / "metadata").write_text(_as_ffmetadata(text), encoding="utf-8")
+            inputs = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-framerate", str(rate)]
+            inputs += ["-i", "pipe:0", "-f", "ffmetadata", "-i", str(folder / "metadata")]
+            if sound is not None:
+                inputs += _sound_input(folder / "sound", sound, num_frames / rate)
+            file = folder / f"clip.{options.video}"
+            arguments = [*inputs, *_output(container, options.crf, has_sound=sound is not None), str(file)]
+            with running(arguments, timeout_s=_timeout_s(frames_FHWC)) as (stdin, _):
+                stdin.write(np.ascontiguousarray(frames_FHWC).data)
+            found = _inspect(file, container)
+            data = file.read_bytes()
+    except OSError as error:
+        raise EncodeFailed(f"{options.video} of {num_frames} frames, {width} x {height}: {error}") from error
+    if found != (num_frames, text):
+        raise EncodeFailed(f"{options.video} holds {found[0]} frames, {num_frames} were handed over, or another recipe")
+    return Encoded(data=data, suffix=options.video, media_type=f"video/{options.video}")
+
+
+def read_embedded_video(data: bytes, suffix: str) -> dict[str, Any] | None:
+    """Return what `encode_video` embedded, None when the file holds nothing of ours.
+
+    Raises:
+        OSError: When it is not a whole clip.
+    """
+    with tempfile.TemporaryDirectory(prefix="sdbatch-") as name:
+        file = Path(name) / "clip"
+        file.write_bytes(data)
+        num_frames, text = _inspect(file, _CONTAINERS[suffix])
+    embedded = from_text(text)
+    if embedded is not None and embedded.get("num_frames") != num_frames:
+        raise FfmpegFailed(f"not a whole clip: {num_frames} of {embedded.get('num_frames')} frames")
+    return embedded
+
+
+def _output(container: _Container, crf: int, *, has_sound: bool) -> list[str]:
+    tracks = ["-map", "0:v:0", "-map_metadata", "1", "-vf", _FILTER, "-c:v", *container.video, "-crf", str(crf)]
+    if has_sound:
+        tracks += ["-map", "2:a:0", "-c:a", *container.sound]
+    return [*tracks, *_BIT_EXACT, *container.more, "-f", container.muxer]
+
+
+def _sound_input(file: Path, sound: Sound, duration_s: Fraction) -> list[str]:
+    """Write samples as raw floats, no longer than the frames; return how ffmpeg reads them."""
+    samples_AS, rate_hz = sound
+    kept_AS = np.nan_to_num(samples_AS[:, : round(duration_s * rate_hz)]).clip(-1, 1)
+    file.write_bytes(np.ascontiguousarray(kept_AS.T, dtype="<f4").tobytes())
+    return ["-f", "f32le", "-ar", str(rate_hz), "-ac", str(len(kept_AS)), "-i", str(file)]
+
+
+def _timeout_s(frames_FHWC: NDArray[np.uint8]) -> float:
+    return TIMEOUT_FIRST_S + TIMEOUT_PER_MPIXEL_S * frames_FHWC.size / 3e6
+
+
+def _inspect(file: Path, container: _Container) -> tuple[int, str]:
+    """Return the number of frames in a clip and its comment; every packet is read, none is decoded."""
+    metadata = file.with_name("read-back")
+    arguments = ["-protocol_whitelist", "file", "-xerror", "-f", container.demuxer, "-i", str(file)]
+    arguments += ["-f", "ffmetadata", str(metadata), "-map", "0", "-c", "copy", "-f", "null", "-"]
+    with running(["-nostats", "-progress", "pipe:1", *arguments], timeout_s=TIMEOUT_FIRST_S) as (_, stdout):
+        progress = stdout.read().decode()
+    frames = re.findall(r"^frame=\s*(\d+)", progress, re.MULTILINE)
+    return int(frames[-1]) if frames else 0, _comment(metadata.read_text(encoding="utf-8"))
+
+
+def _as_ffmetadata(comment: str) -> str:
+    return ";FFMETADATA1\ncomment=" + re.sub(r"([=;#\\\n])", r"\\\1", comment) + "\n"
+
+
+def _comment(ffmetadata: str) -> str:
+    found = re.search(r"^comment=((?:\\.|[^\\\n])*)$", ffmetadata, re.MULTILINE | re.IGNORECASE | re.DOTALL)
+    return re.sub(r"\\(.)", r"\1", found[1], flags=re.DOTALL) if found else ""

@@ -1,0 +1,88 @@
+"""The one place that starts ffmpeg: the bundled program, its status checked, its time bounded.
+
+    arguments --> running() --> a process to feed or to read from --> ended well, or FfmpegFailed
+
+imageio_ffmpeg's own writer and reader are not used: they never look at the exit status, and resize to multiples of 16.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from subprocess import PIPE
+from typing import IO
+
+import imageio_ffmpeg
+
+MESSAGE_CHARACTERS_MAX = 400
+NTSC_RATES = {round(rate * 1000 / 1001, 2): Fraction(rate * 1000, 1001) for rate in (24, 30, 48, 60, 120)}
+"""Rates that people write as 23.976 or 29.97 and that are fractions in truth."""
+
+_QUIET = ("-hide_banner", "-nostdin", "-v", "error", "-y")
+_ENVIRONMENT = {"SVT_LOG": "1"}  # SVT-AV1 prints its settings to stderr else; nothing of ours is handed down
+
+
+class FfmpegFailed(OSError):
+    """ffmpeg ended with another status than 0, said something at level error, or had to be stopped."""
+
+
+@contextlib.contextmanager
+def running(
+    arguments: Sequence[str], *, timeout_s: float, is_strict: bool = True
+) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
+    """Run ffmpeg while the block writes its stdin or reads its stdout: one of the two, or they wait for each other.
+
+    When the block raises, or after `timeout_s`, it is killed; afterwards it has always ended.
+
+    Args:
+        arguments: Inputs, filters, outputs.
+        timeout_s: Bound on its wall seconds.
+        is_strict: Whether an error it only mentions is one: it ends well after half a WebM.
+
+    Returns:
+        Its stdin and its stdout.
+
+    Raises:
+        FfmpegFailed: With the first it said.
+    """
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), *_QUIET, *arguments]
+    with (
+        tempfile.TemporaryFile() as said,
+        subprocess.Popen(command, stdin=PIPE, stdout=PIPE, stderr=said, env=_ENVIRONMENT) as process,  # noqa: S603 -- a list, no shell
+    ):
+        assert process.stdin is not None
+        assert process.stdout is not None
+        is_late = threading.Event()
+
+        def stop() -> None:
+            is_late.set()
+            process.kill()
+
+        watch = threading.Timer(timeout_s, stop)
+        watch.daemon = True
+        watch.start()
+        try:
+            with contextlib.suppress(BrokenPipeError):  # it ended before it had read all: its status says why
+                yield process.stdin, process.stdout
+                process.stdin.close()
+            status = process.wait()
+        finally:
+            watch.cancel()
+            process.kill()
+        said.seek(0)
+        text = " ".join(said.read().decode("utf-8", "replace").split())[:MESSAGE_CHARACTERS_MAX]
+        if is_late.is_set():
+            raise FfmpegFailed(f"ffmpeg took over {timeout_s:g} s")
+        if status or (is_strict and text):
+            raise FfmpegFailed(f"ffmpeg, status {status}: {text}")
+
+
+def exact_rate(fps: float) -> Fraction:
+    """Return a playback rate as the fraction that is meant: 29.97 is 30000/1001, 12.5 is 25/2."""
+    if abs(fps - round(fps)) > 1e-3 and round(fps, 2) in NTSC_RATES:
+        return NTSC_RATES[round(fps, 2)]
+    return Fraction(fps).limit_denominator(1001)
