@@ -8,52 +8,81 @@ Build a store inside the process that uses it; an fsspec filesystem does not sur
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import math
 import os
 import random
 import sqlite3
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, TypeVar, cast
 
 from sdbatch.config import Storage
-from sdbatch.errors import SourceMissing, SourceTooLarge, StoreRefused, StoreUnavailable, UserError
+from sdbatch.errors import SdbatchError, SourceMissing, SourceTooLarge, StoreRefused, StoreUnavailable, UserError
 
-SCHEMES = ("file", "s3", "gs", "gcs", "az", "abfs", "abfss")
-"""What a job may name. fsspec knows some fifty more (http, ssh, zip, chained ones); none is ever opened."""
+PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs", "abfss": "adlfs"}
+"""Object stores by scheme, with the fsspec package that reaches them. Each of these packages turns `mode="create"` into
+one conditional request (If-None-Match, ifGenerationMatch=0), read in s3fs 2026.9, gcsfs 2026.9 and adlfs."""
 
-ATTEMPTS_MAX = 6
+SCHEMES = ("file", *PACKAGES)
+"""What a job may name. fsspec knows some fifty more (http, ssh, zip, chained ones); none is ever opened. Most of them,
+its own local and memory ones too, look first and write then, so that two writers of one path can both win."""
+
+ATTEMPTS_MAX = 8
 BACKOFF_FIRST_S = 0.2
 BACKOFF_MAX_S = 5.0
+"""Waits between tries double up to here, each shortened by chance to its half at most: 8 to 16 s in all."""
+WAIT_MAX_S = 120.0
+"""After so long no further try of one call begins, however few were made."""
 CONNECT_TIMEOUT_S = 5
-READ_TIMEOUT_S = 60
+READ_TIMEOUT_S = 30
+"""Silence of a connection, not length of a transfer."""
+_S3FS_TRIES = 3
+"""s3fs' own, for a request in the middle of an opened file. botocore makes none: layers of tries would multiply."""
 
+NO_PUT_IF_ABSENT = "the store has no put-if-absent, so it cannot promise exactly once"
 _EXISTS_CODES = {"PreconditionFailed", "412"}
+_UNCONDITIONAL_CODES = {"NotImplemented", "501"}
 _TRANSIENT_CODES = {
+    "408",
     "409",
     "ConditionalRequestConflict",  # AWS answers a lost race like this and wants a retry; s3fs does not make one
+    "429",
     "500",
     "502",
     "503",
+    "504",
     "InternalError",
+    "OperationAborted",
     "RequestTimeout",
+    "ServerBusy",
     "ServiceUnavailable",
     "SlowDown",
     "Throttling",
+    "ThrottlingException",
+    "TooManyRequests",
+    "TooManyRequestsException",
 }
 _TRANSIENT_CLASSES = {
-    "ClientError",
+    "ClientPayloadError",
     "ConnectionClosedError",
     "ConnectTimeoutError",
     "EndpointConnectionError",
     "HTTPClientError",
+    "IncompleteRead",
     "IncompleteReadError",
+    "ProxyError",  # what gcsfs makes of a 502
     "ReadTimeoutError",
+    "ResponseParserError",  # a proxy's page instead of the store's XML
     "ResponseStreamingError",
     "ServerDisconnectedError",
+    "ServiceRequestError",  # azure: the request did not get out,
+    "ServiceResponseError",  # or its answer not back
 }
 _CREDENTIAL_CLASSES = {"NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "TokenRetrievalError"}
 _CREDENTIAL_CODES = {
@@ -98,11 +127,13 @@ class Entry:
         path: Relative to what was listed.
         size_bytes: Length.
         etag: Content tag of an object store, "" on local disks.
+        modified_s: Last change by the store's own clock, seconds since 1970; infinite when it does not say.
     """
 
     path: str
     size_bytes: int
     etag: str
+    modified_s: float
 
 
 def parse_url(url: str) -> Location:
@@ -155,6 +186,9 @@ class Store(Protocol):
     def delete(self, path: str) -> None:
         """Remove a file; nothing happens when it is not there."""
 
+    def temporary(self) -> Sequence[Entry]:
+        """Return the halves that killed writers left, sorted by path; `list` never shows them."""
+
     def open(self, path: str) -> BinaryIO:
         """Open for reading at random places. Raises FileNotFoundError."""
 
@@ -175,6 +209,9 @@ def open_store(url: str, storage: Mapping[str, Storage]) -> Store:
 def _options(url: str, storage: Mapping[str, Storage]) -> Storage:
     fitting = [prefix for prefix in storage if url.startswith(prefix) or url + "/" == prefix]
     return storage[max(fitting, key=len)] if fitting else Storage()
+
+
+_TEMPORARY = ".tmp"
 
 
 class LocalStore:
@@ -215,24 +252,18 @@ class LocalStore:
 
     def stat(self, path: str) -> Entry:
         """See `Store`."""
-        return Entry(path=path, size_bytes=(self._root / path).stat().st_size, etag="")
+        found = (self._root / path).stat()
+        return Entry(path=path, size_bytes=found.st_size, etag="", modified_s=found.st_mtime)
 
     def list(self, folder: str = "", *, deep: bool = True) -> list[Entry]:
         """See `Store`. What lies in `.tmp/` is not listed."""
-        top = self._root / folder
         if self._root.exists() and not self._root.is_dir():
             raise StoreRefused(f"{self.url}: is a file, not a folder")
-        entries = []
-        for parent, folders, names in os.walk(top):
-            folders[:] = [name for name in folders if deep and name != ".tmp"]
-            for name in names:
-                file = Path(parent) / name
-                try:
-                    size_bytes = file.stat().st_size
-                except FileNotFoundError:  # removed while we looked
-                    continue
-                entries.append(Entry(path=str(file.relative_to(self._root)), size_bytes=size_bytes, etag=""))
-        return sorted(entries, key=lambda entry: entry.path)
+        return _walk(self, folder, deep=deep)
+
+    def temporary(self) -> Sequence[Entry]:
+        """See `Store`."""
+        return _walk(self, _TEMPORARY, deep=False)
 
     def delete(self, path: str) -> None:
         """See `Store`."""
@@ -256,7 +287,7 @@ class LocalStore:
             raise StoreRefused(f"{self.url}: cannot be written to: {folder}: {error.strerror}") from error
 
     def _temporary(self, data: bytes) -> Path:
-        folder = self._root / ".tmp"
+        folder = self._root / _TEMPORARY
         file = folder / uuid.uuid4().hex
         try:
             handle = file.open("xb")
@@ -270,6 +301,17 @@ class LocalStore:
             handle.flush()
             os.fsync(handle.fileno())
         return file
+
+
+def _walk(store: LocalStore, folder: str, *, deep: bool) -> list[Entry]:
+    root = Path(store.url)
+    entries = []
+    for parent, folders, names in os.walk(root / folder):
+        folders[:] = [name for name in folders if deep and name != _TEMPORARY]
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):  # removed while we looked
+                entries.append(store.stat(str((Path(parent) / name).relative_to(root))))
+    return sorted(entries, key=lambda entry: entry.path)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -293,14 +335,21 @@ class ObjectStore:
         self._fs = filesystem(location, options)
 
     def put_new(self, path: str, data: bytes, content_type: str = "application/octet-stream") -> bool:
-        """See `Store`. A reply that was lost looks like a lost race; the caller tells them apart by content."""
+        """See `Store`. A reply that was lost looks like a lost race; the caller tells them apart by content.
+
+        Raises:
+            StoreRefused: When the store says that it has no conditional writes.
+        """
 
         def attempt() -> bool:
             try:
                 self._fs.pipe_file(self._full(path), data, mode="create", **self._headers(content_type))
-            except OSError as error:
-                if _code(error) in _EXISTS_CODES or isinstance(error, FileExistsError):
+            except Exception as error:
+                code = _code(error)
+                if code in _EXISTS_CODES or isinstance(error, FileExistsError):
                     return False
+                if code in _UNCONDITIONAL_CODES:
+                    raise StoreRefused(f"{self.url}: {NO_PUT_IF_ABSENT} (it answers {code})") from error
                 raise
             return True
 
@@ -341,6 +390,10 @@ class ObjectStore:
         """See `Store`."""
         return cast("BinaryIO", self._retried(lambda: self._fs.open(self._full(path), "rb"), path))
 
+    def temporary(self) -> Sequence[Entry]:
+        """See `Store`. A write that broke off shows nowhere; a bucket's lifecycle rule ends parts of large ones."""
+        return ()
+
     def _full(self, path: str) -> str:
         return f"{self._root}/{path}"
 
@@ -352,13 +405,21 @@ class ObjectStore:
 
 
 def filesystem(location: Location, options: Storage) -> Any:
-    """Return a new fsspec filesystem for a remote location; no caches, bounded waits."""
+    """Return a new fsspec filesystem for a remote location; no caches, bounded waits.
+
+    Raises:
+        StoreRefused: When the scheme's package is not installed.
+    """
     import fsspec
 
     if location.scheme != "s3":
-        return fsspec.filesystem(location.scheme, skip_instance_cache=True, use_listings_cache=False)
+        try:
+            return fsspec.filesystem(location.scheme, skip_instance_cache=True, use_listings_cache=False)
+        except ImportError as error:
+            package = PACKAGES.get(location.scheme)
+            raise StoreRefused(f"{location.url}: {location.scheme}:// needs the package {package}") from error
     client = {"region_name": options.region} if options.region else {}
-    return fsspec.filesystem(
+    found = fsspec.filesystem(
         "s3",
         skip_instance_cache=True,
         use_listings_cache=False,
@@ -367,11 +428,13 @@ def filesystem(location: Location, options: Storage) -> Any:
         endpoint_url=options.endpoint_url,
         client_kwargs=client,
         config_kwargs={
-            "retries": {"mode": "standard", "max_attempts": 3},
+            "retries": {"mode": "standard", "total_max_attempts": 1},
             "connect_timeout": CONNECT_TIMEOUT_S,
             "read_timeout": READ_TIMEOUT_S,
         },
     )
+    found.retries = _S3FS_TRIES
+    return found
 
 
 def retried(call: Callable[[], _T], name: str) -> _T:
@@ -379,19 +442,25 @@ def retried(call: Callable[[], _T], name: str) -> _T:
 
     Raises:
         StoreRefused: On wrong credentials or a missing bucket.
-        StoreUnavailable: When `ATTEMPTS_MAX` tries failed.
+        StoreUnavailable: When `ATTEMPTS_MAX` tries failed, or those of `WAIT_MAX_S`.
         FileNotFoundError: When the object is not there.
     """
+    started_s = time.monotonic()
     for attempt in range(ATTEMPTS_MAX):
         try:
             return call()
+        except SdbatchError:
+            raise
         except Exception as error:
             if refusal := _refusal(error, name):
                 raise refusal from error
             if not _is_transient(error):
                 raise
-            if attempt + 1 == ATTEMPTS_MAX:
-                raise StoreUnavailable(f"{name}: {ATTEMPTS_MAX} tries failed, the last with {error}") from error
+            spent_s = time.monotonic() - started_s
+            if attempt + 1 == ATTEMPTS_MAX or spent_s >= WAIT_MAX_S:
+                said = f"{type(error).__name__}: {error}"
+                tries = f"{attempt + 1} tries in {spent_s:.0f} s failed"
+                raise StoreUnavailable(f"{name}: {tries}, the last with {said}") from error
             time.sleep(random.uniform(0.5, 1.0) * min(BACKOFF_FIRST_S * 2**attempt, BACKOFF_MAX_S))  # noqa: S311 -- jitter
     raise AssertionError("unreachable: the loop returns or raises")
 
@@ -409,6 +478,9 @@ def _code(error: BaseException) -> str:
         response = getattr(part, "response", None)
         if isinstance(response, dict) and "Error" in response:
             return str(response["Error"].get("Code", ""))
+        for name in ("code", "status_code"):  # gcsfs, azure
+            if str(getattr(part, name, "")).isdigit():
+                return str(getattr(part, name))
     return ""
 
 
@@ -417,6 +489,8 @@ def _refusal(error: Exception, name: str) -> StoreRefused | None:
     names = {type(part).__name__ for part in _chain(error)}
     if names & _CREDENTIAL_CLASSES or isinstance(error, PermissionError) or code in _CREDENTIAL_CODES:
         return StoreRefused(f"{name}: the store refused the credentials ({code or type(error).__name__}: {error})")
+    if str(error).startswith("Forbidden: "):  # gcsfs, whose 403 is a plain OSError
+        return StoreRefused(f"{name}: the store refused the credentials ({error})")
     if code == "NoSuchBucket" or "bucket does not exist" in str(error):
         return StoreRefused(f"{name}: there is no such bucket")
     return None
@@ -429,12 +503,20 @@ def _is_transient(error: Exception) -> bool:
     return (
         _code(error) in _TRANSIENT_CODES
         or isinstance(error, ConnectionError | TimeoutError)
-        or bool(names & (_TRANSIENT_CLASSES - {"ClientError"}))
+        or bool(names & _TRANSIENT_CLASSES)
     )
 
 
 def _entry(info: Mapping[str, Any], path: str) -> Entry:
-    return Entry(path=path, size_bytes=int(info.get("size") or 0), etag=_etag(info))
+    return Entry(path=path, size_bytes=int(info.get("size") or 0), etag=_etag(info), modified_s=_modified_s(info))
+
+
+def _modified_s(info: Mapping[str, Any]) -> float:
+    """Return when an object was last written: s3fs and adlfs give a datetime, gcsfs its text."""
+    found = info.get("LastModified") or info.get("last_modified") or info.get("mtime") or info.get("updated")
+    if isinstance(found, str):
+        found = datetime.fromisoformat(found)
+    return found.timestamp() if isinstance(found, datetime) else math.inf
 
 
 def _etag(info: Mapping[str, Any]) -> str:

@@ -16,6 +16,7 @@ import socket
 import threading
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,11 +24,12 @@ from typing import Any
 
 from sdbatch.commit import layout
 from sdbatch.errors import CampaignHeld, LeaseLost, SdbatchError, StoreRefused
-from sdbatch.storage import Store
+from sdbatch.storage import NO_PUT_IF_ABSENT, Store
 from sdbatch.types import FORMAT_VERSION
 
 BEAT_EVERY_S = 3.0
 TERM_S = 15.0
+RACERS = 4
 _LEASE = re.compile(r"lease/(\d{6})\.json")
 
 
@@ -109,7 +111,8 @@ def acquire(store: Store) -> Lease:
     """Take a campaign, or refuse.
 
     Waits at most `TERM_S` for a holder that may be dead; one on this machine whose process is gone is dead at once.
-    Taking an epoch proves on the way that the store's put-if-absent holds: a second put must fail.
+    Taking an epoch proves on the way that the store's put-if-absent holds: of `RACERS` puts at once one may win, and of
+    later ones none. A store that ignores the condition, or that looks first and writes then, does not pass.
 
     Raises:
         CampaignHeld: Naming who holds it and since when.
@@ -130,12 +133,17 @@ def acquire(store: Store) -> Lease:
         values = {name: getattr(holder, name) for name in holder.__slots__}
         data = json.dumps({"format_version": FORMAT_VERSION, **values}).encode()
         path = layout.lease(holder.epoch)
-        won = store.put_new(path, data, "application/json") or store.read(path) == data
-        if not won:
+        wins = _race(store, path, data)
+        if not any(wins) and store.read(path) != data:  # equal bytes are ours: the winner's reply was lost
             continue  # another driver was faster; look at it
-        if store.put_new(path, data, "application/json"):
-            raise StoreRefused(f"{store.url}: the store has no put-if-absent, so it cannot promise exactly once")
+        if wins.count(True) > 1 or store.put_new(path, data, "application/json"):
+            raise StoreRefused(f"{store.url}: {NO_PUT_IF_ABSENT} (several writers of one new file won)")
         return Lease(store, holder)
+
+
+def _race(store: Store, path: str, data: bytes) -> list[bool]:
+    with ThreadPoolExecutor(RACERS) as pool:
+        return list(pool.map(lambda _: store.put_new(path, data, "application/json"), range(RACERS)))
 
 
 def ask_to_stop(store: Store) -> str | None:
