@@ -9,7 +9,7 @@
     |   `-- StoreRefused         credentials, bucket, or a store that cannot promise "exactly once"
     |-- CampaignHeld         another driver holds the campaign (exit 4)
     |-- RowError             set the request aside, record it, go on (exit 3 at the end)
-    |   |-- SourceMissing, SourceUnreadable, SourceTooLarge, SourceChanged
+    |   |-- SourceMissing, SourceUnreadable, SourceTooLarge, SourceTooShort, SourceChanged
     |   |-- PromptTooLong, BlankOutput, GenerationFailed, OutOfMemory, EncodeFailed, AssetConflict
     |   `-- WorkerCrash          a row whose process died twice while it ran alone
     `-- MachineError         try elsewhere, or later; blames no row
@@ -118,15 +118,19 @@ class RowError(SdbatchError):
 
 
 class SourceMissing(RowError):
-    """A source image is not where the manifest says."""
+    """A source is not where the manifest says."""
 
 
 class SourceUnreadable(RowError):
-    """A source is not a whole picture of a format we take."""
+    """A source is not a whole picture or clip of a format we take."""
 
 
 class SourceTooLarge(RowError):
     """A source is over a cap of bytes or pixels."""
+
+
+class SourceTooShort(RowError):
+    """A source clip ends before the frames that are needed."""
 
 
 class SourceChanged(RowError):

@@ -1,6 +1,7 @@
-"""Source bytes become RGB pixels of the asked size.
+"""Source bytes become pixels of the asked size.
 
     bytes --> decode_image() --> fit_image() --> image_HWC
+    bytes --> decode_mask()  --> fit_mask()  --> mask_HW
 
 Strangers' files: only formats of an allow-list are decoded (Pillow's default reaches Ghostscript), pixels are capped
 before they are unpacked, and whatever the mode, RGB comes out by a stated rule.
@@ -11,7 +12,6 @@ before they are unpacked, and whatever the mode, RGB comes out by a stated rule.
 from __future__ import annotations
 
 import io
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,12 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from sdbatch.errors import SourceTooLarge, SourceUnreadable
 
 FORMATS = ("PNG", "JPEG", "WEBP", "AVIF")
+SHAPE_DIFFERENCE_MAX = 0.02
+"""By so much a mask's proportions may differ from its picture's: sizes are rounded to whole pixels."""
+
+WHITE_MIN = 128
+"""What is as bright is made anew: diffusers' own mask processor cuts at a half too."""
+
 Pixels = NDArray[np.uint8]
 
 
@@ -35,22 +41,32 @@ def decode_image(data: bytes, name: str, pixels_max: int) -> Image.Image:
         SourceUnreadable: When it is not a whole picture of one of `FORMATS`.
         SourceTooLarge: When it has more pixels.
     """
-    try:
-        image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
-        if image.width * image.height > pixels_max:
-            raise SourceTooLarge(f"{name}: {image.width} x {image.height} pixels are over {pixels_max}")
-        image.load()
-        return _rgb(ImageOps.exif_transpose(image))
-    except Image.DecompressionBombError as error:
-        raise SourceTooLarge(f"{name}: {error}") from error
-    except UnidentifiedImageError as error:
-        raise SourceUnreadable(f"{name}: not a whole picture of {', '.join(FORMATS)}") from error
-    except (OSError, SyntaxError, ValueError) as error:
-        raise SourceUnreadable(f"{name}: not a whole picture of {', '.join(FORMATS)}: {error}") from error
+    return _rgb(_opened(data, name, pixels_max))
 
 
-def fit_image(image: Image.Image, height: int, width: int, fit: str) -> Pixels:
-    """Bring a picture to a size: `cover` scales and crops the middle, `contain` scales and pads with its mean colour.
+def decode_mask(data: bytes, name: str, pixels_max: int) -> Image.Image:
+    """Decode a mask to one channel, its brightness: white is made anew, black is kept.
+
+    Raises:
+        SourceUnreadable: Also when parts are transparent, which some programs mean as white and some as black.
+    """
+    image = _opened(data, name, pixels_max)
+    if _is_layered(image) and not _is_opaque(image.convert("RGBA")):
+        raise SourceUnreadable(f"{name}: a mask is black and white; this one has transparent parts")
+    return _rgb(image).convert("L")
+
+
+def fit_image(
+    image: Image.Image, height: int, width: int, fit: str, ground: tuple[int, int, int] | None = None
+) -> Pixels:
+    """Bring a picture to a size: `cover` scales and crops the middle, `contain` scales and pads.
+
+    Args:
+        image: RGB.
+        height: Pixels.
+        width: Pixels.
+        fit: `cover` or `contain`.
+        ground: Colour of the padding, None for the picture's mean.
 
     Returns:
         image_HWC, uint8.
@@ -60,16 +76,82 @@ def fit_image(image: Image.Image, height: int, width: int, fit: str) -> Pixels:
         return np.asarray(image, dtype=np.uint8)
     if fit == "cover":
         return np.asarray(ImageOps.fit(image, size, Image.Resampling.LANCZOS), dtype=np.uint8)
-    mean: Any = tuple(round(float(value)) for value in np.asarray(image).reshape(-1, 3).mean(axis=0))
-    return np.asarray(ImageOps.pad(image, size, Image.Resampling.LANCZOS, color=mean), dtype=np.uint8)
+    colour = ground or mean_colour(image)
+    return np.asarray(ImageOps.pad(image, size, Image.Resampling.LANCZOS, color=colour), dtype=np.uint8)
+
+
+def fit_mask(mask: Image.Image, of: tuple[int, int], height: int, width: int, fit: str, name: str) -> Pixels:
+    """Bring a mask to a size the way its picture was; what `contain` pads is kept.
+
+    Args:
+        mask: One channel.
+        of: Width and height of the picture it belongs to; it may be larger or smaller, but not of another shape.
+        height: Pixels.
+        width: Pixels.
+        fit: `cover` or `contain`.
+        name: For messages.
+
+    Returns:
+        mask_HW, uint8, 0 or 255.
+
+    Raises:
+        SourceUnreadable: When it has another shape than its picture, or nothing in it is white.
+    """
+    if abs(mask.width * of[1] / (mask.height * of[0]) - 1) > SHAPE_DIFFERENCE_MAX:
+        raise SourceUnreadable(
+            f"{name}: a mask of {mask.width} x {mask.height} does not lie on a picture of {of[0]} x {of[1]}"
+        )
+    scaled = mask if mask.size == of else mask.resize(of, Image.Resampling.BILINEAR)
+    if fit == "cover":
+        fitted = ImageOps.fit(scaled, (width, height), Image.Resampling.BILINEAR)
+    else:
+        fitted = ImageOps.pad(scaled, (width, height), Image.Resampling.BILINEAR, color=0)
+    mask_HW = np.where(np.asarray(fitted) >= WHITE_MIN, 255, 0).astype(np.uint8)
+    if not mask_HW.any():
+        raise SourceUnreadable(f"{name}: nothing in the mask is white, so nothing would be made anew")
+    return mask_HW
+
+
+def mean_colour(image: Image.Image) -> tuple[int, int, int]:
+    """Return the mean of an RGB picture."""
+    red, green, blue = (round(float(value)) for value in np.asarray(image).reshape(-1, 3).mean(axis=0))
+    return red, green, blue
+
+
+def on_white(image: Image.Image) -> Image.Image:
+    """Lay an RGBA picture on white; return RGB."""
+    if _is_opaque(image):
+        return image.convert("RGB")
+    ground = Image.new("RGBA", image.size, (255, 255, 255, 255))
+    return Image.alpha_composite(ground, image).convert("RGB")
+
+
+def _opened(data: bytes, name: str, pixels_max: int) -> Image.Image:
+    """Open, check and unpack a picture, upright, in its own mode."""
+    try:
+        image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
+        if image.width * image.height > pixels_max:
+            raise SourceTooLarge(f"{name}: {image.width} x {image.height} pixels are over {pixels_max}")
+        image.load()
+        return ImageOps.exif_transpose(image)
+    except Image.DecompressionBombError as error:
+        raise SourceTooLarge(f"{name}: {error}") from error
+    except UnidentifiedImageError as error:
+        raise SourceUnreadable(f"{name}: not a whole picture of {', '.join(FORMATS)}") from error
+    except (OSError, SyntaxError, ValueError) as error:
+        raise SourceUnreadable(f"{name}: not a whole picture of {', '.join(FORMATS)}: {error}") from error
 
 
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16") or image.mode == "I":  # convert("RGB") would clip at 255
         scaled = np.asarray(image, dtype=np.float64) / 257.0
         return Image.fromarray(np.clip(np.rint(scaled), 0, 255).astype(np.uint8)).convert("RGB")
-    if image.mode in {"RGBA", "LA", "PA"} or "transparency" in image.info:
-        layered = image.convert("RGBA")
-        ground = Image.new("RGBA", layered.size, (255, 255, 255, 255))
-        return Image.alpha_composite(ground, layered).convert("RGB")
-    return image.convert("RGB")
+    return on_white(image.convert("RGBA")) if _is_layered(image) else image.convert("RGB")
+
+
+def _is_opaque(image: Image.Image) -> bool:
+    return image.getchannel("A").getextrema()[0] == 255
+
+
+def _is_layered(image: Image.Image) -> bool:
+    return image.mode in {"RGBA", "LA", "PA"} or "transparency" in image.info
