@@ -2,7 +2,8 @@
 
     effective rows with thumbnails --> gallery_pages() --> index.html, page-2.html, ...
 
-Pictures stand in the pages as small thumbnails; a click opens the asset. Text of strangers is escaped by the template,
+Pictures stand in the pages as small thumbnails; a click opens the asset. A clip shows its first frame and is not read
+before somebody plays it. Text of strangers is escaped by the template,
 and the content security policy lets nothing run but the one script whose digest it names.
 """
 
@@ -20,6 +21,7 @@ import pyarrow as pa
 from markupsafe import Markup
 
 ASSETS_PER_PAGE = 2000
+_SOURCES = ("mask", "video", "control_image")
 _SETTINGS = ("num_inference_steps", "guidance_scale", "strength", "scheduler")
 
 
@@ -55,6 +57,9 @@ def _card(row: Mapping[str, Any]) -> dict[str, Any]:
     picture = row.get("thumbnail")
     settings = {name: row[name] for name in _SETTINGS if row[name] is not None}
     size = f"{row['width']} x {row['height']}" if row["width"] else ""
+    is_clip = (row["media_type"] or "").startswith("video/")
+    if is_clip:
+        size += f", {row['num_frames']} frames, {row['fps']:g} fps"
     return {
         "id": row["id"],
         "n": row["n"],
@@ -66,9 +71,10 @@ def _card(row: Mapping[str, Any]) -> dict[str, Any]:
         "seed": row["seed"],
         "size": size,
         "settings": settings,
-        "sources": row["images"] or [],
+        "sources": [*(row["images"] or []), *(row[name] for name in _SOURCES if row[name])],
         "error": f"{row['error_type']}: {row['error_message']}" if row["error_type"] else "",
         "asset": f"../{row['asset']}" if row["asset"] else "",
+        "is_clip": is_clip,
         "picture": f"data:image/webp;base64,{base64.b64encode(picture).decode()}" if picture else "",
         "own": {name: value for name, value in row.items() if name.startswith("x_") and value is not None},
     }

@@ -9,10 +9,14 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from sdbatch.commit.schema import COMMIT, table
+from sdbatch.config import Encode
 from sdbatch.encode.image import thumbnail
+from sdbatch.encode.video import encode_video
 from sdbatch.report import gallery
 from sdbatch.report.gallery import gallery_pages
 
@@ -22,8 +26,6 @@ browser = pytest.mark.skipif(BROWSER is None, reason="needs Debian's chromium")
 
 
 def _rows(count: int) -> list[dict[str, Any]]:
-    import numpy as np
-
     picture = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
     base = {"model": "tiny", "seed": 1, "num_inference_steps": 4, "guidance_scale": 5.0, "width": 64, "height": 64}
     rows: list[dict[str, Any]] = []
@@ -36,20 +38,47 @@ def _rows(count: int) -> list[dict[str, Any]]:
     return rows
 
 
+def _clip_row(folder: Path, suffix: str) -> dict[str, Any]:
+    """Return the row of a clip that lies in the campaign; only its first frame is black."""
+    frames_FHWC = np.full((9, 64, 96, 3), (250, 10, 10), np.uint8)
+    frames_FHWC[0] = 0
+    options = Encode(video=suffix)  # type: ignore[arg-type]
+    encoded = encode_video(frames_FHWC, 8.0, options, request_key="a" * 64, n=0, recipe="{}")
+    (folder / "assets").mkdir(exist_ok=True)
+    (folder / "assets" / f"clip.{suffix}").write_bytes(encoded.data)
+    shape = {"width": 96, "height": 64, "num_frames": 9, "fps": 8.0, "media_type": encoded.media_type}
+    row = {**_rows(3)[2], **shape, "id": "clip", "task": "text-to-video", "asset": f"assets/clip.{suffix}"}
+    return {**row, "thumbnail": thumbnail(frames_FHWC[0])}
+
+
 def _write(folder: Path, rows: list[dict[str, Any]]) -> Path:
+    folder.mkdir(exist_ok=True)
     for name, page in gallery_pages("s3://b/<i>", "r000001", [table(rows, COMMIT)], len(rows)):
         (folder / name).write_bytes(page)
     return folder / "index.html"
 
 
-def _dom(url: str, folder: Path) -> str:
+def _browse(url: str, folder: Path, *what: str) -> str:
     assert BROWSER is not None
     command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
     command += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
-    command += [f"--user-data-dir={folder / 'profile'}", "--virtual-time-budget=2000", "--dump-dom", url]
+    command += [f"--user-data-dir={folder / 'profile'}", "--virtual-time-budget=2000", *what, url]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr[-500:]
     return done.stdout
+
+
+def _dom(url: str, folder: Path) -> str:
+    return _browse(url, folder, "--dump-dom")
+
+
+def _red_cards(url: str, folder: Path) -> int:
+    """Return how many cards of the screen show the clips' red, which their first frame has not."""
+    picture = folder / "screen.png"
+    _browse(url, folder, "--window-size=700,500", f"--screenshot={picture}")
+    pixels_HWC = np.asarray(Image.open(picture).convert("RGB")).astype(int)
+    is_red_W = (np.abs(pixels_HWC - (250, 10, 10)).max(axis=-1) < 12).sum(axis=0) > 80
+    return int((np.diff(is_red_W.astype(int)) == 1).sum())
 
 
 def _visible(dom: str) -> list[str]:
@@ -86,6 +115,27 @@ def test_the_filters_leave_what_matches(tmp_path: Path, address: str, shown: lis
 
     assert _visible(dom) == shown
     assert f'<span id="shown">{len(shown)} of 6</span>' in dom
+
+
+def test_a_clip_shows_its_first_frame_and_is_not_read_before_it_is_played(tmp_path: Path) -> None:
+    row = {**_clip_row(tmp_path, "mp4"), "video": "brand/source.mp4"}
+    page = _write(tmp_path / "report", [row]).read_text()
+
+    attributes = 'controls loop playsinline preload="none"'
+    assert re.search(rf'<video src="../assets/clip.mp4" poster="data:image/webp;base64,\S+" {attributes}>', page)
+    assert "96 x 64, 9 frames, 8 fps" in page
+    assert "from brand/source.mp4" in page
+
+
+@pytest.mark.browser
+@browser
+def test_a_browser_plays_both_kinds_of_clips_under_the_pages_own_policy(tmp_path: Path) -> None:
+    page = _write(tmp_path / "report", [_clip_row(tmp_path, suffix) for suffix in ("mp4", "webm")])
+    playing = page.read_text().replace('preload="none"', "autoplay muted")  # what a click would do
+    page.write_text(playing)
+    assert _red_cards(page.as_uri(), tmp_path) == 2
+    page.write_text(playing.replace("media-src 'self' file:;", ""))
+    assert _red_cards(page.as_uri(), tmp_path) == 0
 
 
 def test_pages_are_cut_and_name_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
