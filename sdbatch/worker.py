@@ -29,7 +29,8 @@ from sdbatch.commit import layout
 from sdbatch.commit.read import read_commit
 from sdbatch.commit.write import StoredAsset, error_columns, output_seed, put_asset, put_commit, request_columns
 from sdbatch.config import parse_job
-from sdbatch.encode.image import encode_image, read_embedded, thumbnail
+from sdbatch.encode.asset import read_embedded
+from sdbatch.encode.image import encode_image, thumbnail
 from sdbatch.errors import (
     BlankOutput,
     GenerationFailed,
@@ -331,7 +332,7 @@ class Worker:
     def _put(self, path: str, data: bytes, media_type: str, output: _Output) -> StoredAsset:
         def is_same_request(stored: bytes) -> bool:
             try:
-                embedded = read_embedded(stored) or {}
+                embedded = read_embedded(stored, path.rpartition(".")[2]) or {}
             except (OSError, SyntaxError, ValueError):
                 return False
             return (embedded.get("request_key"), embedded.get("n")) == (output.request.request_key, output.n)

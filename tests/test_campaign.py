@@ -347,13 +347,13 @@ def test_missing_sources_are_told_before_the_run(tmp_path: Path, write_manifest:
 
 
 def test_assets_say_how_they_were_made(write_manifest: WriteManifest, job_of: JobOf) -> None:
-    from sdbatch.encode.image import read_embedded
+    from sdbatch.encode.asset import read_embedded
 
     job = job_of(write_manifest(prompts(2)), encode={"image": "webp"})
     sdbatch.run(job, in_process=True)
 
     for row in sdbatch.metadata(job["output"]).to_pylist():
-        embedded = read_embedded((Path(job["output"]) / row["asset"]).read_bytes())
+        embedded = read_embedded((Path(job["output"]) / row["asset"]).read_bytes(), "png")
         assert embedded is not None
         assert (embedded["request_key"], embedded["n"]) == (row["request_key"], row["n"])
         assert embedded["recipe"] == json.loads(row["recipe"])

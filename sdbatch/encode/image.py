@@ -1,6 +1,6 @@
 """Pixels become files that say how they were made.
 
-    image_HWC + recipe --> encode_image() --> bytes          bytes --> read_embedded() --> recipe
+    image_HWC + recipe --> encode_image() --> bytes          bytes --> read_embedded_image() --> recipe
 
 PNG carries it as an iTXt chunk `sdbatch`, JPEG, WebP and AVIF as EXIF UserComment; both are JSON in UTF-8.
 """
@@ -53,7 +53,7 @@ def encode_image(image_HWC: NDArray[np.uint8], options: Encode, *, request_key: 
     return Encoded(data=buffer.getvalue(), suffix=options.image, media_type=_MEDIA_TYPES[options.image])
 
 
-def read_embedded(data: bytes) -> dict[str, Any] | None:
+def read_embedded_image(data: bytes) -> dict[str, Any] | None:
     """Return what `encode_image` embedded, None when the file holds nothing of ours.
 
     Raises:

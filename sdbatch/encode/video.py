@@ -56,7 +56,7 @@ class _Container:
     size_multiple: int = 1
 
 
-_CONTAINERS: Final[Mapping[str, _Container]] = {
+CONTAINERS: Final[Mapping[str, _Container]] = {
     "mp4": _Container(
         muxer="mp4",
         demuxer="mov",
@@ -106,7 +106,7 @@ def encode_video(
         EncodeFailed: When ffmpeg fails, takes too long, or the file is not what it was given.
     """
     num_frames, height, width, _ = frames_FHWC.shape
-    container = _CONTAINERS[options.video]
+    container = CONTAINERS[options.video]
     if height % container.size_multiple or width % container.size_multiple:
         raise EncodeFailed(f"{width} x {height} is odd; H.264 takes even sizes, `encode.video: webm` takes any")
     rate = exact_rate(fps)
@@ -141,7 +141,7 @@ def read_embedded_video(data: bytes, suffix: str) -> dict[str, Any] | None:
     with tempfile.TemporaryDirectory(prefix="sdbatch-") as name:
         file = Path(name) / "clip"
         file.write_bytes(data)
-        num_frames, text = _inspect(file, _CONTAINERS[suffix])
+        num_frames, text = _inspect(file, CONTAINERS[suffix])
     embedded = from_text(text)
     if embedded is not None and embedded.get("num_frames") != num_frames:
         raise FfmpegFailed(f"not a whole clip: {num_frames} of {embedded.get('num_frames')} frames")

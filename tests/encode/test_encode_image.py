@@ -13,7 +13,7 @@ from PIL import Image, PngImagePlugin
 
 from sdbatch.config import Encode
 from sdbatch.encode.embedded import Encoded
-from sdbatch.encode.image import THUMBNAIL_PIXELS_MAX, encode_image, read_embedded, thumbnail
+from sdbatch.encode.image import THUMBNAIL_PIXELS_MAX, encode_image, read_embedded_image, thumbnail
 from sdbatch.plan.canonical import canonical
 
 # H and W pixels, C = 3 channels.
@@ -112,7 +112,7 @@ def test_the_same_request_gives_the_same_bytes(options: Encode) -> None:
 
 @every_format
 def test_the_recipe_reads_back_to_the_last_character(options: Encode) -> None:
-    embedded = read_embedded(_encoded(options).data)
+    embedded = read_embedded_image(_encoded(options).data)
     assert embedded == {"format_version": 1, "request_key": KEY, "n": 3, "recipe": RECIPE}
     assert canonical(embedded["recipe"]) == canonical(RECIPE)
 
@@ -126,7 +126,7 @@ def test_the_recipe_stands_in_the_file_as_plain_utf_8(options: Encode) -> None:
 @pytest.mark.parametrize("length", [59_000, 70_000], ids=["a recipe that fits", "a recipe that does not"])
 def test_a_recipe_too_long_for_exif_leaves_its_key(options: Encode, length: int) -> None:
     recipe = {"prompt": "x" * length}
-    embedded = read_embedded(_encoded(options, recipe).data)
+    embedded = read_embedded_image(_encoded(options, recipe).data)
     assert embedded is not None
     assert (embedded["request_key"], embedded["n"]) == (KEY, 3)
     is_kept = options.image == "png" or length < 60_000
@@ -134,14 +134,14 @@ def test_a_recipe_too_long_for_exif_leaves_its_key(options: Encode, length: int)
 
 
 def test_the_cap_on_a_recipe_counts_bytes_not_characters() -> None:
-    embedded = read_embedded(_encoded(FORMATS["jpg"], {"prompt": "狐" * 25_000}).data)
+    embedded = read_embedded_image(_encoded(FORMATS["jpg"], {"prompt": "狐" * 25_000}).data)
     assert embedded is not None
     assert embedded.keys() == {"format_version", "request_key", "n"}
 
 
 @pytest.mark.parametrize("suffix", ["PNG", "JPEG", "WEBP", "AVIF"])
 def test_a_picture_without_metadata_holds_nothing_of_ours(suffix: str) -> None:
-    assert read_embedded(_foreign(suffix)) is None
+    assert read_embedded_image(_foreign(suffix)) is None
 
 
 @pytest.mark.parametrize(
@@ -158,12 +158,12 @@ def test_a_picture_without_metadata_holds_nothing_of_ours(suffix: str) -> None:
 )
 @pytest.mark.parametrize("suffix", ["JPEG", "WEBP", "AVIF"])
 def test_a_picture_with_another_s_comment_holds_nothing_of_ours(suffix: str, comment: bytes) -> None:
-    assert read_embedded(_foreign(suffix, exif=_user_comment(comment))) is None
+    assert read_embedded_image(_foreign(suffix, exif=_user_comment(comment))) is None
 
 
 @pytest.mark.parametrize("chunk", [("prompt", '{"nodes": []}'), ("sdbatch", "not JSON"), ("sdbatch", "[1]")])
 def test_a_png_with_another_s_chunks_holds_nothing_of_ours(chunk: tuple[str, str]) -> None:
-    assert read_embedded(_foreign("PNG", pnginfo=_text_chunk(*chunk))) is None
+    assert read_embedded_image(_foreign("PNG", pnginfo=_text_chunk(*chunk))) is None
 
 
 @every_format
@@ -171,13 +171,13 @@ def test_a_png_with_another_s_chunks_holds_nothing_of_ours(chunk: tuple[str, str
 def test_a_part_of_a_file_is_no_picture(options: Encode, share: float) -> None:
     data = _encoded(options).data
     with pytest.raises(OSError, match=r"."):
-        read_embedded(data[: int(share * len(data))])
+        read_embedded_image(data[: int(share * len(data))])
 
 
 @pytest.mark.parametrize("data", [b"", b"not a picture", b"GIF89a" + b"\0" * 64])
 def test_what_is_no_picture_of_ours_is_refused(data: bytes) -> None:
     with pytest.raises(OSError, match="cannot identify"):
-        read_embedded(data)
+        read_embedded_image(data)
 
 
 # --- thumbnails -----------------------------------------------------------------------------------------------------

@@ -208,7 +208,7 @@ def test_a_clip_of_another_program_holds_nothing_of_ours() -> None:
 
 def test_an_ffmpeg_that_fails_is_an_error_with_its_words(monkeypatch: pytest.MonkeyPatch) -> None:
     broken = video._Container(muxer="mp4", demuxer="mov", video=("libx264", "-preset", "no-such"), sound=())
-    monkeypatch.setitem(video._CONTAINERS, "mp4", broken)
+    monkeypatch.setitem(video.CONTAINERS, "mp4", broken)
 
     with pytest.raises(EncodeFailed, match=r"mp4 of 17 frames, 112 x 64: ffmpeg, status \d+: .*preset"):
         _encoded()

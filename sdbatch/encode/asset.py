@@ -1,0 +1,56 @@
+"""What a model made becomes the file that is kept: a picture, or a clip where frames have a rate.
+
+frames_FHWC --> encode_asset() --> Encoded        bytes --> read_embedded() --> recipe
+"""
+
+# F frames, H and W pixels, C = 3 channels.
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdbatch.config import Encode
+from sdbatch.encode.embedded import Encoded
+from sdbatch.encode.image import encode_image, read_embedded_image
+from sdbatch.encode.video import CONTAINERS, Sound, encode_video, read_embedded_video
+
+
+def encode_asset(
+    frames_FHWC: NDArray[np.uint8],
+    options: Encode,
+    *,
+    fps: float | None,
+    sound: Sound | None,
+    request_key: str,
+    n: int,
+    recipe: str,
+) -> Encoded:
+    """Encode one asset with its recipe inside.
+
+    Args:
+        frames_FHWC: uint8, RGB; one frame for a picture.
+        options: The job's `encode`.
+        fps: Of a clip; None for a picture.
+        sound: Of a clip that has any.
+        request_key: 64 hex digits.
+        n: Output number.
+        recipe: Canonical JSON.
+
+    Raises:
+        EncodeFailed: When a clip could not be encoded.
+    """
+    if fps is None:
+        return encode_image(frames_FHWC[0], options, request_key=request_key, n=n, recipe=recipe)
+    return encode_video(frames_FHWC, fps, options, request_key=request_key, n=n, recipe=recipe, sound=sound)
+
+
+def read_embedded(data: bytes, suffix: str) -> dict[str, Any] | None:
+    """Return what `encode_asset` embedded, None when the file holds nothing of ours.
+
+    Raises:
+        OSError: When it is not whole.
+    """
+    return read_embedded_video(data, suffix) if suffix in CONTAINERS else read_embedded_image(data)
