@@ -1,6 +1,6 @@
 """The verbs, as functions: plain values and Arrow tables in and out. The command line only prints what they return.
 
-    check -> plan -> run, submit -> status, cancel, metadata, verify, report, redo      build_manifest, list_models
+    check -> plan -> run, submit -> status, cancel, metadata, verify, gc, report, redo      build_manifest, list_models
 
 A job is a path, a mapping or a `Job`. A campaign is its URL, or a job (path of a `.yaml`, or `Job`) whose output it is.
 """
@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from sdbatch.commit import layout
+from sdbatch.commit.gc import OLDER_THAN_S, GcReport, collect_garbage
 from sdbatch.commit.lease import ask_to_stop, is_gone
 from sdbatch.commit.read import done_of, effective_parts, latest_run, read_commit, read_index, read_json
 from sdbatch.commit.schema import METADATA
@@ -264,8 +265,12 @@ def metadata(campaign: Campaign) -> pa.Table:
     return pa.concat_tables(parts, promote_options="default") if parts else METADATA.empty_table()
 
 
-def verify(campaign: Campaign, sample: int | None = None) -> VerifyReport:
+def verify(campaign: Campaign, sample: float | None = None) -> VerifyReport:
     """Compare commits, metadata and assets; see `sdbatch.commit.verify`.
+
+    Args:
+        campaign: The campaign.
+        sample: Hash only so many assets (int), or that share of them (float up to 1.0); all by default.
 
     Raises:
         JobError: When the campaign has no run.
@@ -273,6 +278,23 @@ def verify(campaign: Campaign, sample: int | None = None) -> VerifyReport:
     store = _store(campaign)
     _latest_run(store)
     return verify_campaign(store, sample)
+
+
+def gc(campaign: Campaign, *, delete: bool = False, older_than_s: float = OLDER_THAN_S) -> GcReport:
+    """Find, and with `delete` remove, what no commit names; see `sdbatch.commit.gc`.
+
+    Args:
+        campaign: The campaign.
+        delete: Remove what was found.
+        older_than_s: What changed within so many seconds stays.
+
+    Raises:
+        CampaignHeld: When a driver holds the campaign and something is to be removed.
+        JobError: When the campaign has no run.
+    """
+    store = _store(campaign)
+    _latest_run(store)
+    return collect_garbage(store, older_than_s=older_than_s, delete=delete)
 
 
 def report(campaign: Campaign) -> str:

@@ -34,6 +34,7 @@ app.add_typer(models_app, name="models")
 VERIFY_EXIT_CODE = 5
 _MISSING_SHOWN = 10
 _EVERY_CLASS = "*"
+_AGE = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
 _CLASS_NAME = re.compile(r"[A-Z][A-Za-z]+")
 
 JobFile = Annotated[str, typer.Argument(metavar="JOB", help="Job file (YAML).")]
@@ -220,19 +221,44 @@ def metadata(
 @app.command()
 def verify(
     output: CampaignUrl,
-    sample: Annotated[int | None, typer.Option(min=1, help="Hash only so many assets.")] = None,
+    sample: Annotated[
+        str | None, typer.Option(metavar="N|FRACTION", help="Hash only so many assets, or (0.1) that share of them.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Compare commits, metadata and assets both ways. Exits 5 when they do not agree."""
-    found = _guarded(lambda: api.verify(output, sample), as_json)
+    share = _guarded(lambda: _sample(sample), as_json)
+    found = _guarded(lambda: api.verify(output, share), as_json)
     lines = [f"{finding.kind}: {finding.asset} {finding.detail}" for finding in found.findings]
     lines += [f"orphan (harmless): {asset}" for asset in found.orphans]
     word = "good" if found.is_good else f"{len(found.findings)} do not agree"
     lines.append(
-        f"{word}: {found.rows_ok} assets committed, {found.assets_hashed} hashed, {len(found.orphans)} orphans"
+        f"{word}: {found.rows_ok} assets committed, {found.assets_hashed} hashed, "
+        f"{found.metadata_rows} rows of metadata, {len(found.orphans)} orphans"
     )
     _say({"good": found.is_good, **asdict(found)}, as_json, "\n".join(lines))
     raise typer.Exit(0 if found.is_good else VERIFY_EXIT_CODE)
+
+
+@app.command()
+def gc(
+    output: CampaignUrl,
+    delete: Annotated[bool, typer.Option("--delete", help="Remove them; without it they are listed.")] = False,
+    older_than: Annotated[
+        str, typer.Option(metavar="AGE", help="What changed more recently stays: 90s, 30m, 12h, 7d.")
+    ] = "1d",
+    as_json: Json = False,
+) -> None:
+    """Remove what no commit names: orphans, halves of files, old beats. Lists them unless told to delete."""
+    age_s = _guarded(lambda: _age_s(older_than), as_json)
+    found = _guarded(lambda: api.gc(output, delete=delete, older_than_s=age_s), as_json)
+    word = "removed" if found.is_deleted else "would remove (--delete does)"
+    paths = [*found.orphans, *found.temporary, *found.beats]
+    lines = [f"{word}: {path}" for path in paths]
+    lines.append(
+        f"{word}: {len(paths)} files, {found.freed_bytes} bytes; {found.num_younger} younger than {older_than} stay"
+    )
+    _say(asdict(found), as_json, "\n".join(lines))
 
 
 @app.command()
@@ -300,6 +326,25 @@ def _pairs(option: str, values: list[str] | None) -> dict[str, str]:
         if "=" not in value:
             raise typer.BadParameter(f"{option} {value}: not of the form A=B")
     return dict(value.split("=", 1) for value in values or ())
+
+
+def _sample(text: str | None) -> float | None:
+    """Read `--sample`: a count, or with a point a share of all."""
+    try:
+        value = None if text is None else float(text) if "." in text else int(text)
+    except ValueError:
+        value = 0
+    if value is None or (value > 0 and (isinstance(value, int) or value <= 1)):
+        return value
+    raise JobError(f"--sample {text}: a whole number from 1, or a fraction over 0.0 up to 1.0")
+
+
+def _age_s(text: str) -> float:
+    """Read an age such as 90s, 30m, 12h or 7d."""
+    found = _AGE.fullmatch(text)
+    if not found:
+        raise JobError(f"--older-than {text}: an age such as 90s, 30m, 12h or 7d")
+    return float(found[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[found[2]]
 
 
 def _selection(limit: int | None, only: list[str] | None, retry_failed: str | None) -> Selection:

@@ -168,6 +168,8 @@ class EncodeFailed(RowError):
 class AssetConflict(RowError):
     """An asset of this name is stored and is not this request's, or not whole."""
 
+    retryable = True
+
 
 class WorkerCrash(RowError):
     """The worker's process died twice while this request ran alone."""

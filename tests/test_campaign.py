@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -256,6 +257,24 @@ def test_redo_makes_what_is_missing_or_damaged_and_nothing_else(
     assert result.counts["rows_generated"] == 2
     assert asset_digests(campaign_url) == before
     assert sdbatch.verify(campaign_url).is_good
+
+
+def test_redo_clears_a_file_out_of_an_assets_way(write_manifest: WriteManifest, job_of: JobOf, tmp_path: Path) -> None:
+    job = job_of(write_manifest(prompts(2)))
+    sdbatch.run(job, in_process=True)
+    asset = tmp_path / "campaign" / sdbatch.metadata(job["output"]).column("asset").to_pylist()[1]
+    good = asset.read_bytes()
+    shutil.rmtree(tmp_path / "campaign" / "runs")
+    asset.write_bytes(b"half of somebody's file")
+    blocked = sdbatch.run(job, in_process=True)
+
+    assert (blocked.exit_code, blocked.failures) == (3, {"AssetConflict": 1})
+    assert [finding.kind for finding in sdbatch.verify(job["output"]).findings] == ["damaged"]
+    redone = sdbatch.redo(job, in_process=True)
+    assert redone is not None
+    assert (redone.exit_code, redone.counts["rows_generated"]) == (0, 1)
+    assert asset.read_bytes() == good
+    assert sdbatch.verify(job["output"]).is_good
 
 
 def test_outputs_no_longer_asked_for_leave_the_metadata_and_stay_in_the_store(

@@ -12,6 +12,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from conftest import prompts
+from typer.testing import CliRunner, Result
+
+from sdbatch.cli import app
 
 Job = Callable[..., str]
 ROOT = Path(__file__).parents[1]
@@ -68,6 +71,27 @@ def test_a_damaged_asset_makes_verify_exit_with_5(job: Job, tmp_path: Path) -> N
     assert asset.name in done.stdout
 
 
+def test_orphans_are_listed_and_removed_when_told(job: Job, tmp_path: Path) -> None:
+    path = job(prompts(1))
+    orphan = tmp_path / "campaign" / "assets" / "row-9999-01234567-0.png"
+
+    def call(*arguments: str) -> Result:
+        return CliRunner().invoke(app, list(arguments))
+
+    assert call("run", path, "--in-process").exit_code == 0
+    orphan.write_bytes(b"left")
+    listed = json.loads(call("gc", path, "--older-than", "0s", "--json").stdout)
+
+    assert "0 files, 0 bytes; 1 younger than 1d stay" in call("gc", path).stdout
+    assert (listed["orphans"], listed["is_deleted"]) == ([f"assets/{orphan.name}"], False)
+    assert call("gc", path, "--older-than", "soon").exit_code == 2
+    assert call("verify", path, "--sample", "1.5").exit_code == 2
+    assert "1 orphans" in call("verify", path, "--sample", "0.5").stdout
+    assert orphan.exists()
+    assert call("gc", path, "--older-than", "0s", "--delete").exit_code == 0
+    assert not orphan.exists()
+
+
 def test_a_failed_row_exits_with_3_unless_accepted(job: Job, tmp_path: Path) -> None:
     row = {"id": "a", "prompt": "p", "task": "image-to-image", "images": str(tmp_path / "no.png"), "strength": 1.0}
     path = job([row])
@@ -122,7 +146,7 @@ def test_a_held_campaign_exits_with_4_and_names_its_holder(job: Job, tmp_path: P
 def test_the_verbs_and_their_options_are_the_promised_ones() -> None:
     said = _sdbatch("--help").stdout
 
-    for verb in ("check", "plan", "run", "redo", "status", "metadata", "verify", "report", "manifest", "models"):
+    for verb in ("check", "plan", "run", "redo", "status", "metadata", "verify", "gc", "report", "manifest", "models"):
         assert f" {verb} " in said
     assert "tiny-sd" in _sdbatch("models", "list").stdout
     listed = json.loads(_sdbatch("models", "list", "--json").stdout)["models"]

@@ -12,6 +12,7 @@ REPORT: Final = "report"
 GALLERY: Final = "report/index.html"
 _RUN = re.compile(r"r\d{6}-\d{8}T\d{6}Z")
 _COMMIT = re.compile(r"runs/(r\d{6}-\d{8}T\d{6}Z)/commits/(\d{6,})\.parquet")
+_ASSET = re.compile(r"assets/([A-Za-z0-9][A-Za-z0-9._-]{0,127})-([0-9a-f]{8})-(\d+)\.[a-z0-9]+")
 _INDEX = re.compile(r"runs/(r\d{6}-\d{8}T\d{6}Z)/index/\d{6}\.parquet")
 
 
@@ -40,6 +41,12 @@ def asset(request_id: str, request_key: str, n: int, suffix: str) -> str:
     return f"assets/{request_id}-{request_key[:8]}-{n}.{suffix}"
 
 
+def asset_parts(path: str) -> tuple[str, str, int] | None:
+    """Return (id, first 8 digits of the request key, n) of an asset's path; None for a file that is none of ours."""
+    found = _ASSET.fullmatch(path)
+    return (found[1], found[2], int(found[3])) if found else None
+
+
 def commit(run: str, unit: str) -> str:
     """Return a unit's commit."""
     return f"{RUNS}/{run}/commits/{unit}.parquet"
@@ -56,7 +63,7 @@ def requests(run: str, number: int) -> str:
 
 
 def redo(run: str) -> str:
-    """Return the list of outputs whose earlier commits the run made void."""
+    """Return the list of outputs whose commits by earlier runs are void from this one on."""
     return f"{RUNS}/{run}/redo.parquet"
 
 
@@ -94,3 +101,8 @@ def is_commit(path: str) -> bool:
 def is_index(path: str) -> bool:
     """Whether a path is an index file."""
     return _INDEX.fullmatch(path) is not None
+
+
+def is_redo(path: str) -> bool:
+    """Whether a path is a run's list of void outputs."""
+    return run_of(path) is not None and path == redo(path.split("/")[1])

@@ -24,7 +24,7 @@ from typing import Any
 
 from sdbatch.commit import layout
 from sdbatch.errors import CampaignHeld, LeaseLost, SdbatchError, StoreRefused
-from sdbatch.storage import NO_PUT_IF_ABSENT, Store
+from sdbatch.storage import NO_PUT_IF_ABSENT, Entry, Store
 from sdbatch.types import FORMAT_VERSION
 
 BEAT_EVERY_S = 3.0
@@ -157,6 +157,14 @@ def ask_to_stop(store: Store) -> str | None:
     holder = _holder(store, epoch)
     store.put_new(layout.cancel(epoch), b"{}\n", "application/json")
     return f"process {holder.get('pid')} on {holder.get('host')} (epoch {epoch})"
+
+
+def superseded(store: Store) -> list[Entry]:
+    """Return beats and requests to stop of every epoch but the newest; the leases themselves stay, as a record."""
+    entries = store.list(layout.LEASE)
+    newest = _newest_epoch({entry.path for entry in entries})
+    older = {path(epoch) for epoch in range(1, newest) for path in (layout.beat, layout.cancel)}
+    return [entry for entry in entries if entry.path in older]
 
 
 def is_gone(store: Store) -> bool:

@@ -67,16 +67,46 @@ def read_index(store: Store, unreadable: list[str] | None = None) -> pa.Table:
         unreadable: Gets the commits that cannot be read; without it one such is an error.
     """
     paths = [entry.path for entry in store.list(layout.RUNS)]
+    commits = pa.array([path for path in paths if layout.is_commit(path)], pa.string())
     with ThreadPoolExecutor(READ_THREADS) as pool:
-        indexed = list(pool.map(lambda path: from_parquet(store.read(path)), filter(layout.is_index, paths)))
+        indexed = list(pool.map(lambda path: _index_at(store, path), filter(layout.is_index, paths)))
+        # A commit that was removed by hand is made again, though an index still tells of it.
+        indexed = [table.filter(pc.is_in(table.column("commit"), commits)) for table in indexed]
         covered = {path for table in indexed for path in pc.unique(table.column("commit")).to_pylist()}
-        loose = [path for path in paths if layout.is_commit(path) and path not in covered]
-        tables = [*indexed, *pool.map(lambda path: _index_of(store, path, unreadable), loose)]
-    tables = [table for table in tables if table.num_rows]
-    if not tables:
-        return INDEX.empty_table()
-    table = pa.concat_tables([table.cast(INDEX) for table in tables]).sort_by("commit")
-    return _without_void(table, store, [path for path in paths if path.endswith("/redo.parquet")])
+        loose = [path for path in commits.to_pylist() if path not in covered]
+        tables = [*indexed, *pool.map(lambda path: _rows_of(store, path, INDEX, unreadable), loose)]
+    table = pa.concat_tables([INDEX.empty_table(), *tables])
+    return without_void(table.sort_by("commit"), store)
+
+
+def read_rows(store: Store, schema: pa.Schema, unreadable: list[str] | None = None) -> pa.Table:
+    """Return every committed outcome from the commits alone, in (run, unit) order, void ones too.
+
+    Args:
+        store: The campaign.
+        schema: Columns of a commit, and `commit`, its path.
+        unreadable: See `read_index`.
+    """
+    commits = [entry.path for entry in store.list(layout.RUNS) if layout.is_commit(entry.path)]
+    with ThreadPoolExecutor(READ_THREADS) as pool:
+        tables = list(pool.map(lambda path: _rows_of(store, path, schema, unreadable), commits))
+    return pa.concat_tables([schema.empty_table(), *tables]).sort_by("commit")
+
+
+def without_void(table: pa.Table, store: Store) -> pa.Table:
+    """Leave out commits older than a run that made their outputs void."""
+    for path in (entry.path for entry in store.list(layout.RUNS) if layout.is_redo(entry.path)):
+        run = layout.run_of(path)
+        void = from_parquet(store.read(path)).cast(VOID)
+        outputs = set(zip(*(void.column(name).to_pylist() for name in VOID.names), strict=True))
+        rows = zip(*(table.column(name).to_pylist() for name in (*VOID.names, "commit")), strict=True)
+        keep = [
+            not ({(request_id, key, n), (request_id, key[:8], n)} & outputs)
+            or (layout.run_of(commit) or "") >= (run or "")
+            for request_id, key, n, commit in rows
+        ]
+        table = table.filter(pa.array(keep, type=pa.bool_()))
+    return table
 
 
 def index_rows(outcomes: tuple[RowOutcome, ...], commit: str) -> list[dict[str, Any]]:
@@ -225,27 +255,20 @@ def _with_n(table: pa.Table, null: int | None) -> pa.Table:
     return table.set_column(table.column_names.index("n"), pa.field("n", pa.int32()), swapped)
 
 
-def _index_of(store: Store, path: str, unreadable: list[str] | None) -> pa.Table:
+def _index_at(store: Store, path: str) -> pa.Table:
+    """Read an index; one that is not readable covers nothing, since the commits are the truth (`verify` names it)."""
     try:
-        table = read_commit(store, path, [name for name in INDEX.names if name != "commit"])
+        return from_parquet(store.read(path)).cast(INDEX)
+    except (pa.ArrowException, ValueError):
+        return INDEX.empty_table()
+
+
+def _rows_of(store: Store, path: str, schema: pa.Schema, unreadable: list[str] | None) -> pa.Table:
+    try:
+        table = read_commit(store, path, [name for name in schema.names if name != "commit"])
     except UserError:
         if unreadable is None:
             raise
         unreadable.append(path)
-        return INDEX.empty_table()
-    return table.append_column("commit", pa.array([path] * table.num_rows, type=pa.string()))
-
-
-def _without_void(table: pa.Table, store: Store, redo_paths: list[str]) -> pa.Table:
-    """Leave out commits older than a run that made their outputs void."""
-    for path in redo_paths:
-        run = layout.run_of(path)
-        void = from_parquet(store.read(path)).cast(VOID)
-        outputs = set(zip(*(void.column(name).to_pylist() for name in VOID.names), strict=True))
-        rows = zip(*(table.column(name).to_pylist() for name in (*VOID.names, "commit")), strict=True)
-        keep = [
-            (request_id, key, n) not in outputs or (layout.run_of(commit) or "") >= (run or "")
-            for request_id, key, n, commit in rows
-        ]
-        table = table.filter(pa.array(keep, type=pa.bool_()))
-    return table
+        return schema.empty_table()
+    return table.append_column("commit", pa.array([path] * table.num_rows, type=pa.string())).select(schema.names)

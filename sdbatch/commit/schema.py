@@ -86,7 +86,7 @@ INDEX: Final = pa.schema(
 """What resume needs to know of a commit's rows; `commit` is the path of the file they stand in."""
 
 VOID: Final = pa.schema([("id", pa.string()), ("request_key", pa.string()), ("n", pa.int32())])
-"""Outputs whose earlier commits no longer count (redo)."""
+"""Outputs whose earlier commits no longer count (redo, gc); `request_key` may be its first 8 digits, as in a name."""
 
 
 def to_parquet(table: pa.Table, **notes: str) -> bytes:

@@ -173,7 +173,7 @@ def run_job(
         in_process: One worker in this process instead of a Ray cluster.
         progress: Shown while it runs.
         void: Outputs (id, request_key, n) whose earlier commits no longer count.
-        remove: Damaged assets, removed once those commits are void.
+        remove: Damaged assets.
 
     Raises:
         UserError, CampaignHeld: Before anything was written.
@@ -230,10 +230,11 @@ class _Run:
 
     def run(self, in_process: bool, void: Sequence[Mapping[str, Any]], remove: Sequence[str]) -> RunResult:
         """See `run_job`."""
-        if void:
-            self._store.put_new(layout.redo(self._id), to_parquet(table(void, VOID)))
+        # Removed first: a kill between the two leaves a missing asset, which `verify` and so the next redo find.
         for asset in remove:
             self._store.delete(asset)
+        if void:
+            self._store.put_new(layout.redo(self._id), to_parquet(table(void, VOID)))
         done = done_of(read_index(self._store))
         self._count_pending(done)
         self._spool.publish(self._store, self._id)

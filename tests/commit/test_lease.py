@@ -64,7 +64,8 @@ def test_a_silent_holder_elsewhere_is_waited_out_for_one_term(campaign_url: str)
     assert lease.TERM_S <= time.monotonic() - started_s < 3 * lease.TERM_S
 
 
-def test_a_dead_process_on_this_machine_is_not_waited_for(campaign_url: str) -> None:
+def test_a_dead_process_on_this_machine_is_not_waited_for(campaign_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "TERM_S", 10.0)
     script = (
         "import os, sys; from sdbatch.commit.lease import acquire; from sdbatch.storage import open_store;"
         f"acquire(open_store({campaign_url!r}, {{}})); os._exit(9)"
