@@ -115,7 +115,12 @@ class Limits(_Strict):
 
     attempts: Annotated[int, Field(ge=1)] = 3
     failed_fraction: Annotated[float, Field(ge=0, le=1)] = 0.05
-    start_timeout_s: Annotated[float, Field(gt=0)] = 600.0
+    start_timeout_s: Annotated[float, Field(gt=0)] = Field(
+        default=600.0, description="Longest wait for a first worker, for a model's load and for its first call."
+    )
+    deadline_min_s: Annotated[float, Field(gt=0)] = Field(
+        default=60.0, description="A later call may take ten times its predicted seconds, and never less than this."
+    )
 
 
 class Job(_Strict):

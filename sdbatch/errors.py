@@ -10,10 +10,12 @@
     |-- CampaignHeld         another driver holds the campaign (exit 4)
     |-- RowError             set the request aside, record it, go on (exit 3 at the end)
     |   |-- SourceMissing, SourceUnreadable, SourceTooLarge, SourceTooShort, SourceChanged
-    |   |-- PromptTooLong, BlankOutput, GenerationFailed, OutOfMemory, EncodeFailed, AssetConflict
+    |   |-- PromptTooLong, BlankOutput, GenerationFailed, OutOfMemory
+    |   |-- DeadlineExceeded, EncodeFailed, AssetConflict
     |   `-- WorkerCrash          a row whose process died twice while it ran alone
     `-- MachineError         try elsewhere, or later; blames no row
         |-- ModelLoadFailed      the folder was right at plan time, the load was not
+        |-- DeviceLost           the device refuses every further call; its process must end
         |-- StoreUnavailable     bounded retries were used up
         |-- LeaseLost            another driver took over; stop before the next commit
         `-- WorkersUnavailable   no worker became ready, or none is left
@@ -165,6 +167,12 @@ class EncodeFailed(RowError):
     retryable = True
 
 
+class DeadlineExceeded(RowError):
+    """The pipeline call of this request alone took longer than its deadline."""
+
+    retryable = True
+
+
 class AssetConflict(RowError):
     """An asset of this name is stored and is not this request's, or not whole."""
 
@@ -183,6 +191,10 @@ class ModelLoadFailed(MachineError):
     """A worker could not load a model."""
 
 
+class DeviceLost(MachineError):
+    """The device refuses every further call; the process that holds it must end."""
+
+
 class StoreUnavailable(MachineError):
     """The store did not answer within the bounded retries."""
 
@@ -195,5 +207,6 @@ class WorkersUnavailable(MachineError):
     """No worker became ready in time, or none is left."""
 
 
-ROW_ERRORS = frozenset({cls.__name__ for cls in RowError.__subclasses__()} | {"SafetyChecker"})
+ROW_FAILURES = {cls.__name__: cls for cls in RowError.__subclasses__()}
+ROW_ERRORS = frozenset({*ROW_FAILURES, "SafetyChecker"})
 """Classes a failed row may be recorded with; `SafetyChecker` is a model's own, for blocked ones."""

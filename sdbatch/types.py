@@ -15,7 +15,11 @@ FORMAT_VERSION = 1
 """Stands in every file of a campaign; raised when a reader of the old form would misread the new one."""
 
 Status = Literal["ok", "failed", "blocked"]
+Phase = Literal["fetch", "wait", "load", "generate", "finish"]
 TASKS = ("text-to-image", "image-to-image", "inpainting", "text-to-video", "image-to-video", "video-to-video")
+STAGES = ("load", "fetch", "denoise", "decode", "encode", "upload")
+"""What a row's wall seconds are recorded by."""
+
 SEED_MAX = 2**63 - 1
 """Seeds are int64 and not negative; outputs of one row take seed, seed + 1, ... modulo 2**63."""
 
@@ -73,6 +77,7 @@ class Unit:
         batch_size: Outputs per pipeline call; in `exact` the tail is padded to it.
         cost_tflop: Sum over all outputs.
         solo: Whether its requests are suspects of a crash and run alone.
+        rate_tflop_per_s: What one worker did on this model so far in this run; None when nothing is known yet.
     """
 
     id: str
@@ -81,6 +86,7 @@ class Unit:
     batch_size: int
     cost_tflop: float
     solo: bool = False
+    rate_tflop_per_s: float | None = None
 
     @property
     def num_outputs(self) -> int:
@@ -127,7 +133,7 @@ class Receipt:
         generate_s: Wall seconds inside pipeline calls.
         load_s: Wall seconds spent on loading the model for this unit, 0 when it was warm.
         batch_size: Largest batch that was run; below the unit's after an out-of-memory.
-        stage_s: Wall seconds by stage: `load`, `fetch`, `denoise`, `decode`, `encode`, `upload`.
+        stage_s: Wall seconds by stage. See `STAGES`.
     """
 
     unit: str
@@ -142,6 +148,25 @@ class Receipt:
     load_s: float
     batch_size: int
     stage_s: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """Where a unit is inside a worker, as its ping tells.
+
+    Attributes:
+        unit: The unit's id.
+        phase: `fetch`, `wait` (for the model), `load`, `generate` or `finish`.
+        elapsed_s: Since the phase, in `generate` since the pipeline call, began.
+        bound_s: Longest it may take; infinite for `wait`, which others' bounds bound.
+        ids: Requests in the pipeline call; empty in other phases.
+    """
+
+    unit: str
+    phase: Phase
+    elapsed_s: float
+    bound_s: float
+    ids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,14 +11,16 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import logging
+import math
 import os
 import platform
 import socket
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -27,14 +29,23 @@ from numpy.typing import NDArray
 
 from sdbatch.commit import layout
 from sdbatch.commit.read import read_commit
-from sdbatch.commit.write import StoredAsset, error_columns, output_seed, put_asset, put_commit, request_columns
+from sdbatch.commit.write import (
+    StoredAsset,
+    error_columns,
+    output_seed,
+    put_asset,
+    put_commit,
+    receipt_of,
+    request_columns,
+)
 from sdbatch.config import parse_job
 from sdbatch.encode.asset import read_embedded
 from sdbatch.encode.image import encode_image, thumbnail
 from sdbatch.errors import (
+    ROW_FAILURES,
     BlankOutput,
-    GenerationFailed,
-    OutOfMemory,
+    DeadlineExceeded,
+    DeviceLost,
     PromptTooLong,
     RowError,
     SourceChanged,
@@ -42,15 +53,20 @@ from sdbatch.errors import (
     StoreRefused,
 )
 from sdbatch.logs import configure
+from sdbatch.outcomes import call_deadline_s, outcome_of
 from sdbatch.storage import open_store, read_source
-from sdbatch.types import Receipt, Request, RowOutcome, Source, Unit, WorkerSpec
+from sdbatch.types import Phase, Receipt, Request, Running, Source, Unit, WorkerSpec
 
 if TYPE_CHECKING:
     from sdbatch.generate.batch import BatchResult, Generated
     from sdbatch.generate.loading import LoadedModel
 
 LOG = logging.getLogger("sdbatch.worker")
+OnCall = Callable[[str, tuple[str, ...]], None]
 FETCH_THREADS = 8
+FETCH_MAX_S = 600.0
+FINISH_MAX_S = 600.0
+"""Longest a unit may fetch its sources, and encode, upload and commit; the store's own bounds end a single call."""
 ENCODE_QUEUE_MAX = 64
 """Outputs that wait for encoding or upload; then the model waits, which bounds memory."""
 
@@ -77,6 +93,16 @@ class _Output:
     tries: int = 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Place:
+    """Where a unit is. See `Running`."""
+
+    phase: Phase
+    since_s: float
+    bound_s: float
+    ids: tuple[str, ...]
+
+
 @dataclass(slots=True, kw_only=True)
 class _Tally:
     """What a unit's receipt will say."""
@@ -96,11 +122,15 @@ class Worker:
     Args:
         name: Unique in the run.
         spec: What the driver resolved.
+        on_call: Told the unit and the request ids of every pipeline call before it runs: should the process die in
+            it, these are the suspects.
     """
 
-    def __init__(self, name: str, spec: WorkerSpec) -> None:
+    def __init__(self, name: str, spec: WorkerSpec, on_call: OnCall = lambda *_: None) -> None:
         self._name = name
         self._spec = spec
+        self._on_call = on_call
+        self._places: dict[str, _Place] = {}
         self._job = parse_job(spec.job)
         self._store = open_store(spec.output, self._job.storage)
         self._generating = threading.Lock()
@@ -132,11 +162,32 @@ class Worker:
         Raises:
             MachineError: When something around the rows failed; nothing was committed.
         """
+        try:
+            return self._run_unit(unit)
+        finally:
+            self._places.pop(unit.id, None)
+
+    def running(self) -> tuple[Running, ...]:
+        """Say where the units in this worker are; answered from another thread while they run."""
+        now_s = time.monotonic()
+        return tuple(
+            Running(unit=unit, phase=place.phase, elapsed_s=now_s - place.since_s, bound_s=place.bound_s, ids=place.ids)
+            for unit, place in list(self._places.items())
+        )
+
+    def _enter(self, unit: Unit, phase: Phase, bound_s: float, ids: tuple[str, ...] = ()) -> None:
+        self._places[unit.id] = _Place(phase=phase, since_s=time.monotonic(), bound_s=bound_s, ids=ids)
+
+    def _run_unit(self, unit: Unit) -> Receipt:
         tally = _Tally()
+        self._enter(unit, "fetch", FETCH_MAX_S)
         outputs = self._fetch(unit, tally)
         if outputs:
+            self._enter(unit, "wait", math.inf)
             with self._generating:
+                self._enter(unit, "load", self._job.limits.start_timeout_s)
                 self._generate(unit, outputs, tally)
+        self._enter(unit, "finish", FINISH_MAX_S)
         tally.rows.extend(future.result() for future in tally.finishing)
         order = {request.id: index for index, request in enumerate(unit.requests)}
         tally.rows.sort(key=lambda row: (order[row["id"]], row["n"] or 0))
@@ -221,8 +272,8 @@ class Worker:
         return self._model[1]
 
     def _make(self, model: LoadedModel, outputs: list[_Output], unit: Unit, tally: _Tally) -> None:
-        """Make one batch; on out-of-memory its halves, on any other error its rows one by one."""
-        from sdbatch.generate.batch import Item, is_out_of_memory, make_batch
+        """Make one batch; when its call fails, do with its rows what the table of outcomes says."""
+        from sdbatch.generate.batch import Item, failure_kind, make_batch
 
         is_exact = self._job.determinism == "exact"
         items = [Item(recipe=o.recipe, seed=output_seed(int(o.recipe["seed"]), o.n), images=o.images) for o in outputs]
@@ -230,27 +281,52 @@ class Worker:
             output.tries += 1
         tally.model_calls += 1
         try:
-            result = make_batch(model, items, unit.batch_size if is_exact else None)
+            result = make_batch(model, items, unit.batch_size if is_exact else None, self._begin_call(unit, outputs))
         except Exception as error:  # noqa: BLE001 -- whatever a pipeline raises is its rows' matter, told apart below
-            if is_out_of_memory(error) and not is_exact and len(outputs) > 1:
-                half = (len(outputs) + 1) // 2
-                self._batch_limits[unit.requests[0].batch_key] = half
-                parts = [outputs[:half], outputs[half:]]
-            elif len(outputs) > 1:
-                parts = [[output] for output in outputs]
-            elif outputs[0].tries < self._job.limits.attempts and not is_out_of_memory(error):
-                parts = [outputs]
-            else:
-                kind = OutOfMemory if is_out_of_memory(error) else GenerationFailed
-                failure = kind(f"{type(error).__name__}: {error}")
-                failure.__cause__ = error
-                output = outputs[0]
-                tally.rows.append(self._failed(output.request, output.recipe, output.n, failure, tries=output.tries))
-                return
-            for part in parts:
+            for part in self._after_failure(failure_kind(error), error, outputs, unit, tally):
                 self._make(model, part, unit, tally)
             return
         self._hand_on(result, outputs, unit, tally)
+
+    def _begin_call(self, unit: Unit, outputs: list[_Output]) -> Callable[[], None]:
+        """Note what goes into the model; return what is to be called before each of its steps."""
+        limits = self._job.limits
+        cost = sum(output.request.cost_tflop for output in outputs)
+        bound_s = call_deadline_s(cost, unit.rate_tflop_per_s, limits.deadline_min_s, limits.start_timeout_s)
+        ids = tuple(dict.fromkeys(output.request.id for output in outputs))
+        self._on_call(unit.id, ids)
+        self._enter(unit, "generate", bound_s, ids)
+        deadline_s = time.monotonic() + bound_s
+
+        def heed_deadline() -> None:
+            if time.monotonic() > deadline_s:
+                raise DeadlineExceeded(f"a pipeline call of {len(outputs)} took longer than {bound_s:.0f} s")
+
+        return heed_deadline
+
+    def _after_failure(
+        self, kind: str, error: Exception, outputs: list[_Output], unit: Unit, tally: _Tally
+    ) -> list[list[_Output]]:
+        """Return the calls to make after one that failed; a row that is alone to blame is recorded instead."""
+        outcome = outcome_of(kind)
+        if outcome.replace_worker:
+            raise DeviceLost(f"{type(error).__name__}: {error}") from error
+        if len(outputs) > 1:
+            if outcome.then != "halve" or self._job.determinism == "exact":
+                return [[output] for output in outputs]
+            half = (len(outputs) + 1) // 2
+            self._batch_limits[unit.requests[0].batch_key] = half
+            return [outputs[:half], outputs[half:]]
+        output = outputs[0]
+        if kind == "Raised" and output.tries < self._job.limits.attempts:
+            return [outputs]
+        if isinstance(error, RowError):
+            failure = error
+        else:
+            failure = ROW_FAILURES[outcome.records or ""](f"{type(error).__name__}: {error}")
+            failure.__cause__ = error
+        tally.rows.append(self._failed(output.request, output.recipe, output.n, failure, tries=output.tries))
+        return []
 
     def _hand_on(self, result: BatchResult, outputs: list[_Output], unit: Unit, tally: _Tally) -> None:
         is_exact = self._job.determinism == "exact"
@@ -354,23 +430,14 @@ class Worker:
         }
 
     def _receipt(self, unit: Unit, tally: _Tally) -> Receipt:
-        adopted = [row["adopted"] for row in tally.rows if row["status"] == "ok"]
-        return Receipt(
-            unit=unit.id,
-            worker=self._name,
-            outcomes=tuple(_outcome(row) for row in tally.rows),
+        """Return what the commit tells, and of the work what this worker knows better."""
+        return replace(
+            receipt_of(unit.id, self._name, tally.rows),
             model_calls=tally.model_calls,
             rows_generated=tally.rows_generated,
-            assets_put=adopted.count(False),
-            assets_adopted=adopted.count(True),
-            asset_bytes=sum(row.get("asset_bytes") or 0 for row in tally.rows),
             generate_s=tally.generate_s,
             load_s=tally.load_s,
             batch_size=tally.batch_size,
-            stage_s={
-                stage: sum(row.get(f"{stage}_s") or 0.0 for row in tally.rows)
-                for stage in ("load", "fetch", "denoise", "decode", "encode", "upload")
-            },
         )
 
     def _check_campaign(self) -> None:
@@ -389,18 +456,6 @@ class Worker:
 def _error(error: RowError) -> dict[str, Any]:
     text = "".join(traceback.format_exception(error))
     return error_columns(type(error).__name__, str(error), retryable=error.retryable, traceback=text)
-
-
-def _outcome(row: dict[str, Any]) -> RowOutcome:
-    return RowOutcome(
-        id=row["id"],
-        request_key=row["request_key"],
-        n=row["n"],
-        status=row["status"],
-        error_type=row.get("error_type"),
-        error_message=row.get("error_message"),
-        error_retryable=bool(row.get("error_retryable")),
-    )
 
 
 def _num_finishers() -> int:

@@ -13,7 +13,7 @@ import sdbatch
 
 ROOT = Path(sdbatch.__file__).parent
 ROOMS = ("manifest", "plan", "dispatch", "generate", "encode", "commit", "report")
-NOUNS = {"config", "errors", "families", "ffmpeg", "logs", "models", "storage", "types"}
+NOUNS = {"config", "errors", "families", "ffmpeg", "logs", "models", "outcomes", "storage", "types"}
 HOMES = {
     "ray": {"dispatch"},
     "torch": {"generate"},

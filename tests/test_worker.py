@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from sdbatch.commit.lease import acquire
 from sdbatch.commit.read import done_of, read_commit, read_index
 from sdbatch.config import parse_job
 from sdbatch.driver import Selection, Spool, request_of, sort_out
-from sdbatch.errors import ModelLoadFailed, StoreRefused
+from sdbatch.errors import DeviceLost, ModelLoadFailed, StoreRefused
 from sdbatch.generate import batch
 from sdbatch.storage import open_store
 from sdbatch.types import Receipt, Unit, WorkerSpec
@@ -64,9 +65,9 @@ def _break(monkeypatch: pytest.MonkeyPatch, fault: Callable[[list[batch.Item]], 
     """Let the pipeline call meet a fault before it runs: the one thing a tiny model never does by itself."""
     original = batch.make_batch
 
-    def faulty(model: Any, items: Any, pad_to: int | None) -> batch.BatchResult:
+    def faulty(model: Any, items: Any, pad_to: int | None, on_step: Callable[[], None]) -> batch.BatchResult:
         fault(list(items))
-        return original(model, items, pad_to)
+        return original(model, items, pad_to, on_step)
 
     monkeypatch.setattr(batch, "make_batch", faulty)
 
@@ -141,6 +142,38 @@ def test_in_exact_out_of_memory_fails_the_row_instead(make: Make, monkeypatch: p
 
     assert [row["error_type"] for row in rows] == [None, "OutOfMemory", None]
     assert rows[1]["error_retryable"]
+
+
+def test_a_call_past_its_deadline_ends_at_the_next_step_and_costs_the_slow_row_alone(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fault(items: list[batch.Item]) -> None:
+        if any(item.recipe["prompt"] == "slow" for item in items):
+            time.sleep(3.1)
+
+    _break(monkeypatch, fault)
+    rows = [{"id": name, "prompt": name} for name in ("a", "slow", "b")]
+    receipt, made = make(rows, limits={"start_timeout_s": 3.0, "deadline_min_s": 3.0})
+
+    assert [row["status"] for row in made] == ["ok", "failed", "ok"]
+    assert (made[1]["error_type"], made[1]["attempts"], made[1]["error_retryable"]) == ("DeadlineExceeded", 2, True)
+    assert "took longer than 3 s" in made[1]["error_message"]
+    assert receipt.model_calls == 4
+
+
+@pytest.mark.parametrize(
+    "error", [torch.AcceleratorError("unspecified launch failure"), RuntimeError("CUDA error: device-side assert")]
+)
+def test_a_device_that_is_lost_blames_no_row_and_commits_nothing(
+    make: Make, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fault(items: list[batch.Item]) -> None:
+        raise error
+
+    _break(monkeypatch, fault)
+
+    with pytest.raises(DeviceLost, match=str(error)):
+        make([{"id": "a", "prompt": "a"}])
 
 
 @pytest.mark.parametrize("value", [float("nan"), 0.5])

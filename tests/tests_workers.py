@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from pathlib import Path
 
-from sdbatch.errors import ModelLoadFailed, StoreUnavailable
-from sdbatch.types import Receipt, RowOutcome, Unit, WorkerSpec
+from sdbatch.dispatch.executor import OnCall
+from sdbatch.errors import DeviceLost, ModelLoadFailed, StoreUnavailable
+from sdbatch.types import Receipt, RowOutcome, Running, Unit, WorkerSpec
 
 
 class ScriptedWorker:
     """Ends units as their ids say.
 
-    `die...` ends the process, `die-once...` the first time only, `busy...` meets an unavailable store once, `bug...`
-    raises, `unloadable...` cannot load its model, `slow...` takes a second. What is to happen once is remembered by
-    files in the folder that stands for the campaign.
+    `die...` ends the process, `die-once...` the first time only, `hang...` never ends, `late...` ends a process that
+    has committed, `busy...` meets an unavailable store once, `lost...` a device that is lost once, `bug...` raises,
+    `unloadable...` cannot load its model, `slow...` takes a second. What is to happen once is remembered by files in
+    the folder that stands for the campaign.
     """
 
-    def __init__(self, name: str, spec: WorkerSpec) -> None:
+    def __init__(self, name: str, spec: WorkerSpec, on_call: OnCall) -> None:
         self._name = name
         self._folder = Path(spec.output)
+        self._on_call = on_call
+        self._model = threading.Lock()
+        self._call: tuple[str, tuple[str, ...], float] | None = None
 
     def start(self) -> dict[str, str]:
         """Take a moment, as an import does."""
@@ -28,14 +34,17 @@ class ScriptedWorker:
 
     def run_unit(self, unit: Unit) -> Receipt:
         """End a unit."""
-        for request in unit.requests:
-            self._meet(request.id)
+        with self._model:
+            self._make(unit)
         outcomes = tuple(
             RowOutcome(id=request.id, request_key=request.request_key, n=n, status="ok")
             for request in unit.requests
             for n in request.outputs
         )
         (self._folder / "log").open("a").write(f"{unit.id} {self._name} {unit.model}\n")
+        (self._folder / f"committed-{unit.id}").touch()
+        if any(request.id.startswith("late-") and self._is_first(request.id) for request in unit.requests):
+            os._exit(17)
         return Receipt(
             unit=unit.id,
             worker=self._name,
@@ -50,10 +59,31 @@ class ScriptedWorker:
             batch_size=len(outcomes),
         )
 
+    def _make(self, unit: Unit) -> None:
+        for start in range(0, len(unit.requests), unit.batch_size):
+            ids = tuple(request.id for request in unit.requests[start : start + unit.batch_size])
+            self._on_call(unit.id, ids)
+            self._call = (unit.id, ids, time.monotonic())
+            for request_id in ids:
+                self._meet(request_id)
+        self._call = None
+
+    def running(self) -> tuple[Running, ...]:
+        """Tell of the call; it may take a second."""
+        if self._call is None:
+            return ()
+        unit, ids, since_s = self._call
+        elapsed_s = time.monotonic() - since_s
+        return (Running(unit=unit, phase="generate", elapsed_s=elapsed_s, bound_s=1.0, ids=ids),)
+
     def _meet(self, request_id: str) -> None:
         kind = request_id.rpartition("-")[0]
         if kind == "die" or (kind == "die-once" and self._is_first(request_id)):
             os._exit(17)
+        if kind == "hang":
+            time.sleep(600)
+        if kind == "lost" and self._is_first(request_id):
+            raise DeviceLost("CUDA error: an illegal memory access was encountered")
         if kind == "busy" and self._is_first(request_id):
             raise StoreUnavailable("the store does not answer")
         if kind == "bug":

@@ -10,18 +10,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from sdbatch.commit import layout
 from sdbatch.commit.schema import COMMIT, footer, table, to_parquet
-from sdbatch.errors import AssetConflict
+from sdbatch.errors import AssetConflict, RowError
 from sdbatch.logs import redacted
 from sdbatch.storage import Store
-from sdbatch.types import Request, Unit
+from sdbatch.types import STAGES, Receipt, Request, RowOutcome, Unit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,12 +124,49 @@ def error_columns(kind: str, message: str, *, retryable: bool, traceback: str = 
     }
 
 
-def failed_unit_rows(unit: Unit, kind: str, message: str, attempts: int) -> list[dict[str, Any]]:
+def receipt_of(unit: str, worker: str, rows: Sequence[Mapping[str, Any]]) -> Receipt:
+    """Return the receipt of a unit as its committed rows tell it: calls that failed left no trace there."""
+    adopted = [row["adopted"] for row in rows if row["status"] == "ok"]
+    generated = [row for row in rows if row.get("denoise_s") is not None]
+    stage_s = {stage: sum(row.get(f"{stage}_s") or 0.0 for row in rows) for stage in STAGES}
+    return Receipt(
+        unit=unit,
+        worker=worker,
+        outcomes=outcomes_of(rows),
+        model_calls=math.ceil(sum(1 / row["batch_size"] for row in generated) - 1e-9),
+        rows_generated=len(generated),
+        assets_put=adopted.count(False),
+        assets_adopted=adopted.count(True),
+        asset_bytes=sum(row.get("asset_bytes") or 0 for row in rows),
+        generate_s=stage_s["denoise"] + stage_s["decode"],
+        load_s=stage_s["load"],
+        batch_size=max((row["batch_size"] for row in generated), default=0),
+        stage_s=stage_s,
+    )
+
+
+def outcomes_of(rows: Iterable[Mapping[str, Any]]) -> tuple[RowOutcome, ...]:
+    """Return how the rows of a commit ended."""
+    return tuple(
+        RowOutcome(
+            id=row["id"],
+            request_key=row["request_key"],
+            n=row["n"],
+            status=row["status"],
+            error_type=row.get("error_type"),
+            error_message=row.get("error_message"),
+            error_retryable=bool(row.get("error_retryable")),
+        )
+        for row in rows
+    )
+
+
+def failed_unit_rows(unit: Unit, kind: type[RowError], message: str, attempts: int) -> list[dict[str, Any]]:
     """Return the rows of a unit whose requests the driver sets aside."""
     return [
         {
             **request_columns(request, json.loads(request.recipe), None),
-            **error_columns(kind, message, retryable=False),
+            **error_columns(kind.__name__, message, retryable=kind.retryable),
             "attempts": attempts,
         }
         for request in unit.requests

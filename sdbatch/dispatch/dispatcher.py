@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from sdbatch.dispatch import policy
-from sdbatch.dispatch.executor import Died, Done, Event, Executor, Faulted, Ready, Shape
+from sdbatch.dispatch.executor import Died, Done, Draining, Event, Executor, Faulted, Pulse, Ready, Shape
 from sdbatch.errors import MachineError, ModelLoadFailed, SdbatchError, WorkersUnavailable
+from sdbatch.outcomes import Outcome, outcome_of
 from sdbatch.types import Backlog, Receipt, Request, Unit
 
 WINDOW_REQUESTS = 16_384
@@ -51,12 +52,16 @@ class WindowLike(Protocol):
     def take(self, model: str, cost_max_tflop: float) -> Unit:
         """Hand out one unit of a model."""
 
+    def drop(self, model: str) -> float:
+        """Forget what waits for a model; return its cost."""
+
 
 @dataclass(slots=True)
 class _Worker:
     shape: Shape
     started_s: float
     ready: bool = False
+    draining: bool = False
     model: str | None = None
     units: dict[str, Unit] = field(default_factory=dict)
 
@@ -73,6 +78,7 @@ class Plan:
         worker_max: Most workers per shape.
         start_timeout_s: Longest wait for a first worker.
         bisect: Splits the requests of a unit whose process died.
+        recover: Returns the receipt of a unit that was committed though its worker could not say so, else None.
     """
 
     requests: Iterator[Request]
@@ -82,6 +88,7 @@ class Plan:
     worker_max: int
     start_timeout_s: float
     bisect: Callable[[Unit], list[tuple[Request, ...]]]
+    recover: Callable[[Unit], Receipt | None]
 
 
 class Dispatcher:
@@ -92,7 +99,8 @@ class Dispatcher:
         window: Groups requests into units.
         plan: What is to be done.
         on_receipt: Called with each unit and its receipt, in order of arrival.
-        on_set_aside: Called with a request whose process died `SOLO_DEATHS_MAX` times while it ran alone.
+        on_set_aside: Called with the unit of a request that ended its process, or missed its deadline, while it ran
+            alone, with that outcome and what was seen.
         on_tick: Called at least every `TICK_S` seconds.
         should_stop: Asked between rounds; once it says so, nothing more is handed out.
     """
@@ -104,7 +112,7 @@ class Dispatcher:
         plan: Plan,
         *,
         on_receipt: Callable[[Unit, Receipt], None],
-        on_set_aside: Callable[[Unit, str], None],
+        on_set_aside: Callable[[Unit, Outcome, str], None],
         on_tick: Callable[[], None],
         should_stop: Callable[[], bool],
     ) -> None:
@@ -124,7 +132,10 @@ class Dispatcher:
         self._left_tflop = plan.cost_tflop
         self.rates: dict[str, float] = {}
         self._machine_faults = 0
+        self._start_faults = 0
         self._load_faults: dict[str, int] = {}
+        self._loaded: set[str] = set()
+        self.lost_models: dict[str, str] = {}
         self._last_handed: dict[str, int] = {}
         self._handed = 0
         self._num_started = 0
@@ -149,10 +160,14 @@ class Dispatcher:
                 self._hand_out()
             for event in self._executor.wait(TICK_S):
                 self._handle(event)
+            self._release_drained()
             self._check_start()
             self._on_tick()
         if self.failure:
             raise self.failure
+        if self.lost_models:
+            told = "\n".join(f"model {name} does not load: {text}" for name, text in self.lost_models.items())
+            raise ModelLoadFailed(told)
 
     @property
     def num_workers(self) -> int:
@@ -178,7 +193,7 @@ class Dispatcher:
             request = next(self._plan.requests, None)
             if request is None:
                 self._exhausted = True
-            elif request.model in self._plan.shapes:
+            elif request.model not in self.lost_models:
                 self._window.add(request)
 
     def _start_workers(self) -> None:
@@ -222,7 +237,7 @@ class Dispatcher:
         self._handed += 1
         self._last_handed[unit.model] = self._handed
         self._left_tflop -= unit.cost_tflop
-        self._executor.submit(worker, unit)
+        self._executor.submit(worker, replace(unit, rate_tflop_per_s=self.rates.get(unit.model)))
 
     def _views(self, *, hold_idle: bool = False) -> list[policy.WorkerView]:
         """Return the ready workers; with suspects waiting, one that is idle or nearly so is kept free for them."""
@@ -235,7 +250,7 @@ class Dispatcher:
                 solo=any(unit.solo for unit in worker.units.values()),
             )
             for name, worker in self._workers.items()
-            if worker.ready
+            if worker.ready and not worker.draining
         ]
         if hold_idle and views:
             kept = min(views, key=lambda view: (view.solo, view.in_flight, view.id))
@@ -254,15 +269,22 @@ class Dispatcher:
                 self._first_ready = True
                 self.facts[event.worker] = event.facts
             case Done():
-                unit = self._workers[event.worker].units.pop(event.unit)
-                self._machine_faults = 0
-                self._load_faults.pop(unit.model, None)
-                self._measure(unit, event.receipt)
-                self._on_receipt(unit, event.receipt)
+                self._finish(self._workers[event.worker].units.pop(event.unit), event.receipt)
             case Faulted():
                 self._handle_fault(event)
             case Died():
-                self._handle_death(event)
+                self._lose(event.worker, event.kind, event.message, event.ids)
+            case Pulse():
+                self._handle_pulse(event)
+            case Draining() if event.worker in self._workers:
+                self._workers[event.worker].draining = True
+
+    def _finish(self, unit: Unit, receipt: Receipt) -> None:
+        self._machine_faults = 0
+        self._load_faults.pop(unit.model, None)
+        self._loaded.add(unit.model)
+        self._measure(unit, receipt)
+        self._on_receipt(unit, receipt)
 
     def _measure(self, unit: Unit, receipt: Receipt) -> None:
         """Correct the model's rate (TFLOP a second of one worker) by what this unit took; half of it is new."""
@@ -272,64 +294,124 @@ class Dispatcher:
             self.rates[unit.model] = 0.5 * (self.rates.get(unit.model, rate) + rate)
 
     def _handle_fault(self, event: Faulted) -> None:
-        outcome = policy.outcome_of(event.kind)
+        """A call ended with an error; the worker's process lives."""
+        outcome = outcome_of(event.kind)
         worker = self._workers[event.worker]
         message = f"worker {event.worker}: {event.kind}: {event.message}"
-        if event.unit is None:  # the start itself
-            self._stop(MachineError(f"{message}\n{event.traceback}"))
-            del self._workers[event.worker]
-            return
-        unit = worker.units.pop(event.unit)
         if outcome.blame == "run":
             self._stop(MachineError(f"{message}\n{event.traceback}"))
-            return
-        self._give_back(unit)
-        if outcome.blame == "model":
-            worker.model = None
-            faults = self._load_faults[unit.model] = self._load_faults.get(unit.model, 0) + 1
-            if faults >= policy.MODEL_LOADS_MAX:
-                self._stop(ModelLoadFailed(f"model {unit.model}: {event.message}\n{event.traceback}"))
+        if event.unit is None:
+            self._start_faults += 1
+            if not self._first_ready and self._start_faults >= policy.START_FAULTS_MAX:
+                self._stop(MachineError(f"{message}\n{event.traceback}"))
+            self._replace(event.worker)
+        elif outcome.replace_worker:
+            self._lose(event.worker, event.kind, event.message, unit=event.unit)
+        elif outcome.blame == "run":
+            worker.units.pop(event.unit)
+        elif outcome.blame == "model":
+            unit = worker.units.pop(event.unit)
+            self._give_back(unit)
+            self._blame_load(event.worker, unit.model, f"{event.message}\n{event.traceback}")
         else:
+            self._give_back(worker.units.pop(event.unit))
             self._count_machine_fault(message)
 
-    def _handle_death(self, event: Died) -> None:
-        worker = self._workers.pop(event.worker, None)
+    def _handle_pulse(self, event: Pulse) -> None:
+        """End a worker that is past a bound and did not heed it."""
+        found = policy.overdue(event.running)
+        worker = self._workers.get(event.worker)
+        if found is None or worker is None or found[1].unit not in worker.units:
+            return
+        kind, place = found
+        unit = worker.units[place.unit]
+        message = f"{place.phase} took longer than {place.bound_s:.0f} s"
+        self._lose(event.worker, kind, message, frozenset(place.ids), unit=place.unit)
+        if kind == "ModelLoadFailed":
+            self._blame_load(None, unit.model, message)
+
+    def _blame_load(self, worker: str | None, model: str, message: str) -> None:
+        """Count a failed load: where the model loads elsewhere its worker is to blame, else in the end the model."""
+        if model in self._loaded and worker is not None:
+            self._count_machine_fault(f"worker {worker}: {message}")
+            self._lose(worker, "Stuck", message)
+            return
+        if worker is not None:
+            self._workers[worker].model = None
+        self._load_faults[model] = self._load_faults.get(model, 0) + 1
+        if self._load_faults[model] >= policy.MODEL_LOADS_MAX:
+            self.lost_models[model] = message
+            self._left_tflop -= self._window.drop(model)
+
+    def _lose(
+        self, name: str, kind: str, message: str, ids: frozenset[str] = frozenset(), *, unit: str | None = None
+    ) -> None:
+        """Settle the units of a worker whose process is gone or must go, and replace it.
+
+        Args:
+            name: The worker.
+            kind: Key of the table of outcomes.
+            message: For people.
+            ids: Requests that were in its model, as far as that is known.
+            unit: The unit that is to blame; None for every one it had been given.
+        """
+        worker = self._workers.get(name)
         if worker is None:
             return
         self.worker_deaths += 1
-        outcome = policy.outcome_of(event.kind)
-        self._count_machine_fault(f"worker {event.worker} died: {event.message}")
-        for unit in worker.units.values():
-            if outcome.blame == "suspects":
-                self._suspect(unit, event.message)
+        outcome = outcome_of(kind)
+        self._count_machine_fault(f"worker {name}: {kind}: {message}")
+        for given in worker.units.values():
+            receipt = self._plan.recover(given)
+            if receipt is not None:
+                self._finish(given, receipt)
+            elif outcome.blame == "suspects" and unit in {None, given.id}:
+                self._suspect(given, outcome, message, ids)
             else:
-                self._give_back(unit)
-        if not self._is_stopping():
-            self._start_worker(worker.shape)
+                self._give_back(given)
+        self._replace(name)
 
-    def _suspect(self, unit: Unit, message: str) -> None:
-        """Run the requests of a unit whose process died alone: first all of them, then halves, then one by one."""
+    def _suspect(self, unit: Unit, outcome: Outcome, message: str, ids: frozenset[str]) -> None:
+        """Run the requests of a unit whose process ended alone: those in the model singly, the others in halves."""
         self._left_tflop += unit.cost_tflop
         self.retries += 1
-        if not unit.solo:
-            self._window.add_solo(unit.requests, unit.batch_size)
-            return
-        for requests in self._plan.bisect(unit):
-            if len(unit.requests) == 1 and requests[0].attempt >= policy.SOLO_DEATHS_MAX:
+        is_alone = unit.solo and len(unit.requests) == 1
+        if is_alone:
+            tried_max = policy.SOLO_OVERDUE_MAX if outcome.then == "alone" else policy.SOLO_DEATHS_MAX
+            [(request,)] = self._plan.bisect(unit)
+            if request.attempt >= tried_max:
                 self._left_tflop -= unit.cost_tflop
                 self._machine_faults = 0
-                self._on_set_aside(unit, message)
+                self._on_set_aside(unit, outcome, message)
             else:
-                self._window.add_solo(requests, unit.batch_size)
+                self._window.add_solo((request,), unit.batch_size)
+            return
+        was_in_model = not ids.isdisjoint(request.id for request in unit.requests)
+        parts = policy.suspects(unit, ids) if was_in_model or not unit.solo else self._plan.bisect(unit)
+        for requests in parts:
+            self._window.add_solo(requests, unit.batch_size)
 
     def _give_back(self, unit: Unit) -> None:
         self.retries += 1
+        if unit.model in self.lost_models:
+            return
         self._left_tflop += unit.cost_tflop
         if unit.solo:
             self._window.add_solo(unit.requests, unit.batch_size)
         else:
             for request in unit.requests:
                 self._window.add(request)
+
+    def _replace(self, name: str) -> None:
+        """End a worker and start another in its slot."""
+        worker = self._workers.pop(name)
+        self._executor.stop(name)
+        if not self._is_stopping():
+            self._start_worker(worker.shape)
+
+    def _release_drained(self) -> None:
+        for name in [name for name, worker in self._workers.items() if worker.draining and not worker.units]:
+            self._replace(name)
 
     def _count_machine_fault(self, message: str) -> None:
         self._machine_faults += 1

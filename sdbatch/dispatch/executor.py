@@ -1,6 +1,6 @@
 """The seam between the dispatcher and whatever runs workers.
 
-    dispatcher -- start, submit, stop --> Executor -- wait() --> Ready | Done | Faulted | Died
+    dispatcher -- start, submit, stop --> Executor -- wait() --> Ready | Done | Faulted | Died | Pulse | Draining
 
 Two executors stand behind it: in-process (breakpoints, unit tests) and Ray. What both promise is one test.
 """
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from sdbatch.errors import MachineError, StoreRefused
-from sdbatch.types import Observation, Receipt, Unit, WorkerSpec
+from sdbatch.types import Observation, Receipt, Running, Unit, WorkerSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,14 +70,37 @@ class Faulted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Died:
-    """A worker's process is gone, with all the units it had been given."""
+    """A worker's process is gone, or is being ended, with all the units it had been given.
+
+    Attributes:
+        worker: Name.
+        kind: Key of the table of outcomes.
+        message: For people.
+        ids: Requests that were in its model last, as far as that is known.
+    """
 
     worker: str
     kind: str
     message: str
+    ids: frozenset[str] = frozenset()
 
 
-Event = Ready | Done | Faulted | Died
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pulse:
+    """A worker answered a ping: where its units are."""
+
+    worker: str
+    running: tuple[Running, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draining:
+    """A worker's node is about to go: it must be fed no more."""
+
+    worker: str
+
+
+Event = Ready | Done | Faulted | Died | Pulse | Draining
 
 
 class Executor(Protocol):
@@ -114,15 +137,21 @@ class WorkerLike(Protocol):
     def run_unit(self, unit: Unit) -> Receipt:
         """Make and commit one unit."""
 
+    def running(self) -> tuple[Running, ...]:
+        """Say where the units in it are; called from another thread."""
+
+
+OnCall = Callable[[str, tuple[str, ...]], None]
+"""Told the unit and the request ids of a pipeline call before it runs."""
 
 WORKER = "sdbatch.worker:Worker"
 """Dotted path of the class the executors run: dispatch puts no rooms together, so it does not import it."""
 
 
-def build_worker(path: str, name: str, spec: WorkerSpec) -> WorkerLike:
+def build_worker(path: str, name: str, spec: WorkerSpec, on_call: OnCall = lambda *_: None) -> WorkerLike:
     """Build a worker from its dotted path."""
     module, _, attribute = path.partition(":")
-    worker: WorkerLike = getattr(importlib.import_module(module), attribute)(name, spec)
+    worker: WorkerLike = getattr(importlib.import_module(module), attribute)(name, spec, on_call)
     return worker
 
 

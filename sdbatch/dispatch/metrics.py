@@ -13,9 +13,8 @@ from typing import Final
 
 from ray.util.metrics import Counter, Gauge
 
-from sdbatch.types import Observation, Receipt
+from sdbatch.types import STAGES, Observation, Receipt
 
-STAGES: Final = ("load", "fetch", "denoise", "decode", "encode", "upload")
 _WORKER: Final = {
     "sdbatch_assets_total": ("Assets by how they ended.", ("status",)),
     "sdbatch_asset_bytes_total": ("Bytes of assets.", ()),

@@ -1,7 +1,7 @@
-"""Which worker gets which model's work next, how large a unit is, and what a fault means.
+"""Which worker gets which model's work next, how large a unit is, and when a worker is given up.
 
     worker views + backlog --> choose() --> (worker, model)
-    how a unit ended       --> OUTCOMES --> who is blamed, what happens next
+    what a ping told       --> overdue() --> kind of outcome
 
 Pure: no clock, no Ray, no storage, so every rule is tested in milliseconds.
 """
@@ -10,9 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
 
-from sdbatch.types import Backlog
+from sdbatch.types import Backlog, Request, Running, Unit
 
 IN_FLIGHT_MAX = 2
 """Units per worker: one in the model, one that fetches or encodes. More only enlarges what a kill costs."""
@@ -31,6 +30,15 @@ MODEL_LOADS_MAX = 2
 
 SOLO_DEATHS_MAX = 2
 """Deaths of a process while one request runs alone; then the request is set aside."""
+
+SOLO_OVERDUE_MAX = 1
+"""Deadlines missed by one request alone; the first it missed was in company."""
+
+ABORT_GRACE_S = 5.0
+"""A call that is past its deadline has so long to heed it before its process is ended: one denoising step, mostly."""
+
+START_FAULTS_MAX = 3
+"""Workers that fail to start before any is ready; then the run stops."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,35 +101,17 @@ def unit_cost_max(backlog_tflop: float, num_workers: int, rate_tflop_per_s: floa
     return min(UNIT_S * rate_tflop_per_s, backlog_tflop / (4 * max(num_workers, 1)))
 
 
-Blame = Literal["nobody", "model", "suspects", "run"]
+def overdue(running: Sequence[Running]) -> tuple[str, Running] | None:
+    """Return the kind of outcome of the first unit that is beyond its bound, and where it is; None when all is well."""
+    for place in running:
+        if place.elapsed_s > place.bound_s + ABORT_GRACE_S:
+            kind = {"generate": "Overdue", "load": "ModelLoadFailed"}.get(place.phase, "Stuck")
+            return kind, place
+    return None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """What follows from one way a unit can end.
-
-    Attributes:
-        blame: `nobody` (do it again), `model` (its load failed), `suspects` (run alone, bisect), `run` (stop).
-        replace_worker: Whether the worker is gone and a new one takes its slot.
-    """
-
-    blame: Blame
-    replace_worker: bool
-
-
-OUTCOMES: Final[Mapping[str, Outcome]] = {
-    "ModelLoadFailed": Outcome(blame="model", replace_worker=False),
-    "StoreUnavailable": Outcome(blame="nobody", replace_worker=False),
-    "Preempted": Outcome(blame="nobody", replace_worker=True),
-    "Unavailable": Outcome(blame="nobody", replace_worker=True),
-    "Died": Outcome(blame="suspects", replace_worker=True),
-    "StoreRefused": Outcome(blame="run", replace_worker=False),
-    "LeaseLost": Outcome(blame="run", replace_worker=False),
-    "Bug": Outcome(blame="run", replace_worker=False),
-}
-"""Every way a unit can end without a receipt. What is not here is a bug and stops the run."""
-
-
-def outcome_of(kind: str) -> Outcome:
-    """Return what follows from a fault of this kind."""
-    return OUTCOMES.get(kind, OUTCOMES["Bug"])
+def suspects(unit: Unit, ids: frozenset[str]) -> list[tuple[Request, ...]]:
+    """Split a unit whose process ended: each request that was in the model alone, the others together."""
+    others = tuple(request for request in unit.requests if request.id not in ids)
+    alone: list[tuple[Request, ...]] = [(request,) for request in unit.requests if request.id in ids]
+    return [*alone, others] if others else alone

@@ -13,19 +13,29 @@ import logging
 import math
 import os
 import socket
+import time
+from contextlib import suppress
 from typing import Any
 
 import ray
+from ray._private.state import state
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError, RayTaskError
+from ray.experimental.internal_kv import _internal_kv_del, _internal_kv_get, _internal_kv_put
 
-from sdbatch.dispatch.executor import Died, Event, Shape, WorkerLike, build_worker, guarded
+from sdbatch.dispatch.executor import Died, Draining, Event, Pulse, Ready, Shape, WorkerLike, build_worker, guarded
 from sdbatch.dispatch.in_process import event_of
 from sdbatch.dispatch.metrics import DriverMetrics, WorkerMetrics
 from sdbatch.dispatch.policy import IN_FLIGHT_MAX
 from sdbatch.errors import WorkersUnavailable
-from sdbatch.types import Observation, Receipt, Unit, WorkerSpec
+from sdbatch.types import Observation, Receipt, Running, Unit, WorkerSpec
 
 CONNECT_TIMEOUT_S = 10.0
+PING_EVERY_S = 2.0
+SILENT_MAX_S = 60.0
+"""A process that answers no ping for so long hangs with the interpreter's lock held; it is ended."""
+
+DRAIN_POLL_S = 5.0
+KV_NAMESPACE = b"sdbatch"
 ELASTIC_WORKERS = 1_000_000
 """Stands for as many workers as the cluster may ever hold; `workers.max` and the work to do bound it."""
 
@@ -52,14 +62,23 @@ class SdbatchWorker:
             metrics.add(result)
         return result
 
-    def ping(self) -> str:
-        """Answer while a unit runs."""
-        return "ok"
+    def ping(self) -> tuple[Running, ...]:
+        """Say, while units run, where they are."""
+        return self._worker.running() if self._worker else ()
 
     def _start(self) -> dict[str, str]:
         self._metrics = WorkerMetrics()
-        self._worker = build_worker(*self._build)
-        return self._worker.start()
+        self._worker = build_worker(*self._build, self._note_call)
+        return {**self._worker.start(), "node": ray.get_runtime_context().get_node_id()}
+
+    def _note_call(self, unit: str, ids: tuple[str, ...]) -> None:
+        """Leave word of what goes into the model: should the process die in it, these are the suspects.
+
+        A put of about a millisecond beside a pipeline call of many; kept in the cluster's head, lost with it, and with
+        it nothing but the hint.
+        """
+        _, worker, spec = self._build
+        _internal_kv_put(_call_key(spec, worker), "\n".join(ids), overwrite=True, namespace=KV_NAMESPACE)
 
 
 class RayExecutor:
@@ -88,6 +107,10 @@ class RayExecutor:
         if self._owns_cluster:
             _connect(num_cpus, num_gpus)
         self._metrics = DriverMetrics()
+        self._nodes: dict[str, str] = {}
+        self._pings: dict[Any, tuple[str, float]] = {}
+        self._pinged_s = self._drains_seen_s = time.monotonic()
+        self._told_to_drain: set[str] = set()
 
     def capacity(self, shape: Shape) -> int:
         """See `Executor`."""
@@ -133,7 +156,7 @@ class RayExecutor:
             call = self._calls.pop(ref, None)
             if call is not None:
                 events.append(self._event(ref, *call))
-        return events
+        return [*events, *self._pulses(), *self._drains()]
 
     def observe(self, observation: Observation) -> None:
         """See `Executor`."""
@@ -150,35 +173,87 @@ class RayExecutor:
         if self._owns_cluster:
             ray.shutdown()
 
+    def _pulses(self) -> list[Event]:
+        """Ask every worker that has units where they are; return the answers, and who gave none for too long."""
+        now_s = time.monotonic()
+        if now_s - self._pinged_s >= PING_EVERY_S:
+            self._pinged_s = now_s
+            asked = {worker for worker, _ in self._pings.values()}
+            for worker in {worker for worker, unit in self._calls.values() if unit is not None} - asked:
+                ping = self._actors[worker].ping.options(concurrency_group="control").remote()
+                self._pings[ping] = (worker, now_s)
+        if not self._pings:
+            return []
+        answered, _ = ray.wait(list(self._pings), num_returns=len(self._pings), timeout=0)
+        events: list[Event] = []
+        for ping in answered:
+            worker, _ = self._pings.pop(ping)
+            with suppress(RayError):  # then the calls themselves end with it
+                events.append(Pulse(worker=worker, running=ray.get(ping)))
+        silent = [worker for worker, since_s in self._pings.values() if now_s - since_s >= SILENT_MAX_S]
+        events += [self._died(name, "Silent", f"no answer to a ping for {SILENT_MAX_S:g} s") for name in silent]
+        return events
+
+    def _drains(self) -> list[Event]:
+        """Return the workers on nodes that drain, each once."""
+        now_s = time.monotonic()
+        if now_s - self._drains_seen_s < DRAIN_POLL_S:
+            return []
+        self._drains_seen_s = now_s
+        draining = state.get_draining_nodes()
+        told = [name for name, node in self._nodes.items() if node in draining and name not in self._told_to_drain]
+        self._told_to_drain.update(told)
+        return [Draining(worker=name) for name in told if name in self._actors]
+
     def _event(self, ref: Any, worker: str, unit: Unit | None) -> Event:
         try:
-            return event_of(worker, unit, ray.get(ref))
+            result = ray.get(ref)
         except ActorDiedError as error:
-            kind = "Preempted" if getattr(error, "preempted", False) else "Died"
-            return self._died(worker, kind, error)
+            return self._died(worker, self._kind_of_death(worker, error), error)
         except ActorUnavailableError as error:
             return self._died(worker, "Unavailable", error)
         except RayTaskError as error:  # outside the guarded boundary: the call itself could not be carried out
             return self._died(worker, "Died", error)
         except RayError as error:
             return self._died(worker, "Unavailable", error)
+        event = event_of(worker, unit, result)
+        if isinstance(event, Ready):
+            self._nodes[worker] = event.facts["node"]
+        return event
 
-    def _died(self, worker: str, kind: str, error: Exception) -> Died:
+    def _kind_of_death(self, worker: str, error: ActorDiedError) -> str:
+        if getattr(error, "preempted", False):
+            return "Preempted"
+        alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+        is_gone = "node has died" in str(error) or self._nodes.get(worker, "") not in {"", *alive}
+        return "NodeLost" if is_gone else "Died"
+
+    def _died(self, worker: str, kind: str, error: object) -> Died:
         self._forget(worker)
-        return Died(worker=worker, kind=kind, message=str(error).strip())
+        key = _call_key(self._spec, worker)
+        left = _internal_kv_get(key, namespace=KV_NAMESPACE) or b""
+        _internal_kv_del(key, namespace=KV_NAMESPACE)
+        ids = frozenset(left.decode().split("\n")) if left else frozenset()
+        return Died(worker=worker, kind=kind, message=str(error).strip(), ids=ids)
 
     def _forget(self, worker: str) -> None:
         """Drop a worker and every call it had; a dead handle is never fed."""
         actor = self._actors.pop(worker, None)
         if actor is not None:
             ray.kill(actor, no_restart=True)
-        for ref in [ref for ref, (name, _) in self._calls.items() if name == worker]:
-            del self._calls[ref]
+        calls: list[dict[Any, tuple[str, Any]]] = [self._calls, self._pings]
+        for waiting in calls:
+            for ref in [ref for ref, (name, _) in waiting.items() if name == worker]:
+                del waiting[ref]
 
     def _num_gpus(self, shape: Shape) -> float:
         if shape.num_gpus is not None:
             return shape.num_gpus
         return 1.0 if ray.cluster_resources().get("GPU", 0.0) >= 1 else 0.0
+
+
+def _call_key(spec: WorkerSpec, worker: str) -> bytes:
+    return f"{spec.run_id}/{worker}".encode()
 
 
 def _actor_class() -> Any:

@@ -26,17 +26,17 @@ import pyarrow as pa
 
 from sdbatch.commit import layout
 from sdbatch.commit.lease import Lease, acquire
-from sdbatch.commit.read import Done, done_of, effective_parts, index_rows, read_index
+from sdbatch.commit.read import Done, done_of, effective_parts, index_rows, read_commit, read_index
 from sdbatch.commit.schema import INDEX, VOID, table, to_parquet
-from sdbatch.commit.write import failed_unit_rows, put_commit
+from sdbatch.commit.write import failed_unit_rows, outcomes_of, put_commit, receipt_of
 from sdbatch.config import Job
 from sdbatch.dispatch.dispatcher import Dispatcher, Plan
 from sdbatch.dispatch.executor import WORKER, Executor, Shape
-from sdbatch.dispatch.policy import SOLO_DEATHS_MAX
 from sdbatch.driver.scan import COUNTED, Spool
 from sdbatch.driver.select import Selection, check_selection, request_of, sort_out
-from sdbatch.errors import SdbatchError, WorkerCrash
+from sdbatch.errors import ROW_FAILURES, SdbatchError
 from sdbatch.logs import log_format
+from sdbatch.outcomes import Outcome
 from sdbatch.plan.window import Window, bisected
 from sdbatch.report.gallery import gallery_pages
 from sdbatch.report.progress import Progress, Snapshot, rate_and_eta
@@ -346,6 +346,7 @@ class _Run:
             worker_max=self._job.workers.max,
             start_timeout_s=self._job.limits.start_timeout_s,
             bisect=bisected,
+            recover=self._recover,
         )
         return Dispatcher(
             executor,
@@ -363,23 +364,24 @@ class _Run:
         self._book.count_receipt(receipt)
         self._record(unit, receipt.outcomes)
 
-    def _on_set_aside(self, unit: Unit, message: str) -> None:
-        """Commit a request whose process died again and again while it ran alone."""
-        text = f"the worker's process died {SOLO_DEATHS_MAX} times while this request ran alone: {message}"
-        rows = failed_unit_rows(unit, WorkerCrash.__name__, text, SOLO_DEATHS_MAX)
+    def _on_set_aside(self, unit: Unit, outcome: Outcome, message: str) -> None:
+        """Commit a request that ended its process, or missed its deadline, while it ran alone."""
+        attempts = unit.requests[0].attempt + 1
+        kind = ROW_FAILURES[outcome.records or ""]
+        text = f"while this request ran alone, in {attempts} of {attempts} tries: {message}"
+        rows = failed_unit_rows(unit, kind, text, attempts)
         put_commit(self._store, self._id, unit.id, rows)
-        outcomes = tuple(
-            RowOutcome(
-                id=row["id"],
-                request_key=row["request_key"],
-                n=None,
-                status="failed",
-                error_type=row["error_type"],
-                error_message=row["error_message"],
-            )
-            for row in rows
-        )
-        self._record(unit, outcomes)
+        self._record(unit, outcomes_of(rows))
+
+    def _recover(self, unit: Unit) -> Receipt | None:
+        """Return the receipt of a unit that was committed before its worker was lost; None when it was not."""
+        path = layout.commit(self._id, unit.id)
+        try:
+            self._store.stat(path)
+        except FileNotFoundError:
+            return None
+        rows = read_commit(self._store, path).to_pylist()
+        return receipt_of(unit.id, rows[0].get("worker") or "", rows)
 
     def _record(self, unit: Unit, outcomes: tuple[RowOutcome, ...]) -> None:
         book = self._book

@@ -12,7 +12,7 @@ size a row is bitwise independent of its neighbours, at another size it is not.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sdbatch.errors import DeadlineExceeded
 from sdbatch.families import FAMILIES
 from sdbatch.generate.tasks import CALLS
 
@@ -102,13 +103,28 @@ def count_tokens(model: LoadedModel, prompt: str) -> tuple[int, bool]:
     return tokens, tokens > tokenizer.model_max_length
 
 
-def make_batch(model: LoadedModel, items: Sequence[Item], pad_to: int | None) -> BatchResult:
+def failure_kind(error: Exception) -> str:
+    """Return the key of the table of outcomes for what a pipeline call raised."""
+    if is_out_of_memory(error):
+        return "OutOfMemory"
+    if isinstance(error, DeadlineExceeded):
+        return "DeadlineExceeded"
+    # After these the driver fails every call of the process: "sticky" errors, CUDA programming guide, error checking.
+    if isinstance(error, torch.AcceleratorError) or "CUDA error" in str(error):
+        return "DeviceLost"
+    return "Raised"
+
+
+def make_batch(
+    model: LoadedModel, items: Sequence[Item], pad_to: int | None, on_step: Callable[[], None] = lambda: None
+) -> BatchResult:
     """Run one pipeline call for items that share a batch key.
 
     Args:
         model: Loaded model.
         items: At least one; all of one task, size, steps, guidance, strength and scheduler.
         pad_to: Batch size to fill up with copies of the last item, None for no padding.
+        on_step: Called before every pass of the denoiser; what it raises ends the call, and the model stays usable.
     """
     recipe = items[0].recipe
     rows = [*items, *[items[-1]] * ((pad_to or len(items)) - len(items))]
@@ -117,7 +133,10 @@ def make_batch(model: LoadedModel, items: Sequence[Item], pad_to: int | None) ->
     arguments = CALLS[recipe["task"]](rows)
     generators = [torch.Generator("cpu").manual_seed(row.seed) for row in rows]
     started_s = time.perf_counter()
-    with torch.inference_mode(), _timed_decode(pipeline.vae) as decode:
+    denoiser = getattr(pipeline, FAMILIES[model.class_name].denoiser)
+    # A hook on the denoiser works for every pipeline; some know no callback_on_step_end.
+    ticking = denoiser.register_forward_pre_hook(lambda *_: on_step())
+    with ticking, torch.inference_mode(), _timed_decode(pipeline.vae) as decode:
         output = pipeline(**arguments, generator=generators, output_type="pt")
         images_BHWC, finite_B = _to_uint8(output.images)
     generate_s = time.perf_counter() - started_s

@@ -121,6 +121,15 @@ class Window:
         self.num_requests -= len(members)
         return self._unit(tuple(members), group.batch_size, solo=False)
 
+    def drop(self, model: str) -> float:
+        """Forget what waits for a model, suspects included; return its predicted cost in TFLOP."""
+        groups = self._groups.pop(model, {})
+        waiting = [request for group in groups.values() for _, request in group.requests]
+        waiting += [request for unit in self._solo if unit.model == model for request in unit.requests]
+        self._solo = deque(unit for unit in self._solo if unit.model != model)
+        self.num_requests -= len(waiting)
+        return sum(request.cost_tflop * len(request.outputs) for request in waiting)
+
     def _unit(self, requests: tuple[Request, ...], batch_size: int, *, solo: bool) -> Unit:
         self._next_unit += 1
         return Unit(

@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
+from sdbatch.commit.write import receipt_of
 from sdbatch.dispatch.dispatcher import Dispatcher, Plan
 from sdbatch.dispatch.executor import Executor, Shape
 from sdbatch.dispatch.in_process import InProcessExecutor
 from sdbatch.errors import MachineError, ModelLoadFailed, WorkersUnavailable
+from sdbatch.outcomes import Outcome
 from sdbatch.plan.window import Window, bisected
 from sdbatch.types import Receipt, Request, Unit, WorkerSpec
 
@@ -44,7 +46,7 @@ class Job:
 
     def __init__(self, executor: Executor, requests: list[Request], **changes: Any) -> None:
         self.done: list[str] = []
-        self.set_aside: list[str] = []
+        self.set_aside: list[tuple[str, str | None]] = []
         self.units: list[Unit] = []
         models = {request.model for request in requests}
         plan: dict[str, Any] = {
@@ -55,6 +57,7 @@ class Job:
             "worker_max": 64,
             "start_timeout_s": 60.0,
             "bisect": bisected,
+            "recover": lambda _: None,
             **changes,
         }
         self.dispatcher = Dispatcher(
@@ -62,10 +65,13 @@ class Job:
             Window(dict.fromkeys(models, 4)),
             Plan(**plan),
             on_receipt=self._on_receipt,
-            on_set_aside=lambda unit, _: self.set_aside.extend(request.id for request in unit.requests),
+            on_set_aside=self._on_set_aside,
             on_tick=lambda: None,
             should_stop=lambda: False,
         )
+
+    def _on_set_aside(self, unit: Unit, outcome: Outcome, message: str) -> None:
+        self.set_aside.extend((request.id, outcome.records) for request in unit.requests)
 
     def _on_receipt(self, unit: Unit, receipt: Receipt) -> None:
         self.units.append(unit)
@@ -137,8 +143,25 @@ def test_a_bug_stops_the_run_with_its_traceback(executor: Executor) -> None:
 def test_a_model_that_does_not_load_stops_the_run_with_its_traceback(executor: Executor) -> None:
     job = Job(executor, [_request("unloadable-0")])
 
-    with pytest.raises(ModelLoadFailed, match=r"(?s)model a: a weight is missing.*_meet"):
+    with pytest.raises(ModelLoadFailed, match=r"(?s)model a does not load: a weight is missing.*_meet"):
         job.dispatcher.run()
+
+
+def test_a_model_that_does_not_load_leaves_the_others_work_alone(executor: Executor) -> None:
+    job = Job(executor, [_request("unloadable-0", model="b"), _request("good-b", model="b"), *_requests(30)])
+
+    with pytest.raises(ModelLoadFailed, match=r"model b does not load: a weight is missing"):
+        job.dispatcher.run()
+    assert sorted(job.done) == [request.id for request in _requests(30)]
+
+
+def test_a_device_that_is_lost_ends_its_worker_and_costs_no_row(executor: Executor) -> None:
+    job = Job(executor, [*_requests(5), _request("lost-0"), *_requests(20)[5:]])
+    job.dispatcher.run()
+
+    assert sorted(job.done) == sorted(["lost-0", *(request.id for request in _requests(20))])
+    assert job.dispatcher.worker_deaths == 1
+    assert not job.set_aside
 
 
 def test_no_more_workers_are_started_than_there_are_outputs(executor: Executor) -> None:
@@ -163,9 +186,37 @@ def test_a_request_that_kills_its_process_is_set_aside_alone(ray_executor: Execu
     job = Job(ray_executor, [*_requests(7), _request("die-0"), *_requests(30)[7:]])
     job.dispatcher.run()
 
-    assert job.set_aside == ["die-0"]
+    assert job.set_aside == [("die-0", "WorkerCrash")]
     assert sorted(job.done) == [request.id for request in _requests(30)]
-    assert job.dispatcher.worker_deaths <= 6
+    assert job.dispatcher.worker_deaths == 3  # in company, then twice alone
+
+
+@pytest.mark.ray
+def test_a_call_that_never_ends_costs_the_row_that_hangs_in_it_and_no_other(ray_executor: Executor) -> None:
+    job = Job(ray_executor, [*_requests(7), _request("hang-0"), *_requests(30)[7:]])
+    job.dispatcher.run()
+
+    assert job.set_aside == [("hang-0", "DeadlineExceeded")]
+    assert sorted(job.done) == [request.id for request in _requests(30)]
+    assert job.dispatcher.worker_deaths == 2  # in company, then alone
+
+
+@pytest.mark.ray
+def test_a_unit_that_was_committed_before_its_worker_died_is_not_made_again(
+    ray_executor: Executor, tmp_path: Path
+) -> None:
+    def recover(unit: Unit) -> Receipt | None:
+        if not (tmp_path / f"committed-{unit.id}").exists():
+            return None
+        return receipt_of(unit.id, "", [{**ok, "id": request.id} for request in unit.requests])
+
+    ok = {"request_key": "", "n": 0, "status": "ok", "adopted": False}
+    job = Job(ray_executor, [*_requests(3), _request("late-0"), *_requests(20)[3:]], recover=recover)
+    job.dispatcher.run()
+
+    assert sorted(job.done) == sorted(["late-0", *(request.id for request in _requests(20))])
+    assert job.dispatcher.worker_deaths == 1
+    assert len((tmp_path / "log").read_text().splitlines()) == len(job.units)
 
 
 @pytest.mark.ray

@@ -1,26 +1,25 @@
-"""Who gets what next, how much of it, and what a fault means."""
+"""Who gets what next, how much of it, and when a worker is given up."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sdbatch.dispatch.policy import (
+    ABORT_GRACE_S,
     IN_FLIGHT_MAX,
-    OUTCOMES,
     UNIT_S,
-    Outcome,
     WorkerView,
     choose,
     choose_solo,
-    outcome_of,
+    overdue,
+    suspects,
     unit_cost_max,
 )
-from sdbatch.errors import MachineError, WorkersUnavailable
-from sdbatch.types import Backlog
+from sdbatch.types import Backlog, Phase, Request, Running, Unit
 
 MODELS = ("a", "b", "c")
 
@@ -193,43 +192,41 @@ def test_a_run_whose_workers_are_gone_has_a_unit_size_still() -> None:
     assert unit_cost_max(8.0, 0, 100.0) == 2.0
 
 
-# --- outcomes -------------------------------------------------------------------------------------------------------
+# --- pings and suspects ---------------------------------------------------------------------------------------------
 
 
-def _kinds(root: type[MachineError]) -> Iterator[str]:
-    for kind in root.__subclasses__():
-        yield kind.__name__
-        yield from _kinds(kind)
+def _running(phase: Phase, elapsed_s: float, bound_s: float) -> Running:
+    return Running(unit="000001", phase=phase, elapsed_s=elapsed_s, bound_s=bound_s, ids=("a",))
 
 
-def test_every_fault_that_a_worker_or_an_executor_reports_has_an_outcome() -> None:
-    of_the_driver = {WorkersUnavailable.__name__}
-    of_executors = {"Died", "Preempted", "Unavailable"}
-    assert OUTCOMES.keys() == {*_kinds(MachineError), "StoreRefused", "Bug"} - of_the_driver | of_executors
+@pytest.mark.parametrize(
+    ("phase", "kind"), [("generate", "Overdue"), ("load", "ModelLoadFailed"), ("fetch", "Stuck"), ("finish", "Stuck")]
+)
+def test_a_unit_beyond_its_bound_is_told_by_where_it_is(phase: Phase, kind: str) -> None:
+    well = _running(phase, 10.0 + ABORT_GRACE_S, 10.0)
+    late = _running(phase, 10.1 + ABORT_GRACE_S, 10.0)
+
+    assert overdue([well]) is None
+    assert overdue([well, late]) == (kind, late)
 
 
-@pytest.mark.parametrize("kind", ["Bug", "KeyError", "SourceMissing", "", "RuntimeError"])
-def test_what_nobody_foresaw_is_a_bug_and_stops_the_run(kind: str) -> None:
-    assert outcome_of(kind) == Outcome(blame="run", replace_worker=False)
+def test_a_unit_that_waits_for_the_model_is_never_overdue() -> None:
+    assert overdue([_running("wait", 1e9, math.inf)]) is None
 
 
-@pytest.mark.parametrize("kind", ["Preempted", "Unavailable"])
-def test_a_lost_node_blames_nobody_and_its_worker_is_replaced(kind: str) -> None:
-    assert outcome_of(kind) == Outcome(blame="nobody", replace_worker=True)
+def _unit(*ids: str) -> Unit:
+    requests = tuple(
+        Request(id=name, request_key="", recipe="{}", outputs=(0,), sources=(), model="a", batch_key="", cost_tflop=1.0)
+        for name in ids
+    )
+    return Unit(id="000001", model="a", requests=requests, batch_size=4, cost_tflop=1.0)
 
 
-def test_a_process_that_died_makes_its_units_suspect() -> None:
-    assert outcome_of("Died") == Outcome(blame="suspects", replace_worker=True)
+def test_what_was_in_the_model_runs_alone_and_the_rest_together() -> None:
+    def split(*ids: str) -> list[list[str]]:
+        return [[request.id for request in part] for part in suspects(_unit("a", "b", "c", "d"), frozenset(ids))]
 
-
-def test_a_load_that_failed_is_the_model_s_fault() -> None:
-    assert outcome_of("ModelLoadFailed") == Outcome(blame="model", replace_worker=False)
-
-
-def test_a_store_that_did_not_answer_is_tried_again() -> None:
-    assert outcome_of("StoreUnavailable") == Outcome(blame="nobody", replace_worker=False)
-
-
-@pytest.mark.parametrize("kind", ["LeaseLost", "StoreRefused"])
-def test_a_campaign_that_cannot_be_written_stops_the_run(kind: str) -> None:
-    assert outcome_of(kind).blame == "run"
+    assert split("b", "c") == [["b"], ["c"], ["a", "d"]]
+    assert split("a", "b", "c", "d") == [["a"], ["b"], ["c"], ["d"]]
+    assert split() == [["a", "b", "c", "d"]]
+    assert split("of another unit") == [["a", "b", "c", "d"]]
