@@ -65,7 +65,19 @@ class Model(_Strict):
     memory_gib: Annotated[float, Field(gt=0)] | None = None
     batch_size: Annotated[int, Field(ge=1, le=256)] | Literal["auto"] = "auto"
     long_prompt: Literal["truncate", "error"] = "truncate"
+    controlnet: str | None = Field(default=None, description="Folder of the ControlNet that reads control_image.")
+    motion_adapter: str | None = Field(default=None, description="Folder of AnimateDiff's motion adapter.")
     defaults: Defaults = Defaults()
+
+
+class Lora(_Strict):
+    """Weights that a row may lay over a model, by name."""
+
+    path: str = Field(description="Local folder or fsspec URL of a folder.")
+    base: str = Field(description="Family it was trained for: its title, or the class name in model_index.json.")
+    weight_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\.safetensors$")] = (
+        "pytorch_lora_weights.safetensors"
+    )
 
 
 class Sources(_Strict):
@@ -129,6 +141,7 @@ class Job(_Strict):
     manifest: str
     output: str
     models: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")], Model]
+    loras: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")], Lora] = {}
     defaults: Defaults = Defaults()
     sources: Sources = Sources()
     storage: dict[str, Storage] = {}

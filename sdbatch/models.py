@@ -1,6 +1,7 @@
 """What a model folder says of itself, without torch.
 
-    job's models --> describe() --> ModelInfo (family, native size, content revision)
+    job's models --> describe()      --> ModelInfo (family, native size, content revision)
+    job's loras  --> describe_lora() --> LoraInfo (content revision)
 
 A folder is diffusers' own layout: model_index.json beside one folder per component. Its content revision goes into
 every request key, so a changed weight makes every asset of that model anew.
@@ -10,17 +11,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from sdbatch.config import Model, Storage
+from sdbatch.config import Lora, Model, Storage
 from sdbatch.errors import ModelError
-from sdbatch.families import FAMILIES, Family
+from sdbatch.families import FAMILIES, Family, find_family
 from sdbatch.storage import Entry, Store, cache_folder, open_store, parse_url, sha256_files
 
 READ_SUFFIXES = (".json", ".safetensors", ".txt", ".model", ".jinja")
 """What the loader reads. Pickles (.bin, .ckpt, .pt) and code (.py) are never opened and never digested."""
+
+COMPONENTS = ("controlnet", "motion_adapter")
+"""Further folders of a model entry; each is part of the model's content revision."""
 
 _DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
@@ -31,7 +35,7 @@ class Builtin:
 
     Attributes:
         maker: Dotted path of the function that writes its folder.
-        class_name: Family.
+        family: Title.
         revision: Raised when the maker's output changes.
         height: Native, pixels.
         width: Native, pixels.
@@ -39,7 +43,7 @@ class Builtin:
     """
 
     maker: str
-    class_name: str
+    family: str
     revision: str
     height: int
     width: int
@@ -49,7 +53,7 @@ class Builtin:
 BUILTINS: Final[Mapping[str, Builtin]] = {
     "tiny-sd": Builtin(
         maker="sdbatch.generate.tiny:make_tiny_sd",
-        class_name="StableDiffusionPipeline",
+        family="Stable Diffusion 1.x/2.x",
         revision="tiny-sd-random-1",
         height=64,
         width=64,
@@ -71,6 +75,7 @@ class ModelInfo:
         width: Native width in pixels.
         parameters: Of the denoiser, from its files' size; 0 when unknown.
         options: The job's entry.
+        components: diffusers class of each further folder the entry names: `controlnet`, `motion_adapter`.
     """
 
     name: str
@@ -81,6 +86,26 @@ class ModelInfo:
     width: int
     parameters: int
     options: Model
+    components: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoraInfo:
+    """One entry of the job's `loras`, looked into.
+
+    Attributes:
+        name: Name in the job.
+        base: Title or class name of the family it fits.
+        revision: Digest of its weights; "" when it was not asked for.
+    """
+
+    name: str
+    base: str
+    revision: str
+
+    def fits(self, family: Family) -> bool:
+        """Whether it was trained for a family."""
+        return self.base in {family.title, family.class_name}
 
 
 def describe(name: str, model: Model, storage: Mapping[str, Storage], *, with_revision: bool = True) -> ModelInfo:
@@ -95,20 +120,57 @@ def describe(name: str, model: Model, storage: Mapping[str, Storage], *, with_re
     Raises:
         ModelError: When there is no such folder, or its class is in no family row.
     """
-    if model.path.startswith("builtin:"):
-        return _describe_builtin(name, model)
+    is_builtin = model.path.startswith("builtin:")
+    found = (_describe_builtin if is_builtin else _describe_folder)(name, model, storage, with_revision)
+    components: dict[str, str] = {}
+    revisions = [found.revision]
+    for option in COMPONENTS:
+        path = getattr(model, option)
+        if path is not None:
+            store = open_store(parse_url(path).url, storage)
+            config = _read_json(store, "config.json", f"models.{name}.{option}: {store.url}")
+            components[option] = str(config.get("_class_name"))
+            revisions.append(content_revision(store, folder_files(store)) if with_revision else "")
+    if components and with_revision:
+        found = replace(found, revision=hashlib.sha256("\n".join(revisions).encode()).hexdigest())
+    return replace(found, components=components)
+
+
+def describe_lora(name: str, lora: Lora, storage: Mapping[str, Storage], *, with_revision: bool = True) -> LoraInfo:
+    """Look into one entry of the job's `loras`. See `describe`.
+
+    Raises:
+        ModelError: When its file is not there, or it is for no family served.
+    """
+    store = open_store(parse_url(lora.path).url, storage)
+    files = [entry for entry in store.list() if entry.path == lora.weight_name]
+    if not files:
+        raise ModelError(f"loras.{name}: {store.url}: no {lora.weight_name} there")
+    found = LoraInfo(name=name, base=lora.base, revision=content_revision(store, files) if with_revision else "")
+    if not any(found.fits(family) for family in FAMILIES.values()):
+        raise ModelError(f"loras.{name}: base {lora.base!r} is no family; there are {', '.join(FAMILIES)}")
+    return found
+
+
+def _describe_folder(name: str, model: Model, storage: Mapping[str, Storage], with_revision: bool) -> ModelInfo:
     location = parse_url(model.path)
     store = open_store(location.url, storage)
     index = _read_json(store, "model_index.json", f"models.{name}: {location.url}")
+    configs = {"model_index.json": index}
+
+    def fact(place: str) -> Any:
+        file, _, key = place.partition(" ")
+        if file not in configs:
+            configs[file] = _read_json(store, file, location.url)
+        return configs[file].get(key)
+
     class_name = str(index.get("_class_name"))
-    if class_name not in FAMILIES:
-        raise ModelError(
-            f"models.{name}: {location.url} is a {class_name}; families served: {', '.join(sorted(FAMILIES))}"
-        )
-    family = FAMILIES[class_name]
+    family = find_family(class_name, fact)
+    if family is None:
+        served = sorted({family.class_name for family in FAMILIES.values()})
+        raise ModelError(f"models.{name}: {location.url} is a {class_name}; families served: {', '.join(served)}")
     entries = component_files(store, index)
-    revision = model.revision or (_revision(store, entries) if with_revision else "")
-    height, width = _native_size(store, family)
+    height, width = _native_size(family, fact)
     weights = sum(
         entry.size_bytes
         for entry in entries
@@ -118,7 +180,7 @@ def describe(name: str, model: Model, storage: Mapping[str, Storage], *, with_re
         name=name,
         path=location.url,
         family=family,
-        revision=revision,
+        revision=model.revision or (content_revision(store, entries) if with_revision else ""),
         height=height,
         width=width,
         parameters=weights // _DTYPE_BYTES[model.dtype],
@@ -137,12 +199,17 @@ def component_files(store: Store, index: Mapping[str, Any]) -> list[Entry]:
     ]
 
 
+def folder_files(store: Store) -> list[Entry]:
+    """Return the files a loader reads of a folder that holds one component."""
+    return [entry for entry in store.list() if entry.path.endswith(READ_SUFFIXES)]
+
+
 def builtin_folder(name: str) -> str:
     """Return where a builtin's folder lies on this machine once it was made."""
     return str(cache_folder() / "models" / BUILTINS[name].revision)
 
 
-def _describe_builtin(name: str, model: Model) -> ModelInfo:
+def _describe_builtin(name: str, model: Model, _storage: Mapping[str, Storage], _with_revision: bool) -> ModelInfo:
     builtin = BUILTINS.get(model.path.removeprefix("builtin:"))
     if builtin is None:
         known = ", ".join(f"builtin:{key}" for key in BUILTINS)
@@ -150,7 +217,7 @@ def _describe_builtin(name: str, model: Model) -> ModelInfo:
     return ModelInfo(
         name=name,
         path=model.path,
-        family=FAMILIES[builtin.class_name],
+        family=FAMILIES[builtin.family],
         revision=model.revision or builtin.revision,
         height=builtin.height,
         width=builtin.width,
@@ -171,7 +238,7 @@ def _read_json(store: Store, path: str, name: str) -> dict[str, Any]:
     return value
 
 
-def _revision(store: Store, entries: list[Entry]) -> str:
+def content_revision(store: Store, entries: list[Entry]) -> str:
     """Digest names and contents (sha256 locally, size and ETag remotely)."""
     if store.is_local:
         local = sha256_files(f"{store.url}/{entry.path}" for entry in entries)
@@ -181,11 +248,12 @@ def _revision(store: Store, entries: list[Entry]) -> str:
     return hashlib.sha256("\n".join(marks).encode()).hexdigest()
 
 
-def _native_size(store: Store, family: Family) -> tuple[int, int]:
-    """Return height and width the model was made for: the denoiser's sample size times the VAE's factor."""
-    denoiser = _read_json(store, f"{family.denoiser}/config.json", store.url)
-    vae = _read_json(store, "vae/config.json", store.url)
-    sample = denoiser.get("sample_size", 64)
+def _native_size(family: Family, fact: Callable[[str], Any]) -> tuple[int, int]:
+    """Return height and width the model was made for: the family's, or the denoiser's sample size times the VAE's."""
+    if "height" in family.defaults:
+        return family.defaults["height"], family.defaults["width"]
+    sample = fact(f"{family.denoiser}/config.json sample_size") or 64
     height, width = sample if isinstance(sample, list) else (sample, sample)
-    factor = 2 ** (len(vae.get("block_out_channels", [0] * 4)) - 1)
+    channels = fact("vae/config.json block_out_channels") or fact("vae/config.json encoder_block_out_channels")
+    factor = 2 ** (len(channels or [0] * 4) - 1)
     return int(height) * factor, int(width) * factor

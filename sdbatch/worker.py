@@ -24,9 +24,6 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from sdbatch.commit import layout
 from sdbatch.commit.read import read_commit
 from sdbatch.commit.write import (
@@ -83,12 +80,12 @@ _ENVIRONMENT = {
 
 @dataclass(slots=True, kw_only=True)
 class _Output:
-    """One asset on its way through the worker."""
+    """One asset on its way through the worker; `pixels` are its sources, by the names an Item gives them."""
 
     request: Request
     n: int
     recipe: dict[str, Any]
-    images: tuple[NDArray[np.uint8], ...] = ()
+    pixels: dict[str, Any] = field(default_factory=dict)
     fetch_s: float = 0.0
     tries: int = 0
 
@@ -209,25 +206,26 @@ class Worker:
         outputs: list[_Output] = []
         for request, recipe, future in zip(unit.requests, recipes, fetched, strict=True):
             try:
-                images, fetch_s = future.result() if future else ((), 0.0)
+                pixels, fetch_s = future.result() if future else ({}, 0.0)
             except RowError as error:
                 tally.rows.append(self._failed(request, recipe, None, error, tries=1))
                 continue
             share_s = fetch_s / len(request.outputs)
             outputs.extend(
-                _Output(request=request, n=n, recipe=recipe, images=images, fetch_s=share_s) for n in request.outputs
+                _Output(request=request, n=n, recipe=recipe, pixels=pixels, fetch_s=share_s) for n in request.outputs
             )
         return outputs
 
-    def _pixels(self, request: Request, recipe: dict[str, Any]) -> tuple[tuple[NDArray[np.uint8], ...], float]:
+    def _pixels(self, request: Request, recipe: dict[str, Any]) -> tuple[dict[str, Any], float]:
         from sdbatch.generate.sources import decode_image, fit_image
 
         started_s = time.perf_counter()
-        images = []
+        pixels: dict[str, Any] = {}
         for source in request.sources:
             image = decode_image(self._source_bytes(source), source.url, self._job.sources.pixels_max)
-            images.append(fit_image(image, recipe["height"], recipe["width"], recipe.get("fit", "cover")))
-        return tuple(images), time.perf_counter() - started_s
+            fitted = fit_image(image, recipe["height"], recipe["width"], recipe.get("fit", "cover"))
+            pixels[source.role] = (*pixels.get("images", ()), fitted) if source.role == "images" else fitted
+        return pixels, time.perf_counter() - started_s
 
     def _source_bytes(self, source: Source) -> bytes:
         if source.digest == "missing":
@@ -249,7 +247,7 @@ class Worker:
         if options.long_prompt == "error":
             checked = []
             for output in outputs:
-                tokens, is_long = count_tokens(model, output.recipe["prompt"])
+                tokens, is_long = count_tokens(model, output.recipe)
                 if is_long:
                     error = PromptTooLong(f"prompt of {tokens} tokens is longer than the text encoder reads")
                     tally.rows.append(self._failed(output.request, output.recipe, output.n, error, tries=1))
@@ -266,7 +264,9 @@ class Worker:
         if self._model is None or self._model[0] != name:
             started_s = time.perf_counter()
             self._model = None  # the old one's memory is free before the new one asks for its own
-            model = load_model(name, self._job.models[name], self._spec.revisions[name], self._job.storage)
+            model = load_model(
+                name, self._job.models[name], self._spec.revisions[name], self._job.storage, self._job.loras
+            )
             self._model = (name, model)
             tally.load_s = time.perf_counter() - started_s
         return self._model[1]
@@ -276,7 +276,7 @@ class Worker:
         from sdbatch.generate.batch import Item, failure_kind, make_batch
 
         is_exact = self._job.determinism == "exact"
-        items = [Item(recipe=o.recipe, seed=output_seed(int(o.recipe["seed"]), o.n), images=o.images) for o in outputs]
+        items = [Item(recipe=o.recipe, seed=output_seed(int(o.recipe["seed"]), o.n), **o.pixels) for o in outputs]
         for output in outputs:
             output.tries += 1
         tally.model_calls += 1
@@ -368,19 +368,19 @@ class Worker:
             self._check_quality(generated)
             started_s = time.perf_counter()
             encoded = encode_image(
-                generated.image_HWC,
+                generated.frames_FHWC[0],
                 self._job.encode,
                 request_key=output.request.request_key,
                 n=output.n,
                 recipe=output.request.recipe,
             )
-            small = thumbnail(generated.image_HWC)
+            small = thumbnail(generated.frames_FHWC[0])
             encoded_s = time.perf_counter()
             path = layout.asset(output.request.id, output.request.request_key, output.n, encoded.suffix)
             stored = self._put(path, encoded.data, encoded.media_type, output)
         except RowError as error:
             return {**row, **_error(error)}
-        height, width, _ = generated.image_HWC.shape
+        num_frames, height, width, _ = generated.frames_FHWC.shape
         return {
             **row,
             "status": "ok",
@@ -391,7 +391,7 @@ class Worker:
             "media_type": encoded.media_type,
             "width": width,
             "height": height,
-            "num_frames": 1,
+            "num_frames": num_frames,
             "thumbnail": small,
             "encode_s": encoded_s - started_s,
             "upload_s": time.perf_counter() - encoded_s,
@@ -402,8 +402,8 @@ class Worker:
             return
         if not generated.is_finite:
             raise BlankOutput("the model gave NaN or infinite values")
-        if generated.image_HWC.min() == generated.image_HWC.max():
-            raise BlankOutput(f"every value of the picture is {generated.image_HWC.flat[0]}")
+        if generated.frames_FHWC.min() == generated.frames_FHWC.max():
+            raise BlankOutput(f"every value of the picture is {generated.frames_FHWC.flat[0]}")
 
     def _put(self, path: str, data: bytes, media_type: str, output: _Output) -> StoredAsset:
         def is_same_request(stored: bytes) -> bool:

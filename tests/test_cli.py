@@ -150,7 +150,7 @@ def test_the_verbs_and_their_options_are_the_promised_ones() -> None:
         assert f" {verb} " in said
     assert "tiny-sd" in _sdbatch("models", "list").stdout
     listed = json.loads(_sdbatch("models", "list", "--json").stdout)["models"]
-    assert listed[0]["tasks"] == ["text-to-image", "image-to-image"]
+    assert listed[0]["tasks"] == ["text-to-image", "image-to-image", "inpainting"]
 
 
 @pytest.mark.parametrize("path", sorted(path.name for path in (ROOT / "jobs").glob("*.yaml")))

@@ -3,16 +3,33 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
-from sdbatch.families import FAMILIES, Family, TaskRow, cost_tflop, nearest_multiple
+from sdbatch.families import (
+    FAMILIES,
+    SOURCE_ROLES,
+    Family,
+    Given,
+    TaskRow,
+    cost_tflop,
+    is_clip,
+    nearest_multiple,
+    next_frame_count,
+)
+from sdbatch.families.images import EPSILON_SCHEDULERS, FLOW_SCHEDULERS
 from sdbatch.generate.tasks import CALLS
+from sdbatch.manifest.schema import COLUMNS
 from sdbatch.types import TASKS
 
-ROWS = [(family, task, row) for family in FAMILIES.values() for task, row in family.tasks.items()]
-NAMES = [f"{family.title}: {task}" for family, task, _ in ROWS]
+ROWS = [(family, task, row) for family in FAMILIES.values() for task, rows in family.tasks.items() for row in rows]
+NAMES = [f"{family.title}: {task}: {row.pipeline}" for family, task, row in ROWS]
+OURS = {"scheduler", "loras", "fit", "duration_s"}
+"""Columns that are settled before the call."""
+OTHER_DEFAULTS = {("SanaPipeline", "height"), ("SanaPipeline", "width")}
+"""(pipeline, column) whose default here is meant to be another than the class's."""
 
 
 def _pipeline(name: str) -> Any:
@@ -21,40 +38,76 @@ def _pipeline(name: str) -> Any:
     return getattr(diffusers, name)
 
 
+def _parameters(row: TaskRow) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(_pipeline(row.pipeline).__call__).parameters
+
+
 @pytest.mark.parametrize(("family", "task", "row"), ROWS, ids=NAMES)
-def test_each_task_names_a_pipeline_that_takes_its_arguments(family: Family, task: str, row: TaskRow) -> None:
-    parameters = inspect.signature(_pipeline(row.pipeline).__call__).parameters
-    ours = {"scheduler", "fit"}  # settled before the call
-    sized_by_source = {"height", "width"} if row.images[1] else set()
-    needed = (row.arguments - ours - sized_by_source) | {"prompt", "negative_prompt", "generator", "output_type"}
-    needed |= {"image"} if row.images[1] else set()
+def test_each_way_names_a_pipeline_that_takes_its_arguments(family: Family, task: str, row: TaskRow) -> None:
+    taken = _parameters(row).keys()
 
     assert task in TASKS
-    assert needed <= parameters.keys()
     assert task in CALLS
+    assert row.arguments.keys() <= {*COLUMNS, "area"}
+    assert {argument for argument in row.arguments.values() if argument} <= taken
+    assert {"generator", "output_type"} | row.constants.keys() | row.parameters.keys() <= taken
+    assert not row.parameters.keys() & (set(row.arguments.values()) | row.constants.keys())
+    assert (
+        not {column for column, argument in row.arguments.items() if not argument} - OURS - {"height", "width", "fps"}
+    )
 
 
-@pytest.mark.parametrize("family", FAMILIES.values(), ids=lambda family: family.title)
-def test_defaults_are_the_pipelines_own(family: Family) -> None:
-    text = inspect.signature(_pipeline(family.tasks["text-to-image"].pipeline).__call__).parameters
-    image = inspect.signature(_pipeline(family.tasks["image-to-image"].pipeline).__call__).parameters
+@pytest.mark.parametrize(("family", "task", "row"), ROWS, ids=NAMES)
+def test_a_way_takes_the_columns_of_its_sources(family: Family, task: str, row: TaskRow) -> None:
+    sources = set(row.sources) | ({"images"} if row.images[1] else set())
 
-    assert family.num_inference_steps == text["num_inference_steps"].default
-    assert family.guidance_scale == text["guidance_scale"].default
-    assert family.strength == image["strength"].default
+    assert {role for role in SOURCE_ROLES if row.arguments.get(role)} == sources
+    assert ("fit" in row.arguments) == bool(sources)
+    assert ("num_frames" in row.arguments) == is_clip(task) == ("fps" in row.arguments)
+    assert not is_clip(task) or family.frame_multiple >= 1
 
 
-@pytest.mark.parametrize("family", FAMILIES.values(), ids=lambda family: family.title)
-def test_every_scheduler_of_a_family_is_compatible_and_needs_no_package_of_its_own(family: Family) -> None:
-    from diffusers import EulerDiscreteScheduler
+@pytest.mark.parametrize(("family", "task", "row"), ROWS, ids=NAMES)
+def test_defaults_are_the_pipelines_own(family: Family, task: str, row: TaskRow) -> None:
+    parameters = _parameters(row)
+    ours = {**family.defaults, **row.defaults}
+    for column, argument in row.arguments.items():
+        default = parameters[argument].default if argument else None
+        if isinstance(default, int | float) and (row.pipeline, column) not in OTHER_DEFAULTS:
+            assert (column, ours[column]) == (column, default)
 
-    base = EulerDiscreteScheduler()
-    compatible = {cls.__name__ for cls in base.compatibles} | {"EulerDiscreteScheduler"}
 
-    assert set(family.schedulers) <= compatible
-    for name in family.schedulers:
+@pytest.mark.parametrize(("family", "task", "row"), ROWS, ids=NAMES)
+def test_a_parameter_has_the_type_of_the_pipeline_s_own(family: Family, task: str, row: TaskRow) -> None:
+    for name, kind in row.parameters.items():
+        default = _parameters(row)[name].default
+        assert default is None or isinstance(default, kind if kind is not float else int | float)
+
+
+def test_of_the_ways_of_a_task_none_hides_another() -> None:
+    for family in FAMILIES.values():
+        for task, rows in family.tasks.items():
+            for row in rows:
+                given = Given(row.images[1], row.sources, bool(row.keyframes))
+                assert family.way(task, given) is row, f"{family.title}: {task}: {row.pipeline} is never reached"
+
+
+BASES = {EPSILON_SCHEDULERS: "EulerDiscreteScheduler", FLOW_SCHEDULERS: "FlowMatchEulerDiscreteScheduler"}
+
+
+@pytest.mark.parametrize("names", BASES, ids=BASES.values())
+def test_every_scheduler_of_a_family_is_compatible_and_needs_no_package_of_its_own(names: tuple[str, ...]) -> None:
+    base = _pipeline(BASES[names])()
+    compatible = {cls.__name__ for cls in base.compatibles} | {BASES[names]}
+
+    assert set(names) <= compatible
+    for name in names:
         scheduler = _pipeline(name).from_config(base.config)
         scheduler.set_timesteps(4)
+
+
+def test_every_family_has_schedulers_that_are_tried() -> None:
+    assert {family.schedulers for family in FAMILIES.values()} <= BASES.keys()
 
 
 @pytest.mark.parametrize(
@@ -64,8 +117,13 @@ def test_the_nearest_size_is_told(value: int, nearest: int) -> None:
     assert nearest_multiple(value, 8, 8, 8192) == nearest
 
 
+@pytest.mark.parametrize(("num_frames", "multiple", "count"), [(1, 4, 1), (2, 4, 5), (5, 4, 5), (16, 8, 17), (7, 1, 7)])
+def test_the_next_frame_count_is_one_the_family_makes(num_frames: int, multiple: int, count: int) -> None:
+    assert next_frame_count(num_frames, multiple) == count
+
+
 def test_cost_follows_published_counts_and_scales() -> None:
-    sdxl = FAMILIES["StableDiffusionXLPipeline"]
+    sdxl = FAMILIES["Stable Diffusion XL"]
 
     def cost(**changes: Any) -> float:
         values = {"parameters": 0, "height": 1024, "width": 1024, "num_frames": 1, "steps": 20, "guided": True}

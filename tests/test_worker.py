@@ -181,12 +181,12 @@ def test_nan_and_blank_pictures_are_failures(make: Make, monkeypatch: pytest.Mon
     original = batch._to_uint8
     spoiled: list[bool] = []
 
-    def spoil(images_BCHW: torch.Tensor) -> tuple[Any, list[bool]]:
+    def spoil(video_BFCHW: torch.Tensor) -> tuple[Any, list[bool]]:
         if not spoiled:
-            images_BCHW = images_BCHW.clone()
-            images_BCHW[1] = value
+            video_BFCHW = video_BFCHW.clone()
+            video_BFCHW[1] = value
             spoiled.append(True)
-        return original(images_BCHW)
+        return original(video_BFCHW)
 
     monkeypatch.setattr(batch, "_to_uint8", spoil)
     _, rows = make(prompts(3))

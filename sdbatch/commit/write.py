@@ -89,7 +89,7 @@ def request_columns(request: Request, recipe: Mapping[str, Any], n: int | None) 
     sources: dict[str, list[str]] = {}
     for source in request.sources:
         sources.setdefault(source.role, []).append(source.url)
-    same = ("task", "prompt", "negative_prompt", "num_inference_steps", "guidance_scale", "strength", "fit")
+    same = ("task", "prompt", "negative_prompt", "num_inference_steps", "guidance_scale", "strength", "fit", "fps")
     return {
         "id": request.id,
         "request_key": request.request_key,

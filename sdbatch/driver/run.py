@@ -350,7 +350,10 @@ class _Run:
         )
         return Dispatcher(
             executor,
-            Window({name: model.batch_size for name, model in self._job.models.items()}),
+            Window(
+                {name: model.batch_size for name, model in self._job.models.items()},
+                {name: model.family for name, model in self._spool.scanned.models.items()},
+            ),
             plan,
             on_receipt=self._on_receipt,
             on_set_aside=self._on_set_aside,

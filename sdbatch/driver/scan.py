@@ -23,7 +23,7 @@ from sdbatch.config import Job
 from sdbatch.errors import ManifestError, Problem
 from sdbatch.manifest.check import AllowList, Duplicates, Problems, check_text, problem_at
 from sdbatch.manifest.read import RowBatch, Shard, list_shards, read_batches
-from sdbatch.models import ModelInfo, describe
+from sdbatch.models import ModelInfo, describe, describe_lora
 from sdbatch.plan.resolve import Resolved, Resolver
 from sdbatch.storage import Store, digest_sources, parse_url
 
@@ -78,8 +78,11 @@ def scan(job: Job, keep: Callable[[RowBatch, list[Resolved]], None] | None = Non
     models = {
         name: describe(name, model, job.storage, with_revision=keep is not None) for name, model in job.models.items()
     }
+    loras = {
+        name: describe_lora(name, lora, job.storage, with_revision=keep is not None) for name, lora in job.loras.items()
+    }
     allow = AllowList(job.sources.allow)
-    resolver = Resolver(job, models, allow.fault, lambda url: parse_url(url).url)
+    resolver = Resolver(job, models, allow.fault, lambda url: parse_url(url).url, loras)
     shards = list_shards(job.manifest, job.storage)
     problems = Problems()
     _check_own_columns(shards, problems)

@@ -1,18 +1,18 @@
-"""One pipeline call: recipes and sources in, pixels out.
+"""One pipeline call: recipes and sources in, pixels and sound out.
 
-    Item (recipe, n, source pixels) x B --> make_batch() --> Generated x B
+    Item (recipe, seed, source pixels) x B --> make_batch() --> Generated x B
 
 Every row has its own CPU generator, so its noise depends on its seed alone; every call gets fresh lists, because some
 pipelines write into them. In `exact` the batch is padded to its full size with copies of its last row: at a fixed batch
 size a row is bitwise independent of its neighbours, at another size it is not.
 """
 
-# B rows in the batch, C = 3 channels, H and W pixels.
+# B rows in the batch, F frames (1 for a picture), C = 3 channels, H and W pixels, T samples of sound.
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -22,13 +22,15 @@ import torch
 from numpy.typing import NDArray
 
 from sdbatch.errors import DeadlineExceeded
-from sdbatch.families import FAMILIES
 from sdbatch.generate.tasks import CALLS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sdbatch.generate.loading import LoadedModel
+
+
+Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,11 +41,30 @@ class Item:
         recipe: The request's recipe, parsed.
         seed: Of this output.
         images: Source pixels, each image_HWC at the recipe's size.
+        mask: mask_HW at the recipe's size, 255 where the source is made anew.
+        video: video_FHWC at the recipe's size and number of frames.
+        control_image: image_HWC at the recipe's size.
     """
 
     recipe: dict[str, Any]
     seed: int
-    images: tuple[NDArray[np.uint8], ...]
+    images: tuple[Pixels, ...] = ()
+    mask: Pixels | None = None
+    video: Pixels | None = None
+    control_image: Pixels | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sound:
+    """A clip's sound.
+
+    Attributes:
+        samples_CT: float32 in -1..1, C channels.
+        rate_hz: Samples a second.
+    """
+
+    samples_CT: NDArray[np.float32]
+    rate_hz: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,17 +72,19 @@ class Generated:
     """One output that was made.
 
     Attributes:
-        image_HWC: uint8.
+        frames_FHWC: uint8; one frame for a picture.
+        sound: What the model made to it, None where it makes none.
         is_finite: Whether the model's floats held neither NaN nor infinity.
         is_blocked: Whether the model's own safety checker blanked it.
-        prompt_tokens: Tokens of the prompt, the two end marks included.
+        prompt_tokens: Tokens of the prompt, end marks included; None where the model reads none.
         prompt_truncated: Whether the text encoder reads fewer.
     """
 
-    image_HWC: NDArray[np.uint8]
+    frames_FHWC: Pixels
+    sound: Sound | None = None
     is_finite: bool
     is_blocked: bool
-    prompt_tokens: int
+    prompt_tokens: int | None
     prompt_truncated: bool
 
 
@@ -71,7 +94,7 @@ class BatchResult:
 
     Attributes:
         outputs: One per item, padding dropped.
-        generate_s: Wall seconds of the whole call.
+        generate_s: Wall seconds of the whole call, or of all calls whose clips were joined.
         decode_s: Of these, in the VAE's decoder.
         pipeline_class: diffusers class that ran.
         scheduler: diffusers class that ran.
@@ -96,11 +119,14 @@ def set_threads(num_threads: int) -> None:
     torch.set_num_threads(num_threads)
 
 
-def count_tokens(model: LoadedModel, prompt: str) -> tuple[int, bool]:
-    """Return a prompt's tokens and whether the text encoder cuts some off."""
-    tokenizer = model.pipeline(model.class_name, "").tokenizer
-    tokens = len(tokenizer(prompt, truncation=False, add_special_tokens=True).input_ids)
-    return tokens, tokens > tokenizer.model_max_length
+def count_tokens(model: LoadedModel, recipe: Mapping[str, Any]) -> tuple[int | None, bool]:
+    """Return the tokens of a recipe's prompt, None without a prompt, and whether the text encoder cuts some off."""
+    if "prompt" not in recipe:
+        return None, False
+    tokenizer = model.tokenizer()
+    limit = recipe.get("parameters", {}).get("max_sequence_length") or model.family.tokens_max
+    tokens = len(tokenizer(recipe["prompt"], truncation=False, add_special_tokens=True).input_ids)
+    return tokens, tokens > min(limit or tokenizer.model_max_length, tokenizer.model_max_length)
 
 
 def failure_kind(error: Exception) -> str:
@@ -125,29 +151,32 @@ def make_batch(
         items: At least one; all of one task, size, steps, guidance, strength and scheduler.
         pad_to: Batch size to fill up with copies of the last item, None for no padding.
         on_step: Called before every pass of the denoiser; what it raises ends the call, and the model stays usable.
+
+    Raises:
+        RuntimeError: When the pipeline gave another number of frames than the recipe asks for.
     """
     recipe = items[0].recipe
     rows = [*items, *[items[-1]] * ((pad_to or len(items)) - len(items))]
-    task = FAMILIES[model.class_name].tasks[recipe["task"]]
-    pipeline = model.pipeline(task.pipeline, recipe.get("scheduler", ""))
-    arguments = CALLS[recipe["task"]](rows)
-    generators = [torch.Generator("cpu").manual_seed(row.seed) for row in rows]
+    way = model.family.way_of(recipe)
+    pipeline = model.pipeline(way, recipe.get("scheduler", ""), recipe.get("loras", ()))
     started_s = time.perf_counter()
-    denoiser = getattr(pipeline, FAMILIES[model.class_name].denoiser)
-    # A hook on the denoiser works for every pipeline; some know no callback_on_step_end.
-    ticking = denoiser.register_forward_pre_hook(lambda *_: on_step())
-    with ticking, torch.inference_mode(), _timed_decode(pipeline.vae) as decode:
-        output = pipeline(**arguments, generator=generators, output_type="pt")
-        images_BHWC, finite_B = _to_uint8(output.images)
+    made: list[_Made] = []
+    denoisers = [getattr(pipeline, name, None) for name in (model.family.denoiser, f"{model.family.denoiser}_2")]
+    with _ticking(denoisers, on_step), torch.inference_mode(), _timed_decode(pipeline.vae) as decode:
+        for arguments in CALLS[recipe["task"]](way, rows):
+            generators = [torch.Generator("cpu").manual_seed(row.seed) for row in rows]
+            generator = generators[0] if way.rows == "single" else generators
+            made.append(_made(pipeline(**arguments, generator=generator, output_type="pt"), pipeline))
+    video_BFHWC = _joined(made, recipe)
     generate_s = time.perf_counter() - started_s
-    blocked = getattr(output, "nsfw_content_detected", None) or [False] * len(rows)
-    tokens = [count_tokens(model, item.recipe["prompt"]) for item in items]
+    tokens = [count_tokens(model, item.recipe) for item in items]
     return BatchResult(
         outputs=[
             Generated(
-                image_HWC=images_BHWC[index],
-                is_finite=bool(finite_B[index]),
-                is_blocked=bool(blocked[index]),
+                frames_FHWC=video_BFHWC[index],
+                sound=made[0].sounds[index] if made[0].sounds else None,
+                is_finite=all(part.finite[index] for part in made),
+                is_blocked=any(part.blocked[index] for part in made),
                 prompt_tokens=tokens[index][0],
                 prompt_truncated=tokens[index][1],
             )
@@ -155,17 +184,61 @@ def make_batch(
         ],
         generate_s=generate_s,
         decode_s=decode[0],
-        pipeline_class=task.pipeline,
+        pipeline_class=way.pipeline,
         scheduler=model.scheduler_name(recipe.get("scheduler", "")),
         device=model.device,
     )
 
 
-def _to_uint8(images_BCHW: torch.Tensor) -> tuple[NDArray[np.uint8], list[bool]]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Made:
+    """What one call gave, in one shape for all pipelines; lists have an entry a row."""
+
+    video_BFHWC: Pixels
+    sounds: list[Sound]
+    finite: list[bool]
+    blocked: list[bool]
+
+
+def _made(output: Any, pipeline: Any) -> _Made:
+    """Read a pipeline's output: pictures in `images`, clips in `frames`, sound in `audio`."""
+    floats = output.frames if hasattr(output, "frames") else output.images[:, None]
+    video_BFHWC, finite = _to_uint8(floats)
+    audio = getattr(output, "audio", None)
+    sounds = []
+    if audio is not None:
+        rate_hz = int(pipeline.vocoder.config.output_sampling_rate)
+        sounds = [Sound(samples_CT=samples.float().cpu().numpy(), rate_hz=rate_hz) for samples in audio]
+    blocked = getattr(output, "nsfw_content_detected", None) or [False] * len(finite)
+    return _Made(video_BFHWC=video_BFHWC, sounds=sounds, finite=finite, blocked=[bool(value) for value in blocked])
+
+
+def _joined(made: Sequence[_Made], recipe: Mapping[str, Any]) -> Pixels:
+    """Return the frames that are kept of a call's clips, or of several that share their boundary frames."""
+    parts = [part.video_BFHWC[:, (1 if index else 0) :] for index, part in enumerate(made)]
+    video_BFHWC = np.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
+    asked = recipe.get("num_frames", 1)
+    if video_BFHWC.shape[1] != asked:  # pipelines round silently
+        raise RuntimeError(f"the pipeline made {video_BFHWC.shape[1]} frames where {asked} were asked for")
+    return video_BFHWC[:, : recipe.get("num_frames_kept", asked)]
+
+
+def _to_uint8(video_BFCHW: torch.Tensor) -> tuple[Pixels, list[bool]]:
     """Scale floats in 0..1 to 0..255 on their device, rounding to nearest, channels last; NaN becomes 0."""
-    finite_B = torch.isfinite(images_BCHW).flatten(1).all(dim=1).tolist()
-    scaled = images_BCHW.float().nan_to_num(0.0).clamp(0, 1).mul(255).round().to(torch.uint8)
-    return scaled.permute(0, 2, 3, 1).contiguous().cpu().numpy(), finite_B
+    finite_B = torch.isfinite(video_BFCHW).flatten(1).all(dim=1).tolist()
+    scaled = video_BFCHW.float().nan_to_num(0.0).clamp(0, 1).mul(255).round().to(torch.uint8)
+    return scaled.permute(0, 1, 3, 4, 2).contiguous().cpu().numpy(), finite_B
+
+
+@contextmanager
+def _ticking(denoisers: Sequence[torch.nn.Module | None], on_step: Callable[[], None]) -> Iterator[None]:
+    """Call `on_step` before every pass of a denoiser. A hook works for every pipeline; some know no callback."""
+    hooks = [denoiser.register_forward_pre_hook(lambda *_: on_step()) for denoiser in denoisers if denoiser is not None]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 @contextmanager

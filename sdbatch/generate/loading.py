@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import copy
 import importlib
+import inspect
 import json
 import os
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,56 +24,127 @@ import torch
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
-from sdbatch.config import Model, Storage
+from sdbatch.config import Lora, Model, Storage
 from sdbatch.errors import ModelError, ModelLoadFailed
-from sdbatch.models import BUILTINS, builtin_folder, component_files, describe
-from sdbatch.storage import cache_folder, open_store, parse_url
+from sdbatch.families import Family, TaskRow
+from sdbatch.models import (
+    BUILTINS,
+    builtin_folder,
+    component_files,
+    content_revision,
+    describe,
+    describe_lora,
+    folder_files,
+)
+from sdbatch.storage import Entry, Store, cache_folder, open_store, parse_url
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
+# Imprinting a mark is the campaign's business, not a pipeline's; the classes that can do it are told not to.
+_OPTIONS = {"add_watermarker": False}
+
+
 class LoadedModel:
-    """A model in memory, with a pipeline per task.
+    """A model in memory, with a pipeline per way of its tasks; they share their modules.
 
     Attributes:
         class_name: Of the folder's pipeline.
+        family: Row of the family table.
         device: Where it lies: `cuda` or `cpu`.
-        dtype: torch's.
     """
 
-    def __init__(self, pipeline: Any, device: str, dtype: torch.dtype) -> None:
-        self.class_name = type(pipeline).__name__
-        self.device = device
-        self.dtype = dtype
-        self._base = pipeline
-        self._pipelines: dict[str, Any] = {self.class_name: pipeline}
-        self._schedulers: dict[str, Any] = {"": pipeline.scheduler}
-
-    def pipeline(self, class_name: str, scheduler: str) -> Any:
-        """Return the pipeline of a class with a fresh scheduler.
+    def __init__(
+        self,
+        pipeline: Any,
+        family: Family,
+        device: str,
+        components: Mapping[str, Any] | None = None,
+        loras: Mapping[str, Path] | None = None,
+    ) -> None:
+        """Take a loaded pipeline.
 
         Args:
-            class_name: diffusers class, from the family's row.
-            scheduler: diffusers class, or "" for the folder's own.
+            pipeline: Of the folder's own class.
+            family: Its family.
+            device: Where it lies.
+            components: Further modules by name: `controlnet`, `motion_adapter`.
+            loras: File of weights by content revision, those that fit the family.
         """
-        pipeline = self._pipelines.get(class_name)
+        self.class_name = type(pipeline).__name__
+        self.family = family
+        self.device = device
+        self._base = pipeline
+        self._components = components or {}
+        self._loras = loras or {}
+        self._pipelines: dict[str, Any] = {self.class_name: pipeline}
+        self._schedulers: dict[str, Any] = {"": pipeline.scheduler}
+        self._adapters: set[str] = set()
+
+    def pipeline(self, way: TaskRow, scheduler: str, loras: Sequence[Sequence[Any]] = ()) -> Any:
+        """Return the pipeline of a way with a fresh scheduler and just the adapters asked for.
+
+        Args:
+            way: Of the family's task.
+            scheduler: diffusers class, or "" for the folder's own.
+            loras: (content revision, weight) of each, as in the recipe.
+
+        Raises:
+            ModelLoadFailed: When a LoRA is no longer what was planned.
+        """
+        pipeline = self._pipelines.get(way.pipeline)
         if pipeline is None:
-            cls = getattr(diffusers, class_name)
-            # Without dtype, from_pipe casts the shared weights to float32 in place.
-            pipeline = cls.from_pipe(self._base, dtype=self.dtype)
-            pipeline.set_progress_bar_config(disable=True)
-            self._pipelines[class_name] = pipeline
+            further = {name: self._components[name] for name in way.components}
+            pipeline = self._pipelines[way.pipeline] = _sibling(self._base, way.pipeline, further)
         if scheduler not in self._schedulers:
             self._schedulers[scheduler] = getattr(diffusers, scheduler).from_config(self._base.scheduler.config)
         pipeline.scheduler = copy.deepcopy(self._schedulers[scheduler])
+        self._adapt(loras)
         return pipeline
 
     def scheduler_name(self, scheduler: str) -> str:
         """Return the class name of the scheduler a row gets."""
         return scheduler or type(self._schedulers[""]).__name__
 
+    def tokenizer(self) -> Any:
+        """Return the tokenizer that cuts the prompt."""
+        return getattr(self._base, self.family.tokenizer, None) or self._base.tokenizer
 
-def load_model(name: str, model: Model, revision: str, storage: Mapping[str, Storage]) -> LoadedModel:
+    def _adapt(self, loras: Sequence[Sequence[Any]]) -> None:
+        """Switch adapters. They are laid over and never fused, so the weights stay as they were read."""
+        for revision, _ in loras:
+            if revision not in self._adapters:
+                file = self._loras.get(revision)
+                if file is None:
+                    raise ModelLoadFailed(f"none of the job's loras is what was planned: revision {revision}")
+                self._base.load_lora_weights(
+                    str(file.parent), weight_name=file.name, adapter_name=revision, use_safetensors=True
+                )
+                self._adapters.add(revision)
+        if loras:
+            self._base.enable_lora()
+            self._base.set_adapters([revision for revision, _ in loras], [weight for _, weight in loras])
+        elif self._adapters:
+            self._base.disable_lora()
+
+
+def _sibling(base: Any, class_name: str, further: Mapping[str, Any]) -> Any:
+    """Return a pipeline of another class that shares a pipeline's modules.
+
+    Not `from_pipe`: without `dtype` it casts the shared weights to float32 in place, with one those that a model keeps
+    in float32 to something less.
+    """
+    cls = getattr(diffusers, class_name)
+    found = {**base.config, **base.components, **further, **_OPTIONS}
+    names = inspect.signature(cls.__init__).parameters.keys()
+    pipeline = cls(**{name: found[name] for name in names if name in found})
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def load_model(
+    name: str, model: Model, revision: str, storage: Mapping[str, Storage], loras: Mapping[str, Lora] | None = None
+) -> LoadedModel:
     """Load a model for generation.
 
     Args:
@@ -80,6 +152,7 @@ def load_model(name: str, model: Model, revision: str, storage: Mapping[str, Sto
         model: The job's entry.
         revision: Content revision of the plan.
         storage: The job's options by URL prefix.
+        loras: The job's; those that fit the model can be laid over it.
 
     Raises:
         ModelLoadFailed: When it cannot be loaded, or is no longer what was planned.
@@ -88,29 +161,54 @@ def load_model(name: str, model: Model, revision: str, storage: Mapping[str, Sto
     diffusers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
+    dtype = DTYPES[model.dtype]
+    # A worker that reserved no GPU leaves them to others, though Ray does not hide them from it.
+    device = "cuda" if torch.cuda.is_available() and model.num_gpus != 0 else "cpu"
     try:
         found = describe(name, model, storage)
         if found.revision != revision:
             raise ModelLoadFailed(f"{model.path} is not what was planned: revision {found.revision}, not {revision}")
         folder = _local_folder(model, revision, storage)
-        pipeline = _from_folder(folder, found.family.class_name, DTYPES[model.dtype])
+        pipeline = _from_folder(folder, found.family.class_name, dtype)
+        components = {
+            option: _component(getattr(model, option), class_name, storage, dtype).to(device)
+            for option, class_name in found.components.items()
+        }
+        files = _lora_files(found.family, loras or {}, storage)
     except (OSError, ValueError, RuntimeError, ImportError, ModelError) as error:
         raise ModelLoadFailed(f"{model.path}: {type(error).__name__}: {error}") from error
-    # A worker that reserved no GPU leaves them to others, though Ray does not hide them from it.
-    device = "cuda" if torch.cuda.is_available() and model.num_gpus != 0 else "cpu"
     pipeline.to(device)
     pipeline.set_progress_bar_config(disable=True)
-    return LoadedModel(pipeline, device, DTYPES[model.dtype])
+    return LoadedModel(pipeline, found.family, device, components, files)
 
 
 def _from_folder(folder: Path, class_name: str, dtype: torch.dtype) -> Any:
     # A path that is no folder would be taken for a name on a hub and asked for over the network.
     if not (folder / "model_index.json").is_file():
         raise ModelLoadFailed(f"{folder}: no model_index.json there")
-    watermark = {"add_watermarker": False} if "StableDiffusionXL" in class_name else {}
+    cls = getattr(diffusers, class_name)
+    taken = inspect.signature(cls.__init__).parameters
+    options = {name: value for name, value in _OPTIONS.items() if name in taken}
+    return cls.from_pretrained(str(folder), dtype=dtype, use_safetensors=True, local_files_only=True, **options)
+
+
+def _component(path: str, class_name: str, storage: Mapping[str, Storage], dtype: torch.dtype) -> Any:
+    folder = _local_copy(path, storage)
+    if not (folder / "config.json").is_file():
+        raise ModelLoadFailed(f"{folder}: no config.json there")
     return getattr(diffusers, class_name).from_pretrained(
-        str(folder), dtype=dtype, use_safetensors=True, local_files_only=True, **watermark
+        str(folder), dtype=dtype, use_safetensors=True, local_files_only=True
     )
+
+
+def _lora_files(family: Family, loras: Mapping[str, Lora], storage: Mapping[str, Storage]) -> dict[str, Path]:
+    """Return the file of every LoRA that fits a family, by content revision."""
+    files = {}
+    for name, lora in loras.items():
+        if lora.base in {family.title, family.class_name}:
+            found = describe_lora(name, lora, storage)
+            files[found.revision] = _local_copy(lora.path, storage) / lora.weight_name
+    return files
 
 
 def _local_folder(model: Model, revision: str, storage: Mapping[str, Storage]) -> Path:
@@ -120,9 +218,24 @@ def _local_folder(model: Model, revision: str, storage: Mapping[str, Storage]) -
     location = parse_url(model.path)
     if location.is_local:
         return Path(location.path)
+    store = open_store(location.url, storage)
+    entries = component_files(store, json.loads(store.read("model_index.json")))
     # "/" cannot stand in a folder's name; a revision may be a branch such as refs/pr/1.
-    target = cache_folder() / "models" / revision.replace("/", "_")
-    return _made_once(target, lambda folder: _download(location.url, folder, storage))
+    return _made_once(_cached(revision.replace("/", "_")), lambda folder: _download(store, entries, folder))
+
+
+def _local_copy(path: str, storage: Mapping[str, Storage]) -> Path:
+    """Return a folder of weights without a model_index.json on this machine."""
+    location = parse_url(path)
+    if location.is_local:
+        return Path(location.path)
+    store = open_store(location.url, storage)
+    entries = folder_files(store)
+    return _made_once(_cached(content_revision(store, entries)), lambda folder: _download(store, entries, folder))
+
+
+def _cached(revision: str) -> Path:
+    return cache_folder() / "models" / revision
 
 
 def _build(name: str, folder: Path) -> None:
@@ -130,10 +243,8 @@ def _build(name: str, folder: Path) -> None:
     getattr(importlib.import_module(module), function)(folder)
 
 
-def _download(url: str, folder: Path, storage: Mapping[str, Storage]) -> None:
-    store = open_store(url, storage)
-    index = json.loads(store.read("model_index.json"))
-    for entry in component_files(store, index):
+def _download(store: Store, entries: Sequence[Entry], folder: Path) -> None:
+    for entry in entries:
         target = folder / entry.path
         target.parent.mkdir(parents=True, exist_ok=True)
         with store.open(entry.path) as source, target.open("wb") as copy_of:

@@ -8,18 +8,28 @@ Rows differ mostly in prompt and seed; everything else is resolved once per dist
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from sdbatch.config import Defaults, Job
-from sdbatch.families import TaskRow, cost_tflop, nearest_multiple
-from sdbatch.models import ModelInfo
+from sdbatch.config import Job
+from sdbatch.families import SOURCE_ROLES, Given, TaskRow, cost_tflop, is_clip
+from sdbatch.models import LoraInfo, ModelInfo
 from sdbatch.plan.canonical import canonical
+from sdbatch.plan.checks import (
+    Wrong,
+    check_family,
+    check_values,
+    check_way,
+    near,
+    nearest_way,
+    settled_frames,
+    settled_keyframes,
+    settled_loras,
+    settled_parameters,
+)
 from sdbatch.types import SEED_MAX, TASKS, Source
 
 KEY_VERSION = 1
@@ -29,15 +39,25 @@ DERIVED_SEED_BITS = 53
 """Derived seeds stay exact in JSON readers that know only doubles."""
 
 NUM_OUTPUTS_MAX = 1024
-STEPS_MAX = 1000
-GUIDANCE_MAX = 1000.0
 SETTINGS_KEPT_MAX = 65_536
-SOURCE_ROLES = ("images", "mask", "video", "control_image")
-_ARGUMENTS = ("fit", "height", "width", "num_inference_steps", "guidance_scale", "strength", "scheduler")
-_LATER = ("keyframes", "num_frames", "duration_s", "fps", "loras", "parameters")
+_LENGTHS = ("num_frames", "duration_s")
+_ARGUMENTS = (
+    "fit",
+    "height",
+    "width",
+    *_LENGTHS,
+    "fps",
+    "num_inference_steps",
+    "guidance_scale",
+    "strength",
+    "scheduler",
+)
+_LISTS = ("keyframes", "loras")
 _TEXTS = ("id", "prompt", "negative_prompt", "seed", "seed_group")
-_SETTINGS = ("task", "model", *_ARGUMENTS, "num_outputs")
+_SETTINGS = ("task", "model", *_ARGUMENTS, *_LISTS, "parameters", "num_outputs")
 _PER_ROW = frozenset({"prompt", "negative_prompt", "seed", *SOURCE_ROLES})
+_FLOATS = frozenset({"guidance_scale", "strength", "fps"})
+_NOTHING = Given()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +98,11 @@ class Resolved(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Settings:
-    """What all rows with the same settings share: defaults of the texts, and the recipe's `pieces` around `holes`."""
+    """What all rows with the same settings share: defaults of the texts, and the recipe's `pieces` around `holes`.
+
+    Attributes:
+        unread: Texts that the model does not read, and why not.
+    """
 
     row: TaskRow
     prompt: str | None
@@ -89,19 +113,34 @@ class _Settings:
     pieces: tuple[str, ...]
     batch_key: str
     cost_tflop: float
-
-
-_Wrong = tuple[str, Any, str]
+    unread: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Faulty:
-    """Settings nothing can be made with; `row` None when they do not lead to a task of a model."""
+    """Settings nothing can be made with.
 
-    row: TaskRow | None
+    Attributes:
+        unread: As in `_Settings`.
+        misfits: What is wrong with the sources, (column, message) each: their values are the row's.
+    """
+
     prompt: str | None
     negative_prompt: str
-    wrong: tuple[_Wrong, ...]
+    wrong: tuple[Wrong, ...]
+    unread: Mapping[str, str]
+    misfits: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Bound:
+    """A task of a model, and the way in which what is given is served."""
+
+    model: ModelInfo
+    task: str
+    way: TaskRow
+    given: Given
+    misfits: tuple[tuple[str, str], ...]
 
 
 class Resolver:
@@ -112,6 +151,7 @@ class Resolver:
         models: What `describe` found for each of the job's models.
         source_fault: Returns why a source URL may not be opened, None when it may.
         source_url: Makes a source absolute.
+        loras: What `describe_lora` found for each of the job's LoRAs.
     """
 
     def __init__(
@@ -120,8 +160,10 @@ class Resolver:
         models: Mapping[str, ModelInfo],
         source_fault: Callable[[str], str | None],
         source_url: Callable[[str], str],
+        loras: Mapping[str, LoraInfo] | None = None,
     ) -> None:
         self._job = job
+        self._loras = loras or {}
         self._models = models
         self._source_fault = source_fault
         self._source_url = source_url
@@ -141,16 +183,16 @@ class Resolver:
             One entry per row, None where it is faulty; and the faults, in row order.
         """
         nulls: Sequence[Any] = [None] * num_rows
-        settings = zip(*(columns.get(name, nulls) for name in _SETTINGS), strict=True)
+        plain = {**columns, **{name: _hashable(columns[name]) for name in _LISTS if name in columns}}
+        settings = zip(*(plain.get(name, nulls) for name in _SETTINGS), strict=True)
         texts = zip(*(columns.get(name, nulls) for name in _TEXTS), strict=True)
         sources: Iterable[tuple[Any, ...] | None] = nulls
         if not columns.keys().isdisjoint(SOURCE_ROLES):
             sources = zip(*(columns.get(name, nulls) for name in SOURCE_ROLES), strict=True)
-        unserved = _unserved(columns)
         faults: list[Fault] = []
         resolved: list[Resolved | None] = []
         for offset, (key, text, urls) in enumerate(zip(settings, texts, sources, strict=True)):
-            wrong: list[_Wrong] = unserved.get(offset, [])
+            wrong: list[Wrong] = []
             row = self._resolve_row(key, text, urls, digests, wrong)
             if wrong:
                 faults.extend(Fault(offset=offset, column=c, value=v, message=m) for c, v, m in wrong)
@@ -172,16 +214,21 @@ class Resolver:
         text: tuple[Any, ...],
         urls: tuple[Any, ...] | None,
         digests: Mapping[str, str],
-        wrong: list[_Wrong],
+        wrong: list[Wrong],
     ) -> Resolved | None:
         """Resolve one row, or add to `wrong` what is; this runs once for every row of a manifest."""
         row_id, prompt, negative_prompt, seed, seed_group = text
-        settings = self._kept.get(key)
+        given = _NOTHING if urls is None else _given(urls)
+        place = key if urls is None else (*key, given)
+        settings = self._kept.get(place)
         if settings is None:
-            settings = self._remembered(key)
+            settings = self._remembered(place, key, given)
+        if settings.unread:
+            own = {"prompt": prompt, "negative_prompt": negative_prompt}
+            wrong.extend((name, own[name], why) for name, why in settings.unread.items() if own[name])
         if prompt is None:
             prompt = settings.prompt
-            if prompt is None:
+            if prompt is None and "prompt" not in settings.unread:
                 wrong.append(("prompt", None, "is missing and has no default; an empty text is a legal prompt"))
         if negative_prompt is None:
             negative_prompt = settings.negative_prompt
@@ -190,20 +237,21 @@ class Resolver:
         elif not 0 <= seed <= SEED_MAX:
             wrong.append(("seed", seed, f"is not in 0..{SEED_MAX}"))
         sources = () if urls is None else self._sources(urls, digests, wrong)
-        if settings.row is not None and (urls is not None or settings.row.images[0]):
-            _check_sources(settings.row, urls or (None,) * len(SOURCE_ROLES), wrong)
         if isinstance(settings, _Faulty):
+            values = dict(zip(SOURCE_ROLES, urls or (), strict=False))
+            wrong.extend((column, values.get(column), message) for column, message in settings.misfits)
             wrong.extend(settings.wrong)
             return None
         if wrong:
             return None
-        values: dict[str, Any] = {"prompt": prompt, "negative_prompt": negative_prompt, "seed": seed}
-        for source in sources:
-            values.setdefault(source.role, []).append(source.digest)
+        values = {"prompt": prompt, "negative_prompt": negative_prompt, "seed": seed, **_contents(sources)}
         parts = [settings.pieces[0]]
         for name, piece in zip(settings.holes, settings.pieces[1:], strict=True):
             parts += canonical(values[name]), piece
         recipe = "".join(parts)
+        batch_key = settings.batch_key
+        if settings.row.rows == "shared" and sources:
+            batch_key = hashlib.sha256(f"{batch_key} {canonical(_contents(sources))}".encode()).hexdigest()[:16]
         return Resolved(
             row_id,
             hashlib.sha256(recipe.encode()).hexdigest(),
@@ -211,74 +259,78 @@ class Resolver:
             settings.num_outputs,
             sources,
             settings.model,
-            settings.batch_key,
+            batch_key,
             settings.cost_tflop,
         )
 
-    def _remembered(self, key: tuple[Any, ...]) -> _Settings | _Faulty:
+    def _remembered(self, place: tuple[Any, ...], key: tuple[Any, ...], given: Given) -> _Settings | _Faulty:
         if len(self._kept) >= SETTINGS_KEPT_MAX:
             self._kept.clear()
-        settings = self._kept[key] = self._settings(dict(zip(_SETTINGS, key, strict=True)))
+        row = dict(zip(_SETTINGS, key, strict=True))
+        settings = self._kept[place] = self._settings(row, given)
         return settings
 
-    def _sources(self, urls: tuple[Any, ...], digests: Mapping[str, str], wrong: list[_Wrong]) -> tuple[Source, ...]:
+    def _sources(self, urls: tuple[Any, ...], digests: Mapping[str, str], wrong: list[Wrong]) -> tuple[Source, ...]:
         return tuple(
             self._source(role, url, digests, wrong)
             for role, value in zip(SOURCE_ROLES, urls, strict=True)
             for url in _listed(value)
         )
 
-    def _source(self, role: str, url: str, digests: Mapping[str, str], wrong: list[_Wrong]) -> Source:
+    def _source(self, role: str, url: str, digests: Mapping[str, str], wrong: list[Wrong]) -> Source:
         if fault := self._source_fault(url):
             wrong.append((role, url, fault))
             return Source(role=role, url=url, digest="missing")
         absolute = self._source_url(url)
         return Source(role=role, url=absolute, digest=digests.get(absolute, "missing"))
 
-    def _layers(self, model: str | None) -> list[Defaults]:
-        """Return the defaults under a row: its model's, then the job's."""
-        name = model or self._job.defaults.model or self._only_model()
-        options = self._job.models.get(name or "")
-        return [*([options.defaults] if options else []), self._job.defaults]
+    def _layers(self, row: Mapping[str, Any], model: str | None) -> list[Mapping[str, Any]]:
+        """Return what settles a value, nearest first: the row, its model's defaults, the job's."""
+        options = self._job.models.get(model or "")
+        return [row, *([dict(options.defaults)] if options else []), dict(self._job.defaults)]
 
     def _only_model(self) -> str | None:
         return next(iter(self._job.models)) if len(self._job.models) == 1 else None
 
-    def _settings(self, row: dict[str, Any]) -> _Settings | _Faulty:
+    def _settings(self, row: dict[str, Any], given: Given) -> _Settings | _Faulty:
         """Resolve one combination of settings, or say what is wrong with it."""
         name: str | None = row["model"] or self._job.defaults.model or self._only_model()
-        layers = self._layers(name)
-        task = _first(row["task"], *(layer.task for layer in layers))
-        num_outputs = _first(row["num_outputs"], *(layer.num_outputs for layer in layers), 1)
-        wrong: list[_Wrong] = []
+        layers = self._layers(row, name)
+        task = _settled("task", layers)
+        num_outputs = _settled("num_outputs", layers, 1)
+        wrong: list[Wrong] = []
         if not 1 <= num_outputs <= NUM_OUTPUTS_MAX:
             wrong.append(("num_outputs", num_outputs, f"is not in 1..{NUM_OUTPUTS_MAX}"))
-        prompt = _first(*(layer.prompt for layer in layers))
-        negative = _first(*(layer.negative_prompt for layer in layers), "")
+        prompt = _settled("prompt", layers)
+        negative = _settled("negative_prompt", layers, "")
         unbound = self._check_binding(name, task)
         if unbound or name is None:
             own = {column: row[column] for column in _ARGUMENTS if row[column] is not None}
-            wrong += [*unbound, *_check_values(own)]
-            return _Faulty(row=None, prompt=prompt, negative_prompt=negative, wrong=tuple(wrong))
-        model = self._models[name]
-        task_row = model.family.tasks[task]
-        values = self._arguments(row, layers, model, task, wrong)
-        wrong.extend(_check_values(values))
-        wrong.extend(_check_family(values, model))
-        if wrong:
-            return _Faulty(row=task_row, prompt=prompt, negative_prompt=negative, wrong=tuple(wrong))
-        texts = {"prompt": prompt, "negative_prompt": negative}
-        return self._assembled(name, task, num_outputs, values, texts)
+            wrong += [*unbound, *check_values(own)]
+            return _Faulty(prompt=prompt, negative_prompt=negative, unread={}, wrong=tuple(wrong))
+        bound = self._bound(name, task, given._replace(keyframes=bool(row["keyframes"])))
+        values = self._values(bound, layers, wrong)
+        unread = _unread(bound.way, values.get("parameters", {}))
+        if wrong or bound.misfits:
+            return _Faulty(
+                prompt=prompt, negative_prompt=negative, unread=unread, wrong=tuple(wrong), misfits=bound.misfits
+            )
+        return self._assembled(bound, num_outputs, values, prompt, negative, unread)
 
-    def _check_binding(self, name: Any, task: Any) -> list[_Wrong]:
+    def _bound(self, name: str, task: str, given: Given) -> _Bound:
+        model = self._models[name]
+        way, misfits = nearest_way(model.family.tasks[task], given)
+        return _Bound(model=model, task=task, way=way, given=given, misfits=tuple(misfits))
+
+    def _check_binding(self, name: Any, task: Any) -> list[Wrong]:
         """Check that model and task are there, and that the one serves the other."""
-        wrong: list[_Wrong] = []
+        wrong: list[Wrong] = []
         if name is None:
             wrong.append(("model", None, f"is missing and has no default; the job has {', '.join(self._job.models)}"))
         elif name not in self._models:
-            wrong.append(("model", name, f"is not in the job's models{_near(name, self._models)}"))
+            wrong.append(("model", name, f"is not in the job's models{near(name, self._models)}"))
         if task not in TASKS:
-            problem = "is missing and has no default" if task is None else f"is no task{_near(task, TASKS)}"
+            problem = "is missing and has no default" if task is None else f"is no task{near(task, TASKS)}"
             wrong.append(("task", task, problem))
         if not wrong and task not in self._models[name].family.tasks:
             family = self._models[name].family
@@ -286,69 +338,109 @@ class Resolver:
             wrong.append(("task", task, f"is not served by {name} ({family.title}: {served})"))
         return wrong
 
-    def _arguments(
-        self, row: dict[str, Any], layers: list[Defaults], model: ModelInfo, task_name: str, wrong: list[_Wrong]
-    ) -> dict[str, Any]:
+    def _values(self, bound: _Bound, layers: list[Mapping[str, Any]], wrong: list[Wrong]) -> dict[str, Any]:
+        """Settle everything but texts, seed and sources, checked against the family."""
+        way, family, row = bound.way, bound.model.family, layers[0]
+        values = self._arguments(bound, layers, wrong)
+        wrong.extend(check_way(way, bound.task, bound.model))
+        faults = check_values(values)
+        if not faults:
+            settled_frames(values, family)
+        wrong.extend([*faults, *check_family(values, family)])
+        if way.keyframes and bound.given.num_images and not wrong:
+            values["keyframes"], faults = settled_keyframes(
+                row["keyframes"], bound.given.num_images, values["num_frames"], way, family.frame_multiple
+            )
+            wrong.extend(faults)
+        parameters, faults = settled_parameters(row["parameters"], way, bound.task)
+        wrong.extend(faults)
+        if parameters:
+            values["parameters"] = parameters
+        if row["loras"] and "loras" not in way.arguments:
+            wrong.append(("loras", row["loras"], f"are not taken by {bound.task} of {family.title}"))
+        elif row["loras"]:
+            values["loras"], faults = settled_loras(row["loras"], self._loras, family)
+            wrong.extend(faults)
+        return values
+
+    def _arguments(self, bound: _Bound, layers: list[Mapping[str, Any]], wrong: list[Wrong]) -> dict[str, Any]:
         """Settle the task's arguments: row, model's defaults, job's defaults, family's."""
-        task = model.family.tasks[task_name]
-        family = {
-            "height": model.height,
-            "width": model.width,
-            "num_inference_steps": model.family.num_inference_steps,
-            "guidance_scale": model.family.guidance_scale,
-            "strength": model.family.strength,
-            "fit": "cover",
-        }
+        row, family = layers[0], bound.model.family
+        size = {"height": bound.model.height, "width": bound.model.width}
+        last = {"fit": "cover", **family.defaults, **size, **bound.way.defaults}
+        # Frames or seconds: the nearest layer that says either counts.
+        lengths = next((found for layer in layers if (found := _lengths(layer))), {})
         values: dict[str, Any] = {}
         for name in _ARGUMENTS:
-            if name in task.arguments:
-                value = _first(row[name], *(getattr(layer, name) for layer in layers), family.get(name))
+            if name in bound.way.arguments:
+                value = _settled(name, [lengths] if name in _LENGTHS else layers, last.get(name))
                 if value is not None and value != "":
                     values[name] = value
             elif row[name] is not None:
-                wrong.append((name, row[name], f"is not taken by {task_name} of {model.family.title}"))
+                wrong.append((name, row[name], f"is not taken by {bound.task} of {family.title}"))
+        if len(lengths) == 2:
+            wrong.append(("duration_s", lengths["duration_s"], "stands beside num_frames; only one of them can be met"))
+        elif "duration_s" in values:
+            del values["num_frames"]
         return values
 
     def _assembled(
-        self, name: str, task: str, num_outputs: int, values: dict[str, Any], texts: dict[str, Any]
+        self,
+        bound: _Bound,
+        num_outputs: int,
+        values: dict[str, Any],
+        prompt: str | None,
+        negative_prompt: str,
+        unread: Mapping[str, str],
     ) -> _Settings:
-        model = self._models[name]
-        row = model.family.tasks[task]
+        model, way = bound.model, bound.way
         shared = {
             "key_version": KEY_VERSION,
-            "task": task,
+            "task": bound.task,
             "model": model.revision,
             "dtype": model.options.dtype,
-            **{key: float(value) if key in {"guidance_scale", "strength"} else value for key, value in values.items()},
+            **{key: float(value) if key in _FLOATS else value for key, value in values.items()},
+            **self._encoder(bound.task),
         }
-        if self._job.encode.image in {"jpg", "avif"} or (
-            self._job.encode.image == "webp" and not self._job.encode.lossless
-        ):
-            shared["encoder"] = {"image": self._job.encode.image, "quality": self._job.encode.quality}
         if self._job.determinism == "exact":
-            shared["batch_size"] = model.options.batch_size
-        holes = ["prompt", "negative_prompt", "seed", *(["images"] if row.images[1] else [])]
+            shared["batch_size"] = 1 if way.rows == "single" else model.options.batch_size
+        texts = [name for name in ("prompt", "negative_prompt") if name not in unread]
+        holes = sorted(["seed", *texts, *(["images"] if bound.given.num_images else []), *bound.given.others])
         steps = values["num_inference_steps"]
         if "strength" in values:
             steps = min(int(steps * values["strength"]), steps)
+        guidance = values.get("guidance_scale", 1.0)
+        if way.negative_needs:
+            guidance = values.get("parameters", {}).get(way.negative_needs, 1.0)
         return _Settings(
-            **texts,
-            model=name,
-            row=row,
+            row=way,
+            prompt=prompt,
+            negative_prompt=negative_prompt,
+            unread=unread,
+            model=model.name,
             num_outputs=num_outputs,
-            holes=tuple(sorted(holes)),
-            pieces=_pieces(shared, sorted(holes)),
-            batch_key=hashlib.sha256(f"{name} {canonical(shared)}".encode()).hexdigest()[:16],
+            holes=tuple(holes),
+            pieces=_pieces(shared, holes),
+            batch_key=hashlib.sha256(f"{model.name} {canonical(shared)}".encode()).hexdigest()[:16],
             cost_tflop=cost_tflop(
                 model.family,
                 parameters=model.parameters,
                 height=values["height"],
                 width=values["width"],
-                num_frames=1,
+                num_frames=values.get("num_frames", 1),
                 steps=steps,
-                guided=values["guidance_scale"] > 1,
+                guided=guidance > 1,
             ),
         )
+
+    def _encoder(self, task: str) -> dict[str, Any]:
+        """Return what the recipe says of an encoder that changes pixels."""
+        encode = self._job.encode
+        if is_clip(task):
+            return {"encoder": {"video": encode.video}}
+        if encode.image in {"jpg", "avif"} or (encode.image == "webp" and not encode.lossless):
+            return {"encoder": {"image": encode.image, "quality": encode.quality}}
+        return {}
 
 
 def derived_seed(root: int, name: str) -> int:
@@ -381,68 +473,30 @@ def _pieces(shared: dict[str, Any], holes: list[str]) -> tuple[str, ...]:
     return tuple(pieces)
 
 
-def _check_sources(row: TaskRow, values: tuple[Any, ...], wrong: list[_Wrong]) -> None:
-    """A source the model would ignore is never accepted, and one it needs must be there."""
-    images, *others = values
-    count = len(_listed(images))
-    least, most = row.images
-    if not least <= count <= most:
-        bound = f"{least}" if least == most else f"{least} to {most}"
-        wrong.append(("images", images, f"has {count} source(s); the task takes {bound}"))
-    for role, value in zip(SOURCE_ROLES[1:], others, strict=True):
-        if value:
-            wrong.append((role, value, "is a source the task would ignore"))
+def _given(urls: tuple[Any, ...]) -> Given:
+    images, *others = urls
+    return Given(
+        len(_listed(images)), frozenset(role for role, url in zip(SOURCE_ROLES[1:], others, strict=True) if url)
+    )
 
 
-def _check_values(values: Mapping[str, Any]) -> list[_Wrong]:
-    """Check what can be told without a model."""
-    wrong: list[_Wrong] = []
-    steps = values.get("num_inference_steps")
-    if steps is not None and not 1 <= steps <= STEPS_MAX:
-        wrong.append(("num_inference_steps", steps, f"is not in 1..{STEPS_MAX}"))
-    guidance = values.get("guidance_scale")
-    if guidance is not None and not 0 <= guidance <= GUIDANCE_MAX:  # NaN is not in the range either
-        wrong.append(("guidance_scale", guidance, f"is not in 0..{GUIDANCE_MAX:g}"))
-    if values.get("fit", "cover") not in {"cover", "contain"}:
-        wrong.append(("fit", values["fit"], "is neither cover nor contain"))
-    if "strength" in values:
-        wrong.extend(_check_strength(values["strength"], steps or STEPS_MAX))
-    return wrong
+def _contents(sources: Iterable[Source]) -> dict[str, Any]:
+    """Return digests by role: a list of images, one of anything else."""
+    contents: dict[str, Any] = {}
+    for source in sources:
+        if source.role == "images":
+            contents.setdefault("images", []).append(source.digest)
+        else:
+            contents[source.role] = source.digest
+    return contents
 
 
-def _check_family(values: Mapping[str, Any], model: ModelInfo) -> list[_Wrong]:
-    """Check what the model's family bounds: sizes and schedulers."""
-    family = model.family
-    wrong: list[_Wrong] = []
-    for name in ("height", "width"):
-        value = values[name]
-        nearest = nearest_multiple(value, family.size_multiple, family.size_min, family.size_max)
-        if value % family.size_multiple:
-            wrong.append((name, value, f"is not a multiple of {family.size_multiple}; the nearest is {nearest}"))
-        elif not family.size_min <= value <= family.size_max:
-            wrong.append((name, value, f"is not in {family.size_min}..{family.size_max}"))
-    if "scheduler" in values and values["scheduler"] not in family.schedulers:
-        near = _near(values["scheduler"], family.schedulers)
-        wrong.append(("scheduler", values["scheduler"], f"is no scheduler of {family.title}{near}"))
-    return wrong
-
-
-def _check_strength(strength: float, steps: int) -> list[_Wrong]:
-    if not (math.isfinite(strength) and 0 < strength <= 1):
-        return [("strength", strength, "is not over 0 and at most 1")]
-    if steps >= 1 and int(steps * strength) < 1:
-        return [("strength", strength, f"leaves no step of {steps}; at least {math.ceil(1e4 / steps) / 1e4} is needed")]
-    return []
-
-
-def _unserved(columns: Mapping[str, Sequence[Any]]) -> dict[int, list[_Wrong]]:
-    """Refuse values in columns that no family of the table takes yet, rather than pass them over."""
-    wrong: dict[int, list[_Wrong]] = {}
-    for name in _LATER:
-        for offset, value in enumerate(columns.get(name, ())):
-            if value is not None:
-                wrong.setdefault(offset, []).append((name, value, "is taken by no model family served so far"))
-    return wrong
+def _hashable(column: Sequence[Any]) -> list[Any]:
+    """Return lists as tuples, a LoRA as (name, weight); empty ones as null."""
+    return [
+        tuple((item["name"], item["weight"]) if isinstance(item, dict) else item for item in value) if value else None
+        for value in column
+    ]
 
 
 def _listed(value: Any) -> list[str]:
@@ -452,10 +506,18 @@ def _listed(value: Any) -> list[str]:
     return [value] if isinstance(value, str) else [url for url in value if url]
 
 
-def _first(*values: Any) -> Any:
-    return next((value for value in values if value is not None), None)
+def _unread(way: TaskRow, parameters: Mapping[str, Any]) -> dict[str, str]:
+    """Return the texts that a way does not read, and why not."""
+    unread = {name: "is not read by this model" for name in ("prompt", "negative_prompt") if name not in way.arguments}
+    if way.negative_needs and not parameters.get(way.negative_needs, 1.0) > 1:
+        unread["negative_prompt"] = f"is read by this model only with {way.negative_needs} over 1 in parameters"
+    return unread
 
 
-def _near(name: str, known: Any) -> str:
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {near[0]}?" if near else f" ({', '.join(known)})"
+def _lengths(layer: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: layer[name] for name in _LENGTHS if layer[name] is not None}
+
+
+def _settled(name: str, layers: Iterable[Mapping[str, Any]], last: Any = None) -> Any:
+    """Return the value of the nearest layer that has one."""
+    return next((layer[name] for layer in layers if layer.get(name) is not None), last)

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from sdbatch.families import Family
 from sdbatch.types import Backlog, Request, Unit
 
 BATCHES_PER_UNIT_MAX = 32
@@ -45,10 +46,14 @@ class Window:
 
     Args:
         batch_sizes: Batch size by model name, or `auto`.
+        families: Family by model name; one that is absent takes lists of rows.
     """
 
-    def __init__(self, batch_sizes: Mapping[str, int | Literal["auto"]]) -> None:
+    def __init__(
+        self, batch_sizes: Mapping[str, int | Literal["auto"]], families: Mapping[str, Family] | None = None
+    ) -> None:
         self._batch_sizes = batch_sizes
+        self._families = families or {}
         self._groups: dict[str, dict[str, _Group]] = {}
         self._solo: deque[Unit] = deque()
         self._arrivals = 0
@@ -143,9 +148,14 @@ class Window:
 
     def _batch_size(self, request: Request) -> int:
         chosen = self._batch_sizes[request.model]
-        if chosen != "auto":
+        family = self._families.get(request.model)
+        if chosen != "auto" and family is None:
             return chosen
         recipe = json.loads(request.recipe)
+        if family is not None and family.way_of(recipe).rows == "single":
+            return 1
+        if chosen != "auto":
+            return chosen
         return auto_batch_size(recipe["height"], recipe["width"], recipe.get("num_frames", 1))
 
 

@@ -38,21 +38,21 @@ def _item(prompt: str = "a beach", seed: int = 1, *, image: Any = None, **recipe
         "width": 64,
         "num_inference_steps": 2,
         "guidance_scale": 5.0,
-        **({} if image is None else {"strength": 0.8}),
+        **({} if image is None else {"strength": 0.8, "images": ["sha256:00"]}),
         **recipe,
     }
     return Item(recipe=values, seed=seed, images=() if image is None else (image,))
 
 
 def _pixels(model: LoadedModel, items: Sequence[Item], pad_to: int | None = 4) -> list[np.ndarray[Any, Any]]:
-    return [output.image_HWC for output in make_batch(model, items, pad_to).outputs]
+    return [output.frames_FHWC[0] for output in make_batch(model, items, pad_to).outputs]
 
 
 def test_the_result_has_the_asked_size_and_count(model: LoadedModel) -> None:
     result: BatchResult = make_batch(model, [_item(height=48, width=80), _item(height=48, width=80, seed=2)], None)
 
-    assert [output.image_HWC.shape for output in result.outputs] == [(48, 80, 3)] * 2
-    assert {output.image_HWC.dtype for output in result.outputs} == {np.dtype(np.uint8)}
+    assert [output.frames_FHWC.shape for output in result.outputs] == [(1, 48, 80, 3)] * 2
+    assert {output.frames_FHWC.dtype for output in result.outputs} == {np.dtype(np.uint8)}
     assert all(output.is_finite and not output.is_blocked for output in result.outputs)
     assert 0 < result.decode_s < result.generate_s
 
@@ -111,8 +111,8 @@ def test_a_call_leaves_nothing_behind_that_changes_the_next(model: LoadedModel) 
 
 
 def test_one_folder_serves_both_tasks_with_the_same_modules(model: LoadedModel) -> None:
-    base = model.pipeline(model.class_name, "")
-    other = model.pipeline(model.class_name.replace("Pipeline", "Img2ImgPipeline"), "")
+    base = model.pipeline(model.family.tasks["text-to-image"][0], "")
+    other = model.pipeline(model.family.tasks["image-to-image"][0], "")
 
     assert other.unet is base.unet
     assert other.vae is base.vae
@@ -120,8 +120,8 @@ def test_one_folder_serves_both_tasks_with_the_same_modules(model: LoadedModel) 
 
 
 def test_a_long_prompt_is_seen_to_be_cut(model: LoadedModel) -> None:
-    assert count_tokens(model, "short") == (7, False)
-    assert count_tokens(model, "long " * 100)[1]
+    assert count_tokens(model, {"prompt": "short"}) == (7, False)
+    assert count_tokens(model, {"prompt": "long " * 100})[1]
 
 
 def test_a_model_that_changed_since_the_plan_is_refused() -> None:

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from sdbatch.config import Job, parse_job
 from sdbatch.models import describe
 from sdbatch.plan.canonical import canonical
-from sdbatch.plan.resolve import NUM_OUTPUTS_MAX, STEPS_MAX, Fault, Resolved, Resolver, derived_seed, recipe_changes
+from sdbatch.plan.checks import STEPS_MAX
+from sdbatch.plan.resolve import NUM_OUTPUTS_MAX, Fault, Resolved, Resolver, derived_seed, recipe_changes
 from sdbatch.types import SEED_MAX, Source
 
 MODEL = {"path": "builtin:tiny-sd", "batch_size": 4}
@@ -161,6 +162,21 @@ def test_the_key_is_the_sha256_of_a_canonical_recipe(row: dict[str, Any]) -> Non
     request = _one(row, _job(determinism="exact", encode={"image": "jpg"}))
     assert request.recipe == canonical(json.loads(request.recipe))
     assert request.request_key == hashlib.sha256(request.recipe.encode()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("row", "key"),
+    [
+        (TEXT, "4b4fe139006a7f8ab8739e8bbe4f69429e5358bb5cba52cd51f2b7bf75d03933"),
+        (
+            {**IMAGE, "seed": 5, "scheduler": "DDIMScheduler", "negative_prompt": "blur"},
+            "816512e4abb4cada31c629c54460dcff53741932e7448f49f98d7f715e104633",
+        ),
+    ],
+    ids=["text-to-image", "image-to-image"],
+)
+def test_keys_stay_what_they_were_so_that_campaigns_go_on(row: dict[str, Any], key: str) -> None:
+    assert _one(row).request_key == key
 
 
 def test_a_recipe_says_everything_that_decides_the_pixels() -> None:
@@ -469,7 +485,7 @@ def test_a_row_s_own_seed_is_kept_to_the_last_digit(seed: int) -> None:
         (
             {"task": "text-to-video", "images": None},
             "task",
-            "is not served by tiny (Stable Diffusion 1.x/2.x: text-to-image, image-to-image)",
+            "is not served by tiny (Stable Diffusion 1.x/2.x: text-to-image, image-to-image, inpainting)",
         ),
         ({"model": "tinny"}, "model", "is not in the job's models; did you mean tiny?"),
         ({"model": "zzz"}, "model", "is not in the job's models (tiny)"),
@@ -479,14 +495,25 @@ def test_a_row_s_own_seed_is_kept_to_the_last_digit(seed: int) -> None:
         ({"images": "../fox.png"}, "images", "is outside sources.allow"),
         ({"mask": "in/mask.png"}, "mask", "is a source the task would ignore"),
         ({"video": "in/a.mp4"}, "video", "is a source the task would ignore"),
-        ({"control_image": "in/edge.png"}, "control_image", "is a source the task would ignore"),
+        ({"control_image": "in/edge.png"}, "task", "needs models.tiny.controlnet to be a ControlNetModel; it has none"),
         ({"prompt": None}, "prompt", "is missing and has no default; an empty text is a legal prompt"),
-        ({"keyframes": [0]}, "keyframes", "is taken by no model family served so far"),
-        ({"num_frames": 17}, "num_frames", "is taken by no model family served so far"),
-        ({"duration_s": 2.0}, "duration_s", "is taken by no model family served so far"),
-        ({"fps": 8.0}, "fps", "is taken by no model family served so far"),
-        ({"loras": []}, "loras", "is taken by no model family served so far"),
-        ({"parameters": "{}"}, "parameters", "is taken by no model family served so far"),
+        ({"keyframes": [0]}, "keyframes", "would be ignored: the task takes no key frames"),
+        ({"num_frames": 17}, "num_frames", "is not taken by image-to-image of Stable Diffusion 1.x/2.x"),
+        ({"duration_s": 2.0}, "duration_s", "is not taken by image-to-image of Stable Diffusion 1.x/2.x"),
+        ({"fps": 8.0}, "fps", "is not taken by image-to-image of Stable Diffusion 1.x/2.x"),
+        ({"loras": [{"name": "ink", "weight": 1.0}]}, "loras", "is not in the job's loras (there are none)"),
+        ({"parameters": "{"}, "parameters", "is not JSON"),
+        ({"parameters": "[1]"}, "parameters", "is not a JSON object"),
+        ({"parameters": '{"seed": 1}'}, "parameters", "holds seed, which image-to-image of this model does not take"),
+        ({"parameters": '{"strength": 0.5}'}, "parameters", "holds strength, which is settled by columns"),
+        ({"parameters": '{"image": "a"}'}, "parameters", "holds image, which is settled by columns"),
+        ({"parameters": '{"clip_skip": 1.5}'}, "parameters", "holds clip_skip = 1.5, which is no int"),
+        ({"parameters": '{"eta": "1"}'}, "parameters", "holds eta = '1', which is no float"),
+        (
+            {"parameters": '{"clip_skp": 1}'},
+            "parameters",
+            "holds clip_skp, which image-to-image of this model does not",
+        ),
     ],
 )
 def test_a_row_is_refused_with_its_bound(change: dict[str, Any], column: str, message: str) -> None:
@@ -587,7 +614,7 @@ def test_a_row_with_several_faults_tells_all_of_them() -> None:
         {"num_outputs": 0},
         {"seed": -1},
         {"prompt": None},
-        {"fps": 8.0},
+        {"fps": -8.0},
         {"images": ["../fox.png"]},
     ],
     ids=["no steps", "steps", "guidance", "strength", "fit", "outputs", "seed", "prompt", "fps", "images"],

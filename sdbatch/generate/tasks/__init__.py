@@ -5,10 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from sdbatch.generate.tasks import image_to_image, text_to_image
+from sdbatch.families import TaskRow
+from sdbatch.generate.tasks import image_to_image, inpainting, text_to_image, text_to_video
 
-CALLS: Final[Mapping[str, Callable[[Sequence[Any]], dict[str, Any]]]] = {
+CALLS: Final[Mapping[str, Callable[[TaskRow, Sequence[Any]], list[dict[str, Any]]]]] = {
     "text-to-image": text_to_image.arguments,
     "image-to-image": image_to_image.arguments,
+    "inpainting": inpainting.arguments,
+    "text-to-video": text_to_video.arguments,
 }
-"""Task to the function that makes a call's arguments from a batch of items, generators and output type apart."""
+"""Task to the function that makes a call's arguments from a batch of items, generators and output type apart.
+
+It returns one call's arguments, or several calls' whose clips are joined: each begins with the frame that the one
+before ended with, which is kept once.
+"""

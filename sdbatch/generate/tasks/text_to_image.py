@@ -1,21 +1,17 @@
-"""text-to-image: prompts in."""
+"""text-to-image: prompts in; with a ControlNet, a picture that guides the layout."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from sdbatch.generate.tasks.calls import pictures, scalars, texts
+
 if TYPE_CHECKING:
+    from sdbatch.families import TaskRow
     from sdbatch.generate.batch import Item
 
-SHARED = ("height", "width", "num_inference_steps", "guidance_scale")
 
-
-def arguments(items: Sequence[Item]) -> dict[str, Any]:
-    """Return the call's arguments; prompts and negatives are new lists, one entry a row."""
-    recipe = items[0].recipe
-    return {
-        "prompt": [item.recipe["prompt"] for item in items],
-        "negative_prompt": [item.recipe["negative_prompt"] for item in items],
-        **{name: recipe[name] for name in SHARED},
-    }
+def arguments(row: TaskRow, items: Sequence[Item]) -> list[dict[str, Any]]:
+    """Return the arguments of the one call."""
+    return [{**texts(row, items), **pictures(row, items, "control_image"), **scalars(row, items)}]

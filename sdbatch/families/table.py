@@ -1,0 +1,176 @@
+"""The nouns of the family table: a family, and the ways in which it serves a task.
+
+    task + what a request gives (how many images, which other sources, key frames) --> Family.way() --> TaskRow
+
+A task may be served in several ways: LTX makes a clip from one image with one pipeline, from a set of key frames with
+another. The first way that takes exactly what a request gives is the one, at plan time and in the worker alike.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+SOURCE_ROLES = ("images", "mask", "video", "control_image")
+"""Manifest columns that name files to read."""
+
+
+class Given(NamedTuple):
+    """What a request gives beside text and numbers.
+
+    Attributes:
+        num_images: Source images.
+        others: Other sources that are there: `mask`, `video`, `control_image`.
+        keyframes: Whether it says at which frames its images stand.
+    """
+
+    num_images: int = 0
+    others: frozenset[str] = frozenset()
+    keyframes: bool = False
+
+
+def given_of(recipe: Mapping[str, Any]) -> Given:
+    """Return what the request of a recipe gives."""
+    others = frozenset(role for role in SOURCE_ROLES[1:] if role in recipe)
+    return Given(len(recipe.get("images", ())), others, "keyframes" in recipe)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskRow:
+    """One way in which a family serves a task.
+
+    Attributes:
+        pipeline: diffusers class that serves it.
+        arguments: Manifest columns it takes, each with the name of the pipeline's argument; "" for what is settled
+            outside the call (`scheduler`, `fit`, `loras`, a size that follows from the source). `area` is height times
+            width.
+        images: Fewest and most source images.
+        sources: Other sources it needs: `mask`, `video`, `control_image`. It takes no others.
+        rows: What may share a call. `list`: rows of any sources, as lists. `shared`: rows with the same sources, which
+            then join the batch key. `single`: one row a call.
+        keyframes: How images stand in a clip. "": the first one begins it. `any`: at any frames. `ends`: at the first
+            and the last. `chained`: as segments between neighbours, so that gaps follow the frame rule.
+        constants: Further arguments of every call.
+        parameters: What a row's `parameters` may hold, with its type.
+        defaults: By column; they go before the family's.
+        negative_needs: Parameter that must be over 1 for a negative prompt to be read; "" for none.
+        components: Folders the job's model entry must name, with their diffusers class: `controlnet`, `motion_adapter`.
+        requires: Python packages that the class needs beyond the project's own.
+    """
+
+    pipeline: str
+    arguments: Mapping[str, str]
+    images: tuple[int, int] = (0, 0)
+    sources: frozenset[str] = frozenset()
+    rows: Literal["list", "shared", "single"] = "list"
+    keyframes: Literal["", "any", "ends", "chained"] = ""
+    constants: Mapping[str, Any] = field(default_factory=dict)
+    parameters: Mapping[str, type] = field(default_factory=dict)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    negative_needs: str = ""
+    components: Mapping[str, str] = field(default_factory=dict)
+    requires: tuple[str, ...] = ()
+
+    def takes(self, given: Given) -> bool:
+        """Whether it reads every source that is given, and lacks none."""
+        least, most = self.images
+        return (
+            least <= given.num_images <= most
+            and given.others == self.sources
+            and (bool(self.keyframes) or not given.keyframes)
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Family:
+    """One row of the table.
+
+    Attributes:
+        title: For people, and its name in the table.
+        class_name: `_class_name` in model_index.json.
+        when: What else tells it from other families of that class: `FILE KEY` in the folder, and the value there.
+        tasks: Task name to the ways it is served, the plainest first.
+        size_multiple: Height and width are multiples of this, in pixels.
+        size_min: Least height and width in pixels.
+        size_max: Most, a guard against typing errors.
+        frame_multiple: A clip has a multiple of this, plus 1, frames; 0 where no task makes clips.
+        frames_max: Most frames, a guard against typing errors.
+        defaults: By column. Height and width are here where the folder does not say them.
+        schedulers: Class names a row may ask for.
+        denoiser: Folder of the denoiser in the model folder.
+        tokenizer: Component that cuts the prompt; one absent from a folder falls back to `tokenizer`.
+        tokens_max: Tokens the text encoder reads; 0: as the tokenizer says. `max_sequence_length` in `parameters` wins.
+        tflop_reference: Work of one denoiser call at `pixels_reference`, 10^12 operations (2 x multiply-adds,
+            counted with torch's FlopCounterMode on the published architecture; attention included).
+        pixels_reference: Height times width (times frames) of that count.
+        parameters_reference: Parameters of the denoiser it was counted on; smaller models scale linearly.
+    """
+
+    title: str
+    class_name: str
+    when: Mapping[str, Any] = field(default_factory=dict)
+    tasks: Mapping[str, tuple[TaskRow, ...]]
+    size_multiple: int
+    size_min: int = 8
+    size_max: int = 8192
+    frame_multiple: int = 0
+    frames_max: int = 1025
+    defaults: Mapping[str, Any]
+    schedulers: tuple[str, ...]
+    denoiser: str
+    tokenizer: str = "tokenizer"
+    tokens_max: int = 0
+    tflop_reference: float
+    pixels_reference: int
+    parameters_reference: int
+
+    def way(self, task: str, given: Given) -> TaskRow | None:
+        """Return the first way of a task that takes what is given, None where there is none."""
+        return next((row for row in self.tasks[task] if row.takes(given)), None)
+
+    def way_of(self, recipe: Mapping[str, Any]) -> TaskRow:
+        """Return the way that serves a resolved request."""
+        row = self.way(recipe["task"], given_of(recipe))
+        assert row is not None, f"{self.title} has no way for a recipe that was resolved for it"
+        return row
+
+
+def is_clip(task: str) -> bool:
+    """Whether a task makes a clip, not a picture."""
+    return task.endswith("-to-video")
+
+
+def nearest_multiple(value: int, multiple: int, least: int, most: int) -> int:
+    """Return the multiple of `multiple` in [least, most] nearest to `value`; the larger of two equally near."""
+    lower = math.ceil(least / multiple) * multiple
+    upper = most // multiple * multiple
+    return min(max((value + multiple // 2) // multiple * multiple, lower), upper)
+
+
+def next_frame_count(num_frames: int, multiple: int) -> int:
+    """Return the least count of the form k * multiple + 1 that is not under `num_frames`."""
+    return -(-(num_frames - 1) // multiple) * multiple + 1
+
+
+def cost_tflop(
+    family: Family, *, parameters: int, height: int, width: int, num_frames: int, steps: int, guided: bool
+) -> float:
+    """Predict the work of one output in 10^12 floating point operations.
+
+    Denoiser calls only, linear in pixels, frames and parameters, doubled by classifier-free guidance. Good to a
+    factor of two, which is enough to order units; the seconds per TFLOP are measured while a run goes on.
+
+    Args:
+        family: The model's row.
+        parameters: Parameters of the model's denoiser; 0 when unknown, which stands for the reference.
+        height: Pixels.
+        width: Pixels.
+        num_frames: 1 for an image.
+        steps: Denoiser steps that are really made.
+        guided: Whether guidance doubles the calls.
+    """
+    scale = (parameters or family.parameters_reference) / family.parameters_reference
+    pixels = height * width * num_frames / family.pixels_reference
+    return family.tflop_reference * scale * pixels * steps * (2 if guided else 1)

@@ -1,0 +1,68 @@
+"""What every task's arguments are made of: a family's row says under which name each column goes.
+
+    TaskRow + items --> texts(), pictures(), scalars() --> keyword arguments of one pipeline call
+
+Lists are new for every call, because some pipelines write into them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from sdbatch.families import SOURCE_ROLES, TaskRow
+
+if TYPE_CHECKING:
+    from sdbatch.generate.batch import Item
+
+_TEXTS = ("prompt", "negative_prompt")
+_OF_ITEMS = frozenset({*_TEXTS, *SOURCE_ROLES, "keyframes"})
+
+
+def texts(row: TaskRow, items: Sequence[Item]) -> dict[str, Any]:
+    """Return prompts and negatives that the model reads: one an item, plain texts where a call takes one row."""
+    return {
+        row.arguments[name]: _one_or_all([item.recipe[name] for item in items], is_one=row.rows == "single")
+        for name in _TEXTS
+        if name in items[0].recipe
+    }
+
+
+def pictures(row: TaskRow, items: Sequence[Item], *roles: str) -> dict[str, Any]:
+    """Return sources: one an item, or the one that all items share; a list where a row may have several images.
+
+    Args:
+        row: The way of the task.
+        items: Of the batch.
+        roles: `images`, `mask`, `control_image`; those the way does not take are left out.
+    """
+    return {
+        row.arguments[role]: _one_or_all([_picture(row, item, role) for item in items], is_one=row.rows != "list")
+        for role in roles
+        if row.arguments.get(role)
+    }
+
+
+def scalars(row: TaskRow, items: Sequence[Item]) -> dict[str, Any]:
+    """Return what all items have in common: numbers, constants, and what the rows' `parameters` ask for."""
+    recipe = items[0].recipe
+    values = {**recipe, "area": recipe["height"] * recipe["width"]}
+    named = {
+        argument: values[column]
+        for column, argument in row.arguments.items()
+        if argument and column not in _OF_ITEMS and column in values
+    }
+    return {**row.constants, **named, **recipe.get("parameters", {})}
+
+
+def _picture(row: TaskRow, item: Item, role: str) -> Image.Image | list[Image.Image]:
+    if role != "images":
+        return Image.fromarray(getattr(item, role))
+    images = [Image.fromarray(pixels) for pixels in item.images]
+    return images if row.images[1] > 1 else images[0]
+
+
+def _one_or_all(values: list[Any], *, is_one: bool) -> Any:
+    return values[0] if is_one else values

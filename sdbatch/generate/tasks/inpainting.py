@@ -1,0 +1,17 @@
+"""inpainting: a source made anew where its mask is white."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from sdbatch.generate.tasks.calls import pictures, scalars, texts
+
+if TYPE_CHECKING:
+    from sdbatch.families import TaskRow
+    from sdbatch.generate.batch import Item
+
+
+def arguments(row: TaskRow, items: Sequence[Item]) -> list[dict[str, Any]]:
+    """Return the arguments of the one call; source and mask were fitted to the recipe's height and width alike."""
+    return [{**texts(row, items), **pictures(row, items, "images", "mask", "control_image"), **scalars(row, items)}]

@@ -1,0 +1,17 @@
+"""text-to-video: prompts in, clips out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from sdbatch.generate.tasks.calls import scalars, texts
+
+if TYPE_CHECKING:
+    from sdbatch.families import TaskRow
+    from sdbatch.generate.batch import Item
+
+
+def arguments(row: TaskRow, items: Sequence[Item]) -> list[dict[str, Any]]:
+    """Return the arguments of the one call."""
+    return [{**texts(row, items), **scalars(row, items)}]
