@@ -1,6 +1,7 @@
 """The verbs, as functions: plain values and Arrow tables in and out. The command line only prints what they return.
 
-    check -> plan -> run, submit -> status, cancel, metadata, verify, gc, report, redo      build_manifest, list_models
+    check -> plan -> run, submit -> status, cancel, metadata, verify, gc, reproduce, report, redo
+    build_manifest, list_models
 
 A job is a path, a mapping or a `Job`. A campaign is its URL, or a job (path of a `.yaml`, or `Job`) whose output it is.
 """
@@ -11,7 +12,7 @@ import shlex
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -30,6 +31,9 @@ from sdbatch.models import BUILTINS, describe
 from sdbatch.plan.resolve import recipe_changes
 from sdbatch.report.progress import Progress, Silent
 from sdbatch.storage import Store, joined, open_store, parse_url
+
+if TYPE_CHECKING:
+    from sdbatch.driver.reproduce import ReproduceReport
 
 ASSUMED_TFLOP_PER_S = {"gpu": 200.0, "cpu": 0.03}
 """Until a run of the campaign has measured its own: a quarter of an H200's matrix rate, and one laptop core."""
@@ -295,6 +299,27 @@ def gc(campaign: Campaign, *, delete: bool = False, older_than_s: float = OLDER_
     store = _store(campaign)
     _latest_run(store)
     return collect_garbage(store, older_than_s=older_than_s, delete=delete)
+
+
+def reproduce(
+    campaign: Campaign, request_id: str, n: int = 0, *, model_path: str | None = None, tolerance: int = 1
+) -> ReproduceReport:
+    """Render one asset again from its metadata alone; say how far it is from the stored one. Writes nothing there.
+
+    Args:
+        campaign: The campaign.
+        request_id: Id of the request.
+        n: Output number.
+        model_path: Where the model lies now; without it, where the asset's run found it.
+        tolerance: Largest difference of an 8 bit value that counts as equal.
+
+    Raises:
+        UserError: When there is no such asset.
+        MachineError: When the model is not there, or no longer the one it was.
+    """
+    from sdbatch.driver.reproduce import reproduce_asset
+
+    return reproduce_asset(_store(campaign), request_id, n, model_path=model_path, tolerance=tolerance)
 
 
 def report(campaign: Campaign) -> str:

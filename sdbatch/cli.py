@@ -1,7 +1,7 @@
 """The command line: parses, calls a verb, prints. Nothing is decided here.
 
 Exit codes: 0 all done; 2 the job, manifest or credentials are wrong (nothing started); 3 finished with failed rows;
-4 another driver holds the campaign; 5 verify found a mismatch; 130 interrupted (resumable); 1 anything else.
+4 another driver holds the campaign; 5 verify or reproduce found a mismatch; 130 interrupted (resumable); 1 any other.
 """
 
 from __future__ import annotations
@@ -259,6 +259,31 @@ def gc(
         f"{word}: {len(paths)} files, {found.freed_bytes} bytes; {found.num_younger} younger than {older_than} stay"
     )
     _say(asdict(found), as_json, "\n".join(lines))
+
+
+@app.command()
+def reproduce(
+    output: CampaignUrl,
+    request_id: Annotated[str, typer.Argument(metavar="ID", help="Of the request.")],
+    n: Annotated[int, typer.Option("--n", min=0, help="Output number.")] = 0,
+    model_path: Annotated[str | None, typer.Option(help="Where the model lies now.")] = None,
+    tolerance: Annotated[int, typer.Option(min=0, max=255, help="Difference, of 255, that counts as equal.")] = 1,
+    as_json: Json = False,
+) -> None:
+    """Render one asset again from its metadata alone and compare. Exits 5 when it is further off than the tolerance."""
+    found = _guarded(lambda: api.reproduce(output, request_id, n, model_path=model_path, tolerance=tolerance), as_json)
+    lines = [f"{name}: {then} then, {now} now" for name, (then, now) in found.changed.items()]
+    if not found.is_as_committed:
+        lines.append(f"the stored file is not the one that was committed: its sha256 is {found.sha256}")
+    if found.fault:
+        lines.append(f"not compared: {found.fault}")
+    else:
+        psnr = "" if found.psnr_db is None else f", PSNR {found.psnr_db:.1f} dB"
+        files = "same file" if found.is_same_file else "other bytes"
+        apart = f"largest difference {found.difference_max} of 255, {found.differing_share:.2%} of values differ{psnr}"
+        lines.append(f"{found.asset}: {files}, {apart}")
+    _say({"equal": found.is_equal, **asdict(found)}, as_json, "\n".join(lines))
+    raise typer.Exit(0 if found.is_equal else VERIFY_EXIT_CODE)
 
 
 @app.command()

@@ -146,7 +146,20 @@ def test_a_held_campaign_exits_with_4_and_names_its_holder(job: Job, tmp_path: P
 def test_the_verbs_and_their_options_are_the_promised_ones() -> None:
     said = _sdbatch("--help").stdout
 
-    for verb in ("check", "plan", "run", "redo", "status", "metadata", "verify", "gc", "report", "manifest", "models"):
+    for verb in (
+        "check",
+        "plan",
+        "run",
+        "redo",
+        "status",
+        "metadata",
+        "verify",
+        "gc",
+        "reproduce",
+        "report",
+        "manifest",
+        "models",
+    ):
         assert f" {verb} " in said
     assert "tiny-sd" in _sdbatch("models", "list").stdout
     listed = json.loads(_sdbatch("models", "list", "--json").stdout)["models"]

@@ -1,6 +1,6 @@
 """What a model made becomes the file that is kept: a picture, or a clip where frames have a rate.
 
-frames_FHWC --> encode_asset() --> Encoded        bytes --> read_embedded() --> recipe
+frames_FHWC --> encode_asset() --> Encoded        bytes --> read_embedded() --> recipe, read_frames() --> frames_FHWC
 """
 
 # F frames, H and W pixels, C = 3 channels.
@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from sdbatch.config import Encode
 from sdbatch.encode.embedded import Encoded
-from sdbatch.encode.image import encode_image, read_embedded_image
-from sdbatch.encode.video import CONTAINERS, Sound, encode_video, read_embedded_video
+from sdbatch.encode.image import encode_image, read_embedded_image, read_image
+from sdbatch.encode.video import CONTAINERS, Sound, encode_video, read_embedded_video, read_frames_of_video
 
 
 def encode_asset(
@@ -54,3 +54,20 @@ def read_embedded(data: bytes, suffix: str) -> dict[str, Any] | None:
         OSError: When it is not whole.
     """
     return read_embedded_video(data, suffix) if suffix in CONTAINERS else read_embedded_image(data)
+
+
+def read_frames(data: bytes, suffix: str, height: int, width: int) -> NDArray[np.uint8]:
+    """Decode an asset; returns frames_FHWC, uint8, RGB, one frame for a picture.
+
+    Args:
+        data: Whole file.
+        suffix: Of its name, without the dot.
+        height: Pixels, as the metadata has it.
+        width: Pixels.
+
+    Raises:
+        OSError: When it is not whole, or a clip of another size.
+    """
+    if suffix in CONTAINERS:
+        return read_frames_of_video(data, suffix, height, width)
+    return read_image(data)[None]

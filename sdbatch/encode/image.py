@@ -68,6 +68,19 @@ def read_embedded_image(data: bytes) -> dict[str, Any] | None:
     return from_text(text)
 
 
+def read_image(data: bytes) -> NDArray[np.uint8]:
+    """Decode a picture that `encode_image` made; returns image_HWC, uint8, RGB.
+
+    Raises:
+        OSError: When it is not a whole picture.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP", "AVIF")) as image:
+            return np.asarray(image.convert("RGB"), dtype=np.uint8)
+    except SyntaxError as error:  # what Pillow's AVIF reader makes of half a file
+        raise OSError(f"not a whole picture: {error}") from error
+
+
 def _comment(image: Image.Image) -> str:
     comment = image.getexif().get_ifd(_EXIF_IFD).get(_USER_COMMENT, b"")
     return comment.removeprefix(_UNDEFINED).decode("utf-8", "replace") if isinstance(comment, bytes) else str(comment)

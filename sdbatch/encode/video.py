@@ -148,6 +148,25 @@ def read_embedded_video(data: bytes, suffix: str) -> dict[str, Any] | None:
     return embedded
 
 
+def read_frames_of_video(data: bytes, suffix: str, height: int, width: int) -> NDArray[np.uint8]:
+    """Decode a clip that `encode_video` made; returns frames_FHWC, uint8, RGB.
+
+    Raises:
+        OSError: When it is not a whole clip of that size.
+    """
+    demuxer = CONTAINERS[suffix].demuxer
+    with tempfile.TemporaryDirectory(prefix="sdbatch-") as name:
+        file = Path(name) / "clip"
+        file.write_bytes(data)
+        arguments = ["-protocol_whitelist", "file", "-threads", "1", "-xerror", "-f", demuxer, "-i", str(file)]
+        arguments += ["-map", "0:v:0", "-f", "rawvideo", "-pix_fmt", "rgb24", "pipe:1"]
+        with running(arguments, timeout_s=TIMEOUT_FIRST_S) as (_, stdout):
+            values = np.frombuffer(stdout.read(), dtype=np.uint8)
+    if values.size % (height * width * 3):
+        raise FfmpegFailed(f"not a clip of {width} x {height}: {values.size} values")
+    return values.reshape(-1, height, width, 3)
+
+
 def _output(container: _Container, crf: int, *, has_sound: bool) -> list[str]:
     tracks = ["-map", "0:v:0", "-map_metadata", "1", "-vf", _FILTER, "-c:v", *container.video, "-crf", str(crf)]
     if has_sound:

@@ -1,0 +1,244 @@
+"""One asset rendered again, from its metadata alone, and compared with the stored one.
+
+    metadata row --> Request --> Worker in this process, a campaign in a temporary folder --> file --> how far apart?
+
+It takes the worker's whole path, so what reproduces is what makes. The campaign itself is read and never written.
+"""
+
+# F frames, H and W pixels, C = 3 channels.
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import tempfile
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from sdbatch.commit import layout
+from sdbatch.commit.read import latest_run, read_commit, read_index, read_json, winners
+from sdbatch.commit.schema import METADATA, from_parquet
+from sdbatch.config import Job, parse_job
+from sdbatch.encode.asset import read_frames
+from sdbatch.errors import UserError
+from sdbatch.storage import LocalStore, Store
+from sdbatch.types import Request, Source, Unit, WorkerSpec
+from sdbatch.worker import Worker
+
+TOLERANCE = 1
+"""Of 8 bit values: what batches of another size, or another CPU, may differ by."""
+
+_COMPARED = ("device", "batch_size", "pipeline_class", "scheduler")
+_ROLES = ("images", "mask", "video", "control_image")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReproduceReport:
+    """How far an asset that was rendered again is from the stored one.
+
+    Attributes:
+        id: Of the request.
+        request_key: Of the request.
+        n: Output number.
+        asset: Path of the stored file.
+        sha256: Of the stored file, as it is now.
+        is_as_committed: Whether that is the digest its commit has.
+        is_same_file: Whether the new file has the same bytes.
+        difference_max: Largest difference of a value, 0..255; None when the shapes differ or nothing came out.
+        differing_share: Of all values.
+        psnr_db: Peak signal-to-noise ratio; None when no value differs.
+        tolerance: Largest difference that counts as equal.
+        changed: What is not as it was: library versions, device, batch size, ...: (then, now) by name.
+        fault: Why there is nothing to compare.
+    """
+
+    id: str
+    request_key: str
+    n: int
+    asset: str
+    sha256: str
+    is_as_committed: bool
+    is_same_file: bool
+    difference_max: int | None = None
+    differing_share: float = 0.0
+    psnr_db: float | None = None
+    tolerance: int = TOLERANCE
+    changed: dict[str, tuple[Any, Any]] = field(default_factory=dict)
+    fault: str | None = None
+
+    @property
+    def is_equal(self) -> bool:
+        """Whether no value is further off than the tolerance."""
+        return self.difference_max is not None and self.difference_max <= self.tolerance
+
+
+def reproduce_asset(
+    store: Store, request_id: str, n: int = 0, *, model_path: str | None = None, tolerance: int = TOLERANCE
+) -> ReproduceReport:
+    """Render an asset again and compare.
+
+    Args:
+        store: The campaign.
+        request_id: Of the request, at the key the newest manifest gave it.
+        n: Output number.
+        model_path: Where the model lies now; without it, where the asset's run found it.
+        tolerance: Largest difference of an 8 bit value that counts as equal.
+
+    Raises:
+        UserError: When there is no such asset, or its metadata was changed.
+        MachineError: When the model is not there, or no longer the one it was.
+    """
+    row = _row(store, request_id, n)
+    try:
+        stored = store.read(row["asset"])
+    except FileNotFoundError as error:
+        raise UserError(f"{store.url}/{row['asset']}: is not in the store; `sdbatch redo` makes it again") from error
+    again, data = _render(_job(store, row, model_path), row)
+    report = {
+        **{name: row[name] for name in ("id", "request_key", "n", "asset")},
+        "sha256": hashlib.sha256(stored).hexdigest(),
+        "is_as_committed": hashlib.sha256(stored).hexdigest() == row["sha256"],
+        "is_same_file": stored == data,
+        "tolerance": tolerance,
+        "changed": _changed(row, again),
+    }
+    if again["status"] != "ok":
+        return ReproduceReport(**report, fault=f"{again['error_type']}: {again['error_message']}")
+    try:
+        stored_FHWC = _frames(row, row["asset"], stored)
+    except OSError as error:
+        return ReproduceReport(**report, fault=f"{row['asset']}: {error}")
+    return ReproduceReport(**report, **distance(stored_FHWC, _frames(again, again["asset"], data)))
+
+
+def distance(one_FHWC: NDArray[np.uint8], two_FHWC: NDArray[np.uint8]) -> dict[str, Any]:
+    """Return `difference_max`, `differing_share` and `psnr_db` of two assets, or the `fault` of their shapes."""
+    if one_FHWC.shape != two_FHWC.shape:
+        return {"fault": f"frames, height, width are {one_FHWC.shape[:3]} stored and {two_FHWC.shape[:3]} now"}
+    most, differing, squares = 0, 0, 0.0
+    for one_HWC, two_HWC in zip(one_FHWC, two_FHWC, strict=True):  # a frame at a time: a clip's floats are many
+        apart_HWC = np.abs(one_HWC.astype(np.int16) - two_HWC)
+        most = max(most, int(apart_HWC.max()))
+        differing += int(np.count_nonzero(apart_HWC))
+        squares += float(np.square(apart_HWC, dtype=np.float64).sum())
+    psnr_db = 10 * math.log10(255**2 * one_FHWC.size / squares) if squares else None
+    return {"difference_max": most, "differing_share": differing / one_FHWC.size, "psnr_db": psnr_db}
+
+
+def _frames(row: dict[str, Any], path: str, data: bytes) -> NDArray[np.uint8]:
+    return read_frames(data, path.rpartition(".")[2], row["height"], row["width"])
+
+
+# --- what the metadata says -----------------------------------------------------------------------------------------
+
+
+def _row(store: Store, request_id: str, n: int) -> dict[str, Any]:
+    """Return the metadata row of an asset."""
+    index = winners(read_index(store))
+    made = index.filter(pc.and_(pc.equal(index.column("id"), request_id), pc.equal(index.column("status"), "ok")))
+    rows = [row for row in made.to_pylist() if row["n"] == n]
+    if not rows:
+        numbers = ", ".join(map(str, sorted(set(made.column("n").to_pylist())))) or "none"
+        raise UserError(f"{store.url}: no asset of {request_id} with n {n} is committed; there are: {numbers}")
+    key = _newest_key(store, request_id)
+    wanted = next((row for row in rows if row["request_key"] == key), rows[-1])
+    table = read_commit(store, wanted["commit"], METADATA.names)
+    found: dict[str, Any] = next(
+        row for row in table.to_pylist() if all(row[name] == wanted[name] for name in ("id", "request_key", "n"))
+    )
+    if hashlib.sha256(found["recipe"].encode()).hexdigest() != found["request_key"]:
+        raise UserError(f"{wanted['commit']}: the recipe of {request_id} is not the one its request key was made from")
+    return found
+
+
+def _newest_key(store: Store, request_id: str) -> str | None:
+    """Return the key that the newest run's manifest gave a request."""
+    run = latest_run(store)
+    for entry in store.list(f"{layout.RUNS}/{run}/requests") if run else ():
+        table = from_parquet(store.read(entry.path), ["id", "request_key"])
+        found = table.filter(pc.equal(table.column("id"), request_id)).column("request_key").to_pylist()
+        if found:
+            return str(found[0])
+    return None
+
+
+def _job(store: Store, row: dict[str, Any], model_path: str | None) -> Job:
+    """Return the job of the asset's run, or of the newest that wrote one down, with the model as the recipe has it."""
+    runs = sorted(path for entry in store.list(layout.RUNS) if (path := entry.path).endswith("/run.json"))
+    own = layout.run_json(row["run_id"])
+    records = [read_json(store, path) for path in ([own] if own in runs else reversed(runs))]
+    values = next((dict(record["job"]) for record in records if row["model"] in record["job"]["models"]), None)
+    if values is None and model_path is None:
+        raise UserError(f"{store.url}: no run wrote down where the model {row['model']} lay; say --model-path")
+    values = values or {"manifest": ".", "output": ".", "models": {}}
+    recipe = json.loads(row["recipe"])
+    model = {**values["models"].get(row["model"], {}), "dtype": row["dtype"]}
+    if model_path is not None:
+        model["path"] = model_path
+    if "batch_size" in recipe:
+        model["batch_size"] = recipe["batch_size"]
+    values["models"] = {row["model"]: model}
+    values["defaults"] = {}
+    values["determinism"] = "exact" if "batch_size" in recipe else "fast"
+    return parse_job(values)
+
+
+# --- the worker's path ----------------------------------------------------------------------------------------------
+
+
+def _render(job: Job, row: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+    """Return the metadata row and the file that come out now."""
+    with tempfile.TemporaryDirectory(prefix="sdbatch-") as folder:
+        store = LocalStore(folder)
+        run = layout.run_id(1, "19700101T000000Z")
+        store.put_new(layout.lease(1), b'{"token": "reproduce"}')
+        spec = WorkerSpec(
+            job=job.model_dump(mode="json"),
+            output=folder,
+            run_id=run,
+            lease_epoch=1,
+            lease_token="reproduce",  # noqa: S106 -- a word for the lease of a temporary folder
+            revisions={row["model"]: row["model_revision"]},
+        )
+        worker = Worker("reproduce", spec)
+        worker.start()
+        worker.run_unit(_unit(row))
+        (again,) = read_commit(store, layout.commit(run, "000000")).to_pylist()
+        return again, store.read(again["asset"]) if again["asset"] else b""
+
+
+def _unit(row: dict[str, Any]) -> Unit:
+    roles = [(role, url) for role in _ROLES for url in _listed(row[role])]
+    sources = tuple(
+        Source(role=role, url=url, digest=digest)
+        for (role, url), digest in zip(roles, row["source_digests"] or [], strict=True)
+    )
+    request = Request(
+        id=row["id"],
+        request_key=row["request_key"],
+        recipe=row["recipe"],
+        outputs=(row["n"],),
+        sources=sources,
+        model=row["model"],
+        batch_key="reproduce",
+        cost_tflop=1.0,
+    )
+    size = row["batch_size"] or 1
+    return Unit(id="000000", model=row["model"], requests=(request,), batch_size=size, cost_tflop=1.0)
+
+
+def _listed(value: Any) -> list[str]:
+    return [value] if isinstance(value, str) else list(value or ())
+
+
+def _changed(then: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Return what differs between how an asset was made and how it was made again."""
+    found = {name: (then[name], now[name]) for name in _COMPARED if now[name] is not None and then[name] != now[name]}
+    before, after = (json.loads(row["versions"] or "{}") for row in (then, now))
+    names = sorted(before.keys() | after.keys())
+    return found | {name: (before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)}
