@@ -24,6 +24,8 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from sdbatch.commit import layout
 from sdbatch.commit.read import read_commit
 from sdbatch.commit.write import (
@@ -36,8 +38,9 @@ from sdbatch.commit.write import (
     request_columns,
 )
 from sdbatch.config import parse_job
-from sdbatch.encode.asset import read_embedded
-from sdbatch.encode.image import encode_image, thumbnail
+from sdbatch.encode.asset import encode_asset, read_embedded
+from sdbatch.encode.backlog import Backlog
+from sdbatch.encode.image import thumbnail
 from sdbatch.errors import (
     ROW_FAILURES,
     BlankOutput,
@@ -64,8 +67,8 @@ FETCH_THREADS = 8
 FETCH_MAX_S = 600.0
 FINISH_MAX_S = 600.0
 """Longest a unit may fetch its sources, and encode, upload and commit; the store's own bounds end a single call."""
-ENCODE_QUEUE_MAX = 64
-"""Outputs that wait for encoding or upload; then the model waits, which bounds memory."""
+ENCODE_BYTES_MAX = 1 << 30
+"""Pixels that wait for encoding or upload: 340 pictures of 1024 px, 10 clips of 480p; then the model waits."""
 
 # No model folder may reach a hub or bring code. Set before diffusers is imported, which reads them once.
 _ENVIRONMENT = {
@@ -133,7 +136,7 @@ class Worker:
         self._generating = threading.Lock()
         self._fetchers = ThreadPoolExecutor(FETCH_THREADS, thread_name_prefix="fetch")
         self._finishers = ThreadPoolExecutor(_num_finishers(), thread_name_prefix="finish")
-        self._queue = threading.BoundedSemaphore(ENCODE_QUEUE_MAX)
+        self._backlog = Backlog(ENCODE_BYTES_MAX)
         self._model: tuple[str, LoadedModel] | None = None
         self._batch_limits: dict[str, int] = {}
 
@@ -217,14 +220,10 @@ class Worker:
         return outputs
 
     def _pixels(self, request: Request, recipe: dict[str, Any]) -> tuple[dict[str, Any], float]:
-        from sdbatch.generate.sources import decode_image, fit_image
+        from sdbatch.generate.pixels import read_pixels
 
         started_s = time.perf_counter()
-        pixels: dict[str, Any] = {}
-        for source in request.sources:
-            image = decode_image(self._source_bytes(source), source.url, self._job.sources.pixels_max)
-            fitted = fit_image(image, recipe["height"], recipe["width"], recipe.get("fit", "cover"))
-            pixels[source.role] = (*pixels.get("images", ()), fitted) if source.role == "images" else fitted
+        pixels = read_pixels(request.sources, recipe, self._source_bytes, self._job.sources.pixels_max)
         return pixels, time.perf_counter() - started_s
 
     def _source_bytes(self, source: Source) -> bytes:
@@ -345,15 +344,19 @@ class Worker:
             "decode_s": result.decode_s / len(outputs),
         }
         for output, generated in zip(outputs, result.outputs, strict=True):
-            self._queue.acquire()
-            future = self._finishers.submit(self._finish, output, generated, shared)
-            future.add_done_callback(lambda _: self._queue.release())
-            tally.finishing.append(future)
+            self._backlog.enter(generated.frames_FHWC.nbytes)
+            tally.finishing.append(self._finishers.submit(self._finish, output, generated, shared))
 
     # --- finish -----------------------------------------------------------------------------------------------------
 
     def _finish(self, output: _Output, generated: Generated, shared: dict[str, Any]) -> dict[str, Any]:
-        """Encode and put one asset; return its metadata row."""
+        """Encode and put one asset, then give its place back; return its metadata row."""
+        try:
+            return self._finished(output, generated, shared)
+        finally:
+            self._backlog.leave(generated.frames_FHWC.nbytes)
+
+    def _finished(self, output: _Output, generated: Generated, shared: dict[str, Any]) -> dict[str, Any]:
         row = {
             **request_columns(output.request, output.recipe, output.n),
             **shared,
@@ -367,9 +370,12 @@ class Worker:
         try:
             self._check_quality(generated)
             started_s = time.perf_counter()
-            encoded = encode_image(
-                generated.frames_FHWC[0],
+            sound = generated.sound
+            encoded = encode_asset(
+                generated.frames_FHWC,
                 self._job.encode,
+                fps=output.recipe.get("fps"),
+                sound=(sound.samples_CT, sound.rate_hz) if sound else None,
                 request_key=output.request.request_key,
                 n=output.n,
                 recipe=output.request.recipe,
@@ -392,6 +398,7 @@ class Worker:
             "width": width,
             "height": height,
             "num_frames": num_frames,
+            "fps": output.recipe.get("fps"),
             "thumbnail": small,
             "encode_s": encoded_s - started_s,
             "upload_s": time.perf_counter() - encoded_s,
@@ -402,8 +409,11 @@ class Worker:
             return
         if not generated.is_finite:
             raise BlankOutput("the model gave NaN or infinite values")
-        if generated.frames_FHWC.min() == generated.frames_FHWC.max():
-            raise BlankOutput(f"every value of the picture is {generated.frames_FHWC.flat[0]}")
+        first_HWC, *others = generated.frames_FHWC
+        if first_HWC.min() == first_HWC.max() and not others:
+            raise BlankOutput(f"every value of the picture is {first_HWC.flat[0]}")
+        if others and all(np.array_equal(first_HWC, frame_HWC) for frame_HWC in others):
+            raise BlankOutput(f"all {len(others) + 1} frames of the clip are the same")
 
     def _put(self, path: str, data: bytes, media_type: str, output: _Output) -> StoredAsset:
         def is_same_request(stored: bytes) -> bool:
@@ -465,5 +475,5 @@ def _num_finishers() -> int:
 
 @cache
 def _versions() -> str:
-    names = ("sdbatch", "torch", "diffusers", "transformers", "pillow")
+    names = ("sdbatch", "torch", "diffusers", "transformers", "pillow", "imageio-ffmpeg")
     return json.dumps({name: importlib.metadata.version(name) for name in names})

@@ -372,7 +372,7 @@ def test_assets_say_how_they_were_made(write_manifest: WriteManifest, job_of: Jo
     sdbatch.run(job, in_process=True)
 
     for row in sdbatch.metadata(job["output"]).to_pylist():
-        embedded = read_embedded((Path(job["output"]) / row["asset"]).read_bytes(), "png")
+        embedded = read_embedded((Path(job["output"]) / row["asset"]).read_bytes(), "webp")
         assert embedded is not None
         assert (embedded["request_key"], embedded["n"]) == (row["request_key"], row["n"])
         assert embedded["recipe"] == json.loads(row["recipe"])

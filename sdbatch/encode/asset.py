@@ -43,6 +43,7 @@ def encode_asset(
         EncodeFailed: When a clip could not be encoded.
     """
     if fps is None:
+        assert len(frames_FHWC) == 1, f"{len(frames_FHWC)} frames without a rate"
         return encode_image(frames_FHWC[0], options, request_key=request_key, n=n, recipe=recipe)
     return encode_video(frames_FHWC, fps, options, request_key=request_key, n=n, recipe=recipe, sound=sound)
 

@@ -437,7 +437,7 @@ class Resolver:
         """Return what the recipe says of an encoder that changes pixels."""
         encode = self._job.encode
         if is_clip(task):
-            return {"encoder": {"video": encode.video}}
+            return {"encoder": {"video": encode.video, "crf": encode.crf}}
         if encode.image in {"jpg", "avif"} or (encode.image == "webp" and not encode.lossless):
             return {"encoder": {"image": encode.image, "quality": encode.quality}}
         return {}
