@@ -68,13 +68,27 @@ class Lease:
         self.is_lost = False
         self.is_cancelled = False
         self._beat("held")
+        self._beaten_s = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
         self._thread.start()
 
     def check(self) -> None:
         """Raise LeaseLost when another driver took over, or may have because our beats do not arrive."""
-        if self.is_lost:
+        # Whoever watches may take over after a term without a beat, so we must not go on after one: be it that the
+        # store does not answer, or that this process was stopped for a while.
+        if self.is_lost or time.monotonic() - self._beaten_s >= TERM_S:
+            self.is_lost = True
             raise LeaseLost(f"{self._store.url}: another driver took the campaign over from epoch {self.holder.epoch}")
+
+    def confirm(self) -> None:
+        """Ask the store whether nobody took over, and raise LeaseLost when somebody did.
+
+        For what only the holder may replace: `check` alone sees a takeover one beat late.
+        """
+        self.check()
+        if _newest_epoch(_paths(self._store)) > self.holder.epoch:
+            self.is_lost = True
+            self.check()
 
     def release(self) -> None:
         """Say that the campaign is free."""
@@ -85,21 +99,17 @@ class Lease:
                 self._beat("released")
 
     def _run(self) -> None:
-        beaten_s = time.monotonic()
-        while not self._stop.wait(BEAT_EVERY_S):
-            try:
-                paths = _paths(self._store)
-                if _newest_epoch(paths) > self.holder.epoch:
-                    self.is_lost = True
-                    return
-                self.is_cancelled = layout.cancel(self.holder.epoch) in paths
-                self._beat("held")
-                beaten_s = time.monotonic()
-            except (SdbatchError, OSError):
-                # Whoever watches may take over after a term without a beat, so we must not go on after one.
-                if time.monotonic() - beaten_s >= TERM_S:
-                    self.is_lost = True
-                    return
+        try:
+            while not self._stop.wait(BEAT_EVERY_S):
+                with contextlib.suppress(SdbatchError, OSError):  # `check` counts the seconds since the last beat
+                    paths = _paths(self._store)
+                    if _newest_epoch(paths) > self.holder.epoch:
+                        return
+                    self.is_cancelled = layout.cancel(self.holder.epoch) in paths
+                    self._beat("held")
+                    self._beaten_s = time.monotonic()
+        finally:  # nobody beats any more, whatever the reason
+            self.is_lost = self.is_lost or not self._stop.is_set()
 
     def _beat(self, state: str) -> None:
         self._count += 1

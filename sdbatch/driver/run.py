@@ -15,7 +15,7 @@ import platform
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -45,6 +45,9 @@ from sdbatch.types import FORMAT_VERSION, Counts, Observation, Receipt, RowOutco
 
 LOG = logging.getLogger("sdbatch.driver")
 INDEX_EVERY_COMMITS = 1000
+INDEX_ROWS_MAX = 65_536
+"""Rows of one index file; they are held in memory until it is written."""
+
 STATUS_EVERY_S = 2.0
 FAILED_FRACTION_FROM = 100
 """`limits.failed_fraction` is looked at once so many rows have finished."""
@@ -245,7 +248,7 @@ class _Run:
             state = "failed"
         if state in {"done", "failed"}:
             self._progress.say("writing metadata and gallery")
-            write_metadata(self._store, self._id)
+            write_metadata(self._store, self._id, self._lease.confirm)
         exit_code = {"done": 0, "failed": 3, "stopped": 3 if self._stop_reason else 1}.get(state, 130)
         result = RunResult(
             run_id=self._id,
@@ -391,7 +394,7 @@ class _Run:
         book.count_outcomes(unit, outcomes)
         book.index.extend(index_rows(outcomes, layout.commit(self._id, unit.id)))
         book.index_commits += 1
-        if book.index_commits == INDEX_EVERY_COMMITS:
+        if book.index_commits >= INDEX_EVERY_COMMITS or len(book.index) >= INDEX_ROWS_MAX:
             self._store.put_new(layout.index(self._id, book.index_files), to_parquet(table(book.index, INDEX)))
             book.index, book.index_commits, book.index_files = [], 0, book.index_files + 1
         if book.failed_fraction > self._job.limits.failed_fraction:
@@ -492,14 +495,21 @@ class _Run:
         self._store.put_new(layout.run_json(self._id), _json(record), "application/json")
 
 
-def write_metadata(store: Store, run: str) -> int:
-    """Compact a run's effective rows, point `latest.json` at them and write the gallery; return their number."""
+def write_metadata(store: Store, run: str, confirm: Callable[[], None] = lambda: None) -> int:
+    """Compact a run's effective rows, point `latest.json` at them and write the gallery; return their number.
+
+    Args:
+        store: The campaign.
+        run: Whose manifest counts.
+        confirm: Raises when the campaign is no longer ours; asked before anything is replaced.
+    """
     index = read_index(store)
     num_rows = 0
     for number, part in enumerate(effective_parts(store, run, index)):
         num_rows += part.num_rows
         store.put_new(layout.part(run, number), to_parquet(part, run_id=run), "application/vnd.apache.parquet")
     latest = {"format_version": FORMAT_VERSION, "run_id": run, "path": layout.metadata(run), "rows": num_rows}
+    confirm()
     store.put(layout.LATEST, _json(latest), "application/json")
     write_gallery(store, run, index, num_rows)
     return num_rows

@@ -6,14 +6,16 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
+from pathlib import Path
 
 import pytest
 
 from sdbatch.commit import layout, lease
 from sdbatch.commit.lease import Lease, acquire
 from sdbatch.errors import CampaignHeld, LeaseLost, StoreRefused
-from sdbatch.storage import LocalStore, Store, open_store
+from sdbatch.storage import Entry, LocalStore, Store, open_store
 
 
 @pytest.fixture(autouse=True)
@@ -87,6 +89,47 @@ def test_a_holder_sees_that_it_was_overtaken(campaign_url: str) -> None:
     deadline_s = time.monotonic() + 10
     while not held.is_lost and time.monotonic() < deadline_s:
         time.sleep(0.05)
+
+    with pytest.raises(LeaseLost, match="epoch 1"):
+        held.check()
+
+
+def test_what_only_the_holder_may_replace_is_asked_of_the_store_at_once(campaign_url: str) -> None:
+    store = open_store(campaign_url, {})
+    held = acquire(store)
+    held._stop.set()  # no further beat looks for others
+    held._thread.join()
+    held.confirm()
+    store.put_new(layout.lease(2), b"{}")
+
+    with pytest.raises(LeaseLost, match="epoch 1"):
+        held.confirm()
+
+
+def test_a_holder_that_was_stopped_for_a_term_does_not_go_on(campaign_url: str) -> None:
+    held = acquire(open_store(campaign_url, {}))
+    held._stop.set()  # stands for SIGSTOP: no beat, and nobody says so
+    held._thread.join()
+    held.check()
+    time.sleep(lease.TERM_S)
+
+    with pytest.raises(LeaseLost, match="epoch 1"):
+        held.check()
+
+
+def test_a_beat_that_ends_for_a_reason_nobody_foresaw_loses_the_lease(tmp_path: Path) -> None:
+    class Broken(LocalStore):
+        def list(self, folder: str = "", *, deep: bool = True) -> list[Entry]:
+            if threading.current_thread().name == "lease":
+                raise ZeroDivisionError
+            return super().list(folder, deep=deep)
+
+    before, threading.excepthook = threading.excepthook, lambda _: None
+    try:
+        held = acquire(Broken(str(tmp_path)))
+        held._thread.join(timeout=5)
+    finally:
+        threading.excepthook = before
 
     with pytest.raises(LeaseLost, match="epoch 1"):
         held.check()
