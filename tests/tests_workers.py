@@ -17,8 +17,8 @@ class ScriptedWorker:
 
     `die...` ends the process, `die-once...` the first time only, `hang...` never ends, `late...` ends a process that
     has committed, `busy...` meets an unavailable store once, `lost...` a device that is lost once, `bug...` raises,
-    `unloadable...` cannot load its model, `slow...` takes a second. What is to happen once is remembered by files in
-    the folder that stands for the campaign.
+    `unloadable...` cannot load its model, `slow...` takes a second, `nap...` a tenth. What is to happen once is
+    remembered by files in the folder that stands for the campaign.
     """
 
     def __init__(self, name: str, spec: WorkerSpec, on_call: OnCall) -> None:
@@ -90,8 +90,8 @@ class ScriptedWorker:
             raise KeyError("a mistake of ours")
         if kind == "unloadable":
             raise ModelLoadFailed("a weight is missing")
-        if kind == "slow":
-            time.sleep(1.0)
+        if kind in {"slow", "nap"}:
+            time.sleep(1.0 if kind == "slow" else 0.1)
 
     def _is_first(self, request_id: str) -> bool:
         try:

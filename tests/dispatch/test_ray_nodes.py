@@ -1,0 +1,82 @@
+"""Nodes come and go: a cluster of several on this machine, each with processes of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = """
+import json, sys, threading, time
+from pathlib import Path
+
+import ray
+from ray._raylet import GcsClient
+from ray.cluster_utils import Cluster
+from ray.core.generated import autoscaler_pb2
+
+sys.path.insert(0, {tests!r})
+from test_dispatcher import Job, _request
+from sdbatch.dispatch.executor import Shape
+from sdbatch.dispatch import ray_cluster
+from sdbatch.dispatch.ray_cluster import RayExecutor
+from sdbatch.types import WorkerSpec
+
+ray_cluster.DRAIN_POLL_S = 0.5
+folder = Path({folder!r})
+cluster = Cluster(initialize_head=True, head_node_args={{"num_cpus": 0}})
+for _ in range(3):
+    cluster.add_node(num_cpus=1, num_gpus=1)
+cluster.connect(namespace="sdbatch")
+spec = WorkerSpec(job={{}}, output=str(folder), run_id="nodes", lease_epoch=1, lease_token="", revisions={{}})
+executor = RayExecutor(spec, "tests_workers:ScriptedWorker")
+shape = Shape(num_gpus=1, num_cpus=1, memory_gib=None)
+job = Job(executor, [_request(f"nap-{{n:03d}}") for n in range(150)], shapes={{"a": shape}})
+story = {{}}
+
+def drain():
+    while len(job.done) < 20:
+        time.sleep(0.1)
+    reason = autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
+    story["drained"] = job.dispatcher.facts["w0"]["node"]
+    deadline_ms = int((time.time() + 300) * 1000)
+    GcsClient(address=cluster.address).drain_node(story["drained"], reason, "spot", deadline_ms)
+
+threading.Thread(target=drain, daemon=True).start()
+job.dispatcher.run()
+story["done"] = sorted(job.done)
+story["set_aside"] = job.set_aside
+story["deaths"] = job.dispatcher.worker_deaths
+story["retries"] = job.dispatcher.retries
+story["node_of"] = {{name: facts["node"] for name, facts in job.dispatcher.facts.items()}}
+story["log"] = (folder / "log").read_text().splitlines()
+executor.close()
+ray.shutdown()
+cluster.shutdown()
+print("STORY", json.dumps(story))
+"""
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_draining_node_ends_what_it_has_is_fed_no_more_and_its_worker_moves(tmp_path: Path) -> None:
+    script = SCRIPT.format(tests=str(Path(__file__).parent), folder=str(tmp_path))
+    environment = {"PYTHONPATH": ":".join(sys.path), "RAY_AUTH_MODE": "disabled", "HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=180, env={**os.environ, **environment}
+    )
+    told = [line for line in done.stdout.splitlines() if line.startswith("STORY ")]
+    assert told, done.stderr[-3000:]
+    story = json.loads(told[0].removeprefix("STORY "))
+
+    assert story["done"] == [f"nap-{n:03d}" for n in range(150)]
+    assert (story["set_aside"], story["deaths"], story["retries"]) == ([], 0, 0)
+    assert len(story["node_of"]) == 3
+    assert len(set(story["node_of"].values())) == 3
+    workers = [line.split()[1] for line in story["log"]]
+    assert "w2" in workers
+    assert "w0" not in workers[workers.index("w2") :]
