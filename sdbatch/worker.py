@@ -328,6 +328,7 @@ class Worker:
         return []
 
     def _hand_on(self, result: BatchResult, outputs: list[_Output], unit: Unit, tally: _Tally) -> None:
+        self._enter(unit, "finish", FINISH_MAX_S)  # it may wait for the encoders
         is_exact = self._job.determinism == "exact"
         tally.rows_generated += len(outputs)
         tally.generate_s += result.generate_s

@@ -263,6 +263,8 @@ class Dispatcher:
         )
 
     def _handle(self, event: Event) -> None:
+        if event.worker not in self._workers:
+            return  # it was given up earlier in this round; what it had committed was recovered
         match event:
             case Ready():
                 self._workers[event.worker].ready = True
@@ -276,7 +278,7 @@ class Dispatcher:
                 self._lose(event.worker, event.kind, event.message, event.ids)
             case Pulse():
                 self._handle_pulse(event)
-            case Draining() if event.worker in self._workers:
+            case Draining():
                 self._workers[event.worker].draining = True
 
     def _finish(self, unit: Unit, receipt: Receipt) -> None:
@@ -301,9 +303,7 @@ class Dispatcher:
         if outcome.blame == "run":
             self._stop(MachineError(f"{message}\n{event.traceback}"))
         if event.unit is None:
-            self._start_faults += 1
-            if not self._first_ready and self._start_faults >= policy.START_FAULTS_MAX:
-                self._stop(MachineError(f"{message}\n{event.traceback}"))
+            self._count_start_fault(f"{message}\n{event.traceback}")
             self._replace(event.worker)
         elif outcome.replace_worker:
             self._lose(event.worker, event.kind, event.message, unit=event.unit)
@@ -320,11 +320,11 @@ class Dispatcher:
     def _handle_pulse(self, event: Pulse) -> None:
         """End a worker that is past a bound and did not heed it."""
         found = policy.overdue(event.running)
-        worker = self._workers.get(event.worker)
-        if found is None or worker is None or found[1].unit not in worker.units:
+        units = self._workers[event.worker].units
+        if found is None or found[1].unit not in units:
             return
         kind, place = found
-        unit = worker.units[place.unit]
+        unit = units[place.unit]
         message = f"{place.phase} took longer than {place.bound_s:.0f} s"
         self._lose(event.worker, kind, message, frozenset(place.ids), unit=place.unit)
         if kind == "ModelLoadFailed":
@@ -355,17 +355,17 @@ class Dispatcher:
             ids: Requests that were in its model, as far as that is known.
             unit: The unit that is to blame; None for every one it had been given.
         """
-        worker = self._workers.get(name)
-        if worker is None:
-            return
+        worker = self._workers[name]
         self.worker_deaths += 1
         outcome = outcome_of(kind)
         self._count_machine_fault(f"worker {name}: {kind}: {message}")
+        if not worker.ready and outcome.blame != "nobody":
+            self._count_start_fault(f"worker {name} died while it started: {message}")
         for given in worker.units.values():
             receipt = self._plan.recover(given)
             if receipt is not None:
                 self._finish(given, receipt)
-            elif outcome.blame == "suspects" and unit in {None, given.id}:
+            elif outcome.blame == "suspects" and unit in {None, given.id} and given.model not in self.lost_models:
                 self._suspect(given, outcome, message, ids)
             else:
                 self._give_back(given)
@@ -412,6 +412,11 @@ class Dispatcher:
     def _release_drained(self) -> None:
         for name in [name for name, worker in self._workers.items() if worker.draining and not worker.units]:
             self._replace(name)
+
+    def _count_start_fault(self, message: str) -> None:
+        self._start_faults += 1
+        if not self._first_ready and self._start_faults >= policy.START_FAULTS_MAX:
+            self._stop(MachineError(message))
 
     def _count_machine_fault(self, message: str) -> None:
         self._machine_faults += 1

@@ -12,7 +12,7 @@ import pytest
 
 from sdbatch.commit.write import receipt_of
 from sdbatch.dispatch.dispatcher import Dispatcher, Plan
-from sdbatch.dispatch.executor import Executor, Shape
+from sdbatch.dispatch.executor import Died, Done, Event, Executor, Faulted, Ready, Shape
 from sdbatch.dispatch.in_process import InProcessExecutor
 from sdbatch.errors import MachineError, ModelLoadFailed, WorkersUnavailable
 from sdbatch.outcomes import Outcome
@@ -251,3 +251,112 @@ def test_units_of_two_models_go_to_warm_workers(ray_executor: Executor, tmp_path
 
     changes = sum(sum(a != b for a, b in pairwise(models)) for models in served.values())
     assert changes <= 2
+
+
+class Rounds:
+    """An executor whose rounds are written down: what happens at once is otherwise a matter of luck."""
+
+    def __init__(self, *rounds: Callable[[list[tuple[str, Unit]]], list[Event]]) -> None:
+        self._rounds = list(rounds)
+        self.given: list[tuple[str, Unit]] = []
+        self.started: list[str] = []
+        self.stopped: list[str] = []
+
+    def capacity(self, shape: Shape) -> int:
+        return 1
+
+    def start(self, worker: str, shape: Shape) -> None:
+        self.started.append(worker)
+
+    def submit(self, worker: str, unit: Unit) -> None:
+        self.given.append((worker, unit))
+
+    def wait(self, timeout_s: float) -> list[Event]:
+        if not self._rounds:  # from here on all goes well
+            given, self.given = self.given, []
+            fresh = [name for name in self.started if name not in self.stopped]
+            return [*(Ready(worker=name, facts={}) for name in fresh), *(_done(*pair) for pair in given)]
+        return self._rounds.pop(0)(self.given)
+
+    def observe(self, observation: object) -> None: ...
+
+    def stop(self, worker: str) -> None:
+        self.stopped.append(worker)
+        self.given = [pair for pair in self.given if pair[0] != worker]
+
+    def close(self) -> None: ...
+
+
+def _done(worker: str, unit: Unit) -> Done:
+    rows = [{"id": r.id, "request_key": "", "n": 0, "status": "ok", "adopted": False} for r in unit.requests]
+    return Done(worker=worker, unit=unit.id, receipt=receipt_of(unit.id, worker, rows))
+
+
+def _ready(_: object) -> list[Event]:
+    return [Ready(worker="w0", facts={})]
+
+
+def _lost(worker: str, unit: Unit | None) -> Faulted:
+    return Faulted(worker=worker, unit=unit.id if unit else None, kind="DeviceLost", message="lost", traceback="")
+
+
+def test_a_receipt_that_comes_in_the_round_of_its_worker_s_end_is_recovered_once() -> None:
+    committed: dict[str, Receipt] = {}
+
+    def both(given: list[tuple[str, Unit]]) -> list[Event]:
+        (worker, first), (_, second) = given
+        done = _done(worker, second)
+        committed[second.id] = done.receipt
+        return [_lost(worker, first), done]
+
+    job = Job(Rounds(_ready, both), _requests(8), recover=lambda unit: committed.get(unit.id))
+    job.dispatcher.run()
+
+    assert sorted(job.done) == [request.id for request in _requests(8)]
+    assert not job.set_aside
+
+
+def test_workers_that_die_before_any_is_ready_stop_the_run_at_the_third() -> None:
+    def dies(worker: str) -> Callable[[object], list[Event]]:
+        return lambda _: [Died(worker=worker, kind="Died", message="exit code 1")]
+
+    executor = Rounds(*(dies(name) for name in ("w0", "w1", "w2")))
+
+    with pytest.raises(MachineError, match="w2 died while it started: exit code 1"):
+        Job(executor, _requests(2), worker_count=1).dispatcher.run()
+    assert executor.started == ["w0", "w1", "w2"]
+
+
+def test_a_node_lost_while_its_worker_starts_counts_for_nothing() -> None:
+    def lost(worker: str) -> Callable[[object], list[Event]]:
+        return lambda _: [Died(worker=worker, kind="NodeLost", message="gone")]
+
+    job = Job(Rounds(*(lost(f"w{n}") for n in range(5))), _requests(2), worker_count=1)
+    job.dispatcher.run()
+
+    assert len(job.done) == 2
+
+
+def test_a_silent_worker_is_ended_and_what_was_in_its_model_runs_alone() -> None:
+    def silent(given: list[tuple[str, Unit]]) -> list[Event]:
+        ids = frozenset({given[0][1].requests[1].id})
+        return [Died(worker="w0", kind="Silent", message="no answer to a ping", ids=ids)]
+
+    job = Job(Rounds(_ready, silent), _requests(4), worker_count=1)
+    job.dispatcher.run()
+
+    assert [[r.id[-1] for r in unit.requests] for unit in job.units] == [["1"], ["0", "2", "3"]]
+    assert all(unit.solo for unit in job.units)
+
+
+def test_a_model_that_loads_elsewhere_blames_the_worker_that_cannot() -> None:
+    def fails(given: list[tuple[str, Unit]]) -> list[Event]:
+        worker, unit = given[-1]
+        return [Faulted(worker=worker, unit=unit.id, kind="ModelLoadFailed", message="disk full", traceback="")]
+
+    executor = Rounds(_ready, lambda given: [_done(*given.pop(0))], fails)
+    job = Job(executor, _requests(16), worker_count=1)
+    job.dispatcher.run()
+
+    assert executor.stopped == ["w0"]
+    assert sorted(job.done) == [request.id for request in _requests(16)]
