@@ -57,6 +57,10 @@ class Model(_Strict):
 
     path: str = Field(description="Local folder, fsspec URL of a folder, or builtin:NAME.")
     revision: str | None = Field(default=None, description="Names the content; without it the files are digested.")
+    family: str | None = Field(
+        default=None,
+        description="Title of its family. With it and `revision` only workers read the folder; check and plan need none.",
+    )
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     num_gpus: Annotated[float, Field(ge=0)] | None = Field(
         default=None, description="GPUs per worker, fractions allowed; null is 1 where the cluster has GPUs, else 0."
@@ -68,6 +72,12 @@ class Model(_Strict):
     controlnet: str | None = Field(default=None, description="Folder of the ControlNet that reads control_image.")
     motion_adapter: str | None = Field(default=None, description="Folder of AnimateDiff's motion adapter.")
     defaults: Defaults = Defaults()
+
+    @model_validator(mode="after")
+    def _stated_family_needs_revision(self) -> Model:
+        if self.family is not None and self.revision is None:
+            raise ValueError(f"family {self.family!r} without a revision: the folder would be digested all the same")
+        return self
 
 
 class Lora(_Strict):

@@ -9,6 +9,7 @@ every request key, so a changed weight makes every asset of that model anew.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 from collections.abc import Callable, Mapping
@@ -109,7 +110,7 @@ class LoraInfo:
 
 
 def describe(name: str, model: Model, storage: Mapping[str, Storage], *, with_revision: bool = True) -> ModelInfo:
-    """Look into one model folder.
+    """Look into one model folder, or take what the job states of it.
 
     Args:
         name: Name in the job's `models`.
@@ -120,8 +121,12 @@ def describe(name: str, model: Model, storage: Mapping[str, Storage], *, with_re
     Raises:
         ModelError: When there is no such folder, or its class is in no family row.
     """
-    is_builtin = model.path.startswith("builtin:")
-    found = (_describe_builtin if is_builtin else _describe_folder)(name, model, storage, with_revision)
+    if model.path.startswith("builtin:"):
+        found = _describe_builtin(name, model)
+    elif model.family is not None:
+        found = _describe_stated(name, model, model.family)
+    else:
+        found = _describe_folder(name, model, storage, with_revision)
     components: dict[str, str] = {}
     revisions = [found.revision]
     for option in COMPONENTS:
@@ -209,7 +214,30 @@ def builtin_folder(name: str) -> str:
     return str(cache_folder() / "models" / BUILTINS[name].revision)
 
 
-def _describe_builtin(name: str, model: Model, _storage: Mapping[str, Storage], _with_revision: bool) -> ModelInfo:
+def _describe_stated(name: str, model: Model, title: str) -> ModelInfo:
+    """Return what the job says of a model whose folder lies elsewhere; a worker's load looks whether it is so."""
+    family = FAMILIES.get(title)
+    if family is None:
+        near = difflib.get_close_matches(title, FAMILIES, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(FAMILIES)}"
+        raise ModelError(f"models.{name}.family: {title!r} is no family; {hint}")
+    height = model.defaults.height or family.defaults.get("height")
+    width = model.defaults.width or family.defaults.get("width")
+    if height is None or width is None:
+        raise ModelError(f"models.{name}: {title} has no size of its own; say defaults.height and defaults.width")
+    return ModelInfo(
+        name=name,
+        path=parse_url(model.path).url,
+        family=family,
+        revision=model.revision or "",
+        height=height,
+        width=width,
+        parameters=0,
+        options=model,
+    )
+
+
+def _describe_builtin(name: str, model: Model) -> ModelInfo:
     builtin = BUILTINS.get(model.path.removeprefix("builtin:"))
     if builtin is None:
         known = ", ".join(f"builtin:{key}" for key in BUILTINS)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
-from sdbatch.config import Model
-from sdbatch.errors import ModelError
+from sdbatch.config import Defaults, Model
+from sdbatch.errors import ModelError, ModelLoadFailed
+from sdbatch.generate.loading import load_model
 from sdbatch.generate.tiny import make_tiny_sd
 from sdbatch.models import BUILTINS, describe
 from sdbatch.storage import open_store
@@ -106,3 +109,34 @@ def test_a_folder_that_brings_code_or_pickles_runs_none(tmp_path: Path) -> None:
         load_model("a", model, "pinned", {})
 
     assert not proof.exists()
+
+
+# --- a family the job states -----------------------------------------------------------------------------------------
+
+
+def _stated(path: str, **changes: Any) -> Model:
+    size = Defaults(height=64, width=64)
+    return Model(**{"path": path, "family": "Stable Diffusion 1.x/2.x", "revision": "r1", "defaults": size, **changes})
+
+
+def test_a_stated_family_needs_no_folder() -> None:
+    found = describe("sd", _stated("s3://no-such-bucket/sd15"), {})
+
+    assert (found.family.class_name, found.revision, found.height) == ("StableDiffusionPipeline", "r1", 64)
+    with pytest.raises(ModelError, match=r"no model_index\.json"):
+        describe("sd", Model(path="/no/such/folder", revision="r1"), {})
+
+
+def test_what_a_stated_family_leaves_open_is_asked_for() -> None:
+    with pytest.raises(ValidationError, match="without a revision"):
+        _stated("models/sd15", revision=None)
+    with pytest.raises(ModelError, match=r"models\.sd: .* say defaults\.height and defaults\.width"):
+        describe("sd", _stated("models/sd15", defaults=Defaults(height=64)), {})
+    with pytest.raises(ModelError, match=r"'Stable Difusion XL' is no family; did you mean Stable Diffusion XL"):
+        describe("sd", _stated("models/sd15", family="Stable Difusion XL"), {})
+
+
+def test_a_load_looks_whether_the_stated_family_is_the_folders(folder: Path) -> None:
+    assert load_model("sd", _stated(str(folder)), "r1", {}).class_name == "StableDiffusionPipeline"
+    with pytest.raises(ModelLoadFailed, match=r"is Stable Diffusion 1\.x/2\.x, the job says Stable Diffusion XL"):
+        load_model("sd", _stated(str(folder), family="Stable Diffusion XL"), "r1", {})

@@ -165,7 +165,9 @@ def load_model(
     # A worker that reserved no GPU leaves them to others, though Ray does not hide them from it.
     device = "cuda" if torch.cuda.is_available() and model.num_gpus != 0 else "cpu"
     try:
-        found = describe(name, model, storage)
+        found = describe(name, model.model_copy(update={"family": None}), storage)
+        if model.family not in {None, found.family.title}:
+            raise ModelLoadFailed(f"{model.path} is {found.family.title}, the job says {model.family}")
         if found.revision != revision:
             raise ModelLoadFailed(f"{model.path} is not what was planned: revision {found.revision}, not {revision}")
         folder = _local_folder(model, revision, storage)
