@@ -59,7 +59,7 @@ class Model(_Strict):
     revision: str | None = Field(default=None, description="Names the content; without it the files are digested.")
     family: str | None = Field(
         default=None,
-        description="Title of its family. With it and `revision` only workers read the folder; check and plan need none.",
+        description="Title of its family. With it and `revision`, check and plan need no folder; workers look.",
     )
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     num_gpus: Annotated[float, Field(ge=0)] | None = Field(
