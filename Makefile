@@ -1,17 +1,22 @@
-# Two commands on a machine with Python 3.11 and make: `make demo` and `make test`.
+# Commands on a machine with Python 3.11 and make: `make demo`, `make test`, and the long one, `make chaos`.
 
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check lint types schema constraints clean
+.PHONY: demo test chaos check lint types schema constraints clean
 
 demo: $(READY) manifests/demo/part-00000.parquet
 	$(BIN)/sdbatch run jobs/demo.yaml
 
 test: lint types
 	$(BIN)/python -m pytest $(PYTEST)
+
+# Kills everything that can be killed, everywhere; up to an hour, and goes on where it was stopped.
+# CHAOS='--only kill/s3' runs a part of it, CHAOS=--list names the cases.
+chaos: $(READY)
+	$(BIN)/python tests/chaos/run_chaos.py $(CHAOS)
 
 check: lint types
 

@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import asset_digests, end, prompts
+from conftest import asset_digests, prompts
 from PIL import Image
+from tests_servers import end
 
 import sdbatch
 from sdbatch import Selection
@@ -499,8 +500,10 @@ def _wait_for_commits(output: str, count: int, process: subprocess.Popen[bytes])
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_real_prompts_survive_a_kill_of_driver_and_workers(campaign_url: str, tmp_path: Path, job_of: JobOf) -> None:
+@pytest.mark.s3
+def test_real_prompts_survive_a_kill_of_driver_and_workers(s3_endpoint: str, tmp_path: Path, job_of: JobOf) -> None:
     """The whole file takes a minute a run, so a part of it is the default; `SDBATCH_PARTI=1632` asks for all."""
+    campaign_url = f"s3://campaigns/{tmp_path.name}"
     count = int(os.environ.get("SDBATCH_PARTI", "400"))
     models = {"tiny": {"path": "builtin:tiny-sd", "batch_size": 8}}
     job = _job_file(tmp_path, job_of(_parti(tmp_path, count), campaign_url, models=models))

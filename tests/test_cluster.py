@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import asset_digests, descendants, end, free_ports, prompts
+from conftest import asset_digests, prompts
+from tests_servers import descendants, end, free_ports
 
 import sdbatch
 
