@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,7 +12,7 @@ from pathlib import Path
 import pytest
 from chaos_cases import cases, judged, kill_at, reference, struck_problems
 from chaos_lab import Lab
-from chaos_points import POINTS, VICTIMS, kills, senseless
+from chaos_points import POINTS, VICTIMS, Point, kills, senseless
 
 SHORT = (
     "kill/local/between-two-assets/worker",
@@ -50,6 +52,13 @@ def test_every_point_and_victim_is_either_struck_or_left_out_for_a_reason() -> N
     assert not struck & left_out
     assert len(struck) + len(left_out) == len(POINTS) * len(VICTIMS) * 2
     assert len(CASES) == len(cases())
+
+
+@pytest.mark.parametrize("point", POINTS, ids=lambda point: point.name)
+def test_a_point_names_functions_that_exist(point: Point) -> None:
+    module = importlib.import_module(point.module)
+
+    assert all(callable(functools.reduce(getattr, name.split("."), module)) for name in point.functions)
 
 
 def test_a_point_whose_function_is_gone_fails_its_case(lab: Lab) -> None:
