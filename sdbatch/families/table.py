@@ -52,6 +52,8 @@ class TaskRow:
             then join the batch key. `single`: one row a call.
         keyframes: How images stand in a clip. "": the first one begins it. `any`: at any frames. `ends`: at the first
             and the last. `chained`: as segments between neighbours, so that gaps follow the frame rule.
+        is_lost_at_full: Whether a source is not read at all when `strength` asks for every step: steps are rounded up,
+            and the first one then begins from noise alone.
         constants: Further arguments of every call.
         parameters: What a row's `parameters` may hold, with its type.
         defaults: By column; they go before the family's.
@@ -66,6 +68,7 @@ class TaskRow:
     sources: frozenset[str] = frozenset()
     rows: Literal["list", "shared", "single"] = "list"
     keyframes: Literal["", "any", "ends", "chained"] = ""
+    is_lost_at_full: bool = False
     constants: Mapping[str, Any] = field(default_factory=dict)
     parameters: Mapping[str, type] = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)

@@ -342,7 +342,7 @@ class Resolver:
         """Settle everything but texts, seed and sources, checked against the family."""
         way, family, row = bound.way, bound.model.family, layers[0]
         values = self._arguments(bound, layers, wrong)
-        wrong.extend(check_way(way, bound.task, bound.model))
+        wrong.extend(check_way(way, bound.task, bound.model, values))
         faults = check_values(values)
         if not faults:
             settled_frames(values, family)

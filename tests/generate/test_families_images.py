@@ -1,0 +1,217 @@
+"""Every image family's real classes at toy size: what a row's pixels depend on, and what they do not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tests_models
+
+from sdbatch.config import Model
+from sdbatch.families import FAMILIES, Family, TaskRow
+from sdbatch.generate.batch import Item, count_tokens, make_batch, set_threads
+from sdbatch.generate.loading import LoadedModel, load_model
+from sdbatch.generate.tiny import make_tiny_sd
+
+Pixels = np.ndarray[Any, np.dtype[np.uint8]]
+MAKERS: Mapping[str, Callable[[Path], None]] = {
+    "Stable Diffusion 1.x/2.x": make_tiny_sd,
+    "Stable Diffusion XL": tests_models.make_tiny_sdxl,
+    "Stable Diffusion 3/3.5": tests_models.make_tiny_sd3,
+    "Flux.1": tests_models.make_tiny_flux,
+    "Flux.1 Kontext": tests_models.make_tiny_kontext,
+    "Flux.1 Fill": tests_models.make_tiny_fill,
+    "Flux.2 Klein": tests_models.make_tiny_klein,
+    "Qwen-Image": tests_models.make_tiny_qwen,
+    "Z-Image": tests_models.make_tiny_zimage,
+    "Sana": tests_models.make_tiny_sana,
+}
+CONTROLNETS = {
+    "Stable Diffusion 1.x/2.x": tests_models.make_tiny_controlnet,
+    "Stable Diffusion XL": tests_models.make_tiny_xl_controlnet,
+}
+WAYS = [
+    (family, task, row)
+    for family in FAMILIES.values()
+    if family.title in MAKERS
+    for task, rows in family.tasks.items()
+    for row in rows
+    if "motion_adapter" not in row.components
+]
+NAMES = [f"{family.title}: {task}: {row.pipeline}" for family, task, row in WAYS]
+COUPLED = {"Qwen-Image": 1, "Sana": 1}
+"""Most a row may change with its neighbours, of 255. Qwen-Image pads prompts to the longest of the call, Sana's
+convolutions round by position; everywhere else a row is bitwise independent."""
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Family], LoadedModel]:
+    """Return a family's tiny model, loaded once."""
+    set_threads(1)
+    kept: dict[str, LoadedModel] = {}
+
+    def load(family: Family) -> LoadedModel:
+        if family.title not in kept:
+            folder = tmp_path_factory.mktemp("model")
+            MAKERS[family.title](folder / "model")
+            values: dict[str, Any] = {"path": str(folder / "model"), "revision": "pinned"}
+            if family.title in CONTROLNETS:
+                CONTROLNETS[family.title](folder / "controlnet")
+                values["controlnet"] = str(folder / "controlnet")
+            model = Model(**values)
+            kept[family.title] = load_model("tiny", model, described(model), {})
+        return kept[family.title]
+
+    return load
+
+
+def described(model: Model) -> str:
+    """Return the planned revision of a model."""
+    from sdbatch.models import describe
+
+    return describe("tiny", model, {}).revision
+
+
+def _side(family: Family) -> int:
+    """Return a side that is quick: the models of factor 2 have as many latents at 32 as the others at 128."""
+    return 32 if family.size_multiple == 8 else 64
+
+
+def _gradient(side: int, turns: int = 0) -> Pixels:
+    rows, columns = np.mgrid[0:side, 0:side] * 255 // side
+    picture = np.stack([rows, columns, 255 - rows], axis=-1).astype(np.uint8)
+    return np.ascontiguousarray(np.rot90(picture, turns))
+
+
+def _mask(side: int) -> Pixels:
+    mask = np.zeros((side, side), np.uint8)
+    mask[:, : side // 2] = 255
+    return mask
+
+
+def _item(family: Family, task: str, row: TaskRow, **changes: Any) -> Item:
+    """Return an item with everything a way takes, at toy size; `changes` are of its recipe."""
+    values: dict[str, Any] = {
+        "task": task,
+        "prompt": "a beach",
+        "negative_prompt": "",
+        "height": _side(family),
+        "width": _side(family),
+        "num_inference_steps": 4,
+        "guidance_scale": 8.0,
+        "strength": 0.5,
+    }
+    recipe = {name: value for name, value in values.items() if name in row.arguments}
+    if row.negative_needs:
+        del recipe["negative_prompt"]
+    sources = {"images": ["sha256:00"]} if row.images[1] else {}
+    given = {**sources, **dict.fromkeys(row.sources, "sha256:00")}
+    # Quick; but the template around Qwen-Image's prompt has more letters than that.
+    quick = {} if family.title == "Qwen-Image" else {"max_sequence_length": 64}
+    return Item(
+        recipe={
+            "task": task,
+            **recipe,
+            **given,
+            "parameters": {name: quick[name] for name in quick.keys() & row.parameters.keys()},
+            **changes,
+        },
+        seed=1,
+        images=(_gradient(_side(family)),) if row.images[1] else (),
+        mask=_mask(_side(family)) if "mask" in row.sources else None,
+        control_image=_gradient(_side(family), 1) if "control_image" in row.sources else None,
+    )
+
+
+def _pixels(model: LoadedModel, items: Sequence[Item], pad_to: int | None = None) -> list[Pixels]:
+    return [output.frames_FHWC[0] for output in make_batch(model, items, pad_to).outputs]
+
+
+def _differ(one: Pixels, two: Pixels) -> int:
+    return int(np.abs(one.astype(int) - two.astype(int)).max())
+
+
+def _variants(item: Item) -> dict[str, Item]:
+    """Return items that differ in one thing each, all of one batch key."""
+    variants = {
+        "prompt": replace(item, recipe={**item.recipe, "prompt": "a forest at night, in the rain"}),
+        "seed": replace(item, seed=2),
+    }
+    if item.images:
+        variants["images"] = replace(item, images=(np.ascontiguousarray(np.rot90(item.images[0], 2)),))
+    if item.mask is not None:
+        variants["mask"] = replace(item, mask=255 - item.mask)
+    if item.control_image is not None:
+        variants["control_image"] = replace(item, control_image=255 - item.control_image)
+    if "negative_prompt" in item.recipe:
+        variants["negative_prompt"] = replace(item, recipe={**item.recipe, "negative_prompt": "people and cars"})
+    return variants
+
+
+@pytest.mark.parametrize(("family", "task", "row"), WAYS, ids=NAMES)
+def test_a_row_s_pixels_change_with_what_it_says_and_not_with_its_neighbours(
+    family: Family, task: str, row: TaskRow, loaded: Callable[[Family], LoadedModel]
+) -> None:
+    model = loaded(family)
+    item = _item(family, task, row)
+    variants = _variants(item)
+    if row.rows == "shared":
+        one, other = (_pixels(model, [source])[0] for source in (item, variants.pop("images")))
+        assert _differ(one, other) > 2, "another source moves nothing"
+    together = _pixels(model, [item, *variants.values()])
+
+    for name, pixels in zip(variants, together[1:], strict=True):
+        assert pixels.shape == (_side(family), _side(family), 3)
+        assert _differ(together[0], pixels) > 2, f"another {name} moves nothing"
+    alone = _pixels(model, [item], pad_to=len(together))[0]
+    assert _differ(alone, together[0]) <= COUPLED.get(family.title, 0), "its neighbours move it"
+
+
+@pytest.mark.parametrize("family", [FAMILIES[title] for title in MAKERS], ids=lambda family: family.title)
+def test_a_size_of_the_family_is_made_exactly(family: Family, loaded: Callable[[Family], LoadedModel]) -> None:
+    height, width = 2 * family.size_multiple, 3 * family.size_multiple
+    task, rows = next(iter(family.tasks.items()))
+    item = _item(family, task, rows[0], height=height, width=width)
+    if item.images:
+        item = replace(item, images=(np.full((height, width, 3), 90, np.uint8),))
+    if item.mask is not None:
+        item = replace(item, mask=np.full((height, width), 255, np.uint8))
+
+    assert make_batch(loaded(family), [item], None).outputs[0].frames_FHWC.shape == (1, height, width, 3)
+
+
+@pytest.mark.parametrize("family", [FAMILIES[title] for title in MAKERS], ids=lambda family: family.title)
+def test_one_folder_is_loaded_once_for_all_tasks(family: Family, loaded: Callable[[Family], LoadedModel]) -> None:
+    model = loaded(family)
+    pipelines = [model.pipeline(row, "") for rows in family.tasks.values() for row in rows if not row.requires]
+
+    for pipeline in pipelines:
+        assert getattr(pipeline, family.denoiser) is getattr(pipelines[0], family.denoiser)
+        assert pipeline.vae is pipelines[0].vae
+    assert len({id(pipeline.scheduler) for pipeline in pipelines}) == len({row.pipeline for row in _rows(family)})
+
+
+def _rows(family: Family) -> list[TaskRow]:
+    return [row for rows in family.tasks.values() for row in rows]
+
+
+@pytest.mark.parametrize("family", [FAMILIES[title] for title in MAKERS], ids=lambda family: family.title)
+def test_a_prompt_that_is_too_long_is_seen_where_the_encoder_cuts_it(
+    family: Family, loaded: Callable[[Family], LoadedModel]
+) -> None:
+    model = loaded(family)
+    item = _item(family, *next((task, rows[0]) for task, rows in family.tasks.items()), parameters={})
+    limit = family.tokens_max or 77
+    word = "ab"
+    kept, cut = word * (limit // 2 - 20), word * (limit // 2 + 10)
+
+    assert not count_tokens(model, {"prompt": kept})[1]
+    assert count_tokens(model, {"prompt": cut})[1]
+    same, other = (
+        _pixels(model, [replace(item, recipe={**item.recipe, "prompt": cut + end})], None)[0] for end in ("x", "y")
+    )
+    assert np.array_equal(same, other), "what was cut off moves the pixels"
