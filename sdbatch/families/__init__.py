@@ -51,6 +51,10 @@ def find_family(class_name: str, fact: Callable[[str], Any]) -> Family | None:
         fact: Returns what stands in the folder at `FILE KEY`, None when nothing does.
     """
     for family in FAMILIES.values():
-        if family.class_name == class_name and all(fact(name) == value for name, value in family.when.items()):
+        if family.class_name == class_name and all(_is(fact(name), value) for name, value in family.when.items()):
             return family
     return None
+
+
+def _is(found: Any, value: Any) -> bool:
+    return found is not None if value is ... else bool(found == value)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, NotRequired, TypedDict
 
+from sdbatch.families.motion import animated, sparse
 from sdbatch.families.table import Family, TaskRow
 
 EPSILON_SCHEDULERS: Final = (
@@ -74,6 +75,7 @@ MASKED: Final[Mapping[str, str]] = {
 _MASK = frozenset({"mask"})
 _CONTROL = frozenset({"control_image"})
 _CONTROLNET: Final = {"controlnet": "ControlNetModel"}
+_MOTION: Final = {"motion_adapter": "MotionAdapter"}
 _SD_PARAMETERS: Final[Mapping[str, type]] = {"clip_skip": int, "eta": float}
 _CONTROL_PARAMETERS: Final[Mapping[str, type]] = {
     **_SD_PARAMETERS,
@@ -242,9 +244,15 @@ IMAGE_FAMILIES: Final = (
     Family(
         title="Stable Diffusion 1.x/2.x",
         class_name="StableDiffusionPipeline",
-        tasks=_stable_diffusion("StableDiffusion", 0.8, {"strength": 1.0}),
+        tasks={
+            **_stable_diffusion("StableDiffusion", 0.8, {"strength": 1.0}),
+            **animated(_MOTION, "motion-schedule"),
+            "image-to-video": (sparse({**_MOTION, "controlnet": "SparseControlNetModel"}, "motion-schedule"),),
+        },
         size_multiple=8,
-        defaults={"num_inference_steps": 50, "guidance_scale": 7.5},
+        frame_multiple=1,
+        frames_max=32,
+        defaults={"num_inference_steps": 50, "guidance_scale": 7.5, "num_frames": 16, "fps": 8.0},
         schedulers=EPSILON_SCHEDULERS,
         denoiser="unet",
         tflop_reference=0.803,

@@ -50,6 +50,7 @@ class TaskRow:
         sources: Other sources it needs: `mask`, `video`, `control_image`. It takes no others.
         rows: What may share a call. `list`: rows of any sources, as lists. `shared`: rows with the same sources, which
             then join the batch key. `single`: one row a call.
+        adapter: Row of `generate/tasks/adapters.py` that puts the arguments into the pipeline's own form; "" for none.
         keyframes: How images stand in a clip. "": the first one begins it. `any`: at any frames. `ends`: at the first
             and the last. `chained`: as segments between neighbours, so that gaps follow the frame rule.
         is_lost_at_full: Whether a source is not read at all when `strength` asks for every step: steps are rounded up,
@@ -57,6 +58,7 @@ class TaskRow:
         constants: Further arguments of every call.
         parameters: What a row's `parameters` may hold, with its type.
         defaults: By column; they go before the family's.
+        tokens_max: Tokens the text encoder reads, where this pipeline reads other than the family's; 0 for those.
         negative_needs: Parameter that must be over 1 for a negative prompt to be read; "" for none.
         components: Folders the job's model entry must name, with their diffusers class: `controlnet`, `motion_adapter`.
         requires: Python packages that the class needs beyond the project's own.
@@ -69,9 +71,11 @@ class TaskRow:
     rows: Literal["list", "shared", "single"] = "list"
     keyframes: Literal["", "any", "ends", "chained"] = ""
     is_lost_at_full: bool = False
+    adapter: str = ""
     constants: Mapping[str, Any] = field(default_factory=dict)
     parameters: Mapping[str, type] = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    tokens_max: int = 0
     negative_needs: str = ""
     components: Mapping[str, str] = field(default_factory=dict)
     requires: tuple[str, ...] = ()
@@ -93,7 +97,8 @@ class Family:
     Attributes:
         title: For people, and its name in the table.
         class_name: `_class_name` in model_index.json.
-        when: What else tells it from other families of that class: `FILE KEY` in the folder, and the value there.
+        when: What else tells it from other families of that class: `FILE KEY` in the folder, and the value there;
+            `...` for any but null.
         tasks: Task name to the ways it is served, the plainest first.
         size_multiple: Height and width are multiples of this, in pixels.
         size_min: Least height and width in pixels.

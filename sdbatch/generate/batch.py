@@ -14,7 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from sdbatch.errors import DeadlineExceeded
 from sdbatch.generate.tasks import CALLS
+from sdbatch.generate.tasks.adapters import adapt
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -124,7 +125,8 @@ def count_tokens(model: LoadedModel, recipe: Mapping[str, Any]) -> tuple[int | N
     if "prompt" not in recipe:
         return None, False
     tokenizer = model.tokenizer()
-    limit = recipe.get("parameters", {}).get("max_sequence_length") or model.family.tokens_max
+    tokens_max = model.family.way_of(recipe).tokens_max or model.family.tokens_max
+    limit = recipe.get("parameters", {}).get("max_sequence_length") or tokens_max
     tokens = len(tokenizer(recipe["prompt"], truncation=False, add_special_tokens=True).input_ids)
     return tokens, tokens > min(limit or tokenizer.model_max_length, tokenizer.model_max_length)
 
@@ -162,11 +164,17 @@ def make_batch(
     started_s = time.perf_counter()
     made: list[_Made] = []
     denoisers = [getattr(pipeline, name, None) for name in (model.family.denoiser, f"{model.family.denoiser}_2")]
-    with _ticking(denoisers, on_step), torch.inference_mode(), _timed_decode(pipeline.vae) as decode:
+    generators = [torch.Generator("cpu").manual_seed(row.seed) for row in rows]  # joined clips draw on: no noise twice
+    generator = generators[0] if way.rows == "single" else generators
+    with (
+        _ticking(denoisers, on_step),
+        torch.inference_mode(),
+        _seeded(rows[0].seed, model.device),
+        _timed_decode(pipeline.vae) as decode,
+    ):
         for arguments in CALLS[recipe["task"]](way, rows):
-            generators = [torch.Generator("cpu").manual_seed(row.seed) for row in rows]
-            generator = generators[0] if way.rows == "single" else generators
-            made.append(_made(pipeline(**arguments, generator=generator, output_type="pt"), pipeline))
+            adapted = adapt(way.adapter, pipeline, arguments, recipe)
+            made.append(_made(pipeline(**adapted, generator=generator, output_type="pt"), pipeline))
     video_BFHWC = _joined(made, recipe)
     generate_s = time.perf_counter() - started_s
     tokens = [count_tokens(model, item.recipe) for item in items]
@@ -174,7 +182,7 @@ def make_batch(
         outputs=[
             Generated(
                 frames_FHWC=video_BFHWC[index],
-                sound=made[0].sounds[index] if made[0].sounds else None,
+                sound=_kept_sound(made[0].sounds[index], recipe) if made[0].sounds else None,
                 is_finite=all(part.finite[index] for part in made),
                 is_blocked=any(part.blocked[index] for part in made),
                 prompt_tokens=tokens[index][0],
@@ -223,6 +231,14 @@ def _joined(made: Sequence[_Made], recipe: Mapping[str, Any]) -> Pixels:
     return video_BFHWC[:, : recipe.get("num_frames_kept", asked)]
 
 
+def _kept_sound(sound: Sound, recipe: Mapping[str, Any]) -> Sound:
+    """Cut the sound where the frames that are kept end."""
+    if "num_frames_kept" not in recipe:
+        return sound
+    num_samples = round(recipe["num_frames_kept"] / recipe["fps"] * sound.rate_hz)
+    return replace(sound, samples_CT=sound.samples_CT[:, :num_samples])
+
+
 def _to_uint8(video_BFCHW: torch.Tensor) -> tuple[Pixels, list[bool]]:
     """Scale floats in 0..1 to 0..255 on their device, rounding to nearest, channels last; NaN becomes 0."""
     finite_B = torch.isfinite(video_BFCHW).flatten(1).all(dim=1).tolist()
@@ -239,6 +255,14 @@ def _ticking(denoisers: Sequence[torch.nn.Module | None], on_step: Callable[[], 
     finally:
         for hook in hooks:
             hook.remove()
+
+
+@contextmanager
+def _seeded(seed: int, device: str) -> Iterator[None]:
+    """Seed torch's own generator for the block: SparseCtrl samples its key frames' latents with it (0.42.1)."""
+    with torch.random.fork_rng(devices=[torch.cuda.current_device()] if device == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from sdbatch.plan.checks import (
     check_family,
     check_values,
     check_way,
+    lacking_components,
     near,
     nearest_way,
     settled_frames,
@@ -332,11 +333,7 @@ class Resolver:
         if task not in TASKS:
             problem = "is missing and has no default" if task is None else f"is no task{near(task, TASKS)}"
             wrong.append(("task", task, problem))
-        if not wrong and task not in self._models[name].family.tasks:
-            family = self._models[name].family
-            served = ", ".join(family.tasks)
-            wrong.append(("task", task, f"is not served by {name} ({family.title}: {served})"))
-        return wrong
+        return wrong or _check_served(self._models[name], task)
 
     def _values(self, bound: _Bound, layers: list[Mapping[str, Any]], wrong: list[Wrong]) -> dict[str, Any]:
         """Settle everything but texts, seed and sources, checked against the family."""
@@ -441,6 +438,17 @@ class Resolver:
         if encode.image in {"jpg", "avif"} or (encode.image == "webp" and not encode.lossless):
             return {"encoder": {"image": encode.image, "quality": encode.quality}}
         return {}
+
+
+def _check_served(model: ModelInfo, task: str) -> list[Wrong]:
+    """Check that there is a way of making a task with the folders that the model's entry names."""
+    family = model.family
+    lacking = {name: [lacking_components(way, model) for way in ways] for name, ways in family.tasks.items()}
+    served = [name for name, of_ways in lacking.items() if not all(of_ways)]
+    if task in served:
+        return []
+    hint = f"; it {min(lacking[task], key=len)[0]}" if task in lacking else ""
+    return [("task", task, f"is not served by {model.name} ({family.title}: {', '.join(served)}){hint}")]
 
 
 def derived_seed(root: int, name: str) -> int:

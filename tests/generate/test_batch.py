@@ -120,8 +120,8 @@ def test_one_folder_serves_both_tasks_with_the_same_modules(model: LoadedModel) 
 
 
 def test_a_long_prompt_is_seen_to_be_cut(model: LoadedModel) -> None:
-    assert count_tokens(model, {"prompt": "short"}) == (7, False)
-    assert count_tokens(model, {"prompt": "long " * 100})[1]
+    assert count_tokens(model, {"task": "text-to-image", "prompt": "short"}) == (7, False)
+    assert count_tokens(model, {"task": "text-to-image", "prompt": "long " * 100})[1]
 
 
 def test_a_model_that_changed_since_the_plan_is_refused() -> None:

@@ -6,13 +6,22 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from sdbatch.families import TaskRow
-from sdbatch.generate.tasks import image_to_image, inpainting, text_to_image, text_to_video
+from sdbatch.generate.tasks import (
+    image_to_image,
+    image_to_video,
+    inpainting,
+    text_to_image,
+    text_to_video,
+    video_to_video,
+)
 
 CALLS: Final[Mapping[str, Callable[[TaskRow, Sequence[Any]], list[dict[str, Any]]]]] = {
     "text-to-image": text_to_image.arguments,
     "image-to-image": image_to_image.arguments,
     "inpainting": inpainting.arguments,
     "text-to-video": text_to_video.arguments,
+    "image-to-video": image_to_video.arguments,
+    "video-to-video": video_to_video.arguments,
 }
 """Task to the function that makes a call's arguments from a batch of items, generators and output type apart.
 

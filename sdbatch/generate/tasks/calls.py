@@ -36,7 +36,7 @@ def pictures(row: TaskRow, items: Sequence[Item], *roles: str) -> dict[str, Any]
     Args:
         row: The way of the task.
         items: Of the batch.
-        roles: `images`, `mask`, `control_image`; those the way does not take are left out.
+        roles: `images`, `mask`, `video`, `control_image`; those the way does not take are left out.
     """
     return {
         row.arguments[role]: _one_or_all([_picture(row, item, role) for item in items], is_one=row.rows != "list")
@@ -58,6 +58,8 @@ def scalars(row: TaskRow, items: Sequence[Item]) -> dict[str, Any]:
 
 
 def _picture(row: TaskRow, item: Item, role: str) -> Image.Image | list[Image.Image]:
+    if role == "video":
+        return [Image.fromarray(frame) for frame in getattr(item, role)]
     if role != "images":
         return Image.fromarray(getattr(item, role))
     images = [Image.fromarray(pixels) for pixels in item.images]

@@ -1,0 +1,99 @@
+"""What a pipeline wants in a form of its own: a row names its adapter, an adapter is a function here and one row.
+
+pipeline + arguments under diffusers' names + recipe --> adapt() --> arguments the pipeline takes
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from diffusers.pipelines.ltx.pipeline_ltx_condition import LTXVideoCondition
+from diffusers.pipelines.ltx2.pipeline_ltx2_condition import LTX2VideoCondition
+from PIL import Image
+
+Arguments = dict[str, Any]
+Recipe = Mapping[str, Any]
+
+
+def adapt(name: str, pipeline: Any, arguments: Arguments, recipe: Recipe) -> Arguments:
+    """Return the arguments as a pipeline takes them.
+
+    Args:
+        name: The row's adapter; "" for none.
+        pipeline: That will be called; some adapters set it up for the call.
+        arguments: As the task's file made them.
+        recipe: That all rows of the call have in common.
+    """
+    return ADAPTERS[name](pipeline, arguments, recipe) if name else arguments
+
+
+def _ltx_conditions(_pipeline: Any, arguments: Arguments, recipe: Recipe) -> Arguments:
+    placed = zip(arguments["conditions"], recipe["keyframes"], strict=True)
+    conditions = [LTXVideoCondition(image=image, frame_index=frame) for image, frame in placed]
+    return {**arguments, "conditions": conditions}
+
+
+def _ltx2_conditions(pipeline: Any, arguments: Arguments, recipe: Recipe) -> Arguments:
+    """Place images at frames: the pipeline counts latent frames, 0, 1, 9, 17..., and takes what lies between."""
+    factor = pipeline.vae_temporal_compression_ratio
+    placed = zip(arguments["conditions"], recipe["keyframes"], strict=True)
+    conditions = [
+        LTX2VideoCondition(frames=image, index=(frame - 1) / factor + 1 if frame else 0) for image, frame in placed
+    ]
+    return {**arguments, "conditions": conditions}
+
+
+def _ltx_latents(pipeline: Any, arguments: Arguments, recipe: Recipe) -> Arguments:
+    """Encode clips: as a condition of full strength a whole clip would come back as it is, whatever the prompt."""
+    vae = pipeline.vae
+    video_BCFHW = pipeline.video_processor.preprocess_video([arguments["latents"]], recipe["height"], recipe["width"])
+    encoded = vae.encode(video_BCFHW.to(vae.device, vae.dtype)).latent_dist.mode().float()
+    mean, std = (values.view(1, -1, 1, 1, 1).float() for values in (vae.latents_mean, vae.latents_std))
+    return {**arguments, "latents": (encoded - mean) * vae.config.scaling_factor / std}
+
+
+def _vace_keyframes(_pipeline: Any, arguments: Arguments, recipe: Recipe) -> Arguments:
+    """Lay key frames into a grey clip, and mask all other frames as to be made."""
+    size = (recipe["width"], recipe["height"])
+    given = dict(zip(recipe["keyframes"], arguments["video"], strict=True))
+    frames = range(arguments["num_frames"])
+    grey = Image.new("RGB", size, (128, 128, 128))
+    kept, made = (Image.new("L", size, value) for value in (0, 255))
+    return {
+        **arguments,
+        "video": [given.get(frame, grey) for frame in frames],
+        "mask": [kept if frame in given else made for frame in frames],
+    }
+
+
+def _hunyuan(pipeline: Any, arguments: Arguments, recipe: Recipe) -> Arguments:
+    """Set guidance, which is a component; decode row by row, as a mask of its VAE fits one row alone (0.42.1).
+
+    From an image the pipeline would pick a size of its own, near the source's shape: it gets the recipe's.
+    """
+    size = (recipe["height"], recipe["width"])
+    pipeline.guider = pipeline.guider.new(guidance_scale=recipe["guidance_scale"])
+    pipeline.vae.enable_slicing()
+    pipeline.video_processor.calculate_default_height_width = lambda **_: size
+    return arguments
+
+
+def _motion_schedule(pipeline: Any, arguments: Arguments, _recipe: Recipe) -> Arguments:
+    """Give a Stable Diffusion folder's scheduler the noise levels that motion adapters were trained on."""
+    scheduler = pipeline.scheduler
+    pipeline.scheduler = scheduler.from_config(
+        scheduler.config, beta_schedule="linear", timestep_spacing="linspace", clip_sample=False, steps_offset=1
+    )
+    return arguments
+
+
+ADAPTERS: Final[Mapping[str, Callable[[Any, Arguments, Recipe], Arguments]]] = {
+    "hunyuan": _hunyuan,
+    "ltx-conditions": _ltx_conditions,
+    "ltx-latents": _ltx_latents,
+    "ltx2-conditions": _ltx2_conditions,
+    "motion-schedule": _motion_schedule,
+    "vace-keyframes": _vace_keyframes,
+}
+"""Name in a family's row to the function that adapts."""

@@ -1,0 +1,36 @@
+"""image-to-video: one image that a clip begins with, or a set of key frames.
+
+images + keyframes --> one call with native conditions
+--> or a call per pair of neighbours: [0 .. 8] [8 .. 16], each from its first image to its last
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from sdbatch.generate.tasks.calls import pictures, scalars, texts
+
+if TYPE_CHECKING:
+    from sdbatch.families import TaskRow
+    from sdbatch.generate.batch import Item
+
+
+def arguments(row: TaskRow, items: Sequence[Item]) -> list[dict[str, Any]]:
+    """Return the arguments of the one call, or of one a pair of neighbouring key frames."""
+    call = {**pictures(row, items, "images"), **scalars(row, items)}
+    keyframes = items[0].recipe.get("keyframes", [])
+    if row.arguments.get("keyframes"):
+        call[row.arguments["keyframes"]] = list(keyframes)
+    if row.keyframes != "chained":
+        return [{**texts(row, items), **call}]
+    images = call.pop(row.arguments["images"])
+    first = row.arguments["images"]
+    if len(images) == 1:
+        return [{**texts(row, items), **call, first: images[0]}]
+    pairs = zip(itertools.pairwise(keyframes), itertools.pairwise(images), strict=True)
+    return [
+        {**texts(row, items), **call, first: one, "last_image": two, "num_frames": end - start + 1}
+        for (start, end), (one, two) in pairs
+    ]

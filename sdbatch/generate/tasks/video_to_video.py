@@ -1,0 +1,17 @@
+"""video-to-video: a clip made anew, by strength or under its guidance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from sdbatch.generate.tasks.calls import pictures, scalars, texts
+
+if TYPE_CHECKING:
+    from sdbatch.families import TaskRow
+    from sdbatch.generate.batch import Item
+
+
+def arguments(row: TaskRow, items: Sequence[Item]) -> list[dict[str, Any]]:
+    """Return the arguments of the one call; sources have the recipe's size and number of frames."""
+    return [{**texts(row, items), **pictures(row, items, "video"), **scalars(row, items)}]
