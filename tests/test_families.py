@@ -96,6 +96,13 @@ def test_a_parameter_has_the_type_of_the_pipeline_s_own(family: Family, task: st
         assert default is None or isinstance(default, kind if kind is not float else int | float)
 
 
+@pytest.mark.parametrize(("family", "task", "row"), ROWS, ids=NAMES)
+def test_only_classes_that_read_loras_take_them(family: Family, task: str, row: TaskRow) -> None:
+    if "loras" in row.arguments:
+        assert hasattr(_pipeline(family.class_name), "load_lora_weights")
+        assert hasattr(_pipeline(row.pipeline), "load_lora_weights")
+
+
 def test_of_the_ways_of_a_task_none_hides_another() -> None:
     for family in FAMILIES.values():
         for task, rows in family.tasks.items():

@@ -44,6 +44,25 @@ def make_tiny_sdxl(folder: Path) -> None:
     pipeline.save_pretrained(folder, safe_serialization=True)
 
 
+def make_tiny_lora(folder: Path, seed: int) -> None:
+    """Write a LoRA of rank 2 for the UNet of the builtin tiny-sd."""
+    import torch
+    from diffusers import StableDiffusionPipeline
+    from diffusers.utils import convert_state_dict_to_diffusers
+    from peft import LoraConfig, get_peft_model_state_dict
+
+    from sdbatch.generate.tiny import tiny_unet
+
+    torch.manual_seed(seed)
+    unet = tiny_unet()
+    unet.add_adapter(LoraConfig(r=2, lora_alpha=2, target_modules=["to_q", "to_k", "to_v", "to_out.0"]))
+    for name, parameter in unet.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(parameter, std=0.5)
+    layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(unet))
+    StableDiffusionPipeline.save_lora_weights(folder, unet_lora_layers=layers, safe_serialization=True)
+
+
 def make_tiny_controlnet(folder: Path) -> None:
     """Write a ControlNet for the builtin tiny-sd."""
     import torch

@@ -24,7 +24,7 @@ def make_tiny_sd(folder: Path) -> None:
             vae=tiny_vae(),
             text_encoder=CLIPTextModel(tiny_text_config()),
             tokenizer=byte_tokenizer(),
-            unet=_unet(),
+            unet=tiny_unet(),
             scheduler=DDIMScheduler(
                 beta_start=0.00085,
                 beta_end=0.012,
@@ -67,7 +67,8 @@ def tiny_text_config() -> CLIPTextConfig:
     )
 
 
-def _unet() -> UNet2DConditionModel:
+def tiny_unet() -> UNet2DConditionModel:
+    """Return the denoiser: two levels, attention in the lower one."""
     return UNet2DConditionModel(
         sample_size=32,
         in_channels=4,

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tests_models
+import torch
 
 from sdbatch.config import Model
 from sdbatch.families import FAMILIES, Family, TaskRow
@@ -215,3 +216,50 @@ def test_a_prompt_that_is_too_long_is_seen_where_the_encoder_cuts_it(
         _pixels(model, [replace(item, recipe={**item.recipe, "prompt": cut + end})], None)[0] for end in ("x", "y")
     )
     assert np.array_equal(same, other), "what was cut off moves the pixels"
+
+
+# --- traps of diffusers 0.42.1, seen to be avoided ---------------------------------------------------------------
+
+
+def test_a_second_call_of_the_same_items_gives_the_same_pixels(loaded: Callable[[Family], LoadedModel]) -> None:
+    """Z-Image writes its template into the list of prompts it is given: a retry with that list is another picture."""
+    family = FAMILIES["Z-Image"]
+    item = _item(family, "text-to-image", family.tasks["text-to-image"][0])
+    model = loaded(family)
+    first = _pixels(model, [item])[0]
+    prompts = ["a beach"]
+    pipeline = model.pipeline(family.tasks["text-to-image"][0], "")
+    pipeline(prompts, num_inference_steps=1, guidance_scale=0.0, height=64, width=64, output_type="latent")
+
+    assert prompts != ["a beach"], "the trap is gone"
+    assert item.recipe["prompt"] == "a beach"
+    assert np.array_equal(first, _pixels(model, [item])[0])
+
+
+@pytest.mark.parametrize("title", ["Stable Diffusion 1.x/2.x", "Flux.1"])
+def test_a_further_pipeline_leaves_the_weights_in_their_type(title: str, tmp_path: Path) -> None:
+    """`from_pipe` without a type casts the modules that both share to float32, in place."""
+    MAKERS[title](tmp_path)
+    model = Model(path=str(tmp_path), revision="pinned", dtype="bfloat16")
+    loaded = load_model("tiny", model, "pinned", {})
+    family = FAMILIES[title]
+    for rows in family.tasks.values():
+        for row in rows:
+            if not row.components:
+                loaded.pipeline(row, "")
+    pipeline = loaded.pipeline(family.tasks["text-to-image"][0], "")
+    modules = [module for module in pipeline.components.values() if isinstance(module, torch.nn.Module)]
+
+    assert len(modules) >= 3
+    assert {weight.dtype for module in modules for weight in module.parameters()} == {torch.bfloat16}
+
+
+def test_a_reference_list_is_one_set_for_all_prompts_of_a_call(loaded: Callable[[Family], LoadedModel]) -> None:
+    """Flux.2 takes a list of images as references for every prompt; elsewhere it is one image a row."""
+    family = FAMILIES["Flux.2 Klein"]
+    row = family.tasks["image-to-image"][0]
+    one = _item(family, "image-to-image", row)
+    two = replace(one, images=(*one.images, np.ascontiguousarray(one.images[0][::-1])))
+    pixels = [_pixels(loaded(family), [item, item])[0] for item in (one, two)]
+
+    assert _differ(*pixels) > 2

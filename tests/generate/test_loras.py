@@ -1,0 +1,124 @@
+"""LoRAs laid over a model in memory: each row as if it were alone, and the weights as they were read."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tests_models import make_tiny_lora
+
+from sdbatch.config import Lora, Model
+from sdbatch.errors import ModelError, ModelLoadFailed
+from sdbatch.generate.batch import Item, make_batch, set_threads
+from sdbatch.generate.loading import LoadedModel, load_model
+from sdbatch.models import BUILTINS, describe_lora
+
+SD = "Stable Diffusion 1.x/2.x"
+Weights = Sequence[tuple[str, float]]
+
+
+@pytest.fixture(scope="module")
+def loras(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Lora]:
+    folder = tmp_path_factory.mktemp("loras")
+    for seed, name in enumerate(("ink", "wool")):
+        make_tiny_lora(folder / name, seed)
+    return {name: Lora(path=str(folder / name), base=SD) for name in ("ink", "wool")}
+
+
+@pytest.fixture
+def model(loras: dict[str, Lora]) -> LoadedModel:
+    set_threads(1)
+    return load_model("tiny", Model(path="builtin:tiny-sd"), BUILTINS["tiny-sd"].revision, {}, loras)
+
+
+def _pixels(model: LoadedModel, loras: dict[str, Lora], names: Weights = (), image: bool = False) -> Any:
+    recipe: dict[str, Any] = {
+        "task": "image-to-image" if image else "text-to-image",
+        "prompt": "a beach",
+        "negative_prompt": "",
+        "height": 64,
+        "width": 64,
+        "num_inference_steps": 3,
+        "guidance_scale": 4.0,
+    }
+    if image:
+        recipe |= {"images": ["sha256:00"], "strength": 0.7}
+    if names:
+        recipe["loras"] = [[describe_lora(name, loras[name], {}).revision, weight] for name, weight in names]
+    source = np.linspace(0, 255, 64 * 64 * 3).reshape(64, 64, 3).astype(np.uint8)
+    item = Item(recipe=recipe, seed=1, images=(source,) if image else ())
+    return make_batch(model, [item], None).outputs[0].frames_FHWC
+
+
+CHOICES: tuple[Weights, ...] = (
+    (),
+    (("ink", 1.0),),
+    (("wool", 1.0),),
+    (("ink", 0.4),),
+    (("ink", 0.7), ("wool", 0.7)),
+)
+
+
+@pytest.mark.parametrize("image", [False, True], ids=["text-to-image", "image-to-image"])
+def test_rows_with_other_loras_and_none_do_not_touch_each_other(
+    model: LoadedModel, loras: dict[str, Lora], image: bool
+) -> None:
+    alone = []
+    for names in CHOICES:
+        fresh = load_model("tiny", Model(path="builtin:tiny-sd"), BUILTINS["tiny-sd"].revision, {}, loras)
+        alone.append(_pixels(fresh, loras, names, image))
+    assert len({pixels.tobytes() for pixels in alone}) == len(CHOICES)
+
+    for order in (range(5), (4, 0, 3, 1, 0, 2, 4)):
+        for index in order:
+            assert np.array_equal(_pixels(model, loras, CHOICES[index], image), alone[index]), CHOICES[index]
+
+
+def test_fifty_switches_leave_the_weights_as_they_were_read(model: LoadedModel, loras: dict[str, Lora]) -> None:
+    way = model.family.tasks["text-to-image"][0]
+    revisions = [describe_lora(name, lora, {}).revision for name, lora in loras.items()]
+    before = _base_weights(model.pipeline(way, ""))
+    for count in range(50):
+        model.pipeline(way, "", [[revisions[count % 2], 0.1 + count / 50]] if count % 3 else [])
+
+    assert _base_weights(model.pipeline(way, "")) == before
+
+
+def _base_weights(pipeline: Any) -> str:
+    """Return a digest of a pipeline's own weights, those of adapters left out."""
+    digest = hashlib.sha256()
+    for name in ("unet", "text_encoder", "vae"):
+        weights = {
+            key.replace(".base_layer", ""): value
+            for key, value in getattr(pipeline, name).state_dict().items()
+            if "lora_" not in key
+        }
+        for key in sorted(weights):
+            digest.update(key.encode() + weights[key].contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def test_the_digest_of_the_weights_sees_a_fused_adapter(model: LoadedModel, loras: dict[str, Lora]) -> None:
+    way = model.family.tasks["text-to-image"][0]
+    revision = describe_lora("ink", loras["ink"], {}).revision
+    before = _base_weights(model.pipeline(way, ""))
+    model.pipeline(way, "", [[revision, 1.0]]).fuse_lora()
+
+    assert _base_weights(model.pipeline(way, "")) != before
+
+
+def test_a_lora_that_changed_since_the_plan_is_refused(model: LoadedModel) -> None:
+    with pytest.raises(ModelLoadFailed, match="none of the job's loras is what was planned: revision 00ff"):
+        model.pipeline(model.family.tasks["text-to-image"][0], "", [["00ff", 1.0]])
+
+
+def test_a_lora_for_no_family_or_without_its_file_is_named(loras: dict[str, Lora], tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"loras\.ink: .*: no pytorch_lora_weights\.safetensors there"):
+        describe_lora("ink", Lora(path=str(tmp_path), base=SD), {})
+    with pytest.raises(ModelError, match=r"loras\.ink: base 'SD9' is no family"):
+        describe_lora("ink", Lora(path=loras["ink"].path, base="SD9"), {})
