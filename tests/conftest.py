@@ -11,11 +11,14 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
+if TYPE_CHECKING:
+    from tests_studio import Studio
 from tests_servers import BUCKET, KEY, SECRET, S3Server
 
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -79,6 +82,24 @@ def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     for variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL"):
         del os.environ[variable]
     server.end()
+
+
+@pytest.fixture(scope="session")
+def studio(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Studio]:
+    """Return a tiny model of clips by its name; each is built and loaded once."""
+    from tests_studio import open_studio
+
+    from sdbatch.generate.batch import set_threads
+
+    set_threads(1)
+    found: dict[str, Studio] = {}
+
+    def get(name: str) -> Studio:
+        if name not in found:
+            found[name] = open_studio(name, tmp_path_factory.mktemp(name))
+        return found[name]
+
+    return get
 
 
 @pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.s3)])

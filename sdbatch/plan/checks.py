@@ -96,7 +96,12 @@ def _check_frames(num_frames: int, family: Family) -> list[Wrong]:
 def nearest_way(rows: Iterable[TaskRow], given: Given) -> tuple[TaskRow, list[tuple[str, str]]]:
     """Return the way that a task's sources fit best, and what is wrong with them: (column, message) each."""
     tried = [(row, _misfits(row, given)) for row in rows]
-    return min(tried, key=lambda item: len(item[1]))
+    return min(tried, key=lambda item: (len(item[1]), _images_off(item[0], given)))
+
+
+def _images_off(row: TaskRow, given: Given) -> int:
+    least, most = row.images
+    return max(least - given.num_images, given.num_images - most, 0)
 
 
 def _misfits(row: TaskRow, given: Given) -> list[tuple[str, str]]:

@@ -39,7 +39,6 @@ ROOT = Path(__file__).parents[2]
 INJECT = Path(__file__).parent / "inject"
 RUN_TIMEOUT_S = 300.0
 """A run that takes longer hangs: its case fails."""
-START_TIMEOUT_S = 100.0
 GONE_WITHIN_S = 20.0
 """After a driver's end, all that it started must be gone by itself within so long."""
 S3_BACK_AFTER_S = 3.0
@@ -228,7 +227,6 @@ class Lab:
             "workers": {"count": WORKERS},
             "determinism": "exact",
             "seed": 11,
-            "limits": {"start_timeout_s": START_TIMEOUT_S},
             **changes,
         }
         path = folder / "job.yaml"
