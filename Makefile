@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test chaos check lint types schema constraints clean
+.PHONY: demo test chaos check lint types schema families constraints clean
 
 demo: $(READY) manifests/demo/part-00000.parquet
 	$(BIN)/sdbatch run jobs/demo.yaml
@@ -40,6 +40,10 @@ $(READY): pyproject.toml constraints.txt
 schema: $(READY)
 	$(BIN)/python -c 'import json; from sdbatch.config import job_schema; print(json.dumps(job_schema(), indent=1))' \
 		> jobs/job.schema.json
+
+families: $(READY)
+	$(BIN)/python -c 'from pathlib import Path; from sdbatch.families.listing import in_readme; \
+		file = Path("README.md"); file.write_text(in_readme(file.read_text()))'
 
 constraints: $(READY)
 	$(BIN)/python -m pip install --quiet --upgrade --upgrade-strategy eager -e '.[local,test]'

@@ -25,9 +25,12 @@ from sdbatch.commit.verify import VerifyReport, verify_campaign
 from sdbatch.config import Job, parse_job, read_job
 from sdbatch.driver import COUNTED, RunResult, Selection, Spool, check_selection, run_job, scan, sort_out, write_gallery
 from sdbatch.errors import JobError
+from sdbatch.families import is_clip
+from sdbatch.families.listing import frame_rule
 from sdbatch.logs import looks_secret
 from sdbatch.manifest.build import build_shards
-from sdbatch.models import BUILTINS, describe
+from sdbatch.models import BUILTINS, ModelInfo, describe
+from sdbatch.plan.checks import lacking
 from sdbatch.plan.resolve import recipe_changes
 from sdbatch.report.progress import Progress, Silent
 from sdbatch.storage import Store, joined, open_store, parse_url
@@ -91,10 +94,14 @@ class ModelReport:
         name: In the job, or the builtin's.
         path: Where it lies.
         family: Title.
-        tasks: It serves.
+        tasks: It serves here and now.
+        lacking: What it would serve besides, and which folder or Python package that lacks.
         height: Native, pixels.
         width: Native, pixels.
         size_multiple: Of height and width.
+        frame_rule: Frames of its clips; "" where it makes none.
+        num_frames: Of its clips by default.
+        fps: Of its clips by default.
         schedulers: Class names a row may ask for.
         dtype: Numbers it is run in.
     """
@@ -103,9 +110,13 @@ class ModelReport:
     path: str
     family: str
     tasks: list[str]
+    lacking: list[str]
     height: int
     width: int
     size_multiple: int
+    frame_rule: str
+    num_frames: int | None
+    fps: float | None
     schedulers: list[str]
     dtype: str
 
@@ -473,20 +484,28 @@ def list_models(job: JobLike | None = None, overrides: Iterable[str] = ()) -> li
     else:
         checked = load_job(job, overrides)
     found = [describe(name, model, checked.storage, with_revision=False) for name, model in checked.models.items()]
-    return [
-        ModelReport(
-            name=model.name,
-            path=model.path,
-            family=model.family.title,
-            tasks=list(model.family.tasks),
-            height=model.height,
-            width=model.width,
-            size_multiple=model.family.size_multiple,
-            schedulers=list(model.family.schedulers),
-            dtype=model.options.dtype,
-        )
-        for model in found
-    ]
+    return [_model_report(model) for model in found]
+
+
+def _model_report(model: ModelInfo) -> ModelReport:
+    family = model.family
+    lacks = {(task, row.pipeline): lacking(row, model) for task, rows in family.tasks.items() for row in rows}
+    tasks = list(dict.fromkeys(task for (task, _), reasons in lacks.items() if not reasons))
+    return ModelReport(
+        name=model.name,
+        path=model.path,
+        family=family.title,
+        tasks=tasks,
+        lacking=[f"{task} ({pipeline}) {'; '.join(reasons)}" for (task, pipeline), reasons in lacks.items() if reasons],
+        height=model.height,
+        width=model.width,
+        size_multiple=family.size_multiple,
+        frame_rule=frame_rule(family) if any(map(is_clip, tasks)) else "",
+        num_frames=family.defaults.get("num_frames"),
+        fps=family.defaults.get("fps"),
+        schedulers=list(family.schedulers),
+        dtype=model.options.dtype,
+    )
 
 
 def _latest_run(store: Store) -> str:

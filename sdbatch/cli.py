@@ -319,7 +319,7 @@ def models_list(
     overrides: Set = None,
     as_json: Json = False,
 ) -> None:
-    """Say of each model: family, tasks, sizes."""
+    """Say of each model: family, tasks, sizes, frames, and what is lacking for more."""
     found = _guarded(lambda: api.list_models(job, overrides or ()), as_json)
     if as_json:
         _say({"models": [asdict(model) for model in found]}, as_json, "")
@@ -328,6 +328,10 @@ def models_list(
         print(f"{model.name}: {model.family}, {model.path}")
         print(f"  tasks: {', '.join(model.tasks)}")
         print(f"  size: {model.width} x {model.height} native, multiples of {model.size_multiple}; {model.dtype}")
+        if model.frame_rule:
+            print(f"  frames: {model.frame_rule}; by default {model.num_frames} at {model.fps:g} a second")
+        for reason in model.lacking:
+            print(f"  not here: {reason}")
 
 
 def main() -> None:

@@ -164,6 +164,8 @@ def test_the_verbs_and_their_options_are_the_promised_ones() -> None:
     assert "tiny-sd" in _sdbatch("models", "list").stdout
     listed = json.loads(_sdbatch("models", "list", "--json").stdout)["models"]
     assert listed[0]["tasks"] == ["text-to-image", "image-to-image", "inpainting"]
+    needs = "text-to-video (AnimateDiffPipeline) needs models.tiny-sd.motion_adapter to be a MotionAdapter; it has none"
+    assert needs in listed[0]["lacking"]
 
 
 @pytest.mark.parametrize("path", sorted(path.name for path in (ROOT / "jobs").glob("*.yaml")))

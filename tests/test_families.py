@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from sdbatch.families import (
 )
 from sdbatch.families.clips import COGVIDEOX_SCHEDULERS, EULER_SCHEDULERS
 from sdbatch.families.images import EPSILON_SCHEDULERS, FLOW_SCHEDULERS
+from sdbatch.families.listing import in_readme
 from sdbatch.families.motion import MOTION_SCHEDULERS
 from sdbatch.families.wan import WAN_SCHEDULERS
 from sdbatch.generate.tasks import CALLS
@@ -162,3 +164,12 @@ def test_cost_follows_published_counts_and_scales() -> None:
     assert cost() == pytest.approx(270.4, rel=0.01)  # 280.9 with the VAE, counted on the published architecture
     assert cost(guided=False) == cost() / 2
     assert cost(steps=40) == cost(height=2048) == cost() * 2
+
+
+def test_the_readme_s_table_is_the_code_s() -> None:
+    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+
+    assert text == in_readme(text), "run `make families`"
+    assert all(f"| {title} (`{family.class_name}`) |" in text for title, family in FAMILIES.items())
+    with pytest.raises(ValueError, match="0 tables are marked"):
+        in_readme("no table")

@@ -122,33 +122,27 @@ def _misfits(row: TaskRow, given: Given) -> list[tuple[str, str]]:
 
 def check_way(way: TaskRow, task: str, model: ModelInfo, values: Mapping[str, Any]) -> list[Wrong]:
     """Check that what a way needs is there (folders the job names, Python packages), and that its source is read."""
-    wrong: list[Wrong] = [("task", task, message) for message in lacking_components(way, model)]
+    wrong: list[Wrong] = [("task", task, message) for message in lacking(way, model)]
     steps, strength = values.get("num_inference_steps", 0), values.get("strength", 0.0)
     # As the pipelines themselves round: diffusers 0.42.1, get_timesteps of the flow models.
     if way.is_lost_at_full and 0 < strength <= 1 and int(steps - steps * strength) < 1:
         bound = f"at most {math.floor(1e4 * (steps - 1) / steps) / 1e4} reads it" if steps > 1 else "2 steps are needed"
         wrong.append(("strength", strength, f"leaves nothing of the source in {steps} step(s); {bound}"))
-    for package in missing_packages(way):
-        wrong.append(
-            ("task", task, f"of {model.family.title} needs the Python package {package}, which is not installed")
-        )
     return wrong
 
 
-def lacking_components(row: TaskRow, model: ModelInfo) -> list[str]:
-    """Return which folders a way needs and the model's entry does not name, said for people."""
-    lacking = []
-    for option, class_name in row.components.items():
+def lacking(way: TaskRow, model: ModelInfo) -> list[str]:
+    """Return what a way needs and does not find, said for people: folders of the model's entry, Python packages."""
+    reasons = []
+    for option, class_name in way.components.items():
         found = model.components.get(option)
         if found != class_name:
             has = "has none" if found is None else f"is a {found}"
-            lacking.append(f"needs models.{model.name}.{option} to be a {class_name}; it {has}")
-    return lacking
-
-
-def missing_packages(row: TaskRow) -> list[str]:
-    """Return the packages a way needs and this machine lacks."""
-    return [package for package in row.requires if importlib.util.find_spec(package) is None]
+            reasons.append(f"needs models.{model.name}.{option} to be a {class_name}; it {has}")
+    for package in way.requires:
+        if importlib.util.find_spec(package) is None:
+            reasons.append(f"needs the Python package {package}, which is not installed")
+    return reasons
 
 
 def settled_keyframes(

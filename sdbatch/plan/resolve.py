@@ -23,7 +23,7 @@ from sdbatch.plan.checks import (
     check_family,
     check_values,
     check_way,
-    lacking_components,
+    lacking,
     near,
     nearest_way,
     settled_frames,
@@ -443,11 +443,11 @@ class Resolver:
 def _check_served(model: ModelInfo, task: str) -> list[Wrong]:
     """Check that there is a way of making a task with the folders that the model's entry names."""
     family = model.family
-    lacking = {name: [lacking_components(way, model) for way in ways] for name, ways in family.tasks.items()}
-    served = [name for name, of_ways in lacking.items() if not all(of_ways)]
+    reasons = {name: [lacking(way, model) for way in ways] for name, ways in family.tasks.items()}
+    served = [name for name, of_ways in reasons.items() if not all(of_ways)]
     if task in served:
         return []
-    hint = f"; it {min(lacking[task], key=len)[0]}" if task in lacking else ""
+    hint = f"; it {min(reasons[task], key=len)[0]}" if task in reasons else ""
     return [("task", task, f"is not served by {model.name} ({family.title}: {', '.join(served)}){hint}")]
 
 

@@ -188,8 +188,10 @@ def test_the_way_is_the_one_that_takes_what_is_given(given: Given, pipeline: str
 def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     row = replace(LTX.tasks["text-to-video"][0], requires=("no_such_package",))
     monkeypatch.setitem(FAMILIES["LTX-Video"].tasks, "text-to-video", (row,))
-    message = "of LTX-Video needs the Python package no_such_package, which is not installed"
-    assert _said(CLIP) == [("task", message)]
+    (fault,) = _said(CLIP)
+    assert fault[0] == "task"
+    assert fault[1].startswith("is not served by ltx (LTX-Video: image-to-video, ")
+    assert fault[1].endswith("); it needs the Python package no_such_package, which is not installed")
 
 
 # --- what a flow model would not read --------------------------------------------------------------------------------

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Literal
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sdbatch.families import FAMILIES
 from sdbatch.plan.window import AUTO_BATCH_MAX, BATCHES_PER_UNIT_MAX, Window, auto_batch_size, bisected
 from sdbatch.types import Backlog, Request, Unit
 
@@ -287,3 +289,15 @@ def test_the_batch_size_tried_first_keeps_its_bounds(height: int, width: int, nu
 def test_auto_reads_the_size_of_each_group(size: int, batch_size: int) -> None:
     window = _window([_request(0, size=size)], batch_size="auto")
     assert window.take("tiny", PLENTY).batch_size == batch_size
+
+
+@pytest.mark.parametrize("chosen", [8, "auto"])
+def test_rows_that_no_call_can_share_go_one_by_one(chosen: int | Literal["auto"]) -> None:
+    recipe = '{"height":64,"images":["sha256:aa"],"task":"image-to-image","width":64}'
+    sizes = []
+    for title in ("Qwen-Image-Edit", "Stable Diffusion XL"):
+        window = Window({"tiny": chosen}, {"tiny": FAMILIES[title]})
+        window.add(replace(_request(0), recipe=recipe))
+        sizes.append(window.take("tiny", PLENTY).batch_size)
+
+    assert sizes == [1, AUTO_BATCH_MAX if chosen == "auto" else chosen]

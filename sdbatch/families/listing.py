@@ -1,0 +1,75 @@
+"""The family table as people read it, in the README: `make families` writes it anew.
+
+FAMILIES --> markdown() --> between the marks of README.md
+"""
+
+from __future__ import annotations
+
+import re
+
+from sdbatch.families import FAMILIES, Family, TaskRow
+
+BEGIN, END = "<!-- families: made by `make families` -->", "<!-- /families -->"
+_KEYFRAMES = {
+    "": "",
+    "any": " at any frames",
+    "ends": ", the first and the last frame",
+    "chained": ", first to last by segments",
+}
+
+
+def frame_rule(family: Family) -> str:
+    """Say how many frames a clip of a family may have; "" where it makes none."""
+    if not family.frame_multiple:
+        return ""
+    form = "any number" if family.frame_multiple == 1 else f"{family.frame_multiple} k + 1"
+    return f"{form} up to {family.frames_max}"
+
+
+def markdown() -> str:
+    """Return the table of families: a line each."""
+    lines = [
+        "| family (`_class_name` in model_index.json) | tasks, and what each reads | multiple | frames | needs |",
+        "|---|---|---|---|---|",
+    ]
+    for family in FAMILIES.values():
+        tasks = "; ".join(_task(name, rows) for name, rows in family.tasks.items())
+        needs = sorted({f"`{name}`" for rows in family.tasks.values() for row in rows for name in row.requires})
+        cells = (
+            f"{family.title} (`{family.class_name}`)",
+            tasks,
+            f"{family.size_multiple}",
+            frame_rule(family) or "-",
+            ", ".join(needs) or "-",
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _task(name: str, rows: tuple[TaskRow, ...]) -> str:
+    ways = [_way(row) for row in rows]
+    said = dict.fromkeys(way or "text" for way in ways)
+    return f"{name} ({' or '.join(said)})" if any(ways) else name
+
+
+def _way(row: TaskRow) -> str:
+    """Say which sources a way takes; "" for text alone."""
+    least, most = row.images
+    images = f"{least}" if least == most else f"{least} to {most}"
+    parts = [f"{images} image{'s' if most > 1 else ''}{_KEYFRAMES[row.keyframes]}"] if most else []
+    parts += sorted(row.sources)
+    return " + ".join(parts)
+
+
+def in_readme(text: str) -> str:
+    """Return a README with the table as it should be.
+
+    Raises:
+        ValueError: When the marks are not there.
+    """
+    found, count = re.subn(
+        f"{re.escape(BEGIN)}.*?{re.escape(END)}", lambda _: f"{BEGIN}\n\n{markdown()}\n\n{END}", text, flags=re.DOTALL
+    )
+    if count != 1:
+        raise ValueError(f"{count} tables are marked with {BEGIN}; 1 is needed")
+    return found
