@@ -210,8 +210,8 @@ def test_a_prompt_that_is_too_long_is_seen_where_the_encoder_cuts_it(
     word = "ab"
     kept, cut = word * (limit // 2 - 20), word * (limit // 2 + 10)
 
-    assert not count_tokens(model, {"prompt": kept})[1]
-    assert count_tokens(model, {"prompt": cut})[1]
+    assert not count_tokens(model, {**item.recipe, "prompt": kept})[1]
+    assert count_tokens(model, {**item.recipe, "prompt": cut})[1]
     same, other = (
         _pixels(model, [replace(item, recipe={**item.recipe, "prompt": cut + end})], None)[0] for end in ("x", "y")
     )
