@@ -13,7 +13,6 @@ BEGIN, END = "<!-- families: made by `make families` -->", "<!-- /families -->"
 _KEYFRAMES = {
     "": "",
     "any": " at any frames",
-    "ends": ", the first and the last frame",
     "chained": ", first to last by segments",
 }
 

@@ -51,8 +51,8 @@ class TaskRow:
         rows: What may share a call. `list`: rows of any sources, as lists. `shared`: rows with the same sources, which
             then join the batch key. `single`: one row a call.
         adapter: Row of `generate/tasks/adapters.py` that puts the arguments into the pipeline's own form; "" for none.
-        keyframes: How images stand in a clip. "": the first one begins it. `any`: at any frames. `ends`: at the first
-            and the last. `chained`: as segments between neighbours, so that gaps follow the frame rule.
+        keyframes: How images stand in a clip. "": the first one begins it. `any`: at any frames.
+            `chained`: as segments between neighbours from first frame to last, so that gaps follow the frame rule.
         is_lost_at_full: Whether a source is not read at all when `strength` asks for every step: steps are rounded up,
             and the first one then begins from noise alone.
         constants: Further arguments of every call.
@@ -69,7 +69,7 @@ class TaskRow:
     images: tuple[int, int] = (0, 0)
     sources: frozenset[str] = frozenset()
     rows: Literal["list", "shared", "single"] = "list"
-    keyframes: Literal["", "any", "ends", "chained"] = ""
+    keyframes: Literal["", "any", "chained"] = ""
     is_lost_at_full: bool = False
     adapter: str = ""
     constants: Mapping[str, Any] = field(default_factory=dict)

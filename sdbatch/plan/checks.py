@@ -174,7 +174,7 @@ def settled_keyframes(
         return wrong(
             "is not ascending" if keyframes else f"cannot stand apart: {num_images} images in {num_frames} frames"
         )
-    if row.keyframes in {"ends", "chained"}:
+    if row.keyframes == "chained":
         ends = [0] if num_images == 1 else [0, last]
         if [frames[0], frames[-1]][:num_images] != ends:
             return wrong(f"does not begin at 0 and end at {last}, as this model needs")
