@@ -135,11 +135,12 @@ class Dispatcher:
         self._start_faults = 0
         self._load_faults: dict[str, int] = {}
         self._loaded: set[str] = set()
-        self.lost_models: dict[str, str] = {}
+        self.lost_models: dict[str, SdbatchError] = {}
         self._last_handed: dict[str, int] = {}
         self._handed = 0
         self._num_started = 0
         self._first_ready = False
+        self._alone_since_s = dict.fromkeys(self._models, time.monotonic())
         self._stopping_since_s: float | None = None
         self.failure: SdbatchError | None = None
         self.worker_deaths = 0
@@ -166,8 +167,8 @@ class Dispatcher:
         if self.failure:
             raise self.failure
         if self.lost_models:
-            told = "\n".join(f"model {name} does not load: {text}" for name, text in self.lost_models.items())
-            raise ModelLoadFailed(told)
+            first, *others = self.lost_models.values()
+            raise type(first)("\n".join(str(error) for error in (first, *others)))
 
     @property
     def num_workers(self) -> int:
@@ -215,7 +216,8 @@ class Dispatcher:
         self._executor.start(name, shape)
 
     def _hand_out(self) -> None:
-        while self._window.has_solo():
+        holds = self._may_risk()
+        while holds and self._window.has_solo():
             unit = self._window.peek_solo()
             chosen = policy.choose_solo(self._views(), unit.model)
             if chosen is None:
@@ -223,12 +225,18 @@ class Dispatcher:
             self._submit(chosen, self._window.take_solo())
         while True:
             backlog = self._window.backlog()
-            choice = policy.choose(self._views(hold_idle=self._window.has_solo()), backlog, self._starving(backlog))
+            choice = policy.choose(
+                self._views(hold_idle=holds and self._window.has_solo()), backlog, self._starving(backlog)
+            )
             if choice is None:
                 return
             worker, model = choice
             cap = policy.unit_cost_max(max(self._left_tflop, 0.0), self.num_workers, self.rates.get(model))
             self._submit(worker, self._window.take(model, cap))
+
+    def _may_risk(self) -> bool:
+        num_ready = sum(worker.ready and not worker.draining for worker in self._workers.values())
+        return policy.may_risk(num_ready, len(self._workers) - num_ready, bool(self._window.backlog()))
 
     def _submit(self, worker: str, unit: Unit) -> None:
         state = self._workers[worker]
@@ -340,8 +348,7 @@ class Dispatcher:
             self._workers[worker].model = None
         self._load_faults[model] = self._load_faults.get(model, 0) + 1
         if self._load_faults[model] >= policy.MODEL_LOADS_MAX:
-            self.lost_models[model] = message
-            self._left_tflop -= self._window.drop(model)
+            self._lose_model(model, ModelLoadFailed(f"model {model} does not load: {message}"))
 
     def _lose(
         self, name: str, kind: str, message: str, ids: frozenset[str] = frozenset(), *, unit: str | None = None
@@ -424,19 +431,26 @@ class Dispatcher:
             self._stop(MachineError(f"{self._machine_faults} faults without one unit done; the last: {message}"))
 
     def _check_start(self) -> None:
-        if self._first_ready or self._is_stopping():
-            return
-        waited_s = time.monotonic() - min((w.started_s for w in self._workers.values()), default=time.monotonic())
-        if not self._workers:
-            self._stop(WorkersUnavailable("every worker died before it was ready"))
-        elif waited_s > self._plan.start_timeout_s:
-            shapes = ", ".join(f"{s.num_gpus} GPU and {s.num_cpus} CPU" for s in self._models)
-            self._stop(
-                WorkersUnavailable(
-                    f"no worker became ready within limits.start_timeout_s = {self._plan.start_timeout_s:g}; "
-                    f"each asks for {shapes}"
-                )
-            )
+        """Give up a shape of which no worker was ready for `start_timeout_s`, at first or since the last one died."""
+        now_s = time.monotonic()
+        limit_s = self._plan.start_timeout_s
+        for shape, models in self._models.items():
+            names = [name for name, worker in self._workers.items() if worker.shape == shape]
+            if not names or self._is_stopping() or any(self._workers[name].ready for name in names):
+                self._alone_since_s[shape] = now_s
+            elif now_s - self._alone_since_s[shape] > limit_s:
+                text = f"no worker became ready within limits.start_timeout_s = {limit_s:g}; "
+                text += f"each asks for {shape.num_gpus} GPU and {shape.num_cpus} CPU"
+                for name in names:
+                    del self._workers[name]
+                    self._executor.stop(name)
+                for model in models:
+                    self._lose_model(model, WorkersUnavailable(f"model {model}: {text}"))
+
+    def _lose_model(self, model: str, error: SdbatchError) -> None:
+        """Leave what waits for a model to a later run."""
+        self.lost_models[model] = error
+        self._left_tflop -= self._window.drop(model)
 
     def _stop(self, failure: SdbatchError) -> None:
         """Hand out nothing more; what is in flight may end."""

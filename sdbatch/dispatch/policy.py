@@ -89,6 +89,14 @@ def choose_solo(workers: Sequence[WorkerView], model: str) -> str | None:
     return min(idle, key=lambda w: (w.model != model, w.id)).id if idle else None
 
 
+def may_risk(num_ready: int, num_starting: int, has_backlog: bool) -> bool:
+    """Whether suspects may be handed out: not to the last worker, while others start and there is other work for it.
+
+    Suspects end processes, and a new one takes seconds to import what it needs; somebody goes on meanwhile.
+    """
+    return num_ready >= 2 or not num_starting or not has_backlog
+
+
 def unit_cost_max(backlog_tflop: float, num_workers: int, rate_tflop_per_s: float | None) -> float:
     """Return the cap on a unit's cost in TFLOP.
 

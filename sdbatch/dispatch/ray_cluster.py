@@ -34,7 +34,7 @@ PING_EVERY_S = 2.0
 SILENT_MAX_S = 60.0
 """A process that answers no ping for so long hangs with the interpreter's lock held; it is ended."""
 
-DRAIN_POLL_S = 5.0
+NODES_POLL_S = 5.0
 KV_NAMESPACE = b"sdbatch"
 ELASTIC_WORKERS = 1_000_000
 """Stands for as many workers as the cluster may ever hold; `workers.max` and the work to do bound it."""
@@ -109,7 +109,7 @@ class RayExecutor:
         self._metrics = DriverMetrics()
         self._nodes: dict[str, str] = {}
         self._pings: dict[Any, tuple[str, float]] = {}
-        self._pinged_s = self._drains_seen_s = time.monotonic()
+        self._pinged_s = self._nodes_seen_s = time.monotonic()
         self._told_to_drain: set[str] = set()
 
     def capacity(self, shape: Shape) -> int:
@@ -195,11 +195,17 @@ class RayExecutor:
         return events
 
     def _drains(self) -> list[Event]:
-        """Return the workers on nodes that drain, each once."""
+        """Return the workers on nodes that drain, each once.
+
+        Raises:
+            WorkersUnavailable: When the cluster that was started here has lost its only node.
+        """
         now_s = time.monotonic()
-        if now_s - self._drains_seen_s < DRAIN_POLL_S:
+        if now_s - self._nodes_seen_s < NODES_POLL_S:
             return []
-        self._drains_seen_s = now_s
+        self._nodes_seen_s = now_s
+        if self._owns_cluster and not self._is_elastic and not any(node["Alive"] for node in ray.nodes()):
+            raise WorkersUnavailable("the Ray cluster that this run had started is gone; run again to go on")
         draining = state.get_draining_nodes()
         told = [name for name, node in self._nodes.items() if node in draining and name not in self._told_to_drain]
         self._told_to_drain.update(told)

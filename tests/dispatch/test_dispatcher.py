@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -335,6 +336,41 @@ def test_a_node_lost_while_its_worker_starts_counts_for_nothing() -> None:
     job.dispatcher.run()
 
     assert len(job.done) == 2
+
+
+def test_a_run_whose_last_worker_is_lost_waits_no_longer_than_for_a_first_one() -> None:
+    def nothing(_: object) -> list[Event]:
+        time.sleep(0.1)
+        return []
+
+    def lost(_: object) -> list[Event]:
+        return [Died(worker="w0", kind="NodeLost", message="gone")]
+
+    executor = Rounds(_ready, lost, *[nothing] * 30)
+
+    with pytest.raises(WorkersUnavailable, match="start_timeout_s = 1;"):
+        Job(executor, _requests(2), worker_count=1, start_timeout_s=1.0).dispatcher.run()
+    assert executor.started == ["w0", "w1"]
+
+
+def test_a_shape_that_no_machine_has_leaves_the_other_models_work_alone() -> None:
+    wide = Shape(num_gpus=100, num_cpus=1, memory_gib=None)
+
+    class Small(Rounds):
+        def start(self, worker: str, shape: Shape) -> None:
+            if shape != wide:
+                super().start(worker, shape)
+
+        def wait(self, timeout_s: float) -> list[Event]:
+            time.sleep(0.05)
+            return super().wait(timeout_s)
+
+    requests = [*_requests(4), _request("good-b", model="b")]
+    job = Job(Small(), requests, shapes={"a": CPU, "b": wide}, worker_count=1, start_timeout_s=1.0)
+
+    with pytest.raises(WorkersUnavailable, match=r"model b: .*\.start_timeout_s = 1; each asks for 100 GPU"):
+        job.dispatcher.run()
+    assert sorted(job.done) == [request.id for request in _requests(4)]
 
 
 def test_a_silent_worker_is_ended_and_what_was_in_its_model_runs_alone() -> None:

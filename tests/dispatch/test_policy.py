@@ -15,6 +15,7 @@ from sdbatch.dispatch.policy import (
     WorkerView,
     choose,
     choose_solo,
+    may_risk,
     overdue,
     suspects,
     unit_cost_max,
@@ -160,6 +161,16 @@ def test_suspects_wait_while_every_worker_is_busy() -> None:
 
 def test_suspects_go_only_to_a_worker_of_their_shape() -> None:
     assert choose_solo([_worker("w0", models="b")], "a") is None
+
+
+@pytest.mark.parametrize(
+    ("num_ready", "num_starting", "has_backlog", "may"),
+    [(2, 1, True, True), (1, 1, True, False), (1, 0, True, True), (1, 1, False, True), (0, 2, True, False)],
+)
+def test_suspects_do_not_take_the_last_worker_while_others_start(
+    num_ready: int, num_starting: int, has_backlog: bool, may: bool
+) -> None:
+    assert may_risk(num_ready, num_starting, has_backlog) is may
 
 
 # --- the size of a unit ---------------------------------------------------------------------------------------------

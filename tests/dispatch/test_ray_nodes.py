@@ -26,7 +26,7 @@ from sdbatch.dispatch import ray_cluster
 from sdbatch.dispatch.ray_cluster import RayExecutor
 from sdbatch.types import WorkerSpec
 
-ray_cluster.DRAIN_POLL_S = 0.5
+ray_cluster.NODES_POLL_S = 0.5
 folder = Path({folder!r})
 cluster = Cluster(initialize_head=True, head_node_args={{"num_cpus": 0}})
 for _ in range(3):
