@@ -87,7 +87,7 @@ def plan(
         print("changed in: " + ", ".join(f"{name} ({number})" for name, number in found.changed.items()))
     basis = "measured here" if found.rate_measured else "assumed rate"
     for url in found.sources_missing[:_MISSING_SHOWN]:
-        print(f"missing source, its rows will fail: {url}")
+        print(redacted(f"missing source, its rows will fail: {url}"))
     if len(found.sources_missing) > _MISSING_SHOWN:
         print(f"... and {len(found.sources_missing) - _MISSING_SHOWN} more missing sources")
     print(f"{found.assets} assets to make, about {duration(found.predicted_gpu_s)} in the model ({basis})")
@@ -418,7 +418,7 @@ def _summary(result: RunResult) -> None:
         table.add_row(f"failed: {kind}", str(number))
     Console().print(table)
     if result.message:
-        print(result.message, file=sys.stderr)
+        print(redacted(result.message), file=sys.stderr)
     if result.state in {"done", "failed"}:
         filtered = "#status=failed" if result.state == "failed" else ""
         print(f"gallery: {joined(result.output, 'report/index.html')}{filtered}")
@@ -438,4 +438,4 @@ def _guarded(call: Callable[[], Any], as_json: bool) -> Any:
 
 
 def _say(value: dict[str, Any], as_json: bool, text: str) -> None:
-    print(json.dumps(value, ensure_ascii=False, default=str) if as_json else text)
+    print(redacted(json.dumps(value, ensure_ascii=False, default=str) if as_json else text))

@@ -28,11 +28,19 @@ _SECRETS: Final = (
 )
 
 
+# All controls but newline and tab, line and paragraph separators, marks of direction, lone surrogates.
+_CONTROL: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
 def redacted(text: str) -> str:
-    """Return a text with what looks like a credential replaced: access keys, signed URLs, passwords, tokens."""
+    """Return a text that is safe to show.
+
+    What looks like a credential is replaced (access keys, signed URLs, passwords, tokens), and control characters
+    become their escapes: no file name or server's message moves a terminal's cursor, or turns a line's direction.
+    """
     for pattern in _SECRETS:
         text = pattern.sub(r"\g<keep>[redacted]", text)
-    return text
+    return _CONTROL.sub(lambda found: f"\\u{ord(found.group()):04x}", text)
 
 
 def looks_secret(name: str, value: str) -> bool:
@@ -85,4 +93,5 @@ def configure(kind: LogFormat, **fields: str) -> None:
 
 class _RedactedText(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        return redacted(super().format(record))
+        # A line that was smuggled into a message does not look like one of ours.
+        return redacted(super().format(record)).replace("\n", "\n  ")

@@ -11,15 +11,17 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import importlib.util
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Final
 
 from sdbatch.config import Lora, Model, Storage
 from sdbatch.errors import ModelError
 from sdbatch.families import FAMILIES, Family, find_family
-from sdbatch.storage import Entry, Store, cache_folder, open_store, parse_url, sha256_files
+from sdbatch.storage import Entry, Store, cache_folder, leads_out, open_store, parse_url, sha256_files
 
 READ_SUFFIXES = (".json", ".safetensors", ".txt", ".model", ".jinja")
 """What the loader reads. Pickles (.bin, .ckpt, .pt) and code (.py) are never opened and never digested."""
@@ -27,6 +29,9 @@ READ_SUFFIXES = (".json", ".safetensors", ".txt", ".model", ".jinja")
 COMPONENTS = ("controlnet", "motion_adapter")
 """Further folders of a model entry; each is part of the model's content revision."""
 
+LIBRARIES = ("diffusers", "transformers")
+"""Where components' classes come from; and from modules of `diffusers.pipelines`, such as `stable_diffusion`."""
+CONFIG_BYTES_MAX = 16 << 20
 _DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
@@ -135,7 +140,9 @@ def describe(name: str, model: Model, storage: Mapping[str, Storage], *, with_re
             store = open_store(parse_url(path).url, storage)
             config = _read_json(store, "config.json", f"models.{name}.{option}: {store.url}")
             components[option] = str(config.get("_class_name"))
-            revisions.append(content_revision(store, folder_files(store)) if with_revision else "")
+            entries = folder_files(store)
+            _refuse_code(store, entries, f"models.{name}.{option}: {store.url}")
+            revisions.append(content_revision(store, entries) if with_revision else "")
     if components and with_revision:
         found = replace(found, revision=hashlib.sha256("\n".join(revisions).encode()).hexdigest())
     return replace(found, components=components)
@@ -175,6 +182,8 @@ def _describe_folder(name: str, model: Model, storage: Mapping[str, Storage], wi
         served = sorted({family.class_name for family in FAMILIES.values()})
         raise ModelError(f"models.{name}: {location.url} is a {class_name}; families served: {', '.join(served)}")
     entries = component_files(store, index)
+    _refuse_libraries(index, f"models.{name}: {location.url}/model_index.json")
+    _refuse_code(store, entries, f"models.{name}: {location.url}")
     height, width = _native_size(family, fact)
     weights = sum(
         entry.size_bytes
@@ -195,18 +204,54 @@ def _describe_folder(name: str, model: Model, storage: Mapping[str, Storage], wi
 
 def component_files(store: Store, index: Mapping[str, Any]) -> list[Entry]:
     """Return the files a loader reads: model_index.json and what its components' folders hold."""
-    folders = {name for name, value in index.items() if isinstance(value, list) and value[0] is not None}
+    folders = {name for name, value in index.items() if isinstance(value, list) and value and value[0] is not None}
     return [
         entry
-        for entry in store.list()
-        if entry.path == "model_index.json"
-        or (entry.path.partition("/")[0] in folders and entry.path.endswith(READ_SUFFIXES))
+        for entry in folder_files(store)
+        if entry.path == "model_index.json" or entry.path.partition("/")[0] in folders
     ]
 
 
 def folder_files(store: Store) -> list[Entry]:
-    """Return the files a loader reads of a folder that holds one component."""
-    return [entry for entry in store.list() if entry.path.endswith(READ_SUFFIXES)]
+    """Return the files a loader reads of a folder that holds one component.
+
+    Raises:
+        ModelError: When a name would lead out of the folder (an object store's keys may hold `..`).
+    """
+    entries = [entry for entry in store.list() if entry.path.endswith(READ_SUFFIXES)]
+    for entry in entries:
+        if leads_out(entry.path):
+            raise ModelError(f"{store.url}: the file name {entry.path!r} leads out of the folder")
+    return entries
+
+
+def _refuse_libraries(index: Mapping[str, Any], name: str) -> None:
+    """Refuse components whose class is looked for anywhere but in diffusers and transformers."""
+    spec = importlib.util.find_spec("diffusers")  # found, not imported: that takes seconds
+    pipelines = Path(spec.origin).parent / "pipelines" if spec and spec.origin else Path()
+    for component, value in index.items():
+        if not isinstance(value, list) or not value or value[0] is None:
+            continue
+        library = str(value[0])
+        is_ours = library in LIBRARIES or (library.isidentifier() and (pipelines / library).is_dir())
+        if not is_ours or not component.isidentifier():
+            raise ModelError(f"{name}: component {component!r} is of {library!r}; served are {', '.join(LIBRARIES)}")
+
+
+def _refuse_code(store: Store, entries: Iterable[Entry], name: str) -> None:
+    """Refuse a folder whose configuration asks for code of its own, or for weights that lie elsewhere."""
+    for entry in entries:
+        if not entry.path.endswith(("config.json", ".index.json")):
+            continue
+        if entry.size_bytes > CONFIG_BYTES_MAX:
+            raise ModelError(f"{name}: {entry.path} has {entry.size_bytes} bytes, over {CONFIG_BYTES_MAX}")
+        config = _read_json(store, entry.path, name)
+        if "auto_map" in config:
+            raise ModelError(f"{name}: {entry.path} asks for code of the folder (auto_map); none is run")
+        weights = config.get("weight_map", {})
+        for file in set(weights.values()) if isinstance(weights, dict) else {weights}:
+            if not isinstance(file, str) or "/" in file or not file.endswith(".safetensors"):
+                raise ModelError(f"{name}: {entry.path} names {file!r}; weights are .safetensors files beside it")
 
 
 def builtin_folder(name: str) -> str:

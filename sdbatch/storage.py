@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any, BinaryIO, Protocol, TypeVar, cast
 
 from sdbatch.config import Storage
@@ -157,6 +158,11 @@ def parse_url(url: str) -> Location:
     return Location(scheme=scheme, path="/".join(parts))
 
 
+def leads_out(path: str) -> bool:
+    """Whether a path relative to a folder leads out of it."""
+    return path.startswith("/") or ".." in path.split("/")
+
+
 def joined(url: str, name: str) -> str:
     """Return `name` under the folder `url`."""
     return f"{url.rstrip('/')}/{name}"
@@ -248,11 +254,11 @@ class LocalStore:
 
     def read(self, path: str) -> bytes:
         """See `Store`."""
-        return (self._root / path).read_bytes()
+        return self._file(path).read_bytes()
 
     def stat(self, path: str) -> Entry:
         """See `Store`."""
-        found = (self._root / path).stat()
+        found = self._file(path).stat()
         return Entry(path=path, size_bytes=found.st_size, etag="", modified_s=found.st_mtime)
 
     def list(self, folder: str = "", *, deep: bool = True) -> list[Entry]:
@@ -267,14 +273,20 @@ class LocalStore:
 
     def delete(self, path: str) -> None:
         """See `Store`."""
-        (self._root / path).unlink(missing_ok=True)
+        self._file(path).unlink(missing_ok=True)
 
     def open(self, path: str) -> BinaryIO:
         """See `Store`."""
-        return (self._root / path).open("rb")
+        return self._file(path).open("rb")
+
+    def _file(self, path: str) -> Path:
+        """Return where a path lies; what a campaign's files name is not believed to be inside it."""
+        if leads_out(path):
+            raise StoreRefused(f"{self.url}: the path {path!r} leads out of it")
+        return self._root / path
 
     def _target(self, path: str) -> Path:
-        target = self._root / path
+        target = self._file(path)
         if target.parent not in self._made:
             self._make(target.parent)
             self._made.add(target.parent)
@@ -395,6 +407,8 @@ class ObjectStore:
         return ()
 
     def _full(self, path: str) -> str:
+        if leads_out(path):
+            raise StoreRefused(f"{self.url}: the path {path!r} leads out of it")
         return f"{self._root}/{path}"
 
     def _headers(self, content_type: str) -> dict[str, str]:
@@ -557,6 +571,8 @@ def sha256_files(paths: Iterable[str]) -> dict[str, str]:
 def _sha256_remembered(database: sqlite3.Connection, path: str) -> str:
     try:
         stat = os.stat(path)  # noqa: PTH116 -- called for every source of a manifest
+        if not S_ISREG(stat.st_mode):
+            return "missing"  # a pipe or a device is read for ever
         mark = f"{stat.st_size}-{stat.st_mtime_ns}-{stat.st_ino}"
         row = database.execute("SELECT sha256 FROM digest WHERE path = ? AND mark = ?", (path, mark)).fetchone()
         if row is None:
@@ -613,6 +629,8 @@ def read_source(url: str, storage: Mapping[str, Storage], bytes_max: int) -> tup
     folder, name = split(url)
     store = open_store(folder, storage)
     try:
+        if store.is_local and not S_ISREG(os.stat(joined(folder, name)).st_mode):  # noqa: PTH116 -- as above
+            raise SourceMissing(f"{url}: is no file")
         entry = store.stat(name)
         if entry.size_bytes > bytes_max:
             raise SourceTooLarge(f"{url}: {entry.size_bytes} bytes is over {bytes_max}")
