@@ -133,7 +133,7 @@ def kill_some_time(victim: Victim, store: str, lab: Lab, folder: Path) -> Found:
         "worker": running.workers()[:1],
         "driver": [running.process.pid],
         "raylet": running.raylets(),
-        "cluster": [running.process.pid, *tagged(running.tag)],
+        "cluster": [running.process.pid, *tagged([running.tag])],
         "s3": [s3_pid],
     }[victim]
     for pid in chosen:
@@ -178,10 +178,13 @@ def ended_problems(victim: Victim, first: Ended, second: Ended) -> list[str]:
 
 def ended_figures(first: Ended, second: Ended) -> dict[str, Any]:
     """Return exit codes and seconds of two commands."""
-    return {
+    figures = {
         "exit": f"{first.exit_code}, {second.exit_code}",
         "wall_s": f"{first.wall_s:g}, {second.wall_s:g}",
     }
+    if first.exit_code > 0:
+        figures["said"] = (first.result.get("message") or first.said.strip())[-200:].replace("\n", " ")
+    return figures
 
 
 def judged(
@@ -234,7 +237,7 @@ def zombie(store: str, lab: Lab, folder: Path) -> Found:
     first = lab.start(job, plan_of(point, "cluster", None, signal.SIGSTOP))
     wait_for_file(folder / "struck", first)
     time.sleep(1.0)
-    stopped = tagged(first.tag)
+    stopped = tagged([first.tag])
     second = lab.run(job)
     for pid in stopped:
         with contextlib.suppress(ProcessLookupError):

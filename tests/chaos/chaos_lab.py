@@ -112,12 +112,10 @@ class Running:
             self.process.kill()
             self.process.wait()
         deadline_s = time.monotonic() + GONE_WITHIN_S
-        while (left := tagged(self.tag)) and time.monotonic() < deadline_s:
+        while (left := tagged([self.tag])) and time.monotonic() < deadline_s:
             time.sleep(0.1)
         titles = [title(pid) for pid in left]
-        for pid in left:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        kill_tagged([self.tag])
         said = (self.folder / f"{self.tag}.err").read_text()[-3000:]
         lines = [line for line in (self.folder / f"{self.tag}.out").read_text().splitlines() if line.startswith("{")]
         return Ended(
@@ -145,14 +143,22 @@ def title(pid: int) -> str:
         return ""
 
 
-def tagged(tag: str) -> list[int]:
-    """Return the processes whose environment holds a tag; those that are dead and not yet reaped have none."""
+def tagged(tags: list[str]) -> list[int]:
+    """Return the processes whose environment holds one of the tags; the dead that nobody has reaped have none."""
     found = []
     for environ in Path("/proc").glob("[0-9]*/environ"):
         with contextlib.suppress(OSError):
-            if tag.encode() in environ.read_bytes():
+            values = environ.read_bytes()
+            if any(tag.encode() in values for tag in tags):
                 found.append(int(environ.parent.name))
     return found
+
+
+def kill_tagged(tags: list[str]) -> None:
+    """Kill what came of some commands, by process id."""
+    for pid in tagged(tags):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 class Lab:
@@ -169,6 +175,7 @@ class Lab:
         self.folder = folder.resolve()
         self._server: S3Server | None = None
         self._environment = dict(os.environ)
+        self._tags: list[str] = []
         # Ray's socket names are cut at 107 bytes, so its folder is short.
         self.ray_folder = tempfile.mkdtemp(prefix="sdb", dir="/tmp")
 
@@ -179,6 +186,7 @@ class Lab:
         return self
 
     def __exit__(self, *_: object) -> None:
+        kill_tagged(self._tags)
         if self._server is not None:
             self._server.end()
         for name in os.environ.keys() - self._environment.keys():
@@ -251,6 +259,7 @@ class Lab:
     def start(self, job: Path, plan: Mapping[str, Any] | None = None, *options: str, **environment: str) -> Running:
         """Start `sdbatch run` with faults; the plan's files lie beside the job."""
         tag = f"chaos-{uuid.uuid4().hex}"
+        self._tags.append(tag)
         folder = job.parent
         values = {
             **os.environ,

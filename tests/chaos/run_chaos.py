@@ -12,6 +12,7 @@ import hashlib
 import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -113,6 +114,7 @@ def main() -> int:
     if options.list:
         sys.stdout.write("".join(f"{case.name}\n" for case in chosen))
         return 0
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / "results.jsonl"
     code = code_digest()
