@@ -112,6 +112,7 @@ def test_a_row_that_raises_costs_itself(make: Make, monkeypatch: pytest.MonkeyPa
     assert (rows[2]["error_type"], rows[2]["attempts"]) == ("GenerationFailed", 3)
     assert rows[2]["error_message"] == "ValueError: the model does not like this one"
     assert len(rows[2]["error_traceback_sha256"]) == 64
+    assert (rows[2]["worker"], rows[2]["error_retryable"]) == ("w0", False)
     assert calls == [4, 1, 1, 1, 1, 1, 2]
     assert receipt.rows_generated == 5
 

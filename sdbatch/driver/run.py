@@ -376,7 +376,8 @@ class _Run:
         kind = ROW_FAILURES[outcome.records or ""]
         text = f"while this request ran alone, in {attempts} of {attempts} tries: {message}"
         rows = failed_unit_rows(unit, kind, text, attempts)
-        put_commit(self._store, self._id, unit.id, rows)
+        if not put_commit(self._store, self._id, unit.id, rows):  # made after all, by a worker that was given up
+            rows = read_commit(self._store, layout.commit(self._id, unit.id)).to_pylist()
         self._record(unit, outcomes_of(rows))
 
     def _recover(self, unit: Unit) -> Receipt | None:
