@@ -173,3 +173,17 @@ def test_the_readme_s_table_is_the_code_s() -> None:
     assert all(f"| {title} (`{family.class_name}`) |" in text for title, family in FAMILIES.items())
     with pytest.raises(ValueError, match="0 tables are marked"):
         in_readme("no table")
+
+
+def test_exact_makes_rows_alone_where_a_call_of_several_may_move_their_bits() -> None:
+    alone = {
+        (family.title, task)
+        for family in FAMILIES.values()
+        for task, rows in family.tasks.items()
+        if all(row.is_alone_in_exact for row in rows)
+    }
+
+    assert ("LTX-Video", "text-to-video") in alone
+    assert ("Qwen-Image", "text-to-image") in alone
+    assert not {name for name in alone if name[0] in {"Stable Diffusion XL", "Flux.1", "Z-Image"}}
+    assert {task for _, task in alone} >= {"text-to-video", "image-to-video", "video-to-video"}

@@ -50,6 +50,7 @@ class _Shared(TypedDict):
 
     parameters: Mapping[str, type]
     negative_needs: str
+    couples: bool
 
 
 SETTLED: Final = {"scheduler": "", "loras": ""}
@@ -161,6 +162,7 @@ def _by_strength(
     *,
     negative_needs: str = "",
     guidance: str = "guidance_scale",
+    couples: bool = False,
 ) -> dict[str, tuple[TaskRow, ...]]:
     """Return the three tasks of a family whose classes differ by prefix and that is told the size in each.
 
@@ -171,8 +173,9 @@ def _by_strength(
         masked: Defaults of inpainting.
         negative_needs: See `TaskRow`.
         guidance: Argument that guidance goes to.
+        couples: See `TaskRow`.
     """
-    shared: _Shared = {"parameters": parameters, "negative_needs": negative_needs}
+    shared: _Shared = {"parameters": parameters, "negative_needs": negative_needs, "couples": couples}
     guided = {"guidance_scale": guidance}
     return {
         "text-to-image": (TaskRow(pipeline=f"{prefix}Pipeline", arguments={**PLAIN, **guided}, **shared),),
@@ -393,7 +396,12 @@ IMAGE_FAMILIES: Final = (
         title="Qwen-Image",
         class_name="QwenImagePipeline",
         tasks=_by_strength(
-            "QwenImage", {"max_sequence_length": int}, {"strength": 0.6}, {"strength": 0.6}, guidance="true_cfg_scale"
+            "QwenImage",
+            {"max_sequence_length": int},
+            {"strength": 0.6},
+            {"strength": 0.6},
+            guidance="true_cfg_scale",
+            couples=True,  # prompts are padded to the longest of the call
         ),
         **_QWEN,
     ),
@@ -438,6 +446,7 @@ IMAGE_FAMILIES: Final = (
                     # Else a size that is not in its list is made at another one and resized.
                     constants={"use_resolution_binning": False},
                     parameters={"eta": float, "max_sequence_length": int},
+                    couples=True,  # its convolutions round by position
                 ),
             ),
         },

@@ -400,7 +400,7 @@ class Resolver:
             **self._encoder(bound.task),
         }
         if self._job.determinism == "exact":
-            shared["batch_size"] = 1 if way.rows == "single" else model.options.batch_size
+            shared["batch_size"] = 1 if way.is_alone_in_exact else model.options.batch_size
         texts = [name for name in ("prompt", "negative_prompt") if name not in unread]
         holes = sorted(["seed", *texts, *(["images"] if bound.given.num_images else []), *bound.given.others])
         steps = values["num_inference_steps"]

@@ -148,10 +148,10 @@ class Window:
 
     def _batch_size(self, request: Request) -> int:
         chosen = self._batch_sizes[request.model]
-        family = self._families.get(request.model)
-        if chosen != "auto" and family is None:
-            return chosen
         recipe = json.loads(request.recipe)
+        if "batch_size" in recipe:  # `exact`
+            return int(recipe["batch_size"])
+        family = self._families.get(request.model)
         if family is not None and family.way_of(recipe).rows == "single":
             return 1
         if chosen != "auto":

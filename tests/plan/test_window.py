@@ -301,3 +301,11 @@ def test_rows_that_no_call_can_share_go_one_by_one(chosen: int | Literal["auto"]
         sizes.append(window.take("tiny", PLENTY).batch_size)
 
     assert sizes == [1, AUTO_BATCH_MAX if chosen == "auto" else chosen]
+
+
+def test_the_batch_size_of_a_recipe_counts_before_the_models() -> None:
+    window = Window({"tiny": 4})
+    exact = replace(_requests(1)[0], recipe=json.dumps({"height": 64, "width": 64, "batch_size": 1}))
+    window.add(exact)
+
+    assert window.take("tiny", PLENTY).batch_size == 1
