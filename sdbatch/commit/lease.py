@@ -29,6 +29,9 @@ from sdbatch.types import FORMAT_VERSION
 
 BEAT_EVERY_S = 3.0
 TERM_S = 15.0
+OUTAGE_MAX_S = 120.0
+"""Longest a holder whose beats do not come through waits for the store before it stops."""
+
 RACERS = 4
 _LEASE = re.compile(r"lease/(\d{6})\.json")
 
@@ -73,12 +76,25 @@ class Lease:
         self._thread.start()
 
     def check(self) -> None:
-        """Raise LeaseLost when another driver took over, or may have because our beats do not arrive."""
-        # Whoever watches may take over after a term without a beat, so we must not go on after one: be it that the
-        # store does not answer, or that this process was stopped for a while.
-        if self.is_lost or time.monotonic() - self._beaten_s >= TERM_S:
+        """Return while nobody took over; after a term without a beat wait until the store has said so.
+
+        Whoever watches may take over after such a term, be it that the store did not answer or that this process was
+        stopped for a while. The next beat looks for that first.
+
+        Raises:
+            LeaseLost: When another driver took over, or the store did not answer for `OUTAGE_MAX_S` more.
+        """
+        until_s = time.monotonic() + OUTAGE_MAX_S
+        while self._is_unsure() and time.monotonic() < until_s:
+            time.sleep(OUTAGE_MAX_S / 1000)
+        if self._is_unsure():
             self.is_lost = True
+            raise LeaseLost(f"{self._store.url}: no beat of epoch {self.holder.epoch} came through; run again to go on")
+        if self.is_lost:
             raise LeaseLost(f"{self._store.url}: another driver took the campaign over from epoch {self.holder.epoch}")
+
+    def _is_unsure(self) -> bool:
+        return not self.is_lost and time.monotonic() - self._beaten_s >= TERM_S
 
     def confirm(self) -> None:
         """Ask the store whether nobody took over, and raise LeaseLost when somebody did.

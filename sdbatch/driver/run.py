@@ -34,7 +34,7 @@ from sdbatch.dispatch.dispatcher import Dispatcher, Plan
 from sdbatch.dispatch.executor import WORKER, Executor, Shape
 from sdbatch.driver.scan import COUNTED, Spool
 from sdbatch.driver.select import Selection, check_selection, request_of, sort_out
-from sdbatch.errors import ROW_FAILURES, SdbatchError
+from sdbatch.errors import ROW_FAILURES, SdbatchError, StoreUnavailable
 from sdbatch.logs import log_format
 from sdbatch.outcomes import Outcome
 from sdbatch.plan.window import Window, bisected
@@ -381,13 +381,16 @@ class _Run:
         self._record(unit, outcomes_of(rows))
 
     def _recover(self, unit: Unit) -> Receipt | None:
-        """Return the receipt of a unit that was committed before its worker was lost; None when it was not."""
+        """Return the receipt of a unit that was committed before its worker was lost; None when it was not.
+
+        None also when the store does not say: then the unit is made again, and its commit meets the first one.
+        """
         path = layout.commit(self._id, unit.id)
         try:
             self._store.stat(path)
-        except FileNotFoundError:
+            rows = read_commit(self._store, path).to_pylist()
+        except (FileNotFoundError, StoreUnavailable):
             return None
-        rows = read_commit(self._store, path).to_pylist()
         return receipt_of(unit.id, rows[0].get("worker") or "", rows)
 
     def _record(self, unit: Unit, outcomes: tuple[RowOutcome, ...]) -> None:
@@ -396,8 +399,9 @@ class _Run:
         book.index.extend(index_rows(outcomes, layout.commit(self._id, unit.id)))
         book.index_commits += 1
         if book.index_commits >= INDEX_EVERY_COMMITS or len(book.index) >= INDEX_ROWS_MAX:
-            self._store.put_new(layout.index(self._id, book.index_files), to_parquet(table(book.index, INDEX)))
-            book.index, book.index_commits, book.index_files = [], 0, book.index_files + 1
+            with self._tolerated("index"):
+                self._store.put_new(layout.index(self._id, book.index_files), to_parquet(table(book.index, INDEX)))
+                book.index, book.index_commits, book.index_files = [], 0, book.index_files + 1
         if book.failed_fraction > self._job.limits.failed_fraction:
             self._stop_reason = (
                 f"{book.failed_fraction:.1%} of the finished rows failed, over limits.failed_fraction = "
@@ -412,7 +416,16 @@ class _Run:
         self._progress.show(snapshot)
         self._observe(snapshot)
         if time.monotonic() - self._status_s >= STATUS_EVERY_S:
-            self.write_status("running")
+            with self._tolerated("status"):
+                self.write_status("running")
+
+    @contextmanager
+    def _tolerated(self, what: str) -> Iterator[None]:
+        """Let a write that can wait fail: the lease decides how long a run lives without its store."""
+        try:
+            yield
+        except StoreUnavailable as error:
+            LOG.warning("not written", extra={"run_id": self._id, "what": what, "error": str(error)})
 
     def _observe(self, snapshot: Snapshot) -> None:
         if self._executor_in_use is None or self._dispatcher is None:

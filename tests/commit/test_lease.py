@@ -22,6 +22,7 @@ from sdbatch.storage import Entry, LocalStore, Store, open_store
 def _short_term(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "BEAT_EVERY_S", 0.1)
     monkeypatch.setattr(lease, "TERM_S", 2.0)
+    monkeypatch.setattr(lease, "OUTAGE_MAX_S", 1.0)
 
 
 def _pretend_elsewhere(store: Store, held: Lease) -> None:
@@ -106,15 +107,36 @@ def test_what_only_the_holder_may_replace_is_asked_of_the_store_at_once(campaign
         held.confirm()
 
 
-def test_a_holder_that_was_stopped_for_a_term_does_not_go_on(campaign_url: str) -> None:
+def test_a_holder_whose_beats_do_not_come_through_stops_after_a_bound(campaign_url: str) -> None:
     held = acquire(open_store(campaign_url, {}))
-    held._stop.set()  # stands for SIGSTOP: no beat, and nobody says so
+    held._stop.set()  # no beat, and nobody says so
     held._thread.join()
     held.check()
     time.sleep(lease.TERM_S)
 
-    with pytest.raises(LeaseLost, match="epoch 1"):
+    with pytest.raises(LeaseLost, match="no beat of epoch 1 came through"):
         held.check()
+
+
+def test_a_holder_that_was_cut_off_for_a_term_asks_the_store_before_it_goes_on(tmp_path: Path) -> None:
+    class Gone(LocalStore):
+        is_gone = False
+
+        def list(self, folder: str = "", *, deep: bool = True) -> list[Entry]:
+            if self.is_gone:
+                raise OSError("no route to host")
+            return super().list(folder, deep=deep)
+
+    store = Gone(str(tmp_path))
+    held = acquire(store)
+    store.is_gone = True
+    time.sleep(lease.TERM_S + 0.2)
+    threading.Timer(0.5, lambda: setattr(store, "is_gone", False)).start()
+    started_s = time.monotonic()
+    held.check()
+
+    assert time.monotonic() - started_s > 0.3
+    held.release()
 
 
 def test_a_beat_that_ends_for_a_reason_nobody_foresaw_loses_the_lease(tmp_path: Path) -> None:
