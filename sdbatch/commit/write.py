@@ -161,13 +161,16 @@ def outcomes_of(rows: Iterable[Mapping[str, Any]]) -> tuple[RowOutcome, ...]:
     )
 
 
-def failed_unit_rows(unit: Unit, kind: type[RowError], message: str, attempts: int) -> list[dict[str, Any]]:
-    """Return the rows of a unit whose requests the driver sets aside."""
+def failed_unit_rows(
+    unit: Unit, worker: str, kind: type[RowError], message: str, attempts: int
+) -> list[dict[str, Any]]:
+    """Return the rows of a unit whose requests the driver sets aside; a process that ended left no traceback."""
     return [
         {
             **request_columns(request, json.loads(request.recipe), None),
             **error_columns(kind.__name__, message, retryable=kind.retryable),
             "attempts": attempts,
+            "worker": worker,
         }
         for request in unit.requests
     ]

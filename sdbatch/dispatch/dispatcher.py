@@ -100,7 +100,7 @@ class Dispatcher:
         plan: What is to be done.
         on_receipt: Called with each unit and its receipt, in order of arrival.
         on_set_aside: Called with the unit of a request that ended its process, or missed its deadline, while it ran
-            alone, with that outcome and what was seen.
+            alone, with the worker, that outcome and what was seen.
         on_tick: Called at least every `TICK_S` seconds.
         should_stop: Asked between rounds; once it says so, nothing more is handed out.
     """
@@ -112,7 +112,7 @@ class Dispatcher:
         plan: Plan,
         *,
         on_receipt: Callable[[Unit, Receipt], None],
-        on_set_aside: Callable[[Unit, Outcome, str], None],
+        on_set_aside: Callable[[Unit, str, Outcome, str], None],
         on_tick: Callable[[], None],
         should_stop: Callable[[], bool],
     ) -> None:
@@ -373,12 +373,12 @@ class Dispatcher:
             if receipt is not None:
                 self._finish(given, receipt)
             elif outcome.blame == "suspects" and unit in {None, given.id} and given.model not in self.lost_models:
-                self._suspect(given, outcome, message, ids)
+                self._suspect(given, name, outcome, message, ids)
             else:
                 self._give_back(given)
         self._replace(name)
 
-    def _suspect(self, unit: Unit, outcome: Outcome, message: str, ids: frozenset[str]) -> None:
+    def _suspect(self, unit: Unit, worker: str, outcome: Outcome, message: str, ids: frozenset[str]) -> None:
         """Run the requests of a unit whose process ended alone: those in the model singly, the others in halves."""
         self._left_tflop += unit.cost_tflop
         self.retries += 1
@@ -389,7 +389,7 @@ class Dispatcher:
             if request.attempt >= tried_max:
                 self._left_tflop -= unit.cost_tflop
                 self._machine_faults = 0
-                self._on_set_aside(unit, outcome, message)
+                self._on_set_aside(unit, worker, outcome, message)
             else:
                 self._window.add_solo((request,), unit.batch_size)
             return

@@ -370,12 +370,12 @@ class _Run:
         self._book.count_receipt(receipt)
         self._record(unit, receipt.outcomes)
 
-    def _on_set_aside(self, unit: Unit, outcome: Outcome, message: str) -> None:
+    def _on_set_aside(self, unit: Unit, worker: str, outcome: Outcome, message: str) -> None:
         """Commit a request that ended its process, or missed its deadline, while it ran alone."""
         attempts = unit.requests[0].attempt + 1
         kind = ROW_FAILURES[outcome.records or ""]
-        text = f"while this request ran alone, in {attempts} of {attempts} tries: {message}"
-        rows = failed_unit_rows(unit, kind, text, attempts)
+        text = f"alone in its process, in {attempts} of {attempts} tries: {message}"
+        rows = failed_unit_rows(unit, worker, kind, text, attempts)
         if not put_commit(self._store, self._id, unit.id, rows):  # made after all, by a worker that was given up
             rows = read_commit(self._store, layout.commit(self._id, unit.id)).to_pylist()
         self._record(unit, outcomes_of(rows))

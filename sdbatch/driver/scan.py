@@ -7,8 +7,6 @@ Nothing is written into a campaign before every row was checked.
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +18,7 @@ import pyarrow.parquet as pq
 from sdbatch.commit import layout
 from sdbatch.commit.schema import to_parquet
 from sdbatch.config import Job
+from sdbatch.driver.scratch import Scratch
 from sdbatch.errors import ManifestError, Problem
 from sdbatch.manifest.check import AllowList, Duplicates, Problems, check_text, problem_at
 from sdbatch.manifest.read import RowBatch, Shard, list_shards, read_batches
@@ -135,7 +134,8 @@ class Spool:
     """Every row of a manifest, resolved, in parts on this machine's disk: the manifest as one run saw it."""
 
     def __init__(self, job: Job) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="sdbatch-"))
+        self._scratch = Scratch()
+        self._folder = self._scratch.folder
         self._rows: list[Resolved] = []
         self._own: list[pa.Table] = []
         self._num_parts = 0
@@ -148,7 +148,7 @@ class Spool:
 
     def close(self) -> None:
         """Remove the parts."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._scratch.close()
 
     def rows(self, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
         """Yield every row as plain values, x_* left out; only some columns when they are named."""
@@ -190,4 +190,4 @@ class Spool:
         self._rows, self._own = [], []
 
     def _parts(self) -> list[Path]:
-        return sorted(self._folder.iterdir())
+        return sorted(self._folder.glob("part-*"))

@@ -71,7 +71,7 @@ class Job:
             should_stop=lambda: False,
         )
 
-    def _on_set_aside(self, unit: Unit, outcome: Outcome, message: str) -> None:
+    def _on_set_aside(self, unit: Unit, worker: str, outcome: Outcome, message: str) -> None:
         self.set_aside.extend((request.id, outcome.records) for request in unit.requests)
 
     def _on_receipt(self, unit: Unit, receipt: Receipt) -> None:
