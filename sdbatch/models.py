@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from sdbatch.config import Lora, Model, Storage
+from sdbatch.content import cache_folder, sha256_files
 from sdbatch.errors import ModelError
 from sdbatch.families import FAMILIES, Family, find_family
-from sdbatch.storage import Entry, Store, cache_folder, leads_out, open_store, parse_url, sha256_files
+from sdbatch.storage import Entry, Store, leads_out, open_store, parse_url
 
 READ_SUFFIXES = (".json", ".safetensors", ".txt", ".model", ".jinja")
 """What the loader reads. Pickles (.bin, .ckpt, .pt) and code (.py) are never opened and never digested."""

@@ -9,22 +9,18 @@ Build a store inside the process that uses it; an fsspec filesystem does not sur
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import math
 import os
-import random
-import sqlite3
-import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from stat import S_ISREG
 from typing import Any, BinaryIO, Protocol, TypeVar, cast
 
 from sdbatch.config import Storage
-from sdbatch.errors import SdbatchError, SourceMissing, SourceTooLarge, StoreRefused, StoreUnavailable, UserError
+from sdbatch.errors import StoreRefused, UserError
+from sdbatch.retries import error_code, retried
 
 PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs", "abfss": "adlfs"}
 """Object stores by scheme, with the fsspec package that reaches them. Each of these packages turns `mode="create"` into
@@ -34,12 +30,6 @@ SCHEMES = ("file", *PACKAGES)
 """What a job may name. fsspec knows some fifty more (http, ssh, zip, chained ones); none is ever opened. Most of them,
 its own local and memory ones too, look first and write then, so that two writers of one path can both win."""
 
-ATTEMPTS_MAX = 8
-BACKOFF_FIRST_S = 0.2
-BACKOFF_MAX_S = 5.0
-"""Waits between tries double up to here, each shortened by chance to its half at most: 8 to 16 s in all."""
-WAIT_MAX_S = 120.0
-"""After so long no further try of one call begins, however few were made."""
 CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 30
 """Silence of a connection, not length of a transfer."""
@@ -49,51 +39,6 @@ _S3FS_TRIES = 3
 NO_PUT_IF_ABSENT = "the store has no put-if-absent, so it cannot promise exactly once"
 _EXISTS_CODES = {"PreconditionFailed", "412"}
 _UNCONDITIONAL_CODES = {"NotImplemented", "501"}
-_TRANSIENT_CODES = {
-    "408",
-    "409",
-    "ConditionalRequestConflict",  # AWS answers a lost race like this and wants a retry; s3fs does not make one
-    "429",
-    "500",
-    "502",
-    "503",
-    "504",
-    "InternalError",
-    "OperationAborted",
-    "RequestTimeout",
-    "ServerBusy",
-    "ServiceUnavailable",
-    "SlowDown",
-    "Throttling",
-    "ThrottlingException",
-    "TooManyRequests",
-    "TooManyRequestsException",
-}
-_TRANSIENT_CLASSES = {
-    "ClientPayloadError",
-    "ConnectionClosedError",
-    "ConnectTimeoutError",
-    "EndpointConnectionError",
-    "HTTPClientError",
-    "IncompleteRead",
-    "IncompleteReadError",
-    "ProxyError",  # what gcsfs makes of a 502
-    "ReadTimeoutError",
-    "ResponseParserError",  # a proxy's page instead of the store's XML
-    "ResponseStreamingError",
-    "ServerDisconnectedError",
-    "ServiceRequestError",  # azure: the request did not get out,
-    "ServiceResponseError",  # or its answer not back
-}
-_CREDENTIAL_CLASSES = {"NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "TokenRetrievalError"}
-_CREDENTIAL_CODES = {
-    "403",
-    "AccessDenied",
-    "ExpiredToken",
-    "InvalidAccessKeyId",
-    "InvalidToken",
-    "SignatureDoesNotMatch",
-}
 _T = TypeVar("_T")
 
 
@@ -166,6 +111,12 @@ def leads_out(path: str) -> bool:
 def joined(url: str, name: str) -> str:
     """Return `name` under the folder `url`."""
     return f"{url.rstrip('/')}/{name}"
+
+
+def split(url: str) -> tuple[str, str]:
+    """Return (folder URL, name) of a file."""
+    folder, _, name = parse_url(url).url.rpartition("/")
+    return folder or "/", name
 
 
 class Store(Protocol):
@@ -357,7 +308,7 @@ class ObjectStore:
             try:
                 self._fs.pipe_file(self._full(path), data, mode="create", **self._headers(content_type))
             except Exception as error:
-                code = _code(error)
+                code = error_code(error)
                 if code in _EXISTS_CODES or isinstance(error, FileExistsError):
                     return False
                 if code in _UNCONDITIONAL_CODES:
@@ -451,76 +402,6 @@ def filesystem(location: Location, options: Storage) -> Any:
     return found
 
 
-def retried(call: Callable[[], _T], name: str) -> _T:
-    """Call a store with bounded retries, backoff and jitter; name what was touched in the error.
-
-    Raises:
-        StoreRefused: On wrong credentials or a missing bucket.
-        StoreUnavailable: When `ATTEMPTS_MAX` tries failed, or those of `WAIT_MAX_S`.
-        FileNotFoundError: When the object is not there.
-    """
-    started_s = time.monotonic()
-    for attempt in range(ATTEMPTS_MAX):
-        try:
-            return call()
-        except SdbatchError:
-            raise
-        except Exception as error:
-            if refusal := _refusal(error, name):
-                raise refusal from error
-            if not _is_transient(error):
-                raise
-            spent_s = time.monotonic() - started_s
-            if attempt + 1 == ATTEMPTS_MAX or spent_s >= WAIT_MAX_S:
-                said = f"{type(error).__name__}: {error}"
-                tries = f"{attempt + 1} tries in {spent_s:.0f} s failed"
-                raise StoreUnavailable(f"{name}: {tries}, the last with {said}") from error
-            time.sleep(random.uniform(0.5, 1.0) * min(BACKOFF_FIRST_S * 2**attempt, BACKOFF_MAX_S))  # noqa: S311 -- jitter
-    raise AssertionError("unreachable: the loop returns or raises")
-
-
-def _chain(error: BaseException) -> Iterable[BaseException]:
-    current: BaseException | None = error
-    while current is not None:
-        yield current
-        current = current.__cause__ or current.__context__
-
-
-def _code(error: BaseException) -> str:
-    """Return the store's own error code, looked for in the causes: the outer class differs by server."""
-    for part in _chain(error):
-        response = getattr(part, "response", None)
-        if isinstance(response, dict) and "Error" in response:
-            return str(response["Error"].get("Code", ""))
-        for name in ("code", "status_code"):  # gcsfs, azure
-            if str(getattr(part, name, "")).isdigit():
-                return str(getattr(part, name))
-    return ""
-
-
-def _refusal(error: Exception, name: str) -> StoreRefused | None:
-    code = _code(error)
-    names = {type(part).__name__ for part in _chain(error)}
-    if names & _CREDENTIAL_CLASSES or isinstance(error, PermissionError) or code in _CREDENTIAL_CODES:
-        return StoreRefused(f"{name}: the store refused the credentials ({code or type(error).__name__}: {error})")
-    if str(error).startswith("Forbidden: "):  # gcsfs, whose 403 is a plain OSError
-        return StoreRefused(f"{name}: the store refused the credentials ({error})")
-    if code == "NoSuchBucket" or "bucket does not exist" in str(error):
-        return StoreRefused(f"{name}: there is no such bucket")
-    return None
-
-
-def _is_transient(error: Exception) -> bool:
-    if isinstance(error, FileNotFoundError | FileExistsError):
-        return False
-    names = {type(part).__name__ for part in _chain(error)}
-    return (
-        _code(error) in _TRANSIENT_CODES
-        or isinstance(error, ConnectionError | TimeoutError)
-        or bool(names & _TRANSIENT_CLASSES)
-    )
-
-
 def _entry(info: Mapping[str, Any], path: str) -> Entry:
     return Entry(path=path, size_bytes=int(info.get("size") or 0), etag=_etag(info), modified_s=_modified_s(info))
 
@@ -536,105 +417,3 @@ def _modified_s(info: Mapping[str, Any]) -> float:
 def _etag(info: Mapping[str, Any]) -> str:
     tag = info.get("ETag") or info.get("etag") or info.get("md5Hash") or info.get("content_md5")
     return str(tag).strip('"') if tag else f"{info.get('size')}-{info.get('mtime') or info.get('LastModified')}"
-
-
-# --- Files outside the campaign: shards, sources, models ------------------------------------------------------------
-
-
-def split(url: str) -> tuple[str, str]:
-    """Return (folder URL, name) of a file."""
-    folder, _, name = parse_url(url).url.rpartition("/")
-    return folder or "/", name
-
-
-def cache_folder() -> Path:
-    """Return the folder for things that can be made again: SDBATCH_CACHE, else the user's cache."""
-    chosen = os.environ.get("SDBATCH_CACHE")
-    base = Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sdbatch"
-    base.mkdir(parents=True, exist_ok=True)
-    return base
-
-
-def sha256_files(paths: Iterable[str]) -> dict[str, str]:
-    """Return `sha256:...` of each local file, or `missing`; remembered by path, size, mtime and inode."""
-    digests: dict[str, str] = {}
-    database = sqlite3.connect(cache_folder() / "digests.sqlite", timeout=10, isolation_level=None)
-    try:
-        database.execute("CREATE TABLE IF NOT EXISTS digest (path TEXT PRIMARY KEY, mark TEXT, sha256 TEXT)")
-        for path in paths:
-            digests[path] = _sha256_remembered(database, path)
-    finally:
-        database.close()
-    return digests
-
-
-def _sha256_remembered(database: sqlite3.Connection, path: str) -> str:
-    try:
-        stat = os.stat(path)  # noqa: PTH116 -- called for every source of a manifest
-        if not S_ISREG(stat.st_mode):
-            return "missing"  # a pipe or a device is read for ever
-        mark = f"{stat.st_size}-{stat.st_mtime_ns}-{stat.st_ino}"
-        row = database.execute("SELECT sha256 FROM digest WHERE path = ? AND mark = ?", (path, mark)).fetchone()
-        if row is None:
-            with Path(path).open("rb") as handle:
-                row = (hashlib.file_digest(handle, "sha256").hexdigest(),)
-            database.execute("INSERT OR REPLACE INTO digest VALUES (?, ?, ?)", (path, mark, row[0]))
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-        return "missing"
-    return f"sha256:{row[0]}"
-
-
-LIST_FROM = 8
-"""Sources in one remote folder from which one listing is cheaper than asking for each."""
-
-
-def digest_sources(urls: Iterable[str], storage: Mapping[str, Storage]) -> dict[str, str]:
-    """Return the content digest of each source: sha256 when local, ETag when remote, `missing` when not there."""
-    local: list[str] = []
-    remote: dict[str, list[str]] = {}
-    for url in set(urls):
-        if parse_url(url).is_local:
-            local.append(url)
-        else:
-            remote.setdefault(split(url)[0], []).append(url)
-    digests = sha256_files(local)
-    for folder, members in remote.items():
-        store = open_store(folder, storage)
-        if len(members) >= LIST_FROM:
-            tags = {joined(folder, entry.path): entry.etag for entry in store.list(deep=False)}
-        else:
-            found = {url: _stat_or_none(store, split(url)[1]) for url in members}
-            tags = {url: entry.etag for url, entry in found.items() if entry}
-        digests.update({url: f"etag:{tags[url]}" if url in tags else "missing" for url in members})
-    return digests
-
-
-def _stat_or_none(store: Store, path: str) -> Entry | None:
-    try:
-        return store.stat(path)
-    except FileNotFoundError:
-        return None
-
-
-def read_source(url: str, storage: Mapping[str, Storage], bytes_max: int) -> tuple[bytes, str]:
-    """Read a source and say what was read.
-
-    Returns:
-        The bytes and the digest in the form the plan used.
-
-    Raises:
-        SourceMissing: When it is not there.
-        SourceTooLarge: When it is longer than `bytes_max`.
-    """
-    folder, name = split(url)
-    store = open_store(folder, storage)
-    try:
-        if store.is_local and not S_ISREG(os.stat(joined(folder, name)).st_mode):  # noqa: PTH116 -- as above
-            raise SourceMissing(f"{url}: is no file")
-        entry = store.stat(name)
-        if entry.size_bytes > bytes_max:
-            raise SourceTooLarge(f"{url}: {entry.size_bytes} bytes is over {bytes_max}")
-        data = store.read(name)
-    except (FileNotFoundError, IsADirectoryError) as error:
-        raise SourceMissing(f"{url}: not there") from error
-    return data, f"etag:{entry.etag}" if entry.etag else f"sha256:{hashlib.sha256(data).hexdigest()}"

@@ -38,6 +38,7 @@ from sdbatch.commit.write import (
     request_columns,
 )
 from sdbatch.config import parse_job
+from sdbatch.content import read_source
 from sdbatch.encode.asset import encode_asset, read_embedded
 from sdbatch.encode.backlog import Backlog
 from sdbatch.encode.image import thumbnail
@@ -54,7 +55,7 @@ from sdbatch.errors import (
 )
 from sdbatch.logs import configure
 from sdbatch.outcomes import call_deadline_s, outcome_of
-from sdbatch.storage import open_store, read_source
+from sdbatch.storage import open_store
 from sdbatch.types import Phase, Receipt, Request, Running, Source, Unit, WorkerSpec
 
 if TYPE_CHECKING:

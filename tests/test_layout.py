@@ -13,7 +13,19 @@ import sdbatch
 
 ROOT = Path(sdbatch.__file__).parent
 ROOMS = ("manifest", "plan", "dispatch", "generate", "encode", "commit", "report")
-NOUNS = {"config", "errors", "families", "ffmpeg", "logs", "models", "outcomes", "storage", "types"}
+NOUNS = {
+    "config",
+    "content",
+    "errors",
+    "families",
+    "ffmpeg",
+    "logs",
+    "models",
+    "outcomes",
+    "retries",
+    "storage",
+    "types",
+}
 HOMES = {
     "ray": {"dispatch"},
     "torch": {"generate"},

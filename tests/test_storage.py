@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from sdbatch.config import Storage
+from sdbatch.content import digest_sources, read_source, sha256_files
 from sdbatch.errors import SourceMissing, SourceTooLarge, StoreRefused, UserError
-from sdbatch.storage import digest_sources, open_store, parse_url, read_source, sha256_files
+from sdbatch.storage import open_store, parse_url
 
 
 def test_of_many_writers_of_one_path_exactly_one_wins(campaign_url: str) -> None:

@@ -14,7 +14,7 @@ from conftest import prompts
 from tests_proxy import HANG_S, Fault, FaultyProxy, faulty_proxy, first
 
 import sdbatch
-from sdbatch import storage
+from sdbatch import retries, storage
 from sdbatch.commit import lease
 from sdbatch.commit.lease import acquire
 from sdbatch.commit.read import read_index
@@ -29,8 +29,8 @@ pytestmark = pytest.mark.s3
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "BACKOFF_FIRST_S", 0.01)
-    monkeypatch.setattr(storage, "BACKOFF_MAX_S", 0.05)
+    monkeypatch.setattr(retries, "BACKOFF_FIRST_S", 0.01)
+    monkeypatch.setattr(retries, "BACKOFF_MAX_S", 0.05)
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def test_a_lease_whose_replies_were_lost_is_held(proxy: FaultyProxy, store: Stor
 def test_a_store_that_stays_away_is_given_up_within_its_bound(
     proxy: FaultyProxy, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(storage, "ATTEMPTS_MAX", 3)
+    monkeypatch.setattr(retries, "ATTEMPTS_MAX", 3)
     proxy.rule = lambda *_: "drop"
 
     with pytest.raises(StoreUnavailable, match=rf"{store.url}/a: 3 tries in \d+ s failed, the last with \w+"):
@@ -110,7 +110,7 @@ def test_a_store_that_answers_nothing_is_given_up_within_its_bound(
     proxy: FaultyProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(storage, "READ_TIMEOUT_S", 0.2)
-    monkeypatch.setattr(storage, "WAIT_MAX_S", 0.1)
+    monkeypatch.setattr(retries, "WAIT_MAX_S", 0.1)
     store = open_store(f"s3://campaigns/{tmp_path.name}", {})
     proxy.rule = lambda *_: "hang"
     started_s = time.monotonic()

@@ -30,12 +30,13 @@ from sdbatch import cli, logs
 from sdbatch.commit import layout
 from sdbatch.commit.schema import COMMIT, from_parquet, table, to_parquet
 from sdbatch.config import Model
+from sdbatch.content import read_source, sha256_files
 from sdbatch.errors import ModelError, SourceMissing, StoreRefused, UserError
 from sdbatch.generate.tiny import make_tiny_sd
 from sdbatch.manifest.check import ID, AllowList
 from sdbatch.models import component_files, describe
 from sdbatch.report.gallery import gallery_pages
-from sdbatch.storage import SCHEMES, Entry, LocalStore, open_store, parse_url, read_source, sha256_files
+from sdbatch.storage import SCHEMES, Entry, LocalStore, open_store, parse_url
 
 on_a_busy_machine = settings(deadline=None, suppress_health_check=list(HealthCheck), max_examples=200)
 
@@ -158,7 +159,7 @@ def test_a_source_that_is_no_file_is_missing_and_nobody_waits_for_it(tmp_path: P
     make = {"pipe": os.mkfifo, "device": lambda p: p.symlink_to("/dev/zero"), "folder": Path.mkdir}
     make[kind](path)
     script = (
-        "import sys; from sdbatch.storage import read_source, sha256_files\n"
+        "import sys; from sdbatch.content import read_source, sha256_files\n"
         "print(sha256_files([sys.argv[1]])[sys.argv[1]])\n"
         "try: read_source(sys.argv[1], {}, 100)\n"
         "except Exception as error: print(type(error).__name__)"

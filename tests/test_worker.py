@@ -213,15 +213,14 @@ def test_a_source_that_changed_after_the_plan_fails_its_row(
 ) -> None:
     from PIL import Image
 
-    from sdbatch import storage
+    from sdbatch.content import read_source
 
     source = tmp_path / "a.png"
     Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(source)
-    read = storage.read_source
 
     def changed(*arguments: Any) -> tuple[bytes, str]:
         Image.fromarray(np.full((64, 64, 3), 9, np.uint8)).save(source)
-        return read(*arguments)
+        return read_source(*arguments)
 
     monkeypatch.setattr("sdbatch.worker.read_source", changed)
     row = {"id": "a", "prompt": "p", "task": "image-to-image", "images": str(source), "strength": 1.0}

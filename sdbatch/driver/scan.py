@@ -18,13 +18,14 @@ import pyarrow.parquet as pq
 from sdbatch.commit import layout
 from sdbatch.commit.schema import to_parquet
 from sdbatch.config import Job
+from sdbatch.content import digest_sources
 from sdbatch.driver.scratch import Scratch
 from sdbatch.errors import ManifestError, Problem
 from sdbatch.manifest.check import AllowList, Duplicates, Problems, check_text, problem_at
 from sdbatch.manifest.read import RowBatch, Shard, list_shards, read_batches
 from sdbatch.models import ModelInfo, describe, describe_lora
 from sdbatch.plan.resolve import Resolved, Resolver
-from sdbatch.storage import Store, digest_sources, parse_url
+from sdbatch.storage import Store, parse_url
 
 PART_ROWS = 16_384
 _SPOOL = pa.schema(

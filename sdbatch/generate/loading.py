@@ -25,6 +25,7 @@ from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
 from sdbatch.config import Lora, Model, Storage
+from sdbatch.content import cache_folder
 from sdbatch.errors import ModelError, ModelLoadFailed
 from sdbatch.families import Family, TaskRow
 from sdbatch.models import (
@@ -36,7 +37,7 @@ from sdbatch.models import (
     describe_lora,
     folder_files,
 )
-from sdbatch.storage import Entry, Store, cache_folder, open_store, parse_url
+from sdbatch.storage import Entry, Store, open_store, parse_url
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
