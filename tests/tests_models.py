@@ -135,7 +135,7 @@ def make_tiny_sd3(folder: Path) -> None:
         out_channels=16,
         pos_embed_max_size=16,
     )
-    _save(
+    save_pipeline(
         StableDiffusion3Pipeline(
             transformer=transformer,
             scheduler=FlowMatchEulerDiscreteScheduler(),
@@ -144,7 +144,7 @@ def make_tiny_sd3(folder: Path) -> None:
             tokenizer=byte_tokenizer(),
             text_encoder_2=CLIPTextModelWithProjection(tiny_text_config()),
             tokenizer_2=byte_tokenizer(),
-            text_encoder_3=_t5(),
+            text_encoder_3=tiny_t5(),
             tokenizer_3=t5_tokenizer(),
         ),
         folder,
@@ -155,21 +155,21 @@ def make_tiny_flux(folder: Path) -> None:
     """Write a Flux.1 folder."""
     import diffusers
 
-    _save(diffusers.FluxPipeline(**_flux_parts(in_channels=16)), folder)
+    save_pipeline(diffusers.FluxPipeline(**_flux_parts(in_channels=16)), folder)
 
 
 def make_tiny_kontext(folder: Path) -> None:
     """Write a Flux.1 Kontext folder."""
     import diffusers
 
-    _save(diffusers.FluxKontextPipeline(**_flux_parts(in_channels=16)), folder)
+    save_pipeline(diffusers.FluxKontextPipeline(**_flux_parts(in_channels=16)), folder)
 
 
 def make_tiny_fill(folder: Path) -> None:
     """Write a Flux.1 Fill folder: its transformer reads latents, masked latents and the mask of every pixel."""
     import diffusers
 
-    _save(diffusers.FluxFillPipeline(**_flux_parts(in_channels=16 + 16 + 256, out_channels=16)), folder)
+    save_pipeline(diffusers.FluxFillPipeline(**_flux_parts(in_channels=16 + 16 + 256, out_channels=16)), folder)
 
 
 def _flux_parts(in_channels: int, out_channels: int | None = None) -> dict[str, Any]:
@@ -198,7 +198,7 @@ def _flux_parts(in_channels: int, out_channels: int | None = None) -> dict[str, 
         "vae": _kl_vae(),
         "text_encoder": CLIPTextModel(tiny_text_config()),
         "tokenizer": byte_tokenizer(),
-        "text_encoder_2": _t5(),
+        "text_encoder_2": tiny_t5(),
         "tokenizer_2": t5_tokenizer(),
     }
 
@@ -215,7 +215,7 @@ def make_tiny_klein(folder: Path) -> None:
     from transformers import Qwen3ForCausalLM
 
     torch.manual_seed(0)
-    _save(
+    save_pipeline(
         Flux2KleinPipeline(
             transformer=Flux2Transformer2DModel(
                 patch_size=1,
@@ -269,7 +269,7 @@ def make_tiny_qwen(folder: Path) -> None:
         image_token_id=3,
         video_token_id=4,
     )
-    _save(
+    save_pipeline(
         QwenImagePipeline(
             transformer=QwenImageTransformer2DModel(
                 patch_size=2,
@@ -305,7 +305,7 @@ def make_tiny_zimage(folder: Path) -> None:
     from transformers import Qwen3Model
 
     torch.manual_seed(0)
-    _save(
+    save_pipeline(
         ZImagePipeline(
             transformer=ZImageTransformer2DModel(
                 in_channels=4,
@@ -334,7 +334,7 @@ def make_tiny_sana(folder: Path) -> None:
     from transformers import Gemma2Config, Gemma2Model
 
     torch.manual_seed(0)
-    _save(
+    save_pipeline(
         SanaPipeline(
             transformer=SanaTransformer2DModel(
                 patch_size=1,
@@ -431,7 +431,8 @@ def _kl_vae(latent_channels: int = 4) -> Any:
     return AutoencoderKL(**{**_DEEP_VAE, "latent_channels": latent_channels}, shift_factor=0.1, scaling_factor=1.0)
 
 
-def _t5() -> Any:
+def tiny_t5() -> Any:
+    """Return a T5 encoder of two layers."""
     from transformers import T5Config, T5EncoderModel
 
     shape = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4}
@@ -445,25 +446,26 @@ def _qwen3_config(layers: int) -> Any:
     return Qwen3Config(**shape, head_dim=8, num_key_value_heads=2)
 
 
-def _save(pipeline: Any, folder: Path) -> None:
+def save_pipeline(pipeline: Any, folder: Path) -> None:
+    """Write a pipeline's folder with weights that let its inputs be felt."""
     import torch
 
     for component in pipeline.components.values():
         if isinstance(component, torch.nn.Module):
-            _enliven(component)
+            enliven(component)
     pipeline.save_pretrained(folder, safe_serialization=True)
 
 
 def _save_controlnet(module: Any, folder: Path) -> None:
     import torch
 
-    _enliven(module)
+    enliven(module)
     with torch.no_grad():  # else its picture drowns beside the latents
         module.controlnet_cond_embedding.conv_out.weight.mul_(30)
     module.save_pretrained(folder, safe_serialization=True)
 
 
-def _enliven(module: Any) -> None:
+def enliven(module: Any) -> None:
     """Scale weights so that signals neither fade nor drown: with the classes' own start a prompt moves nothing."""
     import torch
 

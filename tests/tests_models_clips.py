@@ -51,6 +51,7 @@ from diffusers import (
 from diffusers.guiders import ClassifierFreeGuidance
 from diffusers.pipelines.ltx2 import LTX2TextConnectors
 from diffusers.pipelines.ltx2.vocoder import LTX2Vocoder
+from tests_models import enliven, save_pipeline, t5_tokenizer, tiny_t5
 from transformers import (
     ByT5Tokenizer,
     CLIPImageProcessor,
@@ -70,7 +71,6 @@ from transformers import (
     SiglipVisionModel,
     T5Config,
     T5EncoderModel,
-    T5Tokenizer,
     UMT5Config,
     UMT5EncoderModel,
 )
@@ -80,41 +80,14 @@ from sdbatch.generate.tiny import byte_tokenizer, tiny_text_config, tiny_vae
 _LETTERS = [chr(code) for code in range(32, 127)]
 
 
-def _save(pipeline: Any, folder: Path) -> None:
-    for component in pipeline.components.values():
-        if isinstance(component, torch.nn.Module):
-            _enliven(component)
-    pipeline.save_pretrained(folder, safe_serialization=True)
-
-
 def _save_module(module: Any, folder: Path) -> None:
-    _enliven(module)
+    enliven(module)
     module.save_pretrained(folder, safe_serialization=True)
-
-
-def _enliven(module: torch.nn.Module) -> None:
-    """Scale weights so that signals neither fade nor drown in biases: else a source of a tiny model moves nothing."""
-    for parameter in module.parameters():
-        if parameter.ndim > 1:
-            torch.nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
-    for name, parameter in module.named_parameters():
-        if name.endswith("bias"):
-            torch.nn.init.zeros_(parameter)
 
 
 def _letters(*special: str) -> dict[str, int]:
     """Return a vocabulary of special words, then single letters."""
     return {word: index for index, word in enumerate([*special, *_LETTERS])}
-
-
-def _t5_tokenizer() -> T5Tokenizer:
-    words = ["<pad>", "</s>", "<unk>", "\u2581", *_LETTERS[1:]]
-    return T5Tokenizer(vocab=[(word, -1.0) for word in words], extra_ids=0, model_max_length=512)
-
-
-def _t5() -> T5EncoderModel:
-    shape = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4}
-    return T5EncoderModel(T5Config(vocab_size=128, feed_forward_proj="gated-gelu", **shape)).eval()
 
 
 # --- AnimateDiff -----------------------------------------------------------------------------------------------------
@@ -173,13 +146,13 @@ def _animatediff_parts() -> dict[str, Any]:
 def make_animatediff(folder: Path) -> None:
     """Write Stable Diffusion 1.5 with a motion adapter."""
     torch.manual_seed(0)
-    _save(AnimateDiffPipeline(**_animatediff_parts()), folder)
+    save_pipeline(AnimateDiffPipeline(**_animatediff_parts()), folder)
 
 
 def make_sparsectrl(folder: Path) -> None:
     """Write AnimateDiff with SparseCtrl on RGB key frames."""
     torch.manual_seed(0)
-    _save(AnimateDiffSparseControlNetPipeline(controlnet=_sparse_controlnet(), **_animatediff_parts()), folder)
+    save_pipeline(AnimateDiffSparseControlNetPipeline(controlnet=_sparse_controlnet(), **_animatediff_parts()), folder)
 
 
 def make_motion_adapter(folder: Path) -> None:
@@ -221,7 +194,7 @@ def make_svd(folder: Path) -> None:
         projection_class_embeddings_input_dim=96,
         num_frames=9,
     )
-    _save(
+    save_pipeline(
         StableVideoDiffusionPipeline(
             vae=vae,
             image_encoder=CLIPVisionModelWithProjection(_clip_vision(224, 56)),
@@ -278,7 +251,7 @@ def _umt5() -> UMT5EncoderModel:
 
 def _wan_parts(transformer: Any, *, vae: AutoencoderKLWan | None = None) -> dict[str, Any]:
     return {
-        "tokenizer": _t5_tokenizer(),
+        "tokenizer": t5_tokenizer(),
         "text_encoder": _umt5(),
         "vae": vae or _wan_vae(),
         "scheduler": UniPCMultistepScheduler(
@@ -310,28 +283,28 @@ def _wan_vae_22() -> AutoencoderKLWan:
 def make_wan_t2v(folder: Path) -> None:
     """Write Wan 2.1 T2V."""
     torch.manual_seed(0)
-    _save(WanPipeline(**_wan_parts(WanTransformer3DModel(**_WAN))), folder)
+    save_pipeline(WanPipeline(**_wan_parts(WanTransformer3DModel(**_WAN))), folder)
 
 
 def make_wan_t2v_a14b(folder: Path) -> None:
     """Write Wan 2.2 T2V A14B: a second denoiser for the low-noise steps."""
     torch.manual_seed(0)
     parts = _wan_parts(WanTransformer3DModel(**_WAN))
-    _save(WanPipeline(**parts, transformer_2=WanTransformer3DModel(**_WAN), boundary_ratio=0.875), folder)
+    save_pipeline(WanPipeline(**parts, transformer_2=WanTransformer3DModel(**_WAN), boundary_ratio=0.875), folder)
 
 
 def make_wan_ti2v(folder: Path) -> None:
     """Write Wan 2.2 TI2V: text or one image, a time step per token."""
     torch.manual_seed(0)
     parts = _wan_parts(WanTransformer3DModel(**_WAN), vae=_wan_vae_22())
-    _save(WanPipeline(**parts, expand_timesteps=True), folder)
+    save_pipeline(WanPipeline(**parts, expand_timesteps=True), folder)
 
 
 def make_wan_i2v(folder: Path) -> None:
     """Write Wan 2.1 I2V: one image, seen by CLIP too."""
     torch.manual_seed(0)
     transformer = WanTransformer3DModel(**_WAN, in_channels=36, image_dim=32, added_kv_proj_dim=24)
-    _save(_wan_i2v(transformer), folder)
+    save_pipeline(_wan_i2v(transformer), folder)
 
 
 def make_wan_flf2v(folder: Path) -> None:
@@ -341,7 +314,7 @@ def make_wan_flf2v(folder: Path) -> None:
     transformer = WanTransformer3DModel(
         **_WAN, in_channels=36, image_dim=32, added_kv_proj_dim=24, pos_embed_seq_len=2 * tokens
     )
-    _save(_wan_i2v(transformer), folder)
+    save_pipeline(_wan_i2v(transformer), folder)
 
 
 def _wan_i2v(transformer: WanTransformer3DModel) -> WanImageToVideoPipeline:
@@ -356,14 +329,14 @@ def make_wan_i2v_a14b(folder: Path) -> None:
     """Write Wan 2.2 I2V A14B: first, or first and last image, two denoisers and no CLIP."""
     torch.manual_seed(0)
     first, second = (WanTransformer3DModel(**_WAN, in_channels=36) for _ in range(2))
-    _save(WanImageToVideoPipeline(**_wan_parts(first), transformer_2=second, boundary_ratio=0.9), folder)
+    save_pipeline(WanImageToVideoPipeline(**_wan_parts(first), transformer_2=second, boundary_ratio=0.9), folder)
 
 
 def make_wan_vace(folder: Path) -> None:
     """Write Wan VACE: key frames and clips by a mask."""
     torch.manual_seed(0)
     transformer = WanVACETransformer3DModel(**_WAN, vace_layers=[0, 1], vace_in_channels=96)
-    _save(WanVACEPipeline(**_wan_parts(transformer)), folder)
+    save_pipeline(WanVACEPipeline(**_wan_parts(transformer)), folder)
 
 
 # --- LTX -------------------------------------------------------------------------------------------------------------
@@ -390,12 +363,12 @@ def make_ltx(folder: Path) -> None:
         num_layers=2,
         caption_channels=32,
     )
-    _save(
+    save_pipeline(
         LTXPipeline(
             scheduler=FlowMatchEulerDiscreteScheduler(),
             vae=vae,
-            text_encoder=_t5(),
-            tokenizer=_t5_tokenizer(),
+            text_encoder=tiny_t5(),
+            tokenizer=t5_tokenizer(),
             transformer=transformer,
         ),
         folder,
@@ -416,7 +389,7 @@ def make_ltx2(folder: Path) -> None:
         mel_bins=8,
     )
     text_encoder = _gemma3()
-    _save(
+    save_pipeline(
         LTX2Pipeline(
             scheduler=FlowMatchEulerDiscreteScheduler(),
             vae=_ltx2_vae(),
@@ -508,8 +481,8 @@ def _gemma3() -> Gemma3ForConditionalGeneration:
 
 def _cogvideox_parts(in_channels: int, *, rotary: bool) -> dict[str, Any]:
     return {
-        "tokenizer": _t5_tokenizer(),
-        "text_encoder": _t5(),
+        "tokenizer": t5_tokenizer(),
+        "text_encoder": tiny_t5(),
         "vae": AutoencoderKLCogVideoX(
             block_out_channels=(8, 8, 8, 8), latent_channels=4, layers_per_block=1, norm_num_groups=2
         ),
@@ -533,13 +506,13 @@ def _cogvideox_parts(in_channels: int, *, rotary: bool) -> dict[str, Any]:
 def make_cogvideox(folder: Path) -> None:
     """Write CogVideoX for text and clips."""
     torch.manual_seed(0)
-    _save(CogVideoXPipeline(**_cogvideox_parts(4, rotary=True)), folder)
+    save_pipeline(CogVideoXPipeline(**_cogvideox_parts(4, rotary=True)), folder)
 
 
 def make_cogvideox_i2v(folder: Path) -> None:
     """Write CogVideoX I2V."""
     torch.manual_seed(0)
-    _save(CogVideoXImageToVideoPipeline(**_cogvideox_parts(8, rotary=True)), folder)
+    save_pipeline(CogVideoXImageToVideoPipeline(**_cogvideox_parts(8, rotary=True)), folder)
 
 
 # --- HunyuanVideo 1.5 ------------------------------------------------------------------------------------------------
@@ -609,7 +582,7 @@ def _hunyuan_parts(task_type: str) -> dict[str, Any]:
 def make_hunyuan(folder: Path) -> None:
     """Write HunyuanVideo 1.5 T2V."""
     torch.manual_seed(0)
-    _save(HunyuanVideo15Pipeline(**_hunyuan_parts("t2v")), folder)
+    save_pipeline(HunyuanVideo15Pipeline(**_hunyuan_parts("t2v")), folder)
 
 
 def make_hunyuan_i2v(folder: Path) -> None:
@@ -623,7 +596,7 @@ def make_hunyuan_i2v(folder: Path) -> None:
         image_size=54,
         patch_size=2,
     )
-    _save(
+    save_pipeline(
         HunyuanVideo15ImageToVideoPipeline(
             **_hunyuan_parts("i2v"),
             image_encoder=SiglipVisionModel(vision),
