@@ -43,6 +43,8 @@ KILL_ROWS = 40
 RANDOM_ROWS = 400
 POISON_ROWS = 600
 POISON_ROUNDS = 3
+POISON_DEADLINE_S = 5.0
+"""A call of four rows takes a quarter of a second here; a job whose calls take minutes says more."""
 NULL_ROWS = 10_000
 NULL_SETTLED_ROWS = 1_000
 WALL_RATIO_MAX = 1.5
@@ -357,7 +359,8 @@ def poison(lab: Lab, folder: Path) -> Found:
             place = folder / f"{name}-{number}"
             place.mkdir()
             output = lab.output(place, "local")
-            ended = lab.run(lab.write_job(place, rows, output), {"poison": True})
+            job = lab.write_job(place, rows, output, limits={"deadline_min_s": POISON_DEADLINE_S})
+            ended = lab.run(job, {"poison": True})
             walls[name].append(ended.wall_s)
             if ended.exit_code != (0 if name == "clean" else 3):
                 problems.append(f"{name} run {number} ended with {ended.exit_code}: {ended.said[-300:]}")
