@@ -15,7 +15,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from tests_models_clips import make_ltx
+from tests_models_clips import make_ltx, make_ltx2
 
 import sdbatch
 from sdbatch.config import Encode
@@ -30,21 +30,30 @@ HEIGHT, WIDTH = 64, 96
 
 
 @pytest.fixture(scope="module")
-def ltx(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("models") / "ltx"
-    make_ltx(folder)
-    return str(folder)
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("models")
+    for name, make in (("ltx", make_ltx), ("ltx2", make_ltx2)):
+        make(folder / name)
+    options = {"batch_size": 2, "defaults": {"num_frames": 9}}
+    return {name: {"path": str(folder / name), **options} for name in ("ltx", "ltx2")}
 
 
 @pytest.fixture
-def run(ltx: str, write_manifest: Callable[..., str], job_of: Callable[..., dict[str, Any]]) -> Run:
+def run(models: dict[str, Any], write_manifest: Callable[..., str], job_of: Callable[..., dict[str, Any]]) -> Run:
     """Run rows in this process; return their metadata, each with its `file`."""
 
     def call(rows: list[dict[str, Any]], **changes: Any) -> list[dict[str, Any]]:
-        shape = {"task": "text-to-video", "height": HEIGHT, "width": WIDTH, "fps": 12.0, "num_inference_steps": 2}
+        shape = {
+            "model": "ltx",
+            "task": "text-to-video",
+            "height": HEIGHT,
+            "width": WIDTH,
+            "fps": 12.0,
+            "num_inference_steps": 2,
+        }
         job = job_of(
             write_manifest([{"prompt": "waves", **row} for row in rows]),
-            models={"ltx": {"path": ltx, "batch_size": 2, "defaults": {"num_frames": 9}}},
+            models=models,
             defaults={**shape, "guidance_scale": 3.0},
             **changes,
         )
@@ -75,6 +84,14 @@ def test_a_clip_is_stored_with_the_size_count_and_rate_of_its_row(run: Run) -> N
         assert embedded is not None
         assert (embedded["request_key"], embedded["num_frames"]) == (row["request_key"], row["num_frames"])
     assert len({row["sha256"] for row in rows}) == 3
+
+
+@pytest.mark.parametrize(("suffix", "codec"), [("mp4", "aac"), ("webm", "opus")])
+def test_the_sound_a_model_makes_is_in_the_clip(run: Run, suffix: str, codec: str) -> None:
+    rows = run([{"id": "mute"}, {"id": "loud", "model": "ltx2"}], encode={"video": suffix})
+
+    assert [row["error_message"] for row in rows] == [None, None]
+    assert [f"Audio: {codec}" in _said(row["file"]) for row in rows] == [False, True]
 
 
 def test_pictures_and_clips_are_sources_of_clips(run: Run, tmp_path: Path) -> None:

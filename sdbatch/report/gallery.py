@@ -39,11 +39,12 @@ def gallery_pages(campaign: str, run: str, parts: Iterable[pa.Table], num_rows: 
     cards: list[dict[str, Any]] = []
     number = 0
     for part in parts:
-        for row in part.to_pylist():
-            cards.append(_card(row))
-            if len(cards) == ASSETS_PER_PAGE and number + 1 < num_pages:
-                yield page_name(number), _render(campaign, run, cards, pages, number, num_rows)
-                cards, number = [], number + 1
+        for batch in part.to_batches(max_chunksize=ASSETS_PER_PAGE):  # rows as Python values are many times their size
+            for row in batch.to_pylist():
+                cards.append(_card(row))
+                if len(cards) == ASSETS_PER_PAGE and number + 1 < num_pages:
+                    yield page_name(number), _render(campaign, run, cards, pages, number, num_rows)
+                    cards, number = [], number + 1
     yield page_name(number), _render(campaign, run, cards, pages, number, num_rows)
 
 

@@ -39,6 +39,7 @@ ROOT = Path(__file__).parents[2]
 INJECT = Path(__file__).parent / "inject"
 RUN_TIMEOUT_S = 300.0
 """A run that takes longer hangs: its case fails."""
+START_TIMEOUT_S = 100.0
 GONE_WITHIN_S = 45.0
 """After a driver's end, all that it started must be gone by itself within so long. Ray's agents look for their raylet
 only now and then: on a busy machine they were seen to outlive it by half a minute."""
@@ -236,6 +237,7 @@ class Lab:
             "workers": {"count": WORKERS},
             "determinism": "exact",
             "seed": 11,
+            "limits": {"start_timeout_s": START_TIMEOUT_S},
             **changes,
         }
         path = folder / "job.yaml"
