@@ -8,6 +8,7 @@ The worker renders recipes and nothing else, so what is hashed, what is made and
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -167,6 +168,10 @@ class Running:
     elapsed_s: float
     bound_s: float
     ids: tuple[str, ...] = ()
+
+
+OnCall = Callable[[str, tuple[str, ...]], None]
+"""Told the unit and the request ids of a pipeline call before it runs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -56,14 +56,13 @@ from sdbatch.errors import (
 from sdbatch.logs import configure
 from sdbatch.outcomes import call_deadline_s, outcome_of
 from sdbatch.storage import open_store
-from sdbatch.types import Phase, Receipt, Request, Running, Source, Unit, WorkerSpec
+from sdbatch.types import OnCall, Phase, Receipt, Request, Running, Source, Unit, WorkerSpec
 
 if TYPE_CHECKING:
     from sdbatch.generate.batch import BatchResult, Generated
     from sdbatch.generate.loading import LoadedModel
 
 LOG = logging.getLogger("sdbatch.worker")
-OnCall = Callable[[str, tuple[str, ...]], None]
 FETCH_THREADS = 8
 FETCH_MAX_S = 600.0
 FINISH_MAX_S = 600.0

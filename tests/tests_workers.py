@@ -7,9 +7,8 @@ import threading
 import time
 from pathlib import Path
 
-from sdbatch.dispatch.executor import OnCall
 from sdbatch.errors import DeviceLost, ModelLoadFailed, StoreUnavailable
-from sdbatch.types import Receipt, RowOutcome, Running, Unit, WorkerSpec
+from sdbatch.types import OnCall, Receipt, RowOutcome, Running, Unit, WorkerSpec
 
 
 class ScriptedWorker:

@@ -59,7 +59,6 @@ class WindowLike(Protocol):
 @dataclass(slots=True)
 class _Worker:
     shape: Shape
-    started_s: float
     ready: bool = False
     draining: bool = False
     model: str | None = None
@@ -212,7 +211,7 @@ class Dispatcher:
     def _start_worker(self, shape: Shape) -> None:
         name = f"w{self._num_started}"
         self._num_started += 1
-        self._workers[name] = _Worker(shape=shape, started_s=time.monotonic())
+        self._workers[name] = _Worker(shape=shape)
         self._executor.start(name, shape)
 
     def _hand_out(self) -> None:

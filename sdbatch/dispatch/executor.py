@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from sdbatch.errors import MachineError, StoreRefused
-from sdbatch.types import Observation, Receipt, Running, Unit, WorkerSpec
+from sdbatch.types import Observation, OnCall, Receipt, Running, Unit, WorkerSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,9 +140,6 @@ class WorkerLike(Protocol):
     def running(self) -> tuple[Running, ...]:
         """Say where the units in it are; called from another thread."""
 
-
-OnCall = Callable[[str, tuple[str, ...]], None]
-"""Told the unit and the request ids of a pipeline call before it runs."""
 
 WORKER = "sdbatch.worker:Worker"
 """Dotted path of the class the executors run: dispatch puts no rooms together, so it does not import it."""
