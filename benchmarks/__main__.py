@@ -1,0 +1,153 @@
+r"""One command, one table.
+
+    GROUPS --> a process each --> parts (a run that was ended goes on) --> latest.json, latest.md, the screen
+
+A group is `function(lab) -> list[Row]`. Threads are pinned before anything is imported; the load is printed and kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import importlib
+import json
+import multiprocessing
+import os
+import re
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.lab import THREADS, Lab, load, machine, versions
+from benchmarks.table import Row, from_json, full, to_json, to_markdown
+
+ROOT = Path(__file__).parents[1]
+PARTS = ROOT / "out" / "bench"
+GROUP_MAX_S = 1800.0
+
+GROUPS: Mapping[str, str] = {}
+"""Name of a group --> `module:function`."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure; return 1 when a group failed, 0 otherwise: a missed bound is a figure, not an error."""
+    options = _options(arguments)
+    _prepare()
+    names = [name for name in GROUPS if re.search(options.only, name)]
+    run = _fingerprint(options.pairs, options.seed, options.quick)
+    failed = [name for name in names if not _measure(name, run, options)]
+    groups = {name: json.loads(_part(run, name).read_text()) for name in names if name not in failed}
+    _write(groups, options)
+    if not failed:
+        shutil.rmtree(PARTS / run, ignore_errors=True)
+    for name in failed:
+        print(f"{name}: failed; what it said stands above. The other groups are kept: run again to go on.")
+    return 1 if failed else 0
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=main.__doc__)
+    parser.add_argument("--only", default="", metavar="REGEX", help=f"groups to run, of {', '.join(GROUPS)}")
+    parser.add_argument("--pairs", type=int, default=5, help="how often every arm runs, in turns")
+    parser.add_argument("--seed", type=int, default=20261121)
+    parser.add_argument("--quick", action="store_true", help="counts and equal outputs at the smallest size; no times")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
+    return parser.parse_args(arguments)
+
+
+def _prepare() -> None:
+    """Pin threads and let Ray's workers import the benchmarks."""
+    os.environ.update(THREADS)
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    os.environ["AWS_EC2_METADATA_DISABLED"] = "true"  # without keys, botocore would look for an EC2 host
+
+
+def _fingerprint(*options: object) -> str:
+    """Return a digest of the code and the options: parts of other ones are not taken."""
+    digest = hashlib.sha256(repr(options).encode())
+    for file in sorted([*(ROOT / "sdbatch").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")]):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def _part(run: str, name: str) -> Path:
+    return PARTS / run / f"{name}.json"
+
+
+def _measure(name: str, run: str, options: argparse.Namespace) -> bool:
+    """Measure one group in a process of its own, unless an ended run has; return whether its part is there."""
+    part = _part(run, name)
+    if part.is_file():
+        print(f"{name}: taken from the run that was ended")
+        return True
+    part.parent.mkdir(parents=True, exist_ok=True)
+    # Ray's socket names are cut at 107 bytes, so the folder is short.
+    folder = Path(tempfile.mkdtemp(prefix="sdb", dir="/tmp"))
+    lab = Lab(folder=folder, pairs=options.pairs, seed=options.seed, is_quick=options.quick)
+    started_s, before = time.perf_counter(), load()
+    print(f"{name}: load {before}", flush=True)
+    process = multiprocessing.get_context("spawn").Process(target=_run_group, args=(name, lab, part))
+    process.start()
+    process.join(GROUP_MAX_S)
+    if process.is_alive():
+        print(f"{name}: ended after {GROUP_MAX_S:.0f} s")
+        process.terminate()
+        process.join()
+    shutil.rmtree(folder, ignore_errors=True)
+    if not part.is_file():
+        return False
+    wall_s, after = time.perf_counter() - started_s, load()
+    found = json.loads(part.read_text())
+    part.write_text(json.dumps({**found, "wall_s": round(wall_s, 1), "load": [before, after]}))
+    print(f"{name}: {wall_s:.0f} s, load {after}", flush=True)
+    return True
+
+
+def _run_group(name: str, lab: Lab, part: Path) -> None:
+    """Run a group here and write its part."""
+    os.environ.update(
+        SDBATCH_CACHE=str(lab.folder / "cache"), RAY_TMPDIR=str(lab.folder / "ray"), TMPDIR=str(lab.folder)
+    )
+    (lab.folder / "ray").mkdir()
+    module, _, function = GROUPS[name].partition(":")
+    rows: list[Row] = getattr(importlib.import_module(module), function)(lab)
+    part.write_text(json.dumps({"rows": [to_json(one) for one in rows]}))
+
+
+def _write(groups: Mapping[str, Mapping[str, Any]], options: argparse.Namespace) -> None:
+    """Write and print the table; groups not asked for keep their figures where machine and versions are the same."""
+    where: dict[str, Any] = {"machine": machine(), "versions": versions()}
+    latest = options.out / "latest.json"
+    kept = json.loads(latest.read_text()) if latest.is_file() else {}
+    is_same = all(kept.get(key) == value for key, value in where.items()) and kept.get("quick") == options.quick
+    load_of: dict[str, Any] = dict(kept["load"]) if is_same else {}
+    found: dict[str, Row] = {one["name"]: from_json(one) for one in kept["rows"]} if is_same else {}
+    for name, group in groups.items():
+        load_of[name] = group["load"]
+        found.update({one["name"]: from_json(one) for one in group["rows"]})
+    rows = full(one for one in found.values() if one.judged is not None)
+    text = to_markdown(rows)
+    options.out.mkdir(parents=True, exist_ok=True)
+    result = {"quick": options.quick, **where, "load": load_of, "rows": [to_json(one) for one in rows]}
+    latest.write_text(json.dumps(result, indent=1) + "\n")
+    (options.out / "latest.md").write_text(_head(where, load_of) + text)
+    print("\n" + text)
+
+
+def _head(where: Mapping[str, Mapping[str, Any]], load_of: Mapping[str, Sequence[float]]) -> str:
+    """Return what stands above the table: machine, versions, load."""
+    here = where["machine"]
+    libraries = ", ".join(f"{name} {version}" for name, version in where["versions"].items())
+    loads = ", ".join(f"{name} {before} to {after}" for name, (before, after) in load_of.items())
+    return (
+        f"{here['cpu']}, {here['cores']} cores, {here['memory_gib']} GiB, GPU: {here['gpu']}; Python {here['python']}; "
+        f"{libraries}.\nLoad before and after each group: {loads}.\n\n"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

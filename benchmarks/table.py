@@ -1,0 +1,203 @@
+"""The table: what is promised, what was measured, and whether it is reached.
+
+    TARGETS (every promise, once) + a group's rows --> full() --> to_markdown() / to_json()
+
+A group calls `row("model_share", ours=..., baseline=..., ratio=...)`; a promise that nobody measured is shown as such.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any, Literal
+
+Rule = Literal["at least", "at most", "exactly"]
+_HOLDS: Mapping[Rule, Callable[[float, float], bool]] = {
+    "at least": lambda value, bound: value >= bound,
+    "at most": lambda value, bound: value <= bound,
+    "exactly": lambda value, bound: value == bound,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One line of the table. What is judged is `ratio`, or `ours` where there is no ratio.
+
+    Attributes:
+        name: A target's, or one of the group's own for a comparison without a bound.
+        ours: What sdbatch did, in `unit`; median of the pairs; None when it was not measured.
+        baseline: What it is compared with, in `unit`; None where there is nothing to compare with.
+        ratio: ours to baseline, the better the larger; median of the pairs' own ratios, not the ratio of medians.
+        must: Bound of what is judged; None where nothing is promised.
+        aim: What it should become.
+        unit: Of `ours` and `baseline`.
+        note: What the reader has to know: the number of pairs, what the baseline lacked.
+        rule: How what is judged stands to `must`.
+        spread: Lowest and highest of what is judged over the pairs.
+        title: The quantity in words.
+    """
+
+    name: str
+    ours: float | None = None
+    baseline: float | None = None
+    ratio: float | None = None
+    must: float | None = None
+    aim: float | None = None
+    unit: str = ""
+    note: str = ""
+    rule: Rule = "at least"
+    spread: tuple[float, float] | None = None
+    title: str = ""
+
+    @property
+    def judged(self) -> float | None:
+        """Return the figure that `must` bounds."""
+        return self.ours if self.ratio is None else self.ratio
+
+    @property
+    def is_reached(self) -> bool | None:
+        """Return whether the promise is kept; None when nothing is promised or nothing was measured."""
+        if self.must is None or self.judged is None:
+            return None
+        return _HOLDS[self.rule](self.judged, self.must)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A promise; see `Row`."""
+
+    title: str
+    must: float
+    aim: float | None = None
+    unit: str = ""
+    rule: Rule = "at least"
+
+
+GPU_NOTE = "not measured: no GPU at hand; `python -m benchmarks.gpu` measures it"
+
+TARGETS: Mapping[str, Target] = {
+    "model_share": Target("time in the model / wall, steady, 2 workers", 0.95, 0.975),
+    "cpu_per_row": Target("CPU per row, plain loop / sdbatch", 2.0, 2.6, "CPU ms a row"),
+    "ray_data_tuned": Target("steady rows/s against Ray Data tuned by hand", 1.15, 1.4, "rows/s"),
+    "ray_data_documented": Target(
+        "rows/s against Ray Data as documented, sleeping workers, one Parquet file; per worker", 0.9, 0.97, "rows/s"
+    ),
+    "sleeping_16": Target("rows/s per worker at 16 sleeping workers / at 1", 0.95, 0.98, "rows/s a worker"),
+    "noop_wall": Target("10^6 no-op rows without assets, 2 workers: wall per row", 30, 15, "us", "at most"),
+    "noop_messages": Target(
+        "10^6 no-op rows: control messages per row", 1 / 512, 1 / 1024, "messages a row", "at most"
+    ),
+    "plan_cpu": Target("plan of 10^6 rows without sources: CPU", 15, 8, "s", "at most"),
+    "plan_memory": Target("plan of 10^6 rows without sources: peak memory", 500, 250, "MiB", "at most"),
+    "resume": Target("resume at 10^6 rows, 90 % done: time to the first unit", 20, 10, "s", "at most"),
+    "tail_8": Target("tail: total cost / (8 x makespan), 95/5 pictures and clips, costs known within 30 %", 0.97, 0.99),
+    "tail_64": Target("tail: total cost / (64 x makespan), the same", 0.93, 0.99),
+    "encoding": Target("rows/s with encoding (38 % of a row's model time) / without", 0.95, 0.98, "rows/s"),
+    "slow_sources": Target("rows/s with slow sources / without", 0.95, 0.98, "rows/s"),
+    "count_model_loads": Target("model loads / workers x models", 1, None, "loads", "exactly"),
+    "count_text_rows": Target("rows through the text encoder / distinct prompts", 1, None, "rows", "exactly"),
+    "count_batches": Target("pipeline calls / full batches", 1, None, "calls", "exactly"),
+    "gpu_sdxl": Target("SDXL 1024 px, 20 steps, CFG, bf16, H200: ids in to files out", 1.5, 1.9, "img/s"),
+    "gpu_sd15": Target("SD1.5 512 px, 20 steps, CFG, bf16, H200", 9, 13, "img/s"),
+    "gpu_sdxl_4_steps": Target("SDXL 1024 px, 4 steps, with PNG, H200", 7, 11, "img/s"),
+    "gpu_wan": Target("Wan2.1 1.3B 480p, bf16, H200: share of the matrix rate", 0.45, 0.60),
+    "gpu_busy": Target("GPU busy share, H200", 0.97, 0.99),
+}
+
+
+def row(
+    name: str,
+    *,
+    ours: float | None = None,
+    baseline: float | None = None,
+    ratio: float | None = None,
+    spread: tuple[float, float] | None = None,
+    note: str = "",
+) -> Row:
+    """Return the row of a target, with its bounds.
+
+    Raises:
+        KeyError: When nothing of that name is promised.
+    """
+    target = TARGETS[name]
+    return Row(
+        name=name,
+        ours=ours,
+        baseline=baseline,
+        ratio=ratio,
+        must=target.must,
+        aim=target.aim,
+        unit=target.unit,
+        rule=target.rule,
+        spread=spread,
+        note=note,
+        title=target.title,
+    )
+
+
+def paired(name: str, ours: Sequence[float], baseline: Sequence[float], ratios: Sequence[float], note: str = "") -> Row:
+    """Return the row of interleaved pairs: medians, and the spread of the pairs' ratios.
+
+    Args:
+        name: Of a target, or a comparison's own.
+        ours: One figure a pair, in pairs' order.
+        baseline: Likewise.
+        ratios: Likewise, the better the larger.
+        note: What else there is to say; the number of pairs is added.
+    """
+    counted = f"{len(ratios)} pairs" + (f"; {note}" if note else "")
+    figures: dict[str, Any] = {
+        "ours": median(ours),
+        "baseline": median(baseline),
+        "ratio": median(ratios),
+        "spread": (min(ratios), max(ratios)),
+        "note": counted,
+    }
+    return row(name, **figures) if name in TARGETS else Row(name=name, **figures)
+
+
+def full(measured: Iterable[Row]) -> list[Row]:
+    """Return every promise in the order of `TARGETS`, measured or not, then the comparisons beside them."""
+    found = {one.name: one for one in measured}
+    missing = {name: row(name, note=GPU_NOTE if name.startswith("gpu_") else "not measured") for name in TARGETS}
+    return [found.pop(name, missing[name]) for name in TARGETS] + list(found.values())
+
+
+def to_json(one: Row) -> dict[str, Any]:
+    """Return a row as plain values, with `is_reached`."""
+    return {**asdict(one), "is_reached": one.is_reached}
+
+
+def from_json(values: Mapping[str, Any]) -> Row:
+    """Return the row that `to_json` wrote."""
+    found = {key: value for key, value in values.items() if key != "is_reached"}
+    if found.get("spread") is not None:
+        found["spread"] = tuple(found["spread"])
+    return Row(**found)
+
+
+def to_markdown(rows: Iterable[Row]) -> str:
+    """Return the table as Markdown."""
+    lines = ["| quantity | ours | baseline | ratio | spread | must | aim | reached | note |", "|---" * 9 + "|"]
+    for one in rows:
+        spread = "" if one.spread is None else f"{_figure(one.spread[0])} to {_figure(one.spread[1])}"
+        reached = {True: "yes", False: "**no**", None: ""}[one.is_reached]
+        must, aim = (_bound(one.rule, bound) for bound in (one.must, one.aim))
+        ours, baseline = (f"{_figure(value)} {one.unit}".strip() for value in (one.ours, one.baseline))
+        ours, baseline = (ours if one.ours is not None else "", baseline if one.baseline is not None else "")
+        cells = (one.title or one.name, ours, baseline, _figure(one.ratio), spread, must, aim, reached, one.note)
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _figure(value: float | None) -> str:
+    """Return three significant digits."""
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def _bound(rule: Rule, bound: float | None) -> str:
+    sign = {"at least": "", "at most": "≤ ", "exactly": "= "}[rule]
+    return "" if bound is None else sign + _figure(bound)
