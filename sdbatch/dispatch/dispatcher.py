@@ -8,6 +8,7 @@ What is in flight lives here, in memory; all else is in the campaign. Kill it at
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -123,6 +124,10 @@ class Dispatcher:
         self._on_tick = on_tick
         self._should_stop = should_stop
         self._workers: dict[str, _Worker] = {}
+        self._roster = policy.Roster()
+        self._num_ready: Counter[Shape] = Counter()
+        self._draining: set[str] = set()
+        self.num_in_flight = 0
         self._models: dict[Shape, frozenset[str]] = {
             shape: frozenset(name for name, other in plan.shapes.items() if other == shape)
             for shape in set(plan.shapes.values())
@@ -156,7 +161,6 @@ class Dispatcher:
         self._start_workers()
         while self._is_unfinished():
             if not self._is_stopping():
-                self._fill()
                 self._hand_out()
             for event in self._executor.wait(TICK_S):
                 self._handle(event)
@@ -172,12 +176,7 @@ class Dispatcher:
     @property
     def num_workers(self) -> int:
         """Workers that are ready."""
-        return sum(worker.ready for worker in self._workers.values())
-
-    @property
-    def num_in_flight(self) -> int:
-        """Units handed out and not ended."""
-        return sum(len(worker.units) for worker in self._workers.values())
+        return self._num_ready.total()
 
     def _is_stopping(self) -> bool:
         return self.failure is not None or self._should_stop()
@@ -215,18 +214,17 @@ class Dispatcher:
         self._executor.start(name, shape)
 
     def _hand_out(self) -> None:
-        holds = self._may_risk()
+        holds = self._window.has_solo() and self._may_risk()
         while holds and self._window.has_solo():
-            unit = self._window.peek_solo()
-            chosen = policy.choose_solo(self._views(), unit.model)
+            chosen = self._roster.choose_solo(self._window.peek_solo().model)
             if chosen is None:
                 break
             self._submit(chosen, self._window.take_solo())
         while True:
+            self._fill()
             backlog = self._window.backlog()
-            choice = policy.choose(
-                self._views(hold_idle=holds and self._window.has_solo()), backlog, self._starving(backlog)
-            )
+            hold_idle = holds and self._window.has_solo()
+            choice = self._roster.choose(backlog, self._starving(backlog), hold_idle=hold_idle)
             if choice is None:
                 return
             worker, model = choice
@@ -234,21 +232,33 @@ class Dispatcher:
             self._submit(worker, self._window.take(model, cap))
 
     def _may_risk(self) -> bool:
-        num_ready = sum(worker.ready and not worker.draining for worker in self._workers.values())
+        num_ready = len(self._roster)
         return policy.may_risk(num_ready, len(self._workers) - num_ready, bool(self._window.backlog()))
 
     def _submit(self, worker: str, unit: Unit) -> None:
         state = self._workers[worker]
         state.units[unit.id] = unit
         state.model = unit.model
+        self.num_in_flight += 1
+        self._show(worker)
         self._handed += 1
         self._last_handed[unit.model] = self._handed
         self._left_tflop -= unit.cost_tflop
         self._executor.submit(worker, replace(unit, rate_tflop_per_s=self.rates.get(unit.model)))
 
-    def _views(self, *, hold_idle: bool = False) -> list[policy.WorkerView]:
-        """Return the ready workers; with suspects waiting, one that is idle or nearly so is kept free for them."""
-        views = [
+    def _take_back(self, worker: str, unit: str) -> Unit:
+        """Return a unit that ended in a worker that lives."""
+        taken = self._workers[worker].units.pop(unit)
+        self.num_in_flight -= 1
+        self._show(worker)
+        return taken
+
+    def _show(self, name: str) -> None:
+        """Tell the roster how a worker stands."""
+        worker = self._workers[name]
+        if not worker.ready or worker.draining:
+            return
+        self._roster.put(
             policy.WorkerView(
                 id=name,
                 models=self._models[worker.shape],
@@ -256,13 +266,16 @@ class Dispatcher:
                 in_flight=len(worker.units),
                 solo=any(unit.solo for unit in worker.units.values()),
             )
-            for name, worker in self._workers.items()
-            if worker.ready and not worker.draining
-        ]
-        if hold_idle and views:
-            kept = min(views, key=lambda view: (view.solo, view.in_flight, view.id))
-            views.remove(kept)
-        return views
+        )
+
+    def _forget(self, name: str) -> _Worker:
+        """Strike a worker off."""
+        worker = self._workers.pop(name)
+        self._roster.remove(name)
+        self._draining.discard(name)
+        self._num_ready[worker.shape] -= worker.ready
+        self.num_in_flight -= len(worker.units)
+        return worker
 
     def _starving(self, backlog: Mapping[str, Backlog]) -> frozenset[str]:
         return frozenset(
@@ -274,11 +287,14 @@ class Dispatcher:
             return  # it was given up earlier in this round; what it had committed was recovered
         match event:
             case Ready():
-                self._workers[event.worker].ready = True
+                worker = self._workers[event.worker]
+                worker.ready = True
+                self._num_ready[worker.shape] += 1
+                self._show(event.worker)
                 self._first_ready = True
                 self.facts[event.worker] = event.facts
             case Done():
-                self._finish(self._workers[event.worker].units.pop(event.unit), event.receipt)
+                self._finish(self._take_back(event.worker, event.unit), event.receipt)
             case Faulted():
                 self._handle_fault(event)
             case Died():
@@ -287,6 +303,8 @@ class Dispatcher:
                 self._handle_pulse(event)
             case Draining():
                 self._workers[event.worker].draining = True
+                self._draining.add(event.worker)
+                self._roster.remove(event.worker)
 
     def _finish(self, unit: Unit, receipt: Receipt) -> None:
         self._machine_faults = 0
@@ -305,7 +323,6 @@ class Dispatcher:
     def _handle_fault(self, event: Faulted) -> None:
         """A call ended with an error; the worker's process lives."""
         outcome = outcome_of(event.kind)
-        worker = self._workers[event.worker]
         message = f"worker {event.worker}: {event.kind}: {event.message}"
         if outcome.blame == "run":
             self._stop(MachineError(f"{message}\n{event.traceback}"))
@@ -315,13 +332,13 @@ class Dispatcher:
         elif outcome.replace_worker:
             self._lose(event.worker, event.kind, event.message, unit=event.unit)
         elif outcome.blame == "run":
-            worker.units.pop(event.unit)
+            self._take_back(event.worker, event.unit)
         elif outcome.blame == "model":
-            unit = worker.units.pop(event.unit)
+            unit = self._take_back(event.worker, event.unit)
             self._give_back(unit)
             self._blame_load(event.worker, unit.model, f"{event.message}\n{event.traceback}")
         else:
-            self._give_back(worker.units.pop(event.unit))
+            self._give_back(self._take_back(event.worker, event.unit))
             self._count_machine_fault(message)
 
     def _handle_pulse(self, event: Pulse) -> None:
@@ -345,6 +362,7 @@ class Dispatcher:
             return
         if worker is not None:
             self._workers[worker].model = None
+            self._show(worker)
         self._load_faults[model] = self._load_faults.get(model, 0) + 1
         if self._load_faults[model] >= policy.MODEL_LOADS_MAX:
             self._lose_model(model, ModelLoadFailed(f"model {model} does not load: {message}"))
@@ -410,13 +428,13 @@ class Dispatcher:
 
     def _replace(self, name: str) -> None:
         """End a worker and start another in its slot."""
-        worker = self._workers.pop(name)
+        worker = self._forget(name)
         self._executor.stop(name)
         if not self._is_stopping():
             self._start_worker(worker.shape)
 
     def _release_drained(self) -> None:
-        for name in [name for name, worker in self._workers.items() if worker.draining and not worker.units]:
+        for name in [name for name in sorted(self._draining) if not self._workers[name].units]:
             self._replace(name)
 
     def _count_start_fault(self, message: str) -> None:
@@ -434,14 +452,17 @@ class Dispatcher:
         now_s = time.monotonic()
         limit_s = self._plan.start_timeout_s
         for shape, models in self._models.items():
+            if self._num_ready[shape] or self._is_stopping():
+                self._alone_since_s[shape] = now_s
+                continue
             names = [name for name, worker in self._workers.items() if worker.shape == shape]
-            if not names or self._is_stopping() or any(self._workers[name].ready for name in names):
+            if not names:
                 self._alone_since_s[shape] = now_s
             elif now_s - self._alone_since_s[shape] > limit_s:
                 text = f"no worker became ready within limits.start_timeout_s = {limit_s:g}; "
                 text += f"each asks for {shape.num_gpus} GPU and {shape.num_cpus} CPU"
                 for name in names:
-                    del self._workers[name]
+                    self._forget(name)
                     self._executor.stop(name)
                 for model in models:
                     self._lose_model(model, WorkersUnavailable(f"model {model}: {text}"))

@@ -1,15 +1,18 @@
 """Which worker gets which model's work next, how large a unit is, and when a worker is given up.
 
-    worker views + backlog --> choose() --> (worker, model)
-    what a ping told       --> overdue() --> kind of outcome
+    Roster of workers + backlog --> choose() --> (worker, model)
+    what a ping told            --> overdue() --> kind of outcome
 
 Pure: no clock, no Ray, no storage, so every rule is tested in milliseconds.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from sdbatch.types import Backlog, Request, Running, Unit
 
@@ -60,33 +63,109 @@ class WorkerView:
     solo: bool
 
 
-def choose(
-    workers: Sequence[WorkerView], backlog: Mapping[str, Backlog], starving: frozenset[str] = frozenset()
-) -> tuple[str, str] | None:
-    """Return the next (worker id, model), None when nobody can take anything.
+class Roster:
+    """The workers that may be given units, sorted so that a choice costs as much as there are models, not workers.
 
-    The emptiest worker goes first, a warm one before a cold one. It keeps its model while that has work; else it takes
-    a model that starves, else the largest backlog for each worker that already serves it.
+    Workers that stand alike (units in flight, model, what their slot may hold) wait in one line, sorted by name.
     """
-    free = [w for w in workers if w.in_flight < IN_FLIGHT_MAX and not w.solo and w.models & backlog.keys()]
-    if not free:
-        return None
-    worker = min(free, key=lambda w: (w.in_flight, w.model not in backlog, w.id))
-    hungry = sorted(starving & worker.models & backlog.keys(), key=lambda name: backlog[name].oldest)
-    if hungry:
-        return worker.id, hungry[0]
-    if worker.model is not None and worker.model in backlog:
-        return worker.id, worker.model
-    serving = {name: sum(w.model == name for w in workers) for name in backlog}
-    candidates = [name for name in backlog if name in worker.models]
-    best = max(candidates, key=lambda name: (backlog[name].cost_tflop / (1 + serving[name]), -backlog[name].oldest))
-    return worker.id, best
+
+    def __init__(self) -> None:
+        self._views: dict[str, WorkerView] = {}
+        self._lines: dict[_Standing, list[str]] = {}
+        self._serving: Counter[str | None] = Counter()
+
+    def __len__(self) -> int:
+        return len(self._views)
+
+    def put(self, view: WorkerView) -> None:
+        """Take in a worker, or what has become of it."""
+        self.remove(view.id)
+        self._views[view.id] = view
+        insort(self._lines.setdefault(_standing(view), []), view.id)
+        self._serving[view.model] += 1
+
+    def remove(self, worker: str) -> None:
+        """Forget a worker; one that is not there is none."""
+        view = self._views.pop(worker, None)
+        if view is None:
+            return
+        line = self._lines[_standing(view)]
+        del line[bisect_left(line, worker)]
+        if not line:
+            del self._lines[_standing(view)]
+        self._serving[view.model] -= 1
+
+    def choose(
+        self,
+        backlog: Mapping[str, Backlog],
+        starving: frozenset[str] = frozenset(),
+        *,
+        hold_idle: bool = False,
+    ) -> tuple[str, str] | None:
+        """Return the next (worker id, model), None when nobody can take anything.
+
+        The emptiest worker goes first, a warm one before a cold one. It keeps its model while that has work; else it
+        takes a model that starves, else the largest backlog for each worker that already serves it.
+
+        Args:
+            backlog: What waits, by model.
+            starving: Models that have waited for too long.
+            hold_idle: Whether suspects wait: then one worker that is idle or nearly so is kept free for them.
+        """
+        held = self._kept_free() if hold_idle else None
+        free = [
+            (standing.in_flight, standing.model not in backlog, name)
+            for standing, line in self._lines.items()
+            if standing.in_flight < IN_FLIGHT_MAX and not standing.solo and not standing.models.isdisjoint(backlog)
+            for name in line[:2]
+            if held is None or name != held.id
+        ]
+        if not free:
+            return None
+        worker = self._views[min(free)[2]]
+        return worker.id, self._model_for(worker, backlog, starving, held)
+
+    def choose_solo(self, model: str) -> str | None:
+        """Return an idle worker for suspects of `model`, one that holds it first; None when all are busy."""
+        idle = [
+            (standing.model != model, line[0])
+            for standing, line in self._lines.items()
+            if standing.in_flight == 0 and model in standing.models
+        ]
+        return min(idle)[1] if idle else None
+
+    def _kept_free(self) -> WorkerView | None:
+        """Return the worker that is kept free for suspects: the first of its line."""
+        first = [(standing.solo, standing.in_flight, line[0]) for standing, line in self._lines.items()]
+        return self._views[min(first)[2]] if first else None
+
+    def _model_for(
+        self, worker: WorkerView, backlog: Mapping[str, Backlog], starving: frozenset[str], held: WorkerView | None
+    ) -> str:
+        hungry = [name for name in starving if name in worker.models and name in backlog]
+        if hungry:
+            return min(hungry, key=lambda name: (backlog[name].oldest, name))
+        if worker.model is not None and worker.model in backlog:
+            return worker.model
+
+        def weight(name: str) -> tuple[float, int]:
+            serving = self._serving[name] - (held is not None and held.model == name)
+            return backlog[name].cost_tflop / (1 + serving), -backlog[name].oldest
+
+        return max((name for name in backlog if name in worker.models), key=weight)
 
 
-def choose_solo(workers: Sequence[WorkerView], model: str) -> str | None:
-    """Return an idle worker for suspects of `model`, one that holds it first; None when all are busy."""
-    idle = [w for w in workers if w.in_flight == 0 and model in w.models]
-    return min(idle, key=lambda w: (w.model != model, w.id)).id if idle else None
+class _Standing(NamedTuple):
+    """What workers of one line have in common. See `WorkerView`."""
+
+    solo: bool
+    in_flight: int
+    model: str | None
+    models: frozenset[str]
+
+
+def _standing(view: WorkerView) -> _Standing:
+    return _Standing(view.solo, view.in_flight, view.model, view.models)
 
 
 def may_risk(num_ready: int, num_starting: int, has_backlog: bool) -> bool:

@@ -12,6 +12,7 @@ import json
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from heapq import heapify, heappop, heappush
 from typing import Literal
 
 from sdbatch.families import Family
@@ -20,6 +21,8 @@ from sdbatch.types import Backlog, Request, Unit
 BATCHES_PER_UNIT_MAX = 32
 AUTO_BATCH_MAX = 16
 _AUTO_PIXELS = 512 * 512 * 16
+STALE_FACTOR = 8
+"""Heaps with so many times more entries than there are groups are made anew."""
 
 
 def auto_batch_size(height: int, width: int, num_frames: int = 1) -> int:
@@ -35,10 +38,95 @@ def auto_batch_size(height: int, width: int, num_frames: int = 1) -> int:
 class _Group:
     """Requests of one batch key, in order of arrival."""
 
+    key: str
     batch_size: int
     cost_tflop: float
     requests: deque[tuple[int, Request]] = field(default_factory=deque)
     outputs: int = 0
+
+    @property
+    def oldest(self) -> int:
+        """Arrival number of the first request."""
+        return self.requests[0][0]
+
+    @property
+    def rank(self) -> _Rank:
+        """Full batches first, then the costliest rows, then the oldest; the smallest goes first."""
+        return self.outputs < self.batch_size, -self.cost_tflop, self.oldest
+
+
+_Rank = tuple[bool, float, int]
+
+
+class _Queue:
+    """What waits for one model. Its groups stand in two heaps, in order of rank and of age.
+
+    An entry is put in whenever a group's rank or age changes, and one that is no longer true is dropped when it comes
+    to the top, so that no choice looks at every group.
+    """
+
+    def __init__(self) -> None:
+        self.groups: dict[str, _Group] = {}
+        self.outputs = 0
+        self.cost_tflop = 0.0
+        self._ranked: list[tuple[_Rank, str]] = []
+        self._aged: list[tuple[int, str]] = []
+
+    def add(self, group: _Group, arrival: int, request: Request) -> None:
+        """Take in one request at the end of its group."""
+        was_full = group.outputs >= group.batch_size
+        group.requests.append((arrival, request))
+        group.outputs += len(request.outputs)
+        self.outputs += len(request.outputs)
+        self.cost_tflop += len(request.outputs) * group.cost_tflop
+        if len(group.requests) == 1:
+            self._enter(group)
+        elif group.outputs >= group.batch_size and not was_full:
+            heappush(self._ranked, (group.rank, group.key))
+
+    def first(self) -> _Group:
+        """Return the group that goes first."""
+        while True:
+            rank, key = self._ranked[0]
+            group = self.groups.get(key)
+            if group is not None and group.rank == rank:
+                return group
+            heappop(self._ranked)
+
+    def oldest(self) -> int:
+        """Return the arrival number of the request that waits longest."""
+        while True:
+            arrival, key = self._aged[0]
+            group = self.groups.get(key)
+            if group is not None and group.oldest == arrival:
+                return arrival
+            heappop(self._aged)
+
+    def take(self, group: _Group, outputs_max: int) -> tuple[Request, ...]:
+        """Take requests off the head of a group: up to so many outputs, but one request at least."""
+        members: list[Request] = []
+        outputs = 0
+        while group.requests and (not members or outputs + len(group.requests[0][1].outputs) <= outputs_max):
+            _, request = group.requests.popleft()
+            outputs += len(request.outputs)
+            members.append(request)
+        group.outputs -= outputs
+        self.outputs -= outputs
+        self.cost_tflop -= outputs * group.cost_tflop
+        if group.requests:
+            self._enter(group)
+        else:
+            del self.groups[group.key]
+        return tuple(members)
+
+    def _enter(self, group: _Group) -> None:
+        if len(self._ranked) + len(self._aged) > STALE_FACTOR * (len(self.groups) + 1):
+            self._ranked = [(each.rank, each.key) for each in self.groups.values() if each is not group]
+            self._aged = [(each.oldest, each.key) for each in self.groups.values() if each is not group]
+            heapify(self._ranked)
+            heapify(self._aged)
+        heappush(self._ranked, (group.rank, group.key))
+        heappush(self._aged, (group.oldest, group.key))
 
 
 class Window:
@@ -54,7 +142,7 @@ class Window:
     ) -> None:
         self._batch_sizes = batch_sizes
         self._families = families or {}
-        self._groups: dict[str, dict[str, _Group]] = {}
+        self._queues: dict[str, _Queue] = {}
         self._solo: deque[Unit] = deque()
         self._arrivals = 0
         self._next_unit = 0
@@ -62,12 +150,14 @@ class Window:
 
     def add(self, request: Request) -> None:
         """Take in one pending request."""
-        groups = self._groups.setdefault(request.model, {})
-        group = groups.get(request.batch_key)
+        queue = self._queues.get(request.model)
+        if queue is None:
+            queue = self._queues[request.model] = _Queue()
+        group = queue.groups.get(request.batch_key)
         if group is None:
-            group = groups[request.batch_key] = _Group(self._batch_size(request), request.cost_tflop)
-        group.requests.append((self._arrivals, request))
-        group.outputs += len(request.outputs)
+            group = _Group(request.batch_key, self._batch_size(request), request.cost_tflop)
+            queue.groups[request.batch_key] = group
+        queue.add(group, self._arrivals, request)
         self._arrivals += 1
         self.num_requests += 1
 
@@ -94,13 +184,8 @@ class Window:
     def backlog(self) -> dict[str, Backlog]:
         """Return what waits by model, suspects excluded; models without any are left out."""
         return {
-            model: Backlog(
-                cost_tflop=sum(group.outputs * group.cost_tflop for group in groups.values()),
-                outputs=sum(group.outputs for group in groups.values()),
-                oldest=min(group.requests[0][0] for group in groups.values()),
-            )
-            for model, groups in self._groups.items()
-            if groups
+            model: Backlog(cost_tflop=queue.cost_tflop, outputs=queue.outputs, oldest=queue.oldest())
+            for model, queue in self._queues.items()
         }
 
     def take(self, model: str, cost_max_tflop: float) -> Unit:
@@ -110,26 +195,20 @@ class Window:
             model: Its name.
             cost_max_tflop: The unit ends before it costs more, but holds one whole batch where there is one.
         """
-        groups = self._groups[model]
-        key, group = max(groups.items(), key=lambda item: _rank(item[1]))
-        members: list[Request] = []
-        outputs = 0
+        queue = self._queues[model]
+        group = queue.first()
         cap = min(int(cost_max_tflop / group.cost_tflop), BATCHES_PER_UNIT_MAX * group.batch_size)
-        cap = max(cap // group.batch_size * group.batch_size, group.batch_size)
-        while group.requests and (not members or outputs + len(group.requests[0][1].outputs) <= cap):
-            _, request = group.requests.popleft()
-            outputs += len(request.outputs)
-            members.append(request)
-        group.outputs -= outputs
-        if not group.requests:
-            del groups[key]
+        members = queue.take(group, max(cap // group.batch_size * group.batch_size, group.batch_size))
+        if not queue.groups:
+            del self._queues[model]
         self.num_requests -= len(members)
-        return self._unit(tuple(members), group.batch_size, solo=False)
+        return self._unit(members, group.batch_size, solo=False)
 
     def drop(self, model: str) -> float:
         """Forget what waits for a model, suspects included; return its predicted cost in TFLOP."""
-        groups = self._groups.pop(model, {})
-        waiting = [request for group in groups.values() for _, request in group.requests]
+        queue = self._queues.pop(model, None)
+        groups = queue.groups.values() if queue else ()
+        waiting = [request for group in groups for _, request in group.requests]
         waiting += [request for unit in self._solo if unit.model == model for request in unit.requests]
         self._solo = deque(unit for unit in self._solo if unit.model != model)
         self.num_requests -= len(waiting)
@@ -157,11 +236,6 @@ class Window:
         if chosen != "auto":
             return chosen
         return auto_batch_size(recipe["height"], recipe["width"], recipe.get("num_frames", 1))
-
-
-def _rank(group: _Group) -> tuple[bool, float, int]:
-    """Full batches first, then the costliest rows, then the oldest."""
-    return group.outputs >= group.batch_size, group.cost_tflop, -group.requests[0][0]
 
 
 def bisected(unit: Unit) -> list[tuple[Request, ...]]:

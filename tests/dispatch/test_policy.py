@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -12,9 +13,8 @@ from sdbatch.dispatch.policy import (
     ABORT_GRACE_S,
     IN_FLIGHT_MAX,
     UNIT_S,
+    Roster,
     WorkerView,
-    choose,
-    choose_solo,
     may_risk,
     overdue,
     suspects,
@@ -36,6 +36,23 @@ def _backlog(**costs: float) -> dict[str, Backlog]:
     return {
         name: Backlog(cost_tflop=cost, outputs=1, oldest=oldest) for oldest, (name, cost) in enumerate(costs.items())
     }
+
+
+def _roster(workers: Sequence[WorkerView]) -> Roster:
+    roster = Roster()
+    for worker in workers:
+        roster.put(worker)
+    return roster
+
+
+def choose(
+    workers: Sequence[WorkerView], backlog: Mapping[str, Backlog], starving: frozenset[str] = frozenset()
+) -> tuple[str, str] | None:
+    return _roster(workers).choose(backlog, starving)
+
+
+def choose_solo(workers: Sequence[WorkerView], model: str) -> str | None:
+    return _roster(workers).choose_solo(model)
 
 
 # --- which worker, which model --------------------------------------------------------------------------------------
@@ -141,6 +158,74 @@ def test_somebody_is_chosen_exactly_when_somebody_can_work(
     choice = choose(workers, backlog, starving)
     assert (choice in able) if able else choice is None
     assert choose(list(reversed(workers)), backlog, starving) == choice
+
+
+def _plain_choice(
+    workers: Sequence[WorkerView], backlog: Mapping[str, Backlog], starving: frozenset[str], hold_idle: bool
+) -> tuple[str, str] | None:
+    """Say the rules in the plainest words: every worker is looked at for every choice."""
+    if hold_idle and workers:
+        held = min(workers, key=lambda w: (w.solo, w.in_flight, w.id))
+        workers = [worker for worker in workers if worker is not held]
+    free = [w for w in workers if w.in_flight < IN_FLIGHT_MAX and not w.solo and w.models & backlog.keys()]
+    if not free:
+        return None
+    worker = min(free, key=lambda w: (w.in_flight, w.model not in backlog, w.id))
+    hungry = sorted(starving & worker.models & backlog.keys(), key=lambda name: (backlog[name].oldest, name))
+    if hungry:
+        return worker.id, hungry[0]
+    if worker.model is not None and worker.model in backlog:
+        return worker.id, worker.model
+    serving = {name: sum(w.model == name for w in workers) for name in backlog}
+    candidates = [name for name in backlog if name in worker.models]
+    best = max(candidates, key=lambda name: (backlog[name].cost_tflop / (1 + serving[name]), -backlog[name].oldest))
+    return worker.id, best
+
+
+ALIKE = st.builds(
+    WorkerView,
+    id=st.sampled_from(["w1", "w10", "w2", "w3", "w4", "w5"]),
+    models=st.sampled_from([frozenset("abc"), frozenset("abc"), frozenset("b")]),
+    model=st.sampled_from([None, "b", "a"]),
+    in_flight=st.sampled_from([0, IN_FLIGHT_MAX, 1]),
+    solo=st.sampled_from([False, False, False, True]),
+)
+"""Few kinds, so that several workers stand in one line."""
+EVEN = st.lists(st.sampled_from([0, 3, 4, 5, 6]), min_size=3, max_size=3).map(
+    lambda costs: {
+        name: Backlog(cost_tflop=cost, outputs=1, oldest=0) for name, cost in zip(MODELS, costs, strict=True) if cost
+    }
+)
+"""Costs near one another, so that the workers that serve a model count."""
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=200)
+@given(
+    st.lists(st.tuples(ALIKE, st.sampled_from([True, True, True, False])), max_size=25),
+    EVEN,
+    st.sampled_from([frozenset[str](), frozenset[str](), frozenset("ac")]),
+    st.booleans(),
+)
+def test_the_roster_chooses_as_one_that_looks_at_every_worker(
+    steps: list[tuple[WorkerView, bool]], backlog: dict[str, Backlog], starving: frozenset[str], hold_idle: bool
+) -> None:
+    roster, workers = Roster(), dict[str, WorkerView]()
+    for view, stays in steps:
+        if stays:
+            workers[view.id] = view
+            roster.put(view)
+        else:
+            workers.pop(view.id, None)
+            roster.remove(view.id)
+        views = list(workers.values())
+        assert len(roster) == len(views)
+        assert roster.choose(backlog, starving, hold_idle=hold_idle) == _plain_choice(
+            views, backlog, starving, hold_idle
+        )
+        for model in MODELS:
+            idle = [w for w in views if w.in_flight == 0 and model in w.models]
+            plain = min(idle, key=lambda w: (w.model != model, w.id)).id if idle else None
+            assert roster.choose_solo(model) == plain
 
 
 # --- suspects -------------------------------------------------------------------------------------------------------

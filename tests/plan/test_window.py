@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sdbatch.families import FAMILIES
-from sdbatch.plan.window import AUTO_BATCH_MAX, BATCHES_PER_UNIT_MAX, Window, auto_batch_size, bisected
+from sdbatch.plan.window import AUTO_BATCH_MAX, BATCHES_PER_UNIT_MAX, STALE_FACTOR, Window, auto_batch_size, bisected
 from sdbatch.types import Backlog, Request, Unit
 
 PLENTY = 1e9
@@ -200,6 +200,58 @@ def test_nothing_is_lost_or_doubled_and_every_unit_keeps_its_bounds(
     assert sorted(taken, key=lambda request: request.request_key) == added
     for key in KEYS:
         assert [request for request in taken if request.batch_key == key] == [r for r in added if r.batch_key == key]
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(st.one_of(st.tuples(st.integers(0, 11), st.integers(1, 5)), st.none()), max_size=120))
+def test_the_window_hands_out_what_one_that_looks_at_every_group_does(steps: list[tuple[int, int] | None]) -> None:
+    window = Window({"tiny": 4})
+    waiting: dict[str, list[tuple[int, Request]]] = {}
+
+    def outputs(key: str) -> int:
+        return sum(len(request.outputs) for _, request in waiting[key])
+
+    def plain_rank(key: str) -> tuple[bool, float, int]:
+        return outputs(key) >= 4, waiting[key][0][1].cost_tflop, -waiting[key][0][0]
+
+    for number, step in enumerate(steps):
+        if step is not None:
+            key, count = f"{step[0]}", step[1]
+            request = _request(number, key=key, cost=float(1 + step[0] % 3), outputs=count)
+            waiting.setdefault(key, []).append((number, request))
+            window.add(request)
+        elif waiting:
+            key = max(waiting, key=plain_rank)
+            unit = window.take("tiny", 10.0)
+            ids = [request.id for _, request in waiting[key]]
+            assert [request.id for request in unit.requests] == ids[: len(unit.requests)]
+            del waiting[key][: len(unit.requests)]
+            waiting = {key: left for key, left in waiting.items() if left}
+        members = [entry for left in waiting.values() for entry in left]
+        backlog = window.backlog()
+        assert bool(backlog) == bool(members)
+        for found in backlog.values():
+            assert found.cost_tflop == sum(request.cost_tflop * len(request.outputs) for _, request in members)
+            assert found.outputs == sum(len(request.outputs) for _, request in members)
+            # Arrivals are numbered otherwise here, in the same order.
+            assert _arrived(window, found.oldest) == min(members, key=lambda entry: entry[0])[1].id
+
+
+def _arrived(window: Window, arrival: int) -> str:
+    """Return the id of the request that a window gave an arrival number."""
+    groups = window._queues["tiny"].groups.values()
+    return next(request.id for group in groups for number, request in group.requests if number == arrival)
+
+
+def test_a_window_of_many_groups_forgets_what_is_no_longer_true() -> None:
+    window = Window({"tiny": 4})
+    for number in range(4000):
+        window.add(_request(number, key=f"{number % 50}"))
+        if number % 3 == 0:
+            window.take("tiny", 4.0)
+    queue = window._queues["tiny"]
+
+    assert len(queue._ranked) + len(queue._aged) <= STALE_FACTOR * 51 + 2
 
 
 def _check_unit(unit: Unit, cost_max: float) -> None:
