@@ -1,17 +1,22 @@
-# Commands on a machine with Python 3.11 and make: `make demo`, `make test`, and the long one, `make chaos`.
+# Commands on a machine with Python 3.11 and make: `make demo`, `make test`, and two long ones, `make bench` and `make chaos`.
 
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test chaos check lint types schema families constraints clean
+.PHONY: demo test bench chaos check lint types schema families constraints clean
 
 demo: $(READY) manifests/demo/part-00000.parquet
 	$(BIN)/sdbatch run jobs/demo.yaml
 
 test: lint types
 	$(BIN)/python -m pytest $(PYTEST)
+
+# Against what people would use instead, some 20 minutes; BENCH='--only speed' runs a part of it. Wants a quiet machine.
+bench: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	$(BIN)/python -m benchmarks $(BENCH)
 
 # Kills everything that can be killed, everywhere; up to an hour, and goes on where it was stopped.
 # CHAOS='--only kill/s3' runs a part of it, CHAOS=--list names the cases.
@@ -46,7 +51,7 @@ families: $(READY)
 		file = Path("README.md"); file.write_text(in_readme(file.read_text()))'
 
 constraints: $(READY)
-	$(BIN)/python -m pip install --quiet --upgrade --upgrade-strategy eager -e '.[local,test]'
+	$(BIN)/python -m pip install --quiet --upgrade --upgrade-strategy eager -e '.[local,test,bench]'
 	(head -1 constraints.txt; $(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu//') > constraints.new
 	mv constraints.new constraints.txt
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import importlib
 import json
 import multiprocessing
 import os
@@ -22,15 +21,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.groups import GROUPS, run_group
 from benchmarks.lab import THREADS, Lab, load, machine, versions
 from benchmarks.table import Row, from_json, full, to_json, to_markdown
 
 ROOT = Path(__file__).parents[1]
 PARTS = ROOT / "out" / "bench"
 GROUP_MAX_S = 1800.0
-
-GROUPS: Mapping[str, str] = {}
-"""Name of a group --> `module:function`."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -90,7 +87,7 @@ def _measure(name: str, run: str, options: argparse.Namespace) -> bool:
     lab = Lab(folder=folder, pairs=options.pairs, seed=options.seed, is_quick=options.quick)
     started_s, before = time.perf_counter(), load()
     print(f"{name}: load {before}", flush=True)
-    process = multiprocessing.get_context("spawn").Process(target=_run_group, args=(name, lab, part))
+    process = multiprocessing.get_context("spawn").Process(target=run_group, args=(name, lab, part))
     process.start()
     process.join(GROUP_MAX_S)
     if process.is_alive():
@@ -105,17 +102,6 @@ def _measure(name: str, run: str, options: argparse.Namespace) -> bool:
     part.write_text(json.dumps({**found, "wall_s": round(wall_s, 1), "load": [before, after]}))
     print(f"{name}: {wall_s:.0f} s, load {after}", flush=True)
     return True
-
-
-def _run_group(name: str, lab: Lab, part: Path) -> None:
-    """Run a group here and write its part."""
-    os.environ.update(
-        SDBATCH_CACHE=str(lab.folder / "cache"), RAY_TMPDIR=str(lab.folder / "ray"), TMPDIR=str(lab.folder)
-    )
-    (lab.folder / "ray").mkdir()
-    module, _, function = GROUPS[name].partition(":")
-    rows: list[Row] = getattr(importlib.import_module(module), function)(lab)
-    part.write_text(json.dumps({"rows": [to_json(one) for one in rows]}))
 
 
 def _write(groups: Mapping[str, Mapping[str, Any]], options: argparse.Namespace) -> None:

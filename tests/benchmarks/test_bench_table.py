@@ -6,7 +6,7 @@ import importlib
 
 import pytest
 
-from benchmarks.__main__ import GROUPS
+from benchmarks.groups import GROUPS
 from benchmarks.table import TARGETS, Row, from_json, full, paired, row, to_json, to_markdown
 
 

@@ -1,0 +1,28 @@
+"""Which groups of rows there are, and how one is run: in a process of its own, in a folder of its own."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from benchmarks.lab import Lab
+from benchmarks.table import Row, to_json
+
+GROUPS: Mapping[str, str] = {
+    "speed": "benchmarks.speed:rows",
+}
+"""Name of a group --> `module:function`, called as `function(lab) -> list[Row]`."""
+
+
+def run_group(name: str, lab: Lab, part: Path) -> None:
+    """Run a group in this process and write its rows to `part`."""
+    (lab.folder / "ray").mkdir()
+    os.environ.update(
+        SDBATCH_CACHE=str(lab.folder / "cache"), RAY_TMPDIR=str(lab.folder / "ray"), TMPDIR=str(lab.folder)
+    )
+    module, _, function = GROUPS[name].partition(":")
+    rows: list[Row] = getattr(importlib.import_module(module), function)(lab)
+    part.write_text(json.dumps({"rows": [to_json(one) for one in rows]}))

@@ -1,0 +1,54 @@
+"""Ours: `sdbatch.run` as it is, its workers noted by the probe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from benchmarks import model, probe
+from sdbatch.worker import Worker
+
+WORKERS = 2
+
+
+class ProbedWorker(Worker):
+    """The worker, with the probe in its process."""
+
+    def start(self) -> dict[str, str]:
+        """Start, then wrap the model's classes."""
+        facts = super().start()
+        probe.install()
+        return facts
+
+
+def job(manifest: Path, folder: Path, output: Path, workers: int = WORKERS) -> dict[str, Any]:
+    """Return the job that renders a manifest with the benchmarks' model."""
+    return {
+        "manifest": str(manifest),
+        "output": str(output / "campaign"),
+        "models": {"t": {"path": str(folder), "batch_size": model.BATCH_SIZE, "num_gpus": 0}},
+        "defaults": {"task": "text-to-image", "model": "t", **model.arguments()},
+        "workers": {"count": workers},
+        "determinism": "fast",
+    }
+
+
+def main(manifest: Path, folder: Path, output: Path) -> None:
+    """Render a manifest."""
+    run(job(manifest, folder, output), "benchmarks.ours:ProbedWorker")
+
+
+def run(values: dict[str, Any], worker: str) -> dict[str, int]:
+    """Run a job with a worker class of the benchmarks; return the run's counts.
+
+    Raises:
+        RuntimeError: When anything but all rows was made.
+    """
+    import sdbatch
+    import sdbatch.driver.run as driver
+
+    driver.WORKER = worker  # type: ignore[attr-defined]
+    result = sdbatch.run(values)
+    if result.exit_code != 0:
+        raise RuntimeError(f"the run ended as {result.state}: {result.message}; {result.failures}")
+    return dict(result.counts)
