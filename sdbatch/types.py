@@ -135,6 +135,8 @@ class Receipt:
         load_s: Wall seconds spent on loading the model for this unit, 0 when it was warm.
         batch_size: Largest batch that was run; below the unit's after an out-of-memory.
         stage_s: Wall seconds by stage. See `STAGES`.
+        texts_encoded: Texts that went through a text encoder; known ones do not.
+        sources_encoded: Source pictures and clips that went through the VAE's encoder.
     """
 
     unit: str
@@ -149,6 +151,8 @@ class Receipt:
     load_s: float
     batch_size: int
     stage_s: dict[str, float] = field(default_factory=dict)
+    texts_encoded: int = 0
+    sources_encoded: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

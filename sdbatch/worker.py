@@ -61,6 +61,7 @@ from sdbatch.types import OnCall, Phase, Receipt, Request, Running, Source, Unit
 if TYPE_CHECKING:
     from sdbatch.generate.batch import BatchResult, Generated
     from sdbatch.generate.loading import LoadedModel
+    from sdbatch.generate.tokens import TokenCounter
 
 LOG = logging.getLogger("sdbatch.worker")
 FETCH_THREADS = 8
@@ -112,6 +113,8 @@ class _Tally:
     generate_s: float = 0.0
     load_s: float = 0.0
     batch_size: int = 0
+    texts_encoded: int = 0
+    sources_encoded: int = 0
     rows: list[dict[str, Any]] = field(default_factory=list)
     finishing: list[Future[dict[str, Any]]] = field(default_factory=list)
 
@@ -238,7 +241,7 @@ class Worker:
 
     def _generate(self, unit: Unit, outputs: list[_Output], tally: _Tally) -> None:
         """Run every batch of a unit; what comes out is handed on to the finishing threads."""
-        from sdbatch.generate.batch import count_tokens, set_threads
+        from sdbatch.generate.batch import set_threads
 
         options = self._job.models[unit.model]
         set_threads(options.num_cpus)
@@ -246,7 +249,7 @@ class Worker:
         if options.long_prompt == "error":
             checked = []
             for output in outputs:
-                tokens, is_long = count_tokens(model, output.recipe)
+                tokens, is_long = model.tokens.count(output.recipe)
                 if is_long:
                     error = PromptTooLong(f"prompt of {tokens} tokens is longer than the text encoder reads")
                     tally.rows.append(self._failed(output.request, output.recipe, output.n, error, tries=1))
@@ -254,8 +257,11 @@ class Worker:
                     checked.append(output)
             outputs = checked
         batch_size = min(unit.batch_size, self._batch_limits.get(unit.requests[0].batch_key, unit.batch_size))
+        texts, sources = model.memo.texts_encoded, model.memo.sources_encoded
         for start in range(0, len(outputs), batch_size):
             self._make(model, outputs[start : start + batch_size], unit, tally)
+        tally.texts_encoded = model.memo.texts_encoded - texts
+        tally.sources_encoded = model.memo.sources_encoded - sources
 
     def _warm(self, name: str, tally: _Tally) -> LoadedModel:
         from sdbatch.generate.loading import load_model
@@ -285,7 +291,7 @@ class Worker:
             for part in self._after_failure(failure_kind(error), error, outputs, unit, tally):
                 self._make(model, part, unit, tally)
             return
-        self._hand_on(result, outputs, unit, tally)
+        self._hand_on(model, result, outputs, unit, tally)
 
     def _begin_call(self, unit: Unit, outputs: list[_Output]) -> Callable[[], None]:
         """Note what goes into the model; return what is to be called before each of its steps."""
@@ -327,7 +333,9 @@ class Worker:
         tally.rows.append(self._failed(output.request, output.recipe, output.n, failure, tries=output.tries))
         return []
 
-    def _hand_on(self, result: BatchResult, outputs: list[_Output], unit: Unit, tally: _Tally) -> None:
+    def _hand_on(
+        self, model: LoadedModel, result: BatchResult, outputs: list[_Output], unit: Unit, tally: _Tally
+    ) -> None:
         self._enter(unit, "finish", FINISH_MAX_S)  # it may wait for the encoders
         is_exact = self._job.determinism == "exact"
         tally.rows_generated += len(outputs)
@@ -346,23 +354,28 @@ class Worker:
         }
         for output, generated in zip(outputs, result.outputs, strict=True):
             self._backlog.enter(generated.frames_FHWC.nbytes)
-            tally.finishing.append(self._finishers.submit(self._finish, output, generated, shared))
+            tally.finishing.append(self._finishers.submit(self._finish, output, generated, shared, model.tokens))
 
     # --- finish -----------------------------------------------------------------------------------------------------
 
-    def _finish(self, output: _Output, generated: Generated, shared: dict[str, Any]) -> dict[str, Any]:
+    def _finish(
+        self, output: _Output, generated: Generated, shared: dict[str, Any], tokens: TokenCounter
+    ) -> dict[str, Any]:
         """Encode and put one asset, then give its place back; return its metadata row."""
         try:
-            return self._finished(output, generated, shared)
+            return self._finished(output, generated, shared, tokens)
         finally:
             self._backlog.leave(generated.frames_FHWC.nbytes)
 
-    def _finished(self, output: _Output, generated: Generated, shared: dict[str, Any]) -> dict[str, Any]:
+    def _finished(
+        self, output: _Output, generated: Generated, shared: dict[str, Any], tokens: TokenCounter
+    ) -> dict[str, Any]:
+        prompt_tokens, prompt_truncated = tokens.count(output.recipe)
         row = {
             **request_columns(output.request, output.recipe, output.n),
             **shared,
-            "prompt_tokens": generated.prompt_tokens,
-            "prompt_truncated": generated.prompt_truncated,
+            "prompt_tokens": prompt_tokens,
+            "prompt_truncated": prompt_truncated,
             "attempts": output.tries,
             "fetch_s": output.fetch_s,
         }
@@ -449,6 +462,8 @@ class Worker:
             generate_s=tally.generate_s,
             load_s=tally.load_s,
             batch_size=tally.batch_size,
+            texts_encoded=tally.texts_encoded,
+            sources_encoded=tally.sources_encoded,
         )
 
     def _check_campaign(self) -> None:

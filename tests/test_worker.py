@@ -77,6 +77,7 @@ def test_a_metadata_row_says_everything(make: Make) -> None:
     row = rows[1]
 
     assert (receipt.model_calls, receipt.rows_generated, receipt.assets_put) == (1, 2, 2)
+    assert receipt.texts_encoded == 2  # the prompt of both outputs, and the empty negative
     assert row["prompt"] == "naïve 海"
     assert (row["n"], row["seed"], row["status"], row["media_type"]) == (1, 6, "ok", "image/png")
     assert (row["pipeline_class"], row["scheduler"], row["dtype"]) == (

@@ -22,12 +22,14 @@ import torch
 from numpy.typing import NDArray
 
 from sdbatch.errors import DeadlineExceeded
+from sdbatch.generate.memo import TEXTS_AT_ONCE, remembered
 from sdbatch.generate.tasks import CALLS
 from sdbatch.generate.tasks.adapters import adapt
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from sdbatch.families import TaskRow
     from sdbatch.generate.loading import LoadedModel
 
 
@@ -77,16 +79,12 @@ class Generated:
         sound: What the model made to it, None where it makes none.
         is_finite: Whether the model's floats held neither NaN nor infinity.
         is_blocked: Whether the model's own safety checker blanked it.
-        prompt_tokens: Tokens of the prompt, end marks included; None where the model reads none.
-        prompt_truncated: Whether the text encoder reads fewer.
     """
 
     frames_FHWC: Pixels
     sound: Sound | None = None
     is_finite: bool
     is_blocked: bool
-    prompt_tokens: int | None
-    prompt_truncated: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,17 +116,6 @@ def is_out_of_memory(error: BaseException) -> bool:
 def set_threads(num_threads: int) -> None:
     """Set torch's threads for the calling thread; their number decides the last bits of a float."""
     torch.set_num_threads(num_threads)
-
-
-def count_tokens(model: LoadedModel, recipe: Mapping[str, Any]) -> tuple[int | None, bool]:
-    """Return the tokens of a recipe's prompt, None without a prompt, and whether the text encoder cuts some off."""
-    if "prompt" not in recipe:
-        return None, False
-    tokenizer = model.tokenizer()
-    tokens_max = model.family.way_of(recipe).tokens_max or model.family.tokens_max
-    limit = recipe.get("parameters", {}).get("max_sequence_length") or tokens_max
-    tokens = len(tokenizer(recipe["prompt"], truncation=False, add_special_tokens=True).input_ids)
-    return tokens, tokens > min(limit or tokenizer.model_max_length, tokenizer.model_max_length)
 
 
 def failure_kind(error: Exception) -> str:
@@ -170,6 +157,7 @@ def make_batch(
         _ticking(denoisers, on_step),
         torch.inference_mode(),
         _seeded(rows[0].seed, model.device),
+        remembered(pipeline, model.memo, repr(recipe.get("loras", ())), _texts_at_once(way)),
         _timed_decode(pipeline.vae) as decode,
     ):
         for arguments in CALLS[recipe["task"]](way, rows):
@@ -177,7 +165,6 @@ def make_batch(
             made.append(_made(pipeline(**adapted, generator=generator, output_type="pt"), pipeline))
     video_BFHWC = _joined(made, recipe)
     generate_s = time.perf_counter() - started_s
-    tokens = [count_tokens(model, item.recipe) for item in items]
     return BatchResult(
         outputs=[
             Generated(
@@ -185,8 +172,6 @@ def make_batch(
                 sound=_kept_sound(made[0].sounds[index], recipe) if made[0].sounds else None,
                 is_finite=all(part.finite[index] for part in made),
                 is_blocked=any(part.blocked[index] for part in made),
-                prompt_tokens=tokens[index][0],
-                prompt_truncated=tokens[index][1],
             )
             for index in range(len(items))
         ],
@@ -196,6 +181,12 @@ def make_batch(
         scheduler=model.scheduler_name(recipe.get("scheduler", "")),
         device=model.device,
     )
+
+
+def _texts_at_once(way: TaskRow) -> int:
+    """Return how many texts are encoded at a time: by the way alone, as a row's last bits depend on it."""
+    # Beside the work of a clip even the largest text encoder is nothing.
+    return 1 if "num_frames" in way.arguments or way.rows == "single" else TEXTS_AT_ONCE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,6 +28,8 @@ from sdbatch.config import Lora, Model, Storage
 from sdbatch.content import cache_folder
 from sdbatch.errors import ModelError, ModelLoadFailed
 from sdbatch.families import Family, TaskRow
+from sdbatch.generate.memo import Memo
+from sdbatch.generate.tokens import TokenCounter
 from sdbatch.models import (
     BUILTINS,
     builtin_folder,
@@ -53,6 +55,8 @@ class LoadedModel:
         class_name: Of the folder's pipeline.
         family: Row of the family table.
         device: Where it lies: `cuda` or `cpu`.
+        memo: What its encoders made, kept as long as it is.
+        tokens: Counts those of a prompt.
     """
 
     def __init__(
@@ -81,6 +85,8 @@ class LoadedModel:
         self._pipelines: dict[str, Any] = {self.class_name: pipeline}
         self._schedulers: dict[str, Any] = {"": pipeline.scheduler}
         self._adapters: set[str] = set()
+        self.tokens = TokenCounter(pipeline, family)
+        self.memo = Memo()
 
     def pipeline(self, way: TaskRow, scheduler: str, loras: Sequence[Sequence[Any]] = ()) -> Any:
         """Return the pipeline of a way with a fresh scheduler and just the adapters asked for.
@@ -106,10 +112,6 @@ class LoadedModel:
     def scheduler_name(self, scheduler: str) -> str:
         """Return the class name of the scheduler a row gets."""
         return scheduler or type(self._schedulers[""]).__name__
-
-    def tokenizer(self) -> Any:
-        """Return the tokenizer that cuts the prompt."""
-        return getattr(self._base, self.family.tokenizer, None) or self._base.tokenizer
 
     def _adapt(self, loras: Sequence[Sequence[Any]]) -> None:
         """Switch adapters. They are laid over and never fused, so the weights stay as they were read."""
@@ -182,6 +184,7 @@ def load_model(
         raise ModelLoadFailed(f"{model.path}: {type(error).__name__}: {error}") from error
     pipeline.to(device)
     pipeline.set_progress_bar_config(disable=True)
+    _name_text_model(getattr(pipeline, "text_encoder", None))
     return LoadedModel(pipeline, found.family, device, components, files)
 
 
@@ -193,6 +196,15 @@ def _from_folder(folder: Path, class_name: str, dtype: torch.dtype) -> Any:
     taken = inspect.signature(cls.__init__).parameters
     options = {name: value for name, value in _OPTIONS.items() if name in taken}
     return cls.from_pretrained(str(folder), dtype=dtype, use_safetensors=True, local_files_only=True, **options)
+
+
+def _name_text_model(encoder: Any) -> None:
+    """Let `clip_skip` find the norm it reads at `text_model`: in transformers 5 CLIP's layers lie in the model itself.
+
+    diffusers 0.42.1 still looks there, and a row with `clip_skip` fails.
+    """
+    if hasattr(encoder, "final_layer_norm") and not hasattr(encoder, "text_model"):
+        object.__setattr__(encoder, "text_model", encoder)  # past torch's own, which would register a loop
 
 
 def _component(path: str, class_name: str, storage: Mapping[str, Storage], dtype: torch.dtype) -> Any:

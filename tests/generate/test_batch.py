@@ -11,7 +11,7 @@ from tests_models import make_tiny_sdxl
 
 from sdbatch.config import Model
 from sdbatch.errors import ModelLoadFailed
-from sdbatch.generate.batch import BatchResult, Item, count_tokens, make_batch, set_threads
+from sdbatch.generate.batch import BatchResult, Item, make_batch, set_threads
 from sdbatch.generate.loading import LoadedModel, load_model
 from sdbatch.models import BUILTINS
 
@@ -120,8 +120,8 @@ def test_one_folder_serves_both_tasks_with_the_same_modules(model: LoadedModel) 
 
 
 def test_a_long_prompt_is_seen_to_be_cut(model: LoadedModel) -> None:
-    assert count_tokens(model, {"task": "text-to-image", "prompt": "short"}) == (7, False)
-    assert count_tokens(model, {"task": "text-to-image", "prompt": "long " * 100})[1]
+    assert model.tokens.count({"task": "text-to-image", "prompt": "short"}) == (7, False)
+    assert model.tokens.count({"task": "text-to-image", "prompt": "long " * 100})[1]
 
 
 def test_a_model_that_changed_since_the_plan_is_refused() -> None:

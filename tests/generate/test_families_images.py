@@ -14,7 +14,7 @@ import torch
 
 from sdbatch.config import Model
 from sdbatch.families import FAMILIES, Family, TaskRow
-from sdbatch.generate.batch import Item, count_tokens, make_batch, set_threads
+from sdbatch.generate.batch import Item, make_batch, set_threads
 from sdbatch.generate.loading import LoadedModel, load_model
 from sdbatch.generate.tiny import make_tiny_sd
 
@@ -206,8 +206,8 @@ def test_a_prompt_that_is_too_long_is_seen_where_the_encoder_cuts_it(
     word = "ab"
     kept, cut = word * (limit // 2 - 20), word * (limit // 2 + 10)
 
-    assert not count_tokens(model, {**item.recipe, "prompt": kept})[1]
-    assert count_tokens(model, {**item.recipe, "prompt": cut})[1]
+    assert not model.tokens.count({**item.recipe, "prompt": kept})[1]
+    assert model.tokens.count({**item.recipe, "prompt": cut})[1]
     same, other = (
         _pixels(model, [replace(item, recipe={**item.recipe, "prompt": cut + end})], None)[0] for end in ("x", "y")
     )

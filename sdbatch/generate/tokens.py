@@ -1,0 +1,38 @@
+"""How many tokens a prompt has, and whether the text encoder cuts some off."""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+from sdbatch.families import Family
+
+
+class TokenCounter:
+    """Counts with a tokenizer of its own, so that it may be asked while the model makes something.
+
+    Two threads in one tokenizer disturb each other's padding, or fail.
+
+    Args:
+        pipeline: Whose tokenizer is copied.
+        family: Its family.
+    """
+
+    def __init__(self, pipeline: Any, family: Family) -> None:
+        found: Any = getattr(pipeline, family.tokenizer, None) or getattr(pipeline, "tokenizer", None)
+        self._tokenizer: Any = copy.deepcopy(found)
+        self._family = family
+        self._counting = threading.Lock()
+
+    def count(self, recipe: Mapping[str, Any]) -> tuple[int | None, bool]:
+        """Return the tokens of a recipe's prompt, None without a prompt, and whether the text encoder reads fewer."""
+        if "prompt" not in recipe:
+            return None, False
+        tokens_max = self._family.way_of(recipe).tokens_max or self._family.tokens_max
+        limit = recipe.get("parameters", {}).get("max_sequence_length") or tokens_max
+        with self._counting:
+            tokens = len(self._tokenizer(recipe["prompt"], truncation=False, add_special_tokens=True).input_ids)
+        longest = self._tokenizer.model_max_length
+        return tokens, tokens > min(limit or longest, longest)
