@@ -33,7 +33,9 @@ _LTX = Family(
     class_name="LTXPipeline",
     tasks={
         "text-to-video": (
-            TaskRow(pipeline="LTXPipeline", arguments={**CLIP, **_FRAME_RATE}, parameters=_LTX_PARAMETERS),
+            TaskRow(
+                pipeline="LTXPipeline", arguments={**CLIP, **_FRAME_RATE}, parameters=_LTX_PARAMETERS, guides_rows=True
+            ),
         ),
         "image-to-video": (
             TaskRow(
@@ -41,6 +43,7 @@ _LTX = Family(
                 arguments={**FROM_IMAGE, **_FRAME_RATE},
                 images=(1, 1),
                 parameters=_LTX_PARAMETERS,
+                guides_rows=True,
             ),
             TaskRow(
                 pipeline="LTXConditionPipeline",
@@ -150,7 +153,9 @@ _COGVIDEOX = Family(
     title="CogVideoX",
     class_name="CogVideoXPipeline",
     tasks={
-        "text-to-video": (TaskRow(pipeline="CogVideoXPipeline", arguments=CLIP, parameters=_COGVIDEOX_PARAMETERS),),
+        "text-to-video": (
+            TaskRow(pipeline="CogVideoXPipeline", arguments=CLIP, parameters=_COGVIDEOX_PARAMETERS, guides_rows=True),
+        ),
         "video-to-video": (
             TaskRow(
                 pipeline="CogVideoXVideoToVideoPipeline",

@@ -51,6 +51,7 @@ class _Shared(TypedDict):
     parameters: Mapping[str, type]
     negative_needs: str
     couples: bool
+    guides_rows: bool
 
 
 SETTLED: Final = {"scheduler": "", "loras": ""}
@@ -98,11 +99,13 @@ def _stable_diffusion(prefix: str, strength: float, masked: Mapping[str, float])
     return {
         "text-to-image": (
             TaskRow(
+                guides_rows=True,
                 pipeline=f"{prefix}Pipeline",
                 arguments=PLAIN,
                 parameters={**_SD_PARAMETERS, "guidance_rescale": float},
             ),
             TaskRow(
+                guides_rows=True,
                 pipeline=f"{prefix}ControlNetPipeline",
                 arguments={**PLAIN, "fit": "", "control_image": "image"},
                 sources=_CONTROL,
@@ -112,6 +115,7 @@ def _stable_diffusion(prefix: str, strength: float, masked: Mapping[str, float])
         ),
         "image-to-image": (
             TaskRow(
+                guides_rows=True,
                 pipeline=f"{prefix}Img2ImgPipeline",
                 arguments=BY_STRENGTH,
                 images=(1, 1),
@@ -119,6 +123,7 @@ def _stable_diffusion(prefix: str, strength: float, masked: Mapping[str, float])
                 defaults={"strength": strength},
             ),
             TaskRow(
+                guides_rows=True,
                 pipeline=f"{prefix}ControlNetImg2ImgPipeline",
                 arguments={**BY_STRENGTH, **SIZE, "control_image": "control_image"},
                 images=(1, 1),
@@ -130,6 +135,7 @@ def _stable_diffusion(prefix: str, strength: float, masked: Mapping[str, float])
         ),
         "inpainting": (
             TaskRow(
+                guides_rows=True,
                 pipeline=f"{prefix}InpaintPipeline",
                 arguments=MASKED,
                 images=(1, 1),
@@ -138,6 +144,7 @@ def _stable_diffusion(prefix: str, strength: float, masked: Mapping[str, float])
                 defaults=masked,
             ),
             TaskRow(
+                guides_rows=True,
                 pipeline=f"{prefix}ControlNetInpaintPipeline",
                 arguments={**MASKED, "control_image": "control_image"},
                 images=(1, 1),
@@ -163,6 +170,7 @@ def _by_strength(
     negative_needs: str = "",
     guidance: str = "guidance_scale",
     couples: bool = False,
+    guides_rows: bool = False,
 ) -> dict[str, tuple[TaskRow, ...]]:
     """Return the three tasks of a family whose classes differ by prefix and that is told the size in each.
 
@@ -174,8 +182,14 @@ def _by_strength(
         negative_needs: See `TaskRow`.
         guidance: Argument that guidance goes to.
         couples: See `TaskRow`.
+        guides_rows: See `TaskRow`.
     """
-    shared: _Shared = {"parameters": parameters, "negative_needs": negative_needs, "couples": couples}
+    shared: _Shared = {
+        "parameters": parameters,
+        "negative_needs": negative_needs,
+        "couples": couples,
+        "guides_rows": guides_rows,
+    }
     guided = {"guidance_scale": guidance}
     return {
         "text-to-image": (TaskRow(pipeline=f"{prefix}Pipeline", arguments={**PLAIN, **guided}, **shared),),
@@ -282,6 +296,7 @@ IMAGE_FAMILIES: Final = (
             {"clip_skip": int, "max_sequence_length": int},
             {"num_inference_steps": 50, "strength": 0.6},
             {"num_inference_steps": 50, "strength": 0.6},
+            guides_rows=True,
         ),
         size_multiple=16,
         defaults={"num_inference_steps": 28, "guidance_scale": 7.0},
@@ -447,6 +462,7 @@ IMAGE_FAMILIES: Final = (
                     constants={"use_resolution_binning": False},
                     parameters={"eta": float, "max_sequence_length": int},
                     couples=True,  # its convolutions round by position
+                    guides_rows=True,
                 ),
             ),
         },

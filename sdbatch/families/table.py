@@ -63,6 +63,7 @@ class TaskRow:
         components: Folders the job's model entry must name, with their diffusers class: `controlnet`, `motion_adapter`.
         requires: Python packages that the class needs beyond the project's own.
         couples: Whether rows of one call move each other's last bits even at a fixed batch size.
+        guides_rows: Whether each row of a call may have guidance of its own; the batch key then leaves it out.
     """
 
     pipeline: str
@@ -81,6 +82,7 @@ class TaskRow:
     components: Mapping[str, str] = field(default_factory=dict)
     requires: tuple[str, ...] = ()
     couples: bool = False
+    guides_rows: bool = False
 
     @property
     def is_alone_in_exact(self) -> bool:

@@ -24,7 +24,7 @@ def _without_loras(arguments: Mapping[str, str]) -> dict[str, str]:
 
 
 def _text(arguments: Mapping[str, str] = CLIP, parameters: Mapping[str, type] = _PARAMETERS) -> tuple[TaskRow, ...]:
-    return (TaskRow(pipeline="WanPipeline", arguments=arguments, parameters=parameters),)
+    return (TaskRow(pipeline="WanPipeline", arguments=arguments, parameters=parameters, guides_rows=True),)
 
 
 def _image(

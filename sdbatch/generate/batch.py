@@ -11,11 +11,12 @@ size a row is bitwise independent of its neighbours, at another size it is not.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 
 
 Pixels = NDArray[np.uint8]
+
+DECODED_PIXELS_MAX: Final = 8 * 1024 * 1024
+"""Pixels the VAE decodes at a time: 8 pictures of 1024 px, as the fastest SDXL of MLPerf Inference 5.1 does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +162,7 @@ def make_batch(
         torch.inference_mode(),
         _seeded(rows[0].seed, model.device),
         remembered(pipeline, model.memo, repr(recipe.get("loras", ())), _texts_at_once(way)),
-        _timed_decode(pipeline.vae) as decode,
+        _decoding(pipeline.vae, _rows_decoded_at_once(recipe, len(rows), is_exact=pad_to is not None)) as decode,
     ):
         for arguments in CALLS[recipe["task"]](way, rows):
             adapted = adapt(way.adapter, pipeline, arguments, recipe)
@@ -176,7 +180,7 @@ def make_batch(
             for index in range(len(items))
         ],
         generate_s=generate_s,
-        decode_s=decode[0],
+        decode_s=decode.spent_s,
         pipeline_class=way.pipeline,
         scheduler=model.scheduler_name(recipe.get("scheduler", "")),
         device=model.device,
@@ -256,21 +260,57 @@ def _seeded(seed: int, device: str) -> Iterator[None]:
         yield
 
 
+def _rows_decoded_at_once(recipe: Mapping[str, Any], rows: int, *, is_exact: bool) -> int:
+    """Return how many rows of a call the VAE decodes at a time: its memory, not the denoiser's, would bound the batch.
+
+    In `exact` all parts are of one size, as a row's last bits depend on it.
+    """
+    pixels: int = recipe["height"] * recipe["width"] * recipe.get("num_frames", 1)
+    most = max(1, DECODED_PIXELS_MAX // pixels)
+    if is_exact:
+        return next(size for size in range(min(most, rows), 0, -1) if rows % size == 0)
+    return math.ceil(rows / math.ceil(rows / most))
+
+
 @contextmanager
-def _timed_decode(vae: Any) -> Iterator[list[float]]:
-    """Measure the seconds inside `vae.decode` while the block runs."""
-    spent = [0.0]
-    decode = vae.decode
-
-    def timed(*args: Any, **kwargs: Any) -> Any:
-        started_s = time.perf_counter()
-        try:
-            return decode(*args, **kwargs)
-        finally:
-            spent[0] += time.perf_counter() - started_s
-
-    vae.decode = timed
+def _decoding(vae: Any, rows_at_once: int) -> Iterator[_Decode]:
+    """Let a VAE decode some rows at a time while the block runs."""
+    vae.decode = decode = _Decode(vae.decode, rows_at_once)
     try:
-        yield spent
+        yield decode
     finally:
         del vae.decode
+
+
+class _Decode:
+    """Stands in for a VAE's `decode`.
+
+    Attributes:
+        spent_s: Seconds spent in it.
+    """
+
+    def __init__(self, decode: Callable[..., Any], rows_at_once: int) -> None:
+        self.spent_s = 0.0
+        self._decode = decode
+        self._rows_at_once = rows_at_once
+
+    def __call__(self, latents: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        started_s = time.perf_counter()
+        try:
+            if len(latents) <= self._rows_at_once or kwargs.get("return_dict", True):
+                return self._decode(latents, *args, **kwargs)
+            made = []
+            for start in range(0, len(latents), self._rows_at_once):
+                part = slice(start, start + self._rows_at_once)
+                first, *others = (_cut(value, part, len(latents)) for value in (latents, *args))
+                named = {name: _cut(value, part, len(latents)) for name, value in kwargs.items()}
+                made.append(self._decode(first, *others, **named)[0])
+            return (torch.cat(made),)
+        finally:
+            self.spent_s += time.perf_counter() - started_s
+
+
+def _cut(value: Any, part: slice, rows: int) -> Any:
+    """Return some rows of what has one entry a row, anything else as it is."""
+    is_by_row = isinstance(value, list) or (isinstance(value, torch.Tensor) and value.ndim > 0)
+    return value[part] if is_by_row and len(value) == rows else value

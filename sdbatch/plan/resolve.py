@@ -409,6 +409,7 @@ class Resolver:
         guidance = values.get("guidance_scale", 1.0)
         if way.negative_needs:
             guidance = values.get("parameters", {}).get(way.negative_needs, 1.0)
+        together = {**shared, "guidance_scale": guidance > 1} if way.guides_rows else shared
         return _Settings(
             row=way,
             prompt=prompt,
@@ -418,7 +419,7 @@ class Resolver:
             num_outputs=num_outputs,
             holes=tuple(holes),
             pieces=_pieces(shared, holes),
-            batch_key=hashlib.sha256(f"{model.name} {canonical(shared)}".encode()).hexdigest()[:16],
+            batch_key=hashlib.sha256(f"{model.name} {canonical(together)}".encode()).hexdigest()[:16],
             cost_tflop=cost_tflop(
                 model.family,
                 parameters=model.parameters,

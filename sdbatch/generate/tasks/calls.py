@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from sdbatch.families import SOURCE_ROLES, TaskRow
+from sdbatch.generate.guidance import PerRow
 
 if TYPE_CHECKING:
     from sdbatch.generate.batch import Item
@@ -46,7 +47,7 @@ def pictures(row: TaskRow, items: Sequence[Item], *roles: str) -> dict[str, Any]
 
 
 def scalars(row: TaskRow, items: Sequence[Item]) -> dict[str, Any]:
-    """Return what all items have in common: numbers, constants, and what the rows' `parameters` ask for."""
+    """Return numbers, constants and what `parameters` ask for: guidance aside, what all items have in common."""
     recipe = items[0].recipe
     values = {**recipe, "area": recipe["height"] * recipe["width"]}
     named = {
@@ -54,6 +55,10 @@ def scalars(row: TaskRow, items: Sequence[Item]) -> dict[str, Any]:
         for column, argument in row.arguments.items()
         if argument and column not in _OF_ITEMS and column in values
     }
+    if row.guides_rows:
+        guidances = [item.recipe["guidance_scale"] for item in items]
+        if len(set(guidances)) > 1:
+            named[row.arguments["guidance_scale"]] = PerRow(guidances)
     return {**row.constants, **named, **recipe.get("parameters", {})}
 
 

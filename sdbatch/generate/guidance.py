@@ -1,0 +1,58 @@
+"""Guidance of its own for every row of one call: a pipeline takes it for a number.
+
+PerRow((3.0, 7.5)) * noise_BCHW --> row 0 times 3.0, row 1 times 7.5
+"""
+
+# B rows of a call.
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+
+class PerRow:
+    """One number a row. Bits are those of the plain number: products are taken in float32, as torch takes a number's.
+
+    Comparisons ask for all rows, which the batch key keeps on one side of 1.
+
+    Args:
+        values: B numbers.
+    """
+
+    def __init__(self, values: Sequence[float]) -> None:
+        self.values = tuple(values)
+
+    def __mul__(self, other: Any) -> Any:
+        if not isinstance(other, torch.Tensor):
+            return PerRow([value * other for value in self.values])
+        shape = (-1, *[1] * (other.ndim - 1))
+        wide = torch.promote_types(other.dtype, torch.float32)
+        factors = torch.tensor(self.values, dtype=wide, device=other.device).reshape(shape)
+        return (other.to(wide) * factors).to(other.dtype)
+
+    __rmul__ = __mul__
+
+    def __add__(self, other: float) -> PerRow:
+        return PerRow([value + other for value in self.values])
+
+    __radd__ = __add__
+
+    def __gt__(self, other: float) -> bool:
+        return self._all(lambda value: value > other)
+
+    def __ge__(self, other: float) -> bool:
+        return self._all(lambda value: value >= other)
+
+    def __lt__(self, other: float) -> bool:
+        return self._all(lambda value: value < other)
+
+    def __le__(self, other: float) -> bool:
+        return self._all(lambda value: value <= other)
+
+    def _all(self, is_so: Callable[[float], bool]) -> bool:
+        answers = {is_so(value) for value in self.values}
+        assert len(answers) == 1, f"rows on both sides of a bound share a call: {self.values}"
+        return answers.pop()

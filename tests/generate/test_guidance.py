@@ -1,0 +1,126 @@
+"""Rows with guidance of their own in one call, and a VAE that decodes some rows at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tests_models
+import torch
+from tests_studio import Case, Studio, base_row, difference, resolve
+
+from sdbatch.config import Model
+from sdbatch.generate import batch
+from sdbatch.generate.batch import Item, make_batch, set_threads
+from sdbatch.generate.guidance import PerRow
+from sdbatch.generate.loading import LoadedModel, load_model
+from sdbatch.generate.tiny import make_tiny_sd
+
+PICTURES: dict[str, Callable[[Path], None]] = {
+    "sd": make_tiny_sd,
+    "sdxl": tests_models.make_tiny_sdxl,
+    "sd3": tests_models.make_tiny_sd3,
+    "sana": tests_models.make_tiny_sana,
+}
+CLIPS = [
+    Case(model="wan-t2v", task="text-to-video"),
+    Case(model="ltx", task="text-to-video", row={"num_frames": 9}),
+    Case(model="ltx", task="image-to-video", images=1, row={"num_frames": 9}),
+    Case(model="cogvideox", task="text-to-video", row={"num_frames": 9}),
+    Case(model="cogvideox", task="text-to-video", row={"num_frames": 9, "parameters": '{"use_dynamic_cfg": true}'}),
+]
+
+
+def _load(name: str, folder: Path) -> LoadedModel:
+    set_threads(1)
+    PICTURES[name](folder)
+    return load_model(name, Model(path=str(folder), revision="pinned"), "pinned", {})
+
+
+def _item(seed: int, guidance_scale: float = 4.0, **changes: Any) -> Item:
+    recipe = {
+        "task": "text-to-image",
+        "prompt": f"a beach {seed}",
+        "negative_prompt": "",
+        "height": 64,
+        "width": 64,
+        "num_inference_steps": 2,
+        "guidance_scale": guidance_scale,
+        "parameters": {},
+        **changes,
+    }
+    return Item(recipe=recipe, seed=seed)
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_a_picture_is_bitwise_the_same_beside_other_guidance(name: str, tmp_path: Path) -> None:
+    model = _load(name, tmp_path)
+    mixed = [_item(seed, scale) for seed, scale in enumerate((2.0, 3.3, 7.5))]
+    couples = next(iter(model.family.tasks.values()))[0].couples
+
+    together = [output.frames_FHWC for output in make_batch(model, mixed, None).outputs]
+    for index, item in enumerate(mixed):
+        same = [_item(seed, item.recipe["guidance_scale"]) for seed in range(3)]
+        alone = make_batch(model, same, None).outputs[index].frames_FHWC
+        assert difference(alone, together[index]) <= couples
+        other = make_batch(model, [_item(seed, 20.0) for seed in range(3)], None).outputs[index].frames_FHWC
+        assert difference(other, together[index]) > 2, "guidance moves nothing"
+
+
+@pytest.mark.parametrize("case", CLIPS, ids=[f"{case.name} {case.row}" for case in CLIPS])
+def test_a_clip_is_the_same_beside_other_guidance(case: Case, studio: Callable[[str], Studio]) -> None:
+    made = studio(case.model)
+    rows = [{**base_row(case), "seed": seed, "guidance_scale": scale} for seed, scale in ((1, 2.0), (2, 6.5))]
+    together = made.make(*rows)
+
+    for row, frames in zip(rows, together, strict=True):
+        assert difference(made.make(row)[0], frames) <= 1
+    assert difference(made.make({**rows[0], "guidance_scale": 6.5})[0], together[0]) > 2, "guidance moves nothing"
+
+
+def test_the_batch_key_leaves_guidance_out_where_rows_may_have_their_own(studio: Callable[[str], Studio]) -> None:
+    info = studio("wan-t2v").info
+    row = base_row(CLIPS[0])
+    guided, other, plain = resolve(info, *({**row, "guidance_scale": scale} for scale in (2.0, 6.5, 1.0)))[0]
+
+    assert guided.batch_key == other.batch_key
+    assert guided.request_key != other.request_key
+    assert guided.batch_key != plain.batch_key  # without guidance the denoiser runs once, not twice
+
+
+def test_a_bound_between_rows_is_never_passed_over() -> None:
+    assert PerRow((2.0, 3.0)) > 1
+    with pytest.raises(AssertionError, match="both sides"):
+        bool(PerRow((0.5, 3.0)) > 1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_product_has_the_bits_of_the_plain_number(dtype: torch.dtype) -> None:
+    values = torch.randn(2, 3, 50, generator=torch.Generator().manual_seed(1)).to(dtype)
+    product = PerRow((0.7, 7.3)) * values
+
+    assert torch.equal(product[0], 0.7 * values[0])
+    assert torch.equal(product[1], 7.3 * values[1])
+
+
+@pytest.mark.parametrize("pad_to", [None, 6], ids=["fast", "exact"])
+def test_pictures_are_decoded_some_at_a_time_and_stay_the_same(
+    pad_to: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = _load("sd", tmp_path)
+    items = [_item(seed) for seed in range(5)]
+    whole = [output.frames_FHWC for output in make_batch(model, items, pad_to).outputs]
+    sizes: list[int] = []
+    vae = model.pipeline(model.family.tasks["text-to-image"][0], "").vae
+    hook = vae.decoder.register_forward_hook(lambda _module, inputs, _output: sizes.append(len(inputs[0])))
+    monkeypatch.setattr(batch, "DECODED_PIXELS_MAX", 4 * 64 * 64)
+    parts = [output.frames_FHWC for output in make_batch(model, items, pad_to).outputs]
+    first = make_batch(model, items[:1], pad_to).outputs[0].frames_FHWC
+    hook.remove()
+
+    assert sizes == ([3, 3, 3, 3] if pad_to else [3, 2, 1])
+    assert max(difference(one, two) for one, two in zip(whole, parts, strict=True)) <= 1
+    assert pad_to is None or np.array_equal(first, parts[0])
