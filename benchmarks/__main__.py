@@ -112,6 +112,9 @@ def _write(groups: Mapping[str, Mapping[str, Any]], options: argparse.Namespace)
     is_same = all(kept.get(key) == value for key, value in where.items()) and kept.get("quick") == options.quick
     load_of: dict[str, Any] = dict(kept["load"]) if is_same else {}
     found: dict[str, Row] = {one["name"]: from_json(one) for one in kept["rows"]} if is_same else {}
+    gpu = options.out / "gpu.json"
+    if gpu.is_file():  # of another machine, mostly; the rows' notes name it
+        found.update({one["name"]: from_json(one) for one in json.loads(gpu.read_text())["rows"]})
     for name, group in groups.items():
         load_of[name] = group["load"]
         found.update({one["name"]: from_json(one) for one in group["rows"]})

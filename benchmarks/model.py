@@ -33,7 +33,7 @@ def make(folder: Path) -> Path:
         pipeline = StableDiffusionPipeline(
             vae=_vae(),
             text_encoder=CLIPTextModel(_text_config()),
-            tokenizer=_tokenizer(),
+            tokenizer=letter_tokenizer(),
             unet=_unet(),
             scheduler=DDIMScheduler(
                 beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, steps_offset=1
@@ -54,7 +54,7 @@ def arguments() -> dict[str, float]:
     return {"height": SIZE_PX, "width": SIZE_PX, "num_inference_steps": STEPS, "guidance_scale": GUIDANCE}
 
 
-def _tokenizer() -> CLIPTokenizer:
+def letter_tokenizer() -> CLIPTokenizer:
     """Return a CLIP tokenizer whose words are single letters of its byte alphabet: no vocabulary file needed."""
     letters = [chr(code) for code in (*range(33, 127), *range(161, 173), *range(174, 256), *range(256, 324))]
     words = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]

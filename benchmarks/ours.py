@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
 from benchmarks import model, probe
+from sdbatch.types import Receipt, Unit
 from sdbatch.worker import Worker
 
 WORKERS = 2
@@ -19,6 +21,13 @@ class ProbedWorker(Worker):
         facts = super().start()
         probe.install()
         return facts
+
+    def run_unit(self, unit: Unit) -> Receipt:
+        """Make a unit and note how many texts were encoded for it."""
+        begin_s = time.time()
+        receipt = super().run_unit(unit)
+        probe.note("text", begin_s, receipt.texts_encoded)
+        return receipt
 
 
 def job(manifest: Path, folder: Path, output: Path, workers: int = WORKERS) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Notes when a process is in the model, the same way in every arm.
 
-    install() --> outermost calls of pipeline, denoiser, VAE and text encoder --> <folder>/<process>.jsonl --> read()
+    install() --> outermost calls of pipeline, denoiser and VAE --> <folder>/<process>.jsonl --> read()
 
 The classes themselves are wrapped, so an arm's code stays as it would be written. A note costs some ten microseconds
 beside calls of a hundred milliseconds.
@@ -30,10 +30,10 @@ class Note:
 
     Attributes:
         process: Its id.
-        kind: `call` for time in the model, `text` for the text encoder (inside calls too), `load` for a model's load.
+        kind: `call` for time in the model, `load` for a model's load, `text` for what a unit encoded.
         begin_s: Wall clock.
         end_s: Wall clock.
-        rows: Pictures that came out, or rows through the text encoder; 0 where neither is known.
+        rows: Pictures that came out, or texts that were encoded; 0 where neither is known.
     """
 
     process: int
@@ -49,7 +49,6 @@ def install() -> None:
     if not folder:
         return
     from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
-    from transformers import CLIPTextModel
 
     file = Path(folder) / f"{os.getpid()}.jsonl"
     noted = functools.partial(_noted, file)
@@ -59,7 +58,6 @@ def install() -> None:
     outermost(UNet2DConditionModel, "forward")
     outermost(AutoencoderKL, "decode")
     outermost(AutoencoderKL, "encode")
-    _count_text_rows(CLIPTextModel, noted)
     _count_loads(StableDiffusionPipeline, noted)
 
 
@@ -99,19 +97,6 @@ def _wrap(owner: Any, name: str, note: Callable[[float, Any], None]) -> None:
         return result
 
     setattr(owner, name, wrapped)
-
-
-def _count_text_rows(owner: Any, noted: Callable[[str, float, int], None]) -> None:
-    forward = owner.forward
-
-    @functools.wraps(forward)
-    def wrapped(self: Any, *arguments: Any, **named: Any) -> Any:
-        begin_s = time.time()
-        result = forward(self, *arguments, **named)
-        noted("text", begin_s, int(result.last_hidden_state.shape[0]))
-        return result
-
-    owner.forward = wrapped
 
 
 def _count_loads(owner: Any, noted: Callable[[str, float, int], None]) -> None:

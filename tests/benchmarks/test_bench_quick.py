@@ -1,4 +1,4 @@
-"""The benchmark's smallest run: the real command, its counts and its outputs; no times, which a busy machine would move."""
+"""The benchmark at its smallest: the real command, exact counts, equal outputs and no times."""
 
 from __future__ import annotations
 
