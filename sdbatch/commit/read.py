@@ -55,8 +55,8 @@ class Done:
 
     def missing(self, request_id: str, request_key: str, num_outputs: int) -> tuple[int, ...]:
         """Return the outputs of a request that are not made yet."""
-        made = self.ok.get((request_id, request_key), ())
-        return tuple(n for n in range(num_outputs) if n not in made)
+        made = self.ok.get((request_id, request_key))
+        return tuple([n for n in range(num_outputs) if n not in made]) if made else tuple(range(num_outputs))
 
 
 def read_index(store: Store, unreadable: list[str] | None = None) -> pa.Table:

@@ -161,7 +161,7 @@ class Spool:
         own = pa.unify_schemas([pq.read_schema(path) for path in self._parts()]) if self._num_parts else _SPOOL
         names = [*_PUBLIC, *(name for name in own.names if name.startswith("x_"))]
         for number, path in enumerate(self._parts()):
-            part = pq.ParquetFile(path).read(use_threads=False)
+            part = pq.ParquetFile(path).read(columns=names, use_threads=False)  # those that this part has
             for name in names:
                 if name not in part.column_names:
                     part = part.append_column(name, pa.nulls(part.num_rows, own.field(name).type))
@@ -180,13 +180,17 @@ class Spool:
         if self._rows:  # an empty manifest still leaves one part, and with it its mark on the campaign
             columns = dict(zip(Resolved._fields, zip(*self._rows, strict=True), strict=True))
         columns["sources"] = tuple(
-            [{"role": s.role, "url": s.url, "digest": s.digest} for s in sources] for sources in columns["sources"]
+            [{"role": s.role, "url": s.url, "digest": s.digest} for s in sources] if sources else ()
+            for sources in columns["sources"]
         )
         part = pa.table({field.name: pa.array(columns[field.name], field.type) for field in _SPOOL})
         own = pa.concat_tables(self._own, promote_options="default") if self._rows else pa.table({})
         for name in own.column_names:
             part = part.append_column(name, own.column(name))
-        pq.write_table(part, self._folder / f"part-{self._num_parts:05d}.parquet", compression="zstd")
+        # A dictionary of what differs in every row would only be given up again.
+        alike = [name for name in part.column_names if name not in {"id", "request_key", "recipe"}]
+        path = self._folder / f"part-{self._num_parts:05d}.parquet"
+        pq.write_table(part, path, compression="zstd", use_dictionary=alike, write_statistics=False)
         self._num_parts += 1
         self._rows, self._own = [], []
 

@@ -23,15 +23,16 @@ def canonical(value: Any) -> str:
         ValueError: On NaN and infinities.
         TypeError: On any other type.
     """
+    # In order of how often they come; a bool is an int too.
+    if isinstance(value, str):
+        return encode_basestring(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value) if -_INT_MAX <= value <= _INT_MAX else f'"{value}"'
     match value:
         case None:
             return "null"
         case bool():
             return "true" if value else "false"
-        case str():
-            return encode_basestring(value)
-        case int():
-            return str(value) if -_INT_MAX <= value <= _INT_MAX else f'"{value}"'
         case float():
             return _number(value)
         case list() | tuple():

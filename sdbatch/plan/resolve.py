@@ -99,9 +99,11 @@ class Resolved(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Settings:
-    """What all rows with the same settings share: defaults of the texts, and the recipe's `pieces` around `holes`.
+    """What all rows with the same settings share.
 
     Attributes:
+        prompt: Default of the texts, as `negative_prompt`.
+        template: The recipe, with `%(name)s` where a row's own canonical values go.
         unread: Texts that the model does not read, and why not.
     """
 
@@ -110,8 +112,7 @@ class _Settings:
     negative_prompt: str
     model: str
     num_outputs: int
-    holes: tuple[str, ...]
-    pieces: tuple[str, ...]
+    template: str
     batch_key: str
     cost_tflop: float
     unread: Mapping[str, str]
@@ -192,13 +193,12 @@ class Resolver:
             sources = zip(*(columns.get(name, nulls) for name in SOURCE_ROLES), strict=True)
         faults: list[Fault] = []
         resolved: list[Resolved | None] = []
+        wrong: list[Wrong] = []
         for offset, (key, text, urls) in enumerate(zip(settings, texts, sources, strict=True)):
-            wrong: list[Wrong] = []
-            row = self._resolve_row(key, text, urls, digests, wrong)
+            resolved.append(self._resolve_row(key, text, urls, digests, wrong))
             if wrong:
                 faults.extend(Fault(offset=offset, column=c, value=v, message=m) for c, v, m in wrong)
-                row = None
-            resolved.append(row)
+                wrong.clear()
         return resolved, faults
 
     def source_urls(self, columns: Mapping[str, Sequence[Any]]) -> set[str]:
@@ -245,11 +245,10 @@ class Resolver:
             return None
         if wrong:
             return None
-        values = {"prompt": prompt, "negative_prompt": negative_prompt, "seed": seed, **_contents(sources)}
-        parts = [settings.pieces[0]]
-        for name, piece in zip(settings.holes, settings.pieces[1:], strict=True):
-            parts += canonical(values[name]), piece
-        recipe = "".join(parts)
+        values = {"prompt": canonical(prompt), "negative_prompt": canonical(negative_prompt), "seed": canonical(seed)}
+        if sources:
+            values |= {role: canonical(content) for role, content in _contents(sources).items()}
+        recipe = settings.template % values
         batch_key = settings.batch_key
         if settings.row.rows == "shared" and sources:
             batch_key = hashlib.sha256(f"{batch_key} {canonical(_contents(sources))}".encode()).hexdigest()[:16]
@@ -417,8 +416,7 @@ class Resolver:
             unread=unread,
             model=model.name,
             num_outputs=num_outputs,
-            holes=tuple(holes),
-            pieces=_pieces(shared, holes),
+            template=_template(shared, holes),
             batch_key=hashlib.sha256(f"{model.name} {canonical(together)}".encode()).hexdigest()[:16],
             cost_tflop=cost_tflop(
                 model.family,
@@ -469,17 +467,11 @@ def recipe_changes(old: str, new: str) -> list[str]:
     return sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
 
 
-def _pieces(shared: dict[str, Any], holes: list[str]) -> tuple[str, ...]:
-    """Return the recipe's text cut at its holes: len(holes) + 1 pieces, in canonical order."""
-    pieces = ["{"]
-    for index, name in enumerate(sorted([*shared, *holes])):
-        pieces[-1] += ("," if index else "") + canonical(name) + ":"
-        if name in _PER_ROW:
-            pieces.append("")
-        else:
-            pieces[-1] += canonical(shared[name])
-    pieces[-1] += "}"
-    return tuple(pieces)
+def _template(shared: dict[str, Any], holes: list[str]) -> str:
+    """Return the recipe's text, in canonical order, with `%(name)s` for each hole."""
+    values = {name: canonical(value).replace("%", "%%") for name, value in shared.items() if name not in _PER_ROW}
+    values |= {name: f"%({name})s" for name in holes}
+    return "{" + ",".join(f"{canonical(name)}:{values[name]}" for name in sorted(values)) + "}"
 
 
 def _given(urls: tuple[Any, ...]) -> Given:
