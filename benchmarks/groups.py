@@ -13,6 +13,7 @@ from benchmarks.table import Row, to_json
 
 GROUPS: Mapping[str, str] = {
     "speed": "benchmarks.speed:rows",
+    "overlap": "benchmarks.overlap:rows",
 }
 """Name of a group --> `module:function`, called as `function(lab) -> list[Row]`."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import logging
 import os
 import platform
 from dataclasses import dataclass
@@ -56,6 +57,20 @@ def versions() -> dict[str, str]:
 def load() -> float:
     """Return the load average of the last minute."""
     return round(os.getloadavg()[0], 2)
+
+
+def start_ray(num_cpus: int) -> None:
+    """Start Ray in this process and on this machine, with logical CPUs; it ends with the process."""
+    import ray
+
+    ray.init(
+        address="local",
+        num_cpus=num_cpus,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        namespace="sdbatch",
+    )
 
 
 def _lines(path: str) -> dict[str, str]:

@@ -6,16 +6,15 @@ block, and one actor of the pool gets it, unless the rows are repartitioned into
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-import ray
 import ray.data
 from ray.data import ActorPoolStrategy, DataContext
 
 from benchmarks import model, probe
+from benchmarks.lab import start_ray
 
 WORKERS = 2
 NUM_CPUS = 4
@@ -48,27 +47,15 @@ class Generator:
 
 def documented(manifest: Path, folder: Path, output: Path) -> None:
     """Render a manifest as the guide does."""
-    start(NUM_CPUS)
+    start_ray(NUM_CPUS)
     render(manifest, output, Generator, (str(folder), str(output)))
 
 
 def tuned(manifest: Path, folder: Path, output: Path) -> None:
     """Render a manifest with a block a batch."""
-    start(NUM_CPUS)
+    start_ray(NUM_CPUS)
     blocks = max(1, pq.read_metadata(manifest).num_rows // model.BATCH_SIZE)
     render(manifest, output, Generator, (str(folder), str(output)), blocks=blocks)
-
-
-def start(num_cpus: int) -> None:
-    """Start Ray on this machine; it ends with the process."""
-    ray.init(
-        address="local",
-        num_cpus=num_cpus,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        namespace="sdbatch",
-    )
 
 
 def render(
