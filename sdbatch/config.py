@@ -52,6 +52,41 @@ class Defaults(_Strict):
     num_outputs: Annotated[int, Field(ge=1)] | None = None
 
 
+STEP_CACHES = {
+    "FirstBlockCache": ("threshold",),
+    "MagCache": ("threshold", "max_skip_steps", "retention_ratio", "mag_ratios"),
+    "TaylorSeerCache": ("cache_interval", "disable_cache_before_step", "max_order"),
+}
+"""diffusers' caches of denoising steps, by class name, and what each takes; absent options are diffusers' own."""
+
+
+class StepCache(_Strict):
+    """Skips work that changes little from one denoising step to the next. Lossy."""
+
+    kind: Literal["FirstBlockCache", "MagCache", "TaylorSeerCache"]
+    threshold: Annotated[float, Field(gt=0)] | None = None
+    max_skip_steps: Annotated[int, Field(ge=1)] | None = None
+    retention_ratio: Annotated[float, Field(ge=0, le=1)] | None = None
+    mag_ratios: Annotated[list[float], Field(min_length=1)] | None = None
+    cache_interval: Annotated[int, Field(ge=2)] | None = None
+    disable_cache_before_step: Annotated[int, Field(ge=0)] | None = None
+    max_order: Annotated[int, Field(ge=0, le=4)] | None = None
+
+    @model_validator(mode="after")
+    def _options_of_its_kind(self) -> StepCache:
+        taken = STEP_CACHES[self.kind]
+        others = sorted(self.options().keys() - set(taken))
+        if others:
+            raise ValueError(f"step_cache: {self.kind} takes no {others[0]}; it takes {', '.join(taken)}")
+        if self.kind == "MagCache" and self.mag_ratios is None:
+            raise ValueError("step_cache: MagCache needs mag_ratios, as calibrated for the model")
+        return self
+
+    def options(self) -> dict[str, Any]:
+        """Return what was said, by diffusers' names."""
+        return self.model_dump(exclude={"kind"}, exclude_none=True)
+
+
 class Model(_Strict):
     """One model folder and how it is run."""
 
@@ -71,6 +106,34 @@ class Model(_Strict):
     long_prompt: Literal["truncate", "error"] = "truncate"
     controlnet: str | None = Field(default=None, description="Folder of the ControlNet that reads control_image.")
     motion_adapter: str | None = Field(default=None, description="Folder of AnimateDiff's motion adapter.")
+    offload_text_encoder: bool = Field(
+        default=False, description="Text encoders lie in host memory and visit the GPU for texts not yet known."
+    )
+    compile: bool = Field(default=False, description="Compile the denoiser's repeated blocks; kept on disk for others.")
+    channels_last: bool = Field(default=False, description="Memory format of UNet and VAE.")
+    attention_backend: (
+        Literal[
+            "native",
+            "_native_cudnn",
+            "_native_efficient",
+            "_native_flash",
+            "_native_math",
+            "flash",
+            "flash_varlen",
+            "_flash_3",
+            "flex",
+            "xformers",
+            "sage",
+        ]
+        | None
+    ) = Field(default=None, description="Of a transformer, by diffusers' name. sage is lossy.")
+    layerwise_casting: Literal["float8_e4m3fn", "float8_e5m2"] | None = Field(
+        default=None, description="Type the denoiser's weights are stored in; computed in `dtype`. Lossy."
+    )
+    step_cache: StepCache | None = None
+    guidance_interval: tuple[float, float] | None = Field(
+        default=None, description="Part of the steps that is guided, such as [0.1, 0.8]. Lossy."
+    )
     defaults: Defaults = Defaults()
 
     @model_validator(mode="after")
@@ -78,6 +141,49 @@ class Model(_Strict):
         if self.family is not None and self.revision is None:
             raise ValueError(f"family {self.family!r} without a revision: the folder would be digested all the same")
         return self
+
+    @field_validator("guidance_interval", mode="before")
+    @classmethod
+    def _ascending(cls, interval: Any) -> Any:
+        if interval is None:
+            return None
+        first, last = interval if isinstance(interval, list | tuple) and len(interval) == 2 else (0, 0)
+        if not all(isinstance(value, int | float) for value in (first, last)) or not 0 <= first < last <= 1:
+            raise ValueError(f"{interval!r} is not two numbers in 0..1, the lower one first")
+        return (float(first), float(last))
+
+    @model_validator(mode="after")
+    def _coupled_rows_are_alone(self) -> Model:
+        if self.step_cache is not None and self.step_cache.kind == "FirstBlockCache" and self.batch_size != 1:
+            raise ValueError(
+                f"step_cache: FirstBlockCache decides for all rows of a call alike, so it needs batch_size: 1; "
+                f"it is {self.batch_size}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _steps_are_skipped_one_way(self) -> Model:
+        if self.step_cache is not None and self.guidance_interval is not None:
+            raise ValueError("step_cache beside guidance_interval: what is cached of guided steps fits no others")
+        return self
+
+    @property
+    def accelerators(self) -> dict[str, Any]:
+        """What was asked for beyond diffusers' own way, by the job's keys."""
+        return self._chosen("compile", "channels_last", "attention_backend", *_LOSSY)
+
+    @property
+    def lossy(self) -> dict[str, Any]:
+        """Accelerators that change what is seen: part of the request key."""
+        sage = ("attention_backend",) if self.attention_backend == "sage" else ()
+        return self._chosen(*sage, *_LOSSY)
+
+    def _chosen(self, *names: str) -> dict[str, Any]:
+        values = self.model_dump(mode="json", include=set(names), exclude_none=True)
+        return {name: value for name, value in values.items() if value is not False}
+
+
+_LOSSY = ("layerwise_casting", "step_cache", "guidance_interval")
 
 
 class Lora(_Strict):

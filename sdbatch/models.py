@@ -144,9 +144,31 @@ def describe(name: str, model: Model, storage: Mapping[str, Storage], *, with_re
             entries = folder_files(store)
             _refuse_code(store, entries, f"models.{name}.{option}: {store.url}")
             revisions.append(content_revision(store, entries) if with_revision else "")
+    refuse_accelerators(name, model, found.family)
     if components and with_revision:
         found = replace(found, revision=hashlib.sha256("\n".join(revisions).encode()).hexdigest())
     return replace(found, components=components)
+
+
+def refuse_accelerators(name: str, model: Model, family: Family) -> None:
+    """Refuse accelerators that a family cannot use, or that would change nothing.
+
+    Raises:
+        ModelError: Naming the key, and what the family can.
+    """
+    for option, value, known in (
+        ("channels_last", model.channels_last, {"unet"}),
+        ("attention_backend", model.attention_backend, {"transformer"}),
+    ):
+        if value and family.denoiser not in known:
+            raise ModelError(f"models.{name}.{option}: is for a {known.pop()}; {family.title} has a {family.denoiser}")
+    if model.step_cache is not None and model.step_cache.kind not in family.step_caches:
+        can = ", ".join(sorted(family.step_caches)) or "none"
+        raise ModelError(
+            f"models.{name}.step_cache: {model.step_cache.kind} skips nothing on {family.title}; of use: {can}"
+        )
+    if model.guidance_interval is not None and not family.guides_by:
+        raise ModelError(f"models.{name}.guidance_interval: {family.title} cannot leave guidance out of single steps")
 
 
 def describe_lora(name: str, lora: Lora, storage: Mapping[str, Storage], *, with_revision: bool = True) -> LoraInfo:

@@ -345,6 +345,7 @@ class Worker:
             "pipeline_class": result.pipeline_class,
             "scheduler": result.scheduler,
             "device": result.device,
+            "accelerators": self._accelerators(unit.model),
             "batch_size": unit.batch_size if is_exact else len(outputs),
             "versions": _versions(),
             "worker": self._name,
@@ -450,8 +451,12 @@ class Worker:
             **_error(error),
             "attempts": tries,
             "worker": self._name,
+            "accelerators": self._accelerators(request.model),
             "versions": _versions(),
         }
+
+    def _accelerators(self, model: str) -> str:
+        return json.dumps(self._job.models[model].accelerators, sort_keys=True)
 
     def _receipt(self, unit: Unit, tally: _Tally) -> Receipt:
         """Return what the commit tells, and of the work what this worker knows better."""

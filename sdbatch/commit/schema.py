@@ -44,6 +44,7 @@ METADATA: Final = pa.schema(
         ("prompt_tokens", pa.int32()),
         ("prompt_truncated", pa.bool_()),
         ("dtype", pa.string()),
+        ("accelerators", pa.string()),
         ("device", pa.string()),
         ("batch_size", pa.int32()),
         ("versions", pa.string()),
@@ -67,7 +68,8 @@ METADATA: Final = pa.schema(
     ]
 )
 """Columns of the effective metadata, the user's x_* apart. `n` is null when a request failed as a whole; `seed` is the
-output's own; times are this output's share of its batch, in wall seconds; `versions` is a JSON object."""
+output's own; times are this output's share of its batch, in wall seconds; `versions` and `accelerators` are JSON
+objects."""
 
 COMMIT: Final = METADATA.append(pa.field("thumbnail", pa.binary()))
 """A commit's columns: the metadata and a small WebP for the gallery."""

@@ -92,6 +92,8 @@ _LTX = Family(
     tflop_reference=37.1,
     pixels_reference=512 * 704 * 161,
     parameters_reference=1_923_385_472,
+    step_caches=frozenset({"FirstBlockCache", "MagCache"}),
+    guides_by="halves",
 )
 
 _LTX2_PARAMETERS: Final[Mapping[str, type]] = {
@@ -145,6 +147,7 @@ _LTX2 = Family(
     tflop_reference=198.8,
     pixels_reference=512 * 768 * 121,
     parameters_reference=18_876_174_592,
+    step_caches=frozenset({"TaylorSeerCache"}),
 )
 
 _COGVIDEOX_PARAMETERS: Final[Mapping[str, type]] = {"use_dynamic_cfg": bool, "eta": float}
@@ -184,6 +187,8 @@ _COGVIDEOX = Family(
     tflop_reference=120.0,
     pixels_reference=480 * 720 * 49,
     parameters_reference=1_693_783_872,
+    step_caches=frozenset({"FirstBlockCache", "MagCache"}),
+    guides_by="halves",
 )
 
 _COGVIDEOX_I2V = replace(
@@ -229,6 +234,7 @@ _HUNYUAN = Family(
     tflop_reference=1590.0,
     pixels_reference=480 * 848 * 121,
     parameters_reference=8_332_000_000,
+    step_caches=frozenset({"TaylorSeerCache"}),
 )
 
 _HUNYUAN_I2V = replace(

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, NotRequired, TypedDict
 
+from sdbatch.config import STEP_CACHES
 from sdbatch.families.motion import animated, sparse
 from sdbatch.families.table import Family, TaskRow
 
@@ -43,6 +44,7 @@ class _OfFamily(TypedDict):
     tflop_reference: float
     pixels_reference: int
     parameters_reference: int
+    step_caches: NotRequired[frozenset[str]]
 
 
 class _Shared(TypedDict):
@@ -243,6 +245,7 @@ _FLUX: Final[_OfFamily] = {
     "tflop_reference": 74.38,
     "pixels_reference": 1024 * 1024,
     "parameters_reference": 11_901_408_320,
+    "step_caches": frozenset(STEP_CACHES),
 }
 # The picture is made as large as its area says; without `_auto_resize` the source keeps its size.
 _KONTEXT: Final[Mapping[str, str]] = {**PLAIN, "fit": "", "images": "image", "area": "max_area"}
@@ -255,6 +258,7 @@ _QWEN: Final[_OfFamily] = {
     "tflop_reference": 78.30,
     "pixels_reference": 1024 * 1024,
     "parameters_reference": 20_430_401_088,
+    "step_caches": frozenset(STEP_CACHES),
 }
 
 IMAGE_FAMILIES: Final = (
@@ -275,6 +279,7 @@ IMAGE_FAMILIES: Final = (
         tflop_reference=0.803,
         pixels_reference=512 * 512,
         parameters_reference=859_520_964,
+        guides_by="halves",
     ),
     Family(
         title="Stable Diffusion XL",
@@ -287,6 +292,7 @@ IMAGE_FAMILIES: Final = (
         tflop_reference=6.761,
         pixels_reference=1024 * 1024,
         parameters_reference=2_567_463_684,
+        guides_by="halves",
     ),
     Family(
         title="Stable Diffusion 3/3.5",
@@ -307,6 +313,7 @@ IMAGE_FAMILIES: Final = (
         tflop_reference=8.904,
         pixels_reference=1024 * 1024,
         parameters_reference=2_028_328_000,
+        guides_by="halves",
     ),
     Family(
         title="Flux.1",
@@ -406,6 +413,7 @@ IMAGE_FAMILIES: Final = (
         tflop_reference=34.82,
         pixels_reference=1024 * 1024,
         parameters_reference=3_875_544_576,
+        step_caches=frozenset({"MagCache", "TaylorSeerCache"}),
     ),
     Family(
         title="Qwen-Image",

@@ -126,6 +126,9 @@ class Family:
             counted with torch's FlopCounterMode on the published architecture; attention included).
         pixels_reference: Height times width (times frames) of that count.
         parameters_reference: Parameters of the denoiser it was counted on; smaller models scale linearly.
+        step_caches: diffusers' caches of steps that its denoiser knows and that skip something on it.
+        guides_by: How a call is guided, where guidance can be left out of some steps: with rows twice in a pass, first
+            without and then with the prompt (`halves`), or with and without it in a pass each (`passes`); else "".
     """
 
     title: str
@@ -145,6 +148,8 @@ class Family:
     tflop_reference: float
     pixels_reference: int
     parameters_reference: int
+    step_caches: frozenset[str] = frozenset()
+    guides_by: Literal["", "halves", "passes"] = ""
 
     def way(self, task: str, given: Given) -> TaskRow | None:
         """Return the first way of a task that takes what is given, None where there is none."""

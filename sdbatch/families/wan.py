@@ -90,6 +90,8 @@ def _wan(
     tflop_reference: float = 1678.0,
     parameters_reference: int = 14_288_491_584,
 ) -> Family:
+    is_two_stage = when in (_SECOND, _SECOND_VACE)
+    is_plain = not is_two_stage and class_name != "WanVACEPipeline"
     return Family(
         title=title,
         class_name=class_name,
@@ -112,6 +114,9 @@ def _wan(
         tflop_reference=tflop_reference,
         pixels_reference=480 * 832 * 81,
         parameters_reference=parameters_reference,
+        # Two denoisers would count their own steps only; VACE's further blocks are unknown to the caches.
+        step_caches=frozenset({"FirstBlockCache", "MagCache"} if is_plain else ()),
+        guides_by="" if is_two_stage else "passes",
     )
 
 

@@ -23,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 
 from sdbatch.errors import DeadlineExceeded
+from sdbatch.generate.accelerators import accelerated, denoisers_of
 from sdbatch.generate.memo import TEXTS_AT_ONCE, remembered
 from sdbatch.generate.tasks import CALLS
 from sdbatch.generate.tasks.adapters import adapt
@@ -154,14 +155,21 @@ def make_batch(
     pipeline = model.pipeline(way, recipe.get("scheduler", ""), recipe.get("loras", ()))
     started_s = time.perf_counter()
     made: list[_Made] = []
-    denoisers = [getattr(pipeline, name, None) for name in (model.family.denoiser, f"{model.family.denoiser}_2")]
+    denoisers = denoisers_of(pipeline, model.family)
     generators = [torch.Generator("cpu").manual_seed(row.seed) for row in rows]  # joined clips draw on: no noise twice
     generator = generators[0] if way.rows == "single" else generators
     with (
         _ticking(denoisers, on_step),
         torch.inference_mode(),
         _seeded(rows[0].seed, model.device),
-        remembered(pipeline, model.memo, repr(recipe.get("loras", ())), _texts_at_once(way)),
+        accelerated(pipeline, model.family, model.options, recipe),
+        remembered(
+            pipeline,
+            model.memo,
+            repr(recipe.get("loras", ())),
+            _texts_at_once(way),
+            model.device if model.options.offload_text_encoder else None,
+        ),
         _decoding(pipeline.vae, _rows_decoded_at_once(recipe, len(rows), is_exact=pad_to is not None)) as decode,
     ):
         for arguments in CALLS[recipe["task"]](way, rows):
@@ -242,9 +250,9 @@ def _to_uint8(video_BFCHW: torch.Tensor) -> tuple[Pixels, list[bool]]:
 
 
 @contextmanager
-def _ticking(denoisers: Sequence[torch.nn.Module | None], on_step: Callable[[], None]) -> Iterator[None]:
+def _ticking(denoisers: Sequence[torch.nn.Module], on_step: Callable[[], None]) -> Iterator[None]:
     """Call `on_step` before every pass of a denoiser. A hook works for every pipeline; some know no callback."""
-    hooks = [denoiser.register_forward_pre_hook(lambda *_: on_step()) for denoiser in denoisers if denoiser is not None]
+    hooks = [denoiser.register_forward_pre_hook(lambda *_: on_step()) for denoiser in denoisers]
     try:
         yield
     finally:

@@ -9,6 +9,7 @@ pipelines share their modules.
 from __future__ import annotations
 
 import copy
+import fcntl
 import importlib
 import inspect
 import json
@@ -28,6 +29,7 @@ from sdbatch.config import Lora, Model, Storage
 from sdbatch.content import cache_folder
 from sdbatch.errors import ModelError, ModelLoadFailed
 from sdbatch.families import Family, TaskRow
+from sdbatch.generate.accelerators import accelerate
 from sdbatch.generate.memo import Memo
 from sdbatch.generate.tokens import TokenCounter
 from sdbatch.models import (
@@ -55,6 +57,7 @@ class LoadedModel:
         class_name: Of the folder's pipeline.
         family: Row of the family table.
         device: Where it lies: `cuda` or `cpu`.
+        options: The job's entry.
         memo: What its encoders made, kept as long as it is.
         tokens: Counts those of a prompt.
     """
@@ -66,6 +69,7 @@ class LoadedModel:
         device: str,
         components: Mapping[str, Any] | None = None,
         loras: Mapping[str, Path] | None = None,
+        options: Model | None = None,
     ) -> None:
         """Take a loaded pipeline.
 
@@ -75,10 +79,12 @@ class LoadedModel:
             device: Where it lies.
             components: Further modules by name: `controlnet`, `motion_adapter`.
             loras: File of weights by content revision, those that fit the family.
+            options: The job's entry.
         """
         self.class_name = type(pipeline).__name__
         self.family = family
         self.device = device
+        self.options = options or Model(path="")
         self._base = pipeline
         self._components = components or {}
         self._loras = loras or {}
@@ -182,10 +188,17 @@ def load_model(
         files = _lora_files(found.family, loras or {}, storage)
     except (OSError, ValueError, RuntimeError, ImportError, ModelError) as error:
         raise ModelLoadFailed(f"{model.path}: {type(error).__name__}: {error}") from error
-    pipeline.to(device)
+    _place(pipeline, device, offload_text_encoder=model.offload_text_encoder)
     pipeline.set_progress_bar_config(disable=True)
     _name_text_model(getattr(pipeline, "text_encoder", None))
-    return LoadedModel(pipeline, found.family, device, components, files)
+    accelerate(pipeline, found.family, model, device)
+    return LoadedModel(pipeline, found.family, device, components, files, model)
+
+
+def _place(pipeline: Any, device: str, *, offload_text_encoder: bool) -> None:
+    for name, module in pipeline.components.items():
+        if isinstance(module, torch.nn.Module) and not (offload_text_encoder and name.startswith("text_encoder")):
+            module.to(device)
 
 
 def _from_folder(folder: Path, class_name: str, dtype: torch.dtype) -> Any:
@@ -267,16 +280,24 @@ def _download(store: Store, entries: Sequence[Entry], folder: Path) -> None:
 
 
 def _made_once(target: Path, make: Any) -> Path:
-    """Make a folder whole or not at all; of several processes one wins and the others take what it made."""
+    """Make a folder whole or not at all; of a node's processes one makes it while the others wait for it."""
     if not target.is_dir():
-        partial = target.with_name(f".{target.name}-{uuid.uuid4().hex}")
-        partial.mkdir(parents=True)
-        try:
-            make(partial)
-            os.rename(partial, target)  # noqa: PTH104 -- atomic; fails when another process was first
-        except OSError:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.with_name(f".{target.name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # freed by the system when a process ends, however it does
             if not target.is_dir():
-                raise
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+                _make(target, make)
     return target
+
+
+def _make(target: Path, make: Any) -> None:
+    partial = target.with_name(f".{target.name}-{uuid.uuid4().hex}")
+    partial.mkdir()
+    try:
+        make(partial)
+        os.rename(partial, target)  # noqa: PTH104 -- atomic; fails where locks do not hold and another was first
+    except OSError:
+        if not target.is_dir():
+            raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

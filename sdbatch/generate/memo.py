@@ -89,7 +89,9 @@ class Memo:
 
 
 @contextmanager
-def remembered(pipeline: Any, memo: Memo, context: str, texts_at_once: int) -> Iterator[None]:
+def remembered(
+    pipeline: Any, memo: Memo, context: str, texts_at_once: int, visited: str | None = None
+) -> Iterator[None]:
     """Let a pipeline's encoders look into the memo while the block runs.
 
     Args:
@@ -97,14 +99,19 @@ def remembered(pipeline: Any, memo: Memo, context: str, texts_at_once: int) -> I
         memo: Of the model.
         context: What else decides what text encoders give: the adapters laid over them.
         texts_at_once: Rows a text encoder is given at a time.
+        visited: Device that text encoders in host memory are brought to when they run; None where they lie on it.
     """
     replaced: list[tuple[Any, str]] = []
     for name in ENCODERS:
         encoder = getattr(pipeline, name, None)
-        if isinstance(encoder, torch.nn.Module) and type(encoder).__name__ not in _STACKED:
-            at_once = texts_at_once if name.startswith("text") else 1
-            encoder.forward = _Encoder(encoder.forward, memo, (name, context), at_once)
-            replaced.append((encoder, "forward"))
+        if not isinstance(encoder, torch.nn.Module):
+            continue
+        is_text = name.startswith("text")
+        forward = _visiting(encoder, visited) if visited and is_text else encoder.forward
+        if type(encoder).__name__ not in _STACKED:
+            forward = _Encoder(forward, memo, (name, context), texts_at_once if is_text else 1)
+        encoder.forward = forward
+        replaced.append((encoder, "forward"))
     pipeline.vae.encode = _SourceEncoder(pipeline.vae.encode, memo)
     replaced.append((pipeline.vae, "encode"))
     try:
@@ -113,6 +120,26 @@ def remembered(pipeline: Any, memo: Memo, context: str, texts_at_once: int) -> I
         for owner, attribute in replaced:
             delattr(owner, attribute)
         memo.trim()
+
+
+def _visiting(encoder: torch.nn.Module, device: str) -> Callable[..., Any]:
+    """Return an encoder's `forward` that runs on a device; its weights stay in host memory and are copied there."""
+    forward = encoder.forward
+
+    def visit(*args: Any, **kwargs: Any) -> Any:
+        weights = [*encoder.parameters(), *encoder.buffers()]
+        hosts = [weight.data for weight in weights]
+        with torch.inference_mode(False):
+            for weight, host in zip(weights, hosts, strict=True):
+                weight.data = host.to(device, non_blocking=True, copy=True)
+        try:
+            return forward(*args, **kwargs)
+        finally:
+            with torch.inference_mode(False):
+                for weight, host in zip(weights, hosts, strict=True):
+                    weight.data = host
+
+    return visit
 
 
 class _Encoder:

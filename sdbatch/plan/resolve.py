@@ -398,7 +398,11 @@ class Resolver:
             **{key: float(value) if key in _FLOATS else value for key, value in values.items()},
             **self._encoder(bound.task),
         }
-        if self._job.determinism == "exact":
+        is_exact = self._job.determinism == "exact"
+        # Compiled or in another memory format, the last bits are others: nothing to see, but not exact either.
+        if accelerators := model.options.accelerators if is_exact else model.options.lossy:
+            shared["accelerators"] = accelerators
+        if is_exact:
             shared["batch_size"] = 1 if way.is_alone_in_exact else model.options.batch_size
         texts = [name for name in ("prompt", "negative_prompt") if name not in unread]
         holes = sorted(["seed", *texts, *(["images"] if bound.given.num_images else []), *bound.given.others])
