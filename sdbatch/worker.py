@@ -60,6 +60,7 @@ from sdbatch.types import OnCall, Phase, Receipt, Request, Running, Source, Unit
 
 if TYPE_CHECKING:
     from sdbatch.generate.batch import BatchResult, Generated
+    from sdbatch.generate.batch_sizes import BatchSizes
     from sdbatch.generate.loading import LoadedModel
     from sdbatch.generate.tokens import TokenCounter
 
@@ -141,7 +142,7 @@ class Worker:
         self._finishers = ThreadPoolExecutor(_num_finishers(), thread_name_prefix="finish")
         self._backlog = Backlog(ENCODE_BYTES_MAX)
         self._model: tuple[str, LoadedModel] | None = None
-        self._batch_limits: dict[str, int] = {}
+        self._sizes: BatchSizes | None = None
 
     def start(self) -> dict[str, str]:
         """Import what is heavy and prove that the campaign seen here is the driver's.
@@ -256,12 +257,24 @@ class Worker:
                 else:
                     checked.append(output)
             outputs = checked
-        batch_size = min(unit.batch_size, self._batch_limits.get(unit.requests[0].batch_key, unit.batch_size))
         texts, sources = model.memo.texts_encoded, model.memo.sources_encoded
-        for start in range(0, len(outputs), batch_size):
-            self._make(model, outputs[start : start + batch_size], unit, tally)
+        while outputs:
+            size = self._size(model, unit, outputs)
+            self._make(model, outputs[:size], unit, tally)
+            outputs = outputs[size:]
         tally.texts_encoded = model.memo.texts_encoded - texts
         tally.sources_encoded = model.memo.sources_encoded - sources
+
+    def _size(self, model: LoadedModel, unit: Unit, outputs: list[_Output]) -> int:
+        """Return how many outputs the next call makes: what this machine found best; as planned in `exact` and alone."""
+        from sdbatch.generate.batch_sizes import BATCH_MAX, BatchSizes, shape_of
+
+        recipe = outputs[0].recipe
+        if unit.solo or self._job.determinism == "exact":
+            return unit.batch_size
+        is_free = self._job.models[unit.model].batch_size == "auto" and model.family.way_of(recipe).rows != "single"
+        self._sizes = self._sizes or BatchSizes()
+        return self._sizes.choose(shape_of(model, recipe), unit.batch_size, BATCH_MAX if is_free else unit.batch_size)
 
     def _warm(self, name: str, tally: _Tally) -> LoadedModel:
         from sdbatch.generate.loading import load_model
@@ -279,6 +292,7 @@ class Worker:
     def _make(self, model: LoadedModel, outputs: list[_Output], unit: Unit, tally: _Tally) -> None:
         """Make one batch; when its call fails, do with its rows what the table of outcomes says."""
         from sdbatch.generate.batch import Item, failure_kind, make_batch
+        from sdbatch.generate.batch_sizes import shape_of
 
         is_exact = self._job.determinism == "exact"
         items = [Item(recipe=o.recipe, seed=output_seed(int(o.recipe["seed"]), o.n), **o.pixels) for o in outputs]
@@ -288,9 +302,14 @@ class Worker:
         try:
             result = make_batch(model, items, unit.batch_size if is_exact else None, self._begin_call(unit, outputs))
         except Exception as error:  # noqa: BLE001 -- whatever a pipeline raises is its rows' matter, told apart below
-            for part in self._after_failure(failure_kind(error), error, outputs, unit, tally):
+            kind = failure_kind(error)
+            if kind == "OutOfMemory" and self._sizes:
+                self._sizes.failed(shape_of(model, outputs[0].recipe), len(outputs))
+            for part in self._after_failure(kind, error, outputs, unit, tally):
                 self._make(model, part, unit, tally)
             return
+        if self._sizes:
+            self._sizes.ran(shape_of(model, outputs[0].recipe), len(outputs), result.generate_s, result.memory)
         self._hand_on(model, result, outputs, unit, tally)
 
     def _begin_call(self, unit: Unit, outputs: list[_Output]) -> Callable[[], None]:
@@ -320,7 +339,6 @@ class Worker:
             if outcome.then != "halve" or self._job.determinism == "exact":
                 return [[output] for output in outputs]
             half = (len(outputs) + 1) // 2
-            self._batch_limits[unit.requests[0].batch_key] = half
             return [outputs[:half], outputs[half:]]
         output = outputs[0]
         if kind == "Raised" and output.tries < self._job.limits.attempts:

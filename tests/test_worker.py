@@ -118,7 +118,9 @@ def test_a_row_that_raises_costs_itself(make: Make, monkeypatch: pytest.MonkeyPa
     assert receipt.rows_generated == 5
 
 
-def test_out_of_memory_halves_the_batch_and_loses_nobody(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_of_memory_halves_the_batch_loses_nobody_and_is_remembered(
+    make: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     calls = []
 
     def fault(items: list[batch.Item]) -> None:
@@ -127,11 +129,16 @@ def test_out_of_memory_halves_the_batch_and_loses_nobody(make: Make, monkeypatch
             raise torch.OutOfMemoryError("CUDA out of memory")
 
     _break(monkeypatch, fault)
+    monkeypatch.setenv("SDBATCH_CACHE", str(tmp_path / "cache"))
     receipt, rows = make(prompts(8), determinism="fast")
 
     assert {row["status"] for row in rows} == {"ok"}
-    assert calls == [4, 2, 2, 4, 2, 2]
+    assert calls == [4, 2, 2, 2, 2]
     assert receipt.batch_size == 2
+
+    _, rows = make(prompts(4, seed=1), determinism="fast", output=str(tmp_path / "later"))
+    assert {row["status"] for row in rows} == {"ok"}
+    assert calls[5:] == [2, 2], "another worker of this machine has forgotten what fits"
 
 
 def test_in_exact_out_of_memory_fails_the_row_instead(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

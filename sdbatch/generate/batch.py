@@ -93,6 +93,25 @@ class Generated:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """A device's memory around a call, in bytes.
+
+    Attributes:
+        before: This process had taken.
+        peak: Most it had taken within.
+        at_hand: It could have taken.
+    """
+
+    before: int
+    peak: int
+    at_hand: int
+
+    def holds_twice(self, part_max: float) -> bool:
+        """Whether a call of twice the rows would stay within a part of what is at hand."""
+        return self.before + 2 * (self.peak - self.before) <= part_max * self.at_hand
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BatchResult:
     """What one pipeline call gave.
 
@@ -103,6 +122,7 @@ class BatchResult:
         pipeline_class: diffusers class that ran.
         scheduler: diffusers class that ran.
         device: `cuda` or `cpu`.
+        memory: Of a GPU; None on a CPU.
     """
 
     outputs: list[Generated]
@@ -111,6 +131,7 @@ class BatchResult:
     pipeline_class: str
     scheduler: str
     device: str
+    memory: Memory | None = None
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -154,6 +175,7 @@ def make_batch(
     way = model.family.way_of(recipe)
     pipeline = model.pipeline(way, recipe.get("scheduler", ""), recipe.get("loras", ()))
     started_s = time.perf_counter()
+    before = _begin_measuring(model.device)
     made: list[_Made] = []
     denoisers = denoisers_of(pipeline, model.family)
     generators = [torch.Generator("cpu").manual_seed(row.seed) for row in rows]  # joined clips draw on: no noise twice
@@ -192,7 +214,22 @@ def make_batch(
         pipeline_class=way.pipeline,
         scheduler=model.scheduler_name(recipe.get("scheduler", "")),
         device=model.device,
+        memory=None if before is None else _memory(before),
     )
+
+
+def _begin_measuring(device: str) -> int | None:
+    """Return the bytes taken on a GPU, and count its peak from here; None on a CPU."""
+    if device != "cuda":
+        return None
+    torch.cuda.reset_peak_memory_stats()
+    return torch.cuda.memory_allocated()
+
+
+def _memory(before: int) -> Memory:
+    free, _ = torch.cuda.mem_get_info()
+    at_hand = free + torch.cuda.memory_reserved()
+    return Memory(before=before, peak=torch.cuda.max_memory_allocated(), at_hand=at_hand)
 
 
 def _texts_at_once(way: TaskRow) -> int:

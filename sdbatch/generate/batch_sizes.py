@@ -1,0 +1,169 @@
+"""How many rows share a call: probed, halved when memory runs out, and remembered on this machine.
+
+    choose() --> a call --> ran() or failed() --> batch_sizes.json in the cache folder --> choose() of any later worker
+
+On a GPU the size is doubled while twice the rows fit and a row still gets cheaper. On a CPU the planned size stays:
+there a larger one brought nothing.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import platform
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+
+from sdbatch.content import cache_folder
+
+if TYPE_CHECKING:
+    from sdbatch.generate.batch import Memory
+    from sdbatch.generate.loading import LoadedModel
+
+BATCH_MAX: Final = 64
+CALLS_PER_SIZE: Final = 2
+"""Calls before a size is judged: the first one may compile or tune."""
+
+GAIN_MIN: Final = 0.03
+"""Part of a row's seconds that twice the rows must save."""
+
+MEMORY_MAX: Final = 0.9
+"""Part of the memory at hand that a call may be expected to take."""
+
+
+@dataclass(slots=True)
+class Known:
+    """What is known of one shape on one device.
+
+    Attributes:
+        row_s: Least seconds a row by batch size, of full batches.
+        failed: Least size at which memory ran out; 0 for none.
+        settled: Whether no larger size is worth a try.
+    """
+
+    row_s: dict[int, float] = field(default_factory=dict)
+    failed: int = 0
+    settled: bool = False
+
+    def best(self, planned: int) -> int:
+        """Return the cheapest size that fits, the planned one where none was tried."""
+        fitting = [size for size in self.row_s if not self.failed or size < self.failed]
+        if fitting:
+            return min(fitting, key=lambda size: (self.row_s[size], size))
+        return min(planned, max(1, self.failed // 2)) if self.failed else planned
+
+    def add(self, size: int, row_s: float) -> None:
+        """Take in the seconds a row took."""
+        self.row_s[size] = min(row_s, self.row_s.get(size, row_s))
+        half = self.row_s.get(size // 2)
+        self.settled = self.settled or (half is not None and self.row_s[size] > (1 - GAIN_MIN) * half)
+
+    def add_failure(self, size: int) -> None:
+        """Take in that memory ran out."""
+        self.failed = min(size, self.failed or size)
+        self.settled = True
+
+
+class BatchSizes:
+    """Chooses batch sizes; what it learns is shared with the other workers of this machine, now and later."""
+
+    def __init__(self) -> None:
+        self._file = cache_folder() / "batch_sizes.json"
+        self._known = self._read()
+        self._chosen: dict[str, int] = {}
+        self._calls: dict[tuple[str, int], int] = {}
+        self._has_room: dict[str, bool] = {}
+
+    def choose(self, shape: str, planned: int, most: int) -> int:
+        """Return the size of the next call.
+
+        Args:
+            shape: From `shape_of`.
+            planned: Size to begin with.
+            most: Bound: the job's own number, or `BATCH_MAX` where it says `auto`.
+        """
+        known = self._known.get(shape, Known())
+        size = known.best(planned)
+        is_judged = self._calls.get((shape, size), 0) >= CALLS_PER_SIZE
+        if is_judged and self._has_room.get(shape) and not known.settled:
+            size *= 2
+        self._chosen[shape] = min(size, most)
+        return self._chosen[shape]
+
+    def ran(self, shape: str, size: int, seconds: float, memory: Memory | None) -> None:
+        """Take in a call that went well; one of fewer rows than were chosen, a unit's last, tells nothing.
+
+        Args:
+            shape: From `shape_of`.
+            size: Its rows.
+            seconds: It took.
+            memory: Of the device; None where it is not known.
+        """
+        if size != self._chosen.get(shape):
+            return
+        calls = self._calls[shape, size] = self._calls.get((shape, size), 0) + 1
+        if memory is None or calls < CALLS_PER_SIZE:
+            return
+        self._has_room[shape] = memory.holds_twice(MEMORY_MAX)
+        known = self._known.setdefault(shape, Known())
+        was_new = size not in known.row_s
+        known.add(size, seconds / size)
+        if was_new:
+            self._write(shape)
+
+    def failed(self, shape: str, size: int) -> None:
+        """Take in that memory ran out."""
+        self._known.setdefault(shape, Known()).add_failure(size)
+        self._write(shape)
+
+    def _read(self) -> dict[str, Known]:
+        try:
+            found = json.loads(self._file.read_text())
+            return {
+                shape: Known({int(size): row_s for size, row_s in one["row_s"].items()}, one["failed"], one["settled"])
+                for shape, one in found.items()
+            }
+        except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+            return {}  # nothing yet, or another version's: it is learned anew
+
+    def _write(self, shape: str) -> None:
+        """Lay one shape over what the file holds by now."""
+        with self._file.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            found = {**self._read(), shape: self._known[shape]}
+            partial = self._file.with_suffix(f".{uuid.uuid4().hex}")
+            partial.write_text(json.dumps({name: asdict(known) for name, known in found.items()}))
+            partial.replace(self._file)
+
+
+def shape_of(model: LoadedModel, recipe: Mapping[str, Any]) -> str:
+    """Return what a batch size is remembered by: model, way, size, frames and device."""
+    options = model.options
+    return json.dumps(
+        [
+            recipe["model"],
+            options.batch_size,
+            options.dtype,
+            options.accelerators,
+            options.offload_text_encoder,
+            options.num_gpus,
+            model.family.way_of(recipe).pipeline,
+            recipe["height"],
+            recipe["width"],
+            recipe.get("num_frames", 1),
+            recipe.get("guidance_scale", 1.0) > 1,
+            _device(model.device),
+        ]
+    )
+
+
+def _device(device: str) -> str:
+    if device == "cuda":
+        found = torch.cuda.get_device_properties(torch.cuda.current_device())
+        return f"{found.name} {found.total_memory}"
+    return f"{platform.processor() or platform.machine()} {os.cpu_count()}"

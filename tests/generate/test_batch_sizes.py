@@ -1,0 +1,100 @@
+"""Batch sizes are found by trying, on figures a GPU would give, and remembered by later workers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sdbatch.generate.batch import Memory
+from sdbatch.generate.batch_sizes import BATCH_MAX, BatchSizes
+
+GIB = 1 << 30
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SDBATCH_CACHE", str(tmp_path))
+
+
+def _memory(size: int, at_hand: int = 80 * GIB) -> Memory:
+    """Return what a call of so many rows takes: 10 GiB of weights, 1 GiB a row."""
+    return Memory(before=10 * GIB, peak=(10 + size) * GIB, at_hand=at_hand)
+
+
+def _run(
+    sizes: BatchSizes, seconds: Callable[[int], float], *, calls: int, most: int = BATCH_MAX, fails_from: int = 1000
+) -> list[int]:
+    """Make calls as a worker does; return their sizes."""
+    made = []
+    for _ in range(calls):
+        size = sizes.choose("shape", 4, most)
+        made.append(size)
+        if size >= fails_from:
+            sizes.failed("shape", size)
+        else:
+            sizes.ran("shape", size, seconds(size), _memory(size))
+    return made
+
+
+def test_a_batch_is_doubled_while_a_row_gets_cheaper() -> None:
+    made = _run(BatchSizes(), lambda size: 1.0 + max(size, 16) * 0.2 + size * 0.1, calls=9)
+
+    assert made == [4, 4, 8, 8, 16, 16, 32, 32, 32]
+
+
+def test_a_size_that_gains_nothing_is_left_again_and_a_later_worker_knows() -> None:
+    made = _run(BatchSizes(), lambda size: 4.0 + size if size <= 8 else size * 1.6, calls=8)
+
+    assert made == [4, 4, 8, 8, 16, 16, 8, 8]
+    assert _run(BatchSizes(), lambda size: 4.0 + size, calls=3) == [8] * 3
+
+
+def test_a_batch_is_not_doubled_beyond_the_memory_at_hand() -> None:
+    sizes = BatchSizes()
+    for _ in range(4):
+        size = sizes.choose("shape", 4, BATCH_MAX)
+        sizes.ran("shape", size, 1.0, _memory(size, at_hand=19 * GIB))
+
+    assert sizes.choose("shape", 4, BATCH_MAX) == 4
+
+
+def test_out_of_memory_goes_back_to_what_fitted_and_tries_no_more() -> None:
+    made = _run(BatchSizes(), lambda size: 1.0 + size * 0.01, calls=7, fails_from=16)
+
+    assert made == [4, 4, 8, 8, 16, 8, 8]
+    assert _run(BatchSizes(), lambda _: 1.0, calls=4) == [8] * 4
+
+
+def test_a_first_size_that_does_not_fit_is_halved_until_one_does() -> None:
+    assert _run(BatchSizes(), lambda _: 1.0, calls=4, fails_from=2) == [4, 2, 1, 1]
+
+
+def test_the_job_s_own_number_is_never_exceeded() -> None:
+    assert set(_run(BatchSizes(), lambda _: 1.0, calls=6, most=4)) == {4}
+
+
+def test_a_units_last_call_of_fewer_rows_tells_nothing() -> None:
+    sizes = BatchSizes()
+    for _ in range(4):
+        sizes.choose("shape", 4, BATCH_MAX)
+        sizes.ran("shape", 3, 0.1, _memory(3))
+
+    assert sizes.choose("shape", 4, BATCH_MAX) == 4
+    assert not BatchSizes()._known
+
+
+def test_on_a_cpu_the_planned_size_stays() -> None:
+    sizes = BatchSizes()
+    for _ in range(5):
+        sizes.choose("shape", 4, BATCH_MAX)
+        sizes.ran("shape", 4, 1.0, None)
+
+    assert sizes.choose("shape", 4, BATCH_MAX) == 4
+
+
+def test_a_torn_file_is_learned_anew(tmp_path: Path) -> None:
+    (tmp_path / "batch_sizes.json").write_text('{"shape": {"row_s"')
+
+    assert BatchSizes().choose("shape", 4, BATCH_MAX) == 4
