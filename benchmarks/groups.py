@@ -14,6 +14,8 @@ from benchmarks.table import Row, to_json
 GROUPS: Mapping[str, str] = {
     "speed": "benchmarks.speed:rows",
     "overlap": "benchmarks.overlap:rows",
+    "level": "benchmarks.level:rows",
+    "simulate": "benchmarks.simulate:rows",
 }
 """Name of a group --> `module:function`, called as `function(lab) -> list[Row]`."""
 

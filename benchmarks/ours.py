@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import model, probe
+from benchmarks.engine import run
 from sdbatch.types import Receipt, Unit
 from sdbatch.worker import Worker
 
@@ -45,19 +46,3 @@ def job(manifest: Path, folder: Path, output: Path, workers: int = WORKERS) -> d
 def main(manifest: Path, folder: Path, output: Path) -> None:
     """Render a manifest."""
     run(job(manifest, folder, output), "benchmarks.ours:ProbedWorker")
-
-
-def run(values: dict[str, Any], worker: str) -> dict[str, int]:
-    """Run a job with a worker class of the benchmarks; return the run's counts.
-
-    Raises:
-        RuntimeError: When anything but all rows was made.
-    """
-    import sdbatch
-    import sdbatch.driver.run as driver
-
-    driver.WORKER = worker  # type: ignore[attr-defined]
-    result = sdbatch.run(values)
-    if result.exit_code != 0:
-        raise RuntimeError(f"the run ended as {result.state}: {result.message}; {result.failures}")
-    return dict(result.counts)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from benchmarks import manifest, model, ours, probe, still
+from benchmarks import engine, manifest, model, ours, probe, still
 from benchmarks.lab import Lab, load, start_ray
 from benchmarks.table import Row, paired
 from benchmarks.trial import last_written_s, steady_of
@@ -51,7 +51,7 @@ def rows(lab: Lab) -> list[Row]:
             output = lab.folder / f"{number}-{arm}"
             job = _job(sources if arm == "sources" else plain, folder, output, arm)
             begin_s = time.time()
-            ours.run(job, worker)
+            engine.run(job, worker)
             made = [note for note in probe.read(notes) if note.begin_s > begin_s]
             rates[arm].append(steady_of(made, last_written_s(output)).rate_per_s)
             print(f"  {arm}: {rates[arm][-1]:.2f} rows/s of {1 / row_s:.2f}; load {load()}", flush=True)

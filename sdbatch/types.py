@@ -40,7 +40,7 @@ class Source:
     digest: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # no slots: Python pickles those field by field
 class Request:
     """One manifest row, resolved, with the outputs that are still to be made.
 
@@ -95,7 +95,7 @@ class Unit:
         return sum(len(request.outputs) for request in self.requests)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # no slots: Python pickles those field by field
 class RowOutcome:
     """How one output (or, with `n` None, one whole request) ended.
 

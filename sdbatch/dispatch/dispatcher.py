@@ -35,6 +35,9 @@ class WindowLike(Protocol):
     def add(self, request: Request) -> None:
         """Take in one pending request."""
 
+    def end(self) -> None:
+        """Say that no further request is to come but what is given back."""
+
     def add_solo(self, requests: tuple[Request, ...], batch_size: int) -> None:
         """Take in suspects of a crash."""
 
@@ -192,6 +195,7 @@ class Dispatcher:
             request = next(self._plan.requests, None)
             if request is None:
                 self._exhausted = True
+                self._window.end()
             elif request.model not in self.lost_models:
                 self._window.add(request)
 

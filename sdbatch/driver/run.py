@@ -167,6 +167,7 @@ def run_job(
     progress: Progress,
     void: Sequence[Mapping[str, Any]] = (),
     remove: Sequence[str] = (),
+    worker: str = WORKER,
 ) -> RunResult:
     """Make what is missing of a job's campaign.
 
@@ -177,6 +178,7 @@ def run_job(
         progress: Shown while it runs.
         void: Outputs (id, request_key, n) whose earlier commits no longer count.
         remove: Damaged assets.
+        worker: Dotted path of the class that makes units; another one for what measures all around it.
 
     Raises:
         UserError, CampaignHeld: Before anything was written.
@@ -190,7 +192,7 @@ def run_job(
             lease = acquire(store)
             run = _Run(job, spool, store, lease, selection, interrupt, progress)
             try:
-                return run.run(in_process, void, remove)
+                return run.run(in_process, worker, void, remove)
             except BaseException:
                 with suppress(SdbatchError, OSError):
                     run.write_status("stopped")
@@ -231,7 +233,7 @@ class _Run:
         self._executor_in_use: Executor | None = None
         self._stop_reason: str | None = None
 
-    def run(self, in_process: bool, void: Sequence[Mapping[str, Any]], remove: Sequence[str]) -> RunResult:
+    def run(self, in_process: bool, worker: str, void: Sequence[Mapping[str, Any]], remove: Sequence[str]) -> RunResult:
         """See `run_job`."""
         # Removed first: a kill between the two leaves a missing asset, which `verify` and so the next redo find.
         for asset in remove:
@@ -242,7 +244,7 @@ class _Run:
         self._count_pending(done)
         self._spool.publish(self._store, self._id)
         self.write_status("running")
-        state, message = self._make(done, in_process)
+        state, message = self._make(done, in_process, worker)
         counts = self._book.counts
         if state == "done" and counts.rows_failed:
             state = "failed"
@@ -264,14 +266,14 @@ class _Run:
         self._write_run_json(result)
         return result
 
-    def _make(self, done: Done, in_process: bool) -> tuple[State, str | None]:
+    def _make(self, done: Done, in_process: bool, worker: str) -> tuple[State, str | None]:
         """Run the dispatcher when there is anything to make; say how it ended."""
         if not self._book.outputs_pending:
             return "done", None
         try:
             with self._progress:
                 self._progress.say("starting workers")
-                self._executor_in_use = self._executor(in_process)
+                self._executor_in_use = self._executor(in_process, worker)
                 self._interrupt.arm()
                 count = self._worker_count(in_process)
                 self._dispatcher = self._build_dispatcher(self._executor_in_use, done, count)
@@ -309,7 +311,7 @@ class _Run:
                 kind = done.failed[row["id"], row["request_key"]].error_type
                 book.failures[kind] = book.failures.get(kind, 0) + 1
 
-    def _executor(self, in_process: bool) -> Executor:
+    def _executor(self, in_process: bool, worker: str) -> Executor:
         spec = WorkerSpec(
             job=self._job.model_dump(mode="json"),
             output=self._store.url,
@@ -322,11 +324,11 @@ class _Run:
         if in_process:
             from sdbatch.dispatch.in_process import InProcessExecutor
 
-            return InProcessExecutor(spec, WORKER)
+            return InProcessExecutor(spec, worker)
         from sdbatch.dispatch.ray_cluster import RayExecutor
 
         cpus = sum(shape.num_cpus for shape in set(self._shapes().values())) * (self._worker_count(in_process) or 0)
-        return RayExecutor(spec, WORKER, num_cpus=cpus or None)
+        return RayExecutor(spec, worker, num_cpus=cpus or None)
 
     def _shapes(self) -> dict[str, Shape]:
         return {

@@ -3,7 +3,7 @@
     requests (in manifest order) --> Window.add() --> groups by batch key --> Window.take() --> Unit
 
 A unit is capped by predicted cost and by 32 batches. Costly groups go first, so that what is left at the end is small;
-full batches go before partial ones, so that rare keys wait for company while there are shards to come.
+full batches go before partial ones, so that rare keys wait for company while there are shards to come, and no longer.
 """
 
 from __future__ import annotations
@@ -49,11 +49,6 @@ class _Group:
         """Arrival number of the first request."""
         return self.requests[0][0]
 
-    @property
-    def rank(self) -> _Rank:
-        """Full batches first, then the costliest rows, then the oldest; the smallest goes first."""
-        return self.outputs < self.batch_size, -self.cost_tflop, self.oldest
-
 
 _Rank = tuple[bool, float, int]
 
@@ -65,7 +60,8 @@ class _Queue:
     to the top, so that no choice looks at every group.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, waits: bool) -> None:
+        self._waits = waits
         self.groups: dict[str, _Group] = {}
         self.outputs = 0
         self.cost_tflop = 0.0
@@ -82,14 +78,14 @@ class _Queue:
         if len(group.requests) == 1:
             self._enter(group)
         elif group.outputs >= group.batch_size and not was_full:
-            heappush(self._ranked, (group.rank, group.key))
+            heappush(self._ranked, (self._rank(group), group.key))
 
     def first(self) -> _Group:
         """Return the group that goes first."""
         while True:
             rank, key = self._ranked[0]
             group = self.groups.get(key)
-            if group is not None and group.rank == rank:
+            if group is not None and self._rank(group) == rank:
                 return group
             heappop(self._ranked)
 
@@ -119,14 +115,26 @@ class _Queue:
             del self.groups[group.key]
         return tuple(members)
 
+    def end(self) -> None:
+        """Let partial batches wait for company no longer."""
+        self._waits = False
+        self._sort([*self.groups.values()])
+
+    def _rank(self, group: _Group) -> _Rank:
+        """Full batches first while partial ones may find company, then the costliest rows, then the oldest."""
+        return self._waits and group.outputs < group.batch_size, -group.cost_tflop, group.oldest
+
     def _enter(self, group: _Group) -> None:
         if len(self._ranked) + len(self._aged) > STALE_FACTOR * (len(self.groups) + 1):
-            self._ranked = [(each.rank, each.key) for each in self.groups.values() if each is not group]
-            self._aged = [(each.oldest, each.key) for each in self.groups.values() if each is not group]
-            heapify(self._ranked)
-            heapify(self._aged)
-        heappush(self._ranked, (group.rank, group.key))
+            self._sort([each for each in self.groups.values() if each is not group])
+        heappush(self._ranked, (self._rank(group), group.key))
         heappush(self._aged, (group.oldest, group.key))
+
+    def _sort(self, groups: list[_Group]) -> None:
+        self._ranked = [(self._rank(group), group.key) for group in groups]
+        self._aged = [(group.oldest, group.key) for group in groups]
+        heapify(self._ranked)
+        heapify(self._aged)
 
 
 class Window:
@@ -146,13 +154,14 @@ class Window:
         self._solo: deque[Unit] = deque()
         self._arrivals = 0
         self._next_unit = 0
+        self._waits = True
         self.num_requests = 0
 
     def add(self, request: Request) -> None:
         """Take in one pending request."""
         queue = self._queues.get(request.model)
         if queue is None:
-            queue = self._queues[request.model] = _Queue()
+            queue = self._queues[request.model] = _Queue(waits=self._waits)
         group = queue.groups.get(request.batch_key)
         if group is None:
             group = _Group(request.batch_key, self._batch_size(request), request.cost_tflop)
@@ -160,6 +169,12 @@ class Window:
         queue.add(group, self._arrivals, request)
         self._arrivals += 1
         self.num_requests += 1
+
+    def end(self) -> None:
+        """Say that no company is to come: what is given back is all that may still be added."""
+        self._waits = False
+        for queue in self._queues.values():
+            queue.end()
 
     def add_solo(self, requests: Iterable[Request], batch_size: int) -> None:
         """Take in suspects of a crash; they are handed out first, as one unit that runs alone."""

@@ -120,6 +120,20 @@ def test_full_batches_go_before_partial_ones_however_costly() -> None:
     assert [unit.requests[0].batch_key for unit in _drained(window)] == ["cheap", "dear"]
 
 
+def test_once_no_company_is_to_come_the_costliest_go_first_full_or_not() -> None:
+    window = _window(_requests(3, key="dear", cost=20.0), _requests(8, 3, key="cheap"))
+    window.end()
+    assert [unit.requests[0].batch_key for unit in _drained(window, 4.0)] == ["dear", "cheap", "cheap"]
+
+
+def test_what_is_given_back_after_the_end_waits_for_no_company() -> None:
+    window = _window([])
+    window.end()
+    for request in [*_requests(8, key="cheap"), *_requests(1, 8, key="dear", cost=20.0)]:
+        window.add(request)
+    assert window.take("tiny", PLENTY).requests[0].batch_key == "dear"
+
+
 def test_a_partial_batch_that_found_company_is_a_full_one() -> None:
     window = _window(_requests(3, key="dear", cost=20.0), _requests(4, 3, key="cheap"))
     window.add(_request(7, key="dear", cost=20.0))

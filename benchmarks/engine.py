@@ -1,0 +1,22 @@
+"""A job through the real driver, dispatcher and actors, with a worker class of the benchmarks. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sdbatch.api import load_job
+from sdbatch.driver import RunResult, Selection, run_job
+from sdbatch.report.progress import Silent
+
+
+def run(job: Mapping[str, Any], worker: str) -> RunResult:
+    """Run a job with the workers at a dotted path.
+
+    Raises:
+        RuntimeError: When anything but all rows was made.
+    """
+    result = run_job(load_job(job), selection=Selection(), in_process=False, progress=Silent(), worker=worker)
+    if result.exit_code != 0:
+        raise RuntimeError(f"the run ended as {result.state}: {result.message}; {result.failures}")
+    return result
