@@ -37,8 +37,8 @@ from sdbatch.commit.write import (
     receipt_of,
     request_columns,
 )
-from sdbatch.config import parse_job
-from sdbatch.content import read_source
+from sdbatch.config import Job, parse_job
+from sdbatch.content import ReadOnce, read_source
 from sdbatch.encode.asset import encode_asset, read_embedded
 from sdbatch.encode.backlog import Backlog
 from sdbatch.encode.image import thumbnail
@@ -69,6 +69,9 @@ FETCH_THREADS = 8
 FETCH_MAX_S = 600.0
 FINISH_MAX_S = 600.0
 """Longest a unit may fetch its sources, and encode, upload and commit; the store's own bounds end a single call."""
+SOURCE_BYTES_MAX = 256 << 20
+"""Source files that are kept, as campaigns make many pictures of one."""
+
 ENCODE_BYTES_MAX = 1 << 30
 """Pixels that wait for encoding or upload: 340 pictures of 1024 px, 10 clips of 480p; then the model waits."""
 
@@ -139,8 +142,9 @@ class Worker:
         self._store = open_store(spec.output, self._job.storage)
         self._generating = threading.Lock()
         self._fetchers = ThreadPoolExecutor(FETCH_THREADS, thread_name_prefix="fetch")
-        self._finishers = ThreadPoolExecutor(_num_finishers(), thread_name_prefix="finish")
+        self._finishers = ThreadPoolExecutor(_num_finishers(self._job), thread_name_prefix="finish")
         self._backlog = Backlog(ENCODE_BYTES_MAX)
+        self._sources = ReadOnce(SOURCE_BYTES_MAX)
         self._model: tuple[str, LoadedModel] | None = None
         self._sizes: BatchSizes | None = None
 
@@ -233,6 +237,9 @@ class Worker:
     def _source_bytes(self, source: Source) -> bytes:
         if source.digest == "missing":
             raise SourceMissing(f"{source.url}: no such file when the run was planned")
+        return self._sources.get(f"{source.digest} {source.url}", lambda: self._planned_bytes(source))
+
+    def _planned_bytes(self, source: Source) -> bytes:
         data, digest = read_source(source.url, self._job.storage, self._job.sources.bytes_max)
         if digest != source.digest:
             raise SourceChanged(f"{source.url}: {digest} is not what was planned, {source.digest}")
@@ -266,7 +273,7 @@ class Worker:
         tally.sources_encoded = model.memo.sources_encoded - sources
 
     def _size(self, model: LoadedModel, unit: Unit, outputs: list[_Output]) -> int:
-        """Return how many outputs the next call makes: what this machine found best; as planned in `exact` and alone."""
+        """Return how many outputs the next call makes: what this machine found best; in `exact` as planned."""
         from sdbatch.generate.batch_sizes import BATCH_MAX, BatchSizes, shape_of
 
         recipe = outputs[0].recipe
@@ -507,9 +514,9 @@ def _error(error: RowError) -> dict[str, Any]:
     return error_columns(type(error).__name__, str(error), retryable=error.retryable, traceback=text)
 
 
-def _num_finishers() -> int:
-    """Two threads at least: encoding is CPU work that frees the interpreter's lock, uploads mostly wait."""
-    return max(2, min(8, (os.cpu_count() or 2) // 2))
+def _num_finishers(job: Job) -> int:
+    """Return the threads that encode and upload: the cores a worker was given, and one that waits for the store."""
+    return max(2, *(model.num_cpus + 1 for model in job.models.values()))
 
 
 @cache

@@ -237,6 +237,56 @@ def test_a_source_that_changed_after_the_plan_fails_its_row(
     assert (rows[0]["error_type"], rows[0]["error_retryable"]) == ("SourceChanged", True)
 
 
+def test_work_is_counted_exactly(make: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from PIL import Image
+
+    from sdbatch import worker as module
+    from sdbatch.generate import loading
+
+    calls: list[tuple[str, str]] = []
+
+    def count(owner: Any, name: str) -> None:
+        original = getattr(owner, name)
+
+        def counted(first: str, *others: Any, **named: Any) -> Any:
+            calls.append((name, first))
+            return original(first, *others, **named)
+
+        monkeypatch.setattr(owner, name, counted)
+
+    def run_counted(worker: Worker, unit: Unit) -> Receipt:
+        for name in ("put_new", "put", "read", "stat", "list", "delete"):
+            count(worker._store, name)
+        count(loading, "load_model")
+        count(module, "read_source")
+        return original_run(worker, unit)
+
+    original_run = Worker.run_unit
+    monkeypatch.setattr(Worker, "run_unit", run_counted)
+    for name, value in (("a", 0), ("b", 200)):
+        Image.fromarray(np.full((64, 64, 3), value, np.uint8)).save(tmp_path / f"{name}.png")
+    shared = {"negative_prompt": "blur", "task": "image-to-image", "strength": 1.0}
+    texts = ["a fox", "a hare", "a fox", "an owl", "a hare", "a fox"]
+    rows = [
+        {"id": f"r{n}", "prompt": text, "images": str(tmp_path / ("a.png" if n % 2 else "b.png")), **shared}
+        for n, text in enumerate(texts)
+    ]
+    receipt, made = make(rows)
+    monkeypatch.undo()
+
+    assert {row["status"] for row in made} == {"ok"}
+    assert (receipt.model_calls, receipt.rows_generated) == (2, 6)
+    assert (receipt.texts_encoded, receipt.sources_encoded) == (4, 2)
+    of_store = [(name, path.split("/")[0]) for name, path in calls if name not in {"load_model", "read_source"}]
+    assert of_store == [("put_new", "assets")] * 6 + [("put_new", "runs")]
+    assert sorted(set(calls) - {(n, p) for n, p in calls if n == "put_new"}) == [
+        ("load_model", "tiny"),
+        ("read_source", str(tmp_path / "a.png")),
+        ("read_source", str(tmp_path / "b.png")),
+    ]
+    assert len(calls) == 10
+
+
 def test_a_worker_that_does_not_see_the_drivers_folder_refuses(job_of: Callable[..., dict[str, Any]]) -> None:
     spec = WorkerSpec(
         job=job_of("unused"),
