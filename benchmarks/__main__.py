@@ -23,9 +23,10 @@ from typing import Any
 
 from benchmarks.groups import GROUPS, run_group
 from benchmarks.lab import THREADS, Lab, load, machine, versions
-from benchmarks.table import Row, from_json, full, to_json, to_markdown
+from benchmarks.table import Row, from_json, full, in_readme, to_json, to_markdown
 
 ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
 PARTS = ROOT / "out" / "bench"
 GROUP_MAX_S = 1800.0
 
@@ -52,7 +53,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--pairs", type=int, default=5, help="how often every arm runs, in turns")
     parser.add_argument("--seed", type=int, default=20261121)
     parser.add_argument("--quick", action="store_true", help="counts and equal outputs at the smallest size; no times")
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
+    parser.add_argument("--out", type=Path, default=RESULTS)
     return parser.parse_args(arguments)
 
 
@@ -60,6 +61,7 @@ def _prepare() -> None:
     """Pin threads and let Ray's workers import the benchmarks."""
     os.environ.update(THREADS)
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    os.environ["RAY_worker_niceness"] = "0"  # its default is 15, by which a loop beside it would win on a busy machine
     os.environ["AWS_EC2_METADATA_DISABLED"] = "true"  # without keys, botocore would look for an EC2 host
 
 
@@ -124,6 +126,9 @@ def _write(groups: Mapping[str, Mapping[str, Any]], options: argparse.Namespace)
     result = {"quick": options.quick, **where, "load": load_of, "rows": [to_json(one) for one in rows]}
     latest.write_text(json.dumps(result, indent=1) + "\n")
     (options.out / "latest.md").write_text(_head(where, load_of) + text)
+    if options.out == RESULTS and not options.quick:
+        readme = ROOT / "README.md"
+        readme.write_text(in_readme(readme.read_text(), rows))
     print("\n" + text)
 
 

@@ -182,13 +182,34 @@ def to_markdown(rows: Iterable[Row]) -> str:
     lines = ["| quantity | ours | baseline | ratio | spread | must | aim | reached | note |", "|---" * 9 + "|"]
     for one in rows:
         spread = "" if one.spread is None else f"{_figure(one.spread[0])} to {_figure(one.spread[1])}"
-        reached = {True: "yes", False: "**no**", None: ""}[one.is_reached]
-        must, aim = (_bound(one.rule, bound) for bound in (one.must, one.aim))
-        ours, baseline = (f"{_figure(value)} {one.unit}".strip() for value in (one.ours, one.baseline))
-        ours, baseline = (ours if one.ours is not None else "", baseline if one.baseline is not None else "")
-        cells = (one.title or one.name, ours, baseline, _figure(one.ratio), spread, must, aim, reached, one.note)
+        title, ours, baseline, ratio, must, reached = _cells(one)
+        cells = (title, ours, baseline, ratio, spread, must, _bound(one.rule, one.aim), reached, one.note)
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+README_MARKS = ("<!-- speed: made by `make bench` -->", "<!-- /speed -->")
+
+
+def in_readme(text: str, rows: Iterable[Row]) -> str:
+    """Return the README with the promised rows between its marks; comparisons beside them stay in the results."""
+    begin, end = README_MARKS
+    head, _, rest = text.partition(begin)
+    _, _, tail = rest.partition(end)
+    lines = ["| quantity | sdbatch | baseline | ratio | must | reached |", "|---|---|---|---|---|---|"]
+    for one in rows:
+        if one.name in TARGETS and one.judged is not None:
+            lines.append("| " + " | ".join(_cells(one)) + " |")
+    return f"{head}{begin}\n\n" + "\n".join(lines) + f"\n\n{end}{tail}"
+
+
+def _cells(one: Row) -> tuple[str, ...]:
+    """Return title, ours, baseline, ratio, must and whether it is reached."""
+    ours, baseline = (
+        "" if value is None else f"{_figure(value)} {one.unit}".strip() for value in (one.ours, one.baseline)
+    )
+    reached = {True: "yes", False: "**no**", None: ""}[one.is_reached]
+    return one.title or one.name, ours, baseline, _figure(one.ratio), _bound(one.rule, one.must), reached
 
 
 def _figure(value: float | None) -> str:

@@ -63,9 +63,20 @@ class Trial:
 def run_arm(arm: str, manifest: Path, model: Path, output: Path) -> Trial:
     """Render a manifest with one arm in a process of its own.
 
+    When that fails it is tried once more, and said so: Ray gives up a start that takes longer than half a minute, which
+    on a loaded machine happens to every arm with it.
+
     Raises:
-        RuntimeError: When it failed or took too long.
+        RuntimeError: When it failed twice, took too long, or left pictures out.
     """
+    try:
+        return _run_once(arm, manifest, model, output)
+    except RuntimeError as error:
+        print(f"  {arm} is tried once more: {error}", flush=True)
+        return _run_once(arm, manifest, model, output.with_name(f"{output.name}-again"))
+
+
+def _run_once(arm: str, manifest: Path, model: Path, output: Path) -> Trial:
     notes = output / "notes"
     notes.mkdir(parents=True)
     module, _, function = ARMS[arm].partition(":")

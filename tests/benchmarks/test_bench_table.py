@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import json
+from pathlib import Path
 
 import pytest
 
 from benchmarks.groups import GROUPS
-from benchmarks.table import TARGETS, Row, from_json, full, paired, row, to_json, to_markdown
+from benchmarks.table import TARGETS, Row, from_json, full, in_readme, paired, row, to_json, to_markdown
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
@@ -61,3 +65,12 @@ def test_a_group_names_a_function(name: str) -> None:
     module, _, function = GROUPS[name].partition(":")
 
     assert callable(getattr(importlib.import_module(module), function))
+
+
+def test_the_readme_has_the_latest_figures() -> None:
+    latest = ROOT / "benchmarks" / "results" / "latest.json"
+    rows = [from_json(values) for values in json.loads(latest.read_text())["rows"]]
+    readme = (ROOT / "README.md").read_text()
+
+    assert in_readme(readme, rows) == readme, "`make bench` writes both"
+    assert in_readme(readme, [row("plan_cpu", ours=1.25)]).count("| 1.25 s |") == 1
