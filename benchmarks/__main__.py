@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.groups import GROUPS, run_group
-from benchmarks.lab import THREADS, Lab, load, machine, versions
+from benchmarks.lab import ALIKE, Lab, load, machine, versions
 from benchmarks.table import Row, from_json, full, in_readme, to_json, to_markdown
 
 ROOT = Path(__file__).parents[1]
@@ -58,10 +58,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _prepare() -> None:
-    """Pin threads and let Ray's workers import the benchmarks."""
-    os.environ.update(THREADS)
+    """Pin threads and niceness, and let Ray's workers import the benchmarks."""
+    os.environ.update(ALIKE)
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    os.environ["RAY_worker_niceness"] = "0"  # its default is 15, by which a loop beside it would win on a busy machine
     os.environ["AWS_EC2_METADATA_DISABLED"] = "true"  # without keys, botocore would look for an EC2 host
 
 

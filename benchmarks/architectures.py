@@ -43,6 +43,7 @@ class Architecture:
         target: Row of the table, and what is judged: `rate` or `share` of the matrix rate.
         options: Further ones of the pipeline's constructor.
         memory_gib: Of the GPU that it needs.
+        model: Further keys of the job's model on a GPU; nothing lossy.
     """
 
     pipeline: str
@@ -56,6 +57,7 @@ class Architecture:
     target: tuple[str, str] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     memory_gib: float = 24.0
+    model: Mapping[str, Any] = field(default_factory=lambda: {"compile": True, "channels_last": True})
 
 
 def _clip(**changes: Any) -> dict[str, Any]:
@@ -289,6 +291,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         batch_sizes=(1, 2, 4),
         parameters=11901.41,
         memory_gib=60.0,
+        model={"compile": True},
     ),
     "wan": Architecture(
         pipeline="WanPipeline",
@@ -342,6 +345,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         parameters=1418.99,
         target=("gpu_wan", "share"),
         memory_gib=40.0,
+        model={"compile": True},
     ),
 }
 

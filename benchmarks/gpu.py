@@ -1,6 +1,6 @@
 r"""The worker on a GPU, without Ray: true architectures, random weights, against the eager loop in one run.
 
-    python -m benchmarks.gpu [--only REGEX] [--seconds 60] [--options JSON] [--toy]
+    python -m benchmarks.gpu [--only REGEX] [--seconds 60] [--batches JSON] [--options JSON] [--toy]
 
     manifest --> real plan --> two units in flight in one Worker --> files and commits: rate, share of the matrix rate
              \-> one call a row and .save(): the eager loop, and the FLOPs of one call
@@ -75,6 +75,7 @@ class Bench:
         seconds: How long the measured runs should last.
         is_toy: Small enough for a CPU.
         options: Further keys of the job's model.
+        batch_sizes: The curve.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Bench:
     seconds: float
     is_toy: bool
     options: Mapping[str, Any]
+    batch_sizes: Sequence[int]
 
     @property
     def dtype(self) -> str:
@@ -132,6 +134,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--options", type=json.loads, default={}, metavar="JSON", help="further keys of the job's model"
     )
+    parser.add_argument("--batches", type=json.loads, metavar="JSON", help="batch sizes of the curve, such as [8,16]")
     parser.add_argument("--toy", action="store_true")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
     return parser.parse_args(arguments)
@@ -147,7 +150,8 @@ def _measured(name: str, device: str, peak: float, options: argparse.Namespace) 
             device=device,
             seconds=options.seconds,
             is_toy=options.toy,
-            options=options.options,
+            options={**({} if options.toy else ARCHITECTURES[name].model), **options.options},
+            batch_sizes=options.batches or ((1, 2) if options.toy else ARCHITECTURES[name].batch_sizes),
         )
         found = measure(bench, peak)
     print(json.dumps(found), flush=True)
@@ -217,7 +221,7 @@ def _ours(bench: Bench) -> dict[str, Any]:
     curve: dict[int, float] = {}
     first_s = 0.0
     with _campaign(bench) as (worker, take):
-        for batch_size in (1, 2) if bench.is_toy else bench.architecture.batch_sizes:
+        for batch_size in bench.batch_sizes:
             begin_s = time.perf_counter()
             warm, timed = take(batch_size, 2 * batch_size)
             _check([worker.run_unit(warm)])

@@ -9,12 +9,15 @@ import platform
 from dataclasses import dataclass
 from pathlib import Path
 
-THREADS = {
+ALIKE = {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "TOKENIZERS_PARALLELISM": "false",
+    "RAY_worker_niceness": "0",  # 15 by default: on a busy machine a loop beside it would win by that
 }
+"""Environment of every arm."""
+
 LIBRARIES = ("sdbatch", "torch", "diffusers", "transformers", "accelerate", "ray", "pyarrow", "numpy", "pillow")
 
 
