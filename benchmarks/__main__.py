@@ -29,6 +29,9 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 PARTS = ROOT / "out" / "bench"
 GROUP_MAX_S = 1800.0
+PAIRS = 5
+QUIET_LOAD_A_CORE = 2.0
+"""Load average a core up to which rates are relied on; the arms themselves make one and a half."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=main.__doc__)
     parser.add_argument("--only", default="", metavar="REGEX", help=f"groups to run, of {', '.join(GROUPS)}")
-    parser.add_argument("--pairs", type=int, default=5, help="how often every arm runs, in turns")
+    parser.add_argument("--pairs", type=int, default=PAIRS, help="how often every arm runs, in turns")
     parser.add_argument("--seed", type=int, default=20261121)
     parser.add_argument("--quick", action="store_true", help="counts and equal outputs at the smallest size; no times")
     parser.add_argument("--out", type=Path, default=RESULTS)
@@ -106,11 +109,16 @@ def _measure(name: str, run: str, options: argparse.Namespace) -> bool:
 
 
 def _write(groups: Mapping[str, Mapping[str, Any]], options: argparse.Namespace) -> None:
-    """Write and print the table; groups not asked for keep their figures where machine and versions are the same."""
-    where: dict[str, Any] = {"machine": machine(), "versions": versions()}
+    """Write and print the table; groups not asked for keep theirs where machine, versions and pairs are the same."""
+    where: dict[str, Any] = {
+        "quick": options.quick,
+        "pairs": options.pairs,
+        "machine": machine(),
+        "versions": versions(),
+    }
     latest = options.out / "latest.json"
     kept = json.loads(latest.read_text()) if latest.is_file() else {}
-    is_same = all(kept.get(key) == value for key, value in where.items()) and kept.get("quick") == options.quick
+    is_same = all(kept.get(key) == value for key, value in where.items())
     load_of: dict[str, Any] = dict(kept["load"]) if is_same else {}
     found: dict[str, Row] = {one["name"]: from_json(one) for one in kept["rows"]} if is_same else {}
     gpu = options.out / "gpu.json"
@@ -122,24 +130,32 @@ def _write(groups: Mapping[str, Mapping[str, Any]], options: argparse.Namespace)
     rows = full(one for one in found.values() if one.judged is not None)
     text = to_markdown(rows)
     options.out.mkdir(parents=True, exist_ok=True)
-    result = {"quick": options.quick, **where, "load": load_of, "rows": [to_json(one) for one in rows]}
+    result = {**where, "load": load_of, "rows": [to_json(one) for one in rows]}
     latest.write_text(json.dumps(result, indent=1) + "\n")
-    (options.out / "latest.md").write_text(_head(where, load_of) + text)
+    (options.out / "latest.md").write_text(_head(result) + text)
     if options.out == RESULTS and not options.quick:
         readme = ROOT / "README.md"
-        readme.write_text(in_readme(readme.read_text(), rows))
+        readme.write_text(in_readme(readme.read_text(), rows, circumstances(result)))
     print("\n" + text)
 
 
-def _head(where: Mapping[str, Mapping[str, Any]], load_of: Mapping[str, Sequence[float]]) -> str:
-    """Return what stands above the table: machine, versions, load."""
-    here = where["machine"]
-    libraries = ", ".join(f"{name} {version}" for name, version in where["versions"].items())
-    loads = ", ".join(f"{name} {before} to {after}" for name, (before, after) in load_of.items())
+def circumstances(result: Mapping[str, Any]) -> str:
+    """Return what stands above the README's table: machine, load, how often."""
+    loads = [value for before_and_after in result["load"].values() for value in before_and_after]
+    here, pairs, highest = result["machine"], result["pairs"], max(loads, default=0.0)
+    is_quiet = pairs >= PAIRS and highest <= QUIET_LOAD_A_CORE * here["cores"]
+    doubt = "" if is_quiet else " Too few pairs, or too busy a machine, to rely on rates; counts and CPU a row hold."
     return (
-        f"{here['cpu']}, {here['cores']} cores, {here['memory_gib']} GiB, GPU: {here['gpu']}; Python {here['python']}; "
-        f"{libraries}.\nLoad before and after each group: {loads}.\n\n"
+        f"{here['cpu']}, {here['cores']} cores, GPU: {here['gpu']}; arms in turns, {pairs} of each; "
+        f"load average {min(loads, default=0.0)} to {highest}.{doubt}"
     )
+
+
+def _head(result: Mapping[str, Any]) -> str:
+    """Return what stands above the whole table: also the versions, and each group's load."""
+    libraries = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+    loads = ", ".join(f"{name} {before} to {after}" for name, (before, after) in result["load"].items())
+    return f"{circumstances(result)}\n\n{libraries}. Load before and after each group: {loads}.\n\n"
 
 
 if __name__ == "__main__":

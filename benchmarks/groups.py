@@ -13,6 +13,7 @@ from benchmarks.table import Row, to_json
 
 GROUPS: Mapping[str, str] = {
     "speed": "benchmarks.speed:rows",
+    "documented": "benchmarks.documented:rows",
     "overlap": "benchmarks.overlap:rows",
     "level": "benchmarks.level:rows",
     "simulate": "benchmarks.simulate:rows",

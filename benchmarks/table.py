@@ -191,8 +191,14 @@ def to_markdown(rows: Iterable[Row]) -> str:
 README_MARKS = ("<!-- speed: made by `make bench` -->", "<!-- /speed -->")
 
 
-def in_readme(text: str, rows: Iterable[Row]) -> str:
-    """Return the README with the promised rows between its marks; comparisons beside them stay in the results."""
+def in_readme(text: str, rows: Iterable[Row], said: str) -> str:
+    """Return the README with the promised rows between its marks; comparisons beside them stay in the results.
+
+    Args:
+        text: The README.
+        rows: Measured or not; those that were not are left out.
+        said: What stands above the table.
+    """
     begin, end = README_MARKS
     head, _, rest = text.partition(begin)
     _, _, tail = rest.partition(end)
@@ -200,7 +206,7 @@ def in_readme(text: str, rows: Iterable[Row]) -> str:
     for one in rows:
         if one.name in TARGETS and one.judged is not None:
             lines.append("| " + " | ".join(_cells(one)) + " |")
-    return f"{head}{begin}\n\n" + "\n".join(lines) + f"\n\n{end}{tail}"
+    return f"{head}{begin}\n\n{said}\n\n" + "\n".join(lines) + f"\n\n{end}{tail}"
 
 
 def _cells(one: Row) -> tuple[str, ...]:
