@@ -31,7 +31,7 @@ PARTS = ROOT / "out" / "bench"
 GROUP_MAX_S = 1800.0
 PAIRS = 5
 QUIET_LOAD_A_CORE = 2.0
-"""Load average a core up to which rates are relied on; the arms themselves make one and a half."""
+"""Load average a core up to which times are relied on; the arms themselves make one and a half."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -144,7 +144,7 @@ def circumstances(result: Mapping[str, Any]) -> str:
     loads = [value for before_and_after in result["load"].values() for value in before_and_after]
     here, pairs, highest = result["machine"], result["pairs"], max(loads, default=0.0)
     is_quiet = pairs >= PAIRS and highest <= QUIET_LOAD_A_CORE * here["cores"]
-    doubt = "" if is_quiet else " Too few pairs, or too busy a machine, to rely on rates; counts and CPU a row hold."
+    doubt = "" if is_quiet else " Too few pairs, or too busy a machine, to rely on times; counts hold."
     return (
         f"{here['cpu']}, {here['cores']} cores, GPU: {here['gpu']}; arms in turns, {pairs} of each; "
         f"load average {min(loads, default=0.0)} to {highest}.{doubt}"
