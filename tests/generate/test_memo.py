@@ -165,3 +165,11 @@ def test_the_memo_forgets_the_longest_unused_beyond_its_bound() -> None:
     memo.parts("b"), memo.parts("a"), memo.parts("c")
     memo.trim()
     assert [bool(memo.parts(key)) for key in ("a", "b", "c")] == [True, False, True]
+
+
+def test_rows_of_which_nothing_was_kept_do_not_pile_up() -> None:
+    memo = Memo(rows_max=3)
+    for key in range(10):
+        memo.parts(key)
+    memo.trim()
+    assert list(memo._rows) == [7, 8, 9]
