@@ -15,6 +15,7 @@ GROUPS: Mapping[str, str] = {
     "speed": "benchmarks.speed:rows",
     "documented": "benchmarks.documented:rows",
     "overlap": "benchmarks.overlap:rows",
+    "scale": "benchmarks.scale:rows",
     "level": "benchmarks.level:rows",
     "simulate": "benchmarks.simulate:rows",
 }

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from benchmarks import simulate
 from benchmarks.engine import run
-from benchmarks.lab import Lab
+from benchmarks.lab import Lab, start_ray
 from benchmarks.sleeping import STARTED, TFLOP_PER_S
 from benchmarks.table import Row, paired, row
 
@@ -89,21 +89,10 @@ def rows(lab: Lab) -> list[Row]:
 
 def _start_cluster(lab: Lab) -> None:
     """Start the one cluster that every run here joins."""
-    import logging
-
-    import ray
-
     os.environ[TFLOP_PER_S] = repr(_step_tflop() / STEP_S)
     os.environ[STARTED] = str(lab.folder / "started")
     (lab.folder / "started").mkdir()
-    ray.init(
-        address="local",
-        num_cpus=2 * WIDE,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        namespace="sdbatch",
-    )
+    start_ray(2 * WIDE)
 
 
 def _step_tflop() -> float:

@@ -119,4 +119,11 @@ def footer(data: bytes) -> Mapping[str, str]:
 def table(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
     """Return rows as a table; absent columns are null."""
     members = list(rows)
-    return pa.table({field.name: [row.get(field.name) for row in members] for field in schema}, schema=schema)
+    present = set[str]().union(*members)
+    columns = {
+        field.name: [row.get(field.name) for row in members]
+        if field.name in present
+        else pa.nulls(len(members), field.type)
+        for field in schema
+    }
+    return pa.table(columns, schema=schema)

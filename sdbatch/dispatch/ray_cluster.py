@@ -31,6 +31,9 @@ from sdbatch.types import Observation, Receipt, Running, Unit, WorkerSpec
 
 CONNECT_TIMEOUT_S = 10.0
 PING_EVERY_S = 2.0
+PINGS_PER_S_MAX = 128.0
+"""More workers are asked less often, so that pings never cost more than units: 1,024 of them every 8 s."""
+
 SILENT_MAX_S = 60.0
 """A process that answers no ping for so long hangs with the interpreter's lock held; it is ended."""
 
@@ -176,7 +179,7 @@ class RayExecutor:
     def _pulses(self) -> list[Event]:
         """Ask every worker that has units where they are; return the answers, and who gave none for too long."""
         now_s = time.monotonic()
-        if now_s - self._pinged_s >= PING_EVERY_S:
+        if now_s - self._pinged_s >= max(PING_EVERY_S, len(self._actors) / PINGS_PER_S_MAX):
             self._pinged_s = now_s
             asked = {worker for worker, _ in self._pings.values()}
             for worker in {worker for worker, unit in self._calls.values() if unit is not None} - asked:

@@ -36,6 +36,14 @@ def test_a_run_takes_as_many_decisions_as_its_work_has_units_of_ten_seconds() ->
     assert least <= outcome.units <= 2.5 * least
 
 
+def test_a_million_fast_rows_are_handed_out_in_units_of_a_thousand() -> None:
+    fast = Scenario(
+        rows=1_000_000, workers=2, clips=0.0, batch=32, keys=1, picture_s=1e-4, load_s=0.0, lost_every_s=math.inf
+    )
+
+    assert simulate(fast).decisions <= 1_000_000 / 900
+
+
 def test_workers_keep_their_models() -> None:
     calm = simulate(Scenario(rows=200_000, workers=64, lost_every_s=math.inf))
 
