@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 
 from benchmarks import engine, manifest, model, ours, probe
-from benchmarks.baselines import ray_data
 from benchmarks.even import ROW_S, Sleeper
 from benchmarks.lab import Lab, load, start_ray
 from benchmarks.table import Row, paired
@@ -50,6 +49,8 @@ def rows(lab: Lab) -> list[Row]:
 
 
 def _ray_data(file: Path, output: Path, notes: Path) -> Steady:
+    from benchmarks.baselines import ray_data  # which needs pandas (extra `bench`)
+
     begin_s = time.time()
     output.mkdir()
     ray_data.render(file, output, Sleeper, (), workers=WORKERS)
