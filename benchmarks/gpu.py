@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gc
-import inspect
 import json
 import math
 import re
@@ -330,9 +329,6 @@ def _eager(bench: Bench, ids: Sequence[str]) -> dict[str, Any]:
     arguments = {key: value for key, value in bench.arguments.items() if key not in {"fps", "scheduler"}}
     if scheduler := bench.arguments.get("scheduler"):
         pipe.scheduler = getattr(diffusers, scheduler).from_config(pipe.scheduler.config)
-    if "negative_prompt" in inspect.signature(pipe.__call__).parameters:
-        # As ours: no negative prompt is an empty one. SDXL would take none for zeros in its place.
-        arguments["negative_prompt"] = ""
     rows = [row for row in pq.read_table(bench.rows).to_pylist() if row["id"] in set(ids)]
     folder = bench.folder / "eager"
     folder.mkdir()

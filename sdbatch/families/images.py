@@ -6,6 +6,7 @@ column --> pipeline argument, per task; "" for what is settled outside the call
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final, NotRequired, TypedDict
 
 from sdbatch.config import STEP_CACHES
@@ -90,24 +91,25 @@ _CONTROL_PARAMETERS: Final[Mapping[str, type]] = {
 }
 
 
-def _stable_diffusion(prefix: str, strength: float, masked: Mapping[str, float]) -> dict[str, tuple[TaskRow, ...]]:
+def _stable_diffusion(
+    prefix: str, strength: float, masked: Mapping[str, float], *, tells_no_negative: bool = False
+) -> dict[str, tuple[TaskRow, ...]]:
     """Return the tasks of SD 1.x/2.x and SDXL, whose classes differ by prefix.
 
     Args:
         prefix: Of every class name.
         strength: Default of image-to-image.
         masked: Defaults of inpainting.
+        tells_no_negative: See `TaskRow`.
     """
-    return {
+    tasks: dict[str, tuple[TaskRow, ...]] = {
         "text-to-image": (
             TaskRow(
-                guides_rows=True,
                 pipeline=f"{prefix}Pipeline",
                 arguments=PLAIN,
                 parameters={**_SD_PARAMETERS, "guidance_rescale": float},
             ),
             TaskRow(
-                guides_rows=True,
                 pipeline=f"{prefix}ControlNetPipeline",
                 arguments={**PLAIN, "fit": "", "control_image": "image"},
                 sources=_CONTROL,
@@ -117,7 +119,6 @@ def _stable_diffusion(prefix: str, strength: float, masked: Mapping[str, float])
         ),
         "image-to-image": (
             TaskRow(
-                guides_rows=True,
                 pipeline=f"{prefix}Img2ImgPipeline",
                 arguments=BY_STRENGTH,
                 images=(1, 1),
@@ -125,7 +126,6 @@ def _stable_diffusion(prefix: str, strength: float, masked: Mapping[str, float])
                 defaults={"strength": strength},
             ),
             TaskRow(
-                guides_rows=True,
                 pipeline=f"{prefix}ControlNetImg2ImgPipeline",
                 arguments={**BY_STRENGTH, **SIZE, "control_image": "control_image"},
                 images=(1, 1),
@@ -137,7 +137,6 @@ def _stable_diffusion(prefix: str, strength: float, masked: Mapping[str, float])
         ),
         "inpainting": (
             TaskRow(
-                guides_rows=True,
                 pipeline=f"{prefix}InpaintPipeline",
                 arguments=MASKED,
                 images=(1, 1),
@@ -146,7 +145,6 @@ def _stable_diffusion(prefix: str, strength: float, masked: Mapping[str, float])
                 defaults=masked,
             ),
             TaskRow(
-                guides_rows=True,
                 pipeline=f"{prefix}ControlNetInpaintPipeline",
                 arguments={**MASKED, "control_image": "control_image"},
                 images=(1, 1),
@@ -156,6 +154,10 @@ def _stable_diffusion(prefix: str, strength: float, masked: Mapping[str, float])
                 components=_CONTROLNET,
             ),
         ),
+    }
+    return {
+        task: tuple(replace(way, guides_rows=True, tells_no_negative=tells_no_negative) for way in ways)
+        for task, ways in tasks.items()
     }
 
 
@@ -284,7 +286,9 @@ IMAGE_FAMILIES: Final = (
     Family(
         title="Stable Diffusion XL",
         class_name="StableDiffusionXLPipeline",
-        tasks=_stable_diffusion("StableDiffusionXL", 0.3, {"strength": 0.9999, "guidance_scale": 7.5}),
+        tasks=_stable_diffusion(
+            "StableDiffusionXL", 0.3, {"strength": 0.9999, "guidance_scale": 7.5}, tells_no_negative=True
+        ),
         size_multiple=8,
         defaults={"num_inference_steps": 50, "guidance_scale": 5.0},
         schedulers=EPSILON_SCHEDULERS,

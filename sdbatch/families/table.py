@@ -64,6 +64,8 @@ class TaskRow:
         requires: Python packages that the class needs beyond the project's own.
         couples: Whether rows of one call move each other's last bits even at a fixed batch size.
         guides_rows: Whether each row of a call may have guidance of its own; the batch key then leaves it out.
+        tells_no_negative: Whether no negative prompt is not the same to it as an empty one (SDXL puts zeros in its
+            place); rows with and without one then do not share a call.
     """
 
     pipeline: str
@@ -83,6 +85,7 @@ class TaskRow:
     requires: tuple[str, ...] = ()
     couples: bool = False
     guides_rows: bool = False
+    tells_no_negative: bool = False
 
     @property
     def is_alone_in_exact(self) -> bool:

@@ -249,9 +249,6 @@ class Resolver:
         if sources:
             values |= {role: canonical(content) for role, content in _contents(sources).items()}
         recipe = settings.template % values
-        batch_key = settings.batch_key
-        if settings.row.rows == "shared" and sources:
-            batch_key = hashlib.sha256(f"{batch_key} {canonical(_contents(sources))}".encode()).hexdigest()[:16]
         return Resolved(
             row_id,
             hashlib.sha256(recipe.encode()).hexdigest(),
@@ -259,7 +256,7 @@ class Resolver:
             settings.num_outputs,
             sources,
             settings.model,
-            batch_key,
+            _narrowed(settings, negative_prompt, sources),
             settings.cost_tflop,
         )
 
@@ -421,7 +418,7 @@ class Resolver:
             model=model.name,
             num_outputs=num_outputs,
             template=_template(shared, holes),
-            batch_key=hashlib.sha256(f"{model.name} {canonical(together)}".encode()).hexdigest()[:16],
+            batch_key=_batch_key(model.name, together),
             cost_tflop=cost_tflop(
                 model.family,
                 parameters=model.parameters,
@@ -469,6 +466,21 @@ def recipe_changes(old: str, new: str) -> list[str]:
     """Return the names in which two recipes differ, sorted."""
     before, after = json.loads(old), json.loads(new)
     return sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+
+
+def _batch_key(of: str, together: Mapping[str, Any]) -> str:
+    """Return a digest of a model or a wider batch key, and of what the rows of a call have in common."""
+    return hashlib.sha256(f"{of} {canonical(together)}".encode()).hexdigest()[:16]
+
+
+def _narrowed(settings: _Settings, negative_prompt: str, sources: tuple[Source, ...]) -> str:
+    """Return the batch key of a row: its settings', and what of the row itself a call must have in common."""
+    batch_key = settings.batch_key
+    if settings.row.rows == "shared" and sources:
+        batch_key = _batch_key(batch_key, _contents(sources))
+    if settings.row.tells_no_negative and not negative_prompt:
+        batch_key = _batch_key(batch_key, {"negative_prompt": None})
+    return batch_key
 
 
 def _template(shared: dict[str, Any], holes: list[str]) -> str:

@@ -98,7 +98,7 @@ def _item(family: Family, task: str, row: TaskRow, **changes: Any) -> Item:
     values: dict[str, Any] = {
         "task": task,
         "prompt": "a beach",
-        "negative_prompt": "",
+        "negative_prompt": "snow",
         "height": _side(family),
         "width": _side(family),
         "num_inference_steps": 4,

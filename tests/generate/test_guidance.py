@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import numpy as np
 import pytest
 import tests_models
@@ -124,3 +125,29 @@ def test_pictures_are_decoded_some_at_a_time_and_stay_the_same(
     assert sizes == ([3, 3, 3, 3] if pad_to else [3, 2, 1])
     assert max(difference(one, two) for one, two in zip(whole, parts, strict=True)) <= 1
     assert pad_to is None or np.array_equal(first, parts[0])
+
+
+def test_no_negative_prompt_is_what_sdxl_makes_of_none_and_not_of_an_empty_text(tmp_path: Path) -> None:
+    model = _load("sdxl", tmp_path)
+    plain = diffusers.StableDiffusionXLPipeline.from_pretrained(tmp_path, use_safetensors=True)
+    plain.set_progress_bar_config(disable=True)
+
+    def picture(**negative: str) -> Any:
+        return plain(
+            prompt="a beach 1",
+            height=64,
+            width=64,
+            num_inference_steps=2,
+            guidance_scale=4.0,
+            generator=torch.Generator("cpu").manual_seed(1),
+            **negative,
+        ).images[0]
+
+    ours, other = (
+        make_batch(model, [_item(1, negative_prompt=negative)], None).outputs[0].frames_FHWC[0]
+        for negative in ("", "rain")
+    )
+
+    assert difference(np.asarray(picture(negative_prompt="")), np.asarray(picture())) > 2
+    assert difference(ours, np.asarray(picture())) <= 1
+    assert difference(other, np.asarray(picture(negative_prompt="rain"))) <= 1

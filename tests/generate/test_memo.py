@@ -49,7 +49,7 @@ def picture_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], L
     return get
 
 
-def _item(prompt: str, seed: int = 1, negative_prompt: str = "", **changes: Any) -> Item:
+def _item(prompt: str, seed: int = 1, negative_prompt: str = "snow", **changes: Any) -> Item:
     recipe = {
         "task": "image-to-image",
         "prompt": prompt,

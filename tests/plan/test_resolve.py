@@ -404,6 +404,17 @@ def test_rows_that_one_call_cannot_share_have_batches_of_their_own(change: dict[
     assert _one({**IMAGE, **change}, job).batch_key != _one(IMAGE, job).batch_key
 
 
+def test_rows_with_and_without_a_negative_prompt_share_a_call_but_in_sdxl_which_takes_none_for_zeros() -> None:
+    none, empty, some = TEXT, {**TEXT, "negative_prompt": ""}, {**TEXT, "negative_prompt": "rain"}
+    other = {**TEXT, "negative_prompt": "snow"}
+    stated = {"family": "Stable Diffusion XL", "revision": "r", "defaults": {"height": 1024, "width": 1024}}
+    sdxl = _job(models={"xl": {"path": "s3://models/xl", "batch_size": 4, **stated}})
+
+    assert len({_one(row).batch_key for row in (none, empty, some, other)}) == 1
+    keys = [_one(row, sdxl).batch_key for row in (none, empty, some, other)]
+    assert keys[0] == keys[1] != keys[2] == keys[3]
+
+
 @pytest.mark.parametrize(
     ("change", "factor"),
     [({"num_inference_steps": 24}, 2), ({"height": 128}, 2), ({"guidance_scale": 1.0}, 0.5), ({"prompt": "b"}, 1)],

@@ -24,10 +24,12 @@ _OF_ITEMS = frozenset({*_TEXTS, *SOURCE_ROLES, "keyframes"})
 
 def texts(row: TaskRow, items: Sequence[Item]) -> dict[str, Any]:
     """Return prompts and negatives that the model reads: one an item, plain texts where a call takes one row."""
+    recipe = items[0].recipe
+    says_none = row.tells_no_negative and not recipe["negative_prompt"]
     return {
         row.arguments[name]: _one_or_all([item.recipe[name] for item in items], is_one=row.rows == "single")
         for name in _TEXTS
-        if name in items[0].recipe
+        if name in recipe and not (name == "negative_prompt" and says_none)
     }
 
 
