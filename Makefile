@@ -32,9 +32,9 @@ lint: $(READY)
 types: $(READY)
 	$(BIN)/mypy
 
-# The demo's manifest and its one source picture are built, not kept: edit manifests/demo.csv and run `make demo` again.
-manifests/demo/part-00000.parquet: manifests/demo.csv manifests/draw_beach.py $(READY)
-	$(BIN)/python manifests/draw_beach.py manifests/demo/images/beach.png
+# The demo's manifest and its sources are built, not kept: edit manifests/demo.csv and run `make demo` again.
+manifests/demo/part-00000.parquet: manifests/demo.csv manifests/draw_demo.py $(READY)
+	$(BIN)/python manifests/draw_demo.py manifests/demo/images
 	$(BIN)/sdbatch manifest build manifests/demo.csv --to manifests/demo
 
 $(READY): pyproject.toml constraints.txt

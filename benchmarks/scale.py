@@ -206,7 +206,7 @@ def _worked(manifest: Path, output: Path, outputs: int | None) -> dict[str, Any]
 
 
 def _job(manifest: Path, output: Path) -> dict[str, Any]:
-    model = {"path": "builtin:tiny-sd", "batch_size": BATCH_SIZE, "num_gpus": 0}
+    model = {"path": "builtin:tiny-random", "batch_size": BATCH_SIZE, "num_gpus": 0}
     return {
         "manifest": str(manifest),
         "output": str(output),

@@ -29,7 +29,7 @@ from sdbatch.families import is_clip
 from sdbatch.families.listing import frame_rule
 from sdbatch.logs import looks_secret
 from sdbatch.manifest.build import build_shards
-from sdbatch.models import BUILTINS, ModelInfo, describe
+from sdbatch.models import BUILTINS, SHIPPED, ModelInfo, describe
 from sdbatch.plan.checks import lacking
 from sdbatch.plan.resolve import recipe_changes
 from sdbatch.report.progress import Progress, Silent
@@ -479,7 +479,7 @@ def list_models(job: JobLike | None = None, overrides: Iterable[str] = ()) -> li
         ModelError: When a folder is missing or of no known family.
     """
     if job is None:
-        builtin = {name: {"path": f"builtin:{name}"} for name in BUILTINS}
+        builtin = {name: {"path": f"builtin:{name}"} for name in (*SHIPPED, *BUILTINS)}
         checked = parse_job({"manifest": ".", "output": ".", "models": builtin})
     else:
         checked = load_job(job, overrides)

@@ -38,7 +38,7 @@ _DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Builtin:
-    """A model the package makes itself.
+    """A model that the package makes itself, where it is first used.
 
     Attributes:
         maker: Dotted path of the function that writes its folder.
@@ -57,9 +57,12 @@ class Builtin:
     parameters: int
 
 
+SHIPPED: Final[Mapping[str, Path]] = {"tiny-sd": Path(__file__).parent / "generate" / "tiny" / "tiny-sd"}
+"""Builtins whose weights come with the package: a folder like any other."""
+
 BUILTINS: Final[Mapping[str, Builtin]] = {
-    "tiny-sd": Builtin(
-        maker="sdbatch.generate.tiny:make_tiny_sd",
+    "tiny-random": Builtin(
+        maker="sdbatch.generate.tiny.random_weights:make_tiny_random",
         family="Stable Diffusion 1.x/2.x",
         revision="tiny-sd-random-1",
         height=64,
@@ -128,7 +131,7 @@ def describe(name: str, model: Model, storage: Mapping[str, Storage], *, with_re
         ModelError: When there is no such folder, or its class is in no family row.
     """
     if model.path.startswith("builtin:"):
-        found = _describe_builtin(name, model)
+        found = _describe_builtin(name, model, storage, with_revision)
     elif model.family is not None:
         found = _describe_stated(name, model, model.family)
     else:
@@ -278,8 +281,8 @@ def _refuse_code(store: Store, entries: Iterable[Entry], name: str) -> None:
 
 
 def builtin_folder(name: str) -> str:
-    """Return where a builtin's folder lies on this machine once it was made."""
-    return str(cache_folder() / "models" / BUILTINS[name].revision)
+    """Return where a builtin's folder lies on this machine, once it was made if it is not shipped."""
+    return str(SHIPPED.get(name) or cache_folder() / "models" / BUILTINS[name].revision)
 
 
 def _describe_stated(name: str, model: Model, title: str) -> ModelInfo:
@@ -305,10 +308,14 @@ def _describe_stated(name: str, model: Model, title: str) -> ModelInfo:
     )
 
 
-def _describe_builtin(name: str, model: Model) -> ModelInfo:
-    builtin = BUILTINS.get(model.path.removeprefix("builtin:"))
+def _describe_builtin(name: str, model: Model, storage: Mapping[str, Storage], with_revision: bool) -> ModelInfo:
+    title = model.path.removeprefix("builtin:")
+    if title in SHIPPED:
+        lying = model.model_copy(update={"path": str(SHIPPED[title])})
+        return replace(_describe_folder(name, lying, storage, with_revision), path=model.path, options=model)
+    builtin = BUILTINS.get(title)
     if builtin is None:
-        known = ", ".join(f"builtin:{key}" for key in BUILTINS)
+        known = ", ".join(f"builtin:{key}" for key in (*SHIPPED, *BUILTINS))
         raise ModelError(f"models.{name}: {model.path} is no builtin; there are {known}")
     return ModelInfo(
         name=name,

@@ -139,7 +139,7 @@ def job_of(tmp_path: Path) -> Callable[..., dict[str, Any]]:
         return {
             "manifest": manifest,
             "output": output or str(tmp_path / "campaign"),
-            "models": {"tiny": {"path": "builtin:tiny-sd", "batch_size": 4}},
+            "models": {"tiny": {"path": "builtin:tiny-random", "batch_size": 4}},
             "defaults": {"task": "text-to-image", "num_inference_steps": 2, "guidance_scale": 3.0},
             "sources": {"allow": [str(tmp_path)]},
             "workers": {"count": 2},

@@ -19,7 +19,7 @@ FIRST_BLOCK = {"kind": "FirstBlockCache", "threshold": 0.1}
 
 
 def _job(determinism: str = "fast", **options: Any) -> Any:
-    model = {"path": "builtin:tiny-sd", "batch_size": 2, **options}
+    model = {"path": "builtin:tiny-random", "batch_size": 2, **options}
     return parse_job({"manifest": "m", "output": "o", "models": {"tiny": model}, "determinism": determinism})
 
 
@@ -42,7 +42,7 @@ def test_what_a_family_cannot_use_is_refused_before_a_model_loads(
 
 def test_a_check_refuses_it_too() -> None:
     with pytest.raises(ModelError, match=r"models\.tiny\.attention_backend"):
-        describe("tiny", Model(path="builtin:tiny-sd", attention_backend="sage"), {})
+        describe("tiny", Model(path="builtin:tiny-random", attention_backend="sage"), {})
 
 
 @pytest.mark.parametrize(

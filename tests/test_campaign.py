@@ -400,7 +400,7 @@ def test_too_many_failures_stop_a_hopeless_job(write_manifest: WriteManifest, tm
         for n in range(400)
     ]
     result = sdbatch.run(
-        job_of(write_manifest(rows), models={"tiny": {"path": "builtin:tiny-sd", "batch_size": 1}}), in_process=True
+        job_of(write_manifest(rows), models={"tiny": {"path": "builtin:tiny-random", "batch_size": 1}}), in_process=True
     )
 
     assert (result.state, result.exit_code) == ("stopped", 3)
@@ -416,12 +416,15 @@ def test_the_demo_runs_with_everything_in_a_bucket(s3_endpoint: str, tmp_path: P
     rows = (ROOT / "manifests/demo.csv").read_text().replace("manifests/demo/images/", f"{bucket}/images/")
     (tmp_path / "demo.csv").write_text(rows)
     sdbatch.build_manifest(tmp_path / "demo.csv", tmp_path / "demo", shards=2)
-    runpy.run_path(str(ROOT / "manifests/draw_beach.py"))["beach"]().save(tmp_path / "beach.png")
+    for name, picture in runpy.run_path(str(ROOT / "manifests/draw_demo.py"))["sources"]().items():
+        picture.save(tmp_path / name)
     store = open_store(bucket, {})
     for shard in (tmp_path / "demo").iterdir():
         store.put(f"manifest/{shard.name}", shard.read_bytes())
-    store.put("images/beach.png", (tmp_path / "beach.png").read_bytes())
+    for source in tmp_path.glob("*.png"):
+        store.put(f"images/{source.name}", source.read_bytes())
     changes = [f"manifest={bucket}/manifest/", f"output={bucket}/out", f"sources.allow=['{bucket}/images/']"]
+    changes.append("models.tiny-sd.path=builtin:tiny-random")
     job = sdbatch.load_job(ROOT / "k8s/overlays/local/job.yaml", changes)
     first = sdbatch.run(job, in_process=True)
     again = sdbatch.run(job, in_process=True)
@@ -430,7 +433,7 @@ def test_the_demo_runs_with_everything_in_a_bucket(s3_endpoint: str, tmp_path: P
 
     assert (first.counts["rows_ok"], first.counts["assets_put"]) == (20, 24)
     assert again.counts["model_calls"] == 0
-    assert sdbatch.plan(job).changed == {"images": 5}
+    assert sdbatch.plan(job).changed == {"images": 4}
     assert {row["source_digests"][0][:5] for row in sdbatch.metadata(job).to_pylist() if row["images"]} == {"etag:"}
 
 
@@ -505,7 +508,7 @@ def test_real_prompts_survive_a_kill_of_driver_and_workers(s3_endpoint: str, tmp
     """The whole file takes a minute a run, so a part of it is the default; `SDBATCH_PARTI=1632` asks for all."""
     campaign_url = f"s3://campaigns/{tmp_path.name}"
     count = int(os.environ.get("SDBATCH_PARTI", "400"))
-    models = {"tiny": {"path": "builtin:tiny-sd", "batch_size": 8}}
+    models = {"tiny": {"path": "builtin:tiny-random", "batch_size": 8}}
     job = _job_file(tmp_path, job_of(_parti(tmp_path, count), campaign_url, models=models))
     store = open_store(campaign_url, {})
     process = _start(job)

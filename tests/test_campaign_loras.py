@@ -36,7 +36,7 @@ def test_rows_of_a_mixed_campaign_are_what_they_are_alone(
     base = "Stable Diffusion 1.x/2.x"
     job = job_of(
         write_manifest(rows),
-        models={"tiny": {"path": "builtin:tiny-sd", "batch_size": 2, "controlnet": str(tmp_path / "controlnet")}},
+        models={"tiny": {"path": "builtin:tiny-random", "batch_size": 2, "controlnet": str(tmp_path / "controlnet")}},
         loras={name: {"path": str(tmp_path / name), "base": base} for name in ("ink", "wool")},
     )
     result = sdbatch.run(job, in_process=True)

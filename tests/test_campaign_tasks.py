@@ -92,7 +92,7 @@ FPS = {
 def test_six_tasks_and_four_models_share_two_workers(
     ray_cluster: None, tmp_path: Path, write_manifest: Callable[..., str], job_of: Callable[..., dict[str, Any]]
 ) -> None:
-    models: dict[str, Any] = {"sd": {"path": "builtin:tiny-sd"}}
+    models: dict[str, Any] = {"sd": {"path": "builtin:tiny-random"}}
     for name in MODELS:
         MAKERS[name](tmp_path / name)
         models[name] = {"path": str(tmp_path / name)}

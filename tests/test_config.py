@@ -19,7 +19,7 @@ def _values(**changes: Any) -> dict[str, Any]:
     return {
         "manifest": "shards/",
         "output": "out/spring",
-        "models": {"tiny": {"path": "builtin:tiny-sd", "batch_size": 4}},
+        "models": {"tiny": {"path": "builtin:tiny-random", "batch_size": 4}},
         **changes,
     }
 
@@ -37,7 +37,7 @@ def _read(folder: Path, text: str, *overrides: str) -> Job:
 
 
 def _model(**changes: Any) -> dict[str, Any]:
-    return {"tiny": {"path": "builtin:tiny-sd", **changes}}
+    return {"tiny": {"path": "builtin:tiny-random", **changes}}
 
 
 # --- unknown keys ---------------------------------------------------------------------------------------------------
@@ -132,7 +132,7 @@ def test_a_job_without_models_is_refused() -> None:
 
 @pytest.mark.parametrize("name", ["-tiny", "tiny/sd", "", "a" * 65])
 def test_a_model_name_that_could_not_stand_in_a_path_is_refused(name: str) -> None:
-    assert "models" in _refusal(_values(models={name: {"path": "builtin:tiny-sd"}}))
+    assert "models" in _refusal(_values(models={name: {"path": "builtin:tiny-random"}}))
 
 
 # --- determinism ----------------------------------------------------------------------------------------------------
@@ -233,7 +233,7 @@ def test_the_last_of_two_overrides_wins() -> None:
 
 
 def test_an_override_reaches_a_model_whose_name_holds_a_dot() -> None:
-    values = _values(models={"sdxl-base-1.0": {"path": "builtin:tiny-sd"}})
+    values = _values(models={"sdxl-base-1.0": {"path": "builtin:tiny-random"}})
     assert parse_job(values, ("models.sdxl-base-1.0.batch_size=2",)).models["sdxl-base-1.0"].batch_size == 2
 
 

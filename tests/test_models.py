@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from sdbatch.config import Defaults, Model
 from sdbatch.errors import ModelError, ModelLoadFailed
 from sdbatch.generate.loading import load_model
-from sdbatch.generate.tiny import make_tiny_sd
+from sdbatch.generate.tiny.random_weights import make_tiny_random
 from sdbatch.models import BUILTINS, describe
 from sdbatch.storage import open_store
 
@@ -20,7 +20,7 @@ from sdbatch.storage import open_store
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model")
-    make_tiny_sd(folder)
+    make_tiny_random(folder)
     return folder
 
 
@@ -29,24 +29,24 @@ def test_a_folder_tells_family_size_and_parameters(folder: Path) -> None:
 
     assert found.family.class_name == "StableDiffusionPipeline"
     assert (found.height, found.width) == (64, 64)
-    assert found.parameters == pytest.approx(BUILTINS["tiny-sd"].parameters, rel=0.1)
+    assert found.parameters == pytest.approx(BUILTINS["tiny-random"].parameters, rel=0.1)
 
 
 def test_the_builtin_table_says_what_its_folder_says(folder: Path) -> None:
     found = describe("tiny", Model(path=str(folder)), {})
-    builtin = describe("tiny", Model(path="builtin:tiny-sd"), {})
+    builtin = describe("tiny", Model(path="builtin:tiny-random"), {})
 
     assert (builtin.family, builtin.height, builtin.width) == (found.family, found.height, found.width)
 
 
 def test_the_builtin_is_the_same_model_wherever_it_is_made(folder: Path, tmp_path: Path) -> None:
-    make_tiny_sd(tmp_path)
+    make_tiny_random(tmp_path)
 
     assert describe("a", Model(path=str(folder)), {}).revision == describe("b", Model(path=str(tmp_path)), {}).revision
 
 
 def test_the_revision_follows_what_the_loader_reads_and_nothing_else(tmp_path: Path) -> None:
-    make_tiny_sd(tmp_path)
+    make_tiny_random(tmp_path)
 
     def revision() -> str:
         return describe("tiny", Model(path=str(tmp_path)), {}).revision
@@ -85,7 +85,7 @@ def test_what_is_no_model_is_named(tmp_path: Path) -> None:
     (tmp_path / "model_index.json").write_text("{")
     with pytest.raises(ModelError, match="is not JSON"):
         describe("a", Model(path=str(tmp_path)), {})
-    with pytest.raises(ModelError, match=r"there are builtin:tiny-sd"):
+    with pytest.raises(ModelError, match=r"there are builtin:tiny-sd, builtin:tiny-random"):
         describe("a", Model(path="builtin:huge"), {})
 
 
@@ -93,7 +93,7 @@ def test_a_folder_that_brings_code_or_pickles_runs_none(tmp_path: Path) -> None:
     from sdbatch.errors import ModelLoadFailed
     from sdbatch.generate.loading import load_model
 
-    make_tiny_sd(tmp_path)
+    make_tiny_random(tmp_path)
     proof = tmp_path / "ran"
     payload = f"import pathlib; pathlib.Path({str(proof)!r}).touch()"
     (tmp_path / "unet" / "evil.py").write_text(f"{payload}\nclass Evil: pass\n")

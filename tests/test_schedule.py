@@ -85,13 +85,13 @@ def test_of_two_ticks_that_overlap_one_drives_and_nothing_is_doubled(nightly: Pa
 )
 def test_only_a_date_is_filled_in(manifest: str, date: str, said: str) -> None:
     with pytest.raises(JobError, match=said):
-        parse_job({"manifest": manifest, "output": "o", "models": {"a": {"path": "builtin:tiny-sd"}}}, date=date)
+        parse_job({"manifest": manifest, "output": "o", "models": {"a": {"path": "builtin:tiny-random"}}}, date=date)
 
 
 def test_the_date_comes_from_the_option_then_the_environment_then_today(monkeypatch: pytest.MonkeyPatch) -> None:
     from datetime import UTC, datetime
 
-    job = {"manifest": "m/${date}/", "output": "o", "models": {"a": {"path": "builtin:tiny-sd"}}}
+    job = {"manifest": "m/${date}/", "output": "o", "models": {"a": {"path": "builtin:tiny-random"}}}
     before = datetime.now(UTC).date().isoformat()
     today = parse_job(job).manifest
     monkeypatch.setenv("SDBATCH_DATE", "2026-01-02")

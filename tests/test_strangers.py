@@ -32,7 +32,7 @@ from sdbatch.commit.schema import COMMIT, from_parquet, table, to_parquet
 from sdbatch.config import Model
 from sdbatch.content import read_source, sha256_files
 from sdbatch.errors import ModelError, SourceMissing, StoreRefused, UserError
-from sdbatch.generate.tiny import make_tiny_sd
+from sdbatch.generate.tiny.random_weights import make_tiny_random
 from sdbatch.manifest.check import ID, AllowList
 from sdbatch.models import component_files, describe
 from sdbatch.report.gallery import gallery_pages
@@ -46,7 +46,7 @@ on_a_busy_machine = settings(deadline=None, suppress_health_check=list(HealthChe
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     folder = tmp_path / "model"
-    make_tiny_sd(folder)
+    make_tiny_random(folder)
     assert describe("m", Model(path=str(folder)), {}).height == 64
     return folder
 

@@ -207,7 +207,7 @@ def test_nan_and_blank_pictures_are_failures(make: Make, monkeypatch: pytest.Mon
 
 def test_a_long_prompt_is_recorded_or_refused_as_the_job_says(make: Make, tmp_path: Path) -> None:
     rows = [{"id": "short", "prompt": "short"}, {"id": "long", "prompt": "long " * 100}]
-    model = {"path": "builtin:tiny-sd", "batch_size": 4}
+    model = {"path": "builtin:tiny-random", "batch_size": 4}
     _, taken = make(rows)
     strict = {"models": {"tiny": {**model, "long_prompt": "error"}}, "output": str(tmp_path / "strict")}
     _, refused = make(rows, **strict)
@@ -302,10 +302,10 @@ def test_a_worker_that_does_not_see_the_drivers_folder_refuses(job_of: Callable[
 
 
 def test_a_model_that_cannot_be_loaded_blames_no_row(make: Make, tmp_path: Path) -> None:
-    from sdbatch.generate.tiny import make_tiny_sd
+    from sdbatch.generate.tiny.random_weights import make_tiny_random
 
     folder = tmp_path / "model"
-    make_tiny_sd(folder)
+    make_tiny_random(folder)
     (folder / "vae" / "diffusion_pytorch_model.safetensors").write_bytes(b"torn")
 
     with pytest.raises(ModelLoadFailed, match=str(folder)):

@@ -12,7 +12,7 @@ def make_tiny_sdxl(folder: Path) -> None:
     from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
-    from sdbatch.generate.tiny import byte_tokenizer, tiny_text_config, tiny_vae
+    from sdbatch.generate.tiny.random_weights import byte_tokenizer, tiny_text_config, tiny_vae
 
     torch.manual_seed(0)
     unet = UNet2DConditionModel(
@@ -45,13 +45,13 @@ def make_tiny_sdxl(folder: Path) -> None:
 
 
 def make_tiny_lora(folder: Path, seed: int) -> None:
-    """Write a LoRA of rank 2 for the UNet of the builtin tiny-sd."""
+    """Write a LoRA of rank 2 for the UNet of the builtin tiny-random."""
     import torch
     from diffusers import StableDiffusionPipeline
     from diffusers.utils import convert_state_dict_to_diffusers
     from peft import LoraConfig, get_peft_model_state_dict
 
-    from sdbatch.generate.tiny import tiny_unet
+    from sdbatch.generate.tiny.random_weights import tiny_unet
 
     torch.manual_seed(seed)
     unet = tiny_unet()
@@ -64,7 +64,7 @@ def make_tiny_lora(folder: Path, seed: int) -> None:
 
 
 def make_tiny_controlnet(folder: Path) -> None:
-    """Write a ControlNet for the builtin tiny-sd."""
+    """Write a ControlNet for the builtin tiny-random."""
     import torch
     from diffusers import ControlNetModel
 
@@ -119,7 +119,7 @@ def make_tiny_sd3(folder: Path) -> None:
     )
     from transformers import CLIPTextModelWithProjection
 
-    from sdbatch.generate.tiny import byte_tokenizer, tiny_text_config
+    from sdbatch.generate.tiny.random_weights import byte_tokenizer, tiny_text_config
 
     torch.manual_seed(0)
     transformer = SD3Transformer2DModel(
@@ -177,7 +177,7 @@ def _flux_parts(in_channels: int, out_channels: int | None = None) -> dict[str, 
     from diffusers import FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
     from transformers import CLIPTextModel
 
-    from sdbatch.generate.tiny import byte_tokenizer, tiny_text_config
+    from sdbatch.generate.tiny.random_weights import byte_tokenizer, tiny_text_config
 
     torch.manual_seed(0)
     return {

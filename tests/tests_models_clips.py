@@ -75,7 +75,7 @@ from transformers import (
     UMT5EncoderModel,
 )
 
-from sdbatch.generate.tiny import byte_tokenizer, tiny_text_config, tiny_vae
+from sdbatch.generate.tiny.random_weights import byte_tokenizer, tiny_text_config, tiny_vae
 
 _LETTERS = [chr(code) for code in range(32, 127)]
 
@@ -156,13 +156,13 @@ def make_sparsectrl(folder: Path) -> None:
 
 
 def make_motion_adapter(folder: Path) -> None:
-    """Write a motion adapter alone, for `builtin:tiny-sd`."""
+    """Write a motion adapter alone, for `builtin:tiny-random`."""
     torch.manual_seed(0)
     _save_module(_motion_adapter(), folder)
 
 
 def make_sparse_controlnet(folder: Path) -> None:
-    """Write a SparseCtrl model alone, for `builtin:tiny-sd`."""
+    """Write a SparseCtrl model alone, for `builtin:tiny-random`."""
     torch.manual_seed(0)
     _save_module(_sparse_controlnet(), folder)
 

@@ -114,7 +114,7 @@ def _options(name: str, folder: Path) -> dict[str, Any]:
     make_motion_adapter(folder / "motion")
     make_sparse_controlnet(folder / "sparse")
     further = {"motion_adapter": str(folder / "motion"), "controlnet": str(folder / "sparse")}
-    return {"path": "builtin:tiny-sd", "revision": "pinned", **further}
+    return {"path": "builtin:tiny-random", "revision": "pinned", **further}
 
 
 def base_row(case: Case) -> dict[str, Any]:

@@ -446,7 +446,7 @@ def node_lost(lab: Lab, folder: Path) -> Found:
     rows = lab.rows(RANDOM_ROWS)
     wanted = reference(lab, rows)
     output = lab.output(folder, "local")
-    models = {"tiny": {"path": "builtin:tiny-sd", "batch_size": 4, "num_gpus": 1}}
+    models = {"tiny": {"path": "builtin:tiny-random", "batch_size": 4, "num_gpus": 1}}
     job = lab.write_job(folder, rows, output, models=models)
     paths = os.pathsep.join([str(INJECT), str(INJECT.parents[1]), str(ROOT)])
     plan = json.dumps({"folder": str(folder)})

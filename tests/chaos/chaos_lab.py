@@ -231,7 +231,7 @@ class Lab:
         job = {
             "manifest": str(folder / "manifest"),
             "output": output,
-            "models": {"tiny": {"path": "builtin:tiny-sd", "batch_size": BATCH_SIZE}},
+            "models": {"tiny": {"path": "builtin:tiny-random", "batch_size": BATCH_SIZE}},
             "defaults": {"task": "text-to-image", "num_inference_steps": 2, "guidance_scale": 3.0},
             "sources": {"allow": [str(self.folder)]},
             "workers": {"count": WORKERS},

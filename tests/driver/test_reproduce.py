@@ -20,7 +20,7 @@ from sdbatch.config import Encode
 from sdbatch.driver.reproduce import distance
 from sdbatch.encode.asset import encode_asset, read_frames
 from sdbatch.errors import ModelLoadFailed, UserError
-from sdbatch.generate.tiny import make_tiny_sd
+from sdbatch.generate.tiny.random_weights import make_tiny_random
 from sdbatch.storage import open_store
 
 
@@ -39,7 +39,7 @@ class Made:
 @pytest.fixture
 def made(tmp_path: Path, write_manifest: Callable[..., str], job_of: Callable[..., dict[str, Any]]) -> Made:
     model = tmp_path / "model"
-    make_tiny_sd(model)
+    make_tiny_random(model)
     source = tmp_path / "source.png"
     Image.fromarray(np.arange(64 * 64 * 3, dtype=np.uint32).reshape(64, 64, 3).astype(np.uint8)).save(source)
     edit = {"id": "edit", "prompt": "p", "task": "image-to-image", "images": [str(source)], "strength": 1.0}

@@ -19,7 +19,7 @@ from sdbatch.errors import ModelLoadFailed
 from sdbatch.generate.accelerators import compile_counts
 from sdbatch.generate.batch import Item, make_batch, set_threads
 from sdbatch.generate.loading import LoadedModel, load_model
-from sdbatch.generate.tiny import make_tiny_sd
+from sdbatch.generate.tiny.random_weights import make_tiny_random
 
 WAN = Case(model="wan-t2v", task="text-to-video")
 LTX = Case(model="ltx", task="text-to-video", row={"num_frames": 9})
@@ -42,7 +42,7 @@ def flux(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
 def sd_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     set_threads(1)
     folder = tmp_path_factory.mktemp("sd")
-    make_tiny_sd(folder)
+    make_tiny_random(folder)
     return folder
 
 

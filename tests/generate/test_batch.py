@@ -22,7 +22,7 @@ SOURCE = np.linspace(0, 255, 64 * 64 * 3).reshape(64, 64, 3).astype(np.uint8)
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
     set_threads(1)
     if request.param == "sd":
-        return load_model("tiny", Model(path="builtin:tiny-sd"), BUILTINS["tiny-sd"].revision, {})
+        return load_model("tiny", Model(path="builtin:tiny-random"), BUILTINS["tiny-random"].revision, {})
     folder = tmp_path_factory.mktemp("sdxl")
     make_tiny_sdxl(folder)
     return load_model("xl", Model(path=str(folder), revision="pinned"), "pinned", {})
@@ -126,4 +126,4 @@ def test_a_long_prompt_is_seen_to_be_cut(model: LoadedModel) -> None:
 
 def test_a_model_that_changed_since_the_plan_is_refused() -> None:
     with pytest.raises(ModelLoadFailed, match="not what was planned"):
-        load_model("tiny", Model(path="builtin:tiny-sd"), "another", {})
+        load_model("tiny", Model(path="builtin:tiny-random"), "another", {})

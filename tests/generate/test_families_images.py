@@ -16,11 +16,11 @@ from sdbatch.config import Model
 from sdbatch.families import FAMILIES, Family, TaskRow
 from sdbatch.generate.batch import Item, make_batch, set_threads
 from sdbatch.generate.loading import LoadedModel, load_model
-from sdbatch.generate.tiny import make_tiny_sd
+from sdbatch.generate.tiny.random_weights import make_tiny_random
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 MAKERS: Mapping[str, Callable[[Path], None]] = {
-    "Stable Diffusion 1.x/2.x": make_tiny_sd,
+    "Stable Diffusion 1.x/2.x": make_tiny_random,
     "Stable Diffusion XL": tests_models.make_tiny_sdxl,
     "Stable Diffusion 3/3.5": tests_models.make_tiny_sd3,
     "Flux.1": tests_models.make_tiny_flux,

@@ -18,10 +18,10 @@ from sdbatch.generate import batch
 from sdbatch.generate.batch import Item, make_batch, set_threads
 from sdbatch.generate.guidance import PerRow
 from sdbatch.generate.loading import LoadedModel, load_model
-from sdbatch.generate.tiny import make_tiny_sd
+from sdbatch.generate.tiny.random_weights import make_tiny_random
 
 PICTURES: dict[str, Callable[[Path], None]] = {
-    "sd": make_tiny_sd,
+    "sd": make_tiny_random,
     "sdxl": tests_models.make_tiny_sdxl,
     "sd3": tests_models.make_tiny_sd3,
     "sana": tests_models.make_tiny_sana,

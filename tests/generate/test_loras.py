@@ -33,7 +33,7 @@ def loras(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Lora]:
 @pytest.fixture
 def model(loras: dict[str, Lora]) -> LoadedModel:
     set_threads(1)
-    return load_model("tiny", Model(path="builtin:tiny-sd"), BUILTINS["tiny-sd"].revision, {}, loras)
+    return load_model("tiny", Model(path="builtin:tiny-random"), BUILTINS["tiny-random"].revision, {}, loras)
 
 
 def _pixels(model: LoadedModel, loras: dict[str, Lora], names: Weights = (), image: bool = False) -> Any:
@@ -70,7 +70,7 @@ def test_rows_with_other_loras_and_none_do_not_touch_each_other(
 ) -> None:
     alone = []
     for names in CHOICES:
-        fresh = load_model("tiny", Model(path="builtin:tiny-sd"), BUILTINS["tiny-sd"].revision, {}, loras)
+        fresh = load_model("tiny", Model(path="builtin:tiny-random"), BUILTINS["tiny-random"].revision, {}, loras)
         alone.append(_pixels(fresh, loras, names, image))
     assert len({pixels.tobytes() for pixels in alone}) == len(CHOICES)
 

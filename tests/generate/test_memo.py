@@ -18,11 +18,11 @@ from sdbatch.generate import batch
 from sdbatch.generate.batch import Item, make_batch, set_threads
 from sdbatch.generate.loading import LoadedModel, load_model
 from sdbatch.generate.memo import Memo
-from sdbatch.generate.tiny import make_tiny_sd
+from sdbatch.generate.tiny.random_weights import make_tiny_random
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 PICTURES: dict[str, Callable[[Path], None]] = {
-    "sd": make_tiny_sd,
+    "sd": make_tiny_random,
     "sdxl": tests_models.make_tiny_sdxl,
     "flux": tests_models.make_tiny_flux,
     "zimage": tests_models.make_tiny_zimage,

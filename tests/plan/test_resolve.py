@@ -19,7 +19,7 @@ from sdbatch.plan.checks import STEPS_MAX
 from sdbatch.plan.resolve import NUM_OUTPUTS_MAX, Fault, Resolved, Resolver, derived_seed, recipe_changes
 from sdbatch.types import SEED_MAX, Source
 
-MODEL = {"path": "builtin:tiny-sd", "batch_size": 4}
+MODEL = {"path": "builtin:tiny-random", "batch_size": 4}
 TEXT = {"id": "a", "task": "text-to-image", "prompt": "a fox", "num_inference_steps": 12}
 IMAGE = {**TEXT, "task": "image-to-image", "images": ["in/fox.png"]}
 DIGESTS = {"/brand/in/fox.png": "sha256:aa", "/brand/in/sea.png": "sha256:bb"}

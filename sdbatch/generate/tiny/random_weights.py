@@ -1,6 +1,6 @@
-"""The model that comes with the package: real diffusers classes at toy size, seeded random weights.
+"""A model for plumbing: real diffusers classes at toy size, seeded random weights.
 
-    make_tiny_sd(folder) --> a StableDiffusionPipeline folder of about 2 MB, the same on every machine
+    make_tiny_random(folder) --> a StableDiffusionPipeline folder of about 2 MB, the same on every machine
 
 It paints textures, not pictures: enough to see every stage work on a laptop in seconds.
 """
@@ -13,10 +13,12 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from sdbatch.generate.tiny.shapes import byte_letters
+
 _SEED = 20261121
 
 
-def make_tiny_sd(folder: Path) -> None:
+def make_tiny_random(folder: Path) -> None:
     """Write the tiny Stable Diffusion model to `folder`: 64 x 64 pixels native, latents of 32 x 32 x 4."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SEED)
@@ -42,10 +44,7 @@ def make_tiny_sd(folder: Path) -> None:
 
 def byte_tokenizer() -> CLIPTokenizer:
     """Return a CLIP tokenizer whose words are single bytes: no vocabulary file needed, one token a letter."""
-    # CLIP's byte alphabet: printable Latin-1 stands for itself, every other byte for a character from U+0100 on.
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [byte for byte in range(256) if byte not in printable]
-    letters = [chr(byte) for byte in printable] + [chr(256 + index) for index in range(len(others))]
+    letters = byte_letters()
     words = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
     vocabulary = {word: index for index, word in enumerate(words)}
     return CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=77)

@@ -1,0 +1,77 @@
+"""Draw the README's two pictures: the demo campaign as a sheet, and one picture at eight denoising steps.
+
+python manifests/draw_readme.py out/demo manifests        # after `make demo`; writes demo-sheet.png and demo-steps.png
+"""
+
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import StableDiffusionPipeline
+from PIL import Image, ImageDraw, ImageFont
+
+import sdbatch
+from sdbatch.models import SHIPPED
+
+SCALE = 2
+COLUMNS = 6
+TEXT_HEIGHT = 44
+MARGIN = 8
+PROMPT = "a serene beach at sunset with palm trees"
+STEPS_SHOWN = (0, 3, 6, 9, 12, 15, 17, 20)
+
+
+def sheet(campaign: str) -> Image.Image:
+    """Return the campaign's square pictures, each over its prompt, the edits after their sources."""
+    rows = [row for row in sdbatch.metadata(campaign).to_pylist() if row["width"] == row["height"] and row["n"] == 0]
+    cells = []
+    for row in sorted(rows, key=lambda row: row["task"] != "text-to-image"):
+        for source in row["images"] or ():
+            cells.append((source, f"source: {Path(source).name}"))
+        cells.append((f"{campaign}/{row['asset']}", row["prompt"]))
+    lines = -(-len(cells) // COLUMNS)
+    side = 64 * SCALE
+    picture = Image.new("RGB", (COLUMNS * (side + MARGIN) + MARGIN, lines * (side + TEXT_HEIGHT + MARGIN)), "white")
+    pencil, font = ImageDraw.Draw(picture), ImageFont.load_default(11)
+    for number, (file, words) in enumerate(cells):
+        left = MARGIN + number % COLUMNS * (side + MARGIN)
+        top = MARGIN + number // COLUMNS * (side + TEXT_HEIGHT + MARGIN)
+        asset = Image.open(file).convert("RGB")
+        picture.paste(asset.resize((side, side), Image.Resampling.BICUBIC), (left, top))
+        pencil.multiline_text((left, top + side + 3), textwrap.fill(words, 23), fill=(50, 50, 50), font=font, spacing=2)
+    return picture
+
+
+def steps() -> Image.Image:
+    """Return what the latents of one picture decode to, from pure noise to the last of 20 steps."""
+    pipeline = StableDiffusionPipeline.from_pretrained(SHIPPED["tiny-sd"], local_files_only=True, dtype=torch.float32)
+    generator = torch.Generator().manual_seed(7)
+    start = torch.randn((1, pipeline.unet.config.in_channels, 16, 16), generator=generator)
+    seen = [start]
+
+    def look(
+        _pipeline: object, _step: int, _timestep: object, state: dict[str, torch.Tensor]
+    ) -> dict[str, torch.Tensor]:
+        seen.append(state["latents"])
+        return state
+
+    pipeline(
+        PROMPT,
+        num_inference_steps=20,
+        guidance_scale=4.0,
+        latents=start,
+        callback_on_step_end=look,
+        output_type="latent",
+    )
+    with torch.inference_mode():
+        decoded = pipeline.vae.decode(torch.cat([seen[step] for step in STEPS_SHOWN])).sample
+    pixels = ((decoded.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
+    strip = Image.fromarray(np.concatenate(list(pixels), axis=1))
+    return strip.resize((strip.width * SCALE * 3 // 4, strip.height * SCALE * 3 // 4), Image.Resampling.BICUBIC)
+
+
+if __name__ == "__main__":
+    sheet(sys.argv[1]).save(Path(sys.argv[2]) / "demo-sheet.png", optimize=True)
+    steps().save(Path(sys.argv[2]) / "demo-steps.png", optimize=True)
