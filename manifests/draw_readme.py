@@ -1,6 +1,6 @@
 """Draw the README's two pictures: the demo campaign as a sheet, and one picture at eight denoising steps.
 
-python manifests/draw_readme.py out/demo manifests        # after `make demo`; writes demo-sheet.png and demo-steps.png
+python manifests/draw_readme.py out/demo manifests        # after `make demo`; writes demo-sheet.jpg and demo-steps.jpg
 """
 
 import sys
@@ -24,12 +24,13 @@ STEPS_SHOWN = (0, 3, 6, 9, 12, 15, 17, 20)
 
 
 def sheet(campaign: str) -> Image.Image:
-    """Return the campaign's square pictures, each over its prompt, the edits after their sources."""
+    """Return the campaign's square pictures, each over its prompt, edits after their source."""
     rows = [row for row in sdbatch.metadata(campaign).to_pylist() if row["width"] == row["height"] and row["n"] == 0]
     cells = []
-    for row in sorted(rows, key=lambda row: row["task"] != "text-to-image"):
+    for row in sorted(rows, key=lambda row: (row["images"] or [""])[0]):
         for source in row["images"] or ():
-            cells.append((source, f"source: {Path(source).name}"))
+            if (source, "the source") not in cells:
+                cells.append((source, "the source"))
         cells.append((f"{campaign}/{row['asset']}", row["prompt"]))
     lines = -(-len(cells) // COLUMNS)
     side = 64 * SCALE
@@ -73,5 +74,5 @@ def steps() -> Image.Image:
 
 
 if __name__ == "__main__":
-    sheet(sys.argv[1]).save(Path(sys.argv[2]) / "demo-sheet.png", optimize=True)
-    steps().save(Path(sys.argv[2]) / "demo-steps.png", optimize=True)
+    sheet(sys.argv[1]).save(Path(sys.argv[2]) / "demo-sheet.jpg", quality=90)
+    steps().save(Path(sys.argv[2]) / "demo-steps.jpg", quality=92)
