@@ -106,7 +106,7 @@ def remembered(
         texts_at_once: Rows a text encoder is given at a time.
         visited: Device that text encoders in host memory are brought to when they run; None where they lie on it.
     """
-    replaced: list[tuple[Any, str]] = []
+    replaced: list[tuple[Any, str, Any]] = []
     for name in ENCODERS:
         encoder = getattr(pipeline, name, None)
         if not isinstance(encoder, torch.nn.Module):
@@ -115,15 +115,17 @@ def remembered(
         forward = _visiting(encoder, visited) if visited and is_text else encoder.forward
         if type(encoder).__name__ not in _STACKED:
             forward = _Encoder(forward, memo, (name, context), texts_at_once if is_text else 1)
+        replaced.append((encoder, "forward", vars(encoder).get("forward")))
         encoder.forward = forward
-        replaced.append((encoder, "forward"))
+    replaced.append((pipeline.vae, "encode", vars(pipeline.vae).get("encode")))
     pipeline.vae.encode = _SourceEncoder(pipeline.vae.encode, memo)
-    replaced.append((pipeline.vae, "encode"))
     try:
         yield
     finally:
-        for owner, attribute in replaced:
+        for owner, attribute, before in replaced:
             delattr(owner, attribute)
+            if before is not None:  # somebody else had put one there
+                setattr(owner, attribute, before)
         memo.trim()
 
 

@@ -194,7 +194,10 @@ def test_a_machine_without_a_compiler_says_so(sd_folder: Path) -> None:
         _load(sd_folder, compile=True)
 
 
-def test_blocks_are_compiled_once_and_found_again(studio: Callable[[str], Studio]) -> None:
+def test_blocks_are_compiled_once_and_found_again(
+    studio: Callable[[str], Studio], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # nothing in it, whatever ran before
     made = studio("wan-t2v")
     row = {**base_row(WAN), "num_frames": 1, "height": 32, "width": 32}
     plain = made.make(row)[0]
