@@ -223,7 +223,10 @@ def measure_speed(painter: Painter) -> dict[str, float]:
     painter.paint(["a serene beach at sunset"])
     image_s = time.process_time() - started_s
     torch.set_num_threads(threads)
-    return {f"seconds an image, {NUM_STEPS} steps, one core": image_s, "seconds to load, libraries imported": painter.load_s}
+    return {
+        f"seconds an image, {NUM_STEPS} steps, one core": image_s,
+        "seconds to load, libraries imported": painter.load_s,
+    }
 
 
 def measure(painter: Painter, part: float = 1.0) -> Iterator[tuple[str, float]]:
