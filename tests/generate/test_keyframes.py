@@ -17,6 +17,7 @@ import torch
 from tests_studio import LTX2_BLOCKS, Case, Pixels, Studio, base_row, difference, picture, resolve
 
 from sdbatch.generate.batch import Item, make_batch
+from sdbatch.generate.memo import Memo
 
 Models = Callable[[str], Studio]
 SIZE = (64, 64)
@@ -49,6 +50,8 @@ def _heard(owner: Any, name: str) -> Iterator[list[tuple[tuple[Any, ...], dict[s
 
 
 def _pipeline(made: Studio, row: dict[str, Any]) -> Any:
+    """Return the row's pipeline; its model forgets what other tests had it encode, so that all is encoded anew."""
+    made.loaded.memo = Memo()
     return made.loaded.pipeline(made.info.family.way_of(made.item(row).recipe), "")
 
 
@@ -60,6 +63,7 @@ def test_ltx_is_told_which_image_stands_at_which_frame(studio: Models) -> None:
         frames = made.one(row).frames_FHWC
 
     assert len(frames) == 17
+    assert len(shown) == 3
     for number, (args, _) in enumerate(shown, 1):
         torch.testing.assert_close(args[0][0, :, 0], _signal(number))
     assert [kwargs["frame_index"] for _, kwargs in placed[:-1]] == [8, 16]  # the first image replaces frame 0 itself
