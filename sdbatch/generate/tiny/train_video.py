@@ -1,8 +1,9 @@
-"""Make tiny-video from nothing: draw clips, teach the autoencoder, then the transformer; write an LTXPipeline folder.
+"""Make tiny-video from nothing: draw, fit and teach the autoencoder, then the transformer; write an LTXPipeline folder.
 
     python -m sdbatch.generate.tiny.train_video FOLDER
 
-As train.py: it goes on where it was stopped, and runs on a GPU where there is one. No weights of it are shipped yet.
+As train.py: it goes on where it was stopped, and runs on a GPU where there is one. The encoder is fitted in closed form
+(principal.py); the decoder learns from pieces of clips and from pictures, the transformer from pictures, then clips.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import copy
 import logging
 import math
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,62 +24,83 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import ModuleDict
 
-from sdbatch.generate.tiny import video_denoiser, video_shapes
-from sdbatch.generate.tiny.captions import is_held_out
-from sdbatch.generate.tiny.moving import Scenario, draw_clip, random_scenario
-from sdbatch.generate.tiny.train import keeper, write_losses
+from sdbatch.generate.tiny import principal, video_denoiser, video_shapes
+from sdbatch.generate.tiny.captions import caption, is_held_out
+from sdbatch.generate.tiny.moving import Scenario, clip_caption, draw_clip, random_scenario
+from sdbatch.generate.tiny.train import draw_sheets, keeper, write_losses
+from sdbatch.generate.tiny.video_denoiser import Shown
+from sdbatch.generate.tiny.world import Landscape
 
 _LOG = logging.getLogger(__name__)
 _SEED = 20261123
 _REEL_CLIPS = 100
 _BATCH = 4
-_LEARNING_RATE = 1.5e-3
-_KL_WEIGHT = 1e-4
-_KEYS_KEPT = 4
+_LEARNING_RATE = 1e-3
+_CLIPS_FITTED = 400
+_KEYS_KEPT = 6
 FRAMES_SEEN = 5
-"""Frames of a piece of clip the autoencoder learns from; every fourth step shows it single pictures."""
+"""Frames of a piece of clip the decoder learns from; every fourth step shows it single pictures."""
+PICTURES_A_STEP = 64
+CLIPS_A_STEP = 8
+
+# N clips or pictures, B of a batch, F frames, C channels, H and W pixels or latents, K key frames.
 
 
 def main() -> None:
     """Train what is missing in the folder, then write the model to FOLDER/tiny-video."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--reels", type=int, default=80, help=f"files of {_REEL_CLIPS} training clips")
-    parser.add_argument("--autoencoder-steps", type=int, default=20_000)
-    parser.add_argument("--denoiser-steps", type=int, default=20_000)
+    parser.add_argument("--sheets", type=int, default=12, help="files of 1,000 training pictures")
+    parser.add_argument("--reels", type=int, default=40, help=f"files of {_REEL_CLIPS} training clips")
+    parser.add_argument("--decoder-steps", type=int, default=6000)
+    parser.add_argument("--picture-steps", type=int, default=2000)
+    parser.add_argument("--clip-steps", type=int, default=5000)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     torch.set_num_threads(arguments.threads)
-    train(arguments.folder, arguments.reels, arguments.autoencoder_steps, arguments.denoiser_steps)
-
-
-def train(folder: Path, num_reels: int, autoencoder_steps: int, denoiser_steps: int) -> None:
-    """Train what is missing in the folder, then write the model to FOLDER/tiny-video."""
+    torch.manual_seed(_SEED)
+    folder: Path = arguments.folder
     folder.mkdir(parents=True, exist_ok=True)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    torch.manual_seed(_SEED)
-    scenarios, clips_NFHWC = draw_reels(folder, num_reels)
-    vae = _train_autoencoder(folder, clips_NFHWC, autoencoder_steps, device)
-    latents = encode(vae, clips_NFHWC)
+    landscapes, pictures_NHWC = draw_sheets(folder, arguments.sheets)
+    scenarios, clips_NFHWC = draw_reels(folder, arguments.reels)
+    vae = fit_autoencoder(folder, clips_NFHWC)
+    train_decoder(folder, vae, clips_NFHWC, pictures_NHWC, arguments.decoder_steps, device)
+    averages = train_denoiser(
+        folder,
+        {
+            arguments.picture_steps: shown_pictures(folder, vae, pictures_NHWC, landscapes),
+            arguments.picture_steps + arguments.clip_steps: shown_clips(folder, vae, clips_NFHWC, scenarios),
+        },
+        device,
+    )
+    export(vae, averages, folder / "tiny-video")
+
+
+def train_denoiser(folder: Path, shown_until: Mapping[int, Shown], device: torch.device) -> ModuleDict:
+    """Train transformer and text encoder from where they stand; return the moving averages of their weights."""
     tokenizer = video_shapes.tokenizer()
     text_encoder = video_shapes.text_encoder(tokenizer)
     parts = ModuleDict({"transformer": video_shapes.denoiser(), "text_encoder": text_encoder}).to(device)
     averages = copy.deepcopy(parts).requires_grad_(requires_grad=False)
     state: dict[str, Any] = {"step": 0, "losses": []}
     keep = keeper(folder / "denoiser.pt", {"parts": parts, "averages": averages}, state)
-    video_denoiser.train(
-        parts, averages, tokenizer, latents, scenarios, num_steps=denoiser_steps, state=state, keep=keep
-    )
+    video_denoiser.train(parts, averages, tokenizer, shown_until, state=state, keep=keep)
     write_losses(folder / "denoiser-losses.csv", state["losses"])
+    return averages
+
+
+def export(vae: AutoencoderKLLTXVideo, averages: ModuleDict, folder: Path) -> None:
+    """Write the model as an LTXPipeline folder in 16 bit."""
     pipeline = LTXPipeline(
         vae=vae,
         transformer=averages["transformer"],
         text_encoder=averages["text_encoder"],
-        tokenizer=tokenizer,
+        tokenizer=video_shapes.tokenizer(),
         scheduler=video_shapes.scheduler(),
     )
-    pipeline.to(dtype=torch.float16).save_pretrained(folder / "tiny-video", safe_serialization=True)
+    pipeline.to(dtype=torch.float16).save_pretrained(folder, safe_serialization=True)
 
 
 def draw_reels(folder: Path, num_reels: int) -> tuple[list[Scenario], NDArray[np.uint8]]:
@@ -105,84 +128,150 @@ def _reel_scenarios(reel: int) -> list[Scenario]:
     return scenarios
 
 
-def _train_autoencoder(
-    folder: Path, clips_NFHWC: NDArray[np.uint8], num_steps: int, device: torch.device
-) -> AutoencoderKLLTXVideo:
-    vae = video_shapes.autoencoder().to(device)
+def fit_autoencoder(folder: Path, clips_NFHWC: NDArray[np.uint8]) -> AutoencoderKLLTXVideo:
+    """Return the autoencoder as it is fitted to some of the clips, without training."""
+    vae = video_shapes.autoencoder()
+    file = folder / "fitted.pt"
+    if not file.exists():
+        every = max(1, len(clips_NFHWC) // _CLIPS_FITTED)
+        principal.fit(vae, _as_input(clips_NFHWC[::every]))
+        torch.save(vae.state_dict(), file)
+    vae.load_state_dict(torch.load(file, weights_only=True))
+    return vae
+
+
+def train_decoder(
+    folder: Path,
+    vae: AutoencoderKLLTXVideo,
+    clips_NFHWC: NDArray[np.uint8],
+    pictures_NHWC: NDArray[np.uint8],
+    num_steps: int,
+    device: torch.device,
+) -> None:
+    """Train the decoder from where it stands."""
+    vae.to(device)
+    vae.encoder.requires_grad_(requires_grad=False)
     state: dict[str, Any] = {"step": 0, "losses": []}
     keep = keeper(folder / "autoencoder.pt", {"vae": vae}, state)
-    optimizer = torch.optim.AdamW(vae.parameters(), lr=_LEARNING_RATE, betas=(0.9, 0.98), weight_decay=1e-4)
+    weights = list(vae.decoder.parameters())
+    optimizer = torch.optim.AdamW(weights, lr=_LEARNING_RATE, betas=(0.9, 0.98), weight_decay=1e-4, fused=True)
     if state.get("optimizer"):
         optimizer.load_state_dict(state["optimizer"])
     kept_s = time.monotonic()
     for step in range(state["step"], num_steps):
         generator = np.random.default_rng((9, step))
-        clips_BCFHW = _pieces(clips_NFHWC, generator, FRAMES_SEEN if step % 4 else 1).to(device)
+        pieces_BFHWC = _pieces(clips_NFHWC, generator) if step % 4 else _singles(pictures_NHWC, generator)
         warmth = min(1.0, (step + 1) / 100) * (0.02 + 0.49 * (1 + math.cos(math.pi * step / num_steps)))
         for group in optimizer.param_groups:
             group["lr"] = _LEARNING_RATE * warmth
-        loss = _autoencoder_loss(vae, clips_BCFHW)
+        loss = _decoder_loss(vae, _as_input(pieces_BFHWC).to(device))
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
+        principal.keep_apart(vae)
         state["step"], state["losses"] = step + 1, [*state["losses"], float(loss.detach())]
         if time.monotonic() - kept_s > 120 or step + 1 == num_steps:
             state["optimizer"] = optimizer.state_dict()
             keep()
             kept_s = time.monotonic()
-    write_losses(folder / "autoencoder-losses.csv", state["losses"])
-    _note_statistics(vae, clips_NFHWC[:50])
-    return vae.requires_grad_(requires_grad=False)
+    write_losses(folder / "decoder-losses.csv", state["losses"])
+    vae.requires_grad_(requires_grad=False)
+    _LOG.info("autoencoder: mean error %.2f of 255", autoencoder_error(vae, clips_NFHWC[-50:]))
 
 
-def _pieces(clips_NFHWC: NDArray[np.uint8], generator: np.random.Generator, num_frames: int) -> Tensor:
-    """Return pieces of clips at random: BCFHW in -1..1; as many frames in all, however long a piece is."""
-    count = _BATCH * FRAMES_SEEN // num_frames
-    starts = generator.integers(clips_NFHWC.shape[1] - num_frames + 1, size=count)
-    chosen = generator.integers(len(clips_NFHWC), size=count)
-    pieces = [clips_NFHWC[clip, start : start + num_frames] for clip, start in zip(chosen, starts, strict=True)]
-    return _as_input(np.stack(pieces))
+def _pieces(clips_NFHWC: NDArray[np.uint8], generator: np.random.Generator) -> NDArray[np.uint8]:
+    """Return pieces of clips, chosen at random: pieces_BFHWC of FRAMES_SEEN frames."""
+    starts = generator.integers(clips_NFHWC.shape[1] - FRAMES_SEEN + 1, size=_BATCH)
+    chosen = generator.integers(len(clips_NFHWC), size=_BATCH)
+    return np.stack([clips_NFHWC[n, start : start + FRAMES_SEEN] for n, start in zip(chosen, starts, strict=True)])
+
+
+def _singles(pictures_NHWC: NDArray[np.uint8], generator: np.random.Generator) -> NDArray[np.uint8]:
+    """Return as many pictures as the pieces have frames, as clips of one."""
+    return pictures_NHWC[generator.integers(len(pictures_NHWC), size=_BATCH * FRAMES_SEEN)][:, None]
 
 
 def _as_input(clips_BFHWC: NDArray[np.uint8]) -> Tensor:
+    """Return clips as the autoencoder takes them: BCFHW in -1..1."""
     return torch.from_numpy(clips_BFHWC).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
 
 
-def _autoencoder_loss(vae: AutoencoderKLLTXVideo, clips_BCFHW: Tensor) -> Tensor:
+def _decoder_loss(vae: AutoencoderKLLTXVideo, clips_BCFHW: Tensor) -> Tensor:
+    """Return the error of the round trip's colours and edges."""
     with torch.autocast(clips_BCFHW.device.type, torch.bfloat16):
-        latents = vae.encode(clips_BCFHW).latent_dist
-        decoded = vae.decode(latents.sample()).sample
+        with torch.no_grad():
+            latents = vae.encode(clips_BCFHW).latent_dist.sample()
+        decoded = vae.decode(latents).sample
     difference = decoded.float() - clips_BCFHW
     edges = difference.diff(dim=3).abs().mean() + difference.diff(dim=4).abs().mean()
-    pressure = 0.5 * (latents.mean.float() ** 2 + latents.var.float() - 1 - latents.logvar.float()).mean()
-    loss: Tensor = difference.abs().mean() + 0.5 * edges + _KL_WEIGHT * pressure
+    loss: Tensor = difference.abs().mean() + 0.5 * edges
     return loss
 
 
 @torch.no_grad()
-def _note_statistics(vae: AutoencoderKLLTXVideo, clips_NFHWC: NDArray[np.uint8]) -> None:
-    """Keep the latents' mean and deviation in the autoencoder, where LTX's pipelines read them."""
-    means = torch.cat(
-        [vae.encode(_as_input(clips_NFHWC[[index]])).latent_dist.mean for index in range(len(clips_NFHWC))]
+def autoencoder_error(vae: AutoencoderKLLTXVideo, clips_NFHWC: NDArray[np.uint8]) -> float:
+    """Return the round trip's mean error per channel value, of 255."""
+    errors = []
+    for clip_FHWC in clips_NFHWC:
+        clip_BCFHW = _as_input(clip_FHWC[None]).to(vae.device)
+        decoded_BCFHW = vae.decode(vae.encode(clip_BCFHW).latent_dist.mean).sample.clamp(-1, 1)
+        errors.append(float((decoded_BCFHW - clip_BCFHW).abs().mean()) * 127.5)
+    return float(np.mean(errors))
+
+
+def shown_pictures(
+    folder: Path, vae: AutoencoderKLLTXVideo, pictures_NHWC: NDArray[np.uint8], landscapes: Sequence[Landscape]
+) -> Shown:
+    """Return pictures to learn from, as clips of one frame."""
+    file = folder / "picture-latents.npy"
+    if not file.exists():
+        parts = [_latents(vae, pictures_NHWC[start : start + 50, None]) for start in range(0, len(pictures_NHWC), 50)]
+        np.save(file, np.concatenate(parts).transpose(0, 2, 1, 3, 4))
+    latents_NFCHW = np.load(file)
+    return Shown(
+        clips_NFCHW=latents_NFCHW,
+        keys_NKCHW=latents_NFCHW[:, :0],
+        key_frames_NK=np.zeros((len(latents_NFCHW), 0), np.int64),
+        caption=lambda index, generator: caption(landscapes[index], generator),
+        batch=PICTURES_A_STEP,
     )
-    vae.latents_mean.copy_(means.mean(dim=(0, 2, 3, 4)))
-    vae.latents_std.copy_(means.std(dim=(0, 2, 3, 4)))
+
+
+def shown_clips(
+    folder: Path, vae: AutoencoderKLLTXVideo, clips_NFHWC: NDArray[np.uint8], scenarios: Sequence[Scenario]
+) -> Shown:
+    """Return clips to learn from, and a few later frames of each; the last frame is always among them."""
+    file = folder / "clip-latents.npz"
+    if not file.exists():
+        latents_NFCHW, keys_NKCHW, key_frames_NK = _clip_latents(vae, clips_NFHWC)
+        np.savez(file, clips=latents_NFCHW, keys=keys_NKCHW, key_frames=key_frames_NK)
+    kept = np.load(file)
+    return Shown(
+        clips_NFCHW=kept["clips"],
+        keys_NKCHW=kept["keys"],
+        key_frames_NK=kept["key_frames"],
+        caption=lambda index, generator: clip_caption(scenarios[index], generator),
+        batch=CLIPS_A_STEP,
+    )
+
+
+def _clip_latents(
+    vae: AutoencoderKLLTXVideo, clips_NFHWC: NDArray[np.uint8]
+) -> tuple[NDArray[np.float16], NDArray[np.float16], NDArray[np.int64]]:
+    """Return the clips' latents, those of their key frames as pictures, and which frames these are."""
+    generator = np.random.default_rng(10)
+    last = clips_NFHWC.shape[1] - 1
+    clips, keys, key_frames = [], [], []
+    for clip_FHWC in clips_NFHWC:
+        chosen = np.append(generator.choice(np.arange(1, last), _KEYS_KEPT - 1, replace=False), last)
+        clips.append(_latents(vae, clip_FHWC[None]).transpose(0, 2, 1, 3, 4)[0])
+        keys.append(_latents(vae, clip_FHWC[chosen][:, None])[:, :, 0])
+        key_frames.append(chosen)
+    return np.stack(clips), np.stack(keys), np.stack(key_frames)
 
 
 @torch.no_grad()
-def encode(vae: AutoencoderKLLTXVideo, clips_NFHWC: NDArray[np.uint8]) -> video_denoiser.Latents:
-    """Return the clips' latents, and those of a few later frames of each."""
-    generator = np.random.default_rng(10)
-    later = np.arange(1, clips_NFHWC.shape[1])
-    key_frames_NK = np.stack([np.sort(generator.choice(later, _KEYS_KEPT, replace=False)) for _ in clips_NFHWC])
-    clips, keys = [], []
-    for clip_FHWC, key_frames in zip(clips_NFHWC, key_frames_NK, strict=True):
-        clips.append(_latents(vae, clip_FHWC[None]).transpose(0, 2, 1, 3, 4)[0])
-        keys.append(_latents(vae, clip_FHWC[key_frames][:, None])[:, :, 0])
-    return video_denoiser.Latents(clips_NFCHW=np.stack(clips), keys_NKCHW=np.stack(keys), key_frames_NK=key_frames_NK)
-
-
 def _latents(vae: AutoencoderKLLTXVideo, clips_BFHWC: NDArray[np.uint8]) -> NDArray[np.float16]:
     """Return latents in mean 0 and deviation 1: BCFHW."""
     mean, deviation = (value[None, :, None, None, None] for value in (vae.latents_mean, vae.latents_std))

@@ -15,29 +15,35 @@ from transformers import T5Config, T5EncoderModel, T5Tokenizer
 
 from sdbatch.generate.tiny import captions, moving
 
-LATENT_CHANNELS: Final = 32
+LATENT_CHANNELS: Final = 44
 LATENT_SIZE: Final = 8
 PIXELS_PER_LATENT: Final = 8
 FRAMES_PER_LATENT: Final = 2
 TOKENS_MAX: Final = 64
+PATCH_SIZE: Final = 4
+PATCH_CHANNELS: Final = 3 * PATCH_SIZE**2
+"""Channels everywhere in the autoencoder: as many as a patch has values, so that a patch can pass as it is."""
 _TEXT_WIDTH: Final = 96
 
 
 def autoencoder() -> AutoencoderKLLTXVideo:
-    """Return the autoencoder: patches of 4 x 4 pixels, halved once in space and time; it looks back only."""
+    """Return the autoencoder: patches of 4 x 4 pixels, halved once in space and time; it looks back only.
+
+    Its encoder has no layers in between, so that principal.py can fit it without training.
+    """
     return AutoencoderKLLTXVideo(
         latent_channels=LATENT_CHANNELS,
-        block_out_channels=(40, 40),
-        down_block_types=("LTXVideoDownBlock3D", "LTXVideoDownBlock3D"),
-        decoder_block_out_channels=(40, 40),
-        layers_per_block=(1, 1, 1),
-        decoder_layers_per_block=(1, 1, 1),
-        spatio_temporal_scaling=(True, False),
-        decoder_spatio_temporal_scaling=(True, False),
-        decoder_inject_noise=(False, False, False),
-        upsample_residual=(False, False),
-        upsample_factor=(1, 1),
-        patch_size=PIXELS_PER_LATENT // FRAMES_PER_LATENT,
+        block_out_channels=(PATCH_CHANNELS,),
+        down_block_types=("LTXVideoDownBlock3D",),
+        layers_per_block=(0, 0),
+        spatio_temporal_scaling=(True,),
+        decoder_block_out_channels=(PATCH_CHANNELS,),
+        decoder_layers_per_block=(2, 1),
+        decoder_spatio_temporal_scaling=(True,),
+        decoder_inject_noise=(False, False),
+        upsample_residual=(False,),
+        upsample_factor=(1,),
+        patch_size=PATCH_SIZE,
         patch_size_t=1,
         encoder_causal=True,
         decoder_causal=True,
@@ -45,12 +51,12 @@ def autoencoder() -> AutoencoderKLLTXVideo:
 
 
 def denoiser() -> LTXVideoTransformer3DModel:
-    """Return the transformer: five layers, six heads of 32."""
+    """Return the transformer: five layers, three heads of 64."""
     return LTXVideoTransformer3DModel(
         in_channels=LATENT_CHANNELS,
         out_channels=LATENT_CHANNELS,
-        num_attention_heads=6,
-        attention_head_dim=32,
+        num_attention_heads=3,
+        attention_head_dim=64,
         cross_attention_dim=192,
         num_layers=5,
         caption_channels=_TEXT_WIDTH,
