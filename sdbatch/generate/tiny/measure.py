@@ -36,7 +36,7 @@ NUM_STEPS: Final = 20
 GUIDANCE_SCALE: Final = 4.0
 STRENGTHS: Final = (0.3, 0.5, 0.7, 0.9)
 CARD: Final = Path(__file__).parent / "MODEL_CARD.md"
-_FIGURES = "<!-- figures: python -m sdbatch.generate.tiny."
+_FIGURES = "<!-- figures: python -m sdbatch.generate.tiny.measure -->"
 _LOG = logging.getLogger(__name__)
 _BATCH = 25
 
@@ -248,10 +248,10 @@ def _pil(pictures_BHWC: Pictures) -> list[Image.Image]:
 
 
 def write_card(figures: Mapping[str, float], card: Path = CARD) -> None:
-    """Put the figures into a model card, after the line that says how they are made."""
+    """Put the figures into the model card, after their mark."""
     rows = ["| figure | value |", "|---|---|", *(f"| {name} | {value:.3f} |" for name, value in figures.items())]
-    before, mark, after = card.read_text().partition(_FIGURES)
-    card.write_text("\n".join([f"{before}{mark}{after.splitlines()[0]}", "", *rows]) + "\n")
+    before = card.read_text().partition(_FIGURES)[0]
+    card.write_text("\n".join([f"{before}{_FIGURES}", "", *rows]) + "\n")
 
 
 def main() -> None:

@@ -36,7 +36,7 @@ FIRST_FRAMES = 0.5
 KEY_FRAMES_MAX = 2
 GIVEN_NOISE = 0.15
 """Noise in a given frame at the first step; it falls with the square of the time: LTXConditionPipeline's default."""
-TOKENS_PADDED = (128, 128, 256)
+TOKENS_PADDED = (128, 128, 128, 256)
 """Lengths that captions are padded to: LTX's pipelines let the text encoder read the padding, 128 or 256 tokens."""
 SIGMA_SHIFT = 1.5
 """Noise levels lean this much to the high ones, where a clip's contents are decided."""
@@ -72,6 +72,7 @@ def train(
     *,
     state: dict[str, Any],
     keep: Callable[[], None],
+    stop: int | None = None,
 ) -> None:
     """Train `transformer` and `text_encoder` from `state["step"]` on.
 
@@ -82,7 +83,9 @@ def train(
         shown_until: What is learned from, by the step at which it ends; ascending.
         state: `step`, `losses`, `optimizers`; changed in place.
         keep: Writes parts, averages and state to disk; called every few minutes.
+        stop: Step to leave at, all being kept; None for the last.
     """
+    parts["text_encoder"].eval()  # no dropout
     if next(parts.parameters()).device.type == "cpu":
         parts["transformer"].set_attn_processor(_SpelledOutAttention())  # type: ignore[operator]
     optimizers = _optimizers(parts)
@@ -90,7 +93,8 @@ def train(
         optimizer.load_state_dict(kept)
     kept_s = time.monotonic()
     num_steps = max(shown_until)
-    for step in range(state["step"], num_steps):
+    stop = num_steps if stop is None else stop
+    for step in range(state["step"], stop):
         shown = next(part for end, part in shown_until.items() if step < end)
         rate = LEARNING_RATE * min(1.0, (step + 1) / _WARMUP_STEPS, (num_steps - step) / num_steps / _COOLDOWN)
         for optimizer in optimizers:
@@ -106,7 +110,7 @@ def train(
         with torch.no_grad():
             torch._foreach_lerp_(list(averages.parameters()), list(parts.parameters()), 1 - decay)
         state["step"], state["losses"] = step + 1, [*state["losses"], float(loss.detach())]
-        if time.monotonic() - kept_s > 120 or step + 1 == num_steps:
+        if time.monotonic() - kept_s > 120 or step + 1 == stop:
             state["optimizers"] = [optimizer.state_dict() for optimizer in optimizers]
             keep()
             kept_s = time.monotonic()

@@ -1,0 +1,221 @@
+"""Measure what tiny-video understood: whether a clip moves as its prompt says, and keeps the frames it is given.
+
+    python -m sdbatch.generate.tiny.measure_video FOLDER/tiny-video      # what train_video.py wrote
+
+As measure.py: fixed seeds, sources drawn from seeds that no training clip had. No weights are shipped yet.
+"""
+
+# N clips, F frames, H and W pixels, C = 3 channels.
+
+from __future__ import annotations
+
+import argparse
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from diffusers import LTXConditionPipeline, LTXImageToVideoPipeline, LTXPipeline
+from diffusers.pipelines.ltx.pipeline_ltx_condition import LTXVideoCondition
+from numpy.typing import NDArray
+from PIL import Image
+
+from sdbatch.generate.tiny.captions import HELD_OUT, is_held_out
+from sdbatch.generate.tiny.judge import judge
+from sdbatch.generate.tiny.judge_clips import motion, pan_of, ssim
+from sdbatch.generate.tiny.moving import NUM_FRAMES, Scenario, clip_caption, draw_clip, ending, random_scenario
+from sdbatch.generate.tiny.video_denoiser import FPS
+
+NUM_STEPS: Final = 20
+GUIDANCE_SCALE: Final = 3.0
+KEY_FRAMES: Final = (0, 8, 16)
+_LOG = logging.getLogger(__name__)
+_BATCH = 4
+
+Pictures = NDArray[np.uint8]
+
+
+class Projector:
+    """tiny-video with its three pipelines, which share their modules."""
+
+    def __init__(self, folder: Path) -> None:
+        """Load the model in 32 bit."""
+        started_s = time.process_time()
+        self._text = LTXPipeline.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+        self.load_s = time.process_time() - started_s
+        self._image = LTXImageToVideoPipeline(**self._text.components)
+        self._keys = LTXConditionPipeline(**self._text.components)
+        for pipeline in (self._text, self._image, self._keys):
+            pipeline.set_progress_bar_config(disable=True)
+
+    def show(self, prompts: Sequence[str], *, seed: int = 0) -> Pictures:
+        """Make one clip for each prompt: clips_NFHWC."""
+        made = []
+        for start in range(0, len(prompts), _BATCH):
+            part = list(prompts[start : start + _BATCH])
+            made.append(_pixels(self._text(part, **_told(range(start, start + len(part)), seed))))
+        return np.concatenate(made)
+
+    def animate(self, prompt: str, source_HWC: Pictures, *, seed: int = 0) -> Pictures:
+        """Make a clip that begins with a picture: clip_FHWC."""
+        (clip_FHWC,) = _pixels(self._image(image=Image.fromarray(source_HWC), prompt=prompt, **_told(range(1), seed)))
+        return np.asarray(clip_FHWC)
+
+    def pass_through(self, prompt: str, sources_KHWC: Pictures, frames: Sequence[int], *, seed: int = 0) -> Pictures:
+        """Make a clip that passes through pictures at frames: clip_FHWC."""
+        conditions = [
+            LTXVideoCondition(image=Image.fromarray(source_HWC), frame_index=frame)
+            for source_HWC, frame in zip(sources_KHWC, frames, strict=True)
+        ]
+        (clip_FHWC,) = _pixels(self._keys(conditions=conditions, prompt=prompt, **_told(range(1), seed)))
+        return np.asarray(clip_FHWC)
+
+    @torch.inference_mode()
+    def round_trip(self, picture_HWC: Pictures) -> Pictures:
+        """Return what the autoencoder makes of a picture."""
+        vae = self._text.vae
+        signal_BCFHW = torch.from_numpy(picture_HWC).permute(2, 0, 1)[None, :, None].float() / 127.5 - 1
+        decoded = vae.decode(vae.encode(signal_BCFHW).latent_dist.mode()).sample[0, :, 0]
+        return np.asarray(((decoded.clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0))
+
+
+def _told(numbers: range, seed: int) -> dict[str, Any]:
+    """Return what every call is told, its outputs numbered for their seeds."""
+    return {
+        "negative_prompt": [""] * len(numbers) if len(numbers) > 1 else "",
+        "height": 64,
+        "width": 64,
+        "num_frames": NUM_FRAMES,
+        "frame_rate": FPS,
+        "num_inference_steps": NUM_STEPS,
+        "guidance_scale": GUIDANCE_SCALE,
+        "generator": [torch.Generator().manual_seed(1000 * seed + number) for number in numbers],
+        "output_type": "np",
+    }
+
+
+def _pixels(output: Any) -> Pictures:
+    return np.asarray((output.frames * 255).round().astype(np.uint8))
+
+
+def asked(count: int, seed: int) -> tuple[list[str], list[Scenario]]:
+    """Return captions and what they ask for; every other one of a combination that no training clip shows."""
+    generator = np.random.default_rng((13, seed))
+    combinations = sorted(HELD_OUT)
+    scenarios: list[Scenario] = []
+    while len(scenarios) < count:
+        number = len(scenarios)
+        scene, hour, style = combinations[number // 2 % len(combinations)]
+        scenario = random_scenario(generator, **({"scene": scene, "time": hour, "style": style} if number % 2 else {}))
+        if number % 2 or not is_held_out(scenario.landscape):
+            scenarios.append(scenario)
+    return [clip_caption(scenario, generator) for scenario in scenarios], scenarios
+
+
+def measure_speed(projector: Projector) -> dict[str, float]:
+    """Return times of one core, counted in its own seconds, so that neighbours do not count."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    started_s = time.process_time()
+    projector.show(["a beach at sunset, camera pans left"])
+    clip_s = time.process_time() - started_s
+    torch.set_num_threads(threads)
+    return {
+        f"seconds a clip, {NUM_FRAMES} frames, {NUM_STEPS} steps, one core": clip_s,
+        "seconds to load, libraries imported": projector.load_s,
+    }
+
+
+def measure_judge(count: int) -> dict[str, float]:
+    """Return the rule's own accuracy on unseen drawn clips."""
+    _, scenarios = asked(count, seed=1)
+    right = [pan_of(draw_clip(scenario)) == scenario.pan for scenario in scenarios]
+    return {"judge: pan right on drawn clips": float(np.mean(right))}
+
+
+def measure_text(projector: Projector, count: int) -> dict[str, float]:
+    """Return how often a clip moves, and stands in the light, as its prompt says."""
+    prompts, scenarios = asked(count, seed=0)
+    clips_NFHWC = projector.show(prompts, seed=1)
+    pans = np.array([pan_of(clip) for clip in clips_NFHWC])
+    firsts, lasts = judge(clips_NFHWC[:, 0]), judge(clips_NFHWC[:, -1])
+    wanted = [scenario.landscape for scenario in scenarios]
+    is_pan_right = pans == np.array([scenario.pan for scenario in scenarios])
+    is_begin_right = np.array([verdict.time == want.time for verdict, want in zip(firsts, wanted, strict=True)])
+    is_end_right = np.array(
+        [verdict.time == ending(scenario).time for verdict, scenario in zip(lasts, scenarios, strict=True)]
+    )
+    is_scene_right = np.array([verdict.scene == want.scene for verdict, want in zip(firsts, wanted, strict=True)])
+    drawn = [motion(draw_clip(scenario)) for scenario in scenarios]
+    unasked = projector.show([""] * (count // 4), seed=2)
+    return {
+        "pan and time of day right, from first frame to last": float(
+            (is_pan_right & is_begin_right & is_end_right).mean()
+        ),
+        "pan right": float(is_pan_right.mean()),
+        "time of day right, first frame": float(is_begin_right.mean()),
+        "time of day right, last frame": float(is_end_right.mean()),
+        "scene right, first frame": float(is_scene_right.mean()),
+        "pan right, empty prompt": float(
+            np.mean([pan_of(clip) == s.pan for clip, s in zip(unasked, scenarios, strict=False)])
+        ),
+        "difference of neighbouring frames, of 255": float(np.mean([motion(clip) for clip in clips_NFHWC])),
+        "difference of neighbouring frames, drawn clips": float(np.mean(drawn)),
+    }
+
+
+def measure_given(projector: Projector, count: int) -> dict[str, float]:
+    """Return how well a clip keeps the picture it begins with, and the key frames it passes through."""
+    prompts, scenarios = asked(count, seed=2)
+    drawn_NFHWC = np.stack([draw_clip(scenario) for scenario in scenarios])
+    found: dict[str, list[float]] = {}
+
+    def note(name: str, value: float) -> None:
+        found.setdefault(name, []).append(value)
+
+    for number, (prompt, drawn_FHWC) in enumerate(zip(prompts, drawn_NFHWC, strict=True)):
+        source_HWC = drawn_FHWC[0]
+        begun_FHWC = projector.animate(prompt, source_HWC, seed=number)
+        trip_HWC = projector.round_trip(source_HWC)
+        note("from a picture: SSIM of the first frame with the picture's round trip", ssim(begun_FHWC[0], trip_HWC))
+        note("from a picture: SSIM of the first frame with the picture", ssim(begun_FHWC[0], source_HWC))
+        note("from a picture: difference of neighbouring frames, of 255", motion(begun_FHWC))
+        note("from a picture: pan right", pan_of(begun_FHWC) == scenarios[number].pan)
+        keys_KHWC = drawn_FHWC[list(KEY_FRAMES)]
+        passed_FHWC = projector.pass_through(prompt, keys_KHWC, KEY_FRAMES, seed=number)
+        for frame, key_HWC in zip(KEY_FRAMES, keys_KHWC, strict=True):
+            note(
+                f"key frame {frame}: SSIM with its picture's round trip",
+                ssim(passed_FHWC[frame], projector.round_trip(key_HWC)),
+            )
+            note(f"key frame {frame}: SSIM with its picture", ssim(passed_FHWC[frame], key_HWC))
+        note("key frames: SSIM of the third with the first, as drawn", ssim(keys_KHWC[2], keys_KHWC[0]))
+        note("key frames: difference of neighbouring frames, of 255", motion(passed_FHWC))
+        note("key frames: difference of neighbouring frames, drawn clips", motion(drawn_FHWC))
+    return {name: float(np.mean(values)) for name, values in found.items()}
+
+
+def measure(projector: Projector, part: float = 1.0) -> Iterator[tuple[str, float]]:
+    """Yield every figure; `part` of the clips are made."""
+    yield from measure_speed(projector).items()
+    yield from measure_judge(round(300 * part)).items()
+    yield from measure_text(projector, round(60 * part)).items()
+    yield from measure_given(projector, round(20 * part)).items()
+
+
+def main() -> None:
+    """Print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--part", type=float, default=1.0, help="this part of the clips")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    for name, value in measure(Projector(arguments.folder), arguments.part):
+        _LOG.info("%7.3f  %s", value, name)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""The parts of tiny-video that need no training: its judge, its fitted encoder, one way through its training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from sdbatch.generate.tiny import principal, train_video, video_denoiser, video_shapes
+from sdbatch.generate.tiny.judge_clips import motion, pan_of, ssim
+from sdbatch.generate.tiny.moving import NUM_FRAMES, Scenario, clip_caption, draw_clip, random_scenario
+
+Clips = NDArray[np.uint8]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def scenarios() -> list[Scenario]:
+    generator = np.random.default_rng(77)
+    return [random_scenario(generator) for _ in range(24)]
+
+
+@pytest.fixture(scope="module")
+def clips_NFHWC(scenarios: list[Scenario]) -> Clips:
+    return np.stack([draw_clip(scenario) for scenario in scenarios])
+
+
+def test_the_judge_tells_pans_of_drawn_clips_and_of_clips_run_backwards(
+    scenarios: list[Scenario], clips_NFHWC: Clips
+) -> None:
+    opposite = {"left": "right", "right": "left", "still": "still"}
+
+    assert [pan_of(clip) for clip in clips_NFHWC] == [scenario.pan for scenario in scenarios]
+    assert [pan_of(clip[::-1]) for clip in clips_NFHWC] == [opposite[scenario.pan] for scenario in scenarios]
+
+
+def test_likeness_is_one_for_a_picture_itself_and_small_for_another(clips_NFHWC: Clips) -> None:
+    one, two = clips_NFHWC[0, 0], clips_NFHWC[1, 0]
+    softer = (one.astype(int) * 0.9 + 12).astype(np.uint8)
+
+    assert ssim(one, one) == pytest.approx(1.0)
+    assert ssim(one, two) < 0.5 < ssim(one, softer) < 1.0
+    assert motion(np.repeat(clips_NFHWC[0, :1], 3, axis=0)) == 0.0
+
+
+@pytest.fixture(scope="module")
+def fitted(clips_NFHWC: Clips) -> Any:
+    vae = video_shapes.autoencoder()
+    principal.fit(vae, train_video.as_input(clips_NFHWC[:20]))
+    return vae
+
+
+def test_a_fitted_autoencoder_keeps_unseen_clips_without_training(fitted: Any, clips_NFHWC: Clips) -> None:
+    unseen_NFHWC = clips_NFHWC[20:]
+    untrained = train_video.autoencoder_error(video_shapes.autoencoder(), unseen_NFHWC)
+
+    assert train_video.autoencoder_error(fitted, unseen_NFHWC) < 12 < 60 < untrained
+
+
+def test_a_picture_is_the_first_latent_of_a_clip_that_begins_with_it(fitted: Any, clips_NFHWC: Clips) -> None:
+    clip_BCFHW = train_video.as_input(clips_NFHWC[:2])
+    with torch.inference_mode():
+        whole, first = (fitted.encode(shown).latent_dist.mean for shown in (clip_BCFHW, clip_BCFHW[:, :, :1]))
+
+    assert whole.shape[2] == (NUM_FRAMES - 1) // video_shapes.FRAMES_PER_LATENT + 1
+    torch.testing.assert_close(whole[:, :, :1], first)
+
+
+def test_training_goes_on_where_it_was_stopped(fitted: Any, scenarios: list[Scenario], clips_NFHWC: Clips) -> None:
+    latents_NFCHW, keys_NKCHW, key_frames_NK = train_video.clip_latents(fitted, clips_NFHWC[:6])
+    clips = video_denoiser.Shown(
+        clips_NFCHW=latents_NFCHW,
+        keys_NKCHW=keys_NKCHW,
+        key_frames_NK=key_frames_NK,
+        caption=lambda index, generator: clip_caption(scenarios[index], generator),
+        batch=2,
+    )
+    short = train_video.shortened(clips, scenarios[:6])
+    pictures = video_denoiser.Shown(
+        clips_NFCHW=latents_NFCHW[:, :1],
+        keys_NKCHW=keys_NKCHW[:, :0],
+        key_frames_NK=key_frames_NK[:, :0],
+        caption=clips.caption,
+        batch=2,
+    )
+    straight, _ = _trained({2: pictures, 4: short, 6: clips}, stops=(6,))
+    stopped, losses = _trained({2: pictures, 4: short, 6: clips}, stops=(3, 6))
+
+    assert len(short.clips_NFCHW) >= 2
+    assert short.clips_NFCHW.shape[1] == train_video.SHORT_LATENTS
+    assert (short.key_frames_NK <= 2 * (train_video.SHORT_LATENTS - 1)).all()
+    assert len(losses) == 6
+    assert all(np.isfinite(losses))
+    for one, two in zip(straight, stopped, strict=True):
+        torch.testing.assert_close(one, two)
+
+
+def _trained(
+    shown_until: dict[int, video_denoiser.Shown], stops: tuple[int, ...]
+) -> tuple[list[torch.Tensor], list[float]]:
+    """Train, but end at some steps and go on with what was kept there; return the averaged weights and the losses."""
+    tokenizer = video_shapes.tokenizer()
+    kept: dict[str, Any] = {}
+    for stop in stops:
+        torch.manual_seed(3)
+        parts, averages = (
+            torch.nn.ModuleDict(
+                {"transformer": video_shapes.denoiser(), "text_encoder": video_shapes.text_encoder(tokenizer)}
+            )
+            for _ in range(2)
+        )
+        averages.load_state_dict(parts.state_dict())
+        state: dict[str, Any] = {"step": 0, "losses": []}
+        if kept:
+            parts.load_state_dict(kept["parts"])
+            averages.load_state_dict(kept["averages"])
+            state = kept["state"]
+        averages.requires_grad_(requires_grad=False)
+        video_denoiser.train(parts, averages, tokenizer, shown_until, state=state, keep=lambda: None, stop=stop)
+        kept = {"parts": parts.state_dict(), "averages": averages.state_dict(), "state": state}
+    return list(averages.parameters()), state["losses"]
