@@ -161,7 +161,9 @@ class Worker:
         configure(self._spec.log_format, campaign=self._spec.output, run_id=self._spec.run_id, worker=self._name)
         self._check_campaign()
         import sdbatch.generate.batch  # noqa: F401 -- torch and diffusers: seconds, before the first unit's clock
+        from sdbatch.generate.host_memory import keep_freed_memory
 
+        keep_freed_memory()
         return {"host": socket.gethostname(), "pid": str(os.getpid()), "python": platform.python_version()}
 
     def run_unit(self, unit: Unit) -> Receipt:
