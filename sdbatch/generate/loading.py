@@ -22,6 +22,7 @@ from typing import Any
 
 import diffusers
 import torch
+from diffusers.loaders import TextualInversionLoaderMixin
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
@@ -147,7 +148,7 @@ def _sibling(base: Any, class_name: str, further: Mapping[str, Any]) -> Any:
     found = {**base.config, **base.components, **further, **_OPTIONS}
     names = inspect.signature(cls.__init__).parameters.keys()
     pipeline = cls(**{name: found[name] for name in names if name in found})
-    pipeline.set_progress_bar_config(disable=True)
+    _quieten(pipeline)
     return pipeline
 
 
@@ -189,7 +190,7 @@ def load_model(
     except (OSError, ValueError, RuntimeError, ImportError, ModelError) as error:
         raise ModelLoadFailed(f"{model.path}: {type(error).__name__}: {error}") from error
     _place(pipeline, device, offload_text_encoder=model.offload_text_encoder)
-    pipeline.set_progress_bar_config(disable=True)
+    _quieten(pipeline)
     _name_text_model(getattr(pipeline, "text_encoder", None))
     accelerate(pipeline, found.family, model, device)
     return LoadedModel(pipeline, found.family, device, components, files, model)
@@ -209,6 +210,23 @@ def _from_folder(folder: Path, class_name: str, dtype: torch.dtype) -> Any:
     taken = inspect.signature(cls.__init__).parameters
     options = {name: value for name, value in _OPTIONS.items() if name in taken}
     return cls.from_pretrained(str(folder), dtype=dtype, use_safetensors=True, local_files_only=True, **options)
+
+
+def _quieten(pipeline: Any) -> None:
+    """Spare a pipeline what nobody here sees: its progress bar, and a search that finds nothing.
+
+    In every prompt, negatives too, diffusers looks for words that a textual inversion made several tokens of. That
+    tokenizes them once more, for 0.13 ms a row; a tokenizer without such words (`word_1` beside `word`) need not.
+    """
+    pipeline.set_progress_bar_config(disable=True)
+    if isinstance(pipeline, TextualInversionLoaderMixin):
+        convert = pipeline.maybe_convert_prompt
+
+        def converted(prompt: str | list[str], tokenizer: Any) -> str | list[str]:
+            added = tokenizer.added_tokens_encoder
+            return convert(prompt, tokenizer) if any(f"{word}_1" in added for word in added) else prompt
+
+        pipeline.maybe_convert_prompt = converted
 
 
 def _name_text_model(encoder: Any) -> None:
