@@ -77,7 +77,7 @@ def put_commit(store: Store, run_id: str, unit: str, rows: Iterable[Mapping[str,
     attempt = uuid.uuid4().hex
     now = datetime.now(UTC)
     stamped = [{**row, "run_id": run_id, "unit": unit, "committed_at": now} for row in rows]
-    data = to_parquet(table(stamped, COMMIT), attempt=attempt, run_id=run_id, unit=unit)
+    data = to_parquet(table(stamped, COMMIT), is_searched=False, attempt=attempt, run_id=run_id, unit=unit)
     path = layout.commit(run_id, unit)
     if store.put_new(path, data, "application/vnd.apache.parquet"):
         return True
