@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from benchmarks.lab import Lab
-from benchmarks.scale import QUICK_ROWS, rows
+from benchmarks.scale import QUICK_ROWS, peak_mib, rows
 
 
 @pytest.mark.ray
@@ -25,3 +27,16 @@ def test_rows_that_cost_nothing_are_committed_once_for_few_calls_and_a_second_ru
     done = int(found["resume"].note.split()[0].replace(",", ""))
     assert 0.5 * QUICK_ROWS < done < QUICK_ROWS
     assert found["plan_memory"].is_reached
+
+
+def test_a_childs_peak_memory_is_its_own_even_under_a_large_parent() -> None:
+    ballast = b"x" * (256 << 20)
+    script = "from benchmarks.scale import peak_mib; print(peak_mib()); b'x' * (64 << 20); print(peak_mib())"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True
+    )
+    before, after = map(float, done.stdout.split())
+
+    assert peak_mib() > len(ballast) / 2**20
+    assert before < after < 256
+    assert after - before > 32
