@@ -3,16 +3,22 @@
     columns of rows + job + models --> Resolver.resolve() --> Resolved per row, and Faults
 
 Rows differ mostly in prompt and seed; everything else is resolved once per distinct combination and remembered
-(`_Settings`), so that a million rows cost seconds.
+(`_Settings`). The rows of a batch that share one are resolved together, column by column, so that a million rows cost
+seconds.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
+from itertools import repeat
+from json.encoder import encode_basestring
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from sdbatch.config import Job
 from sdbatch.families import SOURCE_ROLES, Given, TaskRow, cost_tflop, is_clip
@@ -54,11 +60,13 @@ _ARGUMENTS = (
     "scheduler",
 )
 _LISTS = ("keyframes", "loras")
-_TEXTS = ("id", "prompt", "negative_prompt", "seed", "seed_group")
+_TEXTS = ("id", "prompt", "negative_prompt")
 _SETTINGS = ("task", "model", *_ARGUMENTS, *_LISTS, "parameters", "num_outputs")
 _PER_ROW = frozenset({"prompt", "negative_prompt", "seed", *SOURCE_ROLES})
 _FLOATS = frozenset({"guidance_scale", "strength", "fps"})
 _NOTHING = Given()
+Columns = Mapping[str, Sequence[Any]]
+"""Known manifest columns as Python values; absent ones stand for null."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +111,8 @@ class _Settings:
 
     Attributes:
         prompt: Default of the texts, as `negative_prompt`.
-        template: The recipe, with `%(name)s` where a row's own canonical values go.
+        holes: Names of a row's own values, as they follow in the recipe.
+        template: The recipe, with `%s` where these go in canonical form.
         unread: Texts that the model does not read, and why not.
     """
 
@@ -112,6 +121,7 @@ class _Settings:
     negative_prompt: str
     model: str
     num_outputs: int
+    holes: tuple[str, ...]
     template: str
     batch_key: str
     cost_tflop: float
@@ -128,7 +138,6 @@ class _Faulty:
     """
 
     prompt: str | None
-    negative_prompt: str
     wrong: tuple[Wrong, ...]
     unread: Mapping[str, str]
     misfits: tuple[tuple[str, str], ...] = ()
@@ -172,12 +181,12 @@ class Resolver:
         self._kept: dict[tuple[Any, ...], _Settings | _Faulty] = {}
 
     def resolve(
-        self, columns: Mapping[str, Sequence[Any]], num_rows: int, digests: Mapping[str, str]
+        self, columns: Columns, num_rows: int, digests: Mapping[str, str]
     ) -> tuple[list[Resolved | None], list[Fault]]:
         """Resolve some rows.
 
         Args:
-            columns: Known manifest columns as Python values; absent ones stand for null.
+            columns: The rows'.
             num_rows: Their common length.
             digests: Content digest by source URL as `source_urls` gives them; one that is absent counts as `missing`.
 
@@ -185,21 +194,24 @@ class Resolver:
             One entry per row, None where it is faulty; and the faults, in row order.
         """
         nulls: Sequence[Any] = [None] * num_rows
-        plain = {**columns, **{name: _hashable(columns[name]) for name in _LISTS if name in columns}}
-        settings = zip(*(plain.get(name, nulls) for name in _SETTINGS), strict=True)
-        texts = zip(*(columns.get(name, nulls) for name in _TEXTS), strict=True)
-        sources: Iterable[tuple[Any, ...] | None] = nulls
-        if not columns.keys().isdisjoint(SOURCE_ROLES):
-            sources = zip(*(columns.get(name, nulls) for name in SOURCE_ROLES), strict=True)
+        own = {name: columns.get(name, nulls) for name in _TEXTS}
+        own |= {name: columns[name] for name in SOURCE_ROLES if name in columns}
+        own["seed"] = self._seeds(own["id"], columns.get("seed", nulls), columns.get("seed_group", nulls))
+        resolved: list[Resolved | None] = [None] * num_rows
         faults: list[Fault] = []
-        resolved: list[Resolved | None] = []
-        wrong: list[Wrong] = []
-        for offset, (key, text, urls) in enumerate(zip(settings, texts, sources, strict=True)):
-            resolved.append(self._resolve_row(key, text, urls, digests, wrong))
-            if wrong:
-                faults.extend(Fault(offset=offset, column=c, value=v, message=m) for c, v, m in wrong)
-                wrong.clear()
-        return resolved, faults
+        for settings, offsets in self._alike(columns, num_rows):
+            rows = _picked(own, offsets)
+            sources, misplaced = self._sources(rows, digests)
+            wrong = [*_wrong_texts(settings, rows), *misplaced, *_wrong_settings(settings, rows)]
+            faults.extend(Fault(offset=offsets[place], column=c, value=v, message=m) for place, (c, v, m) in wrong)
+            if isinstance(settings, _Faulty):
+                continue
+            bad = {place for place, _ in wrong}
+            good = [place for place in range(len(offsets)) if place not in bad] if bad else range(len(offsets))
+            made = self._made(settings, _picked(rows, good), [sources[place] for place in good])
+            for place, row in zip(good, made, strict=True):
+                resolved[offsets[place]] = row
+        return resolved, sorted(faults, key=lambda fault: fault.offset)
 
     def source_urls(self, columns: Mapping[str, Sequence[Any]]) -> set[str]:
         """Return every source of some rows that may be opened, absolute."""
@@ -209,70 +221,77 @@ class Resolver:
                 urls.update(self._source_url(url) for url in _listed(value) if self._source_fault(url) is None)
         return urls
 
-    def _resolve_row(
-        self,
-        key: tuple[Any, ...],
-        text: tuple[Any, ...],
-        urls: tuple[Any, ...] | None,
-        digests: Mapping[str, str],
-        wrong: list[Wrong],
-    ) -> Resolved | None:
-        """Resolve one row, or add to `wrong` what is; this runs once for every row of a manifest."""
-        row_id, prompt, negative_prompt, seed, seed_group = text
-        given = _NOTHING if urls is None else _given(urls)
-        place = key if urls is None else (*key, given)
+    def _alike(self, columns: Columns, num_rows: int) -> Iterator[tuple[_Settings | _Faulty, Sequence[int]]]:
+        """Yield the settings of some rows, each with the offsets of the rows that share it."""
+        names = [name for name in _SETTINGS if name in columns and columns[name].count(None) < num_rows]
+        values = [_hashable(columns[name]) if name in _LISTS else columns[name] for name in names]
+        has_sources = not columns.keys().isdisjoint(SOURCE_ROLES)
+        if not names and not has_sources:
+            yield self._remembered(dict.fromkeys(_SETTINGS), _NOTHING), range(num_rows)
+            return
+        given: Iterable[Given] = repeat(_NOTHING, num_rows)
+        if has_sources:
+            nulls = [None] * num_rows
+            given = map(_given, zip(*(columns.get(role, nulls) for role in SOURCE_ROLES), strict=True))
+        alike: dict[tuple[Any, ...], list[int]] = {}
+        for offset, key in enumerate(zip(given, *values, strict=True)):
+            alike.setdefault(key, []).append(offset)
+        for (found, *own), offsets in alike.items():
+            yield self._remembered(dict.fromkeys(_SETTINGS) | dict(zip(names, own, strict=True)), found), offsets
+
+    def _remembered(self, row: dict[str, Any], given: Given) -> _Settings | _Faulty:
+        place = (*row.values(), given)
         settings = self._kept.get(place)
         if settings is None:
-            settings = self._remembered(place, key, given)
-        if settings.unread:
-            own = {"prompt": prompt, "negative_prompt": negative_prompt}
-            wrong.extend((name, own[name], why) for name, why in settings.unread.items() if own[name])
-        if prompt is None:
-            prompt = settings.prompt
-            if prompt is None and "prompt" not in settings.unread:
-                wrong.append(("prompt", None, "is missing and has no default; an empty text is a legal prompt"))
-        if negative_prompt is None:
-            negative_prompt = settings.negative_prompt
-        if seed is None:
-            seed = derived_seed(self._job.seed, seed_group or row_id)
-        elif not 0 <= seed <= SEED_MAX:
-            wrong.append(("seed", seed, f"is not in 0..{SEED_MAX}"))
-        sources = () if urls is None else self._sources(urls, digests, wrong)
-        if isinstance(settings, _Faulty):
-            values = dict(zip(SOURCE_ROLES, urls or (), strict=False))
-            wrong.extend((column, values.get(column), message) for column, message in settings.misfits)
-            wrong.extend(settings.wrong)
-            return None
-        if wrong:
-            return None
-        values = {"prompt": canonical(prompt), "negative_prompt": canonical(negative_prompt), "seed": canonical(seed)}
-        if sources:
-            values |= {role: canonical(content) for role, content in _contents(sources).items()}
-        recipe = settings.template % values
-        return Resolved(
-            row_id,
-            hashlib.sha256(recipe.encode()).hexdigest(),
-            recipe,
-            settings.num_outputs,
-            sources,
-            settings.model,
-            _narrowed(settings, negative_prompt, sources),
-            settings.cost_tflop,
-        )
-
-    def _remembered(self, place: tuple[Any, ...], key: tuple[Any, ...], given: Given) -> _Settings | _Faulty:
-        if len(self._kept) >= SETTINGS_KEPT_MAX:
-            self._kept.clear()
-        row = dict(zip(_SETTINGS, key, strict=True))
-        settings = self._kept[place] = self._settings(row, given)
+            if len(self._kept) >= SETTINGS_KEPT_MAX:
+                self._kept.clear()
+            settings = self._kept[place] = self._settings(row, given)
         return settings
 
-    def _sources(self, urls: tuple[Any, ...], digests: Mapping[str, str], wrong: list[Wrong]) -> tuple[Source, ...]:
-        return tuple(
-            self._source(role, url, digests, wrong)
-            for role, value in zip(SOURCE_ROLES, urls, strict=True)
-            for url in _listed(value)
+    def _made(self, settings: _Settings, rows: Columns, sources: Sequence[tuple[Source, ...]]) -> Iterator[Resolved]:
+        """Yield rows that share their settings and have no fault."""
+        ids, prompts, negatives = (rows[name] for name in _TEXTS)
+        negatives = [settings.negative_prompt if text is None else text for text in negatives]
+        own: dict[str, Iterable[str]] = {
+            "prompt": (canonical(settings.prompt) if text is None else encode_basestring(text) for text in prompts),
+            "negative_prompt": map(encode_basestring, negatives),
+            "seed": map(canonical, rows["seed"]),
+        }
+        if roles := [name for name in settings.holes if name in SOURCE_ROLES]:
+            contents = [_contents(found) for found in sources]
+            own |= {role: [canonical(content[role]) for content in contents] for role in roles}
+        recipes = list(map(settings.template.__mod__, zip(*(own[name] for name in settings.holes), strict=True)))
+        columns = zip(
+            ids,
+            [hashlib.sha256(recipe.encode()).hexdigest() for recipe in recipes],
+            recipes,
+            repeat(settings.num_outputs),
+            sources,
+            repeat(settings.model),
+            _batch_keys(settings, negatives, sources),
+            repeat(settings.cost_tflop),
         )
+        return map(Resolved._make, columns)
+
+    def _seeds(self, ids: Sequence[str], seeds: Sequence[int | None], groups: Sequence[str | None]) -> list[int]:
+        """Return each row's seed: its own, else one derived from its `seed_group`, else from its id."""
+        names = [group or row_id for row_id, seed, group in zip(ids, seeds, groups, strict=True) if seed is None]
+        derived = iter(derived_seeds(self._job.seed, names))
+        return [next(derived) if seed is None else seed for seed in seeds]
+
+    def _sources(
+        self, rows: Columns, digests: Mapping[str, str]
+    ) -> tuple[list[tuple[Source, ...]], list[tuple[int, Wrong]]]:
+        """Return the sources of each row, and what is wrong with them, by place."""
+        roles = [role for role in SOURCE_ROLES if role in rows]
+        found: list[tuple[Source, ...]] = [()] * len(rows["id"])
+        wrong: list[tuple[int, Wrong]] = []
+        for place in range(len(found)) if roles else ():
+            faults: list[Wrong] = []
+            urls = ((role, url) for role in roles for url in _listed(rows[role][place]))
+            found[place] = tuple(self._source(role, url, digests, faults) for role, url in urls)
+            wrong.extend((place, fault) for fault in faults)
+        return found, wrong
 
     def _source(self, role: str, url: str, digests: Mapping[str, str], wrong: list[Wrong]) -> Source:
         if fault := self._source_fault(url):
@@ -304,14 +323,12 @@ class Resolver:
         if unbound or name is None:
             own = {column: row[column] for column in _ARGUMENTS if row[column] is not None}
             wrong += [*unbound, *check_values(own)]
-            return _Faulty(prompt=prompt, negative_prompt=negative, unread={}, wrong=tuple(wrong))
+            return _Faulty(prompt=prompt, unread={}, wrong=tuple(wrong))
         bound = self._bound(name, task, given._replace(keyframes=bool(row["keyframes"])))
         values = self._values(bound, layers, wrong)
         unread = _unread(bound.way, values.get("parameters", {}))
         if wrong or bound.misfits:
-            return _Faulty(
-                prompt=prompt, negative_prompt=negative, unread=unread, wrong=tuple(wrong), misfits=bound.misfits
-            )
+            return _Faulty(prompt=prompt, unread=unread, wrong=tuple(wrong), misfits=bound.misfits)
         return self._assembled(bound, num_outputs, values, prompt, negative, unread)
 
     def _bound(self, name: str, task: str, given: Given) -> _Bound:
@@ -417,6 +434,7 @@ class Resolver:
             unread=unread,
             model=model.name,
             num_outputs=num_outputs,
+            holes=tuple(holes),
             template=_template(shared, holes),
             batch_key=_batch_key(model.name, together),
             cost_tflop=cost_tflop(
@@ -451,15 +469,16 @@ def _check_served(model: ModelInfo, task: str) -> list[Wrong]:
     return [("task", task, f"is not served by {model.name} ({family.title}: {', '.join(served)}){hint}")]
 
 
-def derived_seed(root: int, name: str) -> int:
-    """Return the seed of a row that names none: the first 53 bits of sha256(root ":" name).
+def derived_seeds(root: int, names: Iterable[str]) -> list[int]:
+    """Return the seeds of rows that name none: the first 53 bits of sha256(root ":" name) each.
 
     Args:
         root: The job's seed.
-        name: The row's `seed_group`, else its id.
+        names: Each row's `seed_group`, else its id.
     """
-    digest = hashlib.sha256(f"{root}:{name}".encode()).digest()
-    return int.from_bytes(digest[:8]) >> (64 - DERIVED_SEED_BITS)
+    digests = b"".join([hashlib.sha256(f"{root}:{name}".encode()).digest() for name in names])
+    seeds: list[int] = (np.frombuffer(digests, ">u8")[::4] >> (64 - DERIVED_SEED_BITS)).tolist()
+    return seeds
 
 
 def recipe_changes(old: str, new: str) -> list[str]:
@@ -473,21 +492,64 @@ def _batch_key(of: str, together: Mapping[str, Any]) -> str:
     return hashlib.sha256(f"{of} {canonical(together)}".encode()).hexdigest()[:16]
 
 
-def _narrowed(settings: _Settings, negative_prompt: str, sources: tuple[Source, ...]) -> str:
-    """Return the batch key of a row: its settings', and what of the row itself a call must have in common."""
-    batch_key = settings.batch_key
-    if settings.row.rows == "shared" and sources:
+def _batch_keys(
+    settings: _Settings, negative_prompts: Sequence[str], sources: Sequence[tuple[Source, ...]]
+) -> Iterable[str]:
+    """Return the batch key of each row: its settings', and what of the row itself a call must have in common."""
+    way = settings.row
+    if way.rows != "shared" and not way.tells_no_negative:
+        return repeat(settings.batch_key)
+    narrowed = cache(partial(_narrowed, settings.batch_key))
+    return [
+        narrowed(found if way.rows == "shared" else (), lacks_negative=way.tells_no_negative and not negative_prompt)
+        for negative_prompt, found in zip(negative_prompts, sources, strict=True)
+    ]
+
+
+def _narrowed(batch_key: str, sources: tuple[Source, ...], *, lacks_negative: bool) -> str:
+    if sources:
         batch_key = _batch_key(batch_key, _contents(sources))
-    if settings.row.tells_no_negative and not negative_prompt:
+    if lacks_negative:
         batch_key = _batch_key(batch_key, {"negative_prompt": None})
     return batch_key
 
 
 def _template(shared: dict[str, Any], holes: list[str]) -> str:
-    """Return the recipe's text, in canonical order, with `%(name)s` for each hole."""
+    """Return the recipe's text, in canonical order, with `%s` for each hole."""
     values = {name: canonical(value).replace("%", "%%") for name, value in shared.items() if name not in _PER_ROW}
-    values |= {name: f"%({name})s" for name in holes}
+    values |= dict.fromkeys(holes, "%s")
     return "{" + ",".join(f"{canonical(name)}:{values[name]}" for name in sorted(values)) + "}"
+
+
+def _picked(columns: Columns, offsets: Sequence[int]) -> Columns:
+    """Return some rows of some columns."""
+    if len(offsets) == len(columns["id"]):
+        return columns
+    return {name: [values[offset] for offset in offsets] for name, values in columns.items()}
+
+
+def _wrong_texts(settings: _Settings | _Faulty, rows: Columns) -> Iterator[tuple[int, Wrong]]:
+    """Yield (place, what is wrong) of texts and seeds."""
+    for name, why in settings.unread.items():
+        yield from ((place, (name, text, why)) for place, text in enumerate(rows[name]) if text)
+    if settings.prompt is None and "prompt" not in settings.unread:
+        message = "is missing and has no default; an empty text is a legal prompt"
+        yield from ((place, ("prompt", None, message)) for place, text in enumerate(rows["prompt"]) if text is None)
+    for place, seed in enumerate(rows["seed"]):
+        if not 0 <= seed <= SEED_MAX:
+            yield place, ("seed", seed, f"is not in 0..{SEED_MAX}")
+
+
+def _wrong_settings(settings: _Settings | _Faulty, rows: Columns) -> Iterator[tuple[int, Wrong]]:
+    """Yield (place, what is wrong) of settings nothing can be made with: the same for all of these rows."""
+    if isinstance(settings, _Faulty):
+        for place in range(len(rows["id"])):
+            for column, message in settings.misfits:
+                yield (
+                    place,
+                    (column, rows[column][place] if column in SOURCE_ROLES and column in rows else None, message),
+                )
+            yield from ((place, fault) for fault in settings.wrong)
 
 
 def _given(urls: tuple[Any, ...]) -> Given:

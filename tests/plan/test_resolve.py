@@ -16,7 +16,7 @@ from sdbatch.config import Job, parse_job
 from sdbatch.models import describe
 from sdbatch.plan.canonical import canonical
 from sdbatch.plan.checks import STEPS_MAX
-from sdbatch.plan.resolve import NUM_OUTPUTS_MAX, Fault, Resolved, Resolver, derived_seed, recipe_changes
+from sdbatch.plan.resolve import NUM_OUTPUTS_MAX, Fault, Resolved, Resolver, derived_seeds, recipe_changes
 from sdbatch.types import SEED_MAX, Source
 
 MODEL = {"path": "builtin:tiny-random", "batch_size": 4}
@@ -437,8 +437,8 @@ def _seed(row: Mapping[str, Any], root: int = 11) -> int:
 
 def test_a_derived_seed_is_53_bits_of_a_digest_of_root_and_name() -> None:
     digest = hashlib.sha256(b"11:a").hexdigest()
-    assert derived_seed(11, "a") == int(digest[:16], 16) >> 11
-    assert _seed(TEXT) == derived_seed(11, "a")
+    assert derived_seeds(11, ["a"]) == [int(digest[:16], 16) >> 11]
+    assert [_seed(TEXT)] == derived_seeds(11, ["a"])
 
 
 def test_a_derived_seed_depends_on_the_job_s_seed_and_the_id() -> None:
