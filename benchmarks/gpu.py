@@ -44,7 +44,7 @@ from sdbatch.commit.lease import acquire
 from sdbatch.commit.read import done_of, read_index
 from sdbatch.config import Encode, parse_job
 from sdbatch.driver.scan import Spool
-from sdbatch.driver.select import Selection, request_of, sort_out
+from sdbatch.driver.select import Selection, requests_of, sort_out
 from sdbatch.encode.asset import encode_asset, read_frames
 from sdbatch.plan.window import Window
 from sdbatch.storage import open_store
@@ -276,8 +276,8 @@ def _campaign(bench: Bench) -> Iterator[tuple[Worker, Callable[[int, int], list[
         )
         worker = Worker("gpu", spec)
         worker.start()
-        chosen = sort_out(spool.rows(), done_of(read_index(store)), Selection())
-        yield worker, partial(_take, bench.name, (request_of(row, outputs) for _, row, outputs in chosen), count())
+        requests = requests_of(sort_out(spool.parts(), done_of(read_index(store)), Selection()))
+        yield worker, partial(_take, bench.name, requests, count())
     finally:
         lease.release()
         spool.close()

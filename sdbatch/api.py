@@ -9,6 +9,7 @@ A job is a path, a mapping or a `Job`. A campaign is its URL, or a job (path of 
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -197,24 +198,24 @@ def plan(job: JobLike, selection: Selection | None = None, overrides: Iterable[s
         store = open_store(checked.output, checked.storage)
         done = done_of(read_index(store))
         rates, is_measured = _rates(checked, store)
-        report = PlanReport(rows={}, rate_measured=is_measured)
+        reasons: Counter[str] = Counter()
+        assets: Counter[str] = Counter()
         changed: dict[str, str] = {}
-        predicted_s = assets = 0.0
+        predicted_s = 0.0
         columns = [*COUNTED, *(["recipe"] if done.keys else [])]
-        for reason, row, outputs in sort_out(spool.rows(columns), done, selection or Selection()):
-            report.rows[reason] = report.rows.get(reason, 0) + 1
-            model = row["model"]
-            assets += len(outputs)
-            if outputs:
-                report.assets_by_model[model] = report.assets_by_model.get(model, 0) + len(outputs)
-            predicted_s += row["cost_tflop"] * len(outputs) / rates[model]
-            if reason == "changed":
-                changed[row["id"]] = row["recipe"]
+        for part in sort_out(spool.parts(columns), done, selection or Selection()):
+            reasons.update(part.reasons)
+            models, costs_tflop = (part.rows.column(name).to_pylist() for name in ("model", "cost_tflop"))
+            for model, cost_tflop, outputs in zip(models, costs_tflop, part.outputs, strict=True):
+                if outputs:
+                    assets[model] += len(outputs)
+                    predicted_s += cost_tflop * len(outputs) / rates[model]
+            changed.update((row["id"], row["recipe"]) for row in part.rows_for("changed").to_pylist())
         return PlanReport(
-            rows=report.rows,
+            rows=dict(reasons),
             changed=_changes(store, done.keys, changed),
-            assets=int(assets),
-            assets_by_model=report.assets_by_model,
+            assets=assets.total(),
+            assets_by_model=dict(assets),
             predicted_gpu_s=predicted_s,
             rate_measured=is_measured,
             sources_missing=list(spool.scanned.sources_missing),

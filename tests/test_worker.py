@@ -16,7 +16,7 @@ from sdbatch.commit import layout
 from sdbatch.commit.lease import acquire
 from sdbatch.commit.read import done_of, read_commit, read_index
 from sdbatch.config import parse_job
-from sdbatch.driver import Selection, Spool, request_of, sort_out
+from sdbatch.driver import Selection, Spool, requests_of, sort_out
 from sdbatch.errors import DeviceLost, ModelLoadFailed, StoreRefused
 from sdbatch.generate import batch
 from sdbatch.storage import open_store
@@ -38,8 +38,7 @@ def make(write_manifest: Callable[..., str], job_of: Callable[..., dict[str, Any
         store = open_store(job.output, {})
         lease = acquire(store)
         leases.append(lease)
-        chosen = sort_out(spool.rows(), done_of(read_index(store)), Selection())
-        requests = tuple(request_of(row, outputs) for _, row, outputs in chosen if outputs)
+        requests = tuple(requests_of(sort_out(spool.parts(), done_of(read_index(store)), Selection())))
         unit = Unit(id="000000", model="tiny", requests=requests, batch_size=batch_size, cost_tflop=1.0)
         worker = Worker(
             "w0",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from sdbatch.driver.run import RunResult, run_job, write_gallery, write_metadata
 from sdbatch.driver.scan import COUNTED, Scanned, Spool, scan
-from sdbatch.driver.select import Selection, check_selection, request_of, sort_out
+from sdbatch.driver.select import Selection, check_selection, requests_of, sort_out
 
 __all__ = [
     "COUNTED",
@@ -18,7 +18,7 @@ __all__ = [
     "Selection",
     "Spool",
     "check_selection",
-    "request_of",
+    "requests_of",
     "run_job",
     "scan",
     "sort_out",

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from operator import mul
 from types import FrameType
 from typing import Any, Literal
 
@@ -33,7 +34,7 @@ from sdbatch.config import Job
 from sdbatch.dispatch.dispatcher import Dispatcher, Plan
 from sdbatch.dispatch.executor import WORKER, Executor, Shape
 from sdbatch.driver.scan import COUNTED, Spool
-from sdbatch.driver.select import Selection, check_selection, request_of, sort_out
+from sdbatch.driver.select import Selection, check_selection, requests_of, sort_out
 from sdbatch.errors import ROW_FAILURES, SdbatchError, StoreUnavailable
 from sdbatch.logs import log_format
 from sdbatch.outcomes import Outcome
@@ -300,13 +301,12 @@ class _Run:
 
     def _count_pending(self, done: Done) -> None:
         book = self._book
-        for reason, row, outputs in sort_out(self._spool.rows(COUNTED), done, self._selection):
-            if outputs:
-                book.outputs_pending += len(outputs)
-                book.cost_pending += row["cost_tflop"] * len(outputs)
-            elif reason == "reused":
-                book.counts.rows_reused += 1
-            elif reason == "failed":
+        for part in sort_out(self._spool.parts(COUNTED), done, self._selection):
+            numbers = list(map(len, part.outputs))
+            book.outputs_pending += sum(numbers)
+            book.cost_pending += sum(map(mul, part.rows.column("cost_tflop").to_pylist(), numbers))
+            book.counts.rows_reused += part.reasons.count("reused")
+            for row in part.rows_for("failed").to_pylist():
                 book.counts.rows_failed += 1
                 kind = done.failed[row["id"], row["request_key"]].error_type
                 book.failures[kind] = book.failures.get(kind, 0) + 1
@@ -341,10 +341,8 @@ class _Run:
         return count if isinstance(count, int) and not in_process else None
 
     def _build_dispatcher(self, executor: Executor, done: Done, worker_count: int | None) -> Dispatcher:
-        chosen = sort_out(self._spool.rows(), done, self._selection)
-        requests = (request_of(row, outputs) for _, row, outputs in chosen if outputs)
         plan = Plan(
-            requests=requests,
+            requests=requests_of(sort_out(self._spool.parts(), done, self._selection)),
             cost_tflop=self._book.cost_pending,
             shapes=self._shapes(),
             worker_count=worker_count,

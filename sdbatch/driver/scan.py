@@ -1,6 +1,6 @@
 """A manifest is read to its end: every row checked, resolved, and kept on this machine's disk.
 
-    Job --> scan() --> Spool (parts of resolved rows) --> rows(), publish()
+    Job --> scan() --> Spool (parts of resolved rows) --> parts(), publish()
 
 Nothing is written into a campaign before every row was checked.
 """
@@ -151,10 +151,10 @@ class Spool:
         """Remove the parts."""
         self._scratch.close()
 
-    def rows(self, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
-        """Yield every row as plain values, x_* left out; only some columns when they are named."""
+    def parts(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """Yield every row, part by part, x_* left out; only some columns when they are named."""
         for path in self._parts():
-            yield from pq.ParquetFile(path).read(columns=list(columns or _SPOOL.names), use_threads=False).to_pylist()
+            yield pq.ParquetFile(path).read(columns=list(columns or _SPOOL.names), use_threads=False)
 
     def publish(self, store: Store, run: str) -> None:
         """Write ids, keys and x_* into the campaign: what effective metadata is joined with."""

@@ -1,6 +1,6 @@
 """Which rows a run makes, and why.
 
-    resolved rows + what is committed + Selection --> sort_out() --> (reason, row, outputs to make)
+    parts of resolved rows + what is committed + Selection --> sort_out() --> Sorted --> requests_of() --> Request
 
 Rows are never all in memory: they stream from the spool, once to be counted and once to be made.
 """
@@ -8,9 +8,12 @@ Rows are never all in memory: they stream from the spool, once to be counted and
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from itertools import compress
+from typing import Literal
+
+import pyarrow as pa
 
 from sdbatch.commit.read import Done
 from sdbatch.driver.scan import Spool
@@ -36,53 +39,71 @@ class Selection:
     retry_failed: str | None = None
 
 
-def sort_out(
-    rows: Iterable[Mapping[str, Any]], done: Done, selection: Selection
-) -> Iterator[tuple[Reason, Mapping[str, Any], tuple[int, ...]]]:
-    """Yield (reason, row, outputs): why each row is made or left, and which of its outputs are to be made."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sorted:
+    """Some consecutive rows of the manifest, sorted out.
+
+    Attributes:
+        rows: As they lie in the spool; those columns that were read.
+        reasons: Why each is made or left.
+        outputs: Which outputs of each are to be made; none of one that is left.
+    """
+
+    rows: pa.Table
+    reasons: Sequence[Reason]
+    outputs: Sequence[tuple[int, ...]]
+
+    def rows_for(self, reason: Reason) -> pa.Table:
+        """Return the rows that are made or left for a reason."""
+        return self.rows.filter(pa.array([found == reason for found in self.reasons], pa.bool_()))
+
+
+def sort_out(parts: Iterable[pa.Table], done: Done, selection: Selection) -> Iterator[Sorted]:
+    """Say of each row why it is made or left, and which of its outputs are to be made."""
     taken = 0
-    for row in rows:
-        key = (row["id"], row["request_key"])
-        missing = done.missing(*key, row["num_outputs"])
-        reason = _reason(row, key, missing, done, selection)
-        if reason in _LEFT:
-            yield reason, row, ()
-        elif selection.limit is not None and taken >= selection.limit:
-            yield "unselected", row, ()
+    for part in parts:
+        ids, keys = (part.column(name).to_pylist() for name in ("id", "request_key"))
+        missing = done.missing(ids, keys, part.column("num_outputs").to_pylist())
+        reasons = list(_reasons(ids, keys, missing, done, selection))
+        if selection.limit is not None:
+            for place, reason in enumerate(reasons):
+                taken += reason not in _LEFT
+                if reason not in _LEFT and taken > selection.limit:
+                    reasons[place] = "unselected"
+        outputs = [() if reason in _LEFT else found for reason, found in zip(reasons, missing, strict=True)]
+        yield Sorted(rows=part, reasons=reasons, outputs=outputs)
+
+
+def _reasons(
+    ids: Sequence[str], keys: Sequence[str], missing: Sequence[tuple[int, ...]], done: Done, selection: Selection
+) -> Iterator[Reason]:
+    only, retry = selection.only, selection.retry_failed
+    for pair, outputs in zip(zip(ids, keys, strict=True), missing, strict=True):
+        if only and pair[0] not in only:
+            yield "unselected"
+        elif not outputs:
+            yield "reused"
+        elif failure := done.failed.get(pair):
+            is_wanted = failure.retryable if retry is None else retry in {"", failure.error_type}
+            yield "retry" if is_wanted else "failed"
+        elif pair in done.ok:
+            yield "outputs"
         else:
-            taken += 1
-            yield reason, row, missing
+            yield "changed" if pair[0] in done.keys else "new"
 
 
-def _reason(
-    row: Mapping[str, Any], key: tuple[str, str], missing: tuple[int, ...], done: Done, selection: Selection
-) -> Reason:
-    if selection.only and row["id"] not in selection.only:
-        return "unselected"
-    if not missing:
-        return "reused"
-    failure = done.failed.get(key)
-    if failure is not None:
-        wanted = selection.retry_failed
-        is_wanted = failure.retryable if wanted is None else wanted in {"", failure.error_type}
-        return "retry" if is_wanted else "failed"
-    if key in done.ok:
-        return "outputs"
-    return "changed" if row["id"] in done.keys else "new"
-
-
-def request_of(row: Mapping[str, Any], outputs: tuple[int, ...]) -> Request:
-    """Return the request for some outputs of a spooled row."""
-    return Request(
-        id=row["id"],
-        request_key=row["request_key"],
-        recipe=row["recipe"],
-        outputs=outputs,
-        sources=tuple(Source(**source) for source in row["sources"]),
-        model=row["model"],
-        batch_key=row["batch_key"],
-        cost_tflop=row["cost_tflop"],
-    )
+def requests_of(parts: Iterable[Sorted]) -> Iterator[Request]:
+    """Yield the requests for what is to be made of rows that were read with all their columns."""
+    for part in parts:
+        if not any(part.outputs):
+            continue
+        rows = part.rows.filter(pa.array(map(bool, part.outputs), pa.bool_()))
+        columns = {name: rows.column(name).to_pylist() for name in rows.column_names}
+        columns["sources"] = [tuple([Source(**source) for source in sources]) for sources in columns["sources"]]
+        columns["outputs"] = list(compress(part.outputs, part.outputs))
+        names = ("id", "request_key", "recipe", "outputs", "sources", "model", "batch_key", "cost_tflop")
+        for values in zip(*(columns[name] for name in names), strict=True):
+            yield Request(**dict(zip(names, values, strict=True)))
 
 
 def check_selection(spool: Spool, selection: Selection) -> None:
@@ -92,6 +113,6 @@ def check_selection(spool: Spool, selection: Selection) -> None:
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(ROW_ERRORS))}"
         raise JobError(f"--retry-failed {selection.retry_failed}: no such class of failure; {hint}")
     if selection.only:
-        unknown = selection.only - {row["id"] for row in spool.rows(["id"])}
+        unknown = selection.only.difference(*(part.column("id").to_pylist() for part in spool.parts(["id"])))
         if unknown:
             raise JobError(f"--only {min(unknown)}: the manifest has no such id")

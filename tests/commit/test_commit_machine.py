@@ -311,9 +311,10 @@ class Campaign(RuleBasedStateMachine):
             for i, (v, count) in self.manifest.items()
         ]
         window = Window({"tiny": 2})
-        for _, row, outputs in sort_out(rows, done_of(read_index(self.store)), Selection()):
-            if outputs:
-                window.add(_request(row, outputs))
+        for part in sort_out([pa.Table.from_pylist(rows)], done_of(read_index(self.store)), Selection()):
+            for row, outputs in zip(rows, part.outputs, strict=True):
+                if outputs:
+                    window.add(_request(row, outputs))
         self.store.put_new(layout.requests(run, 0), to_parquet(table(rows, REQUESTS)))
         self.driver = Driver(run=run, lease=held, window=window)
         return self.driver

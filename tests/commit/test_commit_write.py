@@ -73,9 +73,9 @@ def test_what_is_done_follows_from_commits_and_indexes_alike(campaign_url: str) 
     store.put_new(layout.index(RUN_1, 0), to_parquet(table(indexed_rows, INDEX)))
 
     assert done_of(read_index(store)) == loose
-    assert loose.missing("a", "k", 3) == (2,)
-    assert loose.missing("a", "other", 1) == ()
-    assert loose.missing("b", "k", 1) == (0,)
+    assert loose.missing(["a"], ["k"], [3]) == [(2,)]
+    assert loose.missing(["a"], ["other"], [1]) == [()]
+    assert loose.missing(["b"], ["k"], [1]) == [(0,)]
     assert loose.failed["b", "k"].error_type == "X"
 
 
@@ -97,10 +97,10 @@ def test_a_redo_makes_earlier_commits_void_and_no_others(campaign_url: str) -> N
     store = open_store(campaign_url, {})
     put_commit(store, RUN_1, "000000", [_row("a"), _row("a", n=1), _row("b")])
     store.put_new(layout.redo(RUN_2), to_parquet(table([_row("a", n=1)], VOID)))
-    assert done_of(read_index(store)).missing("a", "k", 2) == (1,)
+    assert done_of(read_index(store)).missing(["a"], ["k"], [2]) == [(1,)]
     put_commit(store, RUN_2, "000000", [_row("a", n=1)])
 
-    assert done_of(read_index(store)).missing("a", "k", 2) == ()
+    assert done_of(read_index(store)).missing(["a"], ["k"], [2]) == [()]
 
 
 def test_seeds_of_outputs_follow_on_within_63_bits() -> None:
