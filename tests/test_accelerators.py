@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests_resolved import Row, rows_of
 
 from sdbatch.config import Model, parse_job
 from sdbatch.errors import JobError, ModelError
 from sdbatch.families import FAMILIES, Family
 from sdbatch.models import describe, refuse_accelerators
-from sdbatch.plan.resolve import Resolved, Resolver
+from sdbatch.plan.resolve import Resolver
 
 SD, FLUX, WAN = (FAMILIES[title] for title in ("Stable Diffusion 1.x/2.x", "Flux.1", "Wan 2.1 T2V"))
 FIRST_BLOCK = {"kind": "FirstBlockCache", "threshold": 0.1}
@@ -67,12 +68,12 @@ def test_a_job_says_what_is_wrong_with_an_accelerator(options: dict[str, Any], m
         _job(**options)
 
 
-def _resolved(determinism: str = "fast", **options: Any) -> Resolved:
+def _resolved(determinism: str = "fast", **options: Any) -> Row:
     job = _job(determinism, **options)
     models = {"tiny": describe("tiny", job.models["tiny"], {})}
     resolver = Resolver(job, models, lambda _: None, lambda url: url)
-    (row,), faults = resolver.resolve({"id": ["a"], "task": ["text-to-image"], "prompt": ["p"]}, 1, {})
-    assert not faults
+    found, faults = resolver.resolve({"id": ["a"], "task": ["text-to-image"], "prompt": ["p"]}, 1, {})
+    (row,) = rows_of(found, faults, 1)
     assert row is not None
     return row
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from tests_models_clips import MAKERS, make_motion_adapter, make_sparse_controlnet
+from tests_resolved import rows_of
 
 from sdbatch.config import parse_job
 from sdbatch.generate.batch import BatchResult, Generated, Item, make_batch
@@ -86,7 +87,8 @@ def resolve(info: ModelInfo, *rows: dict[str, Any]) -> tuple[list[Any], list[Fau
     job = parse_job({"manifest": "m", "output": "o", "models": {info.name: {"path": "p"}}, "seed": 11})
     resolver = Resolver(job, {info.name: info}, lambda _: None, lambda url: url)
     names = dict.fromkeys(name for row in rows for name in row)
-    return resolver.resolve({name: [row.get(name) for row in rows] for name in names}, len(rows), _DIGESTS)
+    found, faults = resolver.resolve({name: [row.get(name) for row in rows] for name in names}, len(rows), _DIGESTS)
+    return rows_of(found, faults, len(rows)), faults
 
 
 def picture(number: int, size: tuple[int, int]) -> Pixels:

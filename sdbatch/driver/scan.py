@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -64,7 +63,7 @@ class Scanned:
     sources_missing: tuple[str, ...]
 
 
-def scan(job: Job, keep: Callable[[RowBatch, list[Resolved]], None] | None = None) -> Scanned:
+def scan(job: Job, keep: Callable[[RowBatch, Resolved], None] | None = None) -> Scanned:
     """Check every row of a job's manifest, and resolve it.
 
     Args:
@@ -100,10 +99,9 @@ def scan(job: Job, keep: Callable[[RowBatch, list[Resolved]], None] | None = Non
             rows, faults = resolver.resolve(batch.columns, batch.num_rows, digests)
             for fault in faults:
                 problems.add(problem_at(batch, fault.offset, fault.column, fault.value, fault.message))
-            good = [row for row in rows if row is not None]
-            num_outputs += sum(row.num_outputs for row in good)
+            num_outputs += sum(rows.num_outputs)
             if keep is not None and not problems.count:
-                keep(batch, good)
+                keep(batch, rows)
     problems.extend(duplicates.problems(shards))
     if problems.count:
         raise ManifestError(_in_order(problems.kept), problems.count)
@@ -137,8 +135,7 @@ class Spool:
     def __init__(self, job: Job) -> None:
         self._scratch = Scratch()
         self._folder = self._scratch.folder
-        self._rows: list[Resolved] = []
-        self._own: list[pa.Table] = []
+        self._waiting: list[pa.Table] = []
         self._num_parts = 0
         try:
             self.scanned = scan(job, self._keep)
@@ -167,32 +164,29 @@ class Spool:
                     part = part.append_column(name, pa.nulls(part.num_rows, own.field(name).type))
             store.put_new(layout.requests(run, number), to_parquet(part.select(names)))
 
-    def _keep(self, batch: RowBatch, rows: list[Resolved]) -> None:
-        self._rows.extend(rows)
-        self._own.append(batch.own)
-        if len(self._rows) >= PART_ROWS:
+    def _keep(self, batch: RowBatch, rows: Resolved) -> None:
+        columns = rows._asdict()
+        columns["sources"] = [
+            [{"role": s.role, "url": s.url, "digest": s.digest} for s in sources] if sources else ()
+            for sources in rows.sources
+        ]
+        table = pa.table({field.name: pa.array(columns[field.name], field.type) for field in _SPOOL})
+        for name in batch.own.column_names:
+            table = table.append_column(name, batch.own.column(name))
+        self._waiting.append(table)
+        if sum(table.num_rows for table in self._waiting) >= PART_ROWS:
             self._flush()
 
     def _flush(self) -> None:
-        if not self._rows and self._num_parts:
-            return
-        columns: dict[str, Any] = dict.fromkeys(Resolved._fields, ())
-        if self._rows:  # an empty manifest still leaves one part, and with it its mark on the campaign
-            columns = dict(zip(Resolved._fields, zip(*self._rows, strict=True), strict=True))
-        columns["sources"] = tuple(
-            [{"role": s.role, "url": s.url, "digest": s.digest} for s in sources] if sources else ()
-            for sources in columns["sources"]
-        )
-        part = pa.table({field.name: pa.array(columns[field.name], field.type) for field in _SPOOL})
-        own = pa.concat_tables(self._own, promote_options="default") if self._rows else pa.table({})
-        for name in own.column_names:
-            part = part.append_column(name, own.column(name))
+        if not self._waiting and self._num_parts:
+            return  # but an empty manifest still leaves one part, and with it its mark on the campaign
+        part = pa.concat_tables([_SPOOL.empty_table(), *self._waiting], promote_options="default")
         # A dictionary of what differs in every row would only be given up again.
         alike = [name for name in part.column_names if name not in {"id", "request_key", "recipe"}]
         path = self._folder / f"part-{self._num_parts:05d}.parquet"
         pq.write_table(part, path, compression="zstd", use_dictionary=alike, write_statistics=False)
         self._num_parts += 1
-        self._rows, self._own = [], []
+        self._waiting = []
 
     def _parts(self) -> list[Path]:
         return sorted(self._folder.glob("part-*"))

@@ -87,22 +87,22 @@ class Fault:
 
 
 class Resolved(NamedTuple):
-    """One row with nothing left open. See `sdbatch.types.Request` for the shared fields.
+    """Rows with nothing left open, by columns. See `sdbatch.types.Request` for the shared fields.
 
-    A tuple, because a million of them are made: a frozen dataclass takes three times as long.
+    By columns, because a million rows pass: an object for each costs Python's garbage collector as much as its digest.
 
     Attributes:
-        num_outputs: Assets the row asks for.
+        num_outputs: Assets each row asks for.
     """
 
-    id: str
-    request_key: str
-    recipe: str
-    num_outputs: int
-    sources: tuple[Source, ...]
-    model: str
-    batch_key: str
-    cost_tflop: float
+    id: list[str]
+    request_key: list[str]
+    recipe: list[str]
+    num_outputs: list[int]
+    sources: list[tuple[Source, ...]]
+    model: list[str]
+    batch_key: list[str]
+    cost_tflop: list[float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,9 +180,7 @@ class Resolver:
         self._source_url = source_url
         self._kept: dict[tuple[Any, ...], _Settings | _Faulty] = {}
 
-    def resolve(
-        self, columns: Columns, num_rows: int, digests: Mapping[str, str]
-    ) -> tuple[list[Resolved | None], list[Fault]]:
+    def resolve(self, columns: Columns, num_rows: int, digests: Mapping[str, str]) -> tuple[Resolved, list[Fault]]:
         """Resolve some rows.
 
         Args:
@@ -191,13 +189,13 @@ class Resolver:
             digests: Content digest by source URL as `source_urls` gives them; one that is absent counts as `missing`.
 
         Returns:
-            One entry per row, None where it is faulty; and the faults, in row order.
+            The rows that have no fault, and the faults; both in row order.
         """
         nulls: Sequence[Any] = [None] * num_rows
         own = {name: columns.get(name, nulls) for name in _TEXTS}
         own |= {name: columns[name] for name in SOURCE_ROLES if name in columns}
         own["seed"] = self._seeds(own["id"], columns.get("seed", nulls), columns.get("seed_group", nulls))
-        resolved: list[Resolved | None] = [None] * num_rows
+        made: list[tuple[Sequence[int], Resolved]] = []
         faults: list[Fault] = []
         for settings, offsets in self._alike(columns, num_rows):
             rows = _picked(own, offsets)
@@ -208,10 +206,9 @@ class Resolver:
                 continue
             bad = {place for place, _ in wrong}
             good = [place for place in range(len(offsets)) if place not in bad] if bad else range(len(offsets))
-            made = self._made(settings, _picked(rows, good), [sources[place] for place in good])
-            for place, row in zip(good, made, strict=True):
-                resolved[offsets[place]] = row
-        return resolved, sorted(faults, key=lambda fault: fault.offset)
+            found = self._made(settings, _picked(rows, good), [sources[place] for place in good])
+            made.append(([offsets[place] for place in good], found))
+        return _in_row_order(made), sorted(faults, key=lambda fault: fault.offset)
 
     def source_urls(self, columns: Mapping[str, Sequence[Any]]) -> set[str]:
         """Return every source of some rows that may be opened, absolute."""
@@ -248,8 +245,8 @@ class Resolver:
             settings = self._kept[place] = self._settings(row, given)
         return settings
 
-    def _made(self, settings: _Settings, rows: Columns, sources: Sequence[tuple[Source, ...]]) -> Iterator[Resolved]:
-        """Yield rows that share their settings and have no fault."""
+    def _made(self, settings: _Settings, rows: Columns, sources: list[tuple[Source, ...]]) -> Resolved:
+        """Return rows that share their settings and have no fault."""
         ids, prompts, negatives = (rows[name] for name in _TEXTS)
         negatives = [settings.negative_prompt if text is None else text for text in negatives]
         own: dict[str, Iterable[str]] = {
@@ -261,17 +258,16 @@ class Resolver:
             contents = [_contents(found) for found in sources]
             own |= {role: [canonical(content[role]) for content in contents] for role in roles}
         recipes = list(map(settings.template.__mod__, zip(*(own[name] for name in settings.holes), strict=True)))
-        columns = zip(
-            ids,
-            [hashlib.sha256(recipe.encode()).hexdigest() for recipe in recipes],
-            recipes,
-            repeat(settings.num_outputs),
-            sources,
-            repeat(settings.model),
-            _batch_keys(settings, negatives, sources),
-            repeat(settings.cost_tflop),
+        return Resolved(
+            id=list(ids),
+            request_key=[hashlib.sha256(recipe.encode()).hexdigest() for recipe in recipes],
+            recipe=recipes,
+            num_outputs=[settings.num_outputs] * len(ids),
+            sources=sources,
+            model=[settings.model] * len(ids),
+            batch_key=_batch_keys(settings, negatives, sources),
+            cost_tflop=[settings.cost_tflop] * len(ids),
         )
-        return map(Resolved._make, columns)
 
     def _seeds(self, ids: Sequence[str], seeds: Sequence[int | None], groups: Sequence[str | None]) -> list[int]:
         """Return each row's seed: its own, else one derived from its `seed_group`, else from its id."""
@@ -494,11 +490,11 @@ def _batch_key(of: str, together: Mapping[str, Any]) -> str:
 
 def _batch_keys(
     settings: _Settings, negative_prompts: Sequence[str], sources: Sequence[tuple[Source, ...]]
-) -> Iterable[str]:
+) -> list[str]:
     """Return the batch key of each row: its settings', and what of the row itself a call must have in common."""
     way = settings.row
     if way.rows != "shared" and not way.tells_no_negative:
-        return repeat(settings.batch_key)
+        return [settings.batch_key] * len(sources)
     narrowed = cache(partial(_narrowed, settings.batch_key))
     return [
         narrowed(found if way.rows == "shared" else (), lacks_negative=way.tells_no_negative and not negative_prompt)
@@ -526,6 +522,16 @@ def _picked(columns: Columns, offsets: Sequence[int]) -> Columns:
     if len(offsets) == len(columns["id"]):
         return columns
     return {name: [values[offset] for offset in offsets] for name, values in columns.items()}
+
+
+def _in_row_order(made: Sequence[tuple[Sequence[int], Resolved]]) -> Resolved:
+    """Return rows that were resolved by settings, with the offset of each, in the order they came in."""
+    if len(made) == 1:
+        return made[0][1]
+    offsets = [offset for group, _ in made for offset in group]
+    order = sorted(range(len(offsets)), key=offsets.__getitem__)
+    columns = [[value for _, rows in made for value in rows[number]] for number in range(len(Resolved._fields))]
+    return Resolved._make([column[place] for place in order] for column in columns)
 
 
 def _wrong_texts(settings: _Settings | _Faulty, rows: Columns) -> Iterator[tuple[int, Wrong]]:

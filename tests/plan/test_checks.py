@@ -8,12 +8,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from tests_resolved import Row, rows_of
 
 from sdbatch.config import Job, parse_job
 from sdbatch.families import FAMILIES, Given, TaskRow
 from sdbatch.models import LoraInfo, describe
 from sdbatch.plan.checks import nearest_way, settled_keyframes, settled_loras
-from sdbatch.plan.resolve import Fault, Resolved, Resolver
+from sdbatch.plan.resolve import Fault, Resolver
 
 LTX = FAMILIES["LTX-Video"]
 CLIP = {"id": "a", "task": "text-to-video", "prompt": "a fox"}
@@ -24,24 +25,25 @@ def _job(**changes: Any) -> Job:
     return parse_job({"manifest": "m", "output": "o", "models": {"ltx": MODEL}, "seed": 11, **changes})
 
 
-def _resolve(row: dict[str, Any], loras: dict[str, LoraInfo] | None = None, **changes: Any) -> Resolved | list[Fault]:
+def _resolve(row: dict[str, Any], loras: dict[str, LoraInfo] | None = None, **changes: Any) -> Row | list[Fault]:
     job = _job(**changes)
     models = {name: describe(name, model, {}) for name, model in job.models.items()}
     resolver = Resolver(job, models, lambda _: None, lambda url: f"/brand/{url}", loras)
-    (resolved,), faults = resolver.resolve({name: [value] for name, value in row.items()}, 1, {})
-    return faults if resolved is None else resolved
+    resolved, faults = resolver.resolve({name: [value] for name, value in row.items()}, 1, {})
+    (found,) = rows_of(resolved, faults, 1)
+    return faults if found is None else found
 
 
 def _recipe(row: dict[str, Any], **changes: Any) -> dict[str, Any]:
     resolved = _resolve(row, **changes)
-    assert isinstance(resolved, Resolved), resolved
+    assert isinstance(resolved, Row), resolved
     recipe: dict[str, Any] = json.loads(resolved.recipe)
     return recipe
 
 
 def _said(row: dict[str, Any], **changes: Any) -> list[tuple[str, str]]:
     faults = _resolve(row, **changes)
-    assert not isinstance(faults, Resolved)
+    assert not isinstance(faults, Row)
     return [(fault.column, fault.message) for fault in faults]
 
 
@@ -214,7 +216,7 @@ def test_a_strength_at_which_the_source_is_not_read_is_refused(
     row |= {"num_inference_steps": steps, "strength": strength}
     found = _resolve(row, models=models)
     assert (
-        isinstance(found, Resolved)
+        isinstance(found, Row)
         if message is None
         else found == [Fault(offset=0, column="strength", value=strength, message=message)]
     )
@@ -249,14 +251,14 @@ def test_loras_are_keyed_by_content_whatever_their_order() -> None:
         _resolve(_lora(*items), KNOWN) for items in ([("ink", 1), ("wool", 0.5)], [("wool", 0.5), ("ink", 1.0)])
     )
     assert one == two
-    assert isinstance(one, Resolved)
+    assert isinstance(one, Row)
     assert json.loads(one.recipe)["loras"] == [["aa", 0.5], ["bb", 1.0]]
 
 
 def test_rows_with_other_loras_share_no_batch() -> None:
     choices = [_lora(), _lora(("ink", 1.0)), _lora(("ink", 0.5)), _lora(("wool", 1.0))]
     found = [_resolve(row, KNOWN) for row in choices]
-    assert len({row.batch_key for row in found if isinstance(row, Resolved)}) == len(choices)
+    assert len({row.batch_key for row in found if isinstance(row, Row)}) == len(choices)
 
 
 @pytest.mark.parametrize(
@@ -298,4 +300,4 @@ def test_rows_of_a_shared_source_share_a_batch_only_with_their_source() -> None:
     found, faults = resolver.resolve(rows, 3, {"x": "sha256:1", "y": "sha256:2"})
 
     assert not faults
-    assert [row.batch_key == found[0].batch_key for row in found if row and found[0]] == [True, True, False]
+    assert [key == found.batch_key[0] for key in found.batch_key] == [True, True, False]

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests_resolved import Row, rows_of
 
 from sdbatch.config import Job, parse_job
 from sdbatch.models import describe
 from sdbatch.plan.canonical import canonical
 from sdbatch.plan.checks import STEPS_MAX
-from sdbatch.plan.resolve import NUM_OUTPUTS_MAX, Fault, Resolved, Resolver, derived_seeds, recipe_changes
+from sdbatch.plan.resolve import NUM_OUTPUTS_MAX, Fault, Resolver, derived_seeds, recipe_changes
 from sdbatch.types import SEED_MAX, Source
 
 MODEL = {"path": "builtin:tiny-random", "batch_size": 4}
@@ -40,13 +41,14 @@ def _source_fault(url: str) -> str | None:
 
 def _resolve(
     *rows: Mapping[str, Any], job: Job | None = None, digests: Mapping[str, str] = DIGESTS
-) -> tuple[list[Resolved | None], list[Fault]]:
+) -> tuple[list[Row | None], list[Fault]]:
     names = dict.fromkeys(name for row in rows for name in row)
     columns = {name: [row.get(name) for row in rows] for name in names}
-    return _resolver(job or _job()).resolve(columns, len(rows), digests)
+    resolved, faults = _resolver(job or _job()).resolve(columns, len(rows), digests)
+    return rows_of(resolved, faults, len(rows)), faults
 
 
-def _one(row: Mapping[str, Any], job: Job | None = None, digests: Mapping[str, str] = DIGESTS) -> Resolved:
+def _one(row: Mapping[str, Any], job: Job | None = None, digests: Mapping[str, str] = DIGESTS) -> Row:
     (resolved,), faults = _resolve(row, job=job, digests=digests)
     assert faults == []
     assert resolved is not None
@@ -365,7 +367,8 @@ def _decisive(row: Mapping[str, Any]) -> tuple[Any, ...]:
 def test_keys_are_equal_exactly_when_recipes_and_decisive_values_are(one: dict[str, Any], two: dict[str, Any]) -> None:
     rows = [{**row, "images": "in/fox.png" if row["task"] == "image-to-image" else None} for row in (one, two)]
     columns = {name: [row[name] for row in rows] for name in rows[0]}
-    (first, second), faults = RESOLVER.resolve(columns, 2, DIGESTS)
+    resolved, faults = RESOLVER.resolve(columns, 2, DIGESTS)
+    first, second = rows_of(resolved, faults, 2)
     assert faults == []
     assert first is not None
     assert second is not None
