@@ -310,8 +310,7 @@ def _check(receipts: list[Receipt]) -> list[Receipt]:
     """Return receipts in which every row was made."""
     for receipt in receipts:
         for outcome in receipt.outcomes:
-            if outcome.status != "ok":
-                raise RuntimeError(f"{outcome.id}: {outcome.error_type}: {outcome.error_message}")
+            raise RuntimeError(f"{outcome.id}: {outcome.error_type}: {outcome.error_message}")
     return receipts
 
 

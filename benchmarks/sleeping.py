@@ -12,7 +12,6 @@ import json
 import os
 import threading
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +62,13 @@ class NoopWorker:
         self._note_start()
         with self._model:
             spent_s = self._make(unit)
-        share = {"denoise_s": spent_s / unit.num_outputs, "batch_size": unit.num_outputs, "worker": self._name}
+        share = {
+            "denoise_s": spent_s / unit.num_outputs,
+            "batch_size": unit.num_outputs,
+            "worker": self._name,
+            "status": "ok",
+            "adopted": False,
+        }
         rows = [_row(request, n, share) for request in unit.requests for n in request.outputs]
         put_commit(self._store, self._run_id, unit.id, rows)
         return receipt_of(unit.id, self._name, rows)
@@ -101,6 +106,5 @@ def true_cost_tflop(request: Request) -> float:
     return request.cost_tflop * len(request.outputs) * cost_error(request.id, request.batch_key)
 
 
-def _row(request: Request, n: int, share: Mapping[str, Any]) -> dict[str, Any]:
-    columns = request_columns(request, json.loads(request.recipe), n)
-    return {**columns, **share, "status": "ok", "adopted": False}
+def _row(request: Request, n: int, share: dict[str, Any]) -> dict[str, Any]:
+    return request_columns(request, json.loads(request.recipe), n) | share

@@ -125,7 +125,7 @@ class Receipt:
     Attributes:
         unit: The unit's id.
         worker: Name of the worker.
-        outcomes: One per output, or one per request that failed as a whole.
+        outcomes: Of what is not ok: one per output, or one per request that failed as a whole. All else of the unit is.
         model_calls: Pipeline calls made.
         rows_generated: Outputs that came out of the pipeline, padding excluded.
         assets_put: Assets this worker wrote.

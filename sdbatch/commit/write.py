@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import pyarrow as pa
+
 from sdbatch.commit import layout
 from sdbatch.commit.schema import COMMIT, footer, table, to_parquet
 from sdbatch.errors import AssetConflict, RowError
@@ -75,37 +77,49 @@ def put_commit(store: Store, run_id: str, unit: str, rows: Iterable[Mapping[str,
     A lost reply looks like somebody else's win, so every attempt carries an id of its own that is compared.
     """
     attempt = uuid.uuid4().hex
-    now = datetime.now(UTC)
-    stamped = [{**row, "run_id": run_id, "unit": unit, "committed_at": now} for row in rows]
-    data = to_parquet(table(stamped, COMMIT), is_searched=False, attempt=attempt, run_id=run_id, unit=unit)
+    found = table(rows, COMMIT)
+    for name, value in {"run_id": run_id, "unit": unit, "committed_at": datetime.now(UTC)}.items():
+        field = COMMIT.field(name)
+        same = pa.repeat(pa.scalar(value, field.type), found.num_rows)
+        found = found.set_column(COMMIT.get_field_index(name), field, same)
+    data = to_parquet(found, is_searched=False, attempt=attempt, run_id=run_id, unit=unit)
     path = layout.commit(run_id, unit)
     if store.put_new(path, data, "application/vnd.apache.parquet"):
         return True
     return footer(store.read(path)).get("attempt") == attempt
 
 
+_AS_IN_RECIPE = (
+    "task",
+    "prompt",
+    "negative_prompt",
+    "num_inference_steps",
+    "guidance_scale",
+    "strength",
+    "fit",
+    "fps",
+    "dtype",
+)
+
+
 def request_columns(request: Request, recipe: Mapping[str, Any], n: int | None) -> dict[str, Any]:
-    """Return the metadata columns that follow from a request alone."""
-    sources: dict[str, list[str]] = {}
+    """Return the metadata columns that follow from a request alone; what it does not have is left out."""
+    columns = {name: recipe[name] for name in _AS_IN_RECIPE if name in recipe}
+    columns["id"] = request.id
+    columns["request_key"] = request.request_key
+    columns["n"] = n
+    columns["model"] = request.model
+    columns["model_revision"] = recipe["model"]
+    columns["seed"] = output_seed(int(recipe["seed"]), n or 0)
+    columns["recipe"] = request.recipe
+    if request.sources:
+        columns["source_digests"] = [source.digest for source in request.sources]
     for source in request.sources:
-        sources.setdefault(source.role, []).append(source.url)
-    same = ("task", "prompt", "negative_prompt", "num_inference_steps", "guidance_scale", "strength", "fit", "fps")
-    return {
-        "id": request.id,
-        "request_key": request.request_key,
-        "n": n,
-        "model": request.model,
-        "model_revision": recipe["model"],
-        "dtype": recipe["dtype"],
-        "seed": output_seed(int(recipe["seed"]), n or 0),
-        "images": sources.get("images"),
-        "mask": sources.get("mask", [None])[0],
-        "video": sources.get("video", [None])[0],
-        "control_image": sources.get("control_image", [None])[0],
-        "source_digests": [source.digest for source in request.sources] or None,
-        "recipe": request.recipe,
-        **{name: recipe.get(name) for name in same},
-    }
+        if source.role == "images":
+            columns.setdefault("images", []).append(source.url)
+        else:
+            columns.setdefault(source.role, source.url)
+    return columns
 
 
 def output_seed(seed: int, n: int) -> int:
@@ -127,26 +141,29 @@ def error_columns(kind: str, message: str, *, retryable: bool, traceback: str = 
 def receipt_of(unit: str, worker: str, rows: Sequence[Mapping[str, Any]]) -> Receipt:
     """Return the receipt of a unit as its committed rows tell it: calls that failed left no trace there."""
     adopted = [row["adopted"] for row in rows if row["status"] == "ok"]
-    generated = [row for row in rows if row.get("denoise_s") is not None]
-    stage_s = {stage: sum(row.get(f"{stage}_s") or 0.0 for row in rows) for stage in STAGES}
+    batch_sizes = [row["batch_size"] for row in rows if row.get("denoise_s") is not None]
+    stage_s = {stage: sum([row.get(name) or 0.0 for row in rows]) for stage, name in _STAGE_COLUMNS.items()}
     return Receipt(
         unit=unit,
         worker=worker,
         outcomes=outcomes_of(rows),
-        model_calls=math.ceil(sum(1 / row["batch_size"] for row in generated) - 1e-9),
-        rows_generated=len(generated),
+        model_calls=math.ceil(sum([1 / size for size in batch_sizes]) - 1e-9),
+        rows_generated=len(batch_sizes),
         assets_put=adopted.count(False),
         assets_adopted=adopted.count(True),
-        asset_bytes=sum(row.get("asset_bytes") or 0 for row in rows),
+        asset_bytes=sum([row.get("asset_bytes") or 0 for row in rows]),
         generate_s=stage_s["denoise"] + stage_s["decode"],
         load_s=stage_s["load"],
-        batch_size=max((row["batch_size"] for row in generated), default=0),
+        batch_size=max(batch_sizes, default=0),
         stage_s=stage_s,
     )
 
 
+_STAGE_COLUMNS = {stage: f"{stage}_s" for stage in STAGES}
+
+
 def outcomes_of(rows: Iterable[Mapping[str, Any]]) -> tuple[RowOutcome, ...]:
-    """Return how the rows of a commit ended."""
+    """Return how the rows of a commit ended that are not ok."""
     return tuple(
         RowOutcome(
             id=row["id"],
@@ -158,6 +175,7 @@ def outcomes_of(rows: Iterable[Mapping[str, Any]]) -> tuple[RowOutcome, ...]:
             error_retryable=bool(row.get("error_retryable")),
         )
         for row in rows
+        if row["status"] != "ok"
     )
 
 

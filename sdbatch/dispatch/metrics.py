@@ -8,6 +8,7 @@ seconds.
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Mapping
 from typing import Final
 
@@ -47,8 +48,10 @@ class WorkerMetrics:
 
     def add(self, receipt: Receipt) -> None:
         """Count a receipt."""
-        for status in ("ok", "failed", "blocked"):
-            self._add("sdbatch_assets_total", sum(o.status == status for o in receipt.outcomes), {"status": status})
+        ended = collections.Counter[str](outcome.status for outcome in receipt.outcomes)
+        ended["ok"] = receipt.assets_put + receipt.assets_adopted
+        for status, number in ended.items():
+            self._add("sdbatch_assets_total", number, {"status": status})
         self._add("sdbatch_asset_bytes_total", receipt.asset_bytes)
         self._add("sdbatch_model_calls_total", receipt.model_calls)
         self._add("sdbatch_model_loads_total", int(receipt.load_s > 0))

@@ -27,8 +27,8 @@ import pyarrow as pa
 
 from sdbatch.commit import layout
 from sdbatch.commit.lease import Lease, acquire
-from sdbatch.commit.read import Done, done_of, effective_parts, index_rows, read_commit, read_index
-from sdbatch.commit.schema import INDEX, VOID, table, to_parquet
+from sdbatch.commit.read import Done, done_of, effective_parts, index_of, read_commit, read_index
+from sdbatch.commit.schema import VOID, table, to_parquet
 from sdbatch.commit.write import failed_unit_rows, outcomes_of, put_commit, receipt_of
 from sdbatch.config import Job
 from sdbatch.dispatch.dispatcher import Dispatcher, Plan
@@ -91,20 +91,16 @@ class _Book:
     outputs_ended: int = 0
     cost_pending: float = 0.0
     cost_ended: float = 0.0
-    index: list[dict[str, Any]] = field(default_factory=list)
-    index_commits: int = 0
+    index: list[pa.Table] = field(default_factory=list)
     index_files: int = 0
 
     def count_outcomes(self, unit: Unit, outcomes: tuple[RowOutcome, ...]) -> None:
         """Count a unit's requests: ok when each of its outputs is."""
-        bad = {outcome.id: outcome for outcome in outcomes if outcome.status != "ok"}
-        for request in unit.requests:
-            if request.id in bad:
-                self.counts.rows_failed += 1
-                kind = bad[request.id].error_type or "unknown"
-                self.failures[kind] = self.failures.get(kind, 0) + 1
-            else:
-                self.counts.rows_ok += 1
+        bad = {outcome.id: outcome.error_type or "unknown" for outcome in outcomes}
+        for kind in bad.values():
+            self.failures[kind] = self.failures.get(kind, 0) + 1
+        self.counts.rows_failed += len(bad)
+        self.counts.rows_ok += len(unit.requests) - len(bad)
         self.outputs_ended += unit.num_outputs
         self.cost_ended += unit.cost_tflop
         self.counts.units_committed += 1
@@ -396,12 +392,12 @@ class _Run:
     def _record(self, unit: Unit, outcomes: tuple[RowOutcome, ...]) -> None:
         book = self._book
         book.count_outcomes(unit, outcomes)
-        book.index.extend(index_rows(outcomes, layout.commit(self._id, unit.id)))
-        book.index_commits += 1
-        if book.index_commits >= INDEX_EVERY_COMMITS or len(book.index) >= INDEX_ROWS_MAX:
+        book.index.append(index_of(unit, outcomes, layout.commit(self._id, unit.id)))
+        if len(book.index) >= INDEX_EVERY_COMMITS or sum(part.num_rows for part in book.index) >= INDEX_ROWS_MAX:
             with self._tolerated("index"):
-                self._store.put_new(layout.index(self._id, book.index_files), to_parquet(table(book.index, INDEX)))
-                book.index, book.index_commits, book.index_files = [], 0, book.index_files + 1
+                index = to_parquet(pa.concat_tables(book.index))
+                self._store.put_new(layout.index(self._id, book.index_files), index)
+                book.index, book.index_files = [], book.index_files + 1
         if book.failed_fraction > self._job.limits.failed_fraction:
             self._stop_reason = (
                 f"{book.failed_fraction:.1%} of the finished rows failed, over limits.failed_fraction = "
