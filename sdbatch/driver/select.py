@@ -8,9 +8,9 @@ Rows are never all in memory: they stream from the spool, once to be counted and
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import compress
 from typing import Literal
 
 import pyarrow as pa
@@ -98,12 +98,13 @@ def requests_of(parts: Iterable[Sorted]) -> Iterator[Request]:
         if not any(part.outputs):
             continue
         rows = part.rows.filter(pa.array(map(bool, part.outputs), pa.bool_()))
-        columns = {name: rows.column(name).to_pylist() for name in rows.column_names}
+        columns = {name: rows.column(name).to_pylist() for name in Request._fields if name in rows.column_names}
+        # Few and the same in most rows: as one object each they cross to the workers once a unit.
+        columns |= {name: list(map(sys.intern, columns[name])) for name in ("model", "batch_key")}
         columns["sources"] = [tuple([Source(**source) for source in sources]) for sources in columns["sources"]]
-        columns["outputs"] = list(compress(part.outputs, part.outputs))
-        names = ("id", "request_key", "recipe", "outputs", "sources", "model", "batch_key", "cost_tflop")
-        for values in zip(*(columns[name] for name in names), strict=True):
-            yield Request(**dict(zip(names, values, strict=True)))
+        columns["outputs"] = list(filter(None, part.outputs))
+        columns["attempt"] = [0] * rows.num_rows
+        yield from map(Request._make, zip(*(columns[name] for name in Request._fields), strict=True))
 
 
 def check_selection(spool: Spool, selection: Selection) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 from typing import Literal
 
@@ -259,4 +259,4 @@ def bisected(unit: Unit) -> list[tuple[Request, ...]]:
     if len(requests) > 1:
         middle = len(requests) // 2
         return [requests[:middle], requests[middle:]]
-    return [(replace(requests[0], attempt=requests[0].attempt + 1),)]
+    return [(requests[0]._replace(attempt=requests[0].attempt + 1),)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Literal
 
 import pytest
@@ -363,7 +362,7 @@ def test_rows_that_no_call_can_share_go_one_by_one(chosen: int | Literal["auto"]
     sizes = []
     for title in ("Qwen-Image-Edit", "Stable Diffusion XL"):
         window = Window({"tiny": chosen}, {"tiny": FAMILIES[title]})
-        window.add(replace(_request(0), recipe=recipe))
+        window.add(_request(0)._replace(recipe=recipe))
         sizes.append(window.take("tiny", PLENTY).batch_size)
 
     assert sizes == [1, AUTO_BATCH_MAX if chosen == "auto" else chosen]
@@ -371,7 +370,7 @@ def test_rows_that_no_call_can_share_go_one_by_one(chosen: int | Literal["auto"]
 
 def test_the_batch_size_of_a_recipe_counts_before_the_models() -> None:
     window = Window({"tiny": 4})
-    exact = replace(_requests(1)[0], recipe=json.dumps({"height": 64, "width": 64, "batch_size": 1}))
+    exact = _requests(1)[0]._replace(recipe=json.dumps({"height": 64, "width": 64, "batch_size": 1}))
     window.add(exact)
 
     assert window.take("tiny", PLENTY).batch_size == 1
