@@ -135,7 +135,7 @@ def read_batches(shard: Shard) -> Iterator[RowBatch]:
             names = [name for name in known if name not in refused]
             file = pq.ParquetFile(handle, read_dictionary=_text_leaves(handle, names))
             start = 0
-            for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=names):
+            for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=names, use_threads=False):
                 yield _row_batch(shard, start, pa.Table.from_batches([batch]))
                 start += batch.num_rows
         except (pa.ArrowException, OSError) as error:
