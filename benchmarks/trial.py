@@ -5,6 +5,7 @@ arm + manifest --> process (notes, files, CPU curve) --> Trial: rate, CPU a row,
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -42,7 +43,8 @@ class Trial:
         arm: Its name.
         rate_per_s: Rows a second in the steady window: from the first moment at which every worker has made a batch
             to the last file.
-        cpu_ms: CPU milliseconds a row in that window, of all its processes, Ray's own included.
+        cpu_ms: CPU milliseconds a row in that window, of all its processes, Ray's own included; NaN when no row fell
+            into it, as may happen with three batches.
         share: Wall in the model over wall, per worker, from the last worker's first call to the last file.
         wall_s: From the command to its end, imports and start included.
         cpu_s: CPU seconds in that time.
@@ -111,7 +113,7 @@ def _read(arm: str, output: Path, meter: Meter, wall_s: float) -> Trial:
     return Trial(
         arm=arm,
         rate_per_s=steady.rate_per_s,
-        cpu_ms=1000 * cpu_s / steady.rows,
+        cpu_ms=1000 * cpu_s / steady.rows if steady.rows else math.nan,
         share=steady.share,
         wall_s=wall_s,
         cpu_s=meter.total_s,
