@@ -232,7 +232,8 @@ class Dispatcher:
             if choice is None:
                 return
             worker, model = choice
-            cap = policy.unit_cost_max(max(self._left_tflop, 0.0), self.num_workers, self.rates.get(model))
+            # Those that still start will share what is left: the first of 16 got ten seconds twice, and ended last.
+            cap = policy.unit_cost_max(max(self._left_tflop, 0.0), len(self._workers), self.rates.get(model))
             self._submit(worker, self._window.take(model, cap))
 
     def _may_risk(self) -> bool:

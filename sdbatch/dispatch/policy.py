@@ -180,8 +180,8 @@ def unit_cost_max(backlog_tflop: float, num_workers: int, rate_tflop_per_s: floa
     """Return the cap on a unit's cost in TFLOP.
 
     `UNIT_S` of work at the rate measured in this run, and less toward the end: a quarter of each worker's share of
-    what is left (guided self-scheduling), so that all workers end together. Nothing is known before the first receipt;
-    then the smallest unit, one batch, is the safe one.
+    what is left (guided self-scheduling), so that all workers, also those that still start, end together. Nothing is
+    known before the first receipt; then the smallest unit, one batch, is the safe one.
     """
     if rate_tflop_per_s is None:
         return 0.0
