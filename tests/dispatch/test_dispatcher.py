@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -397,3 +398,20 @@ def test_a_model_that_loads_elsewhere_blames_the_worker_that_cannot() -> None:
 
     assert executor.stopped == ["w0"]
     assert sorted(job.done) == [request.id for request in _requests(16)]
+
+
+def test_the_first_worker_that_is_ready_leaves_those_that_still_start_their_share() -> None:
+    sizes: list[int] = []
+
+    def measured(given: list[tuple[str, Unit]]) -> list[Event]:
+        done = [_done(*pair) for pair in given]
+        sizes.extend(len(unit.requests) for _, unit in given)
+        given.clear()
+        return [replace(one, receipt=replace(one.receipt, generate_s=0.04, rows_generated=4)) for one in done]
+
+    job = Job(Rounds(_ready, measured, measured), _requests(256), worker_count=4)
+    job.dispatcher.run()
+
+    assert sizes[:2] == [4, 4]  # nothing is known yet: a batch each
+    assert sizes[2] == 248 // (4 * 4) // 4 * 4  # a quarter of one of four workers' share, in whole batches
+    assert len(job.done) == 256
