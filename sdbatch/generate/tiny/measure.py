@@ -215,18 +215,23 @@ def measure_filling(painter: Painter, count: int) -> dict[str, float]:
 
 
 def measure_speed(painter: Painter) -> dict[str, float]:
-    """Return times of one core, counted in its own seconds, so that neighbours do not count."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    """Return times of one core."""
     painter.paint(["a serene beach at sunset"])
-    started_s = time.process_time()
-    painter.paint(["a serene beach at sunset"])
-    image_s = time.process_time() - started_s
-    torch.set_num_threads(threads)
     return {
-        f"seconds an image, {NUM_STEPS} steps, one core": image_s,
+        f"seconds an image, {NUM_STEPS} steps, one core": core_s(lambda: painter.paint(["a serene beach at sunset"])),
         "seconds to load, libraries imported": painter.load_s,
     }
+
+
+def core_s(call: Callable[[], object]) -> float:
+    """Return what a call takes on one core, in the core's own seconds, so that neighbours do not count."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    started_s = time.process_time()
+    call()
+    spent_s = time.process_time() - started_s
+    torch.set_num_threads(threads)
+    return spent_s
 
 
 def measure(painter: Painter, part: float = 1.0) -> Iterator[tuple[str, float]]:

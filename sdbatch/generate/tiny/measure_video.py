@@ -26,6 +26,7 @@ from PIL import Image
 from sdbatch.generate.tiny.captions import HELD_OUT, is_held_out
 from sdbatch.generate.tiny.judge import judge
 from sdbatch.generate.tiny.judge_clips import motion, pan_of, ssim
+from sdbatch.generate.tiny.measure import core_s
 from sdbatch.generate.tiny.moving import NUM_FRAMES, Scenario, clip_caption, draw_clip, ending, random_scenario
 from sdbatch.generate.tiny.video_denoiser import FPS
 
@@ -116,13 +117,8 @@ def asked(count: int, seed: int) -> tuple[list[str], list[Scenario]]:
 
 
 def measure_speed(projector: Projector) -> dict[str, float]:
-    """Return times of one core, counted in its own seconds, so that neighbours do not count."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    started_s = time.process_time()
-    projector.show(["a beach at sunset, camera pans left"])
-    clip_s = time.process_time() - started_s
-    torch.set_num_threads(threads)
+    """Return times of one core."""
+    clip_s = core_s(lambda: projector.show(["a beach at sunset, camera pans left"]))
     return {
         f"seconds a clip, {NUM_FRAMES} frames, {NUM_STEPS} steps, one core": clip_s,
         "seconds to load, libraries imported": projector.load_s,

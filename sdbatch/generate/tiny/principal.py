@@ -60,7 +60,7 @@ def _fit_encoder(vae: AutoencoderKLLTXVideo, cells_NC222: Tensor) -> Tensor:
     second.weight[:LATENT_CHANNELS, :, 1:, 1:, 1:] = whitened_KC222
     second.bias.fill_(_ENCODER_OFFSET)
     second.bias[:LATENT_CHANNELS] -= whitened_KC222.flatten(1) @ mean
-    _undo_offset(last, torch.eye(LATENT_CHANNELS), _ENCODER_OFFSET)
+    _undo_offset(last, _ENCODER_OFFSET)
     last.bias[LATENT_CHANNELS] = _LOG_VARIANCE
     weight_K = deviations_K ** (1 - _FLATTENED)
     return weight_K / weight_K.square().mean().sqrt()
@@ -114,16 +114,15 @@ def _solved(known_BKFHW: Tensor, wanted: Tensor) -> Tensor:
     return solved
 
 
-def _undo_offset(convolution: Any, matrix: Tensor, offset: float) -> None:
-    """Let a convolution apply a matrix to what stood on an offset before norm and activation."""
-    rows, columns = matrix.shape
+def _undo_offset(convolution: Any, offset: float) -> None:
+    """Let a convolution pass what stood on an offset before norm and activation, less what the spare channels hold."""
+    count = LATENT_CHANNELS
     one = torch.ones((), requires_grad=True)
     with torch.enable_grad():
         (slope,) = torch.autograd.grad(silu(one), one)
-    scaled = matrix * offset / slope
-    convolution.weight[:rows, :columns, -1, 1, 1] = scaled
-    spare = convolution.weight.shape[1] - columns
-    convolution.weight[:rows, columns:, -1, 1, 1] = -scaled.sum(dim=1, keepdim=True) / spare
+    convolution.weight[:count, :count, -1, 1, 1] = torch.eye(count) * offset / slope
+    spare = convolution.weight.shape[1] - count
+    convolution.weight[:count, count:, -1, 1, 1] = -offset / slope / spare
 
 
 def _emptied(convolution: Any) -> Any:

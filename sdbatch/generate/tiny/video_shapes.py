@@ -16,7 +16,6 @@ from transformers import T5Config, T5EncoderModel, T5Tokenizer
 from sdbatch.generate.tiny import captions, moving
 
 LATENT_CHANNELS: Final = 44
-LATENT_SIZE: Final = 8
 PIXELS_PER_LATENT: Final = 8
 FRAMES_PER_LATENT: Final = 2
 TOKENS_MAX: Final = 64
