@@ -490,6 +490,7 @@ def list_models(job: JobLike | None = None, overrides: Iterable[str] = ()) -> li
 
 def _model_report(model: ModelInfo) -> ModelReport:
     family = model.family
+    defaults = {**family.defaults, **model.defaults}
     lacks = {(task, row.pipeline): lacking(row, model) for task, rows in family.tasks.items() for row in rows}
     tasks = list(dict.fromkeys(task for (task, _), reasons in lacks.items() if not reasons))
     return ModelReport(
@@ -502,8 +503,8 @@ def _model_report(model: ModelInfo) -> ModelReport:
         width=model.width,
         size_multiple=family.size_multiple,
         frame_rule=frame_rule(family) if any(map(is_clip, tasks)) else "",
-        num_frames=family.defaults.get("num_frames"),
-        fps=family.defaults.get("fps"),
+        num_frames=defaults.get("num_frames"),
+        fps=defaults.get("fps"),
         schedulers=list(family.schedulers),
         dtype=model.options.dtype,
     )

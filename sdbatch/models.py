@@ -57,8 +57,15 @@ class Builtin:
     parameters: int
 
 
-SHIPPED: Final[Mapping[str, Path]] = {"tiny-sd": Path(__file__).parent / "generate" / "tiny" / "tiny-sd"}
+SHIPPED: Final[Mapping[str, Path]] = {
+    name: Path(__file__).parent / "generate" / "tiny" / name for name in ("tiny-sd", "tiny-video")
+}
 """Builtins whose weights come with the package: a folder like any other."""
+
+SHIPPED_DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "tiny-video": {"height": 64, "width": 64, "num_frames": 17, "fps": 8.0, "guidance_scale": 2.0},
+}
+"""What they were trained for, where their folder cannot say it and their family's defaults would be wrong."""
 
 BUILTINS: Final[Mapping[str, Builtin]] = {
     "tiny-random": Builtin(
@@ -86,6 +93,7 @@ class ModelInfo:
         parameters: Of the denoiser, from its files' size; 0 when unknown.
         options: The job's entry.
         components: diffusers class of each further folder the entry names: `controlnet`, `motion_adapter`.
+        defaults: Settings of its own, over its family's.
     """
 
     name: str
@@ -97,6 +105,7 @@ class ModelInfo:
     parameters: int
     options: Model
     components: Mapping[str, str] = field(default_factory=dict)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -312,7 +321,10 @@ def _describe_builtin(name: str, model: Model, storage: Mapping[str, Storage], w
     title = model.path.removeprefix("builtin:")
     if title in SHIPPED:
         lying = model.model_copy(update={"path": str(SHIPPED[title])})
-        return replace(_describe_folder(name, lying, storage, with_revision), path=model.path, options=model)
+        info = _describe_folder(name, lying, storage, with_revision)
+        own = SHIPPED_DEFAULTS.get(title, {})
+        height, width = own.get("height", info.height), own.get("width", info.width)
+        return replace(info, path=model.path, options=model, height=height, width=width, defaults=own)
     builtin = BUILTINS.get(title)
     if builtin is None:
         known = ", ".join(f"builtin:{key}" for key in (*SHIPPED, *BUILTINS))

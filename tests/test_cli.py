@@ -166,6 +166,9 @@ def test_the_verbs_and_their_options_are_the_promised_ones() -> None:
     assert listed[0]["tasks"] == ["text-to-image", "image-to-image", "inpainting"]
     needs = "text-to-video (AnimateDiffPipeline) needs models.tiny-sd.motion_adapter to be a MotionAdapter; it has none"
     assert needs in listed[0]["lacking"]
+    video = listed[1]
+    assert video["tasks"] == ["text-to-video", "image-to-video", "video-to-video"]
+    assert [video[name] for name in ("height", "width", "num_frames", "fps")] == [64, 64, 17, 8.0]
 
 
 @pytest.mark.parametrize("path", sorted(path.name for path in (ROOT / "jobs").glob("*.yaml")))

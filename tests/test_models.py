@@ -85,7 +85,7 @@ def test_what_is_no_model_is_named(tmp_path: Path) -> None:
     (tmp_path / "model_index.json").write_text("{")
     with pytest.raises(ModelError, match="is not JSON"):
         describe("a", Model(path=str(tmp_path)), {})
-    with pytest.raises(ModelError, match=r"there are builtin:tiny-sd, builtin:tiny-random"):
+    with pytest.raises(ModelError, match=r"there are builtin:tiny-sd, builtin:tiny-video, builtin:tiny-random"):
         describe("a", Model(path="builtin:huge"), {})
 
 

@@ -373,7 +373,7 @@ class Resolver:
         """Settle the task's arguments: row, model's defaults, job's defaults, family's."""
         row, family = layers[0], bound.model.family
         size = {"height": bound.model.height, "width": bound.model.width}
-        last = {"fit": "cover", **family.defaults, **size, **bound.way.defaults}
+        last = {"fit": "cover", **family.defaults, **bound.model.defaults, **size, **bound.way.defaults}
         # Frames or seconds: the nearest layer that says either counts.
         lengths = next((found for layer in layers if (found := _lengths(layer))), {})
         values: dict[str, Any] = {}

@@ -1,20 +1,29 @@
-"""The parts of tiny-video that need no training: its judge, its fitted encoder, one way through its training."""
+"""tiny-video: its judge, its fitted encoder, one way through its training; and what its trained weights make."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
+import sdbatch
+from sdbatch.encode.asset import read_frames
 from sdbatch.generate.tiny import principal, train_video, video_denoiser, video_shapes
+from sdbatch.generate.tiny.judge import judge
 from sdbatch.generate.tiny.judge_clips import motion, pan_of, ssim
-from sdbatch.generate.tiny.moving import NUM_FRAMES, Scenario, clip_caption, draw_clip, random_scenario
+from sdbatch.generate.tiny.measure_video import KEY_FRAMES, Projector, asked
+from sdbatch.generate.tiny.moving import NUM_FRAMES, Scenario, clip_caption, draw_clip, ending, random_scenario
+from sdbatch.models import SHIPPED
 
 Clips = NDArray[np.uint8]
+JobOf = Callable[..., dict[str, Any]]
+WriteManifest = Callable[..., str]
 
 
 @pytest.fixture(autouse=True)
@@ -130,3 +139,87 @@ def _trained(
         video_denoiser.train(parts, averages, tokenizer, shown_until, state=state, keep=lambda: None, stop=stop)
         kept = {"parts": parts.state_dict(), "averages": averages.state_dict(), "state": state}
     return list(averages.parameters()), state["losses"]
+
+
+# --- the trained weights: a small part of `python -m sdbatch.generate.tiny.measure_video` -----------------------------
+
+
+@pytest.fixture(scope="module")
+def projector() -> Projector:
+    return Projector()
+
+
+def test_a_clip_moves_and_darkens_as_its_prompt_says(projector: Projector) -> None:
+    prompts, scenarios = asked(12, seed=10)
+    made_NFHWC = projector.show(prompts, seed=10)
+    begins, ends = judge(made_NFHWC[:, 0]), judge(made_NFHWC[:, -1])
+    pans = [pan_of(clip) == scenario.pan for clip, scenario in zip(made_NFHWC, scenarios, strict=True)]
+    times = [
+        (begin.time, end.time) == (scenario.landscape.time, ending(scenario).time)
+        for begin, end, scenario in zip(begins, ends, scenarios, strict=True)
+    ]
+    drawn = np.mean([motion(draw_clip(scenario)) for scenario in scenarios])
+
+    assert sum(pans) >= 10
+    assert sum(times) >= 10
+    assert 0.6 < np.mean([motion(clip) for clip in made_NFHWC]) / drawn < 1.4
+
+
+def test_a_clip_begins_with_the_picture_it_is_given(projector: Projector) -> None:
+    prompts, scenarios = asked(3, seed=11)
+    for prompt, scenario in zip(prompts, scenarios, strict=True):
+        source_HWC = draw_clip(scenario)[0]
+
+        assert ssim(projector.animate(prompt, source_HWC)[0], projector.round_trip(source_HWC)) >= 0.9
+
+
+def test_a_clip_passes_through_its_key_frames_and_moves_between(projector: Projector) -> None:
+    prompts, scenarios = asked(4, seed=12)
+    likeness, made, drawn = [], [], []
+    for prompt, scenario in zip(prompts, scenarios, strict=True):
+        drawn_FHWC = draw_clip(scenario)
+        keys_KHWC = drawn_FHWC[list(KEY_FRAMES)]
+        passed_FHWC = projector.pass_through(prompt, keys_KHWC, KEY_FRAMES)
+        likeness.append([ssim(passed_FHWC[frame], key) for frame, key in zip(KEY_FRAMES, keys_KHWC, strict=True)])
+        made.append(motion(passed_FHWC))
+        drawn.append(motion(drawn_FHWC))
+
+    assert np.mean(likeness, axis=0).min() >= 0.8
+    assert 0.6 < np.mean(made) / np.mean(drawn) < 1.4
+
+
+def test_a_campaign_makes_clips_from_prompts_a_picture_and_key_frames(
+    tmp_path: Path, write_manifest: WriteManifest, job_of: JobOf
+) -> None:
+    (prompt,), (scenario,) = asked(1, seed=13)
+    drawn_FHWC = draw_clip(scenario)
+    files = [str(tmp_path / f"{frame}.png") for frame in KEY_FRAMES]
+    for frame, file in zip(KEY_FRAMES, files, strict=True):
+        Image.fromarray(drawn_FHWC[frame]).save(file)
+    rows = [
+        {"id": "said", "prompt": "a desert by day, camera pans left"},
+        {"id": "begun", "prompt": prompt, "task": "image-to-video", "images": files[:1]},
+        {"id": "passed", "prompt": prompt, "task": "image-to-video", "images": files, "keyframes": list(KEY_FRAMES)},
+    ]
+    video = {"path": "builtin:tiny-video", "batch_size": 1}
+    defaults = {"task": "text-to-video", "model": "tiny-video", "num_inference_steps": 20}
+    job = sdbatch.load_job(job_of(write_manifest(rows), models={"tiny-video": video}, defaults=defaults))
+    result = sdbatch.run(job, in_process=True)
+    made = {row["id"]: row for row in sdbatch.metadata(job).to_pylist()}
+    clips = {
+        name: read_frames((Path(job.output) / row["asset"]).read_bytes(), "mp4", 64, 64) for name, row in made.items()
+    }
+
+    assert result.exit_code == 0
+    assert {(row["num_frames"], row["fps"], row["guidance_scale"]) for row in made.values()} == {(NUM_FRAMES, 8.0, 2.0)}
+    assert pan_of(clips["said"]) == "left"
+    assert judge(clips["said"][:1].copy())[0].time == "day"
+    assert ssim(clips["begun"][0], drawn_FHWC[0]) >= 0.8
+    assert min(ssim(clips["passed"][frame], drawn_FHWC[frame]) for frame in KEY_FRAMES) >= 0.7
+
+
+def test_both_models_weights_fit_into_24_mib() -> None:
+    files = [file for name in ("tiny-sd", "tiny-video") for file in SHIPPED[name].rglob("*") if file.is_file()]
+
+    assert sum(file.stat().st_size for file in files) <= 24 << 20
+    assert {file.suffix for file in files} <= {".json", ".safetensors", ".txt"}

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -36,7 +37,7 @@ NUM_STEPS: Final = 20
 GUIDANCE_SCALE: Final = 4.0
 STRENGTHS: Final = (0.3, 0.5, 0.7, 0.9)
 CARD: Final = Path(__file__).parent / "MODEL_CARD.md"
-_FIGURES = "<!-- figures: python -m sdbatch.generate.tiny.measure -->"
+_FIGURES = re.compile(r"<!-- figures: .* -->\n")
 _LOG = logging.getLogger(__name__)
 _BATCH = 25
 
@@ -253,10 +254,12 @@ def _pil(pictures_BHWC: Pictures) -> list[Image.Image]:
 
 
 def write_card(figures: Mapping[str, float], card: Path = CARD) -> None:
-    """Put the figures into the model card, after their mark."""
+    """Put the figures into a model card, after the mark that names their command."""
     rows = ["| figure | value |", "|---|---|", *(f"| {name} | {value:.3f} |" for name, value in figures.items())]
-    before = card.read_text().partition(_FIGURES)[0]
-    card.write_text("\n".join([f"{before}{_FIGURES}", "", *rows]) + "\n")
+    said = card.read_text()
+    mark = _FIGURES.search(said)
+    assert mark is not None
+    card.write_text("\n".join([said[: mark.end()], *rows]) + "\n")
 
 
 def main() -> None:

@@ -1,8 +1,8 @@
 """Measure what tiny-video understood: whether a clip moves as its prompt says, and keeps the frames it is given.
 
-    python -m sdbatch.generate.tiny.measure_video FOLDER/tiny-video      # what train_video.py wrote
+    python -m sdbatch.generate.tiny.measure_video      # prints the figures and writes them into VIDEO_CARD.md
 
-As measure.py: fixed seeds, sources drawn from seeds that no training clip had. No weights are shipped yet.
+As measure.py: fixed seeds, sources drawn from seeds that no training clip had.
 """
 
 # N clips, F frames, H and W pixels, C = 3 channels.
@@ -26,13 +26,15 @@ from PIL import Image
 from sdbatch.generate.tiny.captions import HELD_OUT, is_held_out
 from sdbatch.generate.tiny.judge import judge
 from sdbatch.generate.tiny.judge_clips import motion, pan_of, ssim
-from sdbatch.generate.tiny.measure import core_s
+from sdbatch.generate.tiny.measure import core_s, write_card
 from sdbatch.generate.tiny.moving import NUM_FRAMES, Scenario, clip_caption, draw_clip, ending, random_scenario
 from sdbatch.generate.tiny.video_denoiser import FPS
+from sdbatch.models import SHIPPED
 
 NUM_STEPS: Final = 20
-GUIDANCE_SCALE: Final = 3.0
+GUIDANCE_SCALE: Final = 2.0
 KEY_FRAMES: Final = (0, 8, 16)
+CARD: Final = Path(__file__).parent / "VIDEO_CARD.md"
 _LOG = logging.getLogger(__name__)
 _BATCH = 4
 
@@ -42,7 +44,7 @@ Pictures = NDArray[np.uint8]
 class Projector:
     """tiny-video with its three pipelines, which share their modules."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path = SHIPPED["tiny-video"]) -> None:
         """Load the model in 32 bit."""
         started_s = time.process_time()
         self._text = LTXPipeline.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
@@ -102,16 +104,16 @@ def _pixels(output: Any) -> Pictures:
     return np.asarray((output.frames * 255).round().astype(np.uint8))
 
 
-def asked(count: int, seed: int) -> tuple[list[str], list[Scenario]]:
-    """Return captions and what they ask for; every other one of a combination that no training clip shows."""
-    generator = np.random.default_rng((13, seed))
+def asked(count: int, seed: int, *, held_out: bool = False) -> tuple[list[str], list[Scenario]]:
+    """Return captions and what they ask for: of combinations that training clips began with, or of those held out."""
+    generator = np.random.default_rng((13, seed, held_out))
     combinations = sorted(HELD_OUT)
     scenarios: list[Scenario] = []
     while len(scenarios) < count:
-        number = len(scenarios)
-        scene, hour, style = combinations[number // 2 % len(combinations)]
-        scenario = random_scenario(generator, **({"scene": scene, "time": hour, "style": style} if number % 2 else {}))
-        if number % 2 or not is_held_out(scenario.landscape):
+        scene, hour, style = combinations[len(scenarios) % len(combinations)]
+        fixed = {"scene": scene, "time": hour, "style": style} if held_out else {}
+        scenario = random_scenario(generator, **fixed)
+        if is_held_out(scenario.landscape) == held_out:
             scenarios.append(scenario)
     return [clip_caption(scenario, generator) for scenario in scenarios], scenarios
 
@@ -136,30 +138,41 @@ def measure_text(projector: Projector, count: int) -> dict[str, float]:
     """Return how often a clip moves, and stands in the light, as its prompt says."""
     prompts, scenarios = asked(count, seed=0)
     clips_NFHWC = projector.show(prompts, seed=1)
-    pans = np.array([pan_of(clip) for clip in clips_NFHWC])
-    firsts, lasts = judge(clips_NFHWC[:, 0]), judge(clips_NFHWC[:, -1])
-    wanted = [scenario.landscape for scenario in scenarios]
-    is_pan_right = pans == np.array([scenario.pan for scenario in scenarios])
-    is_begin_right = np.array([verdict.time == want.time for verdict, want in zip(firsts, wanted, strict=True)])
-    is_end_right = np.array(
-        [verdict.time == ending(scenario).time for verdict, scenario in zip(lasts, scenarios, strict=True)]
-    )
-    is_scene_right = np.array([verdict.scene == want.scene for verdict, want in zip(firsts, wanted, strict=True)])
-    drawn = [motion(draw_clip(scenario)) for scenario in scenarios]
+    figures = _right(clips_NFHWC, scenarios)
+    strange_prompts, strange = asked(count, seed=0, held_out=True)
+    for name, value in _right(projector.show(strange_prompts, seed=3), strange).items():
+        figures[f"{name}, held-out combinations"] = value
     unasked = projector.show([""] * (count // 4), seed=2)
+    figures["pan right, empty prompt"] = float(
+        np.mean([pan_of(clip) == scenario.pan for clip, scenario in zip(unasked, scenarios, strict=False)])
+    )
+    figures["difference of neighbouring frames, of 255"] = float(np.mean([motion(clip) for clip in clips_NFHWC]))
+    figures["difference of neighbouring frames, drawn clips"] = float(
+        np.mean([motion(draw_clip(scenario)) for scenario in scenarios])
+    )
+    return figures
+
+
+def _right(clips_NFHWC: Pictures, scenarios: Sequence[Scenario]) -> dict[str, float]:
+    """Return the part of clips that is right in each thing."""
+    firsts, lasts = judge(clips_NFHWC[:, 0]), judge(clips_NFHWC[:, -1])
+    pan, begin, end, scene = np.transpose(
+        [
+            (
+                pan_of(clip) == scenario.pan,
+                first.time == scenario.landscape.time,
+                last.time == ending(scenario).time,
+                first.scene == scenario.landscape.scene,
+            )
+            for clip, scenario, first, last in zip(clips_NFHWC, scenarios, firsts, lasts, strict=True)
+        ]
+    )
     return {
-        "pan and time of day right, from first frame to last": float(
-            (is_pan_right & is_begin_right & is_end_right).mean()
-        ),
-        "pan right": float(is_pan_right.mean()),
-        "time of day right, first frame": float(is_begin_right.mean()),
-        "time of day right, last frame": float(is_end_right.mean()),
-        "scene right, first frame": float(is_scene_right.mean()),
-        "pan right, empty prompt": float(
-            np.mean([pan_of(clip) == s.pan for clip, s in zip(unasked, scenarios, strict=False)])
-        ),
-        "difference of neighbouring frames, of 255": float(np.mean([motion(clip) for clip in clips_NFHWC])),
-        "difference of neighbouring frames, drawn clips": float(np.mean(drawn)),
+        "pan and time of day right, from first frame to last": float((pan & begin & end).mean()),
+        "pan right": float(pan.mean()),
+        "time of day right, first frame": float(begin.mean()),
+        "time of day right, last frame": float(end.mean()),
+        "scene right, first frame": float(scene.mean()),
     }
 
 
@@ -203,14 +216,18 @@ def measure(projector: Projector, part: float = 1.0) -> Iterator[tuple[str, floa
 
 
 def main() -> None:
-    """Print the figures."""
+    """Print the figures; write them into the card unless only a part is measured."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--part", type=float, default=1.0, help="this part of the clips")
+    parser.add_argument("--folder", type=Path, default=SHIPPED["tiny-video"], help="another model of this kind")
+    parser.add_argument("--part", type=float, default=1.0, help="this part of the clips; writes no card below 1")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    figures = {}
     for name, value in measure(Projector(arguments.folder), arguments.part):
+        figures[name] = value
         _LOG.info("%7.3f  %s", value, name)
+    if arguments.part == 1 and arguments.folder == SHIPPED["tiny-video"]:
+        write_card(figures, CARD)
 
 
 if __name__ == "__main__":

@@ -47,19 +47,31 @@ CLIPS_A_STEP = 8
 SHORT_LATENTS = 5
 """Latent frames of the short clips, 9 frames: half the work of whole ones, for what motion is."""
 
+COURSE = (
+    *(("pictures", 500), ("beginnings", 351), ("pictures", 1500), ("beginnings", 1000), ("clips", 4600)),
+    *(("pictures", 450), ("clips", 850)),
+)
+"""What tiny-video was shown, in turn: words from pictures, motion from clips, the words again, as clips blur them."""
+
 # N clips or pictures, B of a batch, F frames, C channels, H and W pixels or latents, K key frames.
 
 
 def main() -> None:
     """Train what is missing in the folder, then write the model to FOLDER/tiny-video."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    said = " ".join(f"{shown}:{steps}" for shown, steps in COURSE)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--sheets", type=int, default=12, help="files of 1,000 training pictures")
     parser.add_argument("--reels", type=int, default=40, help=f"files of {_REEL_CLIPS} training clips")
     parser.add_argument("--decoder-steps", type=int, default=6000)
-    parser.add_argument("--picture-steps", type=int, default=2000)
-    parser.add_argument("--short-clip-steps", type=int, default=2000)
-    parser.add_argument("--clip-steps", type=int, default=4000)
+    parser.add_argument(
+        "--course",
+        nargs="+",
+        type=_lesson,
+        default=COURSE,
+        metavar="SHOWN:STEPS",
+        help=f"what the transformer is shown, in turn: pictures, beginnings, clips; {said}",
+    )
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
@@ -73,10 +85,22 @@ def main() -> None:
     vae = fit_autoencoder(folder, clips_NFHWC)
     train_decoder(folder, vae, clips_NFHWC, pictures_NHWC, arguments.decoder_steps, device)
     clips = shown_clips(folder, vae, clips_NFHWC, scenarios)
-    shown = (shown_pictures(folder, vae, pictures_NHWC, landscapes), shortened(clips, scenarios), clips)
-    ends = itertools.accumulate((arguments.picture_steps, arguments.short_clip_steps, arguments.clip_steps))
-    averages = train_denoiser(folder, dict(zip(ends, shown, strict=True)), device)
+    shown = {
+        "pictures": shown_pictures(folder, vae, pictures_NHWC, landscapes),
+        "beginnings": shortened(clips, scenarios),
+        "clips": clips,
+    }
+    ends = itertools.accumulate(steps for _, steps in arguments.course)
+    shown_until = {end: shown[name] for end, (name, _) in zip(ends, arguments.course, strict=True)}
+    averages = train_denoiser(folder, shown_until, device)
     export(vae, averages, folder / "tiny-video")
+
+
+def _lesson(said: str) -> tuple[str, int]:
+    name, _, steps = said.partition(":")
+    if name not in {"pictures", "beginnings", "clips"} or not steps.isdecimal() or int(steps) == 0:
+        raise argparse.ArgumentTypeError(f"{said!r}; say pictures, beginnings or clips, and steps: pictures:2000")
+    return name, int(steps)
 
 
 def train_denoiser(folder: Path, shown_until: Mapping[int, Shown], device: torch.device) -> ModuleDict:
