@@ -1,8 +1,9 @@
-"""Draw the README's two pictures: the demo campaign as a sheet, and one picture at eight denoising steps.
+"""Draw the README's pictures: the demo campaign as a sheet, its clips in strips, one picture at eight denoising steps.
 
-python manifests/draw_readme.py out/demo manifests        # after `make demo`; writes demo-sheet.jpg and demo-steps.jpg
+python manifests/draw_readme.py out/demo manifests     # after `make demo`; writes demo-sheet, -clips and -steps.jpg
 """
 
+import json
 import sys
 import textwrap
 from pathlib import Path
@@ -13,6 +14,7 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image, ImageDraw, ImageFont
 
 import sdbatch
+from sdbatch.encode.asset import read_frames
 from sdbatch.models import SHIPPED
 
 SCALE = 2
@@ -20,12 +22,14 @@ COLUMNS = 6
 TEXT_HEIGHT = 44
 MARGIN = 8
 PROMPT = "a serene beach at sunset with palm trees"
+FRAMES_SHOWN = (0, 4, 8, 12, 16)
 STEPS_SHOWN = (0, 3, 6, 9, 12, 15, 17, 20)
 
 
 def sheet(campaign: str) -> Image.Image:
     """Return the campaign's square pictures, each over its prompt, edits after their source."""
-    rows = [row for row in sdbatch.metadata(campaign).to_pylist() if row["width"] == row["height"] and row["n"] == 0]
+    made = sdbatch.metadata(campaign).to_pylist()
+    rows = [row for row in made if row["num_frames"] == 1 and row["width"] == row["height"] and row["n"] == 0]
     cells = []
     for row in sorted(rows, key=lambda row: (row["images"] or [""])[0]):
         for source in row["images"] or ():
@@ -42,6 +46,32 @@ def sheet(campaign: str) -> Image.Image:
         asset = Image.open(file).convert("RGB")
         picture.paste(asset.resize((side, side), Image.Resampling.BICUBIC), (left, top))
         pencil.multiline_text((left, top + side + 3), textwrap.fill(words, 23), fill=(50, 50, 50), font=font, spacing=2)
+    return picture
+
+
+def strips(campaign: str) -> Image.Image:
+    """Return frames of each clip beneath its prompt; a picture that was given stands over its frame."""
+    lines: list[tuple[str, dict[int, Image.Image]]] = []
+    for row in sdbatch.metadata(campaign).to_pylist():
+        if row["num_frames"] == 1:
+            continue
+        given = dict(zip(json.loads(row["recipe"]).get("keyframes") or [0], row["images"] or (), strict=False))
+        if given:
+            lines.append((f"{row['prompt']}: given", {frame: Image.open(file) for frame, file in given.items()}))
+        asset = Path(campaign) / row["asset"]
+        frames_FHWC = read_frames(asset.read_bytes(), asset.suffix[1:], row["height"], row["width"])
+        made = {frame: Image.fromarray(frames_FHWC[frame]) for frame in FRAMES_SHOWN}
+        lines.append((f"{row['prompt']}: frames {', '.join(map(str, FRAMES_SHOWN))}", made))
+    side, words = 64 * SCALE, 20
+    size = (len(FRAMES_SHOWN) * (side + MARGIN) + MARGIN, len(lines) * (side + words + MARGIN) + MARGIN)
+    picture = Image.new("RGB", size, "white")
+    pencil, font = ImageDraw.Draw(picture), ImageFont.load_default(12)
+    for number, (said, shown) in enumerate(lines):
+        top = MARGIN + number * (side + words + MARGIN)
+        pencil.text((MARGIN, top), said, fill=(50, 50, 50), font=font)
+        for frame, cell in shown.items():
+            left = MARGIN + FRAMES_SHOWN.index(frame) * (side + MARGIN)
+            picture.paste(cell.convert("RGB").resize((side, side), Image.Resampling.BICUBIC), (left, top + words))
     return picture
 
 
@@ -75,4 +105,5 @@ def steps() -> Image.Image:
 
 if __name__ == "__main__":
     sheet(sys.argv[1]).save(Path(sys.argv[2]) / "demo-sheet.jpg", quality=90)
+    strips(sys.argv[1]).save(Path(sys.argv[2]) / "demo-clips.jpg", quality=90)
     steps().save(Path(sys.argv[2]) / "demo-steps.jpg", quality=92)
