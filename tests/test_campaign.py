@@ -433,7 +433,7 @@ def test_the_demo_runs_with_everything_in_a_bucket(s3_endpoint: str, tmp_path: P
 
     assert (first.counts["rows_ok"], first.counts["assets_put"]) == (24, 28)
     assert again.counts["model_calls"] == 0
-    assert sdbatch.plan(job).changed == {"images": 4}
+    assert sdbatch.plan(job).changed == {"images": 5}
     assert {row["source_digests"][0][:5] for row in sdbatch.metadata(job).to_pylist() if row["images"]} == {"etag:"}
 
 
