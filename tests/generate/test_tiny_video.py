@@ -15,6 +15,7 @@ from PIL import Image
 import sdbatch
 from sdbatch.encode.asset import read_frames
 from sdbatch.generate.tiny import principal, train_video, video_denoiser, video_shapes
+from sdbatch.generate.tiny.captions import is_held_out
 from sdbatch.generate.tiny.judge import judge
 from sdbatch.generate.tiny.judge_clips import motion, pan_of, ssim
 from sdbatch.generate.tiny.measure_video import KEY_FRAMES, Projector, asked
@@ -84,6 +85,15 @@ def test_a_picture_is_the_first_latent_of_a_clip_that_begins_with_it(fitted: Any
 
     assert whole.shape[2] == (NUM_FRAMES - 1) // video_shapes.FRAMES_PER_LATENT + 1
     torch.testing.assert_close(whole[:, :, :1], first)
+
+
+def test_no_training_clip_begins_or_ends_with_a_combination_that_is_held_out() -> None:
+    trained = [scenario for reel in range(40) for scenario in train_video.reel_scenarios(reel)]
+    (_, known), (_, strange) = asked(60, seed=0), asked(60, seed=0, held_out=True)
+
+    assert not any(is_held_out(shown) for scenario in trained for shown in (scenario.landscape, ending(scenario)))
+    assert all(is_held_out(scenario.landscape) for scenario in strange)
+    assert not {scenario.landscape for scenario in trained} & {scenario.landscape for scenario in known}
 
 
 def test_training_goes_on_where_it_was_stopped(fitted: Any, scenarios: list[Scenario], clips_NFHWC: Clips) -> None:

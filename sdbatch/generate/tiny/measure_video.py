@@ -23,11 +23,19 @@ from diffusers.pipelines.ltx.pipeline_ltx_condition import LTXVideoCondition
 from numpy.typing import NDArray
 from PIL import Image
 
-from sdbatch.generate.tiny.captions import HELD_OUT, is_held_out
+from sdbatch.generate.tiny.captions import HELD_OUT
 from sdbatch.generate.tiny.judge import judge
 from sdbatch.generate.tiny.judge_clips import motion, pan_of, ssim
 from sdbatch.generate.tiny.measure import core_s, write_card
-from sdbatch.generate.tiny.moving import NUM_FRAMES, Scenario, clip_caption, draw_clip, ending, random_scenario
+from sdbatch.generate.tiny.moving import (
+    NUM_FRAMES,
+    Scenario,
+    clip_caption,
+    draw_clip,
+    ending,
+    random_scenario,
+    shows_held_out,
+)
 from sdbatch.generate.tiny.video_denoiser import FPS
 from sdbatch.models import SHIPPED
 
@@ -105,7 +113,7 @@ def _pixels(output: Any) -> Pictures:
 
 
 def asked(count: int, seed: int, *, held_out: bool = False) -> tuple[list[str], list[Scenario]]:
-    """Return captions and what they ask for: of combinations that training clips began with, or of those held out."""
+    """Return captions and what they ask for: of combinations that training showed, or beginning with those held out."""
     generator = np.random.default_rng((13, seed, held_out))
     combinations = sorted(HELD_OUT)
     scenarios: list[Scenario] = []
@@ -113,7 +121,7 @@ def asked(count: int, seed: int, *, held_out: bool = False) -> tuple[list[str], 
         scene, hour, style = combinations[len(scenarios) % len(combinations)]
         fixed = {"scene": scene, "time": hour, "style": style} if held_out else {}
         scenario = random_scenario(generator, **fixed)
-        if is_held_out(scenario.landscape) == held_out:
+        if shows_held_out(scenario) == held_out:
             scenarios.append(scenario)
     return [clip_caption(scenario, generator) for scenario in scenarios], scenarios
 

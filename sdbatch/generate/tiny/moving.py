@@ -17,7 +17,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from sdbatch.generate.tiny.captions import caption
+from sdbatch.generate.tiny.captions import caption, is_held_out
 from sdbatch.generate.tiny.world import TIMES, Landscape, draw, random_landscape
 
 NUM_FRAMES: Final = 17
@@ -114,6 +114,11 @@ def ending(scenario: Scenario) -> Landscape:
     """Return the landscape as the last frame has it, but for the camera's place."""
     later = TIMES[TIMES.index(scenario.landscape.time) + scenario.is_setting]
     return replace(scenario.landscape, time=later)
+
+
+def shows_held_out(scenario: Scenario) -> bool:
+    """Say whether the clip begins or ends with a scene, time and style that were kept from training."""
+    return is_held_out(scenario.landscape) or is_held_out(ending(scenario))
 
 
 def words() -> list[str]:

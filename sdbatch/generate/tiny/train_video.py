@@ -26,8 +26,15 @@ from torch import Tensor
 from torch.nn import ModuleDict
 
 from sdbatch.generate.tiny import principal, video_denoiser, video_shapes
-from sdbatch.generate.tiny.captions import caption, is_held_out
-from sdbatch.generate.tiny.moving import NUM_FRAMES, Scenario, clip_caption, draw_clip, random_scenario
+from sdbatch.generate.tiny.captions import caption
+from sdbatch.generate.tiny.moving import (
+    NUM_FRAMES,
+    Scenario,
+    clip_caption,
+    draw_clip,
+    random_scenario,
+    shows_held_out,
+)
 from sdbatch.generate.tiny.train import draw_sheets, keeper, write_losses
 from sdbatch.generate.tiny.video_denoiser import Shown
 from sdbatch.generate.tiny.world import Landscape
@@ -49,7 +56,7 @@ SHORT_LATENTS = 5
 
 COURSE = (
     *(("pictures", 500), ("beginnings", 351), ("pictures", 1500), ("beginnings", 1000), ("clips", 4600)),
-    *(("pictures", 450), ("clips", 850)),
+    *(("pictures", 450), ("clips", 850), ("pictures", 500), ("clips", 3300)),
 )
 """What tiny-video was shown, in turn: words from pictures, motion from clips, the words again, as clips blur them."""
 
@@ -132,7 +139,7 @@ def draw_reels(folder: Path, num_reels: int) -> tuple[list[Scenario], NDArray[np
     """Draw the training clips that are not there yet; return what they show, and them."""
     scenarios, reels = [], []
     for reel in range(num_reels):
-        shown = _reel_scenarios(reel)
+        shown = reel_scenarios(reel)
         file = folder / f"clips{reel}.npy"
         if not file.exists():
             np.save(file.with_suffix(".part.npy"), np.stack([draw_clip(scenario) for scenario in shown]))
@@ -143,12 +150,13 @@ def draw_reels(folder: Path, num_reels: int) -> tuple[list[Scenario], NDArray[np
     return scenarios, np.concatenate(reels)
 
 
-def _reel_scenarios(reel: int) -> list[Scenario]:
+def reel_scenarios(reel: int) -> list[Scenario]:
+    """Return what the clips of a reel show; at neither end a combination that is held out."""
     generator = np.random.default_rng((8, reel))
     scenarios: list[Scenario] = []
     while len(scenarios) < _REEL_CLIPS:
         scenario = random_scenario(generator)
-        if not is_held_out(scenario.landscape):
+        if not shows_held_out(scenario):
             scenarios.append(scenario)
     return scenarios
 
