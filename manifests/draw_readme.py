@@ -50,14 +50,17 @@ def sheet(campaign: str) -> Image.Image:
 
 
 def strips(campaign: str) -> Image.Image:
-    """Return frames of each clip beneath its prompt; a picture that was given stands over its frame."""
+    """Return frames of each clip beneath its prompt; what was given stands over its frame."""
     lines: list[tuple[str, dict[int, Image.Image]]] = []
     for row in sdbatch.metadata(campaign).to_pylist():
         if row["num_frames"] == 1:
             continue
         given = dict(zip(json.loads(row["recipe"]).get("keyframes") or [0], row["images"] or (), strict=False))
-        if given:
-            lines.append((f"{row['prompt']}: given", {frame: Image.open(file) for frame, file in given.items()}))
+        pictures = {frame: Image.open(file) for frame, file in given.items()}
+        if row["video"]:
+            pictures = {frame: _frame(row["video"], frame) for frame in FRAMES_SHOWN}
+        if pictures:
+            lines.append((f"{row['prompt']}: given", pictures))
         asset = Path(campaign) / row["asset"]
         frames_FHWC = read_frames(asset.read_bytes(), asset.suffix[1:], row["height"], row["width"])
         made = {frame: Image.fromarray(frames_FHWC[frame]) for frame in FRAMES_SHOWN}
@@ -73,6 +76,12 @@ def strips(campaign: str) -> Image.Image:
             left = MARGIN + FRAMES_SHOWN.index(frame) * (side + MARGIN)
             picture.paste(cell.convert("RGB").resize((side, side), Image.Resampling.BICUBIC), (left, top + words))
     return picture
+
+
+def _frame(file: str, number: int) -> Image.Image:
+    clip = Image.open(file)
+    clip.seek(number)
+    return clip.convert("RGB")
 
 
 def steps() -> Image.Image:

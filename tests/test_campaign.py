@@ -416,13 +416,12 @@ def test_the_demo_runs_with_everything_in_a_bucket(s3_endpoint: str, tmp_path: P
     rows = (ROOT / "manifests/demo.csv").read_text().replace("manifests/demo/images/", f"{bucket}/images/")
     (tmp_path / "demo.csv").write_text(rows)
     sdbatch.build_manifest(tmp_path / "demo.csv", tmp_path / "demo", shards=2)
-    for name, picture in runpy.run_path(str(ROOT / "manifests/draw_demo.py"))["sources"]().items():
-        picture.save(tmp_path / name)
+    files = runpy.run_path(str(ROOT / "manifests/draw_demo.py"))["sources"]()
     store = open_store(bucket, {})
     for shard in (tmp_path / "demo").iterdir():
         store.put(f"manifest/{shard.name}", shard.read_bytes())
-    for source in tmp_path.glob("*.png"):
-        store.put(f"images/{source.name}", source.read_bytes())
+    for name, data in files.items():
+        store.put(f"images/{name}", data)
     changes = [f"manifest={bucket}/manifest/", f"output={bucket}/out", f"sources.allow=['{bucket}/images/']"]
     changes.append("models.tiny-sd.path=builtin:tiny-random")
     job = sdbatch.load_job(ROOT / "k8s/overlays/local/job.yaml", changes)
@@ -431,7 +430,7 @@ def test_the_demo_runs_with_everything_in_a_bucket(s3_endpoint: str, tmp_path: P
     _draw(tmp_path / "beach.png")
     store.put("images/beach.png", (tmp_path / "beach.png").read_bytes())
 
-    assert (first.counts["rows_ok"], first.counts["assets_put"]) == (24, 28)
+    assert (first.counts["rows_ok"], first.counts["assets_put"]) == (25, 29)
     assert again.counts["model_calls"] == 0
     assert sdbatch.plan(job).changed == {"images": 5}
     assert {row["source_digests"][0][:5] for row in sdbatch.metadata(job).to_pylist() if row["images"]} == {"etag:"}
