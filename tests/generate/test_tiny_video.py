@@ -18,7 +18,7 @@ from sdbatch.generate.tiny import principal, train_video, video_denoiser, video_
 from sdbatch.generate.tiny.captions import is_held_out
 from sdbatch.generate.tiny.judge import judge
 from sdbatch.generate.tiny.judge_clips import motion, pan_of, ssim
-from sdbatch.generate.tiny.measure_video import KEY_FRAMES, Projector, asked
+from sdbatch.generate.tiny.measure_video import KEY_FRAMES, Projector, asked, measure_edits
 from sdbatch.generate.tiny.moving import NUM_FRAMES, Scenario, clip_caption, draw_clip, ending, random_scenario
 from sdbatch.models import SHIPPED
 
@@ -196,6 +196,14 @@ def test_a_clip_passes_through_its_key_frames_and_moves_between(projector: Proje
 
     assert np.mean(likeness, axis=0).min() >= 0.8
     assert 0.6 < np.mean(made) / np.mean(drawn) < 1.4
+
+
+def test_a_clip_of_a_day_becomes_one_of_a_night_and_keeps_its_pan(projector: Projector) -> None:
+    figures = measure_edits(projector, 3)
+    night, pan, same, other = figures.values()
+
+    assert night == pan == 1.0
+    assert other + 0.1 < same < 1.0
 
 
 def test_a_campaign_makes_clips_from_prompts_a_picture_and_key_frames(

@@ -13,6 +13,7 @@ import argparse
 import logging
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,10 +24,11 @@ from diffusers.pipelines.ltx.pipeline_ltx_condition import LTXVideoCondition
 from numpy.typing import NDArray
 from PIL import Image
 
+from sdbatch.generate.tasks.adapters import adapt
 from sdbatch.generate.tiny.captions import HELD_OUT
 from sdbatch.generate.tiny.judge import judge
 from sdbatch.generate.tiny.judge_clips import motion, pan_of, ssim
-from sdbatch.generate.tiny.measure import core_s, write_card
+from sdbatch.generate.tiny.measure import core_s, edge_correlation, write_card
 from sdbatch.generate.tiny.moving import (
     NUM_FRAMES,
     Scenario,
@@ -42,6 +44,7 @@ from sdbatch.models import SHIPPED
 NUM_STEPS: Final = 20
 GUIDANCE_SCALE: Final = 2.0
 KEY_FRAMES: Final = (0, 8, 16)
+EDIT_STRENGTH: Final = 0.7
 CARD: Final = Path(__file__).parent / "VIDEO_CARD.md"
 _LOG = logging.getLogger(__name__)
 _BATCH = 4
@@ -84,6 +87,15 @@ class Projector:
         (clip_FHWC,) = _pixels(self._keys(conditions=conditions, prompt=prompt, **_told(range(1), seed)))
         return np.asarray(clip_FHWC)
 
+    def restyle(self, prompt: str, source_FHWC: Pictures, strength: float, *, seed: int = 0) -> Pictures:
+        """Make a clip anew after its prompt: clip_FHWC."""
+        frames = [Image.fromarray(frame_HWC) for frame_HWC in source_FHWC]
+        with torch.inference_mode():
+            given = adapt("ltx-latents", self._keys, {"latents": frames}, {"height": 64, "width": 64})
+        told = {"prompt": prompt, "denoise_strength": strength, **given, **_told(range(1), seed)}
+        (clip_FHWC,) = _pixels(self._keys(**told))
+        return np.asarray(clip_FHWC)
+
     @torch.inference_mode()
     def round_trip(self, picture_HWC: Pictures) -> Pictures:
         """Return what the autoencoder makes of a picture."""
@@ -112,15 +124,22 @@ def _pixels(output: Any) -> Pictures:
     return np.asarray((output.frames * 255).round().astype(np.uint8))
 
 
-def asked(count: int, seed: int, *, held_out: bool = False) -> tuple[list[str], list[Scenario]]:
-    """Return captions and what they ask for: of combinations that training showed, or beginning with those held out."""
+def asked(count: int, seed: int, *, held_out: bool = False, **fixed: str) -> tuple[list[str], list[Scenario]]:
+    """Return captions and what they ask for: of combinations that training showed, or beginning with those held out.
+
+    Args:
+        count: Of both.
+        seed: Of both.
+        held_out: Which combinations.
+        fixed: Parts of the landscape, when not of those held out.
+    """
     generator = np.random.default_rng((13, seed, held_out))
     combinations = sorted(HELD_OUT)
     scenarios: list[Scenario] = []
     while len(scenarios) < count:
         scene, hour, style = combinations[len(scenarios) % len(combinations)]
-        fixed = {"scene": scene, "time": hour, "style": style} if held_out else {}
-        scenario = random_scenario(generator, **fixed)
+        given = {"scene": scene, "time": hour, "style": style} if held_out else fixed
+        scenario = random_scenario(generator, **given)
         if shows_held_out(scenario) == held_out:
             scenarios.append(scenario)
     return [clip_caption(scenario, generator) for scenario in scenarios], scenarios
@@ -215,12 +234,55 @@ def measure_given(projector: Projector, count: int) -> dict[str, float]:
     return {name: float(np.mean(values)) for name, values in found.items()}
 
 
+def measure_unlike(projector: Projector, count: int) -> dict[str, float]:
+    """Return how well a clip keeps two key frames that no camera joins: two pictures of other places."""
+    (_, begins), (prompts, ends) = asked(count, seed=3), asked(count, seed=4)
+    likeness = []
+    for number, (prompt, begin, end) in enumerate(zip(prompts, begins, ends, strict=True)):
+        keys_KHWC = np.stack([draw_clip(begin)[0], draw_clip(end)[-1]])
+        made_FHWC = projector.pass_through(prompt, keys_KHWC, (0, NUM_FRAMES - 1), seed=number)
+        likeness.append([ssim(made_FHWC[frame], key_HWC) for frame, key_HWC in zip((0, -1), keys_KHWC, strict=True)])
+    first, last = np.mean(likeness, axis=0)
+    return {
+        "key frames of two places: SSIM of the first with its picture": float(first),
+        "key frames of two places: SSIM of the last with its picture": float(last),
+    }
+
+
+def measure_edits(projector: Projector, count: int) -> dict[str, float]:
+    """Return how clips of a day become clips of a night, and what stays of them."""
+    _, scenarios = asked(count, seed=5, time="day", style="photo")
+    days = [replace(scenario, is_setting=False) for scenario in scenarios]
+    nights = [replace(day, landscape=replace(day.landscape, time="night")) for day in days]
+    drawn_NFHWC = np.stack([draw_clip(day) for day in days])
+    generator = np.random.default_rng(14)
+    made_NFHWC = np.stack(
+        [
+            projector.restyle(clip_caption(night, generator), drawn_FHWC, EDIT_STRENGTH, seed=number)
+            for number, (night, drawn_FHWC) in enumerate(zip(nights, drawn_NFHWC, strict=True))
+        ]
+    )
+    begins, ends = judge(made_NFHWC[:, 0]), judge(made_NFHWC[:, -1])
+    are_nights = [begin.time == end.time == "night" for begin, end in zip(begins, ends, strict=True)]
+    pans = [pan_of(clip) == day.pan for clip, day in zip(made_NFHWC, days, strict=True)]
+    middle = NUM_FRAMES // 2
+    made_NHWC, drawn_NHWC = made_NFHWC[:, middle], drawn_NFHWC[:, middle]
+    title = f"from a clip, day to night, strength {EDIT_STRENGTH}"
+    return {
+        f"{title}: night from first frame to last": float(np.mean(are_nights)),
+        f"{title}: pan kept": float(np.mean(pans)),
+        f"{title}: edge correlation with the source": edge_correlation(made_NHWC, drawn_NHWC),
+        f"{title}: with another drawn clip": edge_correlation(made_NHWC, np.roll(drawn_NHWC, 1, axis=0)),
+    }
+
+
 def measure(projector: Projector, part: float = 1.0) -> Iterator[tuple[str, float]]:
     """Yield every figure; `part` of the clips are made."""
     yield from measure_speed(projector).items()
     yield from measure_judge(round(300 * part)).items()
     yield from measure_text(projector, round(60 * part)).items()
-    yield from measure_given(projector, round(20 * part)).items()
+    for measured in (measure_given, measure_unlike, measure_edits):
+        yield from measured(projector, round(20 * part)).items()
 
 
 def main() -> None:
