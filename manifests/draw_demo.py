@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from sdbatch.generate.tiny.moving import Scenario, draw_clip
-from sdbatch.generate.tiny.video_denoiser import FPS
+from sdbatch.generate.tiny.moving import FPS, Scenario, draw_clip
 from sdbatch.generate.tiny.world import SIZE, Landscape, draw
 
 BEACH = Landscape(scene="beach", time="day", weather="clear", style="photo", has_orb=True, has_feature=True, seed=5)

@@ -30,6 +30,7 @@ from sdbatch.generate.tiny.judge import judge
 from sdbatch.generate.tiny.judge_clips import motion, pan_of, ssim
 from sdbatch.generate.tiny.measure import core_s, edge_correlation, write_card
 from sdbatch.generate.tiny.moving import (
+    FPS,
     NUM_FRAMES,
     Scenario,
     clip_caption,
@@ -38,7 +39,6 @@ from sdbatch.generate.tiny.moving import (
     random_scenario,
     shows_held_out,
 )
-from sdbatch.generate.tiny.video_denoiser import FPS
 from sdbatch.models import SHIPPED
 
 NUM_STEPS: Final = 20

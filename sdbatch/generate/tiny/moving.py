@@ -21,6 +21,7 @@ from sdbatch.generate.tiny.captions import caption, is_held_out
 from sdbatch.generate.tiny.world import TIMES, Landscape, draw, random_landscape
 
 NUM_FRAMES: Final = 17
+FPS: Final = 8.0
 PAN_PER_FRAME: Final = 2.0
 """Speed of the camera, pixels a frame; over NUM_FRAMES it crosses half a picture."""
 DRIFT_PER_FRAME: Final = 1.0

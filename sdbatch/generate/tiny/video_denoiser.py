@@ -26,9 +26,9 @@ from torch.nn import ModuleDict
 from torch.nn.functional import mse_loss
 from transformers import T5EncoderModel, T5Tokenizer
 
+from sdbatch.generate.tiny.moving import FPS
 from sdbatch.generate.tiny.video_shapes import FRAMES_PER_LATENT, PIXELS_PER_LATENT
 
-FPS = 8.0
 LEARNING_RATE = 1.5e-3
 DROPPED_PROMPTS = 0.1
 FIRST_FRAMES = 0.5
