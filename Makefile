@@ -34,7 +34,7 @@ types: $(READY)
 
 # The demo's manifest and its sources are built, not kept: edit manifests/demo.csv and run `make demo` again.
 manifests/demo/part-00000.parquet: manifests/demo.csv manifests/draw_demo.py $(READY)
-	$(BIN)/python manifests/draw_demo.py manifests/demo/images
+	$(BIN)/python -m manifests.draw_demo manifests/demo/images
 	$(BIN)/sdbatch manifest build manifests/demo.csv --to manifests/demo
 
 $(READY): pyproject.toml constraints.txt
@@ -43,7 +43,7 @@ $(READY): pyproject.toml constraints.txt
 	touch $(READY)
 
 schema: $(READY)
-	$(BIN)/python -c 'import json; from sdbatch.config import job_schema; print(json.dumps(job_schema(), indent=1))' \
+	$(BIN)/python -c 'import json; from sdbatch.job import job_schema; print(json.dumps(job_schema(), indent=1))' \
 		> jobs/job.schema.json
 
 families: $(READY)

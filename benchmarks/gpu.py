@@ -40,12 +40,12 @@ from benchmarks import manifest
 from benchmarks.architectures import ARCHITECTURES, Architecture, make
 from benchmarks.lab import load, machine, versions
 from benchmarks.table import Row, full, row, to_json, to_markdown
-from sdbatch.commit.lease import acquire
-from sdbatch.commit.read import done_of, read_index
-from sdbatch.config import Encode, parse_job
-from sdbatch.driver.scan import Spool
-from sdbatch.driver.select import Selection, requests_of, sort_out
+from sdbatch.campaign.lease import acquire
+from sdbatch.campaign.read import done_of, read_index
+from sdbatch.driver.scan import ResolvedManifest
+from sdbatch.driver.select import Selection, classify, requests_of
 from sdbatch.encode.asset import encode_asset, read_frames
+from sdbatch.job import Encode, parse_job
 from sdbatch.plan.window import Window
 from sdbatch.storage import open_store
 from sdbatch.types import Receipt, Request, Unit, WorkerSpec
@@ -261,7 +261,7 @@ def _campaign(bench: Bench) -> Iterator[tuple[Worker, Callable[[int, int], list[
             "determinism": "fast",
         }
     )
-    spool = Spool(job)
+    resolved_manifest = ResolvedManifest(job)
     store = open_store(job.output, job.storage)
     lease = acquire(store)
     try:
@@ -271,16 +271,16 @@ def _campaign(bench: Bench) -> Iterator[tuple[Worker, Callable[[int, int], list[
             run_id="gpu",
             lease_epoch=lease.holder.epoch,
             lease_token=lease.holder.token,
-            revisions={one: model.revision for one, model in spool.scanned.models.items()},
+            revisions={one: model.revision for one, model in resolved_manifest.scanned.models.items()},
             log_format="text",
         )
         worker = Worker("gpu", spec)
         worker.start()
-        requests = requests_of(sort_out(spool.parts(), done_of(read_index(store)), Selection()))
+        requests = requests_of(classify(resolved_manifest.parts(), done_of(read_index(store)), Selection()))
         yield worker, partial(_take, bench.name, requests, count())
     finally:
         lease.release()
-        spool.close()
+        resolved_manifest.close()
 
 
 def _take(name: str, requests: Iterator[Request], numbers: Iterator[int], batch_size: int, rows: int) -> list[Unit]:

@@ -88,9 +88,9 @@ def _sources(folder: Path) -> list[str]:
 
 def _encode_s() -> float:
     """Return the CPU seconds that the worker's encoder takes for a picture of noise."""
-    from sdbatch.config import Encode
     from sdbatch.encode.asset import encode_asset
     from sdbatch.encode.image import thumbnail
+    from sdbatch.job import Encode
 
     picture_HWC = (still.picture(is_noise=True).permute(1, 2, 0).numpy() * 255).astype(np.uint8)
     taken = []

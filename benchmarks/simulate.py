@@ -21,7 +21,7 @@ from heapq import heappop, heappush
 from benchmarks.lab import Lab
 from benchmarks.sleeping import ERROR
 from benchmarks.table import Row, row
-from sdbatch.commit.lease import BEAT_EVERY_S
+from sdbatch.campaign.lease import BEAT_EVERY_S
 from sdbatch.dispatch.dispatcher import Dispatcher, Plan
 from sdbatch.dispatch.executor import Died, Done, Event, Ready, Shape
 from sdbatch.driver.run import INDEX_EVERY_COMMITS, INDEX_ROWS_MAX, STATUS_EVERY_S
@@ -333,7 +333,7 @@ def simulate(scenario: Scenario, manifest: Iterable[Request] | None = None) -> O
 
 
 def requests_of(outcome: Outcome, run_s: float) -> Counter[str]:
-    """Return the store requests of a run, from where its files lie (`sdbatch.commit.layout`).
+    """Return the store requests of a run, from where its files lie (`sdbatch.campaign.layout`).
 
     Args:
         outcome: Of the run; assets and commits are its own.

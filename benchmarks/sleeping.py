@@ -15,8 +15,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from sdbatch.commit.write import put_commit, receipt_of, request_columns
-from sdbatch.config import parse_job
+from sdbatch.campaign.write import put_commit, receipt_of, request_columns
+from sdbatch.job import parse_job
 from sdbatch.storage import open_store
 from sdbatch.types import OnCall, Receipt, Request, Running, Unit, WorkerSpec
 

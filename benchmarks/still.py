@@ -10,7 +10,7 @@ import os
 import time
 from typing import Any
 
-import sdbatch.content
+import sdbatch.fetch.sources
 import sdbatch.worker
 from benchmarks import probe
 from sdbatch.worker import Worker
@@ -71,7 +71,7 @@ class FetchingWorker(StillWorker):
     def start(self) -> dict[str, str]:
         """Start, then move the sources away."""
         facts = super().start()
-        read = sdbatch.content.read_source
+        read = sdbatch.fetch.sources.read_source
 
         def read_slowly(*arguments: Any) -> Any:
             time.sleep(SOURCE_S)

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from sdbatch.generate.tiny.moving import FPS, Scenario, draw_clip
-from sdbatch.generate.tiny.world import SIZE, Landscape, draw
+from tiny.moving import FPS, Scenario, draw_clip
+from tiny.world import SIZE, Landscape, draw
 
 BEACH = Landscape(scene="beach", time="day", weather="clear", style="photo", has_orb=True, has_feature=True, seed=5)
 CITY = Landscape(scene="city", time="day", weather="clear", style="sketch", has_orb=True, has_feature=True, seed=3)

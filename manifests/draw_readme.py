@@ -14,8 +14,8 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image, ImageDraw, ImageFont
 
 import sdbatch
+from sdbatch.checkpoints import SHIPPED
 from sdbatch.encode.asset import read_frames
-from sdbatch.models import SHIPPED
 
 SCALE = 2
 COLUMNS = 6

@@ -27,8 +27,8 @@ from sdbatch.api import (
     submit,
     verify,
 )
-from sdbatch.config import Job
 from sdbatch.driver import RunResult, Selection
+from sdbatch.job import Job
 
 __all__ = [
     "Job",

@@ -17,20 +17,30 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from sdbatch.commit import layout
-from sdbatch.commit.gc import OLDER_THAN_S, GcReport, collect_garbage
-from sdbatch.commit.lease import ask_to_stop, is_gone
-from sdbatch.commit.read import done_of, effective_parts, latest_run, read_commit, read_index, read_json
-from sdbatch.commit.schema import METADATA
-from sdbatch.commit.verify import VerifyReport, verify_campaign
-from sdbatch.config import Job, parse_job, read_job
-from sdbatch.driver import COUNTED, RunResult, Selection, Spool, check_selection, run_job, scan, sort_out, write_gallery
+from sdbatch.campaign import layout
+from sdbatch.campaign.gc import OLDER_THAN_S, GcReport, collect_garbage
+from sdbatch.campaign.lease import ask_to_stop, is_gone
+from sdbatch.campaign.read import done_of, effective_parts, latest_run, read_commit, read_index, read_json
+from sdbatch.campaign.schema import METADATA
+from sdbatch.campaign.verify import VerifyReport, verify_campaign
+from sdbatch.checkpoints import BUILTINS, SHIPPED, ModelInfo, describe
+from sdbatch.driver import (
+    COUNTED,
+    ResolvedManifest,
+    RunResult,
+    Selection,
+    check_selection,
+    classify,
+    run_job,
+    scan,
+    write_gallery,
+)
 from sdbatch.errors import JobError
 from sdbatch.families import is_clip
 from sdbatch.families.listing import frame_rule
+from sdbatch.job import Job, parse_job, read_job
 from sdbatch.logs import looks_secret
 from sdbatch.manifest.build import build_shards
-from sdbatch.models import BUILTINS, SHIPPED, ModelInfo, describe
 from sdbatch.plan.checks import lacking
 from sdbatch.plan.resolve import recipe_changes
 from sdbatch.report.progress import Progress, Silent
@@ -158,7 +168,7 @@ def load_job(job: JobLike, overrides: Iterable[str] = (), date: str | None = Non
     Args:
         job: The job.
         overrides: `key.key=value` each.
-        date: What `${date}` in the manifest's path stands for; see `sdbatch.config.read_job`.
+        date: What `${date}` in the manifest's path stands for; see `sdbatch.job.read_job`.
 
     Raises:
         JobError: Naming every key that is wrong.
@@ -192,9 +202,9 @@ def plan(job: JobLike, selection: Selection | None = None, overrides: Iterable[s
         UserError: With everything that is wrong.
     """
     checked = load_job(job, overrides)
-    spool = Spool(checked)
+    resolved_manifest = ResolvedManifest(checked)
     try:
-        check_selection(spool, selection or Selection())
+        check_selection(resolved_manifest, selection or Selection())
         store = open_store(checked.output, checked.storage)
         done = done_of(read_index(store))
         rates, is_measured = _rates(checked, store)
@@ -203,7 +213,7 @@ def plan(job: JobLike, selection: Selection | None = None, overrides: Iterable[s
         changed: dict[str, str] = {}
         predicted_s = 0.0
         columns = [*COUNTED, *(["recipe"] if done.keys else [])]
-        for part in sort_out(spool.parts(columns), done, selection or Selection()):
+        for part in classify(resolved_manifest.parts(columns), done, selection or Selection()):
             reasons.update(part.reasons)
             models, costs_tflop = (part.rows.column(name).to_pylist() for name in ("model", "cost_tflop"))
             for model, cost_tflop, outputs in zip(models, costs_tflop, part.outputs, strict=True):
@@ -218,10 +228,10 @@ def plan(job: JobLike, selection: Selection | None = None, overrides: Iterable[s
             assets_by_model=dict(assets),
             predicted_gpu_s=predicted_s,
             rate_measured=is_measured,
-            sources_missing=list(spool.scanned.sources_missing),
+            sources_missing=list(resolved_manifest.scanned.sources_missing),
         )
     finally:
-        spool.close()
+        resolved_manifest.close()
 
 
 def run(
@@ -282,7 +292,7 @@ def metadata(campaign: Campaign) -> pa.Table:
 
 
 def verify(campaign: Campaign, sample: float | None = None) -> VerifyReport:
-    """Compare commits, metadata and assets; see `sdbatch.commit.verify`.
+    """Compare commits, metadata and assets; see `sdbatch.campaign.verify`.
 
     Args:
         campaign: The campaign.
@@ -297,7 +307,7 @@ def verify(campaign: Campaign, sample: float | None = None) -> VerifyReport:
 
 
 def gc(campaign: Campaign, *, delete: bool = False, older_than_s: float = OLDER_THAN_S) -> GcReport:
-    """Find, and with `delete` remove, what no commit names; see `sdbatch.commit.gc`.
+    """Find, and with `delete` remove, what no commit names; see `sdbatch.campaign.gc`.
 
     Args:
         campaign: The campaign.

@@ -26,9 +26,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sdbatch.commit import layout
-from sdbatch.commit.read import read_commit
-from sdbatch.commit.write import (
+from sdbatch.campaign import layout
+from sdbatch.campaign.read import read_commit
+from sdbatch.campaign.write import (
     StoredAsset,
     error_columns,
     output_seed,
@@ -37,8 +37,6 @@ from sdbatch.commit.write import (
     receipt_of,
     request_columns,
 )
-from sdbatch.config import Job, parse_job
-from sdbatch.content import ReadOnce, read_source
 from sdbatch.encode.asset import encode_asset, read_embedded
 from sdbatch.encode.backlog import Backlog
 from sdbatch.encode.image import thumbnail
@@ -53,6 +51,9 @@ from sdbatch.errors import (
     SourceMissing,
     StoreRefused,
 )
+from sdbatch.fetch.once import ReadOnce
+from sdbatch.fetch.sources import read_source
+from sdbatch.job import Job, parse_job
 from sdbatch.logs import configure
 from sdbatch.outcomes import call_deadline_s, outcome_of
 from sdbatch.storage import open_store
@@ -61,7 +62,7 @@ from sdbatch.types import OnCall, Phase, Receipt, Request, Running, Source, Unit
 if TYPE_CHECKING:
     from sdbatch.generate.batch import BatchResult, Generated
     from sdbatch.generate.batch_sizes import BatchSizes
-    from sdbatch.generate.loading import LoadedModel
+    from sdbatch.generate.load import LoadedModel
     from sdbatch.generate.tokens import TokenCounter
 
 LOG = logging.getLogger("sdbatch.worker")
@@ -87,7 +88,7 @@ _ENVIRONMENT = {
 
 
 @dataclass(slots=True, kw_only=True)
-class _Output:
+class _PendingOutput:
     """One asset on its way through the worker; `pixels` are its sources, by the names an Item gives them."""
 
     request: Request
@@ -99,7 +100,7 @@ class _Output:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Place:
+class _UnitPhase:
     """Where a unit is. See `Running`."""
 
     phase: Phase
@@ -109,7 +110,7 @@ class _Place:
 
 
 @dataclass(slots=True, kw_only=True)
-class _Tally:
+class _UnitTally:
     """What a unit's receipt will say."""
 
     model_calls: int = 0
@@ -137,7 +138,7 @@ class Worker:
         self._name = name
         self._spec = spec
         self._on_call = on_call
-        self._places: dict[str, _Place] = {}
+        self._places: dict[str, _UnitPhase] = {}
         self._job = parse_job(spec.job)
         self._store = open_store(spec.output, self._job.storage)
         self._generating = threading.Lock()
@@ -186,10 +187,10 @@ class Worker:
         )
 
     def _enter(self, unit: Unit, phase: Phase, bound_s: float, ids: tuple[str, ...] = ()) -> None:
-        self._places[unit.id] = _Place(phase=phase, since_s=time.monotonic(), bound_s=bound_s, ids=ids)
+        self._places[unit.id] = _UnitPhase(phase=phase, since_s=time.monotonic(), bound_s=bound_s, ids=ids)
 
     def _run_unit(self, unit: Unit) -> Receipt:
-        tally = _Tally()
+        tally = _UnitTally()
         self._enter(unit, "fetch", FETCH_MAX_S)
         outputs = self._fetch(unit, tally)
         if outputs:
@@ -209,14 +210,14 @@ class Worker:
 
     # --- fetch ------------------------------------------------------------------------------------------------------
 
-    def _fetch(self, unit: Unit, tally: _Tally) -> list[_Output]:
+    def _fetch(self, unit: Unit, tally: _UnitTally) -> list[_PendingOutput]:
         """Read and decode every source; requests whose source is bad fail as a whole."""
         recipes = [json.loads(request.recipe) for request in unit.requests]
         fetched = [
             self._fetchers.submit(self._pixels, request, recipe) if request.sources else None
             for request, recipe in zip(unit.requests, recipes, strict=True)
         ]
-        outputs: list[_Output] = []
+        outputs: list[_PendingOutput] = []
         for request, recipe, future in zip(unit.requests, recipes, fetched, strict=True):
             try:
                 pixels, fetch_s = future.result() if future else ({}, 0.0)
@@ -225,12 +226,13 @@ class Worker:
                 continue
             share_s = fetch_s / len(request.outputs)
             outputs.extend(
-                _Output(request=request, n=n, recipe=recipe, pixels=pixels, fetch_s=share_s) for n in request.outputs
+                _PendingOutput(request=request, n=n, recipe=recipe, pixels=pixels, fetch_s=share_s)
+                for n in request.outputs
             )
         return outputs
 
     def _pixels(self, request: Request, recipe: dict[str, Any]) -> tuple[dict[str, Any], float]:
-        from sdbatch.generate.pixels import read_pixels
+        from sdbatch.fetch.pixels import read_pixels
 
         started_s = time.perf_counter()
         pixels = read_pixels(request.sources, recipe, self._source_bytes, self._job.sources.pixels_max)
@@ -249,7 +251,7 @@ class Worker:
 
     # --- generate ---------------------------------------------------------------------------------------------------
 
-    def _generate(self, unit: Unit, outputs: list[_Output], tally: _Tally) -> None:
+    def _generate(self, unit: Unit, outputs: list[_PendingOutput], tally: _UnitTally) -> None:
         """Run every batch of a unit; what comes out is handed on to the finishing threads."""
         from sdbatch.generate.batch import set_threads
 
@@ -274,19 +276,19 @@ class Worker:
         tally.texts_encoded = model.memo.texts_encoded - texts
         tally.sources_encoded = model.memo.sources_encoded - sources
 
-    def _size(self, model: LoadedModel, unit: Unit, outputs: list[_Output]) -> int:
+    def _size(self, model: LoadedModel, unit: Unit, outputs: list[_PendingOutput]) -> int:
         """Return how many outputs the next call makes: what this machine found best; in `exact` as planned."""
         from sdbatch.generate.batch_sizes import BATCH_MAX, BatchSizes, shape_of
 
         recipe = outputs[0].recipe
         if unit.solo or self._job.determinism == "exact":
             return unit.batch_size
-        is_free = self._job.models[unit.model].batch_size == "auto" and model.family.way_of(recipe).rows != "single"
+        is_free = self._job.models[unit.model].batch_size == "auto" and model.family.route_of(recipe).rows != "single"
         self._sizes = self._sizes or BatchSizes()
         return self._sizes.choose(shape_of(model, recipe), unit.batch_size, BATCH_MAX if is_free else unit.batch_size)
 
-    def _warm(self, name: str, tally: _Tally) -> LoadedModel:
-        from sdbatch.generate.loading import load_model
+    def _warm(self, name: str, tally: _UnitTally) -> LoadedModel:
+        from sdbatch.generate.load import load_model
 
         if self._model is None or self._model[0] != name:
             started_s = time.perf_counter()
@@ -298,7 +300,7 @@ class Worker:
             tally.load_s = time.perf_counter() - started_s
         return self._model[1]
 
-    def _make(self, model: LoadedModel, outputs: list[_Output], unit: Unit, tally: _Tally) -> None:
+    def _make(self, model: LoadedModel, outputs: list[_PendingOutput], unit: Unit, tally: _UnitTally) -> None:
         """Make one batch; when its call fails, do with its rows what the table of outcomes says."""
         from sdbatch.generate.batch import Item, failure_kind, make_batch
         from sdbatch.generate.batch_sizes import shape_of
@@ -321,7 +323,7 @@ class Worker:
             self._sizes.ran(shape_of(model, outputs[0].recipe), len(outputs), result.generate_s, result.memory)
         self._hand_on(model, result, outputs, unit, tally)
 
-    def _begin_call(self, unit: Unit, outputs: list[_Output]) -> Callable[[], None]:
+    def _begin_call(self, unit: Unit, outputs: list[_PendingOutput]) -> Callable[[], None]:
         """Note what goes into the model; return what is to be called before each of its steps."""
         limits = self._job.limits
         cost = sum(output.request.cost_tflop for output in outputs)
@@ -338,8 +340,8 @@ class Worker:
         return heed_deadline
 
     def _after_failure(
-        self, kind: str, error: Exception, outputs: list[_Output], unit: Unit, tally: _Tally
-    ) -> list[list[_Output]]:
+        self, kind: str, error: Exception, outputs: list[_PendingOutput], unit: Unit, tally: _UnitTally
+    ) -> list[list[_PendingOutput]]:
         """Return the calls to make after one that failed; a row that is alone to blame is recorded instead."""
         outcome = outcome_of(kind)
         if outcome.replace_worker:
@@ -361,7 +363,7 @@ class Worker:
         return []
 
     def _hand_on(
-        self, model: LoadedModel, result: BatchResult, outputs: list[_Output], unit: Unit, tally: _Tally
+        self, model: LoadedModel, result: BatchResult, outputs: list[_PendingOutput], unit: Unit, tally: _UnitTally
     ) -> None:
         self._enter(unit, "finish", FINISH_MAX_S)  # it may wait for the encoders
         is_exact = self._job.determinism == "exact"
@@ -387,7 +389,7 @@ class Worker:
     # --- finish -----------------------------------------------------------------------------------------------------
 
     def _finish(
-        self, output: _Output, generated: Generated, shared: dict[str, Any], tokens: TokenCounter
+        self, output: _PendingOutput, generated: Generated, shared: dict[str, Any], tokens: TokenCounter
     ) -> dict[str, Any]:
         """Encode and put one asset, then give its place back; return its metadata row."""
         try:
@@ -396,7 +398,7 @@ class Worker:
             self._backlog.leave(generated.frames_FHWC.nbytes)
 
     def _finished(
-        self, output: _Output, generated: Generated, shared: dict[str, Any], tokens: TokenCounter
+        self, output: _PendingOutput, generated: Generated, shared: dict[str, Any], tokens: TokenCounter
     ) -> dict[str, Any]:
         prompt_tokens, prompt_truncated = tokens.count(output.recipe)
         row = {
@@ -457,7 +459,7 @@ class Worker:
         if others and all(np.array_equal(first_HWC, frame_HWC) for frame_HWC in others):
             raise BlankOutput(f"all {len(others) + 1} frames of the clip are the same")
 
-    def _put(self, path: str, data: bytes, media_type: str, output: _Output) -> StoredAsset:
+    def _put(self, path: str, data: bytes, media_type: str, output: _PendingOutput) -> StoredAsset:
         def is_same_request(stored: bytes) -> bool:
             try:
                 embedded = read_embedded(stored, path.rpartition(".")[2]) or {}
@@ -485,7 +487,7 @@ class Worker:
     def _accelerators(self, model: str) -> str:
         return json.dumps(self._job.models[model].accelerators, sort_keys=True)
 
-    def _receipt(self, unit: Unit, tally: _Tally) -> Receipt:
+    def _receipt(self, unit: Unit, tally: _UnitTally) -> Receipt:
         """Return what the commit tells, and of the work what this worker knows better."""
         return replace(
             receipt_of(unit.id, self._name, tally.rows),

@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 import pytest
 
 if TYPE_CHECKING:
-    from tests_studio import Studio
-from tests_servers import BUCKET, KEY, SECRET, S3Server
+    from support.studio import Studio
+from support.servers import BUCKET, KEY, SECRET, S3Server
 
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")
@@ -87,7 +87,7 @@ def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def studio(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Studio]:
     """Return a tiny model of clips by its name; each is built and loaded once."""
-    from tests_studio import open_studio
+    from support.studio import open_studio
 
     from sdbatch.generate.batch import set_threads
 

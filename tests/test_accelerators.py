@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests_resolved import Row, rows_of
+from support.resolved import Row, rows_of
 
-from sdbatch.config import Model, parse_job
+from sdbatch.checkpoints import describe
+from sdbatch.checkpoints.refusals import refuse_accelerators
 from sdbatch.errors import JobError, ModelError
 from sdbatch.families import FAMILIES, Family
-from sdbatch.models import describe, refuse_accelerators
+from sdbatch.job import Model, parse_job
 from sdbatch.plan.resolve import Resolver
 
 SD, FLUX, WAN = (FAMILIES[title] for title in ("Stable Diffusion 1.x/2.x", "Flux.1", "Wan 2.1 T2V"))
@@ -100,7 +101,7 @@ def test_what_loses_nothing_is_not_in_the_key_unless_bits_are_promised(options: 
 def test_the_table_of_step_caches_is_diffusers_own(tmp_path: Path) -> None:
     import diffusers
 
-    from sdbatch.config import STEP_CACHES
+    from sdbatch.job import STEP_CACHES
 
     for kind, options in STEP_CACHES.items():
         assert set(options) <= getattr(diffusers, f"{kind}Config").__dataclass_fields__.keys()

@@ -17,13 +17,13 @@ import numpy as np
 import pytest
 from conftest import asset_digests, prompts
 from PIL import Image
-from tests_servers import end
+from support.servers import end
 
 import sdbatch
 from sdbatch import Selection
-from sdbatch.commit import layout
-from sdbatch.commit.read import read_commit
-from sdbatch.commit.schema import from_parquet
+from sdbatch.campaign import layout
+from sdbatch.campaign.read import read_commit
+from sdbatch.campaign.schema import from_parquet
 from sdbatch.errors import JobError, ManifestError, StoreRefused, UserError
 from sdbatch.storage import open_store
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from conftest import asset_digests
 from PIL import Image
-from tests_models import make_tiny_controlnet, make_tiny_lora
+from support.toy_models import make_tiny_controlnet, make_tiny_lora
 
 import sdbatch
 from sdbatch import Selection

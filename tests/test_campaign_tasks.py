@@ -12,7 +12,7 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 from PIL import Image
-from tests_models_clips import MAKERS
+from support.toy_clips import MAKERS
 
 import sdbatch
 

@@ -130,7 +130,7 @@ def test_a_wrong_job_exits_with_2_and_names_the_key(job: Job) -> None:
 
 
 def test_a_held_campaign_exits_with_4_and_names_its_holder(job: Job, tmp_path: Path) -> None:
-    from sdbatch.commit.lease import acquire
+    from sdbatch.campaign.lease import acquire
     from sdbatch.storage import open_store
 
     held = acquire(open_store(str(tmp_path / "campaign"), {}))

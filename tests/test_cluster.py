@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 from conftest import asset_digests, prompts
-from tests_servers import descendants, end, free_ports
+from support.servers import descendants, end, free_ports
 
 import sdbatch
 

@@ -14,7 +14,7 @@ from sdbatch.families import (
     SOURCE_ROLES,
     Family,
     Given,
-    TaskRow,
+    Route,
     cost_tflop,
     is_clip,
     nearest_multiple,
@@ -51,12 +51,12 @@ def _pipeline(name: str) -> Any:
     return getattr(diffusers, name)
 
 
-def _parameters(row: TaskRow) -> Mapping[str, inspect.Parameter]:
+def _parameters(row: Route) -> Mapping[str, inspect.Parameter]:
     return inspect.signature(_pipeline(row.pipeline).__call__).parameters
 
 
 @pytest.mark.parametrize(("family", "task", "row"), ROWS, ids=NAMES)
-def test_each_way_names_a_pipeline_that_takes_its_arguments(family: Family, task: str, row: TaskRow) -> None:
+def test_each_way_names_a_pipeline_that_takes_its_arguments(family: Family, task: str, row: Route) -> None:
     taken = _parameters(row).keys()
 
     assert task in TASKS
@@ -71,7 +71,7 @@ def test_each_way_names_a_pipeline_that_takes_its_arguments(family: Family, task
 
 
 @pytest.mark.parametrize(("family", "task", "row"), ROWS, ids=NAMES)
-def test_a_way_takes_the_columns_of_its_sources(family: Family, task: str, row: TaskRow) -> None:
+def test_a_way_takes_the_columns_of_its_sources(family: Family, task: str, row: Route) -> None:
     sources = set(row.sources) | ({"images"} if row.images[1] else set())
 
     assert {role for role in SOURCE_ROLES if row.arguments.get(role)} == sources
@@ -81,7 +81,7 @@ def test_a_way_takes_the_columns_of_its_sources(family: Family, task: str, row: 
 
 
 @pytest.mark.parametrize(("family", "task", "row"), ROWS, ids=NAMES)
-def test_defaults_are_the_pipelines_own(family: Family, task: str, row: TaskRow) -> None:
+def test_defaults_are_the_pipelines_own(family: Family, task: str, row: Route) -> None:
     parameters = _parameters(row)
     ours = {**family.defaults, **row.defaults}
     for column, argument in row.arguments.items():
@@ -92,14 +92,14 @@ def test_defaults_are_the_pipelines_own(family: Family, task: str, row: TaskRow)
 
 
 @pytest.mark.parametrize(("family", "task", "row"), ROWS, ids=NAMES)
-def test_a_parameter_has_the_type_of_the_pipeline_s_own(family: Family, task: str, row: TaskRow) -> None:
+def test_a_parameter_has_the_type_of_the_pipeline_s_own(family: Family, task: str, row: Route) -> None:
     for name, kind in row.parameters.items():
         default = _parameters(row)[name].default
         assert default is None or isinstance(default, kind if kind is not float else int | float)
 
 
 @pytest.mark.parametrize(("family", "task", "row"), ROWS, ids=NAMES)
-def test_only_classes_that_read_loras_take_them(family: Family, task: str, row: TaskRow) -> None:
+def test_only_classes_that_read_loras_take_them(family: Family, task: str, row: Route) -> None:
     if "loras" in row.arguments:
         assert hasattr(_pipeline(family.class_name), "load_lora_weights")
         assert hasattr(_pipeline(row.pipeline), "load_lora_weights")
@@ -110,7 +110,7 @@ def test_of_the_ways_of_a_task_none_hides_another() -> None:
         for task, rows in family.tasks.items():
             for row in rows:
                 given = Given(row.images[1], row.sources, bool(row.keyframes))
-                assert family.way(task, given) is row, f"{family.title}: {task}: {row.pipeline} is never reached"
+                assert family.route(task, given) is row, f"{family.title}: {task}: {row.pipeline} is never reached"
 
 
 BASES = {
@@ -180,7 +180,7 @@ def test_exact_makes_rows_alone_where_a_call_of_several_may_move_their_bits() ->
         (family.title, task)
         for family in FAMILIES.values()
         for task, rows in family.tasks.items()
-        if all(row.is_alone_in_exact for row in rows)
+        if all(row.batch_of_one_in_exact for row in rows)
     }
 
     assert ("LTX-Video", "text-to-video") in alone

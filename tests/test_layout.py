@@ -12,17 +12,16 @@ import pytest
 import sdbatch
 
 ROOT = Path(sdbatch.__file__).parent
-ROOMS = ("manifest", "plan", "dispatch", "generate", "encode", "commit", "report")
+ROOMS = ("manifest", "plan", "dispatch", "fetch", "generate", "encode", "campaign", "report")
 NOUNS = {
-    "config",
-    "content",
+    "canonical",
+    "checkpoints",
     "errors",
     "families",
     "ffmpeg",
+    "job",
     "logs",
-    "models",
     "outcomes",
-    "retries",
     "storage",
     "types",
 }

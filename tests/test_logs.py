@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from sdbatch.commit.write import error_columns
+from sdbatch.campaign.write import error_columns
 from sdbatch.logs import JsonFormatter, looks_secret, redacted
 
 

@@ -13,8 +13,8 @@ import pytest
 from conftest import asset_digests, prompts
 
 import sdbatch
-from sdbatch.config import parse_job
 from sdbatch.errors import JobError
+from sdbatch.job import parse_job
 
 ROOT = Path(__file__).parents[1]
 
@@ -105,7 +105,7 @@ def test_the_date_comes_from_the_option_then_the_environment_then_today(monkeypa
 def test_the_jobs_for_real_models_pass_check_without_their_weights(
     name: str, tmp_path: Path, write_manifest: Callable[..., str]
 ) -> None:
-    from tests_models import make_tiny_sdxl
+    from support.toy_models import make_tiny_sdxl
 
     make_tiny_sdxl(tmp_path / "sdxl")
     rows = [{"id": "a", "prompt": "p"}]

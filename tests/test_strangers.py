@@ -27,16 +27,17 @@ from hypothesis import strategies as st
 
 import sdbatch
 from sdbatch import cli, logs
-from sdbatch.commit import layout
-from sdbatch.commit.schema import COMMIT, from_parquet, table, to_parquet
-from sdbatch.config import Model
-from sdbatch.content import read_source, sha256_files
+from sdbatch.campaign import layout
+from sdbatch.campaign.schema import COMMIT, from_parquet, table, to_parquet
+from sdbatch.checkpoints import component_files, describe
 from sdbatch.errors import ModelError, SourceMissing, StoreRefused, UserError
-from sdbatch.generate.tiny.random_weights import make_tiny_random
+from sdbatch.fetch.sources import read_source
+from sdbatch.generate.random_weights import make_tiny_random
+from sdbatch.job import Model
 from sdbatch.manifest.check import ID, AllowList
-from sdbatch.models import component_files, describe
 from sdbatch.report.gallery import gallery_pages
 from sdbatch.storage import SCHEMES, Entry, LocalStore, open_store, parse_url
+from sdbatch.storage.digests import sha256_files
 
 on_a_busy_machine = settings(deadline=None, suppress_health_check=list(HealthCheck), max_examples=200)
 
@@ -205,7 +206,7 @@ def test_control_characters_reach_no_terminal_and_no_log(
 
 
 def test_a_message_that_is_committed_holds_no_control_characters() -> None:
-    from sdbatch.commit.write import error_columns
+    from sdbatch.campaign.write import error_columns
 
     assert (
         error_columns("X", EVIL, retryable=False)["error_message"]

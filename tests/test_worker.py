@@ -12,13 +12,13 @@ import pytest
 import torch
 from conftest import prompts
 
-from sdbatch.commit import layout
-from sdbatch.commit.lease import acquire
-from sdbatch.commit.read import done_of, read_commit, read_index
-from sdbatch.config import parse_job
-from sdbatch.driver import Selection, Spool, requests_of, sort_out
+from sdbatch.campaign import layout
+from sdbatch.campaign.lease import acquire
+from sdbatch.campaign.read import done_of, read_commit, read_index
+from sdbatch.driver import ResolvedManifest, Selection, classify, requests_of
 from sdbatch.errors import DeviceLost, ModelLoadFailed, StoreRefused
 from sdbatch.generate import batch
+from sdbatch.job import parse_job
 from sdbatch.storage import open_store
 from sdbatch.types import Receipt, Unit, WorkerSpec
 from sdbatch.worker import Worker
@@ -34,11 +34,11 @@ def make(write_manifest: Callable[..., str], job_of: Callable[..., dict[str, Any
 
     def call(rows: list[dict[str, Any]], batch_size: int = 4, **changes: Any) -> tuple[Receipt, list[dict[str, Any]]]:
         job = parse_job(job_of(write_manifest(rows), **changes))
-        spool = Spool(job)
+        resolved_manifest = ResolvedManifest(job)
         store = open_store(job.output, {})
         lease = acquire(store)
         leases.append(lease)
-        requests = tuple(requests_of(sort_out(spool.parts(), done_of(read_index(store)), Selection())))
+        requests = tuple(requests_of(classify(resolved_manifest.parts(), done_of(read_index(store)), Selection())))
         unit = Unit(id="000000", model="tiny", requests=requests, batch_size=batch_size, cost_tflop=1.0)
         worker = Worker(
             "w0",
@@ -48,7 +48,7 @@ def make(write_manifest: Callable[..., str], job_of: Callable[..., dict[str, Any
                 run_id=RUN,
                 lease_epoch=lease.holder.epoch,
                 lease_token=lease.holder.token,
-                revisions={name: model.revision for name, model in spool.scanned.models.items()},
+                revisions={name: model.revision for name, model in resolved_manifest.scanned.models.items()},
             ),
         )
         worker.start()
@@ -220,7 +220,7 @@ def test_a_source_that_changed_after_the_plan_fails_its_row(
 ) -> None:
     from PIL import Image
 
-    from sdbatch.content import read_source
+    from sdbatch.fetch.sources import read_source
 
     source = tmp_path / "a.png"
     Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(source)
@@ -240,7 +240,7 @@ def test_work_is_counted_exactly(make: Make, monkeypatch: pytest.MonkeyPatch, tm
     from PIL import Image
 
     from sdbatch import worker as module
-    from sdbatch.generate import loading
+    from sdbatch.generate import load as loading
 
     calls: list[tuple[str, str]] = []
 
@@ -301,7 +301,7 @@ def test_a_worker_that_does_not_see_the_drivers_folder_refuses(job_of: Callable[
 
 
 def test_a_model_that_cannot_be_loaded_blames_no_row(make: Make, tmp_path: Path) -> None:
-    from sdbatch.generate.tiny.random_weights import make_tiny_random
+    from sdbatch.generate.random_weights import make_tiny_random
 
     folder = tmp_path / "model"
     make_tiny_random(folder)

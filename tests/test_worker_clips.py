@@ -15,13 +15,13 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from tests_models_clips import make_ltx, make_ltx2
+from support.toy_clips import make_ltx, make_ltx2
 
 import sdbatch
-from sdbatch.config import Encode
 from sdbatch.encode.asset import read_embedded, read_frames
 from sdbatch.encode.video import encode_video
 from sdbatch.generate import batch
+from sdbatch.job import Encode
 
 # F frames, H and W pixels, C = 3 channels.
 
@@ -68,7 +68,7 @@ def _frames(row: dict[str, Any]) -> NDArray[np.uint8]:
     return read_frames(row["file"].read_bytes(), row["file"].suffix[1:], HEIGHT, WIDTH)
 
 
-def _said(file: Path) -> str:
+def _explain_error(file: Path) -> str:
     return subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), "-i", str(file)], capture_output=True, text=True).stderr
 
 
@@ -78,7 +78,7 @@ def test_a_clip_is_stored_with_the_size_count_and_rate_of_its_row(run: Run) -> N
     assert [(row["status"], row["num_frames"]) for row in rows] == [("ok", 9), ("ok", 9), ("ok", 6)]
     for row in rows:
         assert (row["media_type"], row["width"], row["height"], row["fps"]) == ("video/mp4", WIDTH, HEIGHT, 12.0)
-        assert re.search(r"h264.* 96x64.* 12 fps", _said(row["file"]))
+        assert re.search(r"h264.* 96x64.* 12 fps", _explain_error(row["file"]))
         assert len(_frames(row)) == row["num_frames"]
         embedded = read_embedded(row["file"].read_bytes(), "mp4")
         assert embedded is not None
@@ -91,7 +91,7 @@ def test_the_sound_a_model_makes_is_in_the_clip(run: Run, suffix: str, codec: st
     rows = run([{"id": "mute"}, {"id": "loud", "model": "ltx2"}], encode={"video": suffix})
 
     assert [row["error_message"] for row in rows] == [None, None]
-    assert [f"Audio: {codec}" in _said(row["file"]) for row in rows] == [False, True]
+    assert [f"Audio: {codec}" in _explain_error(row["file"]) for row in rows] == [False, True]
 
 
 def test_pictures_and_clips_are_sources_of_clips(run: Run, tmp_path: Path) -> None:

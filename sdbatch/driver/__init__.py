@@ -8,20 +8,20 @@ Nothing is written before every row was checked. The driver holds no truth: all 
 from __future__ import annotations
 
 from sdbatch.driver.run import RunResult, run_job, write_gallery, write_metadata
-from sdbatch.driver.scan import COUNTED, Scanned, Spool, scan
-from sdbatch.driver.select import Selection, check_selection, requests_of, sort_out
+from sdbatch.driver.scan import COUNTED, ResolvedManifest, Scanned, scan
+from sdbatch.driver.select import Selection, check_selection, classify, requests_of
 
 __all__ = [
     "COUNTED",
+    "ResolvedManifest",
     "RunResult",
     "Scanned",
     "Selection",
-    "Spool",
     "check_selection",
+    "classify",
     "requests_of",
     "run_job",
     "scan",
-    "sort_out",
     "write_gallery",
     "write_metadata",
 ]

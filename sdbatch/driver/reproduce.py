@@ -20,12 +20,12 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from sdbatch.commit import layout
-from sdbatch.commit.read import latest_run, read_commit, read_index, read_json, winners
-from sdbatch.commit.schema import METADATA, from_parquet
-from sdbatch.config import Job, parse_job
+from sdbatch.campaign import layout
+from sdbatch.campaign.read import latest_run, read_commit, read_index, read_json, winners
+from sdbatch.campaign.schema import METADATA, from_parquet
 from sdbatch.encode.asset import read_frames
 from sdbatch.errors import UserError
+from sdbatch.job import Job, parse_job
 from sdbatch.storage import LocalStore, Store
 from sdbatch.types import Request, Source, Unit, WorkerSpec
 from sdbatch.worker import Worker

@@ -25,17 +25,17 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from sdbatch.commit import layout
-from sdbatch.commit.lease import Lease, acquire
-from sdbatch.commit.read import Done, done_of, effective_parts, index_of, read_commit, read_index
-from sdbatch.commit.schema import VOID, table, to_parquet
-from sdbatch.commit.write import failed_unit_rows, outcomes_of, put_commit, receipt_of
-from sdbatch.config import Job
+from sdbatch.campaign import layout
+from sdbatch.campaign.lease import Lease, acquire
+from sdbatch.campaign.read import Done, done_of, effective_parts, index_of, read_commit, read_index
+from sdbatch.campaign.schema import VOID, table, to_parquet
+from sdbatch.campaign.write import failed_unit_rows, outcomes_of, put_commit, receipt_of
 from sdbatch.dispatch.dispatcher import Dispatcher, Plan
 from sdbatch.dispatch.executor import WORKER, Executor, Shape
-from sdbatch.driver.scan import COUNTED, Spool
-from sdbatch.driver.select import Selection, check_selection, requests_of, sort_out
+from sdbatch.driver.scan import COUNTED, ResolvedManifest
+from sdbatch.driver.select import Selection, check_selection, classify, requests_of
 from sdbatch.errors import ROW_FAILURES, SdbatchError, StoreUnavailable
+from sdbatch.job import Job
 from sdbatch.logs import log_format
 from sdbatch.outcomes import Outcome
 from sdbatch.plan.window import Window, bisected
@@ -82,7 +82,7 @@ class RunResult:
 
 
 @dataclass(slots=True, kw_only=True)
-class _Book:
+class _RunTally:
     """What a run counts while it goes."""
 
     counts: Counts = field(default_factory=Counts)
@@ -182,12 +182,12 @@ def run_job(
     """
     interrupt = _Interrupt()
     with interrupt.installed():
-        spool = Spool(job)
+        resolved_manifest = ResolvedManifest(job)
         try:
-            check_selection(spool, selection)
+            check_selection(resolved_manifest, selection)
             store = open_store(job.output, job.storage)
             lease = acquire(store)
-            run = _Run(job, spool, store, lease, selection, interrupt, progress)
+            run = _Run(job, resolved_manifest, store, lease, selection, interrupt, progress)
             try:
                 return run.run(in_process, worker, void, remove)
             except BaseException:
@@ -197,7 +197,7 @@ def run_job(
             finally:
                 lease.release()
         finally:
-            spool.close()
+            resolved_manifest.close()
 
 
 class _Run:
@@ -206,7 +206,7 @@ class _Run:
     def __init__(
         self,
         job: Job,
-        spool: Spool,
+        resolved_manifest: ResolvedManifest,
         store: Store,
         lease: Lease,
         selection: Selection,
@@ -214,7 +214,7 @@ class _Run:
         progress: Progress,
     ) -> None:
         self._job = job
-        self._spool = spool
+        self._manifest = resolved_manifest
         self._store = store
         self._lease = lease
         self._selection = selection
@@ -223,7 +223,7 @@ class _Run:
         self._started_at = datetime.now(UTC)
         self._started_s = time.monotonic()
         self._id = layout.run_id(lease.holder.epoch, self._started_at.strftime("%Y%m%dT%H%M%SZ"))
-        self._book = _Book()
+        self._tally = _RunTally()
         self._status_s = 0.0
         self._working_s: float | None = None
         self._dispatcher: Dispatcher | None = None
@@ -239,10 +239,10 @@ class _Run:
             self._store.put_new(layout.redo(self._id), to_parquet(table(void, VOID)))
         done = done_of(read_index(self._store))
         self._count_pending(done)
-        self._spool.publish(self._store, self._id)
+        self._manifest.publish(self._store, self._id)
         self.write_status("running")
         state, message = self._make(done, in_process, worker)
-        counts = self._book.counts
+        counts = self._tally.counts
         if state == "done" and counts.rows_failed:
             state = "failed"
         if state in {"done", "failed"}:
@@ -255,7 +255,7 @@ class _Run:
             state=state,
             exit_code=exit_code,
             counts=counts.as_dict(),
-            failures=dict(sorted(self._book.failures.items())),
+            failures=dict(sorted(self._tally.failures.items())),
             wall_s=time.monotonic() - self._started_s,
             message=message,
         )
@@ -265,7 +265,7 @@ class _Run:
 
     def _make(self, done: Done, in_process: bool, worker: str) -> tuple[State, str | None]:
         """Run the dispatcher when there is anything to make; say how it ended."""
-        if not self._book.outputs_pending:
+        if not self._tally.outputs_pending:
             return "done", None
         try:
             with self._progress:
@@ -284,10 +284,10 @@ class _Run:
             if self._executor_in_use is not None:
                 self._executor_in_use.close()
             if self._dispatcher is not None:
-                self._book.counts.worker_deaths = self._dispatcher.worker_deaths
+                self._tally.counts.worker_deaths = self._dispatcher.worker_deaths
         if self._stop_reason:
             return "stopped", self._stop_reason
-        if self._book.outputs_ended == self._book.outputs_pending:
+        if self._tally.outputs_ended == self._tally.outputs_pending:
             return "done", None  # whatever was asked of it meanwhile
         if self._interrupt.count:
             return "interrupted", "stopped by a signal; run again to go on"
@@ -296,8 +296,8 @@ class _Run:
         return "done", None
 
     def _count_pending(self, done: Done) -> None:
-        book = self._book
-        for part in sort_out(self._spool.parts(COUNTED), done, self._selection):
+        book = self._tally
+        for part in classify(self._manifest.parts(COUNTED), done, self._selection):
             numbers = list(map(len, part.outputs))
             book.outputs_pending += sum(numbers)
             book.cost_pending += sum(map(mul, part.rows.column("cost_tflop").to_pylist(), numbers))
@@ -314,7 +314,7 @@ class _Run:
             run_id=self._id,
             lease_epoch=self._lease.holder.epoch,
             lease_token=self._lease.holder.token,
-            revisions={name: model.revision for name, model in self._spool.scanned.models.items()},
+            revisions={name: model.revision for name, model in self._manifest.scanned.models.items()},
             log_format=log_format(),
         )
         if in_process:
@@ -338,8 +338,8 @@ class _Run:
 
     def _build_dispatcher(self, executor: Executor, done: Done, worker_count: int | None) -> Dispatcher:
         plan = Plan(
-            requests=requests_of(sort_out(self._spool.parts(), done, self._selection)),
-            cost_tflop=self._book.cost_pending,
+            requests=requests_of(classify(self._manifest.parts(), done, self._selection)),
+            cost_tflop=self._tally.cost_pending,
             shapes=self._shapes(),
             worker_count=worker_count,
             worker_max=self._job.workers.max,
@@ -351,7 +351,7 @@ class _Run:
             executor,
             Window(
                 {name: model.batch_size for name, model in self._job.models.items()},
-                {name: model.family for name, model in self._spool.scanned.models.items()},
+                {name: model.family for name, model in self._manifest.scanned.models.items()},
             ),
             plan,
             on_receipt=self._on_receipt,
@@ -363,7 +363,7 @@ class _Run:
     # --- what the dispatcher calls ----------------------------------------------------------------------------------
 
     def _on_receipt(self, unit: Unit, receipt: Receipt) -> None:
-        self._book.count_receipt(receipt)
+        self._tally.count_receipt(receipt)
         self._record(unit, receipt.outcomes)
 
     def _on_set_aside(self, unit: Unit, worker: str, outcome: Outcome, message: str) -> None:
@@ -390,7 +390,7 @@ class _Run:
         return receipt_of(unit.id, rows[0].get("worker") or "", rows)
 
     def _record(self, unit: Unit, outcomes: tuple[RowOutcome, ...]) -> None:
-        book = self._book
+        book = self._tally
         book.count_outcomes(unit, outcomes)
         book.index.append(index_of(unit, outcomes, layout.commit(self._id, unit.id)))
         if len(book.index) >= INDEX_EVERY_COMMITS or sum(part.num_rows for part in book.index) >= INDEX_ROWS_MAX:
@@ -426,7 +426,7 @@ class _Run:
     def _observe(self, snapshot: Snapshot) -> None:
         if self._executor_in_use is None or self._dispatcher is None:
             return
-        counts = self._book.counts
+        counts = self._tally.counts
         self._executor_in_use.observe(
             Observation(
                 workers=snapshot.workers,
@@ -446,7 +446,7 @@ class _Run:
     # --- records ----------------------------------------------------------------------------------------------------
 
     def _snapshot(self) -> Snapshot:
-        book = self._book
+        book = self._tally
         return Snapshot(
             working_s=time.monotonic() - self._working_s if self._working_s else 0.0,
             outputs_ended=book.outputs_ended,
@@ -468,15 +468,15 @@ class _Run:
             "state": state,
             "started_at": self._started_at.isoformat(timespec="seconds"),
             "updated_at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "rows": self._spool.scanned.num_rows,
+            "rows": self._manifest.scanned.num_rows,
             "assets_pending": snapshot.outputs_pending - snapshot.outputs_ended,
             "assets_ended": snapshot.outputs_ended,
             "rate_per_s": rate,
             "eta_s": eta_s if state == "running" else None,
             "workers": snapshot.workers,
             "units_in_flight": snapshot.in_flight,
-            "counts": self._book.counts.as_dict(),
-            "failures": self._book.failures,
+            "counts": self._tally.counts.as_dict(),
+            "failures": self._tally.failures,
         }
         self._store.put(layout.status_json(self._id), _json(status), "application/json")
 
@@ -493,9 +493,9 @@ class _Run:
             "job": self._job.model_dump(mode="json"),
             "models": {
                 name: {"path": model.path, "revision": model.revision, "family": model.family.title}
-                for name, model in self._spool.scanned.models.items()
+                for name, model in self._manifest.scanned.models.items()
             },
-            "manifest": {"rows": self._spool.scanned.num_rows, "shards": self._spool.scanned.num_shards},
+            "manifest": {"rows": self._manifest.scanned.num_rows, "shards": self._manifest.scanned.num_shards},
             "versions": {"python": platform.python_version(), **{n: importlib.metadata.version(n) for n in names}},
             "workers": self._dispatcher.facts if self._dispatcher else {},
             "rate_tflop_per_s": self._dispatcher.rates if self._dispatcher else {},

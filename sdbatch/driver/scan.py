@@ -14,16 +14,16 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sdbatch.commit import layout
-from sdbatch.commit.schema import to_parquet
-from sdbatch.config import Job
-from sdbatch.content import digest_sources
+from sdbatch.campaign import layout
+from sdbatch.campaign.schema import to_parquet
+from sdbatch.checkpoints import ModelInfo, describe, describe_lora
 from sdbatch.driver.scratch import Scratch
 from sdbatch.errors import ManifestError, Problem
+from sdbatch.fetch.sources import digest_sources
+from sdbatch.job import Job
 from sdbatch.manifest.check import AllowList, Duplicates, Problems, check_text, problem_at
 from sdbatch.manifest.read import RowBatch, Shard, list_shards, read_batches
-from sdbatch.models import ModelInfo, describe, describe_lora
-from sdbatch.plan.resolve import Resolved, Resolver
+from sdbatch.plan.resolve import ResolvedRows, Resolver
 from sdbatch.storage import Store, parse_url
 
 PART_ROWS = 16_384
@@ -63,7 +63,7 @@ class Scanned:
     sources_missing: tuple[str, ...]
 
 
-def scan(job: Job, keep: Callable[[RowBatch, Resolved], None] | None = None) -> Scanned:
+def scan(job: Job, keep: Callable[[RowBatch, ResolvedRows], None] | None = None) -> Scanned:
     """Check every row of a job's manifest, and resolve it.
 
     Args:
@@ -129,7 +129,7 @@ def _in_order(problems: list[Problem]) -> list[Problem]:
     return sorted(problems, key=lambda problem: (problem.shard, -1 if problem.row is None else problem.row))
 
 
-class Spool:
+class ResolvedManifest:
     """Every row of a manifest, resolved, in parts on this machine's disk: the manifest as one run saw it."""
 
     def __init__(self, job: Job) -> None:
@@ -166,7 +166,7 @@ class Spool:
                     part = part.append_column(name, pa.nulls(part.num_rows, own.field(name).type))
             store.put_new(layout.requests(run, number), to_parquet(part.select(names)))
 
-    def _keep(self, batch: RowBatch, rows: Resolved) -> None:
+    def _keep(self, batch: RowBatch, rows: ResolvedRows) -> None:
         columns = rows._asdict()
         columns["sources"] = [
             [{"role": s.role, "url": s.url, "digest": s.digest} for s in sources] if sources else ()

@@ -15,8 +15,8 @@ from typing import Literal
 
 import pyarrow as pa
 
-from sdbatch.commit.read import Done
-from sdbatch.driver.scan import Spool
+from sdbatch.campaign.read import Done
+from sdbatch.driver.scan import ResolvedManifest
 from sdbatch.errors import ROW_ERRORS, JobError
 from sdbatch.types import Request, Source
 
@@ -40,7 +40,7 @@ class Selection:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sorted:
+class ClassifiedRows:
     """Some consecutive rows of the manifest, sorted out.
 
     Attributes:
@@ -58,7 +58,7 @@ class Sorted:
         return self.rows.filter(pa.array([found == reason for found in self.reasons], pa.bool_()))
 
 
-def sort_out(parts: Iterable[pa.Table], done: Done, selection: Selection) -> Iterator[Sorted]:
+def classify(parts: Iterable[pa.Table], done: Done, selection: Selection) -> Iterator[ClassifiedRows]:
     """Say of each row why it is made or left, and which of its outputs are to be made."""
     taken = 0
     for part in parts:
@@ -71,7 +71,7 @@ def sort_out(parts: Iterable[pa.Table], done: Done, selection: Selection) -> Ite
                 if reason not in _LEFT and taken > selection.limit:
                     reasons[place] = "unselected"
         outputs = [() if reason in _LEFT else found for reason, found in zip(reasons, missing, strict=True)]
-        yield Sorted(rows=part, reasons=reasons, outputs=outputs)
+        yield ClassifiedRows(rows=part, reasons=reasons, outputs=outputs)
 
 
 def _reasons(
@@ -92,7 +92,7 @@ def _reasons(
             yield "changed" if pair[0] in done.keys else "new"
 
 
-def requests_of(parts: Iterable[Sorted]) -> Iterator[Request]:
+def requests_of(parts: Iterable[ClassifiedRows]) -> Iterator[Request]:
     """Yield the requests for what is to be made of rows that were read with all their columns."""
     for part in parts:
         if not any(part.outputs):
@@ -107,13 +107,13 @@ def requests_of(parts: Iterable[Sorted]) -> Iterator[Request]:
         yield from map(Request._make, zip(*(columns[name] for name in Request._fields), strict=True))
 
 
-def check_selection(spool: Spool, selection: Selection) -> None:
+def check_selection(manifest: ResolvedManifest, selection: Selection) -> None:
     """Raise JobError when a selection names an id or a class of failure that there is not."""
     if selection.retry_failed and selection.retry_failed not in ROW_ERRORS:
         near = difflib.get_close_matches(selection.retry_failed, ROW_ERRORS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(ROW_ERRORS))}"
         raise JobError(f"--retry-failed {selection.retry_failed}: no such class of failure; {hint}")
     if selection.only:
-        unknown = selection.only.difference(*(part.column("id").to_pylist() for part in spool.parts(["id"])))
+        unknown = selection.only.difference(*(part.column("id").to_pylist() for part in manifest.parts(["id"])))
         if unknown:
             raise JobError(f"--only {min(unknown)}: the manifest has no such id")

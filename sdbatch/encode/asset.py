@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sdbatch.config import Encode
 from sdbatch.encode.embedded import Encoded
 from sdbatch.encode.image import encode_image, read_embedded_image, read_image
 from sdbatch.encode.video import CONTAINERS, Sound, encode_video, read_embedded_video, read_frames_of_video
+from sdbatch.job import Encode
 
 
 def encode_asset(

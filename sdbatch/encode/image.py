@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
-from sdbatch.config import Encode
 from sdbatch.encode.embedded import Encoded, as_text, embedded_values, from_text
+from sdbatch.job import Encode
 
 THUMBNAIL_PIXELS_MAX = 160
 _EXIF_IFD, _USER_COMMENT, _SOFTWARE = 0x8769, 0x9286, 0x0131

@@ -22,10 +22,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from sdbatch.config import Encode
 from sdbatch.encode.embedded import Encoded, as_text, embedded_values, from_text
 from sdbatch.errors import EncodeFailed
 from sdbatch.ffmpeg import FfmpegFailed, exact_rate, running
+from sdbatch.job import Encode
 
 TIMEOUT_FIRST_S = 60.0
 TIMEOUT_PER_MPIXEL_S = 2.0

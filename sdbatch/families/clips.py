@@ -11,7 +11,7 @@ from typing import Final
 
 from sdbatch.families.images import FLOW_SCHEDULERS
 from sdbatch.families.motion import ANIMATED, CLIP, FROM_CLIP, FROM_IMAGE, KEYFRAMES_MAX, MOTION_SCHEDULERS, SPARSE
-from sdbatch.families.table import Family, TaskRow
+from sdbatch.families.table import Family, Route
 from sdbatch.families.wan import WAN_FAMILIES
 
 EULER_SCHEDULERS: Final = ("EulerDiscreteScheduler",)
@@ -33,19 +33,22 @@ _LTX = Family(
     class_name="LTXPipeline",
     tasks={
         "text-to-video": (
-            TaskRow(
-                pipeline="LTXPipeline", arguments={**CLIP, **_FRAME_RATE}, parameters=_LTX_PARAMETERS, guides_rows=True
+            Route(
+                pipeline="LTXPipeline",
+                arguments={**CLIP, **_FRAME_RATE},
+                parameters=_LTX_PARAMETERS,
+                per_row_guidance=True,
             ),
         ),
         "image-to-video": (
-            TaskRow(
+            Route(
                 pipeline="LTXImageToVideoPipeline",
                 arguments={**FROM_IMAGE, **_FRAME_RATE},
                 images=(1, 1),
                 parameters=_LTX_PARAMETERS,
-                guides_rows=True,
+                per_row_guidance=True,
             ),
-            TaskRow(
+            Route(
                 pipeline="LTXConditionPipeline",
                 arguments={**FROM_IMAGE, **_FRAME_RATE, "images": "conditions"},
                 images=(1, KEYFRAMES_MAX),
@@ -57,7 +60,7 @@ _LTX = Family(
             ),
         ),
         "video-to-video": (
-            TaskRow(
+            Route(
                 pipeline="LTXConditionPipeline",
                 arguments={
                     **FROM_CLIP,
@@ -67,7 +70,7 @@ _LTX = Family(
                     "strength": "denoise_strength",
                 },
                 sources=frozenset({"video"}),
-                is_lost_at_full=True,
+                full_strength_ignores_source=True,
                 rows="single",  # of several rows it would spread the noise level along the width
                 adapter="ltx-latents",
                 parameters=_LTX_PARAMETERS,
@@ -93,7 +96,7 @@ _LTX = Family(
     pixels_reference=512 * 704 * 161,
     parameters_reference=1_923_385_472,
     step_caches=frozenset({"FirstBlockCache", "MagCache"}),
-    guides_by="halves",
+    cfg_layout="halves",
 )
 
 _LTX2_PARAMETERS: Final[Mapping[str, type]] = {
@@ -116,10 +119,10 @@ _LTX2 = Family(
     class_name="LTX2Pipeline",
     tasks={
         "text-to-video": (
-            TaskRow(pipeline="LTX2Pipeline", arguments={**CLIP, **_FRAME_RATE}, parameters=_LTX2_PARAMETERS),
+            Route(pipeline="LTX2Pipeline", arguments={**CLIP, **_FRAME_RATE}, parameters=_LTX2_PARAMETERS),
         ),
         "image-to-video": (
-            TaskRow(
+            Route(
                 pipeline="LTX2ConditionPipeline",
                 arguments={**FROM_IMAGE, **_FRAME_RATE, "images": "conditions"},
                 images=(1, KEYFRAMES_MAX),
@@ -157,13 +160,15 @@ _COGVIDEOX = Family(
     class_name="CogVideoXPipeline",
     tasks={
         "text-to-video": (
-            TaskRow(pipeline="CogVideoXPipeline", arguments=CLIP, parameters=_COGVIDEOX_PARAMETERS, guides_rows=True),
+            Route(
+                pipeline="CogVideoXPipeline", arguments=CLIP, parameters=_COGVIDEOX_PARAMETERS, per_row_guidance=True
+            ),
         ),
         "video-to-video": (
-            TaskRow(
+            Route(
                 pipeline="CogVideoXVideoToVideoPipeline",
                 arguments=FROM_CLIP,
-                is_lost_at_full=True,
+                full_strength_ignores_source=True,
                 sources=frozenset({"video"}),
                 parameters=_COGVIDEOX_PARAMETERS,
                 defaults={"strength": 0.8},
@@ -188,7 +193,7 @@ _COGVIDEOX = Family(
     pixels_reference=480 * 720 * 49,
     parameters_reference=1_693_783_872,
     step_caches=frozenset({"FirstBlockCache", "MagCache"}),
-    guides_by="halves",
+    cfg_layout="halves",
 )
 
 _COGVIDEOX_I2V = replace(
@@ -197,7 +202,7 @@ _COGVIDEOX_I2V = replace(
     class_name="CogVideoXImageToVideoPipeline",
     tasks={
         "image-to-video": (
-            TaskRow(
+            Route(
                 pipeline="CogVideoXImageToVideoPipeline",
                 arguments=FROM_IMAGE,
                 images=(1, 1),
@@ -214,7 +219,7 @@ _HUNYUAN = Family(
     title="HunyuanVideo 1.5",
     class_name="HunyuanVideo15Pipeline",
     tasks={
-        "text-to-video": (TaskRow(pipeline="HunyuanVideo15Pipeline", arguments=_HUNYUAN_CLIP, adapter="hunyuan"),),
+        "text-to-video": (Route(pipeline="HunyuanVideo15Pipeline", arguments=_HUNYUAN_CLIP, adapter="hunyuan"),),
     },
     size_multiple=16,
     frame_multiple=4,
@@ -243,7 +248,7 @@ _HUNYUAN_I2V = replace(
     class_name="HunyuanVideo15ImageToVideoPipeline",
     tasks={
         "image-to-video": (
-            TaskRow(
+            Route(
                 pipeline="HunyuanVideo15ImageToVideoPipeline",
                 arguments={**_HUNYUAN_CLIP, "height": "", "width": "", "fit": "", "images": "image"},
                 images=(1, 1),
@@ -259,7 +264,7 @@ _SVD = Family(
     class_name="StableVideoDiffusionPipeline",
     tasks={
         "image-to-video": (
-            TaskRow(
+            Route(
                 pipeline="StableVideoDiffusionPipeline",
                 arguments={
                     "images": "image",

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final, NotRequired, TypedDict
 
-from sdbatch.config import STEP_CACHES
 from sdbatch.families.motion import animated, sparse
-from sdbatch.families.table import Family, TaskRow
+from sdbatch.families.table import Family, Route
+from sdbatch.job import STEP_CACHES
 
 EPSILON_SCHEDULERS: Final = (
     "DDIMScheduler",
@@ -49,12 +49,12 @@ class _OfFamily(TypedDict):
 
 
 class _Shared(TypedDict):
-    """What several ways of a family have in common. See `TaskRow`."""
+    """What several ways of a family have in common. See `Route`."""
 
     parameters: Mapping[str, type]
     negative_needs: str
-    couples: bool
-    guides_rows: bool
+    rows_interact: bool
+    per_row_guidance: bool
 
 
 SETTLED: Final = {"scheduler": "", "loras": ""}
@@ -92,24 +92,24 @@ _CONTROL_PARAMETERS: Final[Mapping[str, type]] = {
 
 
 def _stable_diffusion(
-    prefix: str, strength: float, masked: Mapping[str, float], *, tells_no_negative: bool = False
-) -> dict[str, tuple[TaskRow, ...]]:
+    prefix: str, strength: float, masked: Mapping[str, float], *, empty_negative_differs: bool = False
+) -> dict[str, tuple[Route, ...]]:
     """Return the tasks of SD 1.x/2.x and SDXL, whose classes differ by prefix.
 
     Args:
         prefix: Of every class name.
         strength: Default of image-to-image.
         masked: Defaults of inpainting.
-        tells_no_negative: See `TaskRow`.
+        empty_negative_differs: See `Route`.
     """
-    tasks: dict[str, tuple[TaskRow, ...]] = {
+    tasks: dict[str, tuple[Route, ...]] = {
         "text-to-image": (
-            TaskRow(
+            Route(
                 pipeline=f"{prefix}Pipeline",
                 arguments=PLAIN,
                 parameters={**_SD_PARAMETERS, "guidance_rescale": float},
             ),
-            TaskRow(
+            Route(
                 pipeline=f"{prefix}ControlNetPipeline",
                 arguments={**PLAIN, "fit": "", "control_image": "image"},
                 sources=_CONTROL,
@@ -118,14 +118,14 @@ def _stable_diffusion(
             ),
         ),
         "image-to-image": (
-            TaskRow(
+            Route(
                 pipeline=f"{prefix}Img2ImgPipeline",
                 arguments=BY_STRENGTH,
                 images=(1, 1),
                 parameters=_SD_PARAMETERS,
                 defaults={"strength": strength},
             ),
-            TaskRow(
+            Route(
                 pipeline=f"{prefix}ControlNetImg2ImgPipeline",
                 arguments={**BY_STRENGTH, **SIZE, "control_image": "control_image"},
                 images=(1, 1),
@@ -136,7 +136,7 @@ def _stable_diffusion(
             ),
         ),
         "inpainting": (
-            TaskRow(
+            Route(
                 pipeline=f"{prefix}InpaintPipeline",
                 arguments=MASKED,
                 images=(1, 1),
@@ -144,7 +144,7 @@ def _stable_diffusion(
                 parameters=_SD_PARAMETERS,
                 defaults=masked,
             ),
-            TaskRow(
+            Route(
                 pipeline=f"{prefix}ControlNetInpaintPipeline",
                 arguments={**MASKED, "control_image": "control_image"},
                 images=(1, 1),
@@ -156,8 +156,10 @@ def _stable_diffusion(
         ),
     }
     return {
-        task: tuple(replace(way, guides_rows=True, tells_no_negative=tells_no_negative) for way in ways)
-        for task, ways in tasks.items()
+        task: tuple(
+            replace(route, per_row_guidance=True, empty_negative_differs=empty_negative_differs) for route in routes
+        )
+        for task, routes in tasks.items()
     }
 
 
@@ -173,9 +175,9 @@ def _by_strength(
     *,
     negative_needs: str = "",
     guidance: str = "guidance_scale",
-    couples: bool = False,
-    guides_rows: bool = False,
-) -> dict[str, tuple[TaskRow, ...]]:
+    rows_interact: bool = False,
+    per_row_guidance: bool = False,
+) -> dict[str, tuple[Route, ...]]:
     """Return the three tasks of a family whose classes differ by prefix and that is told the size in each.
 
     Args:
@@ -183,32 +185,32 @@ def _by_strength(
         parameters: What each takes.
         drawn: Defaults of image-to-image.
         masked: Defaults of inpainting.
-        negative_needs: See `TaskRow`.
+        negative_needs: See `Route`.
         guidance: Argument that guidance goes to.
-        couples: See `TaskRow`.
-        guides_rows: See `TaskRow`.
+        rows_interact: See `Route`.
+        per_row_guidance: See `Route`.
     """
     shared: _Shared = {
         "parameters": parameters,
         "negative_needs": negative_needs,
-        "couples": couples,
-        "guides_rows": guides_rows,
+        "rows_interact": rows_interact,
+        "per_row_guidance": per_row_guidance,
     }
     guided = {"guidance_scale": guidance}
     return {
-        "text-to-image": (TaskRow(pipeline=f"{prefix}Pipeline", arguments={**PLAIN, **guided}, **shared),),
+        "text-to-image": (Route(pipeline=f"{prefix}Pipeline", arguments={**PLAIN, **guided}, **shared),),
         "image-to-image": (
-            TaskRow(
+            Route(
                 pipeline=f"{prefix}Img2ImgPipeline",
                 arguments={**BY_STRENGTH, **SIZE, **guided},
                 images=(1, 1),
-                is_lost_at_full=True,
+                full_strength_ignores_source=True,
                 defaults=drawn,
                 **shared,
             ),
         ),
         "inpainting": (
-            TaskRow(
+            Route(
                 pipeline=f"{prefix}InpaintPipeline",
                 arguments={**MASKED, **guided},
                 images=(1, 1),
@@ -220,10 +222,10 @@ def _by_strength(
     }
 
 
-def _qwen_edit(pipeline: str, images: int) -> dict[str, tuple[TaskRow, ...]]:
+def _qwen_edit(pipeline: str, images: int) -> dict[str, tuple[Route, ...]]:
     return {
         "image-to-image": (
-            TaskRow(
+            Route(
                 pipeline=pipeline,
                 arguments={**PLAIN, "guidance_scale": "true_cfg_scale", "fit": "", "images": "image"},
                 images=(1, images),
@@ -281,13 +283,13 @@ IMAGE_FAMILIES: Final = (
         tflop_reference=0.803,
         pixels_reference=512 * 512,
         parameters_reference=859_520_964,
-        guides_by="halves",
+        cfg_layout="halves",
     ),
     Family(
         title="Stable Diffusion XL",
         class_name="StableDiffusionXLPipeline",
         tasks=_stable_diffusion(
-            "StableDiffusionXL", 0.3, {"strength": 0.9999, "guidance_scale": 7.5}, tells_no_negative=True
+            "StableDiffusionXL", 0.3, {"strength": 0.9999, "guidance_scale": 7.5}, empty_negative_differs=True
         ),
         size_multiple=8,
         defaults={"num_inference_steps": 50, "guidance_scale": 5.0},
@@ -296,7 +298,7 @@ IMAGE_FAMILIES: Final = (
         tflop_reference=6.761,
         pixels_reference=1024 * 1024,
         parameters_reference=2_567_463_684,
-        guides_by="halves",
+        cfg_layout="halves",
     ),
     Family(
         title="Stable Diffusion 3/3.5",
@@ -306,7 +308,7 @@ IMAGE_FAMILIES: Final = (
             {"clip_skip": int, "max_sequence_length": int},
             {"num_inference_steps": 50, "strength": 0.6},
             {"num_inference_steps": 50, "strength": 0.6},
-            guides_rows=True,
+            per_row_guidance=True,
         ),
         size_multiple=16,
         defaults={"num_inference_steps": 28, "guidance_scale": 7.0},
@@ -317,7 +319,7 @@ IMAGE_FAMILIES: Final = (
         tflop_reference=8.904,
         pixels_reference=1024 * 1024,
         parameters_reference=2_028_328_000,
-        guides_by="halves",
+        cfg_layout="halves",
     ),
     Family(
         title="Flux.1",
@@ -336,7 +338,7 @@ IMAGE_FAMILIES: Final = (
         class_name="FluxKontextPipeline",
         tasks={
             "image-to-image": (
-                TaskRow(
+                Route(
                     pipeline="FluxKontextPipeline",
                     arguments=_KONTEXT,
                     images=(1, 1),
@@ -346,7 +348,7 @@ IMAGE_FAMILIES: Final = (
                 ),
             ),
             "inpainting": (
-                TaskRow(
+                Route(
                     pipeline="FluxKontextInpaintPipeline",
                     arguments={**_KONTEXT, "mask": "mask_image", "strength": "strength"},
                     images=(1, 1),
@@ -365,7 +367,7 @@ IMAGE_FAMILIES: Final = (
         class_name="FluxFillPipeline",
         tasks={
             "inpainting": (
-                TaskRow(
+                Route(
                     pipeline="FluxFillPipeline",
                     arguments=_without_negative(MASKED),
                     images=(1, 1),
@@ -382,14 +384,14 @@ IMAGE_FAMILIES: Final = (
         class_name="Flux2KleinPipeline",
         tasks={
             "text-to-image": (
-                TaskRow(
+                Route(
                     pipeline="Flux2KleinPipeline",
                     arguments=_without_negative(PLAIN),
                     parameters={"max_sequence_length": int},
                 ),
             ),
             "image-to-image": (
-                TaskRow(
+                Route(
                     pipeline="Flux2KleinPipeline",
                     arguments={**_without_negative(PLAIN), "fit": "", "images": "image"},
                     images=(1, 10),
@@ -399,7 +401,7 @@ IMAGE_FAMILIES: Final = (
                 ),
             ),
             "inpainting": (
-                TaskRow(
+                Route(
                     pipeline="Flux2KleinInpaintPipeline",
                     arguments=_without_negative(MASKED),
                     images=(1, 1),
@@ -428,7 +430,7 @@ IMAGE_FAMILIES: Final = (
             {"strength": 0.6},
             {"strength": 0.6},
             guidance="true_cfg_scale",
-            couples=True,  # prompts are padded to the longest of the call
+            rows_interact=True,  # prompts are padded to the longest of the call
         ),
         **_QWEN,
     ),
@@ -467,14 +469,14 @@ IMAGE_FAMILIES: Final = (
         class_name="SanaPipeline",
         tasks={
             "text-to-image": (
-                TaskRow(
+                Route(
                     pipeline="SanaPipeline",
                     arguments=PLAIN,
                     # Else a size that is not in its list is made at another one and resized.
                     constants={"use_resolution_binning": False},
                     parameters={"eta": float, "max_sequence_length": int},
-                    couples=True,  # its convolutions round by position
-                    guides_rows=True,
+                    rows_interact=True,  # its convolutions round by position
+                    per_row_guidance=True,
                 ),
             ),
         },

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from sdbatch.families import FAMILIES, Family, TaskRow
+from sdbatch.families import FAMILIES, Family, Route
 
 BEGIN, END = "<!-- families: made by `make families` -->", "<!-- /families -->"
 _KEYFRAMES = {
@@ -45,13 +45,13 @@ def markdown() -> str:
     return "\n".join(lines)
 
 
-def _task(name: str, rows: tuple[TaskRow, ...]) -> str:
-    ways = [_way(row) for row in rows]
-    said = dict.fromkeys(way or "text" for way in ways)
-    return f"{name} ({' or '.join(said)})" if any(ways) else name
+def _task(name: str, rows: tuple[Route, ...]) -> str:
+    routes = [_route(row) for row in rows]
+    said = dict.fromkeys(route or "text" for route in routes)
+    return f"{name} ({' or '.join(said)})" if any(routes) else name
 
 
-def _way(row: TaskRow) -> str:
+def _route(row: Route) -> str:
     """Say which sources a way takes; "" for text alone."""
     least, most = row.images
     images = f"{least}" if least == most else f"{least} to {most}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from sdbatch.families.table import TaskRow
+from sdbatch.families.table import Route
 
 MOTION_SCHEDULERS: Final = (
     "DDIMScheduler",
@@ -51,16 +51,16 @@ def _unadapted(arguments: Mapping[str, str]) -> dict[str, str]:
     return {column: name for column, name in arguments.items() if column != "loras"}
 
 
-def animated(components: Mapping[str, str], adapter: str) -> Mapping[str, tuple[TaskRow, ...]]:
+def animated(components: Mapping[str, str], adapter: str) -> Mapping[str, tuple[Route, ...]]:
     """Return AnimateDiff's ways of making clips from text and clips.
 
     Args:
         components: Folders that the job's model entry must name.
-        adapter: As in `TaskRow`.
+        adapter: As in `Route`.
     """
     return {
         "text-to-video": (
-            TaskRow(
+            Route(
                 pipeline="AnimateDiffPipeline",
                 arguments=_unadapted(CLIP),
                 components=components,
@@ -69,7 +69,7 @@ def animated(components: Mapping[str, str], adapter: str) -> Mapping[str, tuple[
             ),
         ),
         "video-to-video": (
-            TaskRow(
+            Route(
                 pipeline="AnimateDiffVideoToVideoPipeline",
                 arguments=_unadapted(FROM_CLIP),
                 sources=frozenset({"video"}),
@@ -82,9 +82,9 @@ def animated(components: Mapping[str, str], adapter: str) -> Mapping[str, tuple[
     }
 
 
-def sparse(components: Mapping[str, str], adapter: str) -> TaskRow:
+def sparse(components: Mapping[str, str], adapter: str) -> Route:
     """Return SparseCtrl's way of making a clip from key frames. See `animated`."""
-    return TaskRow(
+    return Route(
         pipeline="AnimateDiffSparseControlNetPipeline",
         arguments={
             **_unadapted(FROM_IMAGE),

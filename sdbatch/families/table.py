@@ -38,7 +38,7 @@ def given_of(recipe: Mapping[str, Any]) -> Given:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TaskRow:
+class Route:
     """One way in which a family serves a task.
 
     Attributes:
@@ -53,8 +53,8 @@ class TaskRow:
         adapter: Row of `generate/tasks/adapters.py` that puts the arguments into the pipeline's own form; "" for none.
         keyframes: How images stand in a clip. "": the first one begins it. `any`: at any frames.
             `chained`: as segments between neighbours from first frame to last, so that gaps follow the frame rule.
-        is_lost_at_full: Whether a source is not read at all when `strength` asks for every step: steps are rounded up,
-            and the first one then begins from noise alone.
+        full_strength_ignores_source: Whether a source is not read at all when `strength` asks for every step: steps are
+            rounded up, and the first one then begins from noise alone.
         constants: Further arguments of every call.
         parameters: What a row's `parameters` may hold, with its type.
         defaults: By column; they go before the family's.
@@ -62,9 +62,9 @@ class TaskRow:
         negative_needs: Parameter that must be over 1 for a negative prompt to be read; "" for none.
         components: Folders the job's model entry must name, with their diffusers class: `controlnet`, `motion_adapter`.
         requires: Python packages that the class needs beyond the project's own.
-        couples: Whether rows of one call move each other's last bits even at a fixed batch size.
-        guides_rows: Whether each row of a call may have guidance of its own; the batch key then leaves it out.
-        tells_no_negative: Whether no negative prompt is not the same to it as an empty one (SDXL puts zeros in its
+        rows_interact: Whether rows of one call move each other's last bits even at a fixed batch size.
+        per_row_guidance: Whether each row of a call may have guidance of its own; the batch key then leaves it out.
+        empty_negative_differs: Whether no negative prompt is not the same to it as an empty one (SDXL puts zeros in its
             place); rows with and without one then do not share a call.
     """
 
@@ -74,7 +74,7 @@ class TaskRow:
     sources: frozenset[str] = frozenset()
     rows: Literal["list", "shared", "single"] = "list"
     keyframes: Literal["", "any", "chained"] = ""
-    is_lost_at_full: bool = False
+    full_strength_ignores_source: bool = False
     adapter: str = ""
     constants: Mapping[str, Any] = field(default_factory=dict)
     parameters: Mapping[str, type] = field(default_factory=dict)
@@ -83,17 +83,17 @@ class TaskRow:
     negative_needs: str = ""
     components: Mapping[str, str] = field(default_factory=dict)
     requires: tuple[str, ...] = ()
-    couples: bool = False
-    guides_rows: bool = False
-    tells_no_negative: bool = False
+    rows_interact: bool = False
+    per_row_guidance: bool = False
+    empty_negative_differs: bool = False
 
     @property
-    def is_alone_in_exact(self) -> bool:
+    def batch_of_one_in_exact(self) -> bool:
         """Whether `determinism: exact` makes its rows one by one.
 
         Neighbours never moved a bit of a clip; its place in the batch did, at some sizes: by 1e-3 at 3 (Wan, CPU).
         """
-        return self.rows == "single" or self.couples or "num_frames" in self.arguments
+        return self.rows == "single" or self.rows_interact or "num_frames" in self.arguments
 
     def takes(self, given: Given) -> bool:
         """Whether it reads every source that is given, and lacks none."""
@@ -130,14 +130,14 @@ class Family:
         pixels_reference: Height times width (times frames) of that count.
         parameters_reference: Parameters of the denoiser it was counted on; smaller models scale linearly.
         step_caches: diffusers' caches of steps that its denoiser knows and that skip something on it.
-        guides_by: How a call is guided, where guidance can be left out of some steps: with rows twice in a pass, first
+        cfg_layout: How a call is guided, where guidance can be left out of some steps: with rows twice in a pass, first
             without and then with the prompt (`halves`), or with and without it in a pass each (`passes`); else "".
     """
 
     title: str
     class_name: str
     when: Mapping[str, Any] = field(default_factory=dict)
-    tasks: Mapping[str, tuple[TaskRow, ...]]
+    tasks: Mapping[str, tuple[Route, ...]]
     size_multiple: int
     size_min: int = 8
     size_max: int = 8192
@@ -152,15 +152,15 @@ class Family:
     pixels_reference: int
     parameters_reference: int
     step_caches: frozenset[str] = frozenset()
-    guides_by: Literal["", "halves", "passes"] = ""
+    cfg_layout: Literal["", "halves", "passes"] = ""
 
-    def way(self, task: str, given: Given) -> TaskRow | None:
+    def route(self, task: str, given: Given) -> Route | None:
         """Return the first way of a task that takes what is given, None where there is none."""
         return next((row for row in self.tasks[task] if row.takes(given)), None)
 
-    def way_of(self, recipe: Mapping[str, Any]) -> TaskRow:
+    def route_of(self, recipe: Mapping[str, Any]) -> Route:
         """Return the way that serves a resolved request."""
-        row = self.way(recipe["task"], given_of(recipe))
+        row = self.route(recipe["task"], given_of(recipe))
         assert row is not None, f"{self.title} has no way for a recipe that was resolved for it"
         return row
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from sdbatch.families.motion import CLIP, FROM_CLIP, FROM_IMAGE, KEYFRAMES_MAX
-from sdbatch.families.table import Family, TaskRow
+from sdbatch.families.table import Family, Route
 
 WAN_SCHEDULERS: Final = ("DPMSolverMultistepScheduler", "UniPCMultistepScheduler")
 """Those that read the folder's `flow_shift`; FlowMatchEuler would silently take its own."""
@@ -23,8 +23,8 @@ def _without_loras(arguments: Mapping[str, str]) -> dict[str, str]:
     return {column: name for column, name in arguments.items() if column != "loras"}
 
 
-def _text(arguments: Mapping[str, str] = CLIP, parameters: Mapping[str, type] = _PARAMETERS) -> tuple[TaskRow, ...]:
-    return (TaskRow(pipeline="WanPipeline", arguments=arguments, parameters=parameters, guides_rows=True),)
+def _text(arguments: Mapping[str, str] = CLIP, parameters: Mapping[str, type] = _PARAMETERS) -> tuple[Route, ...]:
+    return (Route(pipeline="WanPipeline", arguments=arguments, parameters=parameters, per_row_guidance=True),)
 
 
 def _image(
@@ -33,10 +33,10 @@ def _image(
     is_chained: bool,
     arguments: Mapping[str, str] = FROM_IMAGE,
     parameters: Mapping[str, type] = _PARAMETERS,
-) -> tuple[TaskRow, ...]:
+) -> tuple[Route, ...]:
     """Return the way from images: the pipeline takes one list of prompts, but one image for all of them."""
     return (
-        TaskRow(
+        Route(
             pipeline="WanImageToVideoPipeline",
             arguments=arguments,
             images=images,
@@ -47,17 +47,17 @@ def _image(
     )
 
 
-def _vace(*, loras: bool, parameters: Mapping[str, type]) -> Mapping[str, tuple[TaskRow, ...]]:
+def _vace(*, loras: bool, parameters: Mapping[str, type]) -> Mapping[str, tuple[Route, ...]]:
     """Return VACE's ways; it takes one row a call, and a clip as what guides it (depth, pose, grey...)."""
     picked: Callable[[Mapping[str, str]], dict[str, str]] = dict if loras else _without_loras
     controlled = {**parameters, **_CONTROLLED}
     whole = {column: name for column, name in FROM_CLIP.items() if column != "strength"}
     return {
         "text-to-video": (
-            TaskRow(pipeline="WanVACEPipeline", arguments=picked(CLIP), rows="single", parameters=parameters),
+            Route(pipeline="WanVACEPipeline", arguments=picked(CLIP), rows="single", parameters=parameters),
         ),
         "image-to-video": (
-            TaskRow(
+            Route(
                 pipeline="WanVACEPipeline",
                 arguments=picked({**FROM_IMAGE, "images": "video"}),
                 images=(1, KEYFRAMES_MAX),
@@ -68,7 +68,7 @@ def _vace(*, loras: bool, parameters: Mapping[str, type]) -> Mapping[str, tuple[
             ),
         ),
         "video-to-video": (
-            TaskRow(
+            Route(
                 pipeline="WanVACEPipeline",
                 arguments=picked({**whole, "num_frames": "num_frames"}),
                 sources=frozenset({"video"}),
@@ -82,7 +82,7 @@ def _vace(*, loras: bool, parameters: Mapping[str, type]) -> Mapping[str, tuple[
 def _wan(
     title: str,
     class_name: str,
-    tasks: Mapping[str, tuple[TaskRow, ...]],
+    tasks: Mapping[str, tuple[Route, ...]],
     *,
     when: Mapping[str, Any] | None = None,
     size_multiple: int = 16,
@@ -116,7 +116,7 @@ def _wan(
         parameters_reference=parameters_reference,
         # Two denoisers would count their own steps only; VACE's further blocks are unknown to the caches.
         step_caches=frozenset({"FirstBlockCache", "MagCache"} if is_plain else ()),
-        guides_by="" if is_two_stage else "passes",
+        cfg_layout="" if is_two_stage else "passes",
     )
 
 
@@ -145,10 +145,10 @@ WAN_FAMILIES: Final = (
         {
             "text-to-video": _text(),
             "video-to-video": (
-                TaskRow(
+                Route(
                     pipeline="WanVideoToVideoPipeline",
                     arguments=FROM_CLIP,
-                    is_lost_at_full=True,
+                    full_strength_ignores_source=True,
                     sources=frozenset({"video"}),
                     parameters=_PARAMETERS,
                     defaults={"strength": 0.8},

@@ -17,10 +17,10 @@ import diffusers
 import torch
 from diffusers.models.attention_dispatch import attention_backend
 
-from sdbatch.config import Model
-from sdbatch.content import cache_folder
 from sdbatch.errors import ModelLoadFailed
 from sdbatch.families import Family
+from sdbatch.job import Model
+from sdbatch.storage.cache import cache_folder
 
 COMPILED_FOLDER: Final = "compiled"
 """In the cache folder: kernels, shared by a node's workers and by runs."""
@@ -88,8 +88,8 @@ def accelerated(pipeline: Any, family: Family, options: Model, recipe: Mapping[s
             if options.step_cache:
                 stack.enter_context(_step_cache(denoiser, options, _steps(recipe)))
             if options.guidance_interval:
-                way = _PARTLY_GUIDED[family.guides_by]
-                partly = way(denoiser.forward, pipeline, options.guidance_interval)
+                route = _PARTLY_GUIDED[family.cfg_layout]
+                partly = route(denoiser.forward, pipeline, options.guidance_interval)
                 stack.enter_context(_forward(denoiser, partly))
         yield
 
@@ -192,4 +192,4 @@ def _latter(value: Any, rows: int, name: str = "") -> Any:
 
 
 _PARTLY_GUIDED: Final[Mapping[str, type[_Halves | _Passes]]] = {"halves": _Halves, "passes": _Passes}
-"""By `Family.guides_by`."""
+"""By `Family.cfg_layout`."""

@@ -31,8 +31,8 @@ from sdbatch.generate.tasks.adapters import adapt
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sdbatch.families import TaskRow
-    from sdbatch.generate.loading import LoadedModel
+    from sdbatch.families import Route
+    from sdbatch.generate.load import LoadedModel
 
 
 Pixels = NDArray[np.uint8]
@@ -172,16 +172,16 @@ def make_batch(
     """
     recipe = items[0].recipe
     rows = [*items, *[items[-1]] * ((pad_to or len(items)) - len(items))]
-    way = model.family.way_of(recipe)
-    pipeline = model.pipeline(way, recipe.get("scheduler", ""), recipe.get("loras", ()))
+    route = model.family.route_of(recipe)
+    pipeline = model.pipeline(route, recipe.get("scheduler", ""), recipe.get("loras", ()))
     started_s = time.perf_counter()
     before = _begin_measuring(model.device)
-    made: list[_Made] = []
+    made: list[_CallOutput] = []
     denoisers = denoisers_of(pipeline, model.family)
     generators = [torch.Generator("cpu").manual_seed(row.seed) for row in rows]  # joined clips draw on: no noise twice
-    generator = generators[0] if way.rows == "single" else generators
+    generator = generators[0] if route.rows == "single" else generators
     with (
-        _ticking(denoisers, on_step),
+        _on_each_step(denoisers, on_step),
         torch.inference_mode(),
         _seeded(rows[0].seed, model.device),
         accelerated(pipeline, model.family, model.options, recipe),
@@ -189,13 +189,13 @@ def make_batch(
             pipeline,
             model.memo,
             repr(recipe.get("loras", ())),
-            _texts_at_once(way),
+            _texts_at_once(route),
             model.device if model.options.offload_text_encoder else None,
         ),
         _decoding(pipeline.vae, _rows_decoded_at_once(recipe, len(rows), is_exact=pad_to is not None)) as decode,
     ):
-        for arguments in CALLS[recipe["task"]](way, rows):
-            adapted = adapt(way.adapter, pipeline, arguments, recipe)
+        for arguments in CALLS[recipe["task"]](route, rows):
+            adapted = adapt(route.adapter, pipeline, arguments, recipe)
             made.append(_made(pipeline(**adapted, generator=generator, output_type="pt"), pipeline))
     video_BFHWC = _joined(made, recipe)
     generate_s = time.perf_counter() - started_s
@@ -211,7 +211,7 @@ def make_batch(
         ],
         generate_s=generate_s,
         decode_s=decode.spent_s,
-        pipeline_class=way.pipeline,
+        pipeline_class=route.pipeline,
         scheduler=model.scheduler_name(recipe.get("scheduler", "")),
         device=model.device,
         memory=None if before is None else _memory(before),
@@ -232,14 +232,14 @@ def _memory(before: int) -> Memory:
     return Memory(before=before, peak=torch.cuda.max_memory_allocated(), at_hand=at_hand)
 
 
-def _texts_at_once(way: TaskRow) -> int:
+def _texts_at_once(route: Route) -> int:
     """Return how many texts are encoded at a time: by the way alone, as a row's last bits depend on it."""
     # Beside the work of a clip even the largest text encoder is nothing.
-    return 1 if "num_frames" in way.arguments or way.rows == "single" else TEXTS_AT_ONCE
+    return 1 if "num_frames" in route.arguments or route.rows == "single" else TEXTS_AT_ONCE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Made:
+class _CallOutput:
     """What one call gave, in one shape for all pipelines; lists have an entry a row."""
 
     video_BFHWC: Pixels
@@ -248,7 +248,7 @@ class _Made:
     blocked: list[bool]
 
 
-def _made(output: Any, pipeline: Any) -> _Made:
+def _made(output: Any, pipeline: Any) -> _CallOutput:
     """Read a pipeline's output: pictures in `images`, clips in `frames`, sound in `audio`."""
     floats = output.frames if hasattr(output, "frames") else output.images[:, None]
     video_BFHWC, finite = _to_uint8(floats)
@@ -258,10 +258,12 @@ def _made(output: Any, pipeline: Any) -> _Made:
         rate_hz = int(pipeline.vocoder.config.output_sampling_rate)
         sounds = [Sound(samples_CT=samples.float().cpu().numpy(), rate_hz=rate_hz) for samples in audio]
     blocked = getattr(output, "nsfw_content_detected", None) or [False] * len(finite)
-    return _Made(video_BFHWC=video_BFHWC, sounds=sounds, finite=finite, blocked=[bool(value) for value in blocked])
+    return _CallOutput(
+        video_BFHWC=video_BFHWC, sounds=sounds, finite=finite, blocked=[bool(value) for value in blocked]
+    )
 
 
-def _joined(made: Sequence[_Made], recipe: Mapping[str, Any]) -> Pixels:
+def _joined(made: Sequence[_CallOutput], recipe: Mapping[str, Any]) -> Pixels:
     """Return the frames that are kept of a call's clips, or of several that share their boundary frames."""
     parts = [part.video_BFHWC[:, (1 if index else 0) :] for index, part in enumerate(made)]
     video_BFHWC = np.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
@@ -287,7 +289,7 @@ def _to_uint8(video_BFCHW: torch.Tensor) -> tuple[Pixels, list[bool]]:
 
 
 @contextmanager
-def _ticking(denoisers: Sequence[torch.nn.Module], on_step: Callable[[], None]) -> Iterator[None]:
+def _on_each_step(denoisers: Sequence[torch.nn.Module], on_step: Callable[[], None]) -> Iterator[None]:
     """Call `on_step` before every pass of a denoiser. A hook works for every pipeline; some know no callback."""
     hooks = [denoiser.register_forward_pre_hook(lambda *_: on_step()) for denoiser in denoisers]
     try:
@@ -347,15 +349,15 @@ class _Decode:
             made = []
             for start in range(0, len(latents), self._rows_at_once):
                 part = slice(start, start + self._rows_at_once)
-                first, *others = (_cut(value, part, len(latents)) for value in (latents, *args))
-                named = {name: _cut(value, part, len(latents)) for name, value in kwargs.items()}
+                first, *others = (_slice_rows(value, part, len(latents)) for value in (latents, *args))
+                named = {name: _slice_rows(value, part, len(latents)) for name, value in kwargs.items()}
                 made.append(self._decode(first, *others, **named)[0])
             return (torch.cat(made),)
         finally:
             self.spent_s += time.perf_counter() - started_s
 
 
-def _cut(value: Any, part: slice, rows: int) -> Any:
+def _slice_rows(value: Any, part: slice, rows: int) -> Any:
     """Return some rows of what has one entry a row, anything else as it is."""
     is_by_row = isinstance(value, list) or (isinstance(value, torch.Tensor) and value.ndim > 0)
     return value[part] if is_by_row and len(value) == rows else value

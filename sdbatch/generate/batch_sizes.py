@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
-from sdbatch.content import cache_folder
+from sdbatch.storage.cache import cache_folder
 
 if TYPE_CHECKING:
     from sdbatch.generate.batch import Memory
-    from sdbatch.generate.loading import LoadedModel
+    from sdbatch.generate.load import LoadedModel
 
 BATCH_MAX: Final = 64
 CALLS_PER_SIZE: Final = 2
@@ -152,7 +152,7 @@ def shape_of(model: LoadedModel, recipe: Mapping[str, Any]) -> str:
             options.accelerators,
             options.offload_text_encoder,
             options.num_gpus,
-            model.family.way_of(recipe).pipeline,
+            model.family.route_of(recipe).pipeline,
             recipe["height"],
             recipe["width"],
             recipe.get("num_frames", 1),

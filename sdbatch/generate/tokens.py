@@ -30,7 +30,7 @@ class TokenCounter:
         """Return the tokens of a recipe's prompt, None without a prompt, and whether the text encoder reads fewer."""
         if "prompt" not in recipe:
             return None, False
-        tokens_max = self._family.way_of(recipe).tokens_max or self._family.tokens_max
+        tokens_max = self._family.route_of(recipe).tokens_max or self._family.tokens_max
         limit = recipe.get("parameters", {}).get("max_sequence_length") or tokens_max
         with self._counting:
             tokens = len(self._tokenizer(recipe["prompt"], truncation=False, add_special_tokens=True).input_ids)

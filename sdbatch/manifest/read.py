@@ -19,8 +19,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from sdbatch.config import Storage
 from sdbatch.errors import JobError, Problem
+from sdbatch.job import Storage
 from sdbatch.manifest.schema import COLUMNS, check_schema, is_text, own_fields
 from sdbatch.storage import Store, joined, open_store, parse_url, split
 

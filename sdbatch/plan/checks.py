@@ -15,15 +15,15 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from sdbatch.checkpoints import LoraInfo, ModelInfo
 from sdbatch.families import (
     SOURCE_ROLES,
     Family,
     Given,
-    TaskRow,
+    Route,
     nearest_multiple,
     next_frame_count,
 )
-from sdbatch.models import LoraInfo, ModelInfo
 
 STEPS_MAX = 1000
 GUIDANCE_MAX = 1000.0
@@ -93,18 +93,18 @@ def _check_frames(num_frames: int, family: Family) -> list[Wrong]:
     return []
 
 
-def nearest_way(rows: Iterable[TaskRow], given: Given) -> tuple[TaskRow, list[tuple[str, str]]]:
+def nearest_route(rows: Iterable[Route], given: Given) -> tuple[Route, list[tuple[str, str]]]:
     """Return the way that a task's sources fit best, and what is wrong with them: (column, message) each."""
     tried = [(row, _misfits(row, given)) for row in rows]
     return min(tried, key=lambda item: (len(item[1]), _images_off(item[0], given)))
 
 
-def _images_off(row: TaskRow, given: Given) -> int:
+def _images_off(row: Route, given: Given) -> int:
     least, most = row.images
     return max(least - given.num_images, given.num_images - most, 0)
 
 
-def _misfits(row: TaskRow, given: Given) -> list[tuple[str, str]]:
+def _misfits(row: Route, given: Given) -> list[tuple[str, str]]:
     wrong = []
     least, most = row.images
     if not least <= given.num_images <= most:
@@ -120,33 +120,33 @@ def _misfits(row: TaskRow, given: Given) -> list[tuple[str, str]]:
     return wrong
 
 
-def check_way(way: TaskRow, task: str, model: ModelInfo, values: Mapping[str, Any]) -> list[Wrong]:
+def check_route(route: Route, task: str, model: ModelInfo, values: Mapping[str, Any]) -> list[Wrong]:
     """Check that what a way needs is there (folders the job names, Python packages), and that its source is read."""
-    wrong: list[Wrong] = [("task", task, message) for message in lacking(way, model)]
+    wrong: list[Wrong] = [("task", task, message) for message in lacking(route, model)]
     steps, strength = values.get("num_inference_steps", 0), values.get("strength", 0.0)
     # As the pipelines themselves round: diffusers 0.42.1, get_timesteps of the flow models.
-    if way.is_lost_at_full and 0 < strength <= 1 and int(steps - steps * strength) < 1:
+    if route.full_strength_ignores_source and 0 < strength <= 1 and int(steps - steps * strength) < 1:
         bound = f"at most {math.floor(1e4 * (steps - 1) / steps) / 1e4} reads it" if steps > 1 else "2 steps are needed"
         wrong.append(("strength", strength, f"leaves nothing of the source in {steps} step(s); {bound}"))
     return wrong
 
 
-def lacking(way: TaskRow, model: ModelInfo) -> list[str]:
+def lacking(route: Route, model: ModelInfo) -> list[str]:
     """Return what a way needs and does not find, said for people: folders of the model's entry, Python packages."""
     reasons = []
-    for option, class_name in way.components.items():
+    for option, class_name in route.components.items():
         found = model.components.get(option)
         if found != class_name:
             has = "has none" if found is None else f"is a {found}"
             reasons.append(f"needs models.{model.name}.{option} to be a {class_name}; it {has}")
-    for package in way.requires:
+    for package in route.requires:
         if importlib.util.find_spec(package) is None:
             reasons.append(f"needs the Python package {package}, which is not installed")
     return reasons
 
 
 def settled_keyframes(
-    keyframes: tuple[int, ...] | None, num_images: int, num_frames: int, row: TaskRow, multiple: int
+    keyframes: tuple[int, ...] | None, num_images: int, num_frames: int, row: Route, multiple: int
 ) -> tuple[list[int], list[Wrong]]:
     """Return the frame of each image, spread evenly from first to last when the row does not say, and what is wrong.
 
@@ -200,7 +200,7 @@ def settled_frames(values: dict[str, Any], family: Family) -> None:
         values["num_frames_kept"] = kept
 
 
-def settled_parameters(text: str | None, row: TaskRow, task: str) -> tuple[dict[str, Any], list[Wrong]]:
+def settled_parameters(text: str | None, row: Route, task: str) -> tuple[dict[str, Any], list[Wrong]]:
     """Return the further arguments a row asks for, and what is wrong with them."""
 
     def wrong(message: str) -> tuple[dict[str, Any], list[Wrong]]:

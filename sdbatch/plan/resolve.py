@@ -3,8 +3,8 @@
     columns of rows + job + models --> Resolver.resolve() --> Resolved per row, and Faults
 
 Rows differ mostly in prompt and seed; everything else is resolved once per distinct combination and remembered
-(`_Settings`). The rows of a batch that share one are resolved together, column by column, so that a million rows cost
-seconds.
+(`_SettledGroup`). The rows of a batch that share one are resolved together, column by column, so that a million rows
+cost seconds.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sdbatch.config import Job
-from sdbatch.families import SOURCE_ROLES, Given, TaskRow, cost_tflop, is_clip
-from sdbatch.models import LoraInfo, ModelInfo
-from sdbatch.plan.canonical import canonical
+from sdbatch.canonical import canonical
+from sdbatch.checkpoints import LoraInfo, ModelInfo
+from sdbatch.families import SOURCE_ROLES, Given, Route, cost_tflop, is_clip
+from sdbatch.job import Job
 from sdbatch.plan.checks import (
     Wrong,
     check_family,
+    check_route,
     check_values,
-    check_way,
     lacking,
     near,
-    nearest_way,
+    nearest_route,
     settled_frames,
     settled_keyframes,
     settled_loras,
@@ -86,7 +86,7 @@ class Fault:
     message: str
 
 
-class Resolved(NamedTuple):
+class ResolvedRows(NamedTuple):
     """Rows with nothing left open, by columns. See `sdbatch.types.Request` for the shared fields.
 
     By columns, because a million rows pass: an object for each costs Python's garbage collector as much as its digest.
@@ -106,7 +106,7 @@ class Resolved(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Settings:
+class _SettledGroup:
     """What all rows with the same settings share.
 
     Attributes:
@@ -116,7 +116,7 @@ class _Settings:
         unread: Texts that the model does not read, and why not.
     """
 
-    row: TaskRow
+    row: Route
     prompt: str | None
     negative_prompt: str
     model: str
@@ -129,11 +129,11 @@ class _Settings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Faulty:
+class _RejectedGroup:
     """Settings nothing can be made with.
 
     Attributes:
-        unread: As in `_Settings`.
+        unread: As in `_SettledGroup`.
         misfits: What is wrong with the sources, (column, message) each: their values are the row's.
     """
 
@@ -149,7 +149,7 @@ class _Bound:
 
     model: ModelInfo
     task: str
-    way: TaskRow
+    route: Route
     given: Given
     misfits: tuple[tuple[str, str], ...]
 
@@ -178,9 +178,9 @@ class Resolver:
         self._models = models
         self._source_fault = source_fault
         self._source_url = source_url
-        self._kept: dict[tuple[Any, ...], _Settings | _Faulty] = {}
+        self._kept: dict[tuple[Any, ...], _SettledGroup | _RejectedGroup] = {}
 
-    def resolve(self, columns: Columns, num_rows: int, digests: Mapping[str, str]) -> tuple[Resolved, list[Fault]]:
+    def resolve(self, columns: Columns, num_rows: int, digests: Mapping[str, str]) -> tuple[ResolvedRows, list[Fault]]:
         """Resolve some rows.
 
         Args:
@@ -195,14 +195,14 @@ class Resolver:
         own = {name: columns.get(name, nulls) for name in _TEXTS}
         own |= {name: columns[name] for name in SOURCE_ROLES if name in columns}
         own["seed"] = self._seeds(own["id"], columns.get("seed", nulls), columns.get("seed_group", nulls))
-        made: list[tuple[Sequence[int], Resolved]] = []
+        made: list[tuple[Sequence[int], ResolvedRows]] = []
         faults: list[Fault] = []
         for settings, offsets in self._alike(columns, num_rows):
             rows = _picked(own, offsets)
             sources, misplaced = self._sources(rows, digests)
             wrong = [*_wrong_texts(settings, rows), *misplaced, *_wrong_settings(settings, rows)]
             faults.extend(Fault(offset=offsets[place], column=c, value=v, message=m) for place, (c, v, m) in wrong)
-            if isinstance(settings, _Faulty):
+            if isinstance(settings, _RejectedGroup):
                 continue
             bad = {place for place, _ in wrong}
             good = [place for place in range(len(offsets)) if place not in bad] if bad else range(len(offsets))
@@ -218,7 +218,7 @@ class Resolver:
                 urls.update(self._source_url(url) for url in _listed(value) if self._source_fault(url) is None)
         return urls
 
-    def _alike(self, columns: Columns, num_rows: int) -> Iterator[tuple[_Settings | _Faulty, Sequence[int]]]:
+    def _alike(self, columns: Columns, num_rows: int) -> Iterator[tuple[_SettledGroup | _RejectedGroup, Sequence[int]]]:
         """Yield the settings of some rows, each with the offsets of the rows that share it."""
         names = [name for name in _SETTINGS if name in columns and columns[name].count(None) < num_rows]
         values = [_hashable(columns[name]) if name in _LISTS else columns[name] for name in names]
@@ -236,7 +236,7 @@ class Resolver:
         for (found, *own), offsets in alike.items():
             yield self._remembered(dict.fromkeys(_SETTINGS) | dict(zip(names, own, strict=True)), found), offsets
 
-    def _remembered(self, row: dict[str, Any], given: Given) -> _Settings | _Faulty:
+    def _remembered(self, row: dict[str, Any], given: Given) -> _SettledGroup | _RejectedGroup:
         place = (*row.values(), given)
         settings = self._kept.get(place)
         if settings is None:
@@ -245,7 +245,7 @@ class Resolver:
             settings = self._kept[place] = self._settings(row, given)
         return settings
 
-    def _made(self, settings: _Settings, rows: Columns, sources: list[tuple[Source, ...]]) -> Resolved:
+    def _made(self, settings: _SettledGroup, rows: Columns, sources: list[tuple[Source, ...]]) -> ResolvedRows:
         """Return rows that share their settings and have no fault."""
         ids, prompts, negatives = (rows[name] for name in _TEXTS)
         negatives = [settings.negative_prompt if text is None else text for text in negatives]
@@ -258,7 +258,7 @@ class Resolver:
             contents = [_contents(found) for found in sources]
             own |= {role: [canonical(content[role]) for content in contents] for role in roles}
         recipes = list(map(settings.template.__mod__, zip(*(own[name] for name in settings.holes), strict=True)))
-        return Resolved(
+        return ResolvedRows(
             id=list(ids),
             request_key=[hashlib.sha256(recipe.encode()).hexdigest() for recipe in recipes],
             recipe=recipes,
@@ -304,7 +304,7 @@ class Resolver:
     def _only_model(self) -> str | None:
         return next(iter(self._job.models)) if len(self._job.models) == 1 else None
 
-    def _settings(self, row: dict[str, Any], given: Given) -> _Settings | _Faulty:
+    def _settings(self, row: dict[str, Any], given: Given) -> _SettledGroup | _RejectedGroup:
         """Resolve one combination of settings, or say what is wrong with it."""
         name: str | None = row["model"] or self._job.defaults.model or self._only_model()
         layers = self._layers(row, name)
@@ -319,18 +319,18 @@ class Resolver:
         if unbound or name is None:
             own = {column: row[column] for column in _ARGUMENTS if row[column] is not None}
             wrong += [*unbound, *check_values(own)]
-            return _Faulty(prompt=prompt, unread={}, wrong=tuple(wrong))
+            return _RejectedGroup(prompt=prompt, unread={}, wrong=tuple(wrong))
         bound = self._bound(name, task, given._replace(keyframes=bool(row["keyframes"])))
         values = self._values(bound, layers, wrong)
-        unread = _unread(bound.way, values.get("parameters", {}))
+        unread = _unread(bound.route, values.get("parameters", {}))
         if wrong or bound.misfits:
-            return _Faulty(prompt=prompt, unread=unread, wrong=tuple(wrong), misfits=bound.misfits)
+            return _RejectedGroup(prompt=prompt, unread=unread, wrong=tuple(wrong), misfits=bound.misfits)
         return self._assembled(bound, num_outputs, values, prompt, negative, unread)
 
     def _bound(self, name: str, task: str, given: Given) -> _Bound:
         model = self._models[name]
-        way, misfits = nearest_way(model.family.tasks[task], given)
-        return _Bound(model=model, task=task, way=way, given=given, misfits=tuple(misfits))
+        route, misfits = nearest_route(model.family.tasks[task], given)
+        return _Bound(model=model, task=task, route=route, given=given, misfits=tuple(misfits))
 
     def _check_binding(self, name: Any, task: Any) -> list[Wrong]:
         """Check that model and task are there, and that the one serves the other."""
@@ -346,23 +346,23 @@ class Resolver:
 
     def _values(self, bound: _Bound, layers: list[Mapping[str, Any]], wrong: list[Wrong]) -> dict[str, Any]:
         """Settle everything but texts, seed and sources, checked against the family."""
-        way, family, row = bound.way, bound.model.family, layers[0]
+        route, family, row = bound.route, bound.model.family, layers[0]
         values = self._arguments(bound, layers, wrong)
-        wrong.extend(check_way(way, bound.task, bound.model, values))
+        wrong.extend(check_route(route, bound.task, bound.model, values))
         faults = check_values(values)
         if not faults:
             settled_frames(values, family)
         wrong.extend([*faults, *check_family(values, family)])
-        if way.keyframes and bound.given.num_images and not wrong:
+        if route.keyframes and bound.given.num_images and not wrong:
             values["keyframes"], faults = settled_keyframes(
-                row["keyframes"], bound.given.num_images, values["num_frames"], way, family.frame_multiple
+                row["keyframes"], bound.given.num_images, values["num_frames"], route, family.frame_multiple
             )
             wrong.extend(faults)
-        parameters, faults = settled_parameters(row["parameters"], way, bound.task)
+        parameters, faults = settled_parameters(row["parameters"], route, bound.task)
         wrong.extend(faults)
         if parameters:
             values["parameters"] = parameters
-        if row["loras"] and "loras" not in way.arguments:
+        if row["loras"] and "loras" not in route.arguments:
             wrong.append(("loras", row["loras"], f"are not taken by {bound.task} of {family.title}"))
         elif row["loras"]:
             values["loras"], faults = settled_loras(row["loras"], self._loras, family)
@@ -373,12 +373,12 @@ class Resolver:
         """Settle the task's arguments: row, model's defaults, job's defaults, family's."""
         row, family = layers[0], bound.model.family
         size = {"height": bound.model.height, "width": bound.model.width}
-        last = {"fit": "cover", **family.defaults, **bound.model.defaults, **size, **bound.way.defaults}
+        last = {"fit": "cover", **family.defaults, **bound.model.defaults, **size, **bound.route.defaults}
         # Frames or seconds: the nearest layer that says either counts.
         lengths = next((found for layer in layers if (found := _lengths(layer))), {})
         values: dict[str, Any] = {}
         for name in _ARGUMENTS:
-            if name in bound.way.arguments:
+            if name in bound.route.arguments:
                 value = _settled(name, [lengths] if name in _LENGTHS else layers, last.get(name))
                 if value is not None and value != "":
                     values[name] = value
@@ -398,8 +398,8 @@ class Resolver:
         prompt: str | None,
         negative_prompt: str,
         unread: Mapping[str, str],
-    ) -> _Settings:
-        model, way = bound.model, bound.way
+    ) -> _SettledGroup:
+        model, route = bound.model, bound.route
         shared = {
             "key_version": KEY_VERSION,
             "task": bound.task,
@@ -413,18 +413,18 @@ class Resolver:
         if accelerators := model.options.accelerators if is_exact else model.options.lossy:
             shared["accelerators"] = accelerators
         if is_exact:
-            shared["batch_size"] = 1 if way.is_alone_in_exact else model.options.batch_size
+            shared["batch_size"] = 1 if route.batch_of_one_in_exact else model.options.batch_size
         texts = [name for name in ("prompt", "negative_prompt") if name not in unread]
         holes = sorted(["seed", *texts, *(["images"] if bound.given.num_images else []), *bound.given.others])
         steps = values["num_inference_steps"]
         if "strength" in values:
             steps = min(int(steps * values["strength"]), steps)
         guidance = values.get("guidance_scale", 1.0)
-        if way.negative_needs:
-            guidance = values.get("parameters", {}).get(way.negative_needs, 1.0)
-        together = {**shared, "guidance_scale": guidance > 1} if way.guides_rows else shared
-        return _Settings(
-            row=way,
+        if route.negative_needs:
+            guidance = values.get("parameters", {}).get(route.negative_needs, 1.0)
+        together = {**shared, "guidance_scale": guidance > 1} if route.per_row_guidance else shared
+        return _SettledGroup(
+            row=route,
             prompt=prompt,
             negative_prompt=negative_prompt,
             unread=unread,
@@ -457,8 +457,8 @@ class Resolver:
 def _check_served(model: ModelInfo, task: str) -> list[Wrong]:
     """Check that there is a way of making a task with the folders that the model's entry names."""
     family = model.family
-    reasons = {name: [lacking(way, model) for way in ways] for name, ways in family.tasks.items()}
-    served = [name for name, of_ways in reasons.items() if not all(of_ways)]
+    reasons = {name: [lacking(route, model) for route in routes] for name, routes in family.tasks.items()}
+    served = [name for name, of_routes in reasons.items() if not all(of_routes)]
     if task in served:
         return []
     hint = f"; it {min(reasons[task], key=len)[0]}" if task in reasons else ""
@@ -489,15 +489,17 @@ def _batch_key(of: str, together: Mapping[str, Any]) -> str:
 
 
 def _batch_keys(
-    settings: _Settings, negative_prompts: Sequence[str], sources: Sequence[tuple[Source, ...]]
+    settings: _SettledGroup, negative_prompts: Sequence[str], sources: Sequence[tuple[Source, ...]]
 ) -> list[str]:
     """Return the batch key of each row: its settings', and what of the row itself a call must have in common."""
-    way = settings.row
-    if way.rows != "shared" and not way.tells_no_negative:
+    route = settings.row
+    if route.rows != "shared" and not route.empty_negative_differs:
         return [settings.batch_key] * len(sources)
     narrowed = cache(partial(_narrowed, settings.batch_key))
     return [
-        narrowed(found if way.rows == "shared" else (), lacks_negative=way.tells_no_negative and not negative_prompt)
+        narrowed(
+            found if route.rows == "shared" else (), lacks_negative=route.empty_negative_differs and not negative_prompt
+        )
         for negative_prompt, found in zip(negative_prompts, sources, strict=True)
     ]
 
@@ -524,17 +526,17 @@ def _picked(columns: Columns, offsets: Sequence[int]) -> Columns:
     return {name: [values[offset] for offset in offsets] for name, values in columns.items()}
 
 
-def _in_row_order(made: Sequence[tuple[Sequence[int], Resolved]]) -> Resolved:
+def _in_row_order(made: Sequence[tuple[Sequence[int], ResolvedRows]]) -> ResolvedRows:
     """Return rows that were resolved by settings, with the offset of each, in the order they came in."""
     if len(made) == 1:
         return made[0][1]
     offsets = [offset for group, _ in made for offset in group]
     order = sorted(range(len(offsets)), key=offsets.__getitem__)
-    columns = [[value for _, rows in made for value in rows[number]] for number in range(len(Resolved._fields))]
-    return Resolved._make([column[place] for place in order] for column in columns)
+    columns = [[value for _, rows in made for value in rows[number]] for number in range(len(ResolvedRows._fields))]
+    return ResolvedRows._make([column[place] for place in order] for column in columns)
 
 
-def _wrong_texts(settings: _Settings | _Faulty, rows: Columns) -> Iterator[tuple[int, Wrong]]:
+def _wrong_texts(settings: _SettledGroup | _RejectedGroup, rows: Columns) -> Iterator[tuple[int, Wrong]]:
     """Yield (place, what is wrong) of texts and seeds."""
     for name, why in settings.unread.items():
         yield from ((place, (name, text, why)) for place, text in enumerate(rows[name]) if text)
@@ -546,9 +548,9 @@ def _wrong_texts(settings: _Settings | _Faulty, rows: Columns) -> Iterator[tuple
             yield place, ("seed", seed, f"is not in 0..{SEED_MAX}")
 
 
-def _wrong_settings(settings: _Settings | _Faulty, rows: Columns) -> Iterator[tuple[int, Wrong]]:
+def _wrong_settings(settings: _SettledGroup | _RejectedGroup, rows: Columns) -> Iterator[tuple[int, Wrong]]:
     """Yield (place, what is wrong) of settings nothing can be made with: the same for all of these rows."""
-    if isinstance(settings, _Faulty):
+    if isinstance(settings, _RejectedGroup):
         for place in range(len(rows["id"])):
             for column, message in settings.misfits:
                 yield (
@@ -591,11 +593,13 @@ def _listed(value: Any) -> list[str]:
     return [value] if isinstance(value, str) else [url for url in value if url]
 
 
-def _unread(way: TaskRow, parameters: Mapping[str, Any]) -> dict[str, str]:
+def _unread(route: Route, parameters: Mapping[str, Any]) -> dict[str, str]:
     """Return the texts that a way does not read, and why not."""
-    unread = {name: "is not read by this model" for name in ("prompt", "negative_prompt") if name not in way.arguments}
-    if way.negative_needs and not parameters.get(way.negative_needs, 1.0) > 1:
-        unread["negative_prompt"] = f"is read by this model only with {way.negative_needs} over 1 in parameters"
+    unread = {
+        name: "is not read by this model" for name in ("prompt", "negative_prompt") if name not in route.arguments
+    }
+    if route.negative_needs and not parameters.get(route.negative_needs, 1.0) > 1:
+        unread["negative_prompt"] = f"is read by this model only with {route.negative_needs} over 1 in parameters"
     return unread
 
 

@@ -246,7 +246,7 @@ class Window:
         if "batch_size" in recipe:  # `exact`
             return int(recipe["batch_size"])
         family = self._families.get(request.model)
-        if family is not None and family.way_of(recipe).rows == "single":
+        if family is not None and family.route_of(recipe).rows == "single":
             return 1
         if chosen != "auto":
             return chosen

@@ -319,7 +319,7 @@ def clock_jumps(seconds: int, kills_driver: bool, lab: Lab, folder: Path) -> Fou
     plan = plan_of(point, "driver", None, number)
     plan |= {
         "clock_s": seconds,
-        "clock_modules": ["sdbatch.commit.lease", "sdbatch.commit.write", "sdbatch.driver.run"],
+        "clock_modules": ["sdbatch.campaign.lease", "sdbatch.campaign.write", "sdbatch.driver.run"],
     }
     first = lab.run(job, plan)
     second = lab.run(job, plan)

@@ -28,11 +28,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from chaos_points import Point
 from PIL import Image
-from tests_servers import BUCKET, KEY, SECRET, S3Server, descendants
+from support.servers import BUCKET, KEY, SECRET, S3Server, descendants
 
 import sdbatch
-from sdbatch.commit import layout
-from sdbatch.commit.read import read_commit
+from sdbatch.campaign import layout
+from sdbatch.campaign.read import read_commit
 from sdbatch.storage import open_store
 
 ROOT = Path(__file__).parents[2]

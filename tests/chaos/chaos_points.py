@@ -67,14 +67,14 @@ POINTS: tuple[Point, ...] = (
     ),
     Point(
         name="before-load",
-        module="sdbatch.generate.loading",
+        module="sdbatch.generate.load",
         functions=("load_model",),
         when="before",
         process="worker",
     ),
     Point(
         name="after-load",
-        module="sdbatch.generate.loading",
+        module="sdbatch.generate.load",
         functions=("load_model",),
         when="after",
         process="worker",
@@ -113,7 +113,7 @@ POINTS: tuple[Point, ...] = (
     ),
     Point(  # batches of four: the second unit's second asset
         name="between-two-assets",
-        module="sdbatch.commit.write",
+        module="sdbatch.campaign.write",
         functions=("put_asset",),
         when="after",
         process="worker",
@@ -129,7 +129,7 @@ POINTS: tuple[Point, ...] = (
     ),
     Point(
         name="before-the-commit",
-        module="sdbatch.commit.write",
+        module="sdbatch.campaign.write",
         functions=("put_commit",),
         when="before",
         process="worker",
@@ -137,7 +137,7 @@ POINTS: tuple[Point, ...] = (
     ),
     Point(
         name="after-the-commit",
-        module="sdbatch.commit.write",
+        module="sdbatch.campaign.write",
         functions=("put_commit",),
         when="after",
         process="worker",

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from sdbatch.commit.write import receipt_of
+from sdbatch.campaign.write import receipt_of
 from sdbatch.dispatch.dispatcher import Dispatcher, Plan
 from sdbatch.dispatch.executor import Died, Done, Event, Executor, Faulted, Ready, Shape
 from sdbatch.dispatch.in_process import InProcessExecutor
@@ -21,7 +21,7 @@ from sdbatch.outcomes import Outcome
 from sdbatch.plan.window import Window, bisected
 from sdbatch.types import Receipt, Request, Unit, WorkerSpec
 
-SCRIPTED = "tests_workers:ScriptedWorker"
+SCRIPTED = "support.workers:ScriptedWorker"
 CPU = Shape(num_gpus=0, num_cpus=1, memory_gib=None)
 
 

@@ -33,7 +33,7 @@ for _ in range(3):
     cluster.add_node(num_cpus=1, num_gpus=1)
 cluster.connect(namespace="sdbatch")
 spec = WorkerSpec(job={{}}, output=str(folder), run_id="nodes", lease_epoch=1, lease_token="", revisions={{}})
-executor = RayExecutor(spec, "tests_workers:ScriptedWorker")
+executor = RayExecutor(spec, "support.workers:ScriptedWorker")
 shape = Shape(num_gpus=1, num_cpus=1, memory_gib=None)
 job = Job(executor, [_request(f"nap-{{n:03d}}") for n in range(150)], shapes={{"a": shape}})
 story = {{}}

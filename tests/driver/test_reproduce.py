@@ -14,13 +14,13 @@ from conftest import prompts
 from PIL import Image
 
 import sdbatch
-from sdbatch.commit import layout
-from sdbatch.commit.schema import COMMIT, from_parquet, table, to_parquet
-from sdbatch.config import Encode
+from sdbatch.campaign import layout
+from sdbatch.campaign.schema import COMMIT, from_parquet, table, to_parquet
 from sdbatch.driver.reproduce import distance
 from sdbatch.encode.asset import encode_asset, read_frames
 from sdbatch.errors import ModelLoadFailed, UserError
-from sdbatch.generate.tiny.random_weights import make_tiny_random
+from sdbatch.generate.random_weights import make_tiny_random
+from sdbatch.job import Encode
 from sdbatch.storage import open_store
 
 

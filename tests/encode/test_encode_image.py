@@ -11,10 +11,10 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
-from sdbatch.config import Encode
+from sdbatch.canonical import canonical
 from sdbatch.encode.embedded import Encoded
 from sdbatch.encode.image import THUMBNAIL_PIXELS_MAX, encode_image, read_embedded_image, thumbnail
-from sdbatch.plan.canonical import canonical
+from sdbatch.job import Encode
 
 # H and W pixels, C = 3 channels.
 

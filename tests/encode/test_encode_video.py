@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from sdbatch.config import Encode
+from sdbatch.canonical import canonical
 from sdbatch.encode import video
 from sdbatch.encode.embedded import Encoded
 from sdbatch.encode.video import encode_video, read_embedded_video
 from sdbatch.errors import EncodeFailed
 from sdbatch.ffmpeg import exact_rate
-from sdbatch.plan.canonical import canonical
+from sdbatch.job import Encode
 
 # F frames, H and W pixels, C = 3 channels; A channels of sound, S samples.
 
@@ -56,7 +56,7 @@ def _ffmpeg(*arguments: str, data: bytes) -> subprocess.CompletedProcess[bytes]:
         )
 
 
-def _said(data: bytes) -> str:
+def _explain_error(data: bytes) -> str:
     return _ffmpeg(data=data).stderr.decode()
 
 
@@ -79,7 +79,7 @@ def test_a_clip_has_the_size_count_and_rate_that_were_asked(suffix: str) -> None
 
     assert (encoded.suffix, encoded.media_type) == (suffix, f"video/{suffix}")
     assert _decoded(encoded).shape == (COUNT, HEIGHT, WIDTH, 3)
-    assert re.search(r"Video: (h264|av1) .*yuv420p\(tv, bt709, progressive\).* 16 fps", _said(encoded.data))
+    assert re.search(r"Video: (h264|av1) .*yuv420p\(tv, bt709, progressive\).* 16 fps", _explain_error(encoded.data))
 
 
 @every_suffix
@@ -155,7 +155,7 @@ def test_sound_is_muxed_and_cut_where_the_frames_end(suffix: str, codec: str) ->
     raw = _ffmpeg("-map", "0:a", "-f", "f32le", "-ar", "24000", "-", data=encoded.data).stdout
     samples_SA = np.frombuffer(raw, "<f4").reshape(-1, 2)
 
-    assert f"Audio: {codec}" in _said(encoded.data)
+    assert f"Audio: {codec}" in _explain_error(encoded.data)
     assert abs(len(samples_SA) / 24_000 - COUNT / 16) < 0.05
     left, right = np.abs(samples_SA[4_000:20_000]).max(axis=0)
     assert 0.45 < left < 0.55
@@ -164,7 +164,7 @@ def test_sound_is_muxed_and_cut_where_the_frames_end(suffix: str, codec: str) ->
 
 
 def test_without_sound_there_is_no_track_of_it() -> None:
-    assert "Audio" not in _said(_encoded().data)
+    assert "Audio" not in _explain_error(_encoded().data)
 
 
 # --- what is embedded -----------------------------------------------------------------------------------------------

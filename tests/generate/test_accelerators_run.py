@@ -9,17 +9,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tests_models
+import support.toy_models
 import torch
-from tests_studio import Case, Studio, base_row, difference
+from support.studio import Case, Studio, base_row, difference
 from torch._inductor import config as inductor
 
-from sdbatch.config import Model, StepCache
 from sdbatch.errors import ModelLoadFailed
 from sdbatch.generate.accelerators import compile_counts
 from sdbatch.generate.batch import Item, make_batch, set_threads
-from sdbatch.generate.loading import LoadedModel, load_model
-from sdbatch.generate.tiny.random_weights import make_tiny_random
+from sdbatch.generate.load import LoadedModel, load_model
+from sdbatch.generate.random_weights import make_tiny_random
+from sdbatch.job import Model, StepCache
 
 WAN = Case(model="wan-t2v", task="text-to-video")
 LTX = Case(model="ltx", task="text-to-video", row={"num_frames": 9})
@@ -34,7 +34,7 @@ TAYLOR = StepCache(kind="TaylorSeerCache", cache_interval=3, disable_cache_befor
 def flux(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
     set_threads(1)
     folder = tmp_path_factory.mktemp("flux")
-    tests_models.make_tiny_flux(folder)
+    support.toy_models.make_tiny_flux(folder)
     return load_model("flux", Model(path=str(folder), revision="pinned"), "pinned", {})
 
 
@@ -128,7 +128,7 @@ def _check_cache(model: LoadedModel, cache: StepCache, items: list[Item]) -> Non
 
 def _seen_rows(model: LoadedModel, interval: tuple[float, float] | None, items: list[Item]) -> tuple[Any, int]:
     """Return the first item's pixels and how many rows the denoiser's blocks saw in all steps."""
-    pipeline: Any = model.pipeline(model.family.way_of(items[0].recipe), "")
+    pipeline: Any = model.pipeline(model.family.route_of(items[0].recipe), "")
     denoiser = getattr(pipeline, model.family.denoiser)
     inner = next(part for name, part in denoiser.named_modules() if name in {"conv_in", "proj_in", "patch_embedding"})
     seen: list[int] = []

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests_models import make_tiny_sdxl
+from support.toy_models import make_tiny_sdxl
 
-from sdbatch.config import Model
+from sdbatch.checkpoints import BUILTINS
 from sdbatch.errors import ModelLoadFailed
 from sdbatch.generate.batch import BatchResult, Item, make_batch, set_threads
-from sdbatch.generate.loading import LoadedModel, load_model
-from sdbatch.models import BUILTINS
+from sdbatch.generate.load import LoadedModel, load_model
+from sdbatch.job import Model
 
 SOURCE = np.linspace(0, 255, 64 * 64 * 3).reshape(64, 64, 3).astype(np.uint8)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests_studio import LTX2_BLOCKS, Case, Pixels, Studio, base_row, difference
+from support.studio import LTX2_BLOCKS, Case, Pixels, Studio, base_row, difference
 
 CASES = [
     Case(model="sd", task="text-to-video", row={"num_frames": 4}, size=32),
@@ -48,7 +48,7 @@ def test_a_clip_depends_on_its_row_and_on_nothing_else(case: Case, studio: Calla
     made = studio(case.model)
     row = base_row(case)
     item = made.item(row)
-    shares = made.info.family.way_of(item.recipe).rows
+    shares = made.info.family.route_of(item.recipe).rows
     other = _others(case, row)
 
     changed: dict[str, Pixels] = {}

@@ -9,31 +9,31 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tests_models
+import support.toy_models
 import torch
 
-from sdbatch.config import Model
-from sdbatch.families import FAMILIES, Family, TaskRow
+from sdbatch.families import FAMILIES, Family, Route
 from sdbatch.generate.batch import Item, make_batch, set_threads
-from sdbatch.generate.loading import LoadedModel, load_model
-from sdbatch.generate.tiny.random_weights import make_tiny_random
+from sdbatch.generate.load import LoadedModel, load_model
+from sdbatch.generate.random_weights import make_tiny_random
+from sdbatch.job import Model
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 MAKERS: Mapping[str, Callable[[Path], None]] = {
     "Stable Diffusion 1.x/2.x": make_tiny_random,
-    "Stable Diffusion XL": tests_models.make_tiny_sdxl,
-    "Stable Diffusion 3/3.5": tests_models.make_tiny_sd3,
-    "Flux.1": tests_models.make_tiny_flux,
-    "Flux.1 Kontext": tests_models.make_tiny_kontext,
-    "Flux.1 Fill": tests_models.make_tiny_fill,
-    "Flux.2 Klein": tests_models.make_tiny_klein,
-    "Qwen-Image": tests_models.make_tiny_qwen,
-    "Z-Image": tests_models.make_tiny_zimage,
-    "Sana": tests_models.make_tiny_sana,
+    "Stable Diffusion XL": support.toy_models.make_tiny_sdxl,
+    "Stable Diffusion 3/3.5": support.toy_models.make_tiny_sd3,
+    "Flux.1": support.toy_models.make_tiny_flux,
+    "Flux.1 Kontext": support.toy_models.make_tiny_kontext,
+    "Flux.1 Fill": support.toy_models.make_tiny_fill,
+    "Flux.2 Klein": support.toy_models.make_tiny_klein,
+    "Qwen-Image": support.toy_models.make_tiny_qwen,
+    "Z-Image": support.toy_models.make_tiny_zimage,
+    "Sana": support.toy_models.make_tiny_sana,
 }
 CONTROLNETS = {
-    "Stable Diffusion 1.x/2.x": tests_models.make_tiny_controlnet,
-    "Stable Diffusion XL": tests_models.make_tiny_xl_controlnet,
+    "Stable Diffusion 1.x/2.x": support.toy_models.make_tiny_controlnet,
+    "Stable Diffusion XL": support.toy_models.make_tiny_xl_controlnet,
 }
 WAYS = [
     (family, task, row)
@@ -71,7 +71,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Family], Loade
 
 def described(model: Model) -> str:
     """Return the planned revision of a model."""
-    from sdbatch.models import describe
+    from sdbatch.checkpoints import describe
 
     return describe("tiny", model, {}).revision
 
@@ -93,7 +93,7 @@ def _mask(side: int) -> Pixels:
     return mask
 
 
-def _item(family: Family, task: str, row: TaskRow, **changes: Any) -> Item:
+def _item(family: Family, task: str, row: Route, **changes: Any) -> Item:
     """Return an item with everything a way takes, at toy size; `changes` are of its recipe."""
     values: dict[str, Any] = {
         "task": task,
@@ -154,7 +154,7 @@ def _variants(item: Item) -> dict[str, Item]:
 
 @pytest.mark.parametrize(("family", "task", "row"), WAYS, ids=NAMES)
 def test_a_row_s_pixels_change_with_what_it_says_and_not_with_its_neighbours(
-    family: Family, task: str, row: TaskRow, loaded: Callable[[Family], LoadedModel]
+    family: Family, task: str, row: Route, loaded: Callable[[Family], LoadedModel]
 ) -> None:
     model = loaded(family)
     item = _item(family, task, row)
@@ -168,7 +168,7 @@ def test_a_row_s_pixels_change_with_what_it_says_and_not_with_its_neighbours(
         assert pixels.shape == (_side(family), _side(family), 3)
         assert _differ(together[0], pixels) > 2, f"another {name} moves nothing"
     alone = _pixels(model, [item], pad_to=len(together))[0]
-    assert _differ(alone, together[0]) <= COUPLED_MAX * row.couples, "its neighbours move it"
+    assert _differ(alone, together[0]) <= COUPLED_MAX * row.rows_interact, "its neighbours move it"
 
 
 @pytest.mark.parametrize("family", [FAMILIES[title] for title in MAKERS], ids=lambda family: family.title)
@@ -187,13 +187,13 @@ def test_a_size_of_the_family_is_made_exactly(family: Family, loaded: Callable[[
 @pytest.mark.parametrize("family", [FAMILIES[title] for title in MAKERS], ids=lambda family: family.title)
 def test_one_folder_is_loaded_once_for_all_tasks(family: Family, loaded: Callable[[Family], LoadedModel]) -> None:
     model = loaded(family)
-    ways = [row for of_family, _, row in WAYS if of_family is family]
-    pipelines = [model.pipeline(row, "") for row in ways]
+    routes = [row for of_family, _, row in WAYS if of_family is family]
+    pipelines = [model.pipeline(row, "") for row in routes]
 
     for pipeline in pipelines:
         assert getattr(pipeline, family.denoiser) is getattr(pipelines[0], family.denoiser)
         assert pipeline.vae is pipelines[0].vae
-    assert len({id(pipeline.scheduler) for pipeline in pipelines}) == len({row.pipeline for row in ways})
+    assert len({id(pipeline.scheduler) for pipeline in pipelines}) == len({row.pipeline for row in routes})
 
 
 @pytest.mark.parametrize("family", [FAMILIES[title] for title in MAKERS], ids=lambda family: family.title)

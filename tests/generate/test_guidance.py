@@ -9,22 +9,22 @@ from typing import Any
 import diffusers
 import numpy as np
 import pytest
-import tests_models
+import support.toy_models
 import torch
-from tests_studio import Case, Studio, base_row, difference, resolve
+from support.studio import Case, Studio, base_row, difference, resolve
 
-from sdbatch.config import Model
 from sdbatch.generate import batch
 from sdbatch.generate.batch import Item, make_batch, set_threads
 from sdbatch.generate.guidance import PerRow
-from sdbatch.generate.loading import LoadedModel, load_model
-from sdbatch.generate.tiny.random_weights import make_tiny_random
+from sdbatch.generate.load import LoadedModel, load_model
+from sdbatch.generate.random_weights import make_tiny_random
+from sdbatch.job import Model
 
 PICTURES: dict[str, Callable[[Path], None]] = {
     "sd": make_tiny_random,
-    "sdxl": tests_models.make_tiny_sdxl,
-    "sd3": tests_models.make_tiny_sd3,
-    "sana": tests_models.make_tiny_sana,
+    "sdxl": support.toy_models.make_tiny_sdxl,
+    "sd3": support.toy_models.make_tiny_sd3,
+    "sana": support.toy_models.make_tiny_sana,
 }
 CLIPS = [
     Case(model="wan-t2v", task="text-to-video"),
@@ -60,13 +60,13 @@ def _item(seed: int, guidance_scale: float = 4.0, **changes: Any) -> Item:
 def test_a_picture_is_bitwise_the_same_beside_other_guidance(name: str, tmp_path: Path) -> None:
     model = _load(name, tmp_path)
     mixed = [_item(seed, scale) for seed, scale in enumerate((2.0, 3.3, 7.5))]
-    couples = next(iter(model.family.tasks.values()))[0].couples
+    rows_interact = next(iter(model.family.tasks.values()))[0].rows_interact
 
     together = [output.frames_FHWC for output in make_batch(model, mixed, None).outputs]
     for index, item in enumerate(mixed):
         same = [_item(seed, item.recipe["guidance_scale"]) for seed in range(3)]
         alone = make_batch(model, same, None).outputs[index].frames_FHWC
-        assert difference(alone, together[index]) <= couples
+        assert difference(alone, together[index]) <= rows_interact
         other = make_batch(model, [_item(seed, 20.0) for seed in range(3)], None).outputs[index].frames_FHWC
         assert difference(other, together[index]) > 2, "guidance moves nothing"
 

@@ -32,9 +32,9 @@ print(*faults)
 """
 
 
-def _faults(way: str) -> list[int]:
+def _faults(route: str) -> list[int]:
     """Return the faults of one more round of 20,480 pages, in the main thread and in another."""
-    done = subprocess.run([sys.executable, "-c", _SCRIPT, way], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", _SCRIPT, route], capture_output=True, text=True, check=True)
     return [int(count) for count in done.stdout.split()]
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests_studio import LTX2_BLOCKS, Case, Pixels, Studio, base_row, difference, picture, resolve
+from support.studio import LTX2_BLOCKS, Case, Pixels, Studio, base_row, difference, picture, resolve
 
 from sdbatch.generate.batch import Item, make_batch
 from sdbatch.generate.memo import Memo
@@ -52,7 +52,7 @@ def _heard(owner: Any, name: str) -> Iterator[list[tuple[tuple[Any, ...], dict[s
 def _pipeline(made: Studio, row: dict[str, Any]) -> Any:
     """Return the row's pipeline; its model forgets what other tests had it encode, so that all is encoded anew."""
     made.loaded.memo = Memo()
-    return made.loaded.pipeline(made.info.family.way_of(made.item(row).recipe), "")
+    return made.loaded.pipeline(made.info.family.route_of(made.item(row).recipe), "")
 
 
 def test_ltx_is_told_which_image_stands_at_which_frame(studio: Models) -> None:

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from sdbatch.config import Model
-from sdbatch.generate.loading import LoadedModel, load_model
-from sdbatch.generate.tiny.random_weights import make_tiny_random
+from sdbatch.generate.load import LoadedModel, load_model
+from sdbatch.generate.random_weights import make_tiny_random
+from sdbatch.job import Model
 
 PROMPTS = ["a <sea> town", "a town"]
 
@@ -25,7 +25,7 @@ def model(tmp_path: Path) -> LoadedModel:
 def test_prompts_are_searched_only_for_words_that_the_tokenizer_splits_in_several(
     model: LoadedModel, recipe: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pipeline = model.pipeline(model.family.way_of(recipe), "")
+    pipeline = model.pipeline(model.family.route_of(recipe), "")
     tokenizer = pipeline.tokenizer
     searched = []
     tokenize = type(tokenizer).tokenize

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests_models import make_tiny_lora
+from support.toy_models import make_tiny_lora
 
-from sdbatch.config import Lora, Model
+from sdbatch.checkpoints import BUILTINS, describe_lora
 from sdbatch.errors import ModelError, ModelLoadFailed
 from sdbatch.generate.batch import Item, make_batch, set_threads
-from sdbatch.generate.loading import LoadedModel, load_model
-from sdbatch.models import BUILTINS, describe_lora
+from sdbatch.generate.load import LoadedModel, load_model
+from sdbatch.job import Lora, Model
 
 SD = "Stable Diffusion 1.x/2.x"
 Weights = Sequence[tuple[str, float]]
@@ -80,13 +80,13 @@ def test_rows_with_other_loras_and_none_do_not_touch_each_other(
 
 
 def test_fifty_switches_leave_the_weights_as_they_were_read(model: LoadedModel, loras: dict[str, Lora]) -> None:
-    way = model.family.tasks["text-to-image"][0]
+    route = model.family.tasks["text-to-image"][0]
     revisions = [describe_lora(name, lora, {}).revision for name, lora in loras.items()]
-    before = _base_weights(model.pipeline(way, ""))
+    before = _base_weights(model.pipeline(route, ""))
     for count in range(50):
-        model.pipeline(way, "", [[revisions[count % 2], 0.1 + count / 50]] if count % 3 else [])
+        model.pipeline(route, "", [[revisions[count % 2], 0.1 + count / 50]] if count % 3 else [])
 
-    assert _base_weights(model.pipeline(way, "")) == before
+    assert _base_weights(model.pipeline(route, "")) == before
 
 
 def _base_weights(pipeline: Any) -> str:
@@ -104,12 +104,12 @@ def _base_weights(pipeline: Any) -> str:
 
 
 def test_the_digest_of_the_weights_sees_a_fused_adapter(model: LoadedModel, loras: dict[str, Lora]) -> None:
-    way = model.family.tasks["text-to-image"][0]
+    route = model.family.tasks["text-to-image"][0]
     revision = describe_lora("ink", loras["ink"], {}).revision
-    before = _base_weights(model.pipeline(way, ""))
-    model.pipeline(way, "", [[revision, 1.0]]).fuse_lora()
+    before = _base_weights(model.pipeline(route, ""))
+    model.pipeline(route, "", [[revision, 1.0]]).fuse_lora()
 
-    assert _base_weights(model.pipeline(way, "")) != before
+    assert _base_weights(model.pipeline(route, "")) != before
 
 
 def test_a_lora_that_changed_since_the_plan_is_refused(model: LoadedModel) -> None:

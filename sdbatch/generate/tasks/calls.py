@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from sdbatch.families import SOURCE_ROLES, TaskRow
+from sdbatch.families import SOURCE_ROLES, Route
 from sdbatch.generate.guidance import PerRow
 
 if TYPE_CHECKING:
@@ -22,10 +22,10 @@ _TEXTS = ("prompt", "negative_prompt")
 _OF_ITEMS = frozenset({*_TEXTS, *SOURCE_ROLES, "keyframes"})
 
 
-def texts(row: TaskRow, items: Sequence[Item]) -> dict[str, Any]:
+def texts(row: Route, items: Sequence[Item]) -> dict[str, Any]:
     """Return prompts and negatives that the model reads: one an item, plain texts where a call takes one row."""
     recipe = items[0].recipe
-    says_none = row.tells_no_negative and not recipe["negative_prompt"]
+    says_none = row.empty_negative_differs and not recipe["negative_prompt"]
     return {
         row.arguments[name]: _one_or_all([item.recipe[name] for item in items], is_one=row.rows == "single")
         for name in _TEXTS
@@ -33,7 +33,7 @@ def texts(row: TaskRow, items: Sequence[Item]) -> dict[str, Any]:
     }
 
 
-def pictures(row: TaskRow, items: Sequence[Item], *roles: str) -> dict[str, Any]:
+def pictures(row: Route, items: Sequence[Item], *roles: str) -> dict[str, Any]:
     """Return sources: one an item, or the one that all items share; a list where a row may have several images.
 
     Args:
@@ -48,7 +48,7 @@ def pictures(row: TaskRow, items: Sequence[Item], *roles: str) -> dict[str, Any]
     }
 
 
-def scalars(row: TaskRow, items: Sequence[Item]) -> dict[str, Any]:
+def scalars(row: Route, items: Sequence[Item]) -> dict[str, Any]:
     """Return numbers, constants and what `parameters` ask for: guidance aside, what all items have in common."""
     recipe = items[0].recipe
     values = {**recipe, "area": recipe["height"] * recipe["width"]}
@@ -57,14 +57,14 @@ def scalars(row: TaskRow, items: Sequence[Item]) -> dict[str, Any]:
         for column, argument in row.arguments.items()
         if argument and column not in _OF_ITEMS and column in values
     }
-    if row.guides_rows:
+    if row.per_row_guidance:
         guidances = [item.recipe["guidance_scale"] for item in items]
         if len(set(guidances)) > 1:
             named[row.arguments["guidance_scale"]] = PerRow(guidances)
     return {**row.constants, **named, **recipe.get("parameters", {})}
 
 
-def _picture(row: TaskRow, item: Item, role: str) -> Image.Image | list[Image.Image]:
+def _picture(row: Route, item: Item, role: str) -> Image.Image | list[Image.Image]:
     if role == "video":
         return [Image.fromarray(frame) for frame in getattr(item, role)]
     if role != "images":

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from sdbatch.generate.tasks.calls import pictures, scalars, texts
 
 if TYPE_CHECKING:
-    from sdbatch.families import TaskRow
+    from sdbatch.families import Route
     from sdbatch.generate.batch import Item
 
 
-def arguments(row: TaskRow, items: Sequence[Item]) -> list[dict[str, Any]]:
+def arguments(row: Route, items: Sequence[Item]) -> list[dict[str, Any]]:
     """Return the arguments of the one call; sources were fitted to the recipe's height and width."""
     return [{**texts(row, items), **pictures(row, items, "images", "control_image"), **scalars(row, items)}]

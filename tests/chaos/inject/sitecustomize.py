@@ -26,7 +26,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
-from tests_servers import descendants
+from support.servers import descendants
 
 PLAN: dict[str, Any] = json.loads(os.environ.get("SDBATCH_CHAOS", "{}"))
 BATCH = "sdbatch.generate.batch"

@@ -1,0 +1,134 @@
+"""What a campaign no longer needs: orphans, halves of files, signs of life of drivers that ended.
+
+    assets no commit names  -->  old enough?  -->  void for every earlier run  -->  removed
+
+An orphan is what a killed worker left before its commit, and just what a resume would adopt, or what a worker that was
+cut off (a *zombie*) may still name in a commit to come. Three things keep a commit from naming what is gone:
+
+- It holds the lease while it removes, so no driver plans, and no worker of one adopts, beside it.
+- Nothing younger than a day goes, by the store's own clock: a unit takes minutes.
+- Before the first file goes, its output is written down as void for all earlier runs (`redo.parquet` under an id of
+  the lease's epoch). A zombie belongs to an earlier run, so its commit, however late, does not count, and the output is
+  made anew.
+
+Void first, then removed: killed in between, the rest is an orphan still, and the next call removes it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import pyarrow as pa
+
+from sdbatch.campaign import layout
+from sdbatch.campaign.lease import Lease, acquire, superseded
+from sdbatch.campaign.read import READ_THREADS, read_rows, without_void
+from sdbatch.campaign.schema import INDEX, VOID, table, to_parquet
+from sdbatch.storage import Entry, Store
+
+OLDER_THAN_S = 24 * 3600.0
+_NAMED = INDEX.append(pa.field("asset", pa.string()))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GcReport:
+    """What `gc` found, and removed when it was told to.
+
+    Attributes:
+        orphans: Assets no commit names, old enough to go.
+        temporary: Halves of files that killed writers left (local folders only).
+        beats: Signs of life, and requests to stop, of drivers that were followed by another.
+        freed_bytes: Length of all of them.
+        num_younger: Files of these kinds that are too young to go.
+        is_deleted: Whether they were removed.
+    """
+
+    orphans: tuple[str, ...]
+    temporary: tuple[str, ...]
+    beats: tuple[str, ...]
+    freed_bytes: int
+    num_younger: int
+    is_deleted: bool
+
+
+def collect_garbage(store: Store, *, older_than_s: float = OLDER_THAN_S, delete: bool = False) -> GcReport:
+    """Find, and when told to remove, what nothing in a campaign needs.
+
+    Args:
+        store: The campaign.
+        older_than_s: Seconds since a file's last change, below which it stays.
+        delete: Remove them. Without it nothing is written, and age is taken by this machine's clock.
+
+    Raises:
+        CampaignHeld: When a driver holds the campaign and files are to be removed.
+        UserError: When a commit is not readable: what it names would look like an orphan.
+    """
+    if not delete:
+        return _report(_find(store, time.time() - older_than_s), is_deleted=False)
+    lease = acquire(store)
+    try:
+        # The lease's file was written a moment ago, so it tells the time by the store's clock.
+        now_s = store.stat(layout.lease(lease.holder.epoch)).modified_s
+        found = _find(store, now_s - older_than_s)
+        _make_void(store, lease, found.orphans)
+        _remove(store, lease, (*found.orphans, *found.temporary, *found.beats))
+    finally:
+        lease.release()
+    return _report(found, is_deleted=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    orphans: tuple[Entry, ...]
+    temporary: tuple[Entry, ...]
+    beats: tuple[Entry, ...]
+    num_younger: int
+
+
+def _find(store: Store, before_s: float) -> _Found:
+    assets = store.list("assets")  # before the commits: one that is named between the two is no orphan
+    rows = without_void(read_rows(store, _NAMED), store).to_pylist()
+    named = {row["asset"] for row in rows}
+    # Made under another name too (an encoder that was changed): to make its output void would undo the good one.
+    made = {(row["id"], row["request_key"][:8], row["n"]) for row in rows if row["status"] == "ok"}
+    orphans = [
+        entry
+        for entry in assets
+        if entry.path not in named and (parts := layout.asset_parts(entry.path)) and parts not in made
+    ]
+    kinds = (orphans, store.temporary(), superseded(store))
+    old = [tuple(entry for entry in entries if entry.modified_s <= before_s) for entries in kinds]
+    num_younger = sum(map(len, kinds)) - sum(map(len, old))
+    return _Found(orphans=old[0], temporary=old[1], beats=old[2], num_younger=num_younger)
+
+
+def _make_void(store: Store, lease: Lease, orphans: Iterable[Entry]) -> None:
+    parts = [layout.asset_parts(entry.path) for entry in orphans]
+    void = [dict(zip(VOID.names, part, strict=True)) for part in parts if part]
+    if void:
+        run = layout.run_id(lease.holder.epoch, datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ"))
+        store.put_new(layout.redo(run), to_parquet(table(void, VOID)))
+
+
+def _remove(store: Store, lease: Lease, entries: Iterable[Entry]) -> None:
+    def remove(entry: Entry) -> None:
+        lease.check()
+        store.delete(entry.path)
+
+    with ThreadPoolExecutor(READ_THREADS) as pool:
+        list(pool.map(remove, entries))
+
+
+def _report(found: _Found, *, is_deleted: bool) -> GcReport:
+    return GcReport(
+        orphans=tuple(entry.path for entry in found.orphans),
+        temporary=tuple(entry.path for entry in found.temporary),
+        beats=tuple(entry.path for entry in found.beats),
+        freed_bytes=sum(entry.size_bytes for entry in (*found.orphans, *found.temporary, *found.beats)),
+        num_younger=found.num_younger,
+        is_deleted=is_deleted,
+    )

@@ -1,0 +1,136 @@
+"""The metadata row: one per asset, or per failure. A public contract."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sdbatch.types import FORMAT_VERSION
+
+METADATA: Final = pa.schema(
+    [
+        ("id", pa.string()),
+        ("request_key", pa.string()),
+        ("n", pa.int32()),
+        ("status", pa.string()),
+        ("asset", pa.string()),
+        ("sha256", pa.string()),
+        ("asset_bytes", pa.int64()),
+        ("media_type", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("num_frames", pa.int32()),
+        ("fps", pa.float64()),
+        ("task", pa.string()),
+        ("model", pa.string()),
+        ("model_revision", pa.string()),
+        ("pipeline_class", pa.string()),
+        ("prompt", pa.string()),
+        ("negative_prompt", pa.string()),
+        ("seed", pa.int64()),
+        ("num_inference_steps", pa.int32()),
+        ("guidance_scale", pa.float64()),
+        ("strength", pa.float64()),
+        ("fit", pa.string()),
+        ("scheduler", pa.string()),
+        ("images", pa.list_(pa.string())),
+        ("mask", pa.string()),
+        ("video", pa.string()),
+        ("control_image", pa.string()),
+        ("source_digests", pa.list_(pa.string())),
+        ("prompt_tokens", pa.int32()),
+        ("prompt_truncated", pa.bool_()),
+        ("dtype", pa.string()),
+        ("accelerators", pa.string()),
+        ("device", pa.string()),
+        ("batch_size", pa.int32()),
+        ("versions", pa.string()),
+        ("load_s", pa.float64()),
+        ("fetch_s", pa.float64()),
+        ("denoise_s", pa.float64()),
+        ("decode_s", pa.float64()),
+        ("encode_s", pa.float64()),
+        ("upload_s", pa.float64()),
+        ("attempts", pa.int32()),
+        ("worker", pa.string()),
+        ("run_id", pa.string()),
+        ("unit", pa.string()),
+        ("committed_at", pa.timestamp("ms", tz="UTC")),
+        ("adopted", pa.bool_()),
+        ("error_type", pa.string()),
+        ("error_message", pa.string()),
+        ("error_retryable", pa.bool_()),
+        ("error_traceback_sha256", pa.string()),
+        ("recipe", pa.string()),
+    ]
+)
+"""Columns of the effective metadata, the user's x_* apart. `n` is null when a request failed as a whole; `seed` is the
+output's own; times are this output's share of its batch, in wall seconds; `versions` and `accelerators` are JSON
+objects."""
+
+COMMIT: Final = METADATA.append(pa.field("thumbnail", pa.binary()))
+"""A commit's columns: the metadata and a small WebP for the gallery."""
+
+INDEX: Final = pa.schema(
+    [
+        ("id", pa.string()),
+        ("request_key", pa.string()),
+        ("n", pa.int32()),
+        ("status", pa.string()),
+        ("error_type", pa.string()),
+        ("error_retryable", pa.bool_()),
+        ("commit", pa.string()),
+    ]
+)
+"""What resume needs to know of a commit's rows; `commit` is the path of the file they stand in."""
+
+VOID: Final = pa.schema([("id", pa.string()), ("request_key", pa.string()), ("n", pa.int32())])
+"""Outputs whose earlier commits no longer count (redo, gc); `request_key` may be its first 8 digits, as in a name."""
+
+
+def to_parquet(table: pa.Table, *, for_query: bool = True, **notes: str) -> bytes:
+    """Return a table as one Parquet file.
+
+    Args:
+        table: The rows.
+        for_query: Whether people look for some of its rows. A commit is read whole: without dictionaries and
+            statistics, of which each column has its own, 16 rows took 1.3 CPU ms and 60 KB instead of 2.0 and 79.
+        notes: Go into its footer, as does the format version.
+    """
+    marks = {"format_version": str(FORMAT_VERSION), **notes}
+    metadata = {f"sdbatch.{name}".encode(): value.encode() for name, value in marks.items()}
+    sink = pa.BufferOutputStream()
+    pq.write_table(
+        table.replace_schema_metadata(metadata),
+        sink,
+        compression="zstd",
+        use_dictionary=for_query,
+        write_statistics=for_query,
+    )
+    return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
+
+
+def from_parquet(data: bytes, columns: list[str] | None = None) -> pa.Table:
+    """Read what `to_parquet` wrote."""
+    # Not pq.read_table: its scanner threads may hold a Python buffer when the interpreter ends, and abort it.
+    return pq.ParquetFile(pa.BufferReader(data)).read(columns=columns, use_threads=False)
+
+
+def footer(data: bytes) -> Mapping[str, str]:
+    """Return the notes in a Parquet file's footer."""
+    metadata = pq.read_schema(pa.BufferReader(data)).metadata or {}
+    return {
+        name.decode().removeprefix("sdbatch."): value.decode()
+        for name, value in metadata.items()
+        if name.startswith(b"sdbatch.")
+    }
+
+
+def table(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
+    """Return rows as a table; absent columns are null."""
+    # One conversion of whole rows: half the time of a list for each column.
+    structs = pa.array(list(rows), pa.struct(list(schema)))
+    return pa.Table.from_batches([pa.RecordBatch.from_struct_array(structs)], schema)

@@ -1,0 +1,1 @@
+"""source bytes -> pixels: Pillow and ffmpeg, no torch."""

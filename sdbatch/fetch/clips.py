@@ -1,0 +1,124 @@
+"""Source clips become frames of the asked number, rate and size.
+
+    bytes --> read_clip() --> frames_FHWC
+
+Strangers' files: the container is told by its first bytes and no other demuxer is tried, so a playlist that names other
+files or addresses is no clip; decoders are an allow-list; ffmpeg decodes in a process of its own with bounds on pixels,
+frames, processor and wall seconds. Frames are fitted as they come, so a large source takes no more memory than the clip
+that is made of it.
+"""
+
+# F frames, H and W pixels, C = 3 channels.
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from sdbatch.errors import SourceTooLarge, SourceTooShort, SourceUnreadable
+from sdbatch.fetch.pictures import fit_image, mean_colour, on_white
+from sdbatch.ffmpeg import FfmpegFailed, exact_rate, running
+
+HELD_FRAMES_MAX = 8
+"""So many frames a source may lack at its end, one step of the coarsest frame rule; its last frame is held for them."""
+
+LATE_S = 0.002
+"""A frame may begin so much late: WebM rounds to milliseconds, and at its own rate every frame is to be met once."""
+
+PROCESSOR_S = 120
+WALL_S = 300.0
+HEADER_BYTES_MAX = 256
+DECODERS = "h264,hevc,mpeg4,prores,vp8,vp9,av1,libdav1d,gif"
+
+_CONTAINERS: Final = ((4, b"ftyp", "mov"), (0, b"\x1aE\xdf\xa3", "matroska"), (0, b"GIF8", "gif"))
+"""Where a container's mark stands, the mark, ffmpeg's demuxer: MP4 and MOV, WebM and Matroska, GIF."""
+
+
+def read_clip(
+    data: bytes, name: str, *, num_frames: int, fps: float, height: int, width: int, fit: str, pixels_max: int
+) -> NDArray[np.uint8]:
+    """Read the beginning of a clip at another rate and size.
+
+    Frame i is the one on screen i / fps seconds after the first: frames are repeated or left out, never blended.
+    Transparent parts are laid on white, turned clips stand upright, oblong pixels become square.
+
+    Args:
+        data: The file.
+        name: For messages.
+        num_frames: Frames wanted; of what comes after them nothing is read.
+        fps: Their rate, frames a second.
+        height: Pixels.
+        width: Pixels.
+        fit: As `fit_image` takes it; `contain` pads every frame with the first one's mean colour.
+        pixels_max: Height times width of the source, checked before a frame is unpacked.
+
+    Returns:
+        frames_FHWC, uint8.
+
+    Raises:
+        SourceUnreadable: When it is no whole MP4, MOV, WebM, Matroska or GIF with a picture we decode.
+        SourceTooLarge: When it has more pixels.
+        SourceTooShort: When it ends more than `HELD_FRAMES_MAX` frames before.
+    """
+    demuxers = [demuxer for start, mark, demuxer in _CONTAINERS if data[start : start + len(mark)] == mark]
+    if not demuxers:
+        raise SourceUnreadable(f"{name}: no MP4, WebM or GIF")
+    frames: list[NDArray[np.uint8]] = []
+    ground: tuple[int, int, int] | None = None
+    with tempfile.TemporaryDirectory(prefix="sdbatch-") as folder:
+        file = Path(folder) / "source"
+        file.write_bytes(data)
+        arguments = [*_input(file, demuxers[0], pixels_max), *_output(num_frames, fps)]
+        try:
+            with running(arguments, timeout_s=WALL_S, is_strict=False) as (_, stdout):
+                for image in _pictures(stdout, name, pixels_max):
+                    ground = ground or mean_colour(image)
+                    frames.append(fit_image(image, height, width, fit, ground))
+        except FfmpegFailed as error:
+            kind = SourceTooLarge if "max pixel count" in str(error) else SourceUnreadable
+            raise kind(f"{name}: {error}") from error
+    missing = num_frames - len(frames)
+    if not frames:
+        raise SourceUnreadable(f"{name}: holds no frame")
+    if missing > HELD_FRAMES_MAX:
+        raise SourceTooShort(f"{name}: gives {len(frames)} frames at {fps:g} a second; {num_frames} are needed")
+    return np.stack(frames + frames[-1:] * missing)
+
+
+def _input(file: Path, demuxer: str, pixels_max: int) -> list[str]:
+    bounds = ["-timelimit", str(PROCESSOR_S), "-threads", "1", "-max_pixels", str(pixels_max), "-xerror"]
+    allowed = ["-protocol_whitelist", "file", "-codec_whitelist", DECODERS]
+    return [*bounds, *allowed, "-f", demuxer, "-i", f"file:{file}"]
+
+
+def _output(num_frames: int, fps: float) -> list[str]:
+    square = "scale=w=iw*if(sar\\,clip(sar\\,1/4\\,4)\\,1):h=ih:flags=bicubic+accurate_rnd+full_chroma_int"
+    chain = f"setpts=PTS-STARTPTS-{LATE_S}/TB,fps=fps={exact_rate(fps)}:round=up,{square},format=rgba"
+    frames = ["-map", "0:v:0", "-vf", chain, "-frames:v", str(num_frames)]
+    return [*frames, "-f", "image2pipe", "-c:v", "pam", "pipe:1"]
+
+
+def _pictures(stdout: IO[bytes], name: str, pixels_max: int) -> Iterator[Image.Image]:
+    """Yield RGB pictures out of a stream of PAM files: each says its own size."""
+    while True:
+        fields: dict[bytes, bytes] = {}
+        while line := stdout.readline(HEADER_BYTES_MAX):
+            key, _, value = line.strip().partition(b" ")
+            if key == b"ENDHDR":
+                break
+            fields[key] = value
+        if not fields:
+            return
+        width, height = int(fields[b"WIDTH"]), int(fields[b"HEIGHT"])
+        if width * height > pixels_max:
+            raise SourceTooLarge(f"{name}: {width} x {height} pixels are over {pixels_max}")
+        data = stdout.read(width * height * 4)
+        if len(data) < width * height * 4:
+            return  # it was stopped; its status says why
+        yield on_white(Image.frombytes("RGBA", (width, height), data))

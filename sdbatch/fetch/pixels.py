@@ -1,0 +1,63 @@
+"""A request's sources become what its pipeline call is given, role by role.
+
+Source x N + recipe --> read_pixels() --> {images, mask, video, control_image}, each at the recipe's size
+"""
+
+# F frames, H and W pixels, C = 3 channels.
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from sdbatch.fetch.clips import read_clip
+from sdbatch.fetch.pictures import decode_image, decode_mask, fit_image, fit_mask
+from sdbatch.types import Source
+
+
+def read_pixels(
+    sources: Iterable[Source], recipe: Mapping[str, Any], read: Callable[[Source], bytes], pixels_max: int
+) -> dict[str, Any]:
+    """Read, decode and fit every source of a request.
+
+    Args:
+        sources: The images before the mask, which is laid on the first of them.
+        recipe: The request's, parsed.
+        read: Returns a source's bytes.
+        pixels_max: Height times width of any source.
+
+    Returns:
+        By role, as an `Item` takes them: `images` a tuple of image_HWC, `mask` a mask_HW, `video` a video_FHWC,
+        `control_image` an image_HWC.
+
+    Raises:
+        RowError: One of the sources'.
+    """
+    height, width, fit = recipe["height"], recipe["width"], recipe.get("fit", "cover")
+    pixels: dict[str, Any] = {}
+    pictured = (width, height)
+    for source in sources:
+        data = read(source)
+        match source.role:
+            case "images":
+                image = decode_image(data, source.url, pixels_max)
+                pictured = pictured if "images" in pixels else image.size
+                pixels["images"] = (*pixels.get("images", ()), fit_image(image, height, width, fit))
+            case "mask":
+                mask = decode_mask(data, source.url, pixels_max)
+                pixels["mask"] = fit_mask(mask, pictured, height, width, fit, source.url)
+            case "video":
+                pixels["video"] = read_clip(
+                    data,
+                    source.url,
+                    num_frames=recipe["num_frames"],
+                    fps=recipe["fps"],
+                    height=height,
+                    width=width,
+                    fit=fit,
+                    pixels_max=pixels_max,
+                )
+            case role:
+                image = decode_image(data, source.url, pixels_max)
+                pixels[role] = fit_image(image, height, width, fit)
+    return pixels

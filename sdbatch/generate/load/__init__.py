@@ -1,0 +1,8 @@
+"""A model folder becomes a model in memory, safely: only safetensors, only local files, no code from a folder."""
+
+from __future__ import annotations
+
+from sdbatch.generate.load.loaded import LoadedModel
+from sdbatch.generate.load.loading import load_model
+
+__all__ = ["LoadedModel", "load_model"]

@@ -1,0 +1,119 @@
+"""A model folder becomes pipelines, safely.
+
+    path --> local folder (made or copied once) --> checked --> DiffusionPipeline --> one pipeline per route
+
+Only safetensors, only local files, no code from a folder.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+from diffusers.utils import logging as diffusers_logging
+from transformers.utils import logging as transformers_logging
+
+from sdbatch.checkpoints import (
+    describe,
+    describe_lora,
+)
+from sdbatch.errors import ModelError, ModelLoadFailed
+from sdbatch.families import Family
+from sdbatch.generate.accelerators import accelerate
+from sdbatch.generate.load.copies import local_copy, local_folder
+from sdbatch.generate.load.loaded import OPTIONS, LoadedModel, quieten
+from sdbatch.job import Lora, Model, Storage
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+def load_model(
+    name: str, model: Model, revision: str, storage: Mapping[str, Storage], loras: Mapping[str, Lora] | None = None
+) -> LoadedModel:
+    """Load a model for generation.
+
+    Args:
+        name: Name in the job.
+        model: The job's entry.
+        revision: Content revision of the plan.
+        storage: The job's options by URL prefix.
+        loras: The job's; those that fit the model can be laid over it.
+
+    Raises:
+        ModelLoadFailed: When it cannot be loaded, or is no longer what was planned.
+    """
+    diffusers_logging.set_verbosity_error()
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    dtype = DTYPES[model.dtype]
+    # A worker that reserved no GPU leaves them to others, though Ray does not hide them from it.
+    device = "cuda" if torch.cuda.is_available() and model.num_gpus != 0 else "cpu"
+    try:
+        found = describe(name, model.model_copy(update={"family": None}), storage)
+        if model.family not in {None, found.family.title}:
+            raise ModelLoadFailed(f"{model.path} is {found.family.title}, the job says {model.family}")
+        if found.revision != revision:
+            raise ModelLoadFailed(f"{model.path} is not what was planned: revision {found.revision}, not {revision}")
+        folder = local_folder(model, revision, storage)
+        pipeline = _from_folder(folder, found.family.class_name, dtype)
+        components = {
+            option: _component(getattr(model, option), class_name, storage, dtype).to(device)
+            for option, class_name in found.components.items()
+        }
+        files = _lora_files(found.family, loras or {}, storage)
+    except (OSError, ValueError, RuntimeError, ImportError, ModelError) as error:
+        raise ModelLoadFailed(f"{model.path}: {type(error).__name__}: {error}") from error
+    _place(pipeline, device, offload_text_encoder=model.offload_text_encoder)
+    quieten(pipeline)
+    _name_text_model(getattr(pipeline, "text_encoder", None))
+    accelerate(pipeline, found.family, model, device)
+    return LoadedModel(pipeline, found.family, device, components, files, model)
+
+
+def _place(pipeline: Any, device: str, *, offload_text_encoder: bool) -> None:
+    for name, module in pipeline.components.items():
+        if isinstance(module, torch.nn.Module) and not (offload_text_encoder and name.startswith("text_encoder")):
+            module.to(device)
+
+
+def _from_folder(folder: Path, class_name: str, dtype: torch.dtype) -> Any:
+    # A path that is no folder would be taken for a name on a hub and asked for over the network.
+    if not (folder / "model_index.json").is_file():
+        raise ModelLoadFailed(f"{folder}: no model_index.json there")
+    cls = getattr(diffusers, class_name)
+    taken = inspect.signature(cls.__init__).parameters
+    options = {name: value for name, value in OPTIONS.items() if name in taken}
+    return cls.from_pretrained(str(folder), dtype=dtype, use_safetensors=True, local_files_only=True, **options)
+
+
+def _name_text_model(encoder: Any) -> None:
+    """Let `clip_skip` find the norm it reads at `text_model`: in transformers 5 CLIP's layers lie in the model itself.
+
+    diffusers 0.42.1 still looks there, and a row with `clip_skip` fails.
+    """
+    if hasattr(encoder, "final_layer_norm") and not hasattr(encoder, "text_model"):
+        object.__setattr__(encoder, "text_model", encoder)  # past torch's own, which would register a loop
+
+
+def _component(path: str, class_name: str, storage: Mapping[str, Storage], dtype: torch.dtype) -> Any:
+    folder = local_copy(path, storage)
+    if not (folder / "config.json").is_file():
+        raise ModelLoadFailed(f"{folder}: no config.json there")
+    return getattr(diffusers, class_name).from_pretrained(
+        str(folder), dtype=dtype, use_safetensors=True, local_files_only=True
+    )
+
+
+def _lora_files(family: Family, loras: Mapping[str, Lora], storage: Mapping[str, Storage]) -> dict[str, Path]:
+    """Return the file of every LoRA that fits a family, by content revision."""
+    files = {}
+    for name, lora in loras.items():
+        if lora.base in {family.title, family.class_name}:
+            found = describe_lora(name, lora, storage)
+            files[found.revision] = local_copy(lora.path, storage) / lora.weight_name
+    return files

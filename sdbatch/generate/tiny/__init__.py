@@ -1,1 +1,0 @@
-"""The tiny models that come with the package, and how they were made."""

@@ -1,0 +1,282 @@
+"""Every key of a job file, with its type, bound and default (pydantic, strict)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from sdbatch.types import SEED_MAX
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Defaults(_Strict):
+    """Values for manifest columns that a row leaves null. `""` means none, null inherits."""
+
+    task: (
+        Literal["text-to-image", "image-to-image", "inpainting", "text-to-video", "image-to-video", "video-to-video"]
+        | None
+    ) = None
+    model: str | None = None
+    prompt: str | None = None
+    negative_prompt: str | None = None
+    fit: Literal["cover", "contain"] | None = None
+    height: Annotated[int, Field(ge=1)] | None = None
+    width: Annotated[int, Field(ge=1)] | None = None
+    num_frames: Annotated[int, Field(ge=1)] | None = None
+    duration_s: Annotated[float, Field(gt=0)] | None = None
+    fps: Annotated[float, Field(gt=0)] | None = None
+    num_inference_steps: Annotated[int, Field(ge=1)] | None = None
+    guidance_scale: Annotated[float, Field(ge=0)] | None = None
+    strength: Annotated[float, Field(gt=0, le=1)] | None = None
+    scheduler: str | None = None
+    num_outputs: Annotated[int, Field(ge=1)] | None = None
+
+
+STEP_CACHES = {
+    "FirstBlockCache": ("threshold",),
+    "MagCache": ("threshold", "max_skip_steps", "retention_ratio", "mag_ratios"),
+    "TaylorSeerCache": ("cache_interval", "disable_cache_before_step", "max_order"),
+}
+
+"""diffusers' caches of denoising steps, by class name, and what each takes; absent options are diffusers' own."""
+
+
+class StepCache(_Strict):
+    """Skips work that changes little from one denoising step to the next. Lossy."""
+
+    kind: Literal["FirstBlockCache", "MagCache", "TaylorSeerCache"]
+    threshold: Annotated[float, Field(gt=0)] | None = None
+    max_skip_steps: Annotated[int, Field(ge=1)] | None = None
+    retention_ratio: Annotated[float, Field(ge=0, le=1)] | None = None
+    mag_ratios: Annotated[list[float], Field(min_length=1)] | None = None
+    cache_interval: Annotated[int, Field(ge=2)] | None = None
+    disable_cache_before_step: Annotated[int, Field(ge=0)] | None = None
+    max_order: Annotated[int, Field(ge=0, le=4)] | None = None
+
+    @model_validator(mode="after")
+    def _options_of_its_kind(self) -> StepCache:
+        taken = STEP_CACHES[self.kind]
+        others = sorted(self.options().keys() - set(taken))
+        if others:
+            raise ValueError(f"step_cache: {self.kind} takes no {others[0]}; it takes {', '.join(taken)}")
+        if self.kind == "MagCache" and self.mag_ratios is None:
+            raise ValueError("step_cache: MagCache needs mag_ratios, as calibrated for the model")
+        return self
+
+    def options(self) -> dict[str, Any]:
+        """Return what was said, by diffusers' names."""
+        return self.model_dump(exclude={"kind"}, exclude_none=True)
+
+
+class Model(_Strict):
+    """One model folder and how it is run."""
+
+    path: str = Field(description="Local folder, fsspec URL of a folder, or builtin:NAME.")
+    revision: str | None = Field(default=None, description="Names the content; without it the files are digested.")
+    family: str | None = Field(
+        default=None,
+        description="Title of its family. With it and `revision`, check and plan need no folder; workers look.",
+    )
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    num_gpus: Annotated[float, Field(ge=0)] | None = Field(
+        default=None, description="GPUs per worker, fractions allowed; null is 1 where the cluster has GPUs, else 0."
+    )
+    num_cpus: Annotated[int, Field(ge=1)] = Field(default=1, description="CPU cores per worker, and torch's threads.")
+    memory_gib: Annotated[float, Field(gt=0)] | None = None
+    batch_size: Annotated[int, Field(ge=1, le=256)] | Literal["auto"] = "auto"
+    long_prompt: Literal["truncate", "error"] = "truncate"
+    controlnet: str | None = Field(default=None, description="Folder of the ControlNet that reads control_image.")
+    motion_adapter: str | None = Field(default=None, description="Folder of AnimateDiff's motion adapter.")
+    offload_text_encoder: bool = Field(
+        default=False, description="Text encoders lie in host memory and visit the GPU for texts not yet known."
+    )
+    compile: bool = Field(default=False, description="Compile the denoiser's repeated blocks; kept on disk for others.")
+    channels_last: bool = Field(default=False, description="Memory format of UNet and VAE.")
+    attention_backend: (
+        Literal[
+            "native",
+            "_native_cudnn",
+            "_native_efficient",
+            "_native_flash",
+            "_native_math",
+            "flash",
+            "flash_varlen",
+            "_flash_3",
+            "flex",
+            "xformers",
+            "sage",
+        ]
+        | None
+    ) = Field(default=None, description="Of a transformer, by diffusers' name. sage is lossy.")
+    layerwise_casting: Literal["float8_e4m3fn", "float8_e5m2"] | None = Field(
+        default=None, description="Type the denoiser's weights are stored in; computed in `dtype`. Lossy."
+    )
+    step_cache: StepCache | None = None
+    guidance_interval: tuple[float, float] | None = Field(
+        default=None, description="Part of the steps that is guided, such as [0.1, 0.8]. Lossy."
+    )
+    defaults: Defaults = Defaults()
+
+    @model_validator(mode="after")
+    def _stated_family_needs_revision(self) -> Model:
+        if self.family is not None and self.revision is None:
+            raise ValueError(f"family {self.family!r} without a revision: the folder would be digested all the same")
+        return self
+
+    @field_validator("guidance_interval", mode="before")
+    @classmethod
+    def _ascending(cls, interval: Any) -> Any:
+        if interval is None:
+            return None
+        first, last = interval if isinstance(interval, list | tuple) and len(interval) == 2 else (0, 0)
+        if not all(isinstance(value, int | float) for value in (first, last)) or not 0 <= first < last <= 1:
+            raise ValueError(f"{interval!r} is not two numbers in 0..1, the lower one first")
+        return (float(first), float(last))
+
+    @model_validator(mode="after")
+    def _coupled_rows_are_alone(self) -> Model:
+        if self.step_cache is not None and self.step_cache.kind == "FirstBlockCache" and self.batch_size != 1:
+            raise ValueError(
+                f"step_cache: FirstBlockCache decides for all rows of a call alike, so it needs batch_size: 1; "
+                f"it is {self.batch_size}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _steps_are_skipped_one_way(self) -> Model:
+        if self.step_cache is not None and self.guidance_interval is not None:
+            raise ValueError("step_cache beside guidance_interval: what is cached of guided steps fits no others")
+        return self
+
+    @property
+    def accelerators(self) -> dict[str, Any]:
+        """What was asked for beyond diffusers' own way, by the job's keys."""
+        return self._chosen("compile", "channels_last", "attention_backend", *_LOSSY)
+
+    @property
+    def lossy(self) -> dict[str, Any]:
+        """Accelerators that change what is seen: part of the request key."""
+        sage = ("attention_backend",) if self.attention_backend == "sage" else ()
+        return self._chosen(*sage, *_LOSSY)
+
+    def _chosen(self, *names: str) -> dict[str, Any]:
+        values = self.model_dump(mode="json", include=set(names), exclude_none=True)
+        return {name: value for name, value in values.items() if value is not False}
+
+
+_LOSSY = ("layerwise_casting", "step_cache", "guidance_interval")
+
+
+class Lora(_Strict):
+    """Weights that a row may lay over a model, by name."""
+
+    path: str = Field(description="Local folder or fsspec URL of a folder.")
+    base: str = Field(description="Family it was trained for: its title, or the class name in model_index.json.")
+    weight_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\.safetensors$")] = (
+        "pytorch_lora_weights.safetensors"
+    )
+
+
+class Sources(_Strict):
+    """Where source images may come from."""
+
+    allow: list[str] = Field(default=[], description="Prefixes: local folders or URLs. Nothing else is ever opened.")
+    bytes_max: Annotated[int, Field(ge=1)] = 64 << 20
+    pixels_max: Annotated[int, Field(ge=1)] = 40_000_000
+
+
+class Storage(_Strict):
+    """How one URL prefix is reached. Never a secret: those come from the environment or an identity."""
+
+    profile: str | None = None
+    endpoint_url: str | None = None
+    region: str | None = None
+    anon: bool | None = None
+
+
+class Workers(_Strict):
+    """How many workers, per slot shape."""
+
+    count: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    max: Annotated[int, Field(ge=1)] = 64
+
+
+class Encode(_Strict):
+    """What assets are written as."""
+
+    image: Literal["png", "jpg", "webp", "avif"] = "png"
+    video: Literal["mp4", "webm"] = "mp4"
+    quality: Annotated[int, Field(ge=1, le=100)] = Field(default=92, description="For jpg, webp and avif.")
+    lossless: bool = Field(default=False, description="For webp.")
+    video_crf: Annotated[int, Field(ge=1, le=51)] | None = Field(
+        default=None,
+        description="Rate factor of clips, lower is better; null is 18 in mp4 (H.264), 30 in webm (AV1).",
+    )
+
+    @property
+    def crf(self) -> int:
+        """The rate factor clips are encoded with."""
+        return self.video_crf or {"mp4": 18, "webm": 30}[self.video]
+
+
+class Limits(_Strict):
+    """Bounds on tries, failures and waits."""
+
+    attempts: Annotated[int, Field(ge=1)] = 3
+    failed_fraction: Annotated[float, Field(ge=0, le=1)] = 0.05
+    start_timeout_s: Annotated[float, Field(gt=0)] = Field(
+        default=600.0, description="Longest wait for a first worker, for a model's load and for its first call."
+    )
+    deadline_min_s: Annotated[float, Field(gt=0)] = Field(
+        default=60.0, description="A later call may take ten times its predicted seconds, and never less than this."
+    )
+
+
+class Job(_Strict):
+    """A whole job: what to make, with which models, where to put it."""
+
+    manifest: str
+    output: str
+    models: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")], Model]
+    loras: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")], Lora] = {}
+    defaults: Defaults = Defaults()
+    sources: Sources = Sources()
+    storage: dict[str, Storage] = {}
+    workers: Workers = Workers()
+    encode: Encode = Encode()
+    limits: Limits = Limits()
+    determinism: Literal["fast", "exact"] = "fast"
+    seed: Annotated[int, Field(ge=0, le=SEED_MAX)] = 0
+    quality_gate: bool = Field(default=True, description="Fail images with NaN or without variance (BlankOutput).")
+
+    @field_validator("models")
+    @classmethod
+    def _some_model(cls, models: dict[str, Model]) -> dict[str, Model]:
+        if not models:
+            raise ValueError("names no model; at least 1 is needed")
+        return models
+
+    @model_validator(mode="after")
+    def _defaults_name_models(self) -> Job:
+        if self.defaults.model is not None and self.defaults.model not in self.models:
+            raise ValueError(f"defaults.model: {self.defaults.model!r} is not one of {', '.join(self.models)}")
+        if isinstance(self.workers.count, int) and self.workers.count > self.workers.max:
+            raise ValueError(f"workers.count: {self.workers.count} is over workers.max = {self.workers.max}")
+        return self
+
+    @model_validator(mode="after")
+    def _exact_needs_batch_sizes(self) -> Job:
+        if self.determinism == "exact":
+            auto = [name for name, model in self.models.items() if model.batch_size == "auto"]
+            if auto:
+                raise ValueError(f"determinism: exact needs an integer batch_size; models.{auto[0]}.batch_size is auto")
+        return self
+
+
+def job_schema() -> dict[str, Any]:
+    """Return the JSON Schema of a job file, for editors; `jobs/job.schema.json` holds it."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Job.model_json_schema()}

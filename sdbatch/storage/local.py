@@ -1,0 +1,131 @@
+"""A folder on a local disk, or on a network file system with hard links, as a store."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from sdbatch.errors import StoreRefused
+from sdbatch.storage.locations import leads_out
+from sdbatch.storage.store import Entry
+
+_TEMPORARY = ".tmp"
+
+
+class LocalStore:
+    """A folder on a local disk or a network file system with hard links."""
+
+    is_local = True
+
+    def __init__(self, root: str) -> None:
+        self.url = root
+        self._root = Path(root)
+        self._made: set[Path] = set()
+
+    def put_new(self, path: str, data: bytes, content_type: str = "") -> bool:
+        """See `Store`. fsspec's local mode="create" is not exclusive: 4 processes, 300 keys gave 301 wins."""
+        target = self._target(path)
+        temporary = self._temporary(data)
+        try:
+            os.link(temporary, target)
+            created = True
+        except FileExistsError:
+            # NFS may answer EEXIST to a link of ours whose reply was lost; then the temporary file has two names.
+            created = temporary.stat().st_nlink == 2
+        except OSError as error:
+            raise StoreRefused(f"{self.url}: hard links do not work here ({error.strerror})") from error
+        finally:
+            temporary.unlink()
+        _sync_folder(target.parent)
+        return created
+
+    def put(self, path: str, data: bytes, content_type: str = "") -> None:
+        """See `Store`."""
+        target = self._target(path)
+        self._temporary(data).replace(target)
+
+    def read(self, path: str) -> bytes:
+        """See `Store`."""
+        return self._file(path).read_bytes()
+
+    def stat(self, path: str) -> Entry:
+        """See `Store`."""
+        found = self._file(path).stat()
+        return Entry(path=path, size_bytes=found.st_size, etag="", modified_s=found.st_mtime)
+
+    def list(self, folder: str = "", *, deep: bool = True) -> list[Entry]:
+        """See `Store`. What lies in `.tmp/` is not listed."""
+        if self._root.exists() and not self._root.is_dir():
+            raise StoreRefused(f"{self.url}: is a file, not a folder")
+        return _walk(self, folder, deep=deep)
+
+    def temporary(self) -> Sequence[Entry]:
+        """See `Store`."""
+        return _walk(self, _TEMPORARY, deep=False)
+
+    def delete(self, path: str) -> None:
+        """See `Store`."""
+        self._file(path).unlink(missing_ok=True)
+
+    def open(self, path: str) -> BinaryIO:
+        """See `Store`."""
+        return self._file(path).open("rb")
+
+    def _file(self, path: str) -> Path:
+        """Return where a path lies; what a campaign's files name is not believed to be inside it."""
+        if leads_out(path):
+            raise StoreRefused(f"{self.url}: the path {path!r} leads out of it")
+        return self._root / path
+
+    def _target(self, path: str) -> Path:
+        target = self._file(path)
+        if target.parent not in self._made:
+            self._make(target.parent)
+            self._made.add(target.parent)
+        return target
+
+    def _make(self, folder: Path) -> None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreRefused(f"{self.url}: cannot be written to: {folder}: {error.strerror}") from error
+
+    def _temporary(self, data: bytes) -> Path:
+        folder = self._root / _TEMPORARY
+        file = folder / uuid.uuid4().hex
+        try:
+            handle = file.open("xb")
+        except FileNotFoundError:
+            self._make(folder)
+            handle = file.open("xb")
+        except OSError as error:
+            raise StoreRefused(f"{self.url}: cannot be written to: {error.strerror}") from error
+        with handle:
+            handle.write(data)
+            handle.flush()
+            os.fsync(handle.fileno())
+        return file
+
+
+def _walk(store: LocalStore, folder: str, *, deep: bool) -> list[Entry]:
+    root = Path(store.url)
+    entries = []
+    for parent, folders, names in os.walk(root / folder):
+        folders[:] = [name for name in folders if deep and name != _TEMPORARY]
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):  # removed while we looked
+                entries.append(store.stat(str((Path(parent) / name).relative_to(root))))
+    return sorted(entries, key=lambda entry: entry.path)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a new name survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,78 @@
+"""URLs and paths: what a job may name, split into scheme and path."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from sdbatch.errors import UserError
+
+PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs", "abfss": "adlfs"}
+
+"""Object stores by scheme, with the fsspec package that reaches them. Each of these packages turns `mode="create"` into
+one conditional request (If-None-Match, ifGenerationMatch=0), read in s3fs 2026.9, gcsfs 2026.9 and adlfs."""
+
+SCHEMES = ("file", *PACKAGES)
+
+"""What a job may name. fsspec knows some fifty more (http, ssh, zip, chained ones); none is ever opened. Most of them,
+its own local and memory ones too, look first and write then, so that two writers of one path can both win."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Location:
+    """A parsed URL.
+
+    Attributes:
+        scheme: `file` for local paths.
+        path: Absolute local path, or `bucket/key`.
+    """
+
+    scheme: str
+    path: str
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it lies on this machine's file system."""
+        return self.scheme == "file"
+
+    @property
+    def url(self) -> str:
+        """The URL again; a plain path when local."""
+        return self.path if self.is_local else f"{self.scheme}://{self.path}"
+
+
+def parse_url(url: str) -> Location:
+    """Split a path or URL; relative paths are taken from the working directory.
+
+    Raises:
+        UserError: On chained URLs (`a::b`), schemes that are not in `SCHEMES`, `..` in a remote key, or a NUL.
+    """
+    if "::" in url or "\0" in url:
+        raise UserError(f"{url!r}: chained URLs and NUL are refused")
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        return Location(scheme="file", path=os.path.abspath(url))  # noqa: PTH100 -- Path.resolve would follow symbolic links
+    if scheme not in SCHEMES:
+        raise UserError(f"{url}: scheme {scheme!r} is not one of {', '.join(SCHEMES)}")
+    if scheme == "file":
+        return Location(scheme="file", path=os.path.abspath("/" + rest.lstrip("/")))  # noqa: PTH100
+    parts = rest.rstrip("/").split("/")
+    if not parts[0] or any(part in {"", ".", ".."} for part in parts):
+        raise UserError(f"{url}: a bucket and a key without empty, '.' or '..' parts are needed")
+    return Location(scheme=scheme, path="/".join(parts))
+
+
+def leads_out(path: str) -> bool:
+    """Whether a path relative to a folder leads out of it."""
+    return path.startswith("/") or ".." in path.split("/")
+
+
+def joined(url: str, name: str) -> str:
+    """Return `name` under the folder `url`."""
+    return f"{url.rstrip('/')}/{name}"
+
+
+def split(url: str) -> tuple[str, str]:
+    """Return (folder URL, name) of a file."""
+    folder, _, name = parse_url(url).url.rpartition("/")
+    return folder or "/", name

@@ -1,0 +1,163 @@
+"""A bucket prefix, reached through fsspec, as a store."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, BinaryIO, TypeVar, cast
+
+from sdbatch.errors import StoreRefused
+from sdbatch.job import Storage
+from sdbatch.storage.locations import PACKAGES, Location, leads_out
+from sdbatch.storage.retries import error_code, retried
+from sdbatch.storage.store import NO_PUT_IF_ABSENT, Entry
+
+CONNECT_TIMEOUT_S = 5
+
+READ_TIMEOUT_S = 30
+
+"""Silence of a connection, not length of a transfer."""
+
+_S3FS_TRIES = 3
+
+"""s3fs' own, for a request in the middle of an opened file. botocore makes none: layers of tries would multiply."""
+
+_EXISTS_CODES = {"PreconditionFailed", "412"}
+
+_UNCONDITIONAL_CODES = {"NotImplemented", "501"}
+
+_T = TypeVar("_T")
+
+
+class ObjectStore:
+    """A bucket prefix reached through fsspec."""
+
+    is_local = False
+
+    def __init__(self, location: Location, options: Storage) -> None:
+        self.url = location.url
+        self._scheme = location.scheme
+        self._root = location.path
+        self._fs = filesystem(location, options)
+
+    def put_new(self, path: str, data: bytes, content_type: str = "application/octet-stream") -> bool:
+        """See `Store`. A reply that was lost looks like a lost race; the caller tells them apart by content.
+
+        Raises:
+            StoreRefused: When the store says that it has no conditional writes.
+        """
+
+        def attempt() -> bool:
+            try:
+                self._fs.pipe_file(self._full(path), data, mode="create", **self._headers(content_type))
+            except Exception as error:
+                code = error_code(error)
+                if code in _EXISTS_CODES or isinstance(error, FileExistsError):
+                    return False
+                if code in _UNCONDITIONAL_CODES:
+                    raise StoreRefused(f"{self.url}: {NO_PUT_IF_ABSENT} (it answers {code})") from error
+                raise
+            return True
+
+        return self._retried(attempt, path)
+
+    def put(self, path: str, data: bytes, content_type: str = "application/octet-stream") -> None:
+        """See `Store`."""
+        self._retried(lambda: self._fs.pipe_file(self._full(path), data, **self._headers(content_type)), path)
+
+    def read(self, path: str) -> bytes:
+        """See `Store`."""
+        return cast("bytes", self._retried(lambda: self._fs.cat_file(self._full(path)), path))
+
+    def stat(self, path: str) -> Entry:
+        """See `Store`."""
+        return _entry(self._retried(lambda: self._fs.info(self._full(path)), path), path)
+
+    def list(self, folder: str = "", *, deep: bool = True) -> list[Entry]:
+        """See `Store`."""
+        top = self._full(folder) if folder else self._root
+        depth = {} if deep else {"maxdepth": 1}
+        found = self._retried(lambda: self._fs.find(top, detail=True, **depth), folder)
+        cut = len(self._root) + 1
+        return sorted((_entry(info, path[cut:]) for path, info in found.items()), key=lambda entry: entry.path)
+
+    def delete(self, path: str) -> None:
+        """See `Store`."""
+
+        def attempt() -> None:
+            try:
+                self._fs.rm_file(self._full(path))
+            except FileNotFoundError:
+                return
+
+        self._retried(attempt, path)
+
+    def open(self, path: str) -> BinaryIO:
+        """See `Store`."""
+        return cast("BinaryIO", self._retried(lambda: self._fs.open(self._full(path), "rb"), path))
+
+    def temporary(self) -> Sequence[Entry]:
+        """See `Store`. A write that broke off shows nowhere; a bucket's lifecycle rule ends parts of large ones."""
+        return ()
+
+    def _full(self, path: str) -> str:
+        if leads_out(path):
+            raise StoreRefused(f"{self.url}: the path {path!r} leads out of it")
+        return f"{self._root}/{path}"
+
+    def _headers(self, content_type: str) -> dict[str, str]:
+        return {"ContentType": content_type} if self._scheme == "s3" else {}
+
+    def _retried(self, call: Callable[[], _T], path: str) -> _T:
+        return retried(call, f"{self.url}/{path}")
+
+
+def filesystem(location: Location, options: Storage) -> Any:
+    """Return a new fsspec filesystem for a remote location; no caches, bounded waits.
+
+    Raises:
+        StoreRefused: When the scheme's package is not installed.
+    """
+    import fsspec
+
+    if location.scheme != "s3":
+        try:
+            return fsspec.filesystem(location.scheme, skip_instance_cache=True, use_listings_cache=False)
+        except ImportError as error:
+            package = PACKAGES.get(location.scheme)
+            raise StoreRefused(f"{location.url}: {location.scheme}:// needs the package {package}") from error
+    client = {"region_name": options.region} if options.region else {}
+    found = fsspec.filesystem(
+        "s3",
+        skip_instance_cache=True,
+        use_listings_cache=False,
+        anon=bool(options.anon),
+        profile=options.profile,
+        endpoint_url=options.endpoint_url,
+        client_kwargs=client,
+        config_kwargs={
+            "retries": {"mode": "standard", "total_max_attempts": 1},
+            "connect_timeout": CONNECT_TIMEOUT_S,
+            "read_timeout": READ_TIMEOUT_S,
+        },
+    )
+    found.retries = _S3FS_TRIES
+    return found
+
+
+def _entry(info: Mapping[str, Any], path: str) -> Entry:
+    return Entry(path=path, size_bytes=int(info.get("size") or 0), etag=_etag(info), modified_s=_modified_s(info))
+
+
+def _modified_s(info: Mapping[str, Any]) -> float:
+    """Return when an object was last written: s3fs and adlfs give a datetime, gcsfs its text."""
+    found = info.get("LastModified") or info.get("last_modified") or info.get("mtime") or info.get("updated")
+    if isinstance(found, str):
+        found = datetime.fromisoformat(found)
+    return found.timestamp() if isinstance(found, datetime) else math.inf
+
+
+def _etag(info: Mapping[str, Any]) -> str:
+    tag = info.get("ETag") or info.get("etag") or info.get("md5Hash") or info.get("content_md5")
+    return str(tag).strip('"') if tag else f"{info.get('size')}-{info.get('mtime') or info.get('LastModified')}"

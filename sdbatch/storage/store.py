@@ -1,0 +1,60 @@
+"""What a local folder and a bucket prefix both promise.
+
+What can be seen is whole, and of several writers of one new path exactly one wins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import BinaryIO, Protocol
+
+NO_PUT_IF_ABSENT = "the store has no put-if-absent, so it cannot promise exactly once"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One listed file.
+
+    Attributes:
+        path: Relative to what was listed.
+        size_bytes: Length.
+        etag: Content tag of an object store, "" on local disks.
+        modified_s: Last change by the store's own clock, seconds since 1970; infinite when it does not say.
+    """
+
+    path: str
+    size_bytes: int
+    etag: str
+    modified_s: float
+
+
+class Store(Protocol):
+    """One folder, local or remote. Paths are relative to it."""
+
+    url: str
+    is_local: bool
+
+    def put_new(self, path: str, data: bytes, content_type: str = ...) -> bool:
+        """Write `data` unless `path` exists; return whether this call made it."""
+
+    def put(self, path: str, data: bytes, content_type: str = ...) -> None:
+        """Write `data`, replacing what is there, never showing half of it."""
+
+    def read(self, path: str) -> bytes:
+        """Return the content. Raises FileNotFoundError."""
+
+    def stat(self, path: str) -> Entry:
+        """Return size and tag of one file. Raises FileNotFoundError."""
+
+    def list(self, folder: str = ..., *, deep: bool = ...) -> list[Entry]:
+        """Return every file in `folder` (and below it, when deep), sorted by path; empty when there is none."""
+
+    def delete(self, path: str) -> None:
+        """Remove a file; nothing happens when it is not there."""
+
+    def temporary(self) -> Sequence[Entry]:
+        """Return the halves that killed writers left, sorted by path; `list` never shows them."""
+
+    def open(self, path: str) -> BinaryIO:
+        """Open for reading at random places. Raises FileNotFoundError."""

@@ -1,0 +1,363 @@
+"""Commit and resume as a state machine: drivers that die anywhere, workers that come late, rows that change.
+
+What stands in the campaign is compared after every step with a reading of the bare files that shares no code with ours.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from support.stores import Fault as StoreFault
+from support.stores import FaultyStore, Killed
+
+from sdbatch.campaign import layout, lease
+from sdbatch.campaign.gc import collect_garbage
+from sdbatch.campaign.lease import Lease, acquire
+from sdbatch.campaign.read import done_of, effective_parts, read_index
+from sdbatch.campaign.schema import INDEX, from_parquet, table, to_parquet
+from sdbatch.campaign.verify import verify_campaign
+from sdbatch.campaign.write import put_asset, put_commit
+from sdbatch.driver import Selection, classify, write_metadata
+from sdbatch.plan.window import Window
+from sdbatch.types import Request, Unit
+
+IDS = ("a", "b", "c")
+INDEX_EVERY = 2
+REQUESTS = pa.schema([("id", pa.string()), ("request_key", pa.string()), ("num_outputs", pa.int32())])
+UNIT_TFLOP = 2.0
+Place = tuple[str, str, int | None]
+Way = Literal["well", "fails", "cut off", "left behind"]
+WAYS: tuple[Way, ...] = ("well", "well", "fails", "cut off", "left behind")
+Fault = tuple[int, StoreFault] | None
+KINDS: tuple[StoreFault, ...] = ("die before", "die after", "lose reply")
+FAULTS = st.one_of(st.none(), st.none(), st.tuples(st.integers(0, 25), st.sampled_from(KINDS)))
+"""Two in three actions meet none; the others one at some call of theirs."""
+
+
+def _key(request_id: str, version: int) -> str:
+    return hashlib.sha256(f"{request_id} {version}".encode()).hexdigest()
+
+
+def _bytes(request_id: str, key: str, n: int, device: int) -> bytes:
+    """What a device makes of an output: the same request, not always the same bytes."""
+    return json.dumps({"id": request_id, "key": key, "n": n, "device": device}).encode()
+
+
+@dataclass
+class Work:
+    """A unit on a worker: its rows as far as they are made."""
+
+    run: str
+    unit: Unit
+    device: int
+    fails: bool
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+    def step(self, store: FaultyStore) -> bool:
+        """Put the next asset, or in the end commit; return whether it is over."""
+        todo = [(request, n) for request in self.unit.requests for n in request.outputs][len(self.rows) :]
+        if not todo:
+            if not put_commit(store, self.run, self.unit.id, self.rows):
+                self.rows = from_parquet(store.read(layout.commit(self.run, self.unit.id))).to_pylist()
+            return True
+        request, n = todo[0]
+        row: dict[str, Any] = {"id": request.id, "request_key": request.request_key, "n": n, "recipe": "{}"}
+        if self.fails:
+            error = {"status": "failed", "error_type": "GenerationFailed", "error_retryable": True}
+            self.rows.append({**row, **error})
+            return False
+
+        def is_same(stored: bytes) -> bool:
+            found = json.loads(stored)
+            return (found["id"], found["key"], found["n"]) == (request.id, request.request_key, n)
+
+        path = layout.asset(request.id, request.request_key, n, "png")
+        data = _bytes(request.id, request.request_key, n, self.device)
+        stored = put_asset(store, path, data, "image/png", is_same)
+        made = {"asset": stored.path, "sha256": stored.sha256, "asset_bytes": stored.asset_bytes}
+        self.rows.append({**row, **made, "status": "ok", "adopted": stored.adopted})
+        return False
+
+
+@dataclass
+class Driver:
+    """A run from its lease to its metadata; it dies with the exception that goes through it."""
+
+    run: str
+    lease: Lease
+    window: Window
+    index: list[dict[str, Any]] = field(default_factory=list)
+    commits: int = 0
+    indexes: int = 0
+    ended: bool = False
+
+    def record(self, store: FaultyStore, work: Work) -> None:
+        """Remember a committed unit for the index, as the driver's receipts do."""
+        path = layout.commit(self.run, work.unit.id)
+        self.index += [{**row, "commit": path} for row in work.rows]
+        self.commits += 1
+        if self.commits % INDEX_EVERY == 0:
+            store.put_new(layout.index(self.run, self.indexes), to_parquet(table(self.index, INDEX)))
+            self.index, self.indexes = [], self.indexes + 1
+
+
+class Campaign(RuleBasedStateMachine):
+    """Any order of runs, deaths, late workers, edits and garbage collections."""
+
+    @initialize()
+    def begin(self) -> None:
+        self.folder = tempfile.mkdtemp(prefix="sdbatch-machine-")
+        self.store = FaultyStore(self.folder)
+        self.manifest = dict.fromkeys(IDS, (0, 1))
+        self.driver: Driver | None = None
+        self.old_drivers: list[Driver] = []
+        self.late: list[Work] = []
+
+    def teardown(self) -> None:
+        try:
+            if hasattr(self, "folder"):
+                self._finish_all()
+        finally:
+            shutil.rmtree(getattr(self, "folder", ""), ignore_errors=True)
+
+    # --- what happens -----------------------------------------------------------------------------------------------
+
+    @rule(
+        edits=st.lists(st.tuples(st.sampled_from(IDS), st.integers(0, 2), st.integers(1, 3)), max_size=2),
+        units=st.lists(st.tuples(st.integers(0, 2), st.sampled_from(WAYS)), max_size=5),
+        end=st.sampled_from(["ends", "goes on", "dies", "is overtaken", "garbage is collected"]),
+        fault=FAULTS,
+    )
+    def a_run(self, edits: list[tuple[str, int, int]], units: list[tuple[int, Way]], end: str, fault: Fault) -> None:
+        """Go on with the run, or start one; perhaps it ends, or dies, or is followed unawares."""
+        self.manifest |= {request_id: (version, count) for request_id, version, count in edits}
+        self._meet(fault)
+        if self.driver is None or edits:
+            self._let_go()
+            self._attempt(self._start)
+        for device, route in units:
+            if self.driver is not None and self.driver.window.num_requests:
+                self._make(self.driver, device, route)
+        if end == "ends" and self.driver is not None and not self.driver.window.num_requests:
+            driver, self.driver = self.driver, None
+            self._attempt(lambda: self._end(driver))
+        if end == "is overtaken":
+            self._let_go()
+        if end == "dies":
+            self.driver = None
+        if end == "garbage is collected":
+            self._let_go()
+            self._attempt(self._collect)
+
+    @precondition(lambda self: self.late)
+    @rule(which=st.integers(0, 9), steps=st.integers(1, 4), fault=FAULTS)
+    def a_late_worker_goes_on(self, which: int, steps: int, fault: Fault) -> None:
+        late = self.late.pop(which % len(self.late))
+        self._meet(fault)
+        is_over = [False]
+
+        def go_on() -> None:
+            is_over[0] = any(late.step(self.store) for _ in range(steps))
+
+        if self._attempt(go_on, kills_driver=False) and not is_over[0]:
+            self.late.append(late)
+
+    @precondition(lambda self: self.old_drivers)
+    @rule(which=st.integers(0, 9), device=st.integers(0, 2), route=st.sampled_from(WAYS), fault=FAULTS)
+    def an_overtaken_driver_goes_on(self, which: int, device: int, route: Way, fault: Fault) -> None:
+        driver = self.old_drivers[which % len(self.old_drivers)]
+        self._meet(fault)
+        if driver.window.num_requests:
+            self._make(driver, device, route)
+
+    # --- what must hold ---------------------------------------------------------------------------------------------
+
+    @invariant()
+    def what_stands_is_what_the_bare_files_say(self) -> None:
+        if not hasattr(self, "store"):
+            return
+        store = self.store.real
+        wins = self._winners()
+        done = done_of(read_index(store))
+        ok = {place for place, row in wins.items() if row["status"] == "ok"}
+
+        assert {(i, k, n) for (i, k), numbers in done.ok.items() for n in numbers} == ok
+        for place in ok:
+            data = (Path(self.folder) / wins[place]["asset"]).read_bytes()
+            assert hashlib.sha256(data).hexdigest() == wins[place]["sha256"]
+            found = json.loads(data)
+            assert (found["id"], found["key"], found["n"]) == place
+        kinds = {finding.kind for finding in verify_campaign(store).findings}
+        assert kinds <= {"metadata"}  # old until the next run ends
+
+    def _winners(self) -> dict[Place, dict[str, Any]]:
+        """Read every file of the campaign and pick the rows that count, by the words of the design."""
+        void = []
+        for path in Path(self.folder).glob("runs/*/redo.parquet"):
+            rows = pq.read_table(io.BytesIO(path.read_bytes())).to_pylist()
+            void += [(row["id"], row["request_key"], row["n"], path.parent.name) for row in rows]
+        best: dict[Place, tuple[bool, str, str]] = {}
+        winners: dict[Place, dict[str, Any]] = {}
+        for path in sorted(Path(self.folder).glob("runs/*/commits/*.parquet")):
+            run = path.parent.parent.name
+            for row in pq.read_table(io.BytesIO(path.read_bytes())).to_pylist():
+                if any(
+                    row["id"] == i and row["request_key"].startswith(k) and row["n"] == n and run < since
+                    for i, k, n, since in void
+                ):
+                    continue
+                place = (row["id"], row["request_key"], row["n"])
+                rank = (row["status"] != "ok", run, path.stem)
+                if place not in best or rank < best[place]:
+                    best[place], winners[place] = rank, row
+        return winners
+
+    def _finish_all(self) -> None:
+        """Whatever happened: one more run makes what is missing and nothing else, and all agrees."""
+        self.store.set_fault(None)
+        before = {place for place, row in self._winners().items() if row["status"] == "ok"}
+        wanted: set[Place] = {(i, _key(i, v), n) for i, (v, count) in self.manifest.items() for n in range(count)}
+        driver = self._start()
+        made: set[Place] = set()
+        while driver.window.num_requests:
+            unit = driver.window.take("tiny", UNIT_TFLOP)
+            made |= {(request.id, request.request_key, n) for request in unit.requests for n in request.outputs}
+            self._work(driver, Work(run=driver.run, unit=unit, device=0, fails=False))
+        assert made == wanted - before
+        self._end(driver)
+        self._check_effective(driver.run, wanted)
+        assert verify_campaign(self.store.real).is_good
+        for late in self.late:
+            while not late.step(self.store):
+                pass
+        self.late = []
+        self._check_effective(driver.run, wanted)
+        assert self._start().window.num_requests == 0
+        self.what_stands_is_what_the_bare_files_say()
+
+    def _check_effective(self, run: str, wanted: set[Place]) -> None:
+        rows = [
+            row
+            for part in effective_parts(self.store.real, run, read_index(self.store.real))
+            for row in part.to_pylist()
+        ]
+        places = [(row["id"], row["request_key"], row["n"]) for row in rows]
+        wins = self._winners()
+
+        assert sorted(places) == sorted(wanted)
+        assert all(row["status"] == "ok" for row in rows)
+        assert all(
+            (row["run_id"], row["unit"]) == (wins[p]["run_id"], wins[p]["unit"])
+            for p, row in zip(places, rows, strict=True)
+        )
+
+    # --- a driver, as the package has it ----------------------------------------------------------------------------
+
+    def _meet(self, fault: Fault) -> None:
+        self.store.set_fault(*(fault or (None,)))
+
+    def _attempt(self, call: Callable[[], object], *, kills_driver: bool = True) -> bool:
+        """Do something that the fault ahead may kill; return whether it was done. What was killed calls no more."""
+        try:
+            call()
+        except Killed:
+            self.driver = None if kills_driver else self.driver
+            self.store.set_fault(None)
+            return False
+        return True
+
+    def _collect(self) -> None:
+        """With no mercy for the young: what is left of the protection is that it makes outputs void."""
+        collect_garbage(self.store, older_than_s=-1e9, delete=True)
+
+    def _let_go(self) -> None:
+        """The driver is followed and does not know it yet."""
+        if self.driver is not None:
+            self.old_drivers.append(self.driver)
+        self.driver = None
+
+    def _make(self, driver: Driver, device: int, route: Way) -> None:
+        """Make a unit; `cut off` or `left behind`, its worker goes on unseen, and `cut off`, another makes it too."""
+        unit = driver.window.take("tiny", UNIT_TFLOP)
+        if route in {"cut off", "left behind"}:
+            late = Work(run=driver.run, unit=unit, device=device + 3, fails=device == 2)
+            if self._attempt(lambda: late.step(self.store)):
+                self.late.append(late)
+        if route != "left behind" and driver in (self.driver, *self.old_drivers):
+            work = Work(run=driver.run, unit=unit, device=device, fails=route == "fails")
+            self._attempt(lambda: self._work(driver, work))
+
+    def _start(self) -> Driver:
+        held = acquire(self.store)
+        held._stop.set()  # nobody beats: every driver here may be followed at any moment
+        run = layout.run_id(held.holder.epoch, "20260101T000000Z")
+        rows = [
+            {"id": i, "request_key": _key(i, v), "num_outputs": count, "model": "tiny"}
+            for i, (v, count) in self.manifest.items()
+        ]
+        window = Window({"tiny": 2})
+        for part in classify([pa.Table.from_pylist(rows)], done_of(read_index(self.store)), Selection()):
+            for row, outputs in zip(rows, part.outputs, strict=True):
+                if outputs:
+                    window.add(_request(row, outputs))
+        self.store.put_new(layout.requests(run, 0), to_parquet(table(rows, REQUESTS)))
+        self.driver = Driver(run=run, lease=held, window=window)
+        return self.driver
+
+    def _work(self, driver: Driver, work: Work) -> None:
+        while not work.step(self.store):
+            pass
+        driver.record(self.store, work)
+
+    def _end(self, driver: Driver) -> None:
+        write_metadata(self.store, driver.run)
+        self.store.put_new(layout.run_json(driver.run), b'{"state": "done"}')
+        with suppress(Killed):
+            driver.lease.release()
+
+
+def _request(row: Mapping[str, Any], outputs: tuple[int, ...]) -> Request:
+    return Request(
+        id=row["id"],
+        request_key=row["request_key"],
+        recipe="{}",
+        outputs=outputs,
+        sources=(),
+        model="tiny",
+        batch_key="same",
+        cost_tflop=1.0,
+    )
+
+
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "_wait_out", lambda *_: None)  # a term has passed without a beat
+    monkeypatch.setattr("sdbatch.storage.local.os.fsync", lambda _: None)  # processes die here, no power is cut
+
+
+@pytest.mark.slow
+def test_nothing_is_lost_or_doubled_whatever_dies_and_whoever_comes_late() -> None:
+    from hypothesis.stateful import run_state_machine_as_test
+
+    checked = settings(
+        max_examples=20,
+        stateful_step_count=10,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    run_state_machine_as_test(Campaign, settings=checked)

@@ -1,0 +1,107 @@
+"""Assets, then one conditional write."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sdbatch.campaign import layout
+from sdbatch.campaign.read import done_of, read_index, winners
+from sdbatch.campaign.schema import VOID, from_parquet, table, to_parquet
+from sdbatch.campaign.write import output_seed, put_asset, put_commit
+from sdbatch.errors import AssetConflict
+from sdbatch.storage import open_store
+
+RUN_1, RUN_2 = "r000001-20260101T000000Z", "r000002-20260101T000000Z"
+
+
+def _row(request_id: str, key: str = "k", n: int | None = 0, status: str = "ok", **more: Any) -> dict[str, Any]:
+    return {"id": request_id, "request_key": key, "n": n, "status": status, **more}
+
+
+def test_an_asset_is_never_overwritten_and_the_stored_one_is_recorded(campaign_url: str) -> None:
+    store = open_store(campaign_url, {})
+    first = put_asset(store, "assets/a.png", b"from here", "image/png", lambda _: True)
+    second = put_asset(store, "assets/a.png", b"from a zombie", "image/png", lambda _: True)
+
+    assert (first.adopted, second.adopted) == (False, True)
+    assert first.sha256 == second.sha256
+    assert second.asset_bytes == len(b"from here")
+
+
+def test_a_stored_asset_of_another_request_is_not_adopted(campaign_url: str) -> None:
+    store = open_store(campaign_url, {})
+    store.put_new("assets/a.png", b"half")
+
+    with pytest.raises(AssetConflict, match="sdbatch redo"):
+        put_asset(store, "assets/a.png", b"whole", "image/png", lambda _: False)
+
+
+def test_of_two_commits_of_a_unit_the_first_stands(campaign_url: str) -> None:
+    store = open_store(campaign_url, {})
+
+    assert put_commit(store, RUN_1, "000000", [_row("a", worker="w0")])
+    assert not put_commit(store, RUN_1, "000000", [_row("a", worker="w1")])
+    assert from_parquet(store.read(layout.commit(RUN_1, "000000"))).column("worker").to_pylist() == ["w0"]
+
+
+def test_a_lost_reply_is_not_a_lost_race(campaign_url: str) -> None:
+    store = open_store(campaign_url, {})
+    put_new = store.put_new
+
+    def reply_lost(path: str, data: bytes, content_type: str = "") -> bool:
+        put_new(path, data, content_type)
+        return put_new(path, data, content_type)  # what a client's own retry sees
+
+    store.put_new = reply_lost  # type: ignore[method-assign]
+
+    assert put_commit(store, RUN_1, "000000", [_row("a")])
+
+
+def test_what_is_done_follows_from_commits_and_indexes_alike(campaign_url: str) -> None:
+    store = open_store(campaign_url, {})
+    put_commit(store, RUN_1, "000000", [_row("a"), _row("a", n=1), _row("b", status="failed", error_type="X")])
+    put_commit(store, RUN_2, "000000", [_row("c"), _row("a", key="other", error_retryable=None)])
+    loose = done_of(read_index(store))
+    indexed_rows = [
+        {**row, "commit": layout.commit(RUN_1, "000000")}
+        for row in from_parquet(store.read(layout.commit(RUN_1, "000000"))).to_pylist()
+    ]
+    from sdbatch.campaign.schema import INDEX
+
+    store.put_new(layout.index(RUN_1, 0), to_parquet(table(indexed_rows, INDEX)))
+
+    assert done_of(read_index(store)) == loose
+    assert loose.missing(["a"], ["k"], [3]) == [(2,)]
+    assert loose.missing(["a"], ["other"], [1]) == [()]
+    assert loose.missing(["b"], ["k"], [1]) == [(0,)]
+    assert loose.failed["b", "k"].error_type == "X"
+
+
+def test_ok_counts_over_failed_and_then_the_earliest_commit(campaign_url: str) -> None:
+    store = open_store(campaign_url, {})
+    put_commit(store, RUN_1, "000000", [_row("a", status="failed"), _row("b"), _row("c", n=None, status="failed")])
+    put_commit(store, RUN_2, "000000", [_row("a"), _row("b"), _row("c")])
+    winning = winners(read_index(store))
+    won = dict(zip(winning.column("id").to_pylist(), winning.column("commit").to_pylist(), strict=True))
+
+    assert won == {
+        "a": layout.commit(RUN_2, "000000"),
+        "b": layout.commit(RUN_1, "000000"),
+        "c": layout.commit(RUN_2, "000000"),
+    }
+
+
+def test_a_redo_makes_earlier_commits_void_and_no_others(campaign_url: str) -> None:
+    store = open_store(campaign_url, {})
+    put_commit(store, RUN_1, "000000", [_row("a"), _row("a", n=1), _row("b")])
+    store.put_new(layout.redo(RUN_2), to_parquet(table([_row("a", n=1)], VOID)))
+    assert done_of(read_index(store)).missing(["a"], ["k"], [2]) == [(1,)]
+    put_commit(store, RUN_2, "000000", [_row("a", n=1)])
+
+    assert done_of(read_index(store)).missing(["a"], ["k"], [2]) == [()]
+
+
+def test_seeds_of_outputs_follow_on_within_63_bits() -> None:
+    assert [output_seed(2**63 - 1, n) for n in (0, 1, 2)] == [2**63 - 1, 0, 1]

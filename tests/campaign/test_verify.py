@@ -1,0 +1,187 @@
+"""Damage one thing in a campaign, and verify names it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from sdbatch.campaign import layout
+from sdbatch.campaign.read import read_index, read_rows
+from sdbatch.campaign.schema import INDEX, VOID, from_parquet, table, to_parquet
+from sdbatch.campaign.verify import verify_campaign
+from sdbatch.campaign.write import put_asset, put_commit
+from sdbatch.driver import write_metadata
+from sdbatch.storage import Store, open_store
+
+RUN_1, RUN_2 = "r000001-20260101T000000Z", "r000002-20260101T000000Z"
+KEYS = {name: name * 64 for name in "abcd"}
+
+
+def _ok(store: Store, request_id: str, n: int = 0, data: bytes = b"") -> dict[str, Any]:
+    key = KEYS[request_id]
+    path = layout.asset(request_id, key, n, "png")
+    stored = put_asset(store, path, data or f"{request_id}{n}".encode(), "image/png", lambda _: True)
+    row = {"id": request_id, "request_key": key, "n": n, "status": "ok", "recipe": "{}", "task": "text-to-image"}
+    return {**row, "asset": stored.path, "sha256": stored.sha256, "asset_bytes": stored.asset_bytes}
+
+
+def _failed(request_id: str, n: int | None = None, error_type: str = "SourceMissing") -> dict[str, Any]:
+    return {
+        "id": request_id,
+        "request_key": KEYS[request_id],
+        "n": n,
+        "status": "failed",
+        "error_type": error_type,
+        "error_retryable": False,
+    }
+
+
+def _publish(store: Store, run: str, **num_outputs: int) -> None:
+    rows = [{"id": name, "request_key": KEYS[name], "num_outputs": count} for name, count in num_outputs.items()]
+    schema = [("id", "string"), ("request_key", "string"), ("num_outputs", "int32")]
+    store.put_new(layout.requests(run, 0), to_parquet(table(rows, pa.schema(schema))))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """A campaign of one run: a and b made, c with two outputs, d failed; an index over the first of two commits."""
+    found = open_store(str(tmp_path / "campaign"), {})
+    _publish(found, RUN_1, a=1, b=1, c=2, d=1)
+    put_commit(found, RUN_1, "000000", [_ok(found, "a"), _ok(found, "b")])
+    covered = from_parquet(found.read(layout.commit(RUN_1, "000000"))).to_pylist()
+    index = [{**row, "commit": layout.commit(RUN_1, "000000")} for row in covered]
+    found.put_new(layout.index(RUN_1, 0), to_parquet(table(index, INDEX)))
+    put_commit(found, RUN_1, "000001", [_ok(found, "c"), _ok(found, "c", 1), _failed("d")])
+    write_metadata(found, RUN_1)
+    found.put(layout.run_json(RUN_1), json.dumps({"state": "failed"}).encode())
+    return found
+
+
+def _kinds(store: Store) -> list[str]:
+    return [finding.kind for finding in verify_campaign(store).findings]
+
+
+def test_a_whole_campaign_agrees(store: Store) -> None:
+    found = verify_campaign(store)
+
+    assert (found.is_good, found.rows_ok, found.assets_hashed, found.metadata_rows) == (True, 4, 4, 5)
+    assert found.orphans == ()
+
+
+def _rewrite(store: Store, path: str, change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]) -> None:
+    """Read a Parquet file's rows, change them, and put them back."""
+    old = from_parquet(store.read(path))
+    store.put(path, to_parquet(table(change(old.to_pylist()), old.schema)))
+
+
+PART = layout.part(RUN_1, 0)
+INDEX_0 = layout.index(RUN_1, 0)
+ASSET_A = layout.asset("a", KEYS["a"], 0, "png")
+Rows = list[dict[str, Any]]
+
+
+def _set(column: str, value: Any) -> Callable[[Rows], Rows]:
+    return lambda rows: [{**rows[0], column: value}, *rows[1:]]
+
+
+def _stand_in_the_way(store: Store) -> None:
+    put_commit(store, RUN_2, "000000", [_failed("d", 0, "AssetConflict")])
+    store.put(layout.asset("d", KEYS["d"], 0, "webp"), b"a stranger's")
+
+
+DAMAGES: dict[str, tuple[Callable[[Store], object], str, str]] = {
+    "a missing asset": (lambda s: s.delete(ASSET_A), "missing", "is not in the store"),
+    "a shorter asset": (lambda s: s.put(ASSET_A, b"a"), "damaged", "has 1 bytes, committed were 2"),
+    "other bytes": (lambda s: s.put(ASSET_A, b"xx"), "damaged", "has sha256 "),
+    "a torn commit": (lambda s: s.put(layout.commit(RUN_1, "000001"), b"PAR1"), "commit", "is not readable"),
+    "a torn index": (lambda s: s.put(INDEX_0, b"PAR1"), "index", "is not readable"),
+    "an index that forgot a row": (lambda s: _rewrite(s, INDEX_0, lambda rows: rows[1:]), "index", "differ"),
+    "an index that made a row up": (
+        lambda s: _rewrite(s, INDEX_0, lambda rows: [*rows, {**rows[0], "id": "d"}]),
+        "index",
+        "differ",
+    ),
+    "an index with another status": (lambda s: _rewrite(s, INDEX_0, _set("status", "failed")), "index", "differ"),
+    "torn metadata": (lambda s: s.put(PART, b"PAR1"), "metadata", "is not readable"),
+    "metadata that lost a row": (lambda s: _rewrite(s, PART, lambda rows: rows[1:]), "metadata", "not in metadata/"),
+    "metadata with a row twice": (lambda s: _rewrite(s, PART, lambda rows: [*rows, rows[0]]), "metadata", "twice"),
+    "metadata with a row made up": (
+        lambda s: _rewrite(s, PART, lambda rows: [*rows, {**rows[0], "n": 7}]),
+        "metadata",
+        "that no commit has",
+    ),
+    "metadata with another digest": (lambda s: _rewrite(s, PART, _set("sha256", "0" * 64)), "metadata", "in sha256"),
+    "metadata with another asset": (lambda s: _rewrite(s, PART, _set("asset", "x.png")), "metadata", "in asset"),
+    "metadata with another status": (lambda s: _rewrite(s, PART, _set("status", "failed")), "metadata", "in status"),
+    "no latest.json": (lambda s: s.delete(layout.LATEST), "metadata", "is not there, though"),
+    "a torn latest.json": (lambda s: s.put(layout.LATEST, b"{"), "metadata", "is not readable"),
+    "a latest.json without a run": (lambda s: s.put(layout.LATEST, b"{}"), "metadata", "is not readable"),
+    "torn requests": (lambda s: s.put(layout.requests(RUN_1, 0), b"PAR1"), "requests", "is not readable"),
+    "a file in an asset's way": (_stand_in_the_way, "damaged", "stands where"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_one_damage_is_named(store: Store, name: str) -> None:
+    damage, kind, detail = DAMAGES[name]
+    damage(store)
+    findings = verify_campaign(store).findings
+
+    assert any(finding.kind == kind and detail in finding.detail for finding in findings), findings
+
+
+def test_an_asset_no_commit_names_is_an_orphan_and_harmless(store: Store) -> None:
+    store.put("assets/d-dddddddd-0.png", b"left by a killed worker")
+    found = verify_campaign(store)
+
+    assert found.is_good
+    assert found.orphans == ("assets/d-dddddddd-0.png",)
+
+
+@pytest.mark.parametrize(("sample", "count"), [(1, 1), (3, 3), (99, 4), (0.5, 2), (0.01, 1), (1.0, 4), (None, 4)])
+def test_a_sample_is_so_many_or_that_share(store: Store, sample: float | None, count: int) -> None:
+    assert verify_campaign(store, sample).assets_hashed == count
+
+
+def test_a_sample_finds_what_it_looks_at(store: Store) -> None:
+    store.put(ASSET_A, b"xx")
+    found = [verify_campaign(store, 1, seed).is_good for seed in range(20)]
+
+    assert set(found) == {True, False}
+
+
+def test_a_run_that_was_killed_before_its_metadata_agrees(store: Store) -> None:
+    _publish(store, RUN_2, a=1, b=1, c=3, d=1)
+    put_commit(store, RUN_2, "000000", [_ok(store, "c", 2), _ok(store, "d")])
+
+    assert _kinds(store) == []
+    write_metadata(store, RUN_2)
+    assert verify_campaign(store).metadata_rows == 6
+
+
+def test_a_commit_that_was_removed_is_made_again_though_an_index_tells_of_it(store: Store) -> None:
+    assert read_index(store).num_rows == 5
+    store.delete(layout.commit(RUN_1, "000000"))
+
+    assert read_index(store).column("id").to_pylist() == ["c", "c", "d"]
+    assert "index" not in _kinds(store)
+
+
+def test_a_void_key_may_be_its_first_digits_and_reaches_no_later_run(store: Store) -> None:
+    store.put_new(layout.redo(RUN_2), to_parquet(table([{"id": "a", "request_key": "a" * 8, "n": 0}], VOID)))
+    assert "a" not in read_index(store).column("id").to_pylist()
+    put_commit(store, RUN_2, "000000", [_ok(store, "a")])
+
+    assert (read_index(store).num_rows, read_rows(store, INDEX).num_rows) == (5, 6)
+
+
+def test_an_index_that_cannot_be_read_hides_nothing(store: Store) -> None:
+    before = read_index(store)
+    store.put(INDEX_0, b"PAR1")
+
+    assert read_index(store).column("id").to_pylist() == before.column("id").to_pylist()

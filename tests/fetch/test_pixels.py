@@ -1,0 +1,84 @@
+"""Every source of a request arrives in its role, at the recipe's size."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sdbatch.encode.video import encode_video
+from sdbatch.errors import SourceTooLarge, SourceUnreadable
+from sdbatch.fetch.pixels import read_pixels
+from sdbatch.job import Encode
+from sdbatch.types import Source
+
+RECIPE = {"height": 32, "width": 32, "fit": "cover"}
+
+
+def _png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _split(width: int, height: int, mode: str = "RGB") -> Image.Image:
+    """Black on the left, white on the right."""
+    image = Image.new(mode, (width, height))
+    image.paste("white", (width // 2, 0, width, height))
+    return image
+
+
+def _clip(num_frames: int) -> bytes:
+    frames_FHWC = np.repeat(np.arange(num_frames, dtype=np.uint8) * 8, 64 * 64 * 3).reshape(-1, 64, 64, 3)
+    return encode_video(frames_FHWC, 16.0, Encode(), request_key="a" * 64, n=0, recipe="{}").data
+
+
+def _read(files: list[tuple[str, bytes]], recipe: dict[str, Any], pixels_max: int = 1_000_000) -> dict[str, Any]:
+    sources = [Source(role=role, url=f"{role}-{number}", digest="") for number, (role, _) in enumerate(files)]
+    contents = {source.url: data for source, (_, data) in zip(sources, files, strict=True)}
+    return read_pixels(sources, recipe, lambda source: contents[source.url], pixels_max)
+
+
+def test_images_keep_their_order() -> None:
+    colours = ["red", "green", "blue"]
+    pixels = _read([("images", _png(Image.new("RGB", (40, 40), colour))) for colour in colours], RECIPE)
+
+    assert [image_HWC.shape for image_HWC in pixels["images"]] == [(32, 32, 3)] * 3
+    assert [int(image_HWC[0, 0].argmax()) for image_HWC in pixels["images"]] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("fit", ["cover", "contain"])
+def test_a_mask_is_laid_on_the_picture_before_both_are_fitted(fit: str) -> None:
+    files = [("images", _png(_split(96, 48))), ("mask", _png(_split(48, 24, "L")))]
+    pixels = _read(files, {**RECIPE, "fit": fit})
+
+    assert pixels["mask"].shape == (32, 32)
+    middle_W = pixels["images"][0][16, :, 0] > 127
+    assert (middle_W != (pixels["mask"][16] == 255)).sum() <= 1
+
+
+def test_a_mask_of_another_shape_than_the_picture_is_refused_by_name() -> None:
+    with pytest.raises(SourceUnreadable, match="mask-1: a mask of 48 x 48"):
+        _read([("images", _png(_split(96, 48))), ("mask", _png(_split(48, 48, "L")))], RECIPE)
+
+
+def test_a_clip_gives_the_recipes_frames() -> None:
+    pixels = _read([("video", _clip(17))], {**RECIPE, "num_frames": 9, "fps": 8.0})
+
+    assert pixels["video"].shape == (9, 32, 32, 3)
+    assert np.abs(pixels["video"].mean(axis=(1, 2, 3)) - 16 * np.arange(9)).max() < 3
+
+
+def test_a_control_image_is_a_picture() -> None:
+    assert _read([("control_image", _png(_split(64, 64)))], RECIPE)["control_image"].shape == (32, 32, 3)
+
+
+@pytest.mark.parametrize("role", ["images", "mask", "control_image", "video"])
+def test_the_cap_holds_for_every_role(role: str) -> None:
+    data = _clip(9) if role == "video" else _png(_split(64, 64))
+
+    with pytest.raises(SourceTooLarge, match=f"{role}-0: "):
+        _read([(role, data)], {**RECIPE, "num_frames": 9, "fps": 8.0}, pixels_max=63 * 63)

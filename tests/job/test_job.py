@@ -1,0 +1,296 @@
+"""The job file: what is taken, what is refused, and how it is said."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sdbatch.errors import JobError
+from sdbatch.job import Job, job_schema, parse_job, read_job
+from sdbatch.job.read import JOB_BYTES_MAX
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def _values(**changes: Any) -> dict[str, Any]:
+    return {
+        "manifest": "shards/",
+        "output": "out/spring",
+        "models": {"tiny": {"path": "builtin:tiny-random", "batch_size": 4}},
+        **changes,
+    }
+
+
+def _refusal(values: Any, *overrides: str) -> str:
+    with pytest.raises(JobError) as caught:
+        parse_job(values, overrides)
+    return str(caught.value)
+
+
+def _read(folder: Path, text: str, *overrides: str) -> Job:
+    file = folder / "job.yaml"
+    file.write_text(text, encoding="utf-8")
+    return read_job(file, overrides)
+
+
+def _model(**changes: Any) -> dict[str, Any]:
+    return {"tiny": {"path": "builtin:tiny-random", **changes}}
+
+
+# --- unknown keys ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "place", "near"),
+    [
+        ({"manfest": "x"}, "manfest", "manifest"),
+        ({"defaults": {"guidance": 3}}, "defaults.guidance", "guidance_scale"),
+        ({"models": _model(dtipe="float16")}, "models.tiny.dtipe", "dtype"),
+        ({"models": _model(defaults={"heigth": 64})}, "models.tiny.defaults.heigth", "height"),
+        ({"storage": {"s3://assets/": {"endpoint": "http://x"}}}, "storage.s3://assets/.endpoint", "endpoint_url"),
+        ({"workers": {"counts": 2}}, "workers.counts", "count"),
+        ({"limits": {"atempts": 2}}, "limits.atempts", "attempts"),
+        ({"encode": {"images": "png"}}, "encode.images", "image"),
+    ],
+)
+def test_an_unknown_key_names_its_place_and_the_nearest_known_one(
+    changes: dict[str, Any], place: str, near: str
+) -> None:
+    assert f"{place}: unknown key; did you mean {near}?" in _refusal(_values(**changes))
+
+
+def test_an_unknown_key_like_no_other_is_told_the_known_ones() -> None:
+    assert _refusal(_values(zzzzzz=1)).startswith("job: zzzzzz: unknown key; known are manifest, output, models")
+
+
+def test_a_value_that_fits_none_of_several_types_is_one_fault() -> None:
+    message = _refusal(_values(workers={"count": "two"}))
+
+    assert message == "job: workers.count: 'two' should be a valid integer or 'two' should be 'auto'"
+
+
+def test_defaults_name_a_model_of_the_job() -> None:
+    assert "defaults.model: 'sdxl' is not one of" in _refusal(_values(defaults={"model": "sdxl"}))
+
+
+def test_everything_that_is_wrong_is_told_at_once() -> None:
+    values = {
+        "output": "out",
+        "models": _model(dtype="int8", pth="x"),
+        "seed": -1,
+        "encode": {"image": "gif", "quality": 101},
+        "defaults": {"strength": 1.5, "num_outputs": 0},
+        "sead": 2,
+    }
+    lines = _refusal(values).splitlines()
+    places = sorted(line.split(": ")[1] for line in lines)
+    assert places == [
+        "defaults.num_outputs",
+        "defaults.strength",
+        "encode.image",
+        "encode.quality",
+        "manifest",
+        "models.tiny.dtype",
+        "models.tiny.pth",
+        "sead",
+        "seed",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "place", "value", "bound"),
+    [
+        ({"seed": -1}, "seed", "-1", "greater than or equal to 0"),
+        ({"seed": 2**63}, "seed", str(2**63), str(2**63 - 1)),
+        ({"limits": {"failed_fraction": 1.5}}, "limits.failed_fraction", "1.5", "less than or equal to 1"),
+        ({"limits": {"attempts": 0}}, "limits.attempts", "0", "greater than or equal to 1"),
+        ({"workers": {"count": 0}}, "workers.count", "0", "greater than or equal to 1"),
+        ({"models": _model(batch_size=257)}, "models.tiny.batch_size", "257", "less than or equal to 256"),
+        ({"encode": {"image": "gif"}}, "encode.image", "'gif'", "'png', 'jpg', 'webp' or 'avif'"),
+        ({"determinism": "slow"}, "determinism", "'slow'", "'fast' or 'exact'"),
+    ],
+)
+def test_a_wrong_value_is_told_with_its_place_and_bound(
+    changes: dict[str, Any], place: str, value: str, bound: str
+) -> None:
+    message = _refusal(_values(**changes))
+    assert f"{place}: {value} should be" in message
+    assert bound in message
+
+
+@pytest.mark.parametrize("values", [None, [], "manifest: x", 3])
+def test_a_job_that_is_no_mapping_is_refused(values: Any) -> None:
+    assert "a job is a mapping of keys" in _refusal(values)
+
+
+def test_a_job_without_models_is_refused() -> None:
+    assert "models: names no model; at least 1 is needed" in _refusal(_values(models={}))
+
+
+@pytest.mark.parametrize("name", ["-tiny", "tiny/sd", "", "a" * 65])
+def test_a_model_name_that_could_not_stand_in_a_path_is_refused(name: str) -> None:
+    assert "models" in _refusal(_values(models={name: {"path": "builtin:tiny-random"}}))
+
+
+# --- determinism ----------------------------------------------------------------------------------------------------
+
+
+def test_exact_refuses_a_batch_size_that_is_found_by_trying() -> None:
+    models = {"fixed": {"path": "a", "batch_size": 4}, "loose": {"path": "b"}}
+    message = _refusal(_values(models=models, determinism="exact"))
+    assert "determinism: exact needs an integer batch_size; models.loose.batch_size is auto" in message
+
+
+def test_exact_takes_integer_batch_sizes() -> None:
+    assert parse_job(_values(determinism="exact")).determinism == "exact"
+
+
+def test_fast_takes_a_batch_size_that_is_found_by_trying() -> None:
+    assert parse_job(_values(models=_model())).models["tiny"].batch_size == "auto"
+
+
+# --- YAML -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_key_that_stands_twice_is_refused_with_its_line(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match="line 3: key 'manifest' stands twice"):
+        _read(tmp_path, "manifest: a\noutput: b\nmanifest: c\n")
+
+
+def test_a_nested_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match="line 4: key 'path' stands twice"):
+        _read(tmp_path, "manifest: a\nmodels:\n  tiny: {path: x,\n    path: y}\n")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["manifest: &m shards/\noutput: *m\n", "a: &a {path: x}\nmodels:\n  tiny:\n    <<: *a\n"],
+    ids=["value", "merge"],
+)
+def test_an_alias_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(JobError, match="aliases are not taken"):
+        _read(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a: [1, 2", "a: !!python/object/apply:os.getcwd []", "a: \x00", "a: 1\n b: 2", "? [1]\n: 2", "a: 2026-13-45"],
+    ids=["open list", "python tag", "NUL", "indentation", "list as key", "no such date"],
+)
+def test_what_is_not_yaml_is_refused_by_file_name(tmp_path: Path, text: str) -> None:
+    with pytest.raises(JobError, match=r"job\.yaml: not YAML"):
+        _read(tmp_path, text)
+
+
+def test_a_file_over_its_cap_is_refused_unread(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match=f"is over {JOB_BYTES_MAX}"):
+        _read(tmp_path, "[" * (JOB_BYTES_MAX + 1))
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match=r"none\.yaml: No such file"):
+        read_job(tmp_path / "none.yaml")
+
+
+def test_the_demo_job_is_a_job() -> None:
+    assert read_job(REPOSITORY / "jobs" / "demo.yaml").output == "out/demo"
+
+
+# --- overrides ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("override", "path", "value"),
+    [
+        ("output=s3://bucket/spring", ("output",), "s3://bucket/spring"),
+        ("seed=7", ("seed",), 7),
+        ("defaults.num_inference_steps=8", ("defaults", "num_inference_steps"), 8),
+        ("defaults.prompt=a=b", ("defaults", "prompt"), "a=b"),
+        ("models.tiny.defaults.height=128", ("models", "tiny", "defaults", "height"), 128),
+        ("sources.allow=[a/, b/]", ("sources", "allow"), ["a/", "b/"]),
+        ("workers={count: 3}", ("workers", "count"), 3),
+        ("models.tiny.revision=", ("models", "tiny", "revision"), None),
+    ],
+)
+def test_an_override_wins_over_the_file(override: str, path: tuple[str, ...], value: Any) -> None:
+    place: Any = parse_job(_values(seed=1, defaults={"prompt": "old"}), (override,)).model_dump()
+    for key in path:
+        place = place[key]
+    assert place == value
+
+
+def test_an_override_leaves_its_neighbours(tmp_path: Path) -> None:
+    text = "manifest: m\noutput: o\nmodels: {tiny: {path: x, batch_size: 4, defaults: {height: 64, width: 72}}}\n"
+    model = _read(tmp_path, text, "models.tiny.defaults.height=128").models["tiny"]
+    assert (model.batch_size, model.defaults.height, model.defaults.width) == (4, 128, 72)
+
+
+def test_the_last_of_two_overrides_wins() -> None:
+    assert parse_job(_values(), ("seed=1", "seed=2")).seed == 2
+
+
+def test_an_override_reaches_a_model_whose_name_holds_a_dot() -> None:
+    values = _values(models={"sdxl-base-1.0": {"path": "builtin:tiny-random"}})
+    assert parse_job(values, ("models.sdxl-base-1.0.batch_size=2",)).models["sdxl-base-1.0"].batch_size == 2
+
+
+def test_an_override_leaves_its_argument_unchanged() -> None:
+    values = _values(defaults={"height": 64})
+    before = copy.deepcopy(values)
+    assert parse_job(values, ("defaults.height=128", "models.tiny.defaults.width=8")).defaults.height == 128
+    assert values == before
+
+
+@pytest.mark.parametrize("override", ["output.folder=x", "models.tiny.path.more=x", "models.tiny.batch_size.max=4"])
+def test_an_override_under_a_plain_value_is_refused(override: str) -> None:
+    assert "is a value, not a mapping" in _refusal(_values(), override)
+
+
+@pytest.mark.parametrize("override", ["output", "=x", ""])
+def test_an_override_without_key_or_value_is_refused(override: str) -> None:
+    assert "not of the form KEY.KEY=VALUE" in _refusal(_values(), override)
+
+
+def test_an_override_that_is_not_yaml_is_refused_by_its_text() -> None:
+    assert _refusal(_values(), "seed=[1").startswith("--set seed=[1: not YAML")
+
+
+def test_an_override_of_an_unknown_key_is_refused() -> None:
+    assert "defaults.stepz: unknown key" in _refusal(_values(), "defaults.stepz=3")
+
+
+# --- secrets --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "key", ["secret", "aws_secret_access_key", "access_key", "AccessKey", "password", "passwd", "api_key", "token"]
+)
+def test_a_key_that_looks_like_a_secret_is_refused_without_its_value(key: str) -> None:
+    message = _refusal(_values(storage={"s3://assets/": {key: "hunter2"}}))
+    assert f"storage.s3://assets/.{key} looks like a secret" in message
+    assert "hunter2" not in message
+
+
+def test_a_secret_in_an_override_is_refused() -> None:
+    assert "storage.s3://b.secret looks like a secret" in _refusal(_values(), "storage.s3://b.secret=hunter2")
+
+
+def test_a_value_that_speaks_of_secrets_is_taken() -> None:
+    assert parse_job(_values(defaults={"prompt": "a secret token"})).defaults.prompt == "a secret token"
+
+
+def test_a_bucket_whose_name_speaks_of_secrets_is_taken() -> None:
+    storage = {"s3://secret-garden/": {"profile": "dam"}}
+    assert parse_job(_values(storage=storage)).storage["s3://secret-garden/"].profile == "dam"
+
+
+# --- JSON Schema ----------------------------------------------------------------------------------------------------
+
+
+def test_the_schema_beside_the_jobs_is_the_code_s() -> None:
+    stored = json.loads((REPOSITORY / "jobs" / "job.schema.json").read_text(encoding="utf-8"))
+    assert stored == job_schema()

@@ -1,0 +1,29 @@
+"""What a resolver returns, row by row, as tests look at it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from sdbatch.plan.resolve import Fault, ResolvedRows
+from sdbatch.types import Source
+
+
+class Row(NamedTuple):
+    """One row of `ResolvedRows`."""
+
+    id: str
+    request_key: str
+    recipe: str
+    num_outputs: int
+    sources: tuple[Source, ...]
+    model: str
+    batch_key: str
+    cost_tflop: float
+
+
+def rows_of(resolved: ResolvedRows, faults: Iterable[Fault], num_rows: int) -> list[Row | None]:
+    """Return one entry for each of the rows that were given, None where one is faulty."""
+    bad = {fault.offset for fault in faults}
+    good = iter(zip(*resolved, strict=True))
+    return [None if offset in bad else Row(*next(good)) for offset in range(num_rows)]

@@ -1,0 +1,1 @@
+"""How the builtin models were made: the drawn world, training, judges and measuring. Not part of the package."""
