@@ -286,7 +286,7 @@ def _block(key: str, model: str, rows: int, cost: float) -> Request:
     return Request(
         id=key,
         request_key="",
-        recipe='{"height":512,"width":512}',
+        recipe='{"height":512,"num_inference_steps":1,"task":"text-to-image","width":512}',
         outputs=tuple(range(rows)),
         sources=(),
         model=model,

@@ -31,7 +31,6 @@ from sdbatch.campaign.read import read_commit
 from sdbatch.campaign.write import (
     StoredAsset,
     error_columns,
-    output_seed,
     put_asset,
     put_commit,
     receipt_of,
@@ -56,6 +55,7 @@ from sdbatch.fetch.sources import read_source
 from sdbatch.job import Job, parse_job
 from sdbatch.logs import configure
 from sdbatch.outcomes import call_deadline_s, outcome_of
+from sdbatch.recipe import Recipe, parse_recipe
 from sdbatch.storage import open_store
 from sdbatch.types import OnCall, Phase, Receipt, Request, Running, Source, Unit, WorkerSpec
 
@@ -93,7 +93,7 @@ class _PendingOutput:
 
     request: Request
     n: int
-    recipe: dict[str, Any]
+    recipe: Recipe
     pixels: dict[str, Any] = field(default_factory=dict)
     fetch_s: float = 0.0
     tries: int = 0
@@ -212,7 +212,7 @@ class Worker:
 
     def _fetch(self, unit: Unit, tally: _UnitTally) -> list[_PendingOutput]:
         """Read and decode every source; requests whose source is bad fail as a whole."""
-        recipes = [json.loads(request.recipe) for request in unit.requests]
+        recipes = [parse_recipe(request.recipe) for request in unit.requests]
         fetched = [
             self._fetchers.submit(self._pixels, request, recipe) if request.sources else None
             for request, recipe in zip(unit.requests, recipes, strict=True)
@@ -231,7 +231,7 @@ class Worker:
             )
         return outputs
 
-    def _pixels(self, request: Request, recipe: dict[str, Any]) -> tuple[dict[str, Any], float]:
+    def _pixels(self, request: Request, recipe: Recipe) -> tuple[dict[str, Any], float]:
         from sdbatch.fetch.pixels import read_pixels
 
         started_s = time.perf_counter()
@@ -306,7 +306,7 @@ class Worker:
         from sdbatch.generate.batch_sizes import shape_of
 
         is_exact = self._job.determinism == "exact"
-        items = [Item(recipe=o.recipe, seed=output_seed(int(o.recipe["seed"]), o.n), **o.pixels) for o in outputs]
+        items = [Item(recipe=o.recipe, seed=o.recipe.output_seed(o.n), **o.pixels) for o in outputs]
         for output in outputs:
             output.tries += 1
         tally.model_calls += 1
@@ -418,7 +418,7 @@ class Worker:
             encoded = encode_asset(
                 generated.frames_FHWC,
                 self._job.encode,
-                fps=output.recipe.get("fps"),
+                fps=output.recipe.fps,
                 sound=(sound.samples_CT, sound.rate_hz) if sound else None,
                 request_key=output.request.request_key,
                 n=output.n,
@@ -442,7 +442,7 @@ class Worker:
             "width": width,
             "height": height,
             "num_frames": num_frames,
-            "fps": output.recipe.get("fps"),
+            "fps": output.recipe.fps,
             "thumbnail": small,
             "encode_s": encoded_s - started_s,
             "upload_s": time.perf_counter() - encoded_s,
@@ -472,7 +472,7 @@ class Worker:
     # --- records ----------------------------------------------------------------------------------------------------
 
     def _failed(
-        self, request: Request, recipe: dict[str, Any], n: int | None, error: RowError, *, tries: int
+        self, request: Request, recipe: Recipe, n: int | None, error: RowError, *, tries: int
     ) -> dict[str, Any]:
         """Return the row of an output, or with `n` None of a whole request, that cannot be made."""
         return {

@@ -11,7 +11,6 @@ import pytest
 
 from sdbatch.families import (
     FAMILIES,
-    SOURCE_ROLES,
     Family,
     Given,
     Route,
@@ -28,6 +27,7 @@ from sdbatch.families.wan import WAN_SCHEDULERS
 from sdbatch.generate.tasks import CALLS
 from sdbatch.generate.tasks.adapters import ADAPTERS
 from sdbatch.manifest.schema import COLUMNS
+from sdbatch.recipe import SOURCE_ROLES
 from sdbatch.types import TASKS
 
 ROWS = [(family, task, row) for family in FAMILIES.values() for task, rows in family.tasks.items() for row in rows]

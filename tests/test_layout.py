@@ -22,6 +22,7 @@ NOUNS = {
     "job",
     "logs",
     "outcomes",
+    "recipe",
     "storage",
     "types",
 }

@@ -102,7 +102,7 @@ def test_a_row_that_raises_costs_itself(make: Make, monkeypatch: pytest.MonkeyPa
 
     def fault(items: list[batch.Item]) -> None:
         calls.append(len(items))
-        if any("2" in item.recipe["prompt"] for item in items):
+        if any("2" in (item.recipe.prompt or "") for item in items):
             raise ValueError("the model does not like this one")
 
     _break(monkeypatch, fault)
@@ -142,7 +142,7 @@ def test_out_of_memory_halves_the_batch_loses_nobody_and_is_remembered(
 
 def test_in_exact_out_of_memory_fails_the_row_instead(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     def fault(items: list[batch.Item]) -> None:
-        if any("1" in item.recipe["prompt"] for item in items):
+        if any("1" in (item.recipe.prompt or "") for item in items):
             raise torch.OutOfMemoryError("CUDA out of memory")
 
     _break(monkeypatch, fault)
@@ -156,7 +156,7 @@ def test_a_call_past_its_deadline_ends_at_the_next_step_and_costs_the_slow_row_a
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fault(items: list[batch.Item]) -> None:
-        if any(item.recipe["prompt"] == "slow" for item in items):
+        if any(item.recipe.prompt == "slow" for item in items):
             time.sleep(3.1)
 
     _break(monkeypatch, fault)

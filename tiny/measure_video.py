@@ -26,6 +26,7 @@ from PIL import Image
 
 from sdbatch.checkpoints import SHIPPED
 from sdbatch.generate.tasks.adapters import adapt
+from sdbatch.recipe import Recipe
 from tiny.captions import HELD_OUT
 from tiny.judge import judge
 from tiny.judge_clips import motion, pan_of, ssim
@@ -81,8 +82,9 @@ class Projector:
     def restyle(self, prompt: str, source_FHWC: Pictures, strength: float, *, seed: int = 0) -> Pictures:
         """Make a clip anew after its prompt: clip_FHWC."""
         frames = [Image.fromarray(frame_HWC) for frame_HWC in source_FHWC]
+        recipe = Recipe(task="video-to-video", height=64, width=64, num_inference_steps=1)
         with torch.inference_mode():
-            given = adapt("ltx-latents", self._keys, {"latents": frames}, {"height": 64, "width": 64})
+            given = adapt("ltx-latents", self._keys, {"latents": frames}, recipe)
         told = {"prompt": prompt, "denoise_strength": strength, **given, **_told(range(1), seed)}
         (clip_FHWC,) = _pixels(self._keys(**told))
         return np.asarray(clip_FHWC)

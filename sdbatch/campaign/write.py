@@ -9,7 +9,6 @@ a file nobody refers to, and never change one that somebody does.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,6 +22,7 @@ from sdbatch.campaign import layout
 from sdbatch.campaign.schema import COMMIT, footer, table, to_parquet
 from sdbatch.errors import AssetConflict, RowError
 from sdbatch.logs import redacted
+from sdbatch.recipe import Recipe, parse_recipe
 from sdbatch.storage import Store
 from sdbatch.types import STAGES, Receipt, Request, RowOutcome, Unit
 
@@ -102,15 +102,15 @@ _AS_IN_RECIPE = (
 )
 
 
-def request_columns(request: Request, recipe: Mapping[str, Any], n: int | None) -> dict[str, Any]:
+def request_columns(request: Request, recipe: Recipe, n: int | None) -> dict[str, Any]:
     """Return the metadata columns that follow from a request alone; what it does not have is left out."""
-    columns = {name: recipe[name] for name in _AS_IN_RECIPE if name in recipe}
+    columns = {name: value for name, value in recipe.columns().items() if name in _AS_IN_RECIPE}
     columns["id"] = request.id
     columns["request_key"] = request.request_key
     columns["n"] = n
     columns["model"] = request.model
-    columns["model_revision"] = recipe["model"]
-    columns["seed"] = output_seed(int(recipe["seed"]), n or 0)
+    columns["model_revision"] = recipe.model
+    columns["seed"] = recipe.output_seed(n or 0)
     columns["recipe"] = request.recipe
     if request.sources:
         columns["source_digests"] = [source.digest for source in request.sources]
@@ -120,11 +120,6 @@ def request_columns(request: Request, recipe: Mapping[str, Any], n: int | None) 
         else:
             columns.setdefault(source.role, source.url)
     return columns
-
-
-def output_seed(seed: int, n: int) -> int:
-    """Return the seed of output `n`: seeds follow on, within 63 bits."""
-    return (seed + n) % 2**63
 
 
 def error_columns(kind: str, message: str, *, retryable: bool, traceback: str = "") -> dict[str, Any]:
@@ -185,7 +180,7 @@ def failed_unit_rows(
     """Return the rows of a unit whose requests the driver sets aside; a process that ended left no traceback."""
     return [
         {
-            **request_columns(request, json.loads(request.recipe), None),
+            **request_columns(request, parse_recipe(request.recipe), None),
             **error_columns(kind.__name__, message, retryable=kind.retryable),
             "attempts": attempts,
             "worker": worker,

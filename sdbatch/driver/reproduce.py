@@ -26,6 +26,7 @@ from sdbatch.campaign.schema import METADATA, from_parquet
 from sdbatch.encode.asset import read_frames
 from sdbatch.errors import UserError
 from sdbatch.job import Job, parse_job
+from sdbatch.recipe import parse_recipe
 from sdbatch.storage import LocalStore, Store
 from sdbatch.types import Request, Source, Unit, WorkerSpec
 from sdbatch.worker import Worker
@@ -176,15 +177,15 @@ def _job(store: Store, row: dict[str, Any], model_path: str | None) -> Job:
     if values is None and model_path is None:
         raise UserError(f"{store.url}: no run wrote down where the model {row['model']} lay; say --model-path")
     values = values or {"manifest": ".", "output": ".", "models": {}}
-    recipe = json.loads(row["recipe"])
+    recipe = parse_recipe(row["recipe"])
     model = {**values["models"].get(row["model"], {}), "dtype": row["dtype"]}
     if model_path is not None:
         model["path"] = model_path
-    if "batch_size" in recipe:
-        model["batch_size"] = recipe["batch_size"]
+    if recipe.batch_size is not None:
+        model["batch_size"] = recipe.batch_size
     values["models"] = {row["model"]: model}
     values["defaults"] = {}
-    values["determinism"] = "exact" if "batch_size" in recipe else "fast"
+    values["determinism"] = "exact" if recipe.is_exact else "fast"
     return parse_job(values)
 
 

@@ -14,7 +14,6 @@ from typing import Any, Final
 from sdbatch.families.clips import CLIP_FAMILIES
 from sdbatch.families.images import IMAGE_FAMILIES
 from sdbatch.families.table import (
-    SOURCE_ROLES,
     Family,
     Given,
     Route,
@@ -27,7 +26,6 @@ from sdbatch.families.table import (
 
 __all__ = [
     "FAMILIES",
-    "SOURCE_ROLES",
     "Family",
     "Given",
     "Route",

@@ -13,8 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-SOURCE_ROLES = ("images", "mask", "video", "control_image")
-"""Manifest columns that name files to read."""
+from sdbatch.recipe import Recipe
 
 
 class Given(NamedTuple):
@@ -31,10 +30,9 @@ class Given(NamedTuple):
     keyframes: bool = False
 
 
-def given_of(recipe: Mapping[str, Any]) -> Given:
+def given_of(recipe: Recipe) -> Given:
     """Return what the request of a recipe gives."""
-    others = frozenset(role for role in SOURCE_ROLES[1:] if role in recipe)
-    return Given(len(recipe.get("images", ())), others, "keyframes" in recipe)
+    return Given(len(recipe.images), recipe.other_sources, bool(recipe.keyframes))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,9 +156,9 @@ class Family:
         """Return the first way of a task that takes what is given, None where there is none."""
         return next((row for row in self.tasks[task] if row.takes(given)), None)
 
-    def route_of(self, recipe: Mapping[str, Any]) -> Route:
+    def route_of(self, recipe: Recipe) -> Route:
         """Return the way that serves a resolved request."""
-        row = self.route(recipe["task"], given_of(recipe))
+        row = self.route(recipe.task, given_of(recipe))
         assert row is not None, f"{self.title} has no way for a recipe that was resolved for it"
         return row
 

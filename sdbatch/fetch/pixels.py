@@ -7,22 +7,23 @@ Source x N + recipe --> read_pixels() --> {images, mask, video, control_image}, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from sdbatch.fetch.clips import read_clip
 from sdbatch.fetch.pictures import decode_image, decode_mask, fit_image, fit_mask
+from sdbatch.recipe import Recipe
 from sdbatch.types import Source
 
 
 def read_pixels(
-    sources: Iterable[Source], recipe: Mapping[str, Any], read: Callable[[Source], bytes], pixels_max: int
+    sources: Iterable[Source], recipe: Recipe, read: Callable[[Source], bytes], pixels_max: int
 ) -> dict[str, Any]:
     """Read, decode and fit every source of a request.
 
     Args:
         sources: The images before the mask, which is laid on the first of them.
-        recipe: The request's, parsed.
+        recipe: The request's.
         read: Returns a source's bytes.
         pixels_max: Height times width of any source.
 
@@ -33,7 +34,7 @@ def read_pixels(
     Raises:
         RowError: One of the sources'.
     """
-    height, width, fit = recipe["height"], recipe["width"], recipe.get("fit", "cover")
+    height, width, fit = recipe.height, recipe.width, recipe.fit or "cover"
     pixels: dict[str, Any] = {}
     pictured = (width, height)
     for source in sources:
@@ -47,11 +48,12 @@ def read_pixels(
                 mask = decode_mask(data, source.url, pixels_max)
                 pixels["mask"] = fit_mask(mask, pictured, height, width, fit, source.url)
             case "video":
+                assert recipe.num_frames is not None and recipe.fps is not None, "a clip is made from a clip"  # noqa: PT018
                 pixels["video"] = read_clip(
                     data,
                     source.url,
-                    num_frames=recipe["num_frames"],
-                    fps=recipe["fps"],
+                    num_frames=recipe.num_frames,
+                    fps=recipe.fps,
                     height=height,
                     width=width,
                     fit=fit,

@@ -20,6 +20,7 @@ from diffusers.models.attention_dispatch import attention_backend
 from sdbatch.errors import ModelLoadFailed
 from sdbatch.families import Family
 from sdbatch.job import Model
+from sdbatch.recipe import Recipe
 from sdbatch.storage.cache import cache_folder
 
 COMPILED_FOLDER: Final = "compiled"
@@ -72,7 +73,7 @@ def compile_counts() -> dict[str, int]:
 
 
 @contextmanager
-def accelerated(pipeline: Any, family: Family, options: Model, recipe: Mapping[str, Any]) -> Iterator[None]:
+def accelerated(pipeline: Any, family: Family, options: Model, recipe: Recipe) -> Iterator[None]:
     """Let a pipeline run with a job's accelerators while the block runs.
 
     Args:
@@ -94,8 +95,8 @@ def accelerated(pipeline: Any, family: Family, options: Model, recipe: Mapping[s
         yield
 
 
-def _steps(recipe: Mapping[str, Any]) -> int:
-    return max(1, int(recipe["num_inference_steps"] * recipe.get("strength", 1.0)))
+def _steps(recipe: Recipe) -> int:
+    return max(1, int(recipe.num_inference_steps * (1.0 if recipe.strength is None else recipe.strength)))
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
@@ -27,6 +27,7 @@ from sdbatch.generate.accelerators import accelerated, denoisers_of
 from sdbatch.generate.memo import TEXTS_AT_ONCE, remembered
 from sdbatch.generate.tasks import CALLS
 from sdbatch.generate.tasks.adapters import adapt
+from sdbatch.recipe import Recipe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,7 +47,7 @@ class Item:
     """One output to make.
 
     Attributes:
-        recipe: The request's recipe, parsed.
+        recipe: The request's recipe.
         seed: Of this output.
         images: Source pixels, each image_HWC at the recipe's size.
         mask: mask_HW at the recipe's size, 255 where the source is made anew.
@@ -54,7 +55,7 @@ class Item:
         control_image: image_HWC at the recipe's size.
     """
 
-    recipe: dict[str, Any]
+    recipe: Recipe
     seed: int
     images: tuple[Pixels, ...] = ()
     mask: Pixels | None = None
@@ -173,7 +174,7 @@ def make_batch(
     recipe = items[0].recipe
     rows = [*items, *[items[-1]] * ((pad_to or len(items)) - len(items))]
     route = model.family.route_of(recipe)
-    pipeline = model.pipeline(route, recipe.get("scheduler", ""), recipe.get("loras", ()))
+    pipeline = model.pipeline(route, recipe.scheduler, recipe.loras)
     started_s = time.perf_counter()
     before = _begin_measuring(model.device)
     made: list[_CallOutput] = []
@@ -188,13 +189,13 @@ def make_batch(
         remembered(
             pipeline,
             model.memo,
-            repr(recipe.get("loras", ())),
+            repr(recipe.loras),
             _texts_at_once(route),
             model.device if model.options.offload_text_encoder else None,
         ),
         _decoding(pipeline.vae, _rows_decoded_at_once(recipe, len(rows), is_exact=pad_to is not None)) as decode,
     ):
-        for arguments in CALLS[recipe["task"]](route, rows):
+        for arguments in CALLS[recipe.task](route, rows):
             adapted = adapt(route.adapter, pipeline, arguments, recipe)
             made.append(_made(pipeline(**adapted, generator=generator, output_type="pt"), pipeline))
     video_BFHWC = _joined(made, recipe)
@@ -212,7 +213,7 @@ def make_batch(
         generate_s=generate_s,
         decode_s=decode.spent_s,
         pipeline_class=route.pipeline,
-        scheduler=model.scheduler_name(recipe.get("scheduler", "")),
+        scheduler=model.scheduler_name(recipe.scheduler),
         device=model.device,
         memory=None if before is None else _memory(before),
     )
@@ -263,21 +264,21 @@ def _made(output: Any, pipeline: Any) -> _CallOutput:
     )
 
 
-def _joined(made: Sequence[_CallOutput], recipe: Mapping[str, Any]) -> Pixels:
+def _joined(made: Sequence[_CallOutput], recipe: Recipe) -> Pixels:
     """Return the frames that are kept of a call's clips, or of several that share their boundary frames."""
     parts = [part.video_BFHWC[:, (1 if index else 0) :] for index, part in enumerate(made)]
     video_BFHWC = np.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
-    asked = recipe.get("num_frames", 1)
+    asked = recipe.num_frames or 1
     if video_BFHWC.shape[1] != asked:  # pipelines round silently
         raise RuntimeError(f"the pipeline made {video_BFHWC.shape[1]} frames where {asked} were asked for")
-    return video_BFHWC[:, : recipe.get("num_frames_kept", asked)]
+    return video_BFHWC[:, : recipe.num_frames_kept or asked]
 
 
-def _kept_sound(sound: Sound, recipe: Mapping[str, Any]) -> Sound:
+def _kept_sound(sound: Sound, recipe: Recipe) -> Sound:
     """Cut the sound where the frames that are kept end."""
-    if "num_frames_kept" not in recipe:
+    if recipe.num_frames_kept is None or recipe.fps is None:
         return sound
-    num_samples = round(recipe["num_frames_kept"] / recipe["fps"] * sound.rate_hz)
+    num_samples = round(recipe.num_frames_kept / recipe.fps * sound.rate_hz)
     return replace(sound, samples_CT=sound.samples_CT[:, :num_samples])
 
 
@@ -307,12 +308,12 @@ def _seeded(seed: int, device: str) -> Iterator[None]:
         yield
 
 
-def _rows_decoded_at_once(recipe: Mapping[str, Any], rows: int, *, is_exact: bool) -> int:
+def _rows_decoded_at_once(recipe: Recipe, rows: int, *, is_exact: bool) -> int:
     """Return how many rows of a call the VAE decodes at a time: its memory, not the denoiser's, would bound the batch.
 
     In `exact` all parts are of one size, as a row's last bits depend on it.
     """
-    pixels: int = recipe["height"] * recipe["width"] * recipe.get("num_frames", 1)
+    pixels = recipe.height * recipe.width * (recipe.num_frames or 1)
     most = max(1, DECODED_PIXELS_MAX // pixels)
     if is_exact:
         return next(size for size in range(min(most, rows), 0, -1) if rows % size == 0)

@@ -13,12 +13,12 @@ import json
 import os
 import platform
 import uuid
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import torch
 
+from sdbatch.recipe import Recipe
 from sdbatch.storage.cache import cache_folder
 
 if TYPE_CHECKING:
@@ -141,22 +141,22 @@ class BatchSizes:
             partial.replace(self._file)
 
 
-def shape_of(model: LoadedModel, recipe: Mapping[str, Any]) -> str:
+def shape_of(model: LoadedModel, recipe: Recipe) -> str:
     """Return what a batch size is remembered by: model, way, size, frames and device."""
     options = model.options
     return json.dumps(
         [
-            recipe["model"],
+            recipe.model,
             options.batch_size,
             options.dtype,
             options.accelerators,
             options.offload_text_encoder,
             options.num_gpus,
             model.family.route_of(recipe).pipeline,
-            recipe["height"],
-            recipe["width"],
-            recipe.get("num_frames", 1),
-            recipe.get("guidance_scale", 1.0) > 1,
+            recipe.height,
+            recipe.width,
+            recipe.num_frames or 1,
+            (recipe.guidance_scale or 1.0) > 1,
             _device(model.device),
         ]
     )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Mapping
 from typing import Any
 
 from sdbatch.families import Family
+from sdbatch.recipe import Recipe
 
 
 class TokenCounter:
@@ -26,13 +26,13 @@ class TokenCounter:
         self._family = family
         self._counting = threading.Lock()
 
-    def count(self, recipe: Mapping[str, Any]) -> tuple[int | None, bool]:
+    def count(self, recipe: Recipe) -> tuple[int | None, bool]:
         """Return the tokens of a recipe's prompt, None without a prompt, and whether the text encoder reads fewer."""
-        if "prompt" not in recipe:
+        if recipe.prompt is None:
             return None, False
         tokens_max = self._family.route_of(recipe).tokens_max or self._family.tokens_max
-        limit = recipe.get("parameters", {}).get("max_sequence_length") or tokens_max
+        limit = recipe.parameters.get("max_sequence_length") or tokens_max
         with self._counting:
-            tokens = len(self._tokenizer(recipe["prompt"], truncation=False, add_special_tokens=True).input_ids)
+            tokens = len(self._tokenizer(recipe.prompt, truncation=False, add_special_tokens=True).input_ids)
         longest = self._tokenizer.model_max_length
         return tokens, tokens > min(limit or longest, longest)

@@ -17,13 +17,13 @@ from typing import Any
 
 from sdbatch.checkpoints import LoraInfo, ModelInfo
 from sdbatch.families import (
-    SOURCE_ROLES,
     Family,
     Given,
     Route,
     nearest_multiple,
     next_frame_count,
 )
+from sdbatch.recipe import SOURCE_ROLES
 
 STEPS_MAX = 1000
 GUIDANCE_MAX = 1000.0

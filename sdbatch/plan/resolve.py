@@ -22,7 +22,7 @@ import numpy as np
 
 from sdbatch.canonical import canonical
 from sdbatch.checkpoints import LoraInfo, ModelInfo
-from sdbatch.families import SOURCE_ROLES, Given, Route, cost_tflop, is_clip
+from sdbatch.families import Given, Route, cost_tflop, is_clip
 from sdbatch.job import Job
 from sdbatch.plan.checks import (
     Wrong,
@@ -37,10 +37,8 @@ from sdbatch.plan.checks import (
     settled_loras,
     settled_parameters,
 )
+from sdbatch.recipe import KEY_VERSION, SOURCE_ROLES, request_key
 from sdbatch.types import SEED_MAX, TASKS, Source
-
-KEY_VERSION = 1
-"""Part of every key; raised when equal recipes would no longer give equal pixels."""
 
 DERIVED_SEED_BITS = 53
 """Derived seeds stay exact in JSON readers that know only doubles."""
@@ -260,7 +258,7 @@ class Resolver:
         recipes = list(map(settings.template.__mod__, zip(*(own[name] for name in settings.holes), strict=True)))
         return ResolvedRows(
             id=list(ids),
-            request_key=[hashlib.sha256(recipe.encode()).hexdigest() for recipe in recipes],
+            request_key=list(map(request_key, recipes)),
             recipe=recipes,
             num_outputs=[settings.num_outputs] * len(ids),
             sources=sources,

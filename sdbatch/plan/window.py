@@ -8,7 +8,6 @@ full batches go before partial ones, so that rare keys wait for company while th
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from heapq import heapify, heappop, heappush
 from typing import Literal
 
 from sdbatch.families import Family
+from sdbatch.recipe import parse_recipe
 from sdbatch.types import Backlog, Request, Unit
 
 BATCHES_PER_UNIT_MAX = 32
@@ -242,15 +242,15 @@ class Window:
 
     def _batch_size(self, request: Request) -> int:
         chosen = self._batch_sizes[request.model]
-        recipe = json.loads(request.recipe)
-        if "batch_size" in recipe:  # `exact`
-            return int(recipe["batch_size"])
+        recipe = parse_recipe(request.recipe)
+        if recipe.batch_size is not None:
+            return recipe.batch_size
         family = self._families.get(request.model)
         if family is not None and family.route_of(recipe).rows == "single":
             return 1
         if chosen != "auto":
             return chosen
-        return auto_batch_size(recipe["height"], recipe["width"], recipe.get("num_frames", 1))
+        return auto_batch_size(recipe.height, recipe.width, recipe.num_frames or 1)
 
 
 def bisected(unit: Unit) -> list[tuple[Request, ...]]:

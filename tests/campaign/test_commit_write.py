@@ -9,7 +9,7 @@ import pytest
 from sdbatch.campaign import layout
 from sdbatch.campaign.read import done_of, read_index, winners
 from sdbatch.campaign.schema import VOID, from_parquet, table, to_parquet
-from sdbatch.campaign.write import output_seed, put_asset, put_commit
+from sdbatch.campaign.write import put_asset, put_commit
 from sdbatch.errors import AssetConflict
 from sdbatch.storage import open_store
 
@@ -101,7 +101,3 @@ def test_a_redo_makes_earlier_commits_void_and_no_others(campaign_url: str) -> N
     put_commit(store, RUN_2, "000000", [_row("a", n=1)])
 
     assert done_of(read_index(store)).missing(["a"], ["k"], [2]) == [()]
-
-
-def test_seeds_of_outputs_follow_on_within_63_bits() -> None:
-    assert [output_seed(2**63 - 1, n) for n in (0, 1, 2)] == [2**63 - 1, 0, 1]

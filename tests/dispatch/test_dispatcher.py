@@ -26,7 +26,7 @@ CPU = Shape(num_gpus=0, num_cpus=1, memory_gib=None)
 
 
 def _request(name: str, model: str = "a", size: int = 64) -> Request:
-    recipe = json.dumps({"height": size, "width": size})
+    recipe = json.dumps({"task": "text-to-image", "height": size, "width": size, "num_inference_steps": 1})
     return Request(
         id=name,
         request_key=f"key-{name}",

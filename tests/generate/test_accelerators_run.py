@@ -20,6 +20,7 @@ from sdbatch.generate.batch import Item, make_batch, set_threads
 from sdbatch.generate.load import LoadedModel, load_model
 from sdbatch.generate.random_weights import make_tiny_random
 from sdbatch.job import Model, StepCache
+from sdbatch.recipe import recipe_from
 
 WAN = Case(model="wan-t2v", task="text-to-video")
 LTX = Case(model="ltx", task="text-to-video", row={"num_frames": 9})
@@ -62,12 +63,12 @@ def _item(seed: int = 1, **changes: Any) -> Item:
         "parameters": {},
         **changes,
     }
-    return Item(recipe=recipe, seed=seed)
+    return Item(recipe=recipe_from(recipe), seed=seed)
 
 
 def _flux_item(seed: int = 1) -> Item:
     item = _item(seed, num_inference_steps=STEPS, parameters={"max_sequence_length": 64})
-    return replace(item, recipe={name: value for name, value in item.recipe.items() if name != "negative_prompt"})
+    return replace(item, recipe=replace(item.recipe, negative_prompt=None))
 
 
 def _pixels(model: LoadedModel, *items: Item) -> list[Any]:

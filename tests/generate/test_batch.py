@@ -14,6 +14,7 @@ from sdbatch.errors import ModelLoadFailed
 from sdbatch.generate.batch import BatchResult, Item, make_batch, set_threads
 from sdbatch.generate.load import LoadedModel, load_model
 from sdbatch.job import Model
+from sdbatch.recipe import recipe_from
 
 SOURCE = np.linspace(0, 255, 64 * 64 * 3).reshape(64, 64, 3).astype(np.uint8)
 
@@ -41,7 +42,7 @@ def _item(prompt: str = "a beach", seed: int = 1, *, image: Any = None, **recipe
         **({} if image is None else {"strength": 0.8, "images": ["sha256:00"]}),
         **recipe,
     }
-    return Item(recipe=values, seed=seed, images=() if image is None else (image,))
+    return Item(recipe=recipe_from(values), seed=seed, images=() if image is None else (image,))
 
 
 def _pixels(model: LoadedModel, items: Sequence[Item], pad_to: int | None = 4) -> list[np.ndarray[Any, Any]]:
@@ -120,8 +121,8 @@ def test_one_folder_serves_both_tasks_with_the_same_modules(model: LoadedModel) 
 
 
 def test_a_long_prompt_is_seen_to_be_cut(model: LoadedModel) -> None:
-    assert model.tokens.count({"task": "text-to-image", "prompt": "short"}) == (7, False)
-    assert model.tokens.count({"task": "text-to-image", "prompt": "long " * 100})[1]
+    assert model.tokens.count(_item("short").recipe) == (7, False)
+    assert model.tokens.count(_item("long " * 100).recipe)[1]
 
 
 def test_a_model_that_changed_since_the_plan_is_refused() -> None:

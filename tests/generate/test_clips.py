@@ -62,7 +62,7 @@ def test_a_clip_depends_on_its_row_and_on_nothing_else(case: Case, studio: Calla
         assert difference(changed[neighbour], made.make(other[neighbour])[0]) <= 1
     changed |= {name: made.make(other[name])[0] for name in other.keys() - changed.keys()}
 
-    assert first.shape == (item.recipe["num_frames"], case.size, case.size, 3)
+    assert first.shape == (item.recipe.num_frames, case.size, case.size, 3)
     assert first.dtype == np.uint8
     for name, frames in changed.items():
         assert difference(first, frames) >= 3, name

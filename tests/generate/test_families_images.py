@@ -17,6 +17,7 @@ from sdbatch.generate.batch import Item, make_batch, set_threads
 from sdbatch.generate.load import LoadedModel, load_model
 from sdbatch.generate.random_weights import make_tiny_random
 from sdbatch.job import Model
+from sdbatch.recipe import recipe_from
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 MAKERS: Mapping[str, Callable[[Path], None]] = {
@@ -113,13 +114,15 @@ def _item(family: Family, task: str, row: Route, **changes: Any) -> Item:
     # Quick; but the template around Qwen-Image's prompt has more letters than that.
     quick = {} if family.title == "Qwen-Image" else {"max_sequence_length": 64}
     return Item(
-        recipe={
-            "task": task,
-            **recipe,
-            **given,
-            "parameters": {name: quick[name] for name in quick.keys() & row.parameters.keys()},
-            **changes,
-        },
+        recipe=recipe_from(
+            {
+                "task": task,
+                **recipe,
+                **given,
+                "parameters": {name: quick[name] for name in quick.keys() & row.parameters.keys()},
+                **changes,
+            }
+        ),
         seed=1,
         images=(_gradient(_side(family)),) if row.images[1] else (),
         mask=_mask(_side(family)) if "mask" in row.sources else None,
@@ -138,7 +141,7 @@ def _differ(one: Pixels, two: Pixels) -> int:
 def _variants(item: Item) -> dict[str, Item]:
     """Return items that differ in one thing each, all of one batch key."""
     variants = {
-        "prompt": replace(item, recipe={**item.recipe, "prompt": "a forest at night, in the rain"}),
+        "prompt": replace(item, recipe=replace(item.recipe, prompt="a forest at night, in the rain")),
         "seed": replace(item, seed=2),
     }
     if item.images:
@@ -147,8 +150,8 @@ def _variants(item: Item) -> dict[str, Item]:
         variants["mask"] = replace(item, mask=255 - item.mask)
     if item.control_image is not None:
         variants["control_image"] = replace(item, control_image=255 - item.control_image)
-    if "negative_prompt" in item.recipe:
-        variants["negative_prompt"] = replace(item, recipe={**item.recipe, "negative_prompt": "people and cars"})
+    if item.recipe.negative_prompt is not None:
+        variants["negative_prompt"] = replace(item, recipe=replace(item.recipe, negative_prompt="people and cars"))
     return variants
 
 
@@ -206,10 +209,10 @@ def test_a_prompt_that_is_too_long_is_seen_where_the_encoder_cuts_it(
     word = "ab"
     kept, cut = word * (limit // 2 - 20), word * (limit // 2 + 10)
 
-    assert not model.tokens.count({**item.recipe, "prompt": kept})[1]
-    assert model.tokens.count({**item.recipe, "prompt": cut})[1]
+    assert not model.tokens.count(replace(item.recipe, prompt=kept))[1]
+    assert model.tokens.count(replace(item.recipe, prompt=cut))[1]
     same, other = (
-        _pixels(model, [replace(item, recipe={**item.recipe, "prompt": cut + end})], None)[0] for end in ("x", "y")
+        _pixels(model, [replace(item, recipe=replace(item.recipe, prompt=cut + end))], None)[0] for end in ("x", "y")
     )
     assert np.array_equal(same, other), "what was cut off moves the pixels"
 
@@ -228,7 +231,7 @@ def test_a_second_call_of_the_same_items_gives_the_same_pixels(loaded: Callable[
     pipeline(prompts, num_inference_steps=1, guidance_scale=0.0, height=64, width=64, output_type="latent")
 
     assert prompts != ["a beach"], "the trap is gone"
-    assert item.recipe["prompt"] == "a beach"
+    assert item.recipe.prompt == "a beach"
     assert np.array_equal(first, _pixels(model, [item])[0])
 
 

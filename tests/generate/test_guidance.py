@@ -19,6 +19,7 @@ from sdbatch.generate.guidance import PerRow
 from sdbatch.generate.load import LoadedModel, load_model
 from sdbatch.generate.random_weights import make_tiny_random
 from sdbatch.job import Model
+from sdbatch.recipe import recipe_from
 
 PICTURES: dict[str, Callable[[Path], None]] = {
     "sd": make_tiny_random,
@@ -53,7 +54,7 @@ def _item(seed: int, guidance_scale: float = 4.0, **changes: Any) -> Item:
         "parameters": {},
         **changes,
     }
-    return Item(recipe=recipe, seed=seed)
+    return Item(recipe=recipe_from(recipe), seed=seed)
 
 
 @pytest.mark.parametrize("name", PICTURES)
@@ -64,7 +65,7 @@ def test_a_picture_is_bitwise_the_same_beside_other_guidance(name: str, tmp_path
 
     together = [output.frames_FHWC for output in make_batch(model, mixed, None).outputs]
     for index, item in enumerate(mixed):
-        same = [_item(seed, item.recipe["guidance_scale"]) for seed in range(3)]
+        same = [_item(seed, item.recipe.guidance_scale or 0.0) for seed in range(3)]
         alone = make_batch(model, same, None).outputs[index].frames_FHWC
         assert difference(alone, together[index]) <= rows_interact
         other = make_batch(model, [_item(seed, 20.0) for seed in range(3)], None).outputs[index].frames_FHWC

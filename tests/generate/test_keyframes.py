@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -202,7 +203,7 @@ def test_the_sound_changes_with_the_prompt(studio: Models) -> None:
 def test_a_count_that_the_pipeline_rounds_is_no_clip(studio: Models) -> None:
     made = studio("wan-t2v")
     item = made.item(_row("wan-t2v", "text-to-video"))
-    rounded = Item(recipe={**item.recipe, "num_frames": 8}, seed=1)
+    rounded = Item(recipe=replace(item.recipe, num_frames=8), seed=1)
 
     with pytest.raises(RuntimeError, match="made 9 frames where 8 were asked for"):
         make_batch(made.loaded, [rounded], None)

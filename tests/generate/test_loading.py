@@ -10,6 +10,7 @@ import pytest
 from sdbatch.generate.load import LoadedModel, load_model
 from sdbatch.generate.random_weights import make_tiny_random
 from sdbatch.job import Model
+from sdbatch.recipe import recipe_from
 
 PROMPTS = ["a <sea> town", "a town"]
 
@@ -25,7 +26,9 @@ def model(tmp_path: Path) -> LoadedModel:
 def test_prompts_are_searched_only_for_words_that_the_tokenizer_splits_in_several(
     model: LoadedModel, recipe: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pipeline = model.pipeline(model.family.route_of(recipe), "")
+    pipeline = model.pipeline(
+        model.family.route_of(recipe_from({"height": 64, "width": 64, "num_inference_steps": 2, **recipe})), ""
+    )
     tokenizer = pipeline.tokenizer
     searched = []
     tokenize = type(tokenizer).tokenize

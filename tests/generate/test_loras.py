@@ -17,6 +17,7 @@ from sdbatch.errors import ModelError, ModelLoadFailed
 from sdbatch.generate.batch import Item, make_batch, set_threads
 from sdbatch.generate.load import LoadedModel, load_model
 from sdbatch.job import Lora, Model
+from sdbatch.recipe import recipe_from
 
 SD = "Stable Diffusion 1.x/2.x"
 Weights = Sequence[tuple[str, float]]
@@ -51,7 +52,7 @@ def _pixels(model: LoadedModel, loras: dict[str, Lora], names: Weights = (), ima
     if names:
         recipe["loras"] = [[describe_lora(name, loras[name], {}).revision, weight] for name, weight in names]
     source = np.linspace(0, 255, 64 * 64 * 3).reshape(64, 64, 3).astype(np.uint8)
-    item = Item(recipe=recipe, seed=1, images=(source,) if image else ())
+    item = Item(recipe=recipe_from(recipe), seed=1, images=(source,) if image else ())
     return make_batch(model, [item], None).outputs[0].frames_FHWC
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from sdbatch.generate.load import LoadedModel, load_model
 from sdbatch.generate.memo import Memo
 from sdbatch.generate.random_weights import make_tiny_random
 from sdbatch.job import Model
+from sdbatch.recipe import recipe_from
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 PICTURES: dict[str, Callable[[Path], None]] = {
@@ -64,7 +66,9 @@ def _item(prompt: str, seed: int = 1, negative_prompt: str = "snow", **changes: 
         **changes,
     }
     picture = np.linspace(0, 255, 64 * 64 * 3).reshape(64, 64, 3).astype(np.uint8)
-    return Item(recipe=recipe, seed=seed, images=(picture if "upside" not in prompt else picture[::-1].copy(),))
+    return Item(
+        recipe=recipe_from(recipe), seed=seed, images=(picture if "upside" not in prompt else picture[::-1].copy(),)
+    )
 
 
 def _items(name: str) -> list[Item]:
@@ -72,8 +76,7 @@ def _items(name: str) -> list[Item]:
     changes: dict[str, Any] = {"parameters": {"max_sequence_length": 64}} if name in {"flux", "zimage"} else {}
     made = [_item("a beach", 1, **changes), _item("upside down", 2, **changes), _item("a beach", 3, **changes)]
     if name == "flux":  # reads no negative
-        for item in made:
-            del item.recipe["negative_prompt"]
+        return [replace(item, recipe=replace(item.recipe, negative_prompt=None)) for item in made]
     return made
 
 
@@ -90,7 +93,7 @@ def test_pictures_are_byte_equal_with_and_without_the_memo(
     model, items = picture_model(name), _items(name)
     model.memo = Memo()
     with_memo = _made(model, items, pad_to)
-    distinct = {text for item in items for text in (item.recipe["prompt"], item.recipe.get("negative_prompt"))}
+    distinct = {text for item in items for text in (item.recipe.prompt, item.recipe.negative_prompt)}
     assert model.memo.texts_encoded == len(distinct - {None})
     assert model.memo.sources_encoded == 2
 

@@ -23,7 +23,7 @@ def _request(
     return Request(
         id=f"row-{number}",
         request_key=f"{number:064d}",
-        recipe=json.dumps({"height": size, "width": size}),
+        recipe=json.dumps({"task": "text-to-image", "height": size, "width": size, "num_inference_steps": 1}),
         outputs=tuple(range(outputs)),
         sources=(),
         model=model,
@@ -358,7 +358,7 @@ def test_auto_reads_the_size_of_each_group(size: int, batch_size: int) -> None:
 
 @pytest.mark.parametrize("chosen", [8, "auto"])
 def test_rows_that_no_call_can_share_go_one_by_one(chosen: int | Literal["auto"]) -> None:
-    recipe = '{"height":64,"images":["sha256:aa"],"task":"image-to-image","width":64}'
+    recipe = '{"height":64,"images":["sha256:aa"],"num_inference_steps":2,"task":"image-to-image","width":64}'
     sizes = []
     for title in ("Qwen-Image-Edit", "Stable Diffusion XL"):
         window = Window({"tiny": chosen}, {"tiny": FAMILIES[title]})
@@ -370,7 +370,11 @@ def test_rows_that_no_call_can_share_go_one_by_one(chosen: int | Literal["auto"]
 
 def test_the_batch_size_of_a_recipe_counts_before_the_models() -> None:
     window = Window({"tiny": 4})
-    exact = _requests(1)[0]._replace(recipe=json.dumps({"height": 64, "width": 64, "batch_size": 1}))
+    exact = _requests(1)[0]._replace(
+        recipe=json.dumps(
+            {"task": "text-to-image", "height": 64, "width": 64, "num_inference_steps": 1, "batch_size": 1}
+        )
+    )
     window.add(exact)
 
     assert window.take("tiny", PLENTY).batch_size == 1

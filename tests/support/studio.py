@@ -5,7 +5,6 @@ row --> Resolver --> recipe + sources --> make_batch() --> frames (and sound)
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from sdbatch.generate.batch import BatchResult, Generated, Item, make_batch
 from sdbatch.generate.load import LoadedModel, load_model
 from sdbatch.job import parse_job
 from sdbatch.plan.resolve import Fault, Resolver
+from sdbatch.recipe import parse_recipe
 from support.resolved import rows_of
 from support.toy_clips import MAKERS, make_motion_adapter, make_sparse_controlnet
 
@@ -67,11 +67,11 @@ class Studio:
         (resolved,), faults = resolve(self.info, row)
         assert faults == []
         assert resolved is not None
-        recipe = json.loads(resolved.recipe)
-        size = (recipe["height"], recipe["width"])
+        recipe = parse_recipe(resolved.recipe)
+        size = (recipe.height, recipe.width)
         images = tuple(picture(int(name), size) for name in row.get("images", ()))
-        video = clip(int(row["video"]), recipe["num_frames"], size) if "video" in row else None
-        return Item(recipe=recipe, seed=recipe["seed"], images=images, video=video)
+        video = clip(int(row["video"]), recipe.num_frames or 1, size) if "video" in row else None
+        return Item(recipe=recipe, seed=recipe.seed, images=images, video=video)
 
     def batch(self, *rows: dict[str, Any]) -> BatchResult:
         return make_batch(self.loaded, [self.item(row) for row in rows], None)

@@ -12,8 +12,9 @@ from diffusers.pipelines.ltx.pipeline_ltx_condition import LTXVideoCondition
 from diffusers.pipelines.ltx2.pipeline_ltx2_condition import LTX2VideoCondition
 from PIL import Image
 
+from sdbatch.recipe import Recipe
+
 Arguments = dict[str, Any]
-Recipe = Mapping[str, Any]
 
 
 def adapt(name: str, pipeline: Any, arguments: Arguments, recipe: Recipe) -> Arguments:
@@ -29,7 +30,7 @@ def adapt(name: str, pipeline: Any, arguments: Arguments, recipe: Recipe) -> Arg
 
 
 def _ltx_conditions(_pipeline: Any, arguments: Arguments, recipe: Recipe) -> Arguments:
-    placed = zip(arguments["conditions"], recipe["keyframes"], strict=True)
+    placed = zip(arguments["conditions"], recipe.keyframes, strict=True)
     conditions = [LTXVideoCondition(image=image, frame_index=frame) for image, frame in placed]
     return {**arguments, "conditions": conditions}
 
@@ -37,7 +38,7 @@ def _ltx_conditions(_pipeline: Any, arguments: Arguments, recipe: Recipe) -> Arg
 def _ltx2_conditions(pipeline: Any, arguments: Arguments, recipe: Recipe) -> Arguments:
     """Place images at frames: the pipeline counts latent frames, 0, 1, 9, 17..., and takes what lies between."""
     factor = pipeline.vae_temporal_compression_ratio
-    placed = zip(arguments["conditions"], recipe["keyframes"], strict=True)
+    placed = zip(arguments["conditions"], recipe.keyframes, strict=True)
     conditions = [
         LTX2VideoCondition(frames=image, index=(frame - 1) / factor + 1 if frame else 0) for image, frame in placed
     ]
@@ -47,7 +48,7 @@ def _ltx2_conditions(pipeline: Any, arguments: Arguments, recipe: Recipe) -> Arg
 def _ltx_latents(pipeline: Any, arguments: Arguments, recipe: Recipe) -> Arguments:
     """Encode clips: as a condition of full strength a whole clip would come back as it is, whatever the prompt."""
     vae = pipeline.vae
-    video_BCFHW = pipeline.video_processor.preprocess_video([arguments["latents"]], recipe["height"], recipe["width"])
+    video_BCFHW = pipeline.video_processor.preprocess_video([arguments["latents"]], recipe.height, recipe.width)
     encoded = vae.encode(video_BCFHW.to(vae.device, vae.dtype)).latent_dist.mode().float()
     mean, std = (values.view(1, -1, 1, 1, 1).float() for values in (vae.latents_mean, vae.latents_std))
     return {**arguments, "latents": (encoded - mean) * vae.config.scaling_factor / std}
@@ -55,8 +56,8 @@ def _ltx_latents(pipeline: Any, arguments: Arguments, recipe: Recipe) -> Argumen
 
 def _vace_keyframes(_pipeline: Any, arguments: Arguments, recipe: Recipe) -> Arguments:
     """Lay key frames into a grey clip, and mask all other frames as to be made."""
-    size = (recipe["width"], recipe["height"])
-    given = dict(zip(recipe["keyframes"], arguments["video"], strict=True))
+    size = (recipe.width, recipe.height)
+    given = dict(zip(recipe.keyframes, arguments["video"], strict=True))
     frames = range(arguments["num_frames"])
     grey = Image.new("RGB", size, (128, 128, 128))
     kept, made = (Image.new("L", size, value) for value in (0, 255))
@@ -72,8 +73,8 @@ def _hunyuan(pipeline: Any, arguments: Arguments, recipe: Recipe) -> Arguments:
 
     From an image the pipeline would pick a size of its own, near the source's shape: it gets the recipe's.
     """
-    size = (recipe["height"], recipe["width"])
-    pipeline.guider = pipeline.guider.new(guidance_scale=recipe["guidance_scale"])
+    size = (recipe.height, recipe.width)
+    pipeline.guider = pipeline.guider.new(guidance_scale=recipe.guidance_scale)
     pipeline.vae.enable_slicing()
     pipeline.video_processor.calculate_default_height_width = lambda **_: size
     return arguments

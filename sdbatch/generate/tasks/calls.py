@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from sdbatch.families import SOURCE_ROLES, Route
+from sdbatch.families import Route
 from sdbatch.generate.guidance import PerRow
+from sdbatch.recipe import SOURCE_ROLES
 
 if TYPE_CHECKING:
     from sdbatch.generate.batch import Item
@@ -25,11 +26,11 @@ _OF_ITEMS = frozenset({*_TEXTS, *SOURCE_ROLES, "keyframes"})
 def texts(row: Route, items: Sequence[Item]) -> dict[str, Any]:
     """Return prompts and negatives that the model reads: one an item, plain texts where a call takes one row."""
     recipe = items[0].recipe
-    says_none = row.empty_negative_differs and not recipe["negative_prompt"]
+    says_none = row.empty_negative_differs and not recipe.negative_prompt
     return {
-        row.arguments[name]: _one_or_all([item.recipe[name] for item in items], is_one=row.rows == "single")
+        row.arguments[name]: _one_or_all([getattr(item.recipe, name) for item in items], is_one=row.rows == "single")
         for name in _TEXTS
-        if name in recipe and not (name == "negative_prompt" and says_none)
+        if getattr(recipe, name) is not None and not (name == "negative_prompt" and says_none)
     }
 
 
@@ -51,17 +52,17 @@ def pictures(row: Route, items: Sequence[Item], *roles: str) -> dict[str, Any]:
 def scalars(row: Route, items: Sequence[Item]) -> dict[str, Any]:
     """Return numbers, constants and what `parameters` ask for: guidance aside, what all items have in common."""
     recipe = items[0].recipe
-    values = {**recipe, "area": recipe["height"] * recipe["width"]}
+    values = {**recipe.columns(), "area": recipe.height * recipe.width}
     named = {
         argument: values[column]
         for column, argument in row.arguments.items()
         if argument and column not in _OF_ITEMS and column in values
     }
     if row.per_row_guidance:
-        guidances = [item.recipe["guidance_scale"] for item in items]
+        guidances = [item.recipe.guidance_scale or 0.0 for item in items]
         if len(set(guidances)) > 1:
             named[row.arguments["guidance_scale"]] = PerRow(guidances)
-    return {**row.constants, **named, **recipe.get("parameters", {})}
+    return {**row.constants, **named, **recipe.parameters}
 
 
 def _picture(row: Route, item: Item, role: str) -> Image.Image | list[Image.Image]:

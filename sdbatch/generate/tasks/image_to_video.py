@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def arguments(row: Route, items: Sequence[Item]) -> list[dict[str, Any]]:
     """Return the arguments of the one call, or of one a pair of neighbouring key frames."""
     call = {**pictures(row, items, "images"), **scalars(row, items)}
-    keyframes = items[0].recipe.get("keyframes", [])
+    keyframes = items[0].recipe.keyframes
     if row.arguments.get("keyframes"):
         call[row.arguments["keyframes"]] = list(keyframes)
     if row.keyframes != "chained":

@@ -207,7 +207,7 @@ def poison_rows(module: ModuleType) -> None:
     def around(original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
         def call(model: Any, items: Sequence[Any], *args: Any, **kwargs: Any) -> Any:
-            prompts = [item.recipe["prompt"] for item in items]
+            prompts = [item.recipe.prompt for item in items]
             for mark, fate in fates.items():
                 if any(mark in prompt for prompt in prompts):
                     log("met", mark)

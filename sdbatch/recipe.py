@@ -1,0 +1,148 @@
+"""The recipe: everything that decides the pixels of one request, typed; the only place that parses or writes one.
+
+    settled values --> canonical JSON --> request key (its sha256)        canonical JSON --> parse_recipe() --> Recipe
+
+A field at its neutral value is not written, so that a new option never moves an older key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Final
+
+from sdbatch.errors import UserError
+
+KEY_VERSION: Final = 1
+"""Part of every key; raised when equal recipes would no longer give equal pixels."""
+
+SOURCE_ROLES: Final = ("images", "mask", "video", "control_image")
+"""Manifest columns that name files to read."""
+
+_TUPLES: Final = frozenset({"images", "keyframes"})
+_OF_OLDER_VERSIONS: Final = frozenset({"encoder"})
+"""Names that key version 1 wrote and that decide nothing any more: how a master is stored is recorded, not keyed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """What a pipeline call is given for one request. Fields have diffusers' names and are None where a task has none.
+
+    Attributes:
+        key_version: Form of the recipe.
+        task: By its Hugging Face name.
+        model: Content identity of the model.
+        dtype: Numbers the model is run in.
+        seed: Of output 0; see `output_seed`.
+        height: Pixels.
+        width: Pixels.
+        num_inference_steps: Denoising steps asked for.
+        prompt: None where the model reads none.
+        negative_prompt: None where the model reads none.
+        guidance_scale: None where the route takes none.
+        strength: Share of the steps that an image-to-image route makes, over 0 and at most 1.
+        scheduler: diffusers class; "" for the model's own.
+        fit: How a source meets the size, `cover` or `contain`; None without sources.
+        num_frames: Frames the pipeline makes; None for a picture.
+        num_frames_kept: Frames that are kept of them; None for all.
+        fps: Playback rate of a clip.
+        keyframes: Frame number of each image.
+        images: Content digest of each source image.
+        mask: Content digest.
+        video: Content digest.
+        control_image: Content digest.
+        loras: (content identity, weight) of each, sorted.
+        parameters: Further arguments of the pipeline, by name.
+        accelerators: Options of the model entry that change pixels, by the job's keys.
+        batch_size: Outputs of one call in `determinism: exact`; None otherwise.
+    """
+
+    key_version: int = KEY_VERSION
+    task: str
+    model: str = ""
+    dtype: str = "float32"
+    seed: int = 0
+    height: int
+    width: int
+    num_inference_steps: int
+    prompt: str | None = None
+    negative_prompt: str | None = None
+    guidance_scale: float | None = None
+    strength: float | None = None
+    scheduler: str = ""
+    fit: str | None = None
+    num_frames: int | None = None
+    num_frames_kept: int | None = None
+    fps: float | None = None
+    keyframes: tuple[int, ...] = ()
+    images: tuple[str, ...] = ()
+    mask: str | None = None
+    video: str | None = None
+    control_image: str | None = None
+    loras: tuple[tuple[str, float], ...] = ()
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    accelerators: Mapping[str, Any] = field(default_factory=dict)
+    batch_size: int | None = None
+
+    @property
+    def is_clip(self) -> bool:
+        """Whether it makes a clip, not a picture."""
+        return self.num_frames is not None
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether its batch size is part of the key, as `determinism: exact` has it."""
+        return self.batch_size is not None
+
+    @property
+    def other_sources(self) -> frozenset[str]:
+        """Roles of the sources beside `images` that it reads."""
+        return frozenset(role for role in SOURCE_ROLES[1:] if getattr(self, role) is not None)
+
+    def output_seed(self, n: int) -> int:
+        """Return the seed of output `n`: seeds follow on, within 63 bits."""
+        return (self.seed + n) % 2**63
+
+    def columns(self) -> dict[str, Any]:
+        """Return the fields that have a value, by name; an empty text is a value, but for `scheduler`."""
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        return {
+            name: value
+            for name, value in values.items()
+            if value not in (None, (), {}) and (name, value) != ("scheduler", "")
+        }
+
+
+_FIELDS: Final = frozenset(item.name for item in fields(Recipe))
+
+
+def parse_recipe(text: str) -> Recipe:
+    """Read a recipe back from its canonical JSON, of this key version or an older one.
+
+    Raises:
+        UserError: When it is of a newer key version, or holds what no version knows.
+    """
+    return recipe_from(json.loads(text))
+
+
+def recipe_from(values: Mapping[str, Any]) -> Recipe:
+    """Return the recipe of plain values by name, as JSON has them. See `parse_recipe`."""
+    version = values.get("key_version", KEY_VERSION)
+    if version > KEY_VERSION:
+        raise UserError(f"a recipe has key_version {version}; this sdbatch reads up to {KEY_VERSION}")
+    known = {name: value for name, value in values.items() if name not in _OF_OLDER_VERSIONS}
+    if unknown := sorted(known.keys() - _FIELDS):
+        raise UserError(f"a recipe holds {unknown[0]!r}, which this sdbatch does not know")
+    known |= {name: tuple(known[name]) for name in _TUPLES & known.keys()}
+    if "loras" in known:
+        known["loras"] = tuple((identity, weight) for identity, weight in known["loras"])
+    if "seed" in known:  # over 2**53 it stands as text, since JSON's numbers are doubles
+        known["seed"] = int(known["seed"])
+    return Recipe(**known)
+
+
+def request_key(recipe: str) -> str:
+    """Return the request key of a recipe's canonical JSON: 64 hex digits."""
+    return hashlib.sha256(recipe.encode()).hexdigest()

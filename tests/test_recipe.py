@@ -1,0 +1,51 @@
+"""The recipe: typed, read back from its canonical JSON, of this key version and of older ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sdbatch.canonical import canonical
+from sdbatch.errors import UserError
+from sdbatch.recipe import KEY_VERSION, Recipe, parse_recipe, recipe_from
+
+PICTURE: dict[str, Any] = {"task": "text-to-image", "height": 64, "width": 96, "num_inference_steps": 3}
+
+
+def test_a_recipe_reads_back_typed() -> None:
+    values = {**PICTURE, "seed": 2**62 + 3, "loras": [["aa", 0.5]], "images": ["sha256:00"], "keyframes": [0, 8]}
+    recipe = parse_recipe(canonical({**values, "num_frames": 9}))
+
+    assert recipe.seed == 2**62 + 3
+    assert (recipe.loras, recipe.images, recipe.keyframes) == ((("aa", 0.5),), ("sha256:00",), (0, 8))
+    assert recipe.is_clip
+    assert not recipe_from(PICTURE).is_clip
+
+
+def test_seeds_of_outputs_follow_on_within_63_bits() -> None:
+    recipe = recipe_from({**PICTURE, "seed": 2**63 - 1})
+
+    assert [recipe.output_seed(n) for n in (0, 1, 2)] == [2**63 - 1, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"key_version": 99}, f"key_version 99; this sdbatch reads up to {KEY_VERSION}"), ({"hue": 1}, "'hue'")],
+)
+def test_what_a_newer_version_wrote_is_refused_by_name(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        recipe_from({**PICTURE, **change})
+
+
+def test_how_a_master_was_stored_decides_nothing_in_an_older_recipe() -> None:
+    older = recipe_from({**PICTURE, "key_version": 1, "encoder": {"video": "mp4", "crf": 18}})
+
+    assert older == recipe_from({**PICTURE, "key_version": 1})
+
+
+def test_columns_hold_what_has_a_value() -> None:
+    recipe = Recipe(task="text-to-image", prompt="", height=64, width=64, num_inference_steps=2)
+
+    assert recipe.columns()["prompt"] == ""
+    assert not recipe.columns().keys() & {"scheduler", "images", "strength", "parameters"}
