@@ -9,9 +9,8 @@ A job is a path, a mapping or a `Job`. A campaign is its URL, or a job (path of 
 from __future__ import annotations
 
 import shlex
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,17 +19,15 @@ import pyarrow as pa
 from sdbatch.campaign import layout
 from sdbatch.campaign.gc import OLDER_THAN_S, GcReport, collect_garbage
 from sdbatch.campaign.lease import ask_to_stop, is_gone
-from sdbatch.campaign.read import done_of, effective_parts, latest_run, read_commit, read_index, read_json
+from sdbatch.campaign.read import effective_parts, latest_run, read_index, read_json
 from sdbatch.campaign.schema import METADATA
 from sdbatch.campaign.verify import VerifyReport, verify_campaign
 from sdbatch.checkpoints import BUILTINS, SHIPPED, ModelInfo, describe
 from sdbatch.driver import (
-    COUNTED,
-    ResolvedManifest,
+    PlanReport,
     RunResult,
     Selection,
-    check_selection,
-    classify,
+    forecast,
     run_job,
     scan,
     write_gallery,
@@ -42,15 +39,11 @@ from sdbatch.job import Job, parse_job, read_job
 from sdbatch.logs import looks_secret
 from sdbatch.manifest.build import build_shards
 from sdbatch.plan.checks import lacking
-from sdbatch.plan.resolve import recipe_changes
 from sdbatch.report.progress import Progress, Silent
 from sdbatch.storage import Store, joined, open_store, parse_url
 
 if TYPE_CHECKING:
     from sdbatch.driver.reproduce import ReproduceReport
-
-ASSUMED_TFLOP_PER_S = {"gpu": 200.0, "cpu": 0.03}
-"""Until a run of the campaign has measured its own: a quarter of an H200's matrix rate, and one laptop core."""
 
 JobLike = Job | str | Path | Mapping[str, Any]
 Campaign = str | Path | Job
@@ -71,30 +64,6 @@ class CheckReport:
     shards: int
     assets: int
     models: dict[str, str]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlanReport:
-    """What a run would do.
-
-    Attributes:
-        rows: Manifest rows by what becomes of them: `new`, `changed`, `outputs` (more of them), `retry`, `reused`,
-            `failed` (kept as failed) and `unselected`.
-        changed: For changed rows, how many differ in each part of the recipe (`prompt`, `images`, `model`, ...).
-        assets: Files it would make.
-        assets_by_model: The same by model.
-        predicted_gpu_s: Seconds in the model over all workers (of one core each where a model runs on CPUs).
-        rate_measured: Whether the prediction rests on an earlier run of this campaign.
-        sources_missing: Sources that are not there; their rows will fail.
-    """
-
-    rows: dict[str, int]
-    changed: dict[str, int] = field(default_factory=dict)
-    assets: int = 0
-    assets_by_model: dict[str, int] = field(default_factory=dict)
-    predicted_gpu_s: float = 0.0
-    rate_measured: bool = False
-    sources_missing: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,37 +170,7 @@ def plan(job: JobLike, selection: Selection | None = None, overrides: Iterable[s
     Raises:
         UserError: With everything that is wrong.
     """
-    checked = load_job(job, overrides)
-    resolved_manifest = ResolvedManifest(checked)
-    try:
-        check_selection(resolved_manifest, selection or Selection())
-        store = open_store(checked.output, checked.storage)
-        done = done_of(read_index(store))
-        rates, is_measured = _rates(checked, store)
-        reasons: Counter[str] = Counter()
-        assets: Counter[str] = Counter()
-        changed: dict[str, str] = {}
-        predicted_s = 0.0
-        columns = [*COUNTED, *(["recipe"] if done.keys else [])]
-        for part in classify(resolved_manifest.parts(columns), done, selection or Selection()):
-            reasons.update(part.reasons)
-            models, costs_tflop = (part.rows.column(name).to_pylist() for name in ("model", "cost_tflop"))
-            for model, cost_tflop, outputs in zip(models, costs_tflop, part.outputs, strict=True):
-                if outputs:
-                    assets[model] += len(outputs)
-                    predicted_s += cost_tflop * len(outputs) / rates[model]
-            changed.update((row["id"], row["recipe"]) for row in part.rows_for("changed").to_pylist())
-        return PlanReport(
-            rows=dict(reasons),
-            changed=_changes(store, done.keys, changed),
-            assets=assets.total(),
-            assets_by_model=dict(assets),
-            predicted_gpu_s=predicted_s,
-            rate_measured=is_measured,
-            sources_missing=list(resolved_manifest.scanned.sources_missing),
-        )
-    finally:
-        resolved_manifest.close()
+    return forecast(load_job(job, overrides), selection or Selection())
 
 
 def run(
@@ -533,29 +472,3 @@ def _store(campaign: Campaign) -> Store:
     if isinstance(campaign, Job):
         return open_store(campaign.output, campaign.storage)
     return open_store(str(campaign), {})
-
-
-def _rates(job: Job, store: Store) -> tuple[dict[str, float], bool]:
-    """Return TFLOP a second of one worker by model: measured by the campaign's newest run, else assumed."""
-    paths = [entry.path for entry in store.list(layout.RUNS) if entry.path.endswith("/run.json")]
-    measured: dict[str, float] = {}
-    for path in sorted(paths):
-        measured.update(read_json(store, path).get("rate_tflop_per_s", {}))
-    rates = {
-        name: measured.get(name, ASSUMED_TFLOP_PER_S["gpu" if model.num_gpus else "cpu"])
-        for name, model in job.models.items()
-    }
-    return rates, rates.keys() <= measured.keys()
-
-
-def _changes(store: Store, commits: Mapping[str, str], changed: Mapping[str, str]) -> dict[str, int]:
-    """Count in what changed rows differ from their newest commit."""
-    counts: dict[str, int] = {}
-    for commit in sorted({commits[request_id] for request_id in changed}):
-        table = read_commit(store, commit, ["id", "recipe"])
-        old = dict(zip(table.column("id").to_pylist(), table.column("recipe").to_pylist(), strict=True))
-        for request_id, recipe in changed.items():
-            if commits[request_id] == commit:
-                for name in recipe_changes(old[request_id], recipe):
-                    counts[name] = counts.get(name, 0) + 1
-    return dict(sorted(counts.items()))

@@ -311,7 +311,7 @@ def test_a_torn_commit_is_found_and_mended_by_removing_it(write_manifest: WriteM
 def test_resume_reads_indexes_and_the_commits_they_do_not_cover(
     campaign_url: str, write_manifest: WriteManifest, job_of: JobOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sdbatch.driver.run.INDEX_EVERY_COMMITS", 2)
+    monkeypatch.setattr("sdbatch.driver.records.INDEX_EVERY_COMMITS", 2)
     job = job_of(write_manifest(prompts(20)), campaign_url)
     sdbatch.run(job, in_process=True)
     store = open_store(campaign_url, {})

@@ -1,24 +1,29 @@
 """The driver: manifest, plan, dispatch, commit and report put together. The other place is the worker.
 
-    Job --> scan --> Spool (every row, resolved) --> select --> pending requests --> run --> commits, metadata, gallery
+    Job --> scan --> ResolvedManifest --> select --> pending requests --> run --> commits, metadata, gallery
 
 Nothing is written before every row was checked. The driver holds no truth: all of it is in the campaign.
 """
 
 from __future__ import annotations
 
-from sdbatch.driver.run import RunResult, run_job, write_gallery, write_metadata
+from sdbatch.driver.compact import write_gallery, write_metadata
+from sdbatch.driver.forecast import PlanReport, forecast
+from sdbatch.driver.records import RunResult
+from sdbatch.driver.run import run_job
 from sdbatch.driver.scan import COUNTED, ResolvedManifest, Scanned, scan
 from sdbatch.driver.select import Selection, check_selection, classify, requests_of
 
 __all__ = [
     "COUNTED",
+    "PlanReport",
     "ResolvedManifest",
     "RunResult",
     "Scanned",
     "Selection",
     "check_selection",
     "classify",
+    "forecast",
     "requests_of",
     "run_job",
     "scan",

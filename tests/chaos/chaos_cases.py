@@ -319,7 +319,12 @@ def clock_jumps(seconds: int, kills_driver: bool, lab: Lab, folder: Path) -> Fou
     plan = plan_of(point, "driver", None, number)
     plan |= {
         "clock_s": seconds,
-        "clock_modules": ["sdbatch.campaign.lease", "sdbatch.campaign.write", "sdbatch.driver.run"],
+        "clock_modules": [
+            "sdbatch.campaign.lease",
+            "sdbatch.campaign.write",
+            "sdbatch.driver.session",
+            "sdbatch.driver.records",
+        ],
     }
     first = lab.run(job, plan)
     second = lab.run(job, plan)

@@ -1,0 +1,176 @@
+"""What a run writes about itself: `status.json` while it goes on, `run.json` at its end, the index of its commits."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import logging
+import platform
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from sdbatch.campaign import layout
+from sdbatch.campaign.read import index_of
+from sdbatch.campaign.schema import to_parquet
+from sdbatch.driver.scan import Scanned
+from sdbatch.driver.tally import RunTally
+from sdbatch.errors import StoreUnavailable
+from sdbatch.job import Job
+from sdbatch.report.progress import Snapshot, rate_and_eta
+from sdbatch.storage import Store
+from sdbatch.types import FORMAT_VERSION, RowOutcome, Unit
+
+LOG = logging.getLogger("sdbatch.driver")
+INDEX_EVERY_COMMITS = 1000
+INDEX_ROWS_MAX = 65_536
+"""Rows of one index file; they are held in memory until it is written."""
+
+STATUS_EVERY_S = 2.0
+_RECORDED_PACKAGES = (
+    "sdbatch",
+    "ray",
+    "torch",
+    "diffusers",
+    "transformers",
+    "pyarrow",
+    "pillow",
+    "fsspec",
+    "s3fs",
+)
+
+State = Literal["done", "failed", "interrupted", "cancelled", "stopped"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunResult:
+    """How a run ended.
+
+    Attributes:
+        run_id: Its id.
+        output: The campaign.
+        state: `done`, `failed` (some rows), `stopped` (a bound or a fault), `interrupted` (signal) or `cancelled`.
+        exit_code: 0 done, 1 a fault, 3 failed rows, 130 interrupted or cancelled.
+        counts: What was made.
+        failures: Failed rows of the manifest by class.
+        wall_s: From start to end.
+        message: Why it stopped; None when it did not.
+    """
+
+    run_id: str
+    output: str
+    state: State
+    exit_code: int
+    counts: dict[str, int]
+    failures: dict[str, int]
+    wall_s: float
+    message: str | None = None
+
+
+class RunRecords:
+    """Writes the records of one run into its campaign.
+
+    Args:
+        store: The campaign.
+        run_id: The run.
+        job: Its job.
+        scanned: Its manifest and models.
+        started_at: When it began.
+    """
+
+    def __init__(self, store: Store, run_id: str, job: Job, scanned: Scanned, started_at: datetime) -> None:
+        self._store = store
+        self._run_id = run_id
+        self._job = job
+        self._scanned = scanned
+        self._started_at = started_at.isoformat(timespec="seconds")
+        self._status_written_s = 0.0
+        self._index_parts: list[pa.Table] = []
+        self._num_index_files = 0
+
+    @property
+    def is_status_due(self) -> bool:
+        """Whether `status.json` is older than `STATUS_EVERY_S`."""
+        return time.monotonic() - self._status_written_s >= STATUS_EVERY_S
+
+    def write_status(self, state: str, tally: RunTally, snapshot: Snapshot) -> None:
+        """Replace the run's `status.json`."""
+        self._status_written_s = time.monotonic()
+        rate, eta_s = rate_and_eta(snapshot)
+        status = {
+            "format_version": FORMAT_VERSION,
+            "run_id": self._run_id,
+            "state": state,
+            "started_at": self._started_at,
+            "updated_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "rows": self._scanned.num_rows,
+            "assets_pending": snapshot.outputs_pending - snapshot.outputs_ended,
+            "assets_ended": snapshot.outputs_ended,
+            "rate_per_s": rate,
+            "eta_s": eta_s if state == "running" else None,
+            "workers": snapshot.workers,
+            "units_in_flight": snapshot.in_flight,
+            "counts": tally.counts.as_dict(),
+            "failures": tally.failures,
+        }
+        self._store.put(layout.status_json(self._run_id), _json(status), "application/json")
+
+    def write_run_json(
+        self, result: RunResult, workers: Mapping[str, Mapping[str, str]], rates: Mapping[str, float]
+    ) -> None:
+        """Write the run's `run.json`.
+
+        Args:
+            result: How it ended.
+            workers: What each worker said of its machine.
+            rates: Measured TFLOP a second of one worker, by model.
+        """
+        versions = {name: importlib.metadata.version(name) for name in _RECORDED_PACKAGES}
+        record = {
+            "format_version": FORMAT_VERSION,
+            "run_id": self._run_id,
+            "state": result.state,
+            "exit_code": result.exit_code,
+            "message": result.message,
+            "started_at": self._started_at,
+            "wall_s": round(result.wall_s, 3),
+            "job": self._job.model_dump(mode="json"),
+            "models": {
+                name: {"path": model.path, "revision": model.revision, "family": model.family.title}
+                for name, model in self._scanned.models.items()
+            },
+            "manifest": {"rows": self._scanned.num_rows, "shards": self._scanned.num_shards},
+            "versions": {"python": platform.python_version(), **versions},
+            "workers": workers,
+            "rate_tflop_per_s": rates,
+            "counts": result.counts,
+            "failures": result.failures,
+        }
+        self._store.put_new(layout.run_json(self._run_id), _json(record), "application/json")
+
+    def index_commit(self, unit: Unit, outcomes: tuple[RowOutcome, ...]) -> None:
+        """Add a commit to the index; write an index file once enough commits wait for one."""
+        self._index_parts.append(index_of(unit, outcomes, layout.commit(self._run_id, unit.id)))
+        num_rows = sum(part.num_rows for part in self._index_parts)
+        if len(self._index_parts) >= INDEX_EVERY_COMMITS or num_rows >= INDEX_ROWS_MAX:
+            with self.tolerated("index"):
+                path = layout.index(self._run_id, self._num_index_files)
+                self._store.put_new(path, to_parquet(pa.concat_tables(self._index_parts)))
+                self._index_parts, self._num_index_files = [], self._num_index_files + 1
+
+    @contextmanager
+    def tolerated(self, what: str) -> Iterator[None]:
+        """Let a write that can wait fail: the lease decides how long a run lives without its store."""
+        try:
+            yield
+        except StoreUnavailable as error:
+            LOG.warning("not written", extra={"run_id": self._run_id, "what": what, "error": str(error)})
+
+
+def _json(value: Mapping[str, Any]) -> bytes:
+    return (json.dumps(value, indent=1, ensure_ascii=False, default=str) + "\n").encode()

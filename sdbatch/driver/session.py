@@ -1,0 +1,290 @@
+"""One run on a campaign it holds: the dispatcher, what it is wired to, and what follows from its events.
+
+    pending requests --> Dispatcher --> receipts --> RunTally, RunRecords
+
+Kill it at any moment: what is in flight lives here, in memory, and all else is in the campaign.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from sdbatch.campaign import layout
+from sdbatch.campaign.lease import Lease
+from sdbatch.campaign.read import Done, read_commit
+from sdbatch.campaign.write import failed_unit_rows, outcomes_of, put_commit, receipt_of
+from sdbatch.dispatch.dispatcher import Dispatcher, Plan
+from sdbatch.dispatch.executor import Executor, Shape
+from sdbatch.driver.records import RunRecords, RunResult, State
+from sdbatch.driver.scan import COUNTED, ResolvedManifest
+from sdbatch.driver.select import Selection, classify, requests_of
+from sdbatch.driver.signals import Interrupt
+from sdbatch.driver.tally import RunTally
+from sdbatch.errors import ROW_FAILURES, SdbatchError, StoreUnavailable
+from sdbatch.job import Job
+from sdbatch.logs import log_format
+from sdbatch.outcomes import Outcome
+from sdbatch.plan.window import Window, bisected
+from sdbatch.report.progress import Progress, Snapshot
+from sdbatch.storage import Store
+from sdbatch.types import Observation, Receipt, RowOutcome, Unit, WorkerSpec
+
+LOG = logging.getLogger("sdbatch.driver")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workers:
+    """What makes the units.
+
+    Attributes:
+        in_process: One worker in this process instead of a Ray cluster.
+        path: Dotted path of the worker's class.
+    """
+
+    in_process: bool
+    path: str
+
+
+class Session:
+    """One run, from its lease to its result.
+
+    Args:
+        job: The job.
+        manifest: Its rows, resolved.
+        store: The campaign.
+        lease: Held while the session lives.
+        selection: Which rows.
+        interrupt: Counts the signals that came.
+        progress: Shown while it runs.
+        workers: What makes the units.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        manifest: ResolvedManifest,
+        store: Store,
+        lease: Lease,
+        *,
+        selection: Selection,
+        interrupt: Interrupt,
+        progress: Progress,
+        workers: Workers,
+    ) -> None:
+        self._job = job
+        self._manifest = manifest
+        self._store = store
+        self._lease = lease
+        self._selection = selection
+        self._interrupt = interrupt
+        self._progress = progress
+        self._workers = workers
+        started_at = datetime.now(UTC)
+        self._started_s = time.monotonic()
+        self.run_id = layout.run_id(lease.holder.epoch, started_at.strftime("%Y%m%dT%H%M%SZ"))
+        self._tally = RunTally()
+        self._records = RunRecords(store, self.run_id, job, manifest.scanned, started_at)
+        self._working_since_s: float | None = None
+        self._executor: Executor | None = None
+        self._dispatcher: Dispatcher | None = None
+        self._stop_reason: str | None = None
+
+    def count_pending(self, done: Done) -> None:
+        """Count what is to be made."""
+        parts = self._manifest.parts(COUNTED)
+        self._tally.count_pending(classify(parts, done, self._selection), done)
+
+    def make(self, done: Done) -> tuple[State, str | None]:
+        """Run the dispatcher when there is anything to make; return how it ended, and why when that was early."""
+        if not self._tally.outputs_pending:
+            return self._ended("done"), None
+        try:
+            with self._progress:
+                self._progress.say("starting workers")
+                self._executor = self._start_executor()
+                self._interrupt.arm()
+                self._dispatcher = self._build_dispatcher(self._executor, done)
+                self._dispatcher.run()
+        except KeyboardInterrupt:
+            return "interrupted", "stopped at once by a second signal"
+        except SdbatchError as error:
+            LOG.warning("stopped", extra={"run_id": self.run_id, "error": str(error)})
+            return "stopped", str(error)
+        finally:
+            if self._executor is not None:
+                self._executor.close()
+            if self._dispatcher is not None:
+                self._tally.counts.worker_deaths = self._dispatcher.worker_deaths
+        if self._stop_reason:
+            return "stopped", self._stop_reason
+        if self._tally.outputs_ended == self._tally.outputs_pending:
+            return self._ended("done"), None  # complete, even when somebody asked it to stop meanwhile
+        if self._interrupt.count:
+            return "interrupted", "stopped by a signal; run again to go on"
+        if self._lease.is_cancelled:
+            return "cancelled", "cancelled through the store; run again to go on"
+        return self._ended("done"), None
+
+    def _ended(self, state: State) -> State:
+        return "failed" if self._tally.counts.rows_failed else state
+
+    def write_status(self, state: str) -> None:
+        """Replace the run's `status.json`."""
+        self._records.write_status(state, self._tally, self._snapshot())
+
+    def end(self, state: State, message: str | None) -> RunResult:
+        """Write how the run ended, and return it."""
+        # A bound on failed rows that was reached counts as failed rows; any other stop is a fault.
+        exit_code = {"done": 0, "failed": 3, "stopped": 3 if self._stop_reason else 1}.get(state, 130)
+        result = RunResult(
+            run_id=self.run_id,
+            output=self._store.url,
+            state=state,
+            exit_code=exit_code,
+            counts=self._tally.counts.as_dict(),
+            failures=dict(sorted(self._tally.failures.items())),
+            wall_s=time.monotonic() - self._started_s,
+            message=message,
+        )
+        self.write_status(state)
+        dispatcher = self._dispatcher
+        self._records.write_run_json(
+            result, dispatcher.facts if dispatcher else {}, dispatcher.rates if dispatcher else {}
+        )
+        return result
+
+    # --- wiring -----------------------------------------------------------------------------------------------------
+
+    def _start_executor(self) -> Executor:
+        spec = WorkerSpec(
+            job=self._job.model_dump(mode="json"),
+            output=self._store.url,
+            run_id=self.run_id,
+            lease_epoch=self._lease.holder.epoch,
+            lease_token=self._lease.holder.token,
+            revisions={name: model.revision for name, model in self._manifest.scanned.models.items()},
+            log_format=log_format(),
+        )
+        if self._workers.in_process:
+            from sdbatch.dispatch.in_process import InProcessExecutor
+
+            return InProcessExecutor(spec, self._workers.path)
+        from sdbatch.dispatch.ray_cluster import RayExecutor
+
+        cpus = sum(shape.num_cpus for shape in set(self._shapes().values())) * (self._worker_count() or 0)
+        return RayExecutor(spec, self._workers.path, num_cpus=cpus or None)
+
+    def _shapes(self) -> dict[str, Shape]:
+        return {
+            name: Shape(num_gpus=model.num_gpus, num_cpus=model.num_cpus, memory_gib=model.memory_gib)
+            for name, model in self._job.models.items()
+        }
+
+    def _worker_count(self) -> int | None:
+        count = self._job.workers.count
+        return count if isinstance(count, int) and not self._workers.in_process else None
+
+    def _build_dispatcher(self, executor: Executor, done: Done) -> Dispatcher:
+        plan = Plan(
+            requests=requests_of(classify(self._manifest.parts(), done, self._selection)),
+            cost_tflop=self._tally.cost_pending,
+            shapes=self._shapes(),
+            worker_count=self._worker_count(),
+            worker_max=self._job.workers.max,
+            start_timeout_s=self._job.limits.start_timeout_s,
+            bisect=bisected,
+            recover=self._recover,
+        )
+        window = Window(
+            {name: model.batch_size for name, model in self._job.models.items()},
+            {name: model.family for name, model in self._manifest.scanned.models.items()},
+        )
+        return Dispatcher(
+            executor,
+            window,
+            plan,
+            on_receipt=self._on_receipt,
+            on_set_aside=self._on_set_aside,
+            on_tick=self._on_tick,
+            should_stop=self._should_stop,
+        )
+
+    # --- what the dispatcher calls ----------------------------------------------------------------------------------
+
+    def _on_receipt(self, unit: Unit, receipt: Receipt) -> None:
+        self._tally.count_receipt(receipt)
+        self._record(unit, receipt.outcomes)
+
+    def _on_set_aside(self, unit: Unit, worker: str, outcome: Outcome, message: str) -> None:
+        """Commit a request that ended its process, or missed its deadline, while it ran alone."""
+        attempts = unit.requests[0].attempt + 1
+        error_class = ROW_FAILURES[outcome.records or ""]
+        text = f"alone in its process, in {attempts} of {attempts} tries: {message}"
+        rows = failed_unit_rows(unit, worker, error_class, text, attempts)
+        if not put_commit(self._store, self.run_id, unit.id, rows):  # committed after all, by a worker given up earlier
+            rows = read_commit(self._store, layout.commit(self.run_id, unit.id)).to_pylist()
+        self._record(unit, outcomes_of(rows))
+
+    def _recover(self, unit: Unit) -> Receipt | None:
+        """Return the receipt of a unit that was committed before its worker was lost; None when it was not.
+
+        None also when the store does not say: then the unit is made again, and its commit meets the first one.
+        """
+        path = layout.commit(self.run_id, unit.id)
+        try:
+            self._store.stat(path)
+            rows = read_commit(self._store, path).to_pylist()
+        except (FileNotFoundError, StoreUnavailable):
+            return None
+        return receipt_of(unit.id, rows[0].get("worker") or "", rows)
+
+    def _record(self, unit: Unit, outcomes: tuple[RowOutcome, ...]) -> None:
+        self._tally.count_outcomes(unit, outcomes)
+        self._records.index_commit(unit, outcomes)
+        failed_fraction, failed_fraction_max = self._tally.failed_fraction, self._job.limits.failed_fraction
+        if failed_fraction > failed_fraction_max:
+            self._stop_reason = (
+                f"{failed_fraction:.1%} of the finished rows failed, over limits.failed_fraction = "
+                f"{failed_fraction_max:g}"
+            )
+
+    def _on_tick(self) -> None:
+        self._lease.check()
+        if self._working_since_s is None and self._dispatcher and self._dispatcher.num_workers:
+            self._working_since_s = time.monotonic()
+        snapshot = self._snapshot()
+        self._progress.show(snapshot)
+        self._observe(snapshot)
+        if self._records.is_status_due:
+            with self._records.tolerated("status"):
+                self.write_status("running")
+
+    def _should_stop(self) -> bool:
+        return self._interrupt.count > 0 or self._stop_reason is not None or self._lease.is_cancelled
+
+    def _observe(self, snapshot: Snapshot) -> None:
+        if self._executor is None or self._dispatcher is None:
+            return
+        counts = self._tally.counts
+        self._executor.observe(
+            Observation(
+                workers=snapshot.workers,
+                units_in_flight=snapshot.in_flight,
+                assets_pending=snapshot.outputs_pending - snapshot.outputs_ended,
+                rows_ok=counts.rows_ok,
+                rows_failed=counts.rows_failed,
+                rows_reused=counts.rows_reused,
+                worker_deaths=self._dispatcher.worker_deaths,
+                retries=self._dispatcher.retries,
+            )
+        )
+
+    def _snapshot(self) -> Snapshot:
+        return self._tally.snapshot(
+            working_s=time.monotonic() - self._working_since_s if self._working_since_s else 0.0,
+            workers=self._dispatcher.num_workers if self._dispatcher else 0,
+            in_flight=self._dispatcher.num_in_flight if self._dispatcher else 0,
+        )

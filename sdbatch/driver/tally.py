@@ -1,0 +1,91 @@
+"""What one run counts: the work it set out to do, and what became of it.
+
+    ClassifiedRows --> count_pending()          Receipt, RowOutcome --> count_receipt(), count_outcomes()
+
+Pure: no store and no clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from operator import mul
+
+from sdbatch.campaign.read import Done
+from sdbatch.driver.select import ClassifiedRows
+from sdbatch.report.progress import Snapshot
+from sdbatch.types import Counts, Receipt, RowOutcome, Unit
+
+FAILED_FRACTION_FROM = 100
+"""`limits.failed_fraction` is compared once so many rows have finished."""
+
+
+@dataclass(slots=True, kw_only=True)
+class RunTally:
+    """The counts of one run while it goes on.
+
+    Attributes:
+        counts: The counts that `run.json` promises.
+        failures: Failed rows by class.
+        outputs_pending: Outputs this run set out to make.
+        outputs_ended: Outputs of committed units.
+        cost_pending: Predicted work of the pending outputs, in TFLOP.
+        cost_ended: Predicted work of the ended outputs, in TFLOP.
+    """
+
+    counts: Counts = field(default_factory=Counts)
+    failures: dict[str, int] = field(default_factory=dict)
+    outputs_pending: int = 0
+    outputs_ended: int = 0
+    cost_pending: float = 0.0
+    cost_ended: float = 0.0
+
+    def count_pending(self, parts: Iterable[ClassifiedRows], done: Done) -> None:
+        """Count the outputs to make, the rows that are reused, and the rows that stay failed."""
+        for part in parts:
+            numbers = list(map(len, part.outputs))
+            self.outputs_pending += sum(numbers)
+            self.cost_pending += sum(map(mul, part.rows.column("cost_tflop").to_pylist(), numbers))
+            self.counts.rows_reused += part.reasons.count("reused")
+            for row in part.rows_for("failed").to_pylist():
+                self._count_failure(done.failed[row["id"], row["request_key"]].error_type)
+
+    def count_outcomes(self, unit: Unit, outcomes: tuple[RowOutcome, ...]) -> None:
+        """Count a unit's requests: a request is ok when each of its outputs is."""
+        error_types = {outcome.id: outcome.error_type or "unknown" for outcome in outcomes}
+        for error_type in error_types.values():
+            self._count_failure(error_type)
+        self.counts.rows_ok += len(unit.requests) - len(error_types)
+        self.outputs_ended += unit.num_outputs
+        self.cost_ended += unit.cost_tflop
+        self.counts.units_committed += 1
+
+    def count_receipt(self, receipt: Receipt) -> None:
+        """Add a receipt's counts."""
+        self.counts.model_calls += receipt.model_calls
+        self.counts.rows_generated += receipt.rows_generated
+        self.counts.assets_put += receipt.assets_put
+        self.counts.assets_adopted += receipt.assets_adopted
+        self.counts.model_loads += receipt.load_s > 0
+
+    @property
+    def failed_fraction(self) -> float:
+        """Share of the rows finished in this run that failed; 0 before `FAILED_FRACTION_FROM` have finished."""
+        finished = self.counts.rows_ok + self.counts.rows_failed
+        return self.counts.rows_failed / finished if finished >= FAILED_FRACTION_FROM else 0.0
+
+    def snapshot(self, *, working_s: float, workers: int, in_flight: int) -> Snapshot:
+        """Return where the run stands."""
+        return Snapshot(
+            working_s=working_s,
+            outputs_ended=self.outputs_ended,
+            outputs_pending=self.outputs_pending,
+            cost_share=self.cost_ended / self.cost_pending if self.cost_pending else 1.0,
+            rows_failed=self.counts.rows_failed,
+            workers=workers,
+            in_flight=in_flight,
+        )
+
+    def _count_failure(self, error_type: str) -> None:
+        self.counts.rows_failed += 1
+        self.failures[error_type] = self.failures.get(error_type, 0) + 1
