@@ -19,11 +19,15 @@ from sdbatch.families import (
     nearest_multiple,
     next_frame_count,
 )
-from sdbatch.families.clips import COGVIDEOX_SCHEDULERS, EULER_SCHEDULERS
-from sdbatch.families.images import EPSILON_SCHEDULERS, FLOW_SCHEDULERS
 from sdbatch.families.listing import in_readme
-from sdbatch.families.motion import MOTION_SCHEDULERS
-from sdbatch.families.wan import WAN_SCHEDULERS
+from sdbatch.families.schedulers import (
+    COGVIDEOX_SCHEDULERS,
+    EPSILON_SCHEDULERS,
+    EULER_SCHEDULERS,
+    FLOW_SCHEDULERS,
+    MOTION_SCHEDULERS,
+    WAN_SCHEDULERS,
+)
 from sdbatch.generate.tasks import CALLS
 from sdbatch.generate.tasks.adapters import ADAPTERS
 from sdbatch.manifest.schema import COLUMNS

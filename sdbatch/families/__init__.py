@@ -2,17 +2,17 @@
 
     model_index.json's _class_name --> find_family() --> Family: tasks, sizes, arguments, defaults, schedulers, cost
 
-A new family is a row, in `images.py` or `clips.py`. `tests/test_families.py` compares every row with diffusers' own
-classes.
+A new family is a new file in this package with a tuple `FAMILIES`; nothing else names it. `tests/test_families.py`
+compares every family with diffusers' own classes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
-from sdbatch.families.clips import CLIP_FAMILIES
-from sdbatch.families.images import IMAGE_FAMILIES
 from sdbatch.families.table import (
     Family,
     Given,
@@ -37,22 +37,37 @@ __all__ = [
     "next_frame_count",
 ]
 
-FAMILIES: Final[Mapping[str, Family]] = {family.title: family for family in (*IMAGE_FAMILIES, *CLIP_FAMILIES)}
-"""Every family by its title; of one class, the more particular first."""
+_SHARED_MODULES: Final = frozenset(
+    {"arguments", "listing", "motion_routes", "picture_routes", "schedulers", "table", "wan_routes"}
+)
+"""Modules of this package that hold no family of their own; every other module holds `FAMILIES`."""
+
+
+def _families() -> Iterator[Family]:
+    """Yield every family: those that make pictures first, then by title."""
+    names = [module.name for module in pkgutil.iter_modules(__path__) if module.name not in _SHARED_MODULES]
+    families = [family for name in names for family in importlib.import_module(f"{__name__}.{name}").FAMILIES]
+    yield from sorted(families, key=lambda family: (all(map(is_clip, family.tasks)), family.title.lower()))
+
+
+FAMILIES: Final[Mapping[str, Family]] = {family.title: family for family in _families()}
+"""Every family by its title."""
 
 
 def find_family(class_name: str, fact: Callable[[str], Any]) -> Family | None:
-    """Return the family of a model folder, None when there is no row for it.
+    """Return the family of a model folder, None when no family has that class; of one class, the most particular one.
 
     Args:
         class_name: `_class_name` in model_index.json.
         fact: Returns what stands in the folder at `FILE KEY`, None when nothing does.
     """
-    for family in FAMILIES.values():
-        if family.class_name == class_name and all(_is(fact(name), value) for name, value in family.when.items()):
-            return family
-    return None
+    matching = [
+        family
+        for family in FAMILIES.values()
+        if family.class_name == class_name and all(_holds(fact(name), value) for name, value in family.when.items())
+    ]
+    return max(matching, key=lambda family: len(family.when), default=None)
 
 
-def _is(found: Any, value: Any) -> bool:
-    return found is not None if value is ... else bool(found == value)
+def _holds(actual: Any, expected: Any) -> bool:
+    return actual is not None if expected is ... else bool(actual == expected)

@@ -1,0 +1,65 @@
+"""Which pipeline argument a manifest column goes to, where several families agree.
+
+column --> pipeline argument; "" for what is settled outside the call
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+SETTLED: Final = {"scheduler": "", "loras": ""}
+
+TEXT: Final = {"prompt": "prompt", "negative_prompt": "negative_prompt"}
+
+SIZE: Final = {"height": "height", "width": "width"}
+
+STEPS: Final = {"num_inference_steps": "num_inference_steps", "guidance_scale": "guidance_scale"}
+
+PLAIN: Final[Mapping[str, str]] = {**TEXT, **SIZE, **STEPS, **SETTLED}
+"""A picture from text."""
+
+SIZED_BY_SOURCE: Final[Mapping[str, str]] = {**PLAIN, "height": "", "width": "", "fit": ""}
+
+BY_STRENGTH: Final[Mapping[str, str]] = {**SIZED_BY_SOURCE, "images": "image", "strength": "strength"}
+"""A picture from a picture of the same size."""
+
+MASKED: Final[Mapping[str, str]] = {
+    **PLAIN,
+    "fit": "",
+    "images": "image",
+    "mask": "mask_image",
+    "strength": "strength",
+}
+"""A picture made anew where a mask is white."""
+
+MEGAPIXEL: Final[Mapping[str, Any]] = {"height": 1024, "width": 1024}
+
+CLIP: Final[Mapping[str, str]] = {
+    "prompt": "prompt",
+    "negative_prompt": "negative_prompt",
+    "height": "height",
+    "width": "width",
+    "num_frames": "num_frames",
+    "duration_s": "",
+    "fps": "",
+    "num_inference_steps": "num_inference_steps",
+    "guidance_scale": "guidance_scale",
+    "scheduler": "",
+    "loras": "",
+}
+"""A clip from text; the rate is for its players alone."""
+
+FROM_IMAGE: Final[Mapping[str, str]] = {**CLIP, "fit": "", "images": "image"}
+"""A clip from one image or more."""
+
+FROM_CLIP: Final[Mapping[str, str]] = {**CLIP, "num_frames": "", "fit": "", "video": "video", "strength": "strength"}
+"""A clip from a clip, which was brought to its size and number of frames."""
+
+KEYFRAMES_MAX: Final = 64
+"""Most key frames of a clip, a guard against typing errors."""
+
+
+def without(arguments: Mapping[str, str], *columns: str) -> dict[str, str]:
+    """Return the arguments of a family that does not take some columns."""
+    return {column: name for column, name in arguments.items() if column not in columns}
