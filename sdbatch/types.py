@@ -40,8 +40,25 @@ class Source:
     digest: str
 
 
+class Origin(NamedTuple):
+    """A committed output of the same request key, of which copies are made instead of rendering it again.
+
+    Attributes:
+        n: Output number.
+        commit: Path of the commit it stands in.
+        id: The id it stands under there.
+    """
+
+    n: int
+    commit: str
+    id: str
+
+
 class Request(NamedTuple):
     """One manifest row, resolved, with the outputs that are still to be made.
+
+    Rows of one key are one request: each of its outputs is rendered, or copied from an earlier run, once, and the other
+    ids get copies of the file.
 
     A tuple, because a million of them are made: a frozen dataclass takes six times as long.
 
@@ -55,6 +72,8 @@ class Request(NamedTuple):
         batch_key: Equal for requests that may share one pipeline call.
         cost_tflop: Predicted work of one output, in 10^12 floating point operations.
         attempt: Tries of this request in this run before now, machine faults excluded.
+        takers: For each of `outputs` the ids that get it, in manifest order; empty where `id` alone gets them all.
+        origins: Outputs of this key that are committed already, under this id or others.
     """
 
     id: str
@@ -66,6 +85,26 @@ class Request(NamedTuple):
     batch_key: str
     cost_tflop: float
     attempt: int = 0
+    takers: tuple[tuple[str, ...], ...] = ()
+    origins: tuple[Origin, ...] = ()
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Every id that gets an output, in the order in which they are named."""
+        return tuple(dict.fromkeys(name for ids in self.takers for name in ids)) if self.takers else (self.id,)
+
+    @property
+    def num_assets(self) -> int:
+        """Assets it gives when all goes well, copies included."""
+        return sum(map(len, self.takers)) if self.takers else len(self.outputs)
+
+    def takers_of(self, n: int) -> tuple[str, ...]:
+        """Return the ids that get output `n`: the file of the first is rendered, those of the others are copies."""
+        return self.takers[self.outputs.index(n)] if self.takers else (self.id,)
+
+    def outputs_of(self, taker: str) -> tuple[int, ...]:
+        """Return the outputs that one of its ids gets."""
+        return tuple(n for n in self.outputs if taker in self.takers_of(n))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,8 +136,18 @@ class Unit:
 
     @property
     def num_outputs(self) -> int:
-        """Assets this unit makes when all goes well."""
+        """Outputs it renders when all goes well; some of them may be copied from an earlier run instead."""
         return sum(len(request.outputs) for request in self.requests)
+
+    @property
+    def num_assets(self) -> int:
+        """Assets it gives when all goes well, copies included."""
+        return sum(request.num_assets for request in self.requests)
+
+    @property
+    def num_rows(self) -> int:
+        """Manifest rows it settles."""
+        return sum(len(request.ids) for request in self.requests)
 
 
 def _unit_of(values: dict[str, Any]) -> Unit:
@@ -141,6 +190,7 @@ class Receipt:
         rows_generated: Outputs that came out of the pipeline, padding excluded.
         assets_put: Assets this worker wrote.
         assets_adopted: Assets that were there already and were taken as they are.
+        assets_copied: Of both, those that are copies of another id's asset.
         asset_bytes: Bytes of the assets recorded.
         generate_s: Wall seconds inside pipeline calls.
         load_s: Wall seconds spent on loading the model for this unit, 0 when it was warm.
@@ -164,6 +214,7 @@ class Receipt:
     stage_s: dict[str, float] = field(default_factory=dict)
     texts_encoded: int = 0
     sources_encoded: int = 0
+    assets_copied: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,6 +263,7 @@ class Counts:
     rows_generated: int = 0
     assets_put: int = 0
     assets_adopted: int = 0
+    assets_copied: int = 0
     rows_ok: int = 0
     rows_failed: int = 0
     rows_reused: int = 0

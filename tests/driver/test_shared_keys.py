@@ -1,0 +1,50 @@
+"""Rows of one key: which keys are shared, and who takes whose output."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pyarrow as pa
+
+from sdbatch.driver.shared_keys import SharedKeys, Takers
+from sdbatch.types import Request
+
+
+def _key(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _parts(*names: str) -> list[pa.Table]:
+    keys = [_key(name) for name in names]
+    return [pa.table({"request_key": keys[:2]}), pa.table({"request_key": keys[2:]})]
+
+
+def test_a_key_is_shared_when_two_rows_have_it_in_whichever_part() -> None:
+    shared = SharedKeys(_parts("a", "b", "c", "a"))
+
+    assert shared.places([_key(name) for name in "abca"]) == [0, 3]
+    assert not SharedKeys(_parts("a", "b", "c"))
+    assert SharedKeys([]).places([_key("a")]) == []
+
+
+def test_the_first_pending_row_of_a_key_leads_and_every_output_has_its_takers() -> None:
+    takers = Takers()
+    takers.add("k", "one", (1,))
+    takers.add("k", "two", (0, 1, 2))
+    takers.add("other", "three", (0,))
+
+    assert takers.leads("k", "one")
+    assert not takers.leads("k", "two")
+    assert takers.outputs("k") == (0, 1, 2)
+    assert takers.takers("k") == (("two",), ("one", "two"), ("two",))
+    assert takers.takers("other") == ()
+
+
+def test_a_request_knows_its_ids_and_counts_its_assets() -> None:
+    request = Request("one", "k", "{}", (0, 1, 2), (), "m", "b", 1.0, 0, (("two",), ("one", "two"), ("two",)))
+    alone = Request("one", "k", "{}", (0, 1), (), "m", "b", 1.0)
+
+    assert request.ids == ("two", "one")
+    assert request.num_assets == 4
+    assert (request.takers_of(1), request.outputs_of("one")) == (("one", "two"), (1,))
+    assert (alone.ids, alone.num_assets, alone.takers_of(1)) == (("one",), 2, ("one",))
