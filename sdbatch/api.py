@@ -8,7 +8,6 @@ A job is a path, a mapping or a `Job`. A campaign is its URL, or a job (path of 
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,109 +21,31 @@ from sdbatch.campaign.lease import ask_to_stop, is_gone
 from sdbatch.campaign.read import effective_parts, latest_run, read_index, read_json
 from sdbatch.campaign.schema import METADATA
 from sdbatch.campaign.verify import VerifyReport, verify_campaign
-from sdbatch.checkpoints import BUILTINS, SHIPPED, ModelInfo, describe
-from sdbatch.driver import (
-    PlanReport,
-    RunResult,
-    Selection,
-    forecast,
-    run_job,
-    scan,
-    write_gallery,
-)
+from sdbatch.driver import PlanReport, RunResult, Selection, forecast, run_job, write_gallery
+from sdbatch.driver.check import CheckReport, check_job
+from sdbatch.driver.models import ModelReport, describe_models, job_of_builtins
+from sdbatch.driver.redo import redo_job
 from sdbatch.errors import JobError
-from sdbatch.families import is_clip
-from sdbatch.families.listing import frame_rule
 from sdbatch.job import Job, parse_job, read_job
-from sdbatch.logs import looks_secret
 from sdbatch.manifest.build import build_shards
-from sdbatch.plan.checks import lacking
 from sdbatch.report.progress import Progress, Silent
-from sdbatch.storage import Store, joined, open_store, parse_url
+from sdbatch.storage import Store, joined, open_store
 
 if TYPE_CHECKING:
     from sdbatch.driver.reproduce import ReproduceReport
+    from sdbatch.driver.submit import SubmitReport
 
 JobLike = Job | str | Path | Mapping[str, Any]
 Campaign = str | Path | Job
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CheckReport:
-    """A job that can be run.
-
-    Attributes:
-        rows: Manifest rows.
-        shards: Parquet files.
-        assets: Files a full run makes.
-        models: Family title by model name.
-    """
-
-    rows: int
-    shards: int
-    assets: int
-    models: dict[str, str]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelReport:
-    """One model folder.
-
-    Attributes:
-        name: In the job, or the builtin's.
-        path: Where it lies.
-        family: Title.
-        tasks: It serves here and now.
-        lacking: What it would serve besides, and which folder or Python package that lacks.
-        height: Native, pixels.
-        width: Native, pixels.
-        size_multiple: Of height and width.
-        frame_rule: Frames of its clips; "" where it makes none.
-        num_frames: Of its clips by default.
-        fps: Of its clips by default.
-        schedulers: Class names a row may ask for.
-        dtype: Numbers it is run in.
-    """
-
-    name: str
-    path: str
-    family: str
-    tasks: list[str]
-    lacking: list[str]
-    height: int
-    width: int
-    size_multiple: int
-    frame_rule: str
-    num_frames: int | None
-    fps: float | None
-    schedulers: list[str]
-    dtype: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SubmitReport:
-    """A job on a cluster.
-
-    Attributes:
-        submission_id: Ray's name for it.
-        is_new: Whether this call started it; else it was running already and was followed.
-        output: The campaign.
-        exit_code: The driver's; None when it was not waited for.
-    """
-
-    submission_id: str
-    is_new: bool
-    output: str
-    exit_code: int | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class BuildReport:
-    """A manifest that was built.
+    """A manifest folder that was written.
 
     Attributes:
-        rows: Written.
-        files: Shards.
+        rows: Rows in it.
+        files: Its shards, in order.
     """
 
     rows: int
@@ -155,13 +76,7 @@ def check(job: JobLike, overrides: Iterable[str] = ()) -> CheckReport:
     Raises:
         UserError: With everything that is wrong.
     """
-    found = scan(load_job(job, overrides))
-    return CheckReport(
-        rows=found.num_rows,
-        shards=found.num_shards,
-        assets=found.num_outputs,
-        models={name: model.family.title for name, model in found.models.items()},
-    )
+    return check_job(load_job(job, overrides))
 
 
 def plan(job: JobLike, selection: Selection | None = None, overrides: Iterable[str] = ()) -> PlanReport:
@@ -212,10 +127,10 @@ def status(campaign: Campaign) -> dict[str, Any]:
     paths = [entry.path for entry in store.list(layout.RUNS) if entry.path.endswith("/status.json")]
     if not paths:
         raise JobError(f"{store.url}: no run there")
-    found = read_json(store, max(paths))
-    if found["state"] == "running" and is_gone(store):
-        found["state"] = "dead"
-    return found
+    latest = read_json(store, max(paths))
+    if latest["state"] == "running" and is_gone(store):
+        latest["state"] = "dead"
+    return latest
 
 
 def metadata(campaign: Campaign) -> pa.Table:
@@ -320,29 +235,7 @@ def redo(
     Raises:
         UserError: Before anything was started.
     """
-    checked = load_job(job, overrides)
-    store = open_store(checked.output, checked.storage)
-    _latest_run(store)
-    wanted = frozenset(ids)
-    if unknown := wanted - set(read_index(store, []).column("id").to_pylist()):
-        raise JobError(f"redo {min(unknown)}: nothing was ever committed for this id")
-    findings = [
-        finding
-        for finding in verify_campaign(store).findings
-        if finding.kind in {"missing", "damaged"} and (not wanted or finding.id in wanted)
-    ]
-    if not findings:
-        return None
-    void = [{"id": f.id, "request_key": f.request_key, "n": f.n} for f in findings]
-    damaged = tuple(finding.asset for finding in findings if finding.kind == "damaged")
-    return run_job(
-        checked,
-        selection=Selection(only=frozenset(finding.id for finding in findings)),
-        in_process=in_process,
-        progress=progress or Silent(),
-        void=void,
-        remove=damaged,
-    )
+    return redo_job(load_job(job, overrides), frozenset(ids), in_process=in_process, progress=progress or Silent())
 
 
 def cancel(campaign: Campaign) -> str:
@@ -387,25 +280,21 @@ def submit(
         UserError: When the job is wrong, or would carry a secret.
         WorkersUnavailable: When the job server does not answer.
     """
-    from sdbatch.dispatch.submit import Cluster, campaign_name, inside
+    from sdbatch.driver.submit import submit_job
 
-    checked = load_job(job, overrides, date)
-    for name, value in (environment or {}).items():
-        if looks_secret(name, value):
-            raise JobError(f"--env {name}: looks like a secret; the job server shows it to anybody")
-    folder = None if working_dir is None else Path(working_dir)
-    output = parse_url(checked.output).url
-    arguments = ["sdbatch", "run", str(job) if folder is None else inside(Path(job), folder)]
-    # A relative output would be taken from a folder on the head that is cleared away.
-    kept = [override for override in overrides if not override.startswith("output=")]
-    for override in (*kept, f"output={output}"):
-        arguments += ["--set", override]
-    arguments += ["--date", date] if date else []
-    arguments += ["--accept-failed"] if accept_failed else []
-    cluster = Cluster(address)
-    found = cluster.submit(shlex.join(arguments), campaign_name(output), folder, dict(environment or {}))
-    exit_code = cluster.follow(found.submission_id, write) if write else None
-    return SubmitReport(submission_id=found.submission_id, is_new=found.is_new, output=output, exit_code=exit_code)
+    overrides = tuple(overrides)
+
+    return submit_job(
+        job,
+        load_job(job, overrides, date),
+        address,
+        overrides,
+        date=date,
+        working_dir=None if working_dir is None else Path(working_dir),
+        environment=environment or {},
+        accept_failed=accept_failed,
+        write=write,
+    )
 
 
 def build_manifest(
@@ -428,35 +317,7 @@ def list_models(job: JobLike | None = None, overrides: Iterable[str] = ()) -> li
     Raises:
         ModelError: When a folder is missing or of no known family.
     """
-    if job is None:
-        builtin = {name: {"path": f"builtin:{name}"} for name in (*SHIPPED, *BUILTINS)}
-        checked = parse_job({"manifest": ".", "output": ".", "models": builtin})
-    else:
-        checked = load_job(job, overrides)
-    found = [describe(name, model, checked.storage, with_revision=False) for name, model in checked.models.items()]
-    return [_model_report(model) for model in found]
-
-
-def _model_report(model: ModelInfo) -> ModelReport:
-    family = model.family
-    defaults = {**family.defaults, **model.defaults}
-    lacks = {(task, row.pipeline): lacking(row, model) for task, rows in family.tasks.items() for row in rows}
-    tasks = list(dict.fromkeys(task for (task, _), reasons in lacks.items() if not reasons))
-    return ModelReport(
-        name=model.name,
-        path=model.path,
-        family=family.title,
-        tasks=tasks,
-        lacking=[f"{task} ({pipeline}) {'; '.join(reasons)}" for (task, pipeline), reasons in lacks.items() if reasons],
-        height=model.height,
-        width=model.width,
-        size_multiple=family.size_multiple,
-        frame_rule=frame_rule(family) if any(map(is_clip, tasks)) else "",
-        num_frames=defaults.get("num_frames"),
-        fps=defaults.get("fps"),
-        schedulers=list(family.schedulers),
-        dtype=model.options.dtype,
-    )
+    return describe_models(job_of_builtins() if job is None else load_job(job, overrides))
 
 
 def _latest_run(store: Store) -> str:

@@ -182,7 +182,7 @@ def submit(
     """Run a job on a cluster through Ray's job server; ends with the job's exit code."""
     variables = _pairs("--env", environment)
 
-    def call() -> api.SubmitReport:
+    def call() -> Any:
         return api.submit(
             job,
             address,

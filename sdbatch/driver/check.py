@@ -1,0 +1,40 @@
+"""What `check` says of a job: every row was read, and nothing is wrong."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sdbatch.driver.scan import scan
+from sdbatch.job import Job
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckReport:
+    """What a job that can be run asks for.
+
+    Attributes:
+        rows: Manifest rows.
+        shards: Parquet files.
+        assets: Files a full run makes.
+        models: Family title by model name.
+    """
+
+    rows: int
+    shards: int
+    assets: int
+    models: dict[str, str]
+
+
+def check_job(job: Job) -> CheckReport:
+    """Check a job and every row of its manifest.
+
+    Raises:
+        UserError: With everything that is wrong.
+    """
+    scanned = scan(job)
+    return CheckReport(
+        rows=scanned.num_rows,
+        shards=scanned.num_shards,
+        assets=scanned.num_outputs,
+        models={name: model.family.title for name, model in scanned.models.items()},
+    )

@@ -1,0 +1,84 @@
+"""What the models of a job can make here, said without reading weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sdbatch.checkpoints import BUILTINS, SHIPPED, ModelInfo, describe
+from sdbatch.families import is_clip
+from sdbatch.families.listing import frame_rule
+from sdbatch.job import Job, parse_job
+from sdbatch.plan.checks import lacking
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelReport:
+    """What one model can make.
+
+    Attributes:
+        name: Its name in the job, or the builtin's.
+        path: Where it lies.
+        family: Title of its family.
+        tasks: Tasks it serves here and now.
+        lacking: Tasks it would serve besides, each with the folder or Python package that is missing.
+        height: Native height, pixels.
+        width: Native width, pixels.
+        size_multiple: Height and width are multiples of this, in pixels.
+        frame_rule: Numbers of frames its clips may have; "" where it makes none.
+        num_frames: Frames of its clips by default.
+        fps: Playback rate of its clips by default.
+        schedulers: Class names a row may ask for.
+        dtype: Number format it is run in.
+    """
+
+    name: str
+    path: str
+    family: str
+    tasks: list[str]
+    lacking: list[str]
+    height: int
+    width: int
+    size_multiple: int
+    frame_rule: str
+    num_frames: int | None
+    fps: float | None
+    schedulers: list[str]
+    dtype: str
+
+
+def job_of_builtins() -> Job:
+    """Return a job whose models are the builtins."""
+    builtins = {name: {"path": f"builtin:{name}"} for name in (*SHIPPED, *BUILTINS)}
+    return parse_job({"manifest": ".", "output": ".", "models": builtins})
+
+
+def describe_models(job: Job) -> list[ModelReport]:
+    """Describe each model of a job.
+
+    Raises:
+        ModelError: When a folder is missing or of no known family.
+    """
+    models = [describe(name, model, job.storage, with_revision=False) for name, model in job.models.items()]
+    return [_model_report(model) for model in models]
+
+
+def _model_report(model: ModelInfo) -> ModelReport:
+    family = model.family
+    defaults = {**family.defaults, **model.defaults}
+    lacks = {(task, route.pipeline): lacking(route, model) for task, routes in family.tasks.items() for route in routes}
+    tasks = list(dict.fromkeys(task for (task, _), reasons in lacks.items() if not reasons))
+    return ModelReport(
+        name=model.name,
+        path=model.path,
+        family=family.title,
+        tasks=tasks,
+        lacking=[f"{task} ({pipeline}) {'; '.join(reasons)}" for (task, pipeline), reasons in lacks.items() if reasons],
+        height=model.height,
+        width=model.width,
+        size_multiple=family.size_multiple,
+        frame_rule=frame_rule(family) if any(map(is_clip, tasks)) else "",
+        num_frames=defaults.get("num_frames"),
+        fps=defaults.get("fps"),
+        schedulers=list(family.schedulers),
+        dtype=model.options.dtype,
+    )

@@ -1,0 +1,47 @@
+"""Assets that are missing or damaged are made again; those that are whole stay."""
+
+from __future__ import annotations
+
+from sdbatch.campaign.read import latest_run, read_index
+from sdbatch.campaign.verify import verify_campaign
+from sdbatch.driver.records import RunResult
+from sdbatch.driver.run import run_job
+from sdbatch.driver.select import Selection
+from sdbatch.errors import JobError
+from sdbatch.job import Job
+from sdbatch.report.progress import Progress
+from sdbatch.storage import open_store
+
+
+def redo_job(job: Job, ids: frozenset[str], *, in_process: bool, progress: Progress) -> RunResult | None:
+    """Verify the campaign of a job, and make again what is missing or damaged; return None when nothing is.
+
+    Args:
+        job: The job.
+        ids: Only these requests; all of them when empty.
+        in_process: See `run_job`.
+        progress: See `run_job`.
+
+    Raises:
+        UserError: Before anything was started.
+    """
+    store = open_store(job.output, job.storage)
+    if latest_run(store) is None:
+        raise JobError(f"{store.url}: no run there")
+    if unknown := ids - set(read_index(store, []).column("id").to_pylist()):
+        raise JobError(f"redo {min(unknown)}: nothing was ever committed for this id")
+    findings = [
+        finding
+        for finding in verify_campaign(store).findings
+        if finding.kind in {"missing", "damaged"} and (not ids or finding.id in ids)
+    ]
+    if not findings:
+        return None
+    return run_job(
+        job,
+        selection=Selection(only=frozenset(finding.id for finding in findings)),
+        in_process=in_process,
+        progress=progress,
+        void=[{"id": finding.id, "request_key": finding.request_key, "n": finding.n} for finding in findings],
+        remove=tuple(finding.asset for finding in findings if finding.kind == "damaged"),
+    )
