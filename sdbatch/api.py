@@ -42,7 +42,7 @@ from sdbatch.job import Job, parse_job, read_job
 from sdbatch.logs import looks_secret
 from sdbatch.manifest.build import build_shards
 from sdbatch.plan.checks import lacking
-from sdbatch.plan.resolve import recipe_changes
+from sdbatch.recipe import recipe_changes
 from sdbatch.report.progress import Progress, Silent
 from sdbatch.storage import Store, joined, open_store, parse_url
 
