@@ -1,6 +1,7 @@
 """The recipe: everything that decides the pixels of one request, typed; the only place that parses or writes one.
 
-    settled values --> canonical JSON --> request key (its sha256)        canonical JSON --> parse_recipe() --> Recipe
+    settled values --> RecipeTemplate --> canonical JSON --> request key (its sha256)
+                                          canonical JSON --> parse_recipe() --> Recipe
 
 A field at its neutral value is not written, so that a new option never moves an older key.
 """
@@ -9,17 +10,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from json.encoder import encode_basestring
 from typing import Any, Final
 
+from sdbatch.canonical import canonical
+from sdbatch.columns import IN_RECIPE, SOURCE_ROLES, named
 from sdbatch.errors import UserError
 
 KEY_VERSION: Final = 1
 """Part of every key; raised when equal recipes would no longer give equal pixels."""
 
-SOURCE_ROLES: Final = ("images", "mask", "video", "control_image")
-"""Manifest columns that name files to read."""
+PER_ROW: Final = frozenset({*named("text"), "seed", *SOURCE_ROLES})
+"""Names whose values differ row by row; every other one is shared by a group of rows."""
 
 _TUPLES: Final = frozenset({"images", "keyframes"})
 _OF_OLDER_VERSIONS: Final = frozenset({"encoder"})
@@ -57,6 +61,7 @@ class Recipe:
         parameters: Further arguments of the pipeline, by name.
         accelerators: Options of the model entry that change pixels, by the job's keys.
         batch_size: Outputs of one call in `determinism: exact`; None otherwise.
+        more: Every further column of the table that the recipe holds, by name.
     """
 
     key_version: int = KEY_VERSION
@@ -85,6 +90,7 @@ class Recipe:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     accelerators: Mapping[str, Any] = field(default_factory=dict)
     batch_size: int | None = None
+    more: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def is_clip(self) -> bool:
@@ -106,8 +112,8 @@ class Recipe:
         return (self.seed + n) % 2**63
 
     def columns(self) -> dict[str, Any]:
-        """Return the fields that have a value, by name; an empty text is a value, but for `scheduler`."""
-        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        """Return the fields and further columns that have a value, by name; "" is a value, but for `scheduler`."""
+        values = {**{name: getattr(self, name) for name in _FIELDS}, **self.more}
         return {
             name: value
             for name, value in values.items()
@@ -115,7 +121,7 @@ class Recipe:
         }
 
 
-_FIELDS: Final = frozenset(item.name for item in fields(Recipe))
+_FIELDS: Final = frozenset(item.name for item in fields(Recipe)) - {"more"}
 
 
 def parse_recipe(text: str) -> Recipe:
@@ -133,6 +139,7 @@ def recipe_from(values: Mapping[str, Any]) -> Recipe:
     if version > KEY_VERSION:
         raise UserError(f"a recipe has key_version {version}; this sdbatch reads up to {KEY_VERSION}")
     known = {name: value for name, value in values.items() if name not in _OF_OLDER_VERSIONS}
+    more = {name: known.pop(name) for name in (IN_RECIPE.keys() - _FIELDS) & known.keys()}
     if unknown := sorted(known.keys() - _FIELDS):
         raise UserError(f"a recipe holds {unknown[0]!r}, which this sdbatch does not know")
     known |= {name: tuple(known[name]) for name in _TUPLES & known.keys()}
@@ -140,7 +147,38 @@ def recipe_from(values: Mapping[str, Any]) -> Recipe:
         known["loras"] = tuple((identity, weight) for identity, weight in known["loras"])
     if "seed" in known:  # over 2**53 it stands as text, since JSON's numbers are doubles
         known["seed"] = int(known["seed"])
-    return Recipe(**known)
+    return Recipe(**known, more=more)
+
+
+class RecipeTemplate:
+    """Writes the recipes of rows that share their settings, as canonical JSON.
+
+    Args:
+        shared: Values that all of these rows have, by name.
+        own: Names in which the rows differ; of `PER_ROW`.
+    """
+
+    def __init__(self, shared: Mapping[str, Any], own: Collection[str]) -> None:
+        assert not PER_ROW & shared.keys(), "a group of rows shares no text, seed or source"
+        self.own = tuple(sorted(own))
+        values = {name: canonical(value).replace("%", "%%") for name, value in shared.items()}
+        values |= dict.fromkeys(self.own, "%s")
+        self._text = "{" + ",".join(f"{canonical(name)}:{values[name]}" for name in sorted(values)) + "}"
+
+    def fill(self, values: Mapping[str, Sequence[Any]]) -> list[str]:
+        """Return the recipe of each row from its own values, one list a name."""
+        written: list[Iterable[str]] = [map(_WRITERS.get(name, canonical), values[name]) for name in self.own]
+        return list(map(self._text.__mod__, zip(*written, strict=True)))
+
+
+# Every row of a million writes these; the general function asks for the type first.
+_WRITERS: Final = dict.fromkeys(named("text"), encode_basestring)
+
+
+def recipe_changes(old: str, new: str) -> list[str]:
+    """Return the names in which two recipes differ, sorted."""
+    before, after = json.loads(old), json.loads(new)
+    return sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
 
 
 def request_key(recipe: str) -> str:

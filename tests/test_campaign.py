@@ -141,8 +141,8 @@ def test_pixels_depend_on_neither_workers_nor_order_nor_executor(
 
 
 TWELVE: list[tuple[dict[str, Any], str, str]] = [
-    ({"id": "good"}, "id", "stands twice"),
-    ({"id": "../../etc/passwd"}, "id", "is no id"),
+    ({"id": "good"}, "id", "appears twice"),
+    ({"id": "../../etc/passwd"}, "id", "is not an id"),
     ({"task": "text-to-imagine"}, "task", "did you mean text-to-image"),
     ({"model": "sdxl"}, "model", "is not in the job's models"),
     ({"prompt": None}, "prompt", "is missing"),

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from sdbatch.columns import SOURCE_ROLES
 from sdbatch.families import (
     FAMILIES,
     Family,
@@ -31,7 +32,6 @@ from sdbatch.families.schedulers import (
 from sdbatch.generate.tasks import CALLS
 from sdbatch.generate.tasks.adapters import ADAPTERS
 from sdbatch.manifest.schema import COLUMNS
-from sdbatch.recipe import SOURCE_ROLES
 from sdbatch.types import TASKS
 
 ROWS = [(family, task, row) for family in FAMILIES.values() for task, rows in family.tasks.items() for row in rows]

@@ -16,6 +16,7 @@ ROOMS = ("manifest", "plan", "dispatch", "fetch", "generate", "encode", "campaig
 NOUNS = {
     "canonical",
     "checkpoints",
+    "columns",
     "errors",
     "families",
     "ffmpeg",

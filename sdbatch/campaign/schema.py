@@ -8,65 +8,10 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sdbatch.columns import COLUMNS
 from sdbatch.types import FORMAT_VERSION
 
-METADATA: Final = pa.schema(
-    [
-        ("id", pa.string()),
-        ("request_key", pa.string()),
-        ("n", pa.int32()),
-        ("status", pa.string()),
-        ("asset", pa.string()),
-        ("sha256", pa.string()),
-        ("asset_bytes", pa.int64()),
-        ("media_type", pa.string()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("num_frames", pa.int32()),
-        ("fps", pa.float64()),
-        ("task", pa.string()),
-        ("model", pa.string()),
-        ("model_revision", pa.string()),
-        ("pipeline_class", pa.string()),
-        ("prompt", pa.string()),
-        ("negative_prompt", pa.string()),
-        ("seed", pa.int64()),
-        ("num_inference_steps", pa.int32()),
-        ("guidance_scale", pa.float64()),
-        ("strength", pa.float64()),
-        ("fit", pa.string()),
-        ("scheduler", pa.string()),
-        ("images", pa.list_(pa.string())),
-        ("mask", pa.string()),
-        ("video", pa.string()),
-        ("control_image", pa.string()),
-        ("source_digests", pa.list_(pa.string())),
-        ("prompt_tokens", pa.int32()),
-        ("prompt_truncated", pa.bool_()),
-        ("dtype", pa.string()),
-        ("accelerators", pa.string()),
-        ("device", pa.string()),
-        ("batch_size", pa.int32()),
-        ("versions", pa.string()),
-        ("load_s", pa.float64()),
-        ("fetch_s", pa.float64()),
-        ("denoise_s", pa.float64()),
-        ("decode_s", pa.float64()),
-        ("encode_s", pa.float64()),
-        ("upload_s", pa.float64()),
-        ("attempts", pa.int32()),
-        ("worker", pa.string()),
-        ("run_id", pa.string()),
-        ("unit", pa.string()),
-        ("committed_at", pa.timestamp("ms", tz="UTC")),
-        ("adopted", pa.bool_()),
-        ("error_type", pa.string()),
-        ("error_message", pa.string()),
-        ("error_retryable", pa.bool_()),
-        ("error_traceback_sha256", pa.string()),
-        ("recipe", pa.string()),
-    ]
-)
+METADATA: Final = pa.schema([(column.name, column.type) for column in COLUMNS if column.in_metadata])
 """Columns of the effective metadata, the user's x_* apart. `n` is null when a request failed as a whole; `seed` is the
 output's own; times are this output's share of its batch, in wall seconds; `versions` and `accelerators` are JSON
 objects."""

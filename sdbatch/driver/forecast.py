@@ -15,7 +15,7 @@ from sdbatch.campaign.read import done_of, read_commit, read_index, read_json
 from sdbatch.driver.scan import COUNTED, ResolvedManifest
 from sdbatch.driver.select import Selection, check_selection, classify
 from sdbatch.job import Job
-from sdbatch.plan.resolve import recipe_changes
+from sdbatch.recipe import recipe_changes
 from sdbatch.storage import Store, open_store
 
 ASSUMED_TFLOP_PER_S = {"gpu": 200.0, "cpu": 0.03}

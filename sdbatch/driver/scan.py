@@ -81,7 +81,7 @@ def scan(job: Job, keep: Callable[[RowBatch, ResolvedRows], None] | None = None)
         name: describe_lora(name, lora, job.storage, with_revision=keep is not None) for name, lora in job.loras.items()
     }
     allow = AllowList(job.sources.allow)
-    resolver = Resolver(job, models, allow.fault, lambda url: parse_url(url).url, loras)
+    resolver = Resolver(job, models, allow.problem, lambda url: parse_url(url).url, loras)
     shards = list_shards(job.manifest, job.storage)
     problems = Problems()
     _check_own_columns(shards, problems)
@@ -96,9 +96,9 @@ def scan(job: Job, keep: Callable[[RowBatch, ResolvedRows], None] | None = None)
             if keep is not None:
                 fresh = resolver.source_urls(batch.columns) - digests.keys()
                 digests.update(digest_sources(fresh, job.storage))
-            rows, faults = resolver.resolve(batch.columns, batch.num_rows, digests)
-            for fault in faults:
-                problems.add(problem_at(batch, fault.offset, fault.column, fault.value, fault.message))
+            rows, row_problems = resolver.resolve(batch.columns, batch.num_rows, digests)
+            for row in row_problems:
+                problems.add(problem_at(batch, row.offset, row.column, row.value, row.message))
             num_outputs += sum(rows.num_outputs)
             if keep is not None and not problems.count:
                 keep(batch, rows)

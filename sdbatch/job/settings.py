@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator, model_validator
 
+from sdbatch.columns import COLUMNS, Column
 from sdbatch.types import SEED_MAX
 
 
@@ -13,27 +15,33 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-class Defaults(_Strict):
-    """Values for manifest columns that a row leaves null. `""` means none, null inherits."""
+def _default_of(column: Column) -> Any:
+    """Return the pydantic type of a column's default; the guards against typing errors hold for rows alone."""
+    bound = column.bound
+    if isinstance(bound, tuple):
+        return Literal[bound]
+    kind = str if pa.types.is_string(column.type) else int if pa.types.is_integer(column.type) else float
+    limits = Field(ge=bound.least, gt=bound.over, le=bound.most) if bound else Field()
+    return Annotated[kind, limits]
 
-    task: (
-        Literal["text-to-image", "image-to-image", "inpainting", "text-to-video", "image-to-video", "video-to-video"]
-        | None
-    ) = None
-    model: str | None = None
-    prompt: str | None = None
-    negative_prompt: str | None = None
-    fit: Literal["cover", "contain"] | None = None
-    height: Annotated[int, Field(ge=1)] | None = None
-    width: Annotated[int, Field(ge=1)] | None = None
-    num_frames: Annotated[int, Field(ge=1)] | None = None
-    duration_s: Annotated[float, Field(gt=0)] | None = None
-    fps: Annotated[float, Field(gt=0)] | None = None
-    num_inference_steps: Annotated[int, Field(ge=1)] | None = None
-    guidance_scale: Annotated[float, Field(ge=0)] | None = None
-    strength: Annotated[float, Field(gt=0, le=1)] | None = None
-    scheduler: str | None = None
-    num_outputs: Annotated[int, Field(ge=1)] | None = None
+
+if TYPE_CHECKING:
+
+    class Defaults(_Strict):
+        """A type checker cannot see fields that are made from the table of columns."""
+
+        def __init__(self, **values: Any) -> None: ...
+
+        def __getattr__(self, name: str) -> Any: ...
+
+else:
+    Defaults = create_model(
+        "Defaults",
+        __base__=_Strict,
+        __module__=__name__,
+        __doc__='Values for manifest columns that a row leaves null. `""` means none, null inherits.',
+        **{column.name: (_default_of(column) | None, None) for column in COLUMNS if column.in_defaults},
+    )
 
 
 STEP_CACHES = {

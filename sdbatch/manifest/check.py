@@ -1,4 +1,4 @@
-"""What one row says by itself: ids and text. What it asks of a model is the plan's to check.
+"""Checks what needs no model: ids and texts of rows, and where their sources lie. The plan checks the rest.
 
 RowBatch --> check_text() --> problems          every id --> Duplicates --> problems
 """
@@ -27,7 +27,7 @@ PROBLEMS_MAX = 1000
 
 
 class Problems:
-    """What was found so far: all of it counted, the first `PROBLEMS_MAX` kept."""
+    """Counts the problems of a manifest, and keeps the first `PROBLEMS_MAX`."""
 
     def __init__(self) -> None:
         self.kept: list[Problem] = []
@@ -56,14 +56,14 @@ def check_text(batch: RowBatch) -> Iterator[Problem]:
     ids = batch.columns.get("id", [])
     for offset, value in () if _are_ids(ids) else enumerate(ids):
         if not isinstance(value, str) or not ID.fullmatch(value):
-            message = "is no id; ids are [A-Za-z0-9][A-Za-z0-9._-]{0,127}" if value else "is missing"
+            message = "is not an id; ids are [A-Za-z0-9][A-Za-z0-9._-]{0,127}" if value else "is missing"
             yield problem_at(batch, offset, "id", value, message)
     for column in ("prompt", "negative_prompt"):
         texts = batch.columns.get(column, [])
         for offset, value in () if _are_plain(texts) else enumerate(texts):
-            fault = None if value is None else _text_fault(value)
-            if fault:
-                yield problem_at(batch, offset, column, value, fault)
+            problem = None if value is None else _text_problem(value)
+            if problem:
+                yield problem_at(batch, offset, column, value, problem)
 
 
 def _are_ids(values: Sequence[Any]) -> bool:
@@ -78,11 +78,11 @@ def _are_plain(values: Sequence[str | None]) -> bool:
     return joined.isascii() and joined.isprintable() and max(map(len, texts), default=0) <= PROMPT_CHARS_MAX
 
 
-def _text_fault(text: str) -> str | None:
+def _text_problem(text: str) -> str | None:
     if len(text) > PROMPT_CHARS_MAX:
         return f"has {len(text)} characters, over {PROMPT_CHARS_MAX}"
-    if found := _CONTROL.search(text):
-        return f"holds the control character U+{ord(found.group()):04X}; only newline and tab are taken"
+    if control := _CONTROL.search(text):
+        return f"holds the control character U+{ord(control.group()):04X}; only newline and tab are taken"
     if not unicodedata.is_normalized("NFC", text):
         return "is not in Unicode normal form NFC"
     return None
@@ -95,7 +95,7 @@ def problem_at(batch: RowBatch, offset: int, column: str | None, value: Any, mes
 
 
 class Duplicates:
-    """Finds ids that stand twice, in 8 bytes a row."""
+    """Finds ids that appear twice, in 8 bytes a row."""
 
     def __init__(self) -> None:
         self._hashes: list[np.ndarray[Any, np.dtype[np.int64]]] = []
@@ -122,7 +122,7 @@ class Duplicates:
                         continue
                     place = f"row {batch.start + offset} of {batch.shard}"
                     if value in first:
-                        yield problem_at(batch, offset, "id", value, f"stands twice; first in {first[value]}")
+                        yield problem_at(batch, offset, "id", value, f"appears twice; first in {first[value]}")
                     first.setdefault(value, place)
 
 
@@ -146,7 +146,7 @@ class AllowList:
             else:
                 self._remote.append(location.url)
 
-    def fault(self, url: str) -> str | None:
+    def problem(self, url: str) -> str | None:
         """Return why a source may not be opened, None when it may."""
         try:
             location = parse_url(url)

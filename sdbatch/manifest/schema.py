@@ -10,35 +10,10 @@ from typing import Final
 
 import pyarrow as pa
 
+from sdbatch.columns import MANIFEST
 from sdbatch.errors import Problem
 
-COLUMNS: Final[dict[str, pa.DataType]] = {
-    "id": pa.string(),
-    "task": pa.string(),
-    "model": pa.string(),
-    "prompt": pa.string(),
-    "negative_prompt": pa.string(),
-    "images": pa.list_(pa.string()),
-    "keyframes": pa.list_(pa.int32()),
-    "mask": pa.string(),
-    "video": pa.string(),
-    "control_image": pa.string(),
-    "fit": pa.string(),
-    "height": pa.int32(),
-    "width": pa.int32(),
-    "num_frames": pa.int32(),
-    "duration_s": pa.float64(),
-    "fps": pa.float64(),
-    "num_inference_steps": pa.int32(),
-    "guidance_scale": pa.float64(),
-    "strength": pa.float64(),
-    "scheduler": pa.string(),
-    "loras": pa.list_(pa.struct([("name", pa.string()), ("weight", pa.float64())])),
-    "parameters": pa.string(),
-    "seed": pa.int64(),
-    "seed_group": pa.string(),
-    "num_outputs": pa.int32(),
-}
+COLUMNS: Final[dict[str, pa.DataType]] = {name: column.type for name, column in MANIFEST.items()}
 """Every column a manifest may have beside `x_*`, with the type `manifest build` writes."""
 
 COLUMNS_MAX = 200
@@ -46,12 +21,12 @@ COLUMNS_MAX = 200
 
 
 def check_schema(schema: pa.Schema, shard: str) -> list[Problem]:
-    """Return what is wrong with a shard's columns: unknown names, types that cannot hold the value, no `id`."""
+    """Return the problems of a shard's columns: unknown names, types that cannot hold the value, no `id`."""
     problems = []
     if len(schema) > COLUMNS_MAX:
         problems.append(_problem(shard, None, str(len(schema)), f"columns are over {COLUMNS_MAX}"))
     for name in sorted({name for name in schema.names if schema.names.count(name) > 1}):
-        problems.append(_problem(shard, name, None, "stands twice"))
+        problems.append(_problem(shard, name, None, "appears twice"))
     if "id" not in schema.names:
         problems.append(_problem(shard, "id", None, "is missing; every row needs one"))
     for field in schema:
@@ -61,7 +36,7 @@ def check_schema(schema: pa.Schema, shard: str) -> list[Problem]:
         elif field.name not in COLUMNS:
             near = difflib.get_close_matches(field.name, COLUMNS, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
-            problems.append(_problem(shard, field.name, None, f"is no known column{hint} (your own start with x_)"))
+            problems.append(_problem(shard, field.name, None, f"is not a known column{hint} (your own start with x_)"))
         elif not _fits(field.type, COLUMNS[field.name]):
             message = f"is not of type {COLUMNS[field.name]}"
             problems.append(_problem(shard, field.name, str(field.type), message))

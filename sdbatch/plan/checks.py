@@ -1,8 +1,8 @@
-"""What a row's values are held against, before any model loads.
+"""Validates row values against the columns' bounds, the model and the family, before any model loads.
 
-    values + family row + model --> (column, value, what is wrong), each with its bound
+    values + route + model --> RowProblem, each with its bound
 
-Pure: no torch, no storage. Every message can stand after the value in a line for people.
+Pure: no torch, no storage. A message follows column and value in a line for people.
 """
 
 from __future__ import annotations
@@ -16,123 +16,107 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sdbatch.checkpoints import LoraInfo, ModelInfo
-from sdbatch.families import (
-    Family,
-    Given,
-    Route,
-    nearest_multiple,
-    next_frame_count,
-)
-from sdbatch.recipe import SOURCE_ROLES
+from sdbatch.columns import MANIFEST, named
+from sdbatch.families import Family, Given, Route, nearest_multiple, next_frame_count
+from sdbatch.plan.problems import RowProblem
+from sdbatch.plan.sources import OTHER_ROLES
 
-STEPS_MAX = 1000
-GUIDANCE_MAX = 1000.0
-FPS_MAX = 240.0
 LORAS_MAX = 16
 LORA_WEIGHT_MAX = 10.0
-
-Wrong = tuple[str, Any, str]
-"""Column, value, message."""
-
-
-def check_values(values: Mapping[str, Any]) -> list[Wrong]:
-    """Check what can be told without a model."""
-    wrong: list[Wrong] = []
-    steps = values.get("num_inference_steps")
-    if steps is not None and not 1 <= steps <= STEPS_MAX:
-        wrong.append(("num_inference_steps", steps, f"is not in 1..{STEPS_MAX}"))
-    guidance = values.get("guidance_scale")
-    if guidance is not None and not 0 <= guidance <= GUIDANCE_MAX:  # NaN is not in the range either
-        wrong.append(("guidance_scale", guidance, f"is not in 0..{GUIDANCE_MAX:g}"))
-    fps = values.get("fps")
-    if fps is not None and not 0 < fps <= FPS_MAX:
-        wrong.append(("fps", fps, f"is not over 0 and at most {FPS_MAX:g}"))
-    duration_s = values.get("duration_s")
-    if duration_s is not None and not (math.isfinite(duration_s) and duration_s > 0):
-        wrong.append(("duration_s", duration_s, "is not over 0 seconds"))
-    if values.get("fit", "cover") not in {"cover", "contain"}:
-        wrong.append(("fit", values["fit"], "is neither cover nor contain"))
-    if "strength" in values:
-        wrong.extend(_check_strength(values["strength"], steps or STEPS_MAX))
-    return wrong
+STEPS_MAX = 1000
+"""Steps that a strength is held against where a row does not say how many."""
+_CHECKED = [MANIFEST[name] for name in named("argument") if not MANIFEST[name].family_bounds]
 
 
-def _check_strength(strength: float, steps: int) -> list[Wrong]:
-    if not (math.isfinite(strength) and 0 < strength <= 1):
-        return [("strength", strength, "is not over 0 and at most 1")]
+def check_values(values: Mapping[str, Any]) -> list[RowProblem]:
+    """Check what can be told without a model: the bounds that the table of columns has."""
+    problems = [
+        RowProblem(column.name, values[column.name], message)
+        for column in _CHECKED
+        if column.name in values and (message := column.problem(values[column.name]))
+    ]
+    if "strength" in values and not any(problem.column == "strength" for problem in problems):
+        problems.extend(_check_strength(values["strength"], values.get("num_inference_steps") or STEPS_MAX))
+    return problems
+
+
+def _check_strength(strength: float, steps: int) -> list[RowProblem]:
     if steps >= 1 and int(steps * strength) < 1:
-        return [("strength", strength, f"leaves no step of {steps}; at least {math.ceil(1e4 / steps) / 1e4} is needed")]
+        bound = math.ceil(1e4 / steps) / 1e4
+        return [RowProblem("strength", strength, f"leaves no step of {steps}; at least {bound} is needed")]
     return []
 
 
-def check_family(values: Mapping[str, Any], family: Family) -> list[Wrong]:
+def check_family(values: Mapping[str, Any], family: Family) -> list[RowProblem]:
     """Check what a family bounds: sizes, frame counts and schedulers."""
-    wrong: list[Wrong] = []
+    problems: list[RowProblem] = []
     for name in ("height", "width"):
         value = values[name]
         nearest = nearest_multiple(value, family.size_multiple, family.size_min, family.size_max)
         if value % family.size_multiple:
-            wrong.append((name, value, f"is not a multiple of {family.size_multiple}; the nearest is {nearest}"))
+            message = f"is not a multiple of {family.size_multiple}; the nearest is {nearest}"
+            problems.append(RowProblem(name, value, message))
         elif not family.size_min <= value <= family.size_max:
-            wrong.append((name, value, f"is not in {family.size_min}..{family.size_max}"))
+            problems.append(RowProblem(name, value, f"is not in {family.size_min}..{family.size_max}"))
     if "num_frames" in values:
-        wrong.extend(_check_frames(values["num_frames"], family))
+        problems.extend(_check_frames(values["num_frames"], family))
     if "scheduler" in values and values["scheduler"] not in family.schedulers:
         hint = near(values["scheduler"], family.schedulers)
-        wrong.append(("scheduler", values["scheduler"], f"is no scheduler of {family.title}{hint}"))
-    return wrong
+        problems.append(RowProblem("scheduler", values["scheduler"], f"is not a scheduler of {family.title}{hint}"))
+    return problems
 
 
-def _check_frames(num_frames: int, family: Family) -> list[Wrong]:
+def _check_frames(num_frames: int, family: Family) -> list[RowProblem]:
     if not 1 <= num_frames <= family.frames_max:
-        return [("num_frames", num_frames, f"is not in 1..{family.frames_max}")]
+        return [RowProblem("num_frames", num_frames, f"is not in 1..{family.frames_max}")]
     multiple = family.frame_multiple
     nearest = nearest_multiple(num_frames - 1, multiple, 0, family.frames_max - 1) + 1
     if nearest != num_frames:
-        return [("num_frames", num_frames, f"is not of the form {multiple} k + 1; the nearest is {nearest}")]
+        message = f"is not of the form {multiple} k + 1; the nearest is {nearest}"
+        return [RowProblem("num_frames", num_frames, message)]
     return []
 
 
-def nearest_route(rows: Iterable[Route], given: Given) -> tuple[Route, list[tuple[str, str]]]:
-    """Return the way that a task's sources fit best, and what is wrong with them: (column, message) each."""
-    tried = [(row, _misfits(row, given)) for row in rows]
+def nearest_route(routes: Iterable[Route], given: Given) -> tuple[Route, list[RowProblem]]:
+    """Return the route that a request's sources fit best, and the problems of the sources that do not fit it."""
+    tried = [(route, _source_problems(route, given)) for route in routes]
     return min(tried, key=lambda item: (len(item[1]), _images_off(item[0], given)))
 
 
-def _images_off(row: Route, given: Given) -> int:
-    least, most = row.images
+def _images_off(route: Route, given: Given) -> int:
+    least, most = route.images
     return max(least - given.num_images, given.num_images - most, 0)
 
 
-def _misfits(row: Route, given: Given) -> list[tuple[str, str]]:
-    wrong = []
-    least, most = row.images
+def _source_problems(route: Route, given: Given) -> list[RowProblem]:
+    problems = []
+    least, most = route.images
     if not least <= given.num_images <= most:
         bound = f"{least}" if least == most else f"{least} to {most}"
-        wrong.append(("images", f"has {given.num_images} source(s); the task takes {bound}"))
-    for role in SOURCE_ROLES[1:]:
-        if role in given.others - row.sources:
-            wrong.append((role, "is a source the task would ignore"))
-        elif role in row.sources - given.others:
-            wrong.append((role, "is missing; the task needs one"))
-    if given.keyframes and not row.keyframes:
-        wrong.append(("keyframes", "would be ignored: the task takes no key frames"))
-    return wrong
+        problems.append(RowProblem("images", None, f"has {given.num_images} source(s); the task takes {bound}"))
+    for role in OTHER_ROLES:
+        if role in given.others - route.sources:
+            problems.append(RowProblem(role, None, "is a source the task would ignore"))
+        elif role in route.sources - given.others:
+            problems.append(RowProblem(role, None, "is missing; the task needs one"))
+    if given.keyframes and not route.keyframes:
+        problems.append(RowProblem("keyframes", None, "would be ignored: the task takes no key frames"))
+    return problems
 
 
-def check_route(route: Route, task: str, model: ModelInfo, values: Mapping[str, Any]) -> list[Wrong]:
-    """Check that what a way needs is there (folders the job names, Python packages), and that its source is read."""
-    wrong: list[Wrong] = [("task", task, message) for message in lacking(route, model)]
+def check_route(route: Route, task: str, model: ModelInfo, values: Mapping[str, Any]) -> list[RowProblem]:
+    """Check that what a route needs is there (folders the job names, Python packages), and that it reads its source."""
+    problems = [RowProblem("task", task, message) for message in lacking(route, model)]
     steps, strength = values.get("num_inference_steps", 0), values.get("strength", 0.0)
     # As the pipelines themselves round: diffusers 0.42.1, get_timesteps of the flow models.
     if route.full_strength_ignores_source and 0 < strength <= 1 and int(steps - steps * strength) < 1:
         bound = f"at most {math.floor(1e4 * (steps - 1) / steps) / 1e4} reads it" if steps > 1 else "2 steps are needed"
-        wrong.append(("strength", strength, f"leaves nothing of the source in {steps} step(s); {bound}"))
-    return wrong
+        problems.append(RowProblem("strength", strength, f"leaves nothing of the source in {steps} step(s); {bound}"))
+    return problems
 
 
 def lacking(route: Route, model: ModelInfo) -> list[str]:
-    """Return what a way needs and does not find, said for people: folders of the model's entry, Python packages."""
+    """Return, in words, what a route needs and does not have: folders of the model's entry, Python packages."""
     reasons = []
     for option, class_name in route.components.items():
         found = model.components.get(option)
@@ -146,42 +130,42 @@ def lacking(route: Route, model: ModelInfo) -> list[str]:
 
 
 def settled_keyframes(
-    keyframes: tuple[int, ...] | None, num_images: int, num_frames: int, row: Route, multiple: int
-) -> tuple[list[int], list[Wrong]]:
-    """Return the frame of each image, spread evenly from first to last when the row does not say, and what is wrong.
+    keyframes: tuple[int, ...] | None, num_images: int, num_frames: int, route: Route, multiple: int
+) -> tuple[list[int], list[RowProblem]]:
+    """Return the frame of each image, spread evenly from first to last when the row does not say, and the problems.
 
     Args:
         keyframes: As the row has them; None for spread.
         num_images: How many images there are, at least 1.
-        num_frames: Of the clip.
-        row: The way, which takes key frames.
-        multiple: Of the family's frame rule; chained segments keep to it.
+        num_frames: Frames of the clip.
+        route: The route, which takes key frames.
+        multiple: The family's frame rule; chained segments keep to it.
     """
-    unit = multiple if row.keyframes == "chained" else 1
+    unit = multiple if route.keyframes == "chained" else 1
     last = num_frames - 1
     frames = list(keyframes) if keyframes else _spread(num_images, last // unit, unit)
     shown = list(keyframes) if keyframes else None
 
-    def wrong(message: str) -> tuple[list[int], list[Wrong]]:
-        return frames, [("keyframes", shown, message)]
+    def refused(message: str) -> tuple[list[int], list[RowProblem]]:
+        return frames, [RowProblem("keyframes", shown, message)]
 
     if len(frames) != num_images:
-        return wrong(f"has {len(frames)} frame(s) for {num_images} image(s)")
+        return refused(f"has {len(frames)} frame(s) for {num_images} image(s)")
     for frame in frames:
         if not 0 <= frame <= last:
-            return wrong(f"holds {frame}, which is not in 0..{last}")
+            return refused(f"holds {frame}, which is not in 0..{last}")
     if any(one >= two for one, two in itertools.pairwise(frames)):
-        return wrong(
+        return refused(
             "is not ascending" if keyframes else f"cannot stand apart: {num_images} images in {num_frames} frames"
         )
-    if row.keyframes == "chained":
+    if route.keyframes == "chained":
         ends = [0] if num_images == 1 else [0, last]
         if [frames[0], frames[-1]][:num_images] != ends:
-            return wrong(f"does not begin at 0 and end at {last}, as this model needs")
+            return refused(f"does not begin at 0 and end at {last}, as this model needs")
     for frame in frames:
         if frame % unit:
             nearest = nearest_multiple(frame, unit, 0, last)
-            return wrong(f"holds {frame}, which is not a multiple of {unit}; the nearest is {nearest}")
+            return refused(f"holds {frame}, which is not a multiple of {unit}; the nearest is {nearest}")
     return frames, []
 
 
@@ -200,29 +184,29 @@ def settled_frames(values: dict[str, Any], family: Family) -> None:
         values["num_frames_kept"] = kept
 
 
-def settled_parameters(text: str | None, row: Route, task: str) -> tuple[dict[str, Any], list[Wrong]]:
-    """Return the further arguments a row asks for, and what is wrong with them."""
+def settled_parameters(text: str | None, route: Route, task: str) -> tuple[dict[str, Any], list[RowProblem]]:
+    """Return the further arguments that a row asks for, and the problem they have."""
 
-    def wrong(message: str) -> tuple[dict[str, Any], list[Wrong]]:
-        return {}, [("parameters", text, message)]
+    def refused(message: str) -> tuple[dict[str, Any], list[RowProblem]]:
+        return {}, [RowProblem("parameters", text, message)]
 
     if not text:
         return {}, []
     try:
         given = json.loads(text)
     except (ValueError, RecursionError) as error:
-        return wrong(f"is not JSON: {error}")
+        return refused(f"is not JSON: {error}")
     if not isinstance(given, dict):
-        return wrong("is not a JSON object")
-    taken = {*row.arguments, *row.arguments.values()} - {""}
+        return refused("is not a JSON object")
+    taken = {*route.arguments, *route.arguments.values()} - {""}
     for name, value in given.items():
-        kind = row.parameters.get(name)
+        kind = route.parameters.get(name)
         if kind is None and name in taken:
-            return wrong(f"holds {name}, which is settled by columns of the manifest")
+            return refused(f"holds {name}, which is settled by columns of the manifest")
         if kind is None:
-            return wrong(f"holds {name}, which {task} of this model does not take{near(name, row.parameters)}")
+            return refused(f"holds {name}, which {task} of this model does not take{near(name, route.parameters)}")
         if not _is_a(value, kind):
-            return wrong(f"holds {name} = {value!r}, which is no {kind.__name__}")
+            return refused(f"holds {name} = {value!r}, which is not of type {kind.__name__}")
         given[name] = kind(value)
     return given, []
 
@@ -235,31 +219,32 @@ def _is_a(value: Any, kind: type) -> bool:
 
 def settled_loras(
     wanted: tuple[tuple[str, float], ...], known: Mapping[str, LoraInfo], family: Family
-) -> tuple[list[list[Any]], list[Wrong]]:
-    """Return (revision, weight) of each LoRA, sorted so that their order does not matter, and what is wrong."""
-    wrong: list[Wrong] = []
+) -> tuple[list[list[Any]], list[RowProblem]]:
+    """Return (revision, weight) of each LoRA, sorted so that their order does not matter, and the problems."""
+    problems: list[RowProblem] = []
     names = [name for name, _ in wanted]
     if len(names) > LORAS_MAX:
-        return [], [("loras", names, f"holds {len(names)}, over {LORAS_MAX}")]
+        return [], [RowProblem("loras", names, f"holds {len(names)}, over {LORAS_MAX}")]
     for name, weight in wanted:
         lora = known.get(name)
         if lora is None:
-            wrong.append(("loras", name, f"is not in the job's loras{near(name, known)}"))
+            problems.append(RowProblem("loras", name, f"is not in the job's loras{near(name, known)}"))
         elif not lora.fits(family):
-            wrong.append(("loras", name, f"was made for {lora.base}, not for {family.title}"))
+            problems.append(RowProblem("loras", name, f"was made for {lora.base}, not for {family.title}"))
         elif names.count(name) > 1:
-            wrong.append(("loras", name, "stands twice"))
+            problems.append(RowProblem("loras", name, "appears twice"))
         elif not (weight is not None and abs(weight) <= LORA_WEIGHT_MAX):  # NaN is not in the range either
-            wrong.append(
-                ("loras", f"{name} {weight}", f"has a weight not in {-LORA_WEIGHT_MAX:g}..{LORA_WEIGHT_MAX:g}")
-            )
-    if not wrong and importlib.util.find_spec("peft") is None:
-        wrong.append(("loras", names, "need the Python package peft, which is not installed"))
-    return [] if wrong else sorted([known[name].revision, float(weight)] for name, weight in wanted), wrong
+            message = f"has a weight not in {-LORA_WEIGHT_MAX:g}..{LORA_WEIGHT_MAX:g}"
+            problems.append(RowProblem("loras", f"{name} {weight}", message))
+    if not problems and importlib.util.find_spec("peft") is None:
+        problems.append(RowProblem("loras", names, "need the Python package peft, which is not installed"))
+    if problems:
+        return [], problems
+    return sorted([known[name].revision, float(weight)] for name, weight in wanted), []
 
 
 def near(name: Any, known: Iterable[str]) -> str:
     """Return a hint: the known name that is nearest, else all of them."""
     names = list(known)
-    found = difflib.get_close_matches(str(name), names, n=1)
-    return f"; did you mean {found[0]}?" if found else f" ({', '.join(names) or 'there are none'})"
+    nearest = difflib.get_close_matches(str(name), names, n=1)
+    return f"; did you mean {nearest[0]}?" if nearest else f" ({', '.join(names) or 'there are none'})"

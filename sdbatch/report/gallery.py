@@ -20,9 +20,10 @@ import jinja2
 import pyarrow as pa
 from markupsafe import Markup
 
+from sdbatch.columns import COLUMNS, SOURCE_ROLES
+
 ASSETS_PER_PAGE = 2000
-_SOURCES = ("mask", "video", "control_image")
-_SETTINGS = ("num_inference_steps", "guidance_scale", "strength", "scheduler")
+_SETTINGS = tuple(column.name for column in COLUMNS if column.in_gallery)
 
 
 def gallery_pages(campaign: str, run: str, parts: Iterable[pa.Table], num_rows: int) -> Iterator[tuple[str, bytes]]:
@@ -72,13 +73,18 @@ def _card(row: Mapping[str, Any]) -> dict[str, Any]:
         "seed": row["seed"],
         "size": size,
         "settings": settings,
-        "sources": [*(row["images"] or []), *(row[name] for name in _SOURCES if row[name])],
+        "sources": [url for role in SOURCE_ROLES for url in _listed(row[role])],
         "error": f"{row['error_type']}: {row['error_message']}" if row["error_type"] else "",
         "asset": f"../{row['asset']}" if row["asset"] else "",
         "is_clip": is_clip,
         "picture": f"data:image/webp;base64,{base64.b64encode(picture).decode()}" if picture else "",
         "own": {name: value for name, value in row.items() if name.startswith("x_") and value is not None},
     }
+
+
+def _listed(source: str | list[str] | None) -> list[str]:
+    """Return the URLs of a source column: `images` has a list, any other at most one."""
+    return [source] if isinstance(source, str) else source or []
 
 
 def _render(

@@ -63,12 +63,12 @@ def test_an_id_is_taken(value: str) -> None:
 def test_what_could_not_stand_in_a_file_name_is_no_id(value: str | None) -> None:
     (problem,) = _problems(id=[value])
     assert problem.column == "id"
-    assert problem.message == ("is no id; ids are [A-Za-z0-9][A-Za-z0-9._-]{0,127}" if value else "is missing")
+    assert problem.message == ("is not an id; ids are [A-Za-z0-9][A-Za-z0-9._-]{0,127}" if value else "is missing")
 
 
 def test_a_problem_names_shard_and_row_of_the_shard() -> None:
     (problem,) = check_text(_batch({"id": ["a", "b", "c d"]}, start=1024))
-    assert str(problem).startswith("row 1026 of a.parquet: id 'c d' is no id")
+    assert str(problem).startswith("row 1026 of a.parquet: id 'c d' is not an id")
 
 
 # --- prompts --------------------------------------------------------------------------------------------------------
@@ -136,7 +136,7 @@ def test_a_duplicate_across_shards_names_the_first_place(tmp_path: Path) -> None
         (shards[1].name, 2, "'b'"),
         (shards[2].name, 0, "'b'"),
     ]
-    assert {problem.message for problem in problems} == {f"stands twice; first in row 1 of {shards[0].name}"}
+    assert {problem.message for problem in problems} == {f"appears twice; first in row 1 of {shards[0].name}"}
 
 
 def test_a_duplicate_inside_a_shard_is_found(tmp_path: Path) -> None:
@@ -170,22 +170,22 @@ def brand(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("name", ["beach.png", "deep/sea.png", "not-there.png", "deep/../beach.png"])
 @pytest.mark.parametrize("slash", ["", "/"])
 def test_a_file_under_an_allowed_folder_is_taken(brand: Path, name: str, slash: str) -> None:
-    assert AllowList([f"{brand}{slash}"]).fault(f"{brand}/{name}") is None
+    assert AllowList([f"{brand}{slash}"]).problem(f"{brand}/{name}") is None
 
 
 def test_an_allowed_file_is_taken_and_its_neighbour_is_not(brand: Path) -> None:
     allow = AllowList([str(brand / "beach.png")])
-    assert allow.fault(str(brand / "beach.png")) is None
-    assert allow.fault(str(brand / "deep" / "sea.png")) is not None
+    assert allow.problem(str(brand / "beach.png")) is None
+    assert allow.problem(str(brand / "deep" / "sea.png")) is not None
 
 
 def test_relative_places_are_taken_from_the_working_directory(brand: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(brand.parent)
     allow = AllowList(["brand/"])
-    assert allow.fault("brand/beach.png") is None
-    assert allow.fault(str(brand / "beach.png")) is None
-    assert allow.fault(f"file://{brand}/beach.png") is None
-    assert allow.fault("brand-secret/plan.png") is not None
+    assert allow.problem("brand/beach.png") is None
+    assert allow.problem(str(brand / "beach.png")) is None
+    assert allow.problem(f"file://{brand}/beach.png") is None
+    assert allow.problem("brand-secret/plan.png") is not None
 
 
 @pytest.mark.parametrize(
@@ -193,12 +193,12 @@ def test_relative_places_are_taken_from_the_working_directory(brand: Path, monke
     ["../brand-secret/plan.png", "deep/../../brand-secret/plan.png", "..", "../../../../../../../etc/passwd"],
 )
 def test_dots_do_not_leave_an_allowed_folder(brand: Path, name: str) -> None:
-    assert "is outside sources.allow" in str(AllowList([str(brand)]).fault(f"{brand}/{name}"))
+    assert "is outside sources.allow" in str(AllowList([str(brand)]).problem(f"{brand}/{name}"))
 
 
 @pytest.mark.parametrize("slash", ["", "/"])
 def test_a_folder_that_only_begins_like_an_allowed_one_is_refused(brand: Path, slash: str) -> None:
-    fault = AllowList([f"{brand}{slash}"]).fault(f"{brand}-secret/plan.png")
+    fault = AllowList([f"{brand}{slash}"]).problem(f"{brand}-secret/plan.png")
     assert fault == f"is outside sources.allow ({brand}{slash})"
 
 
@@ -206,20 +206,20 @@ def test_a_symbolic_link_does_not_leave_an_allowed_folder(brand: Path) -> None:
     (brand / "link.png").symlink_to(brand.parent / "brand-secret" / "plan.png")
     (brand / "folder").symlink_to(brand.parent / "brand-secret")
     allow = AllowList([str(brand)])
-    assert "is outside" in str(allow.fault(f"{brand}/link.png"))
-    assert "is outside" in str(allow.fault(f"{brand}/folder/plan.png"))
+    assert "is outside" in str(allow.problem(f"{brand}/link.png"))
+    assert "is outside" in str(allow.problem(f"{brand}/folder/plan.png"))
 
 
 def test_a_symbolic_link_inside_an_allowed_folder_is_taken(brand: Path) -> None:
     (brand / "link.png").symlink_to(brand / "beach.png")
-    assert AllowList([str(brand)]).fault(f"{brand}/link.png") is None
+    assert AllowList([str(brand)]).problem(f"{brand}/link.png") is None
 
 
 def test_an_allowed_folder_may_itself_be_a_symbolic_link(brand: Path) -> None:
     (brand.parent / "alias").symlink_to(brand)
     allow = AllowList([str(brand.parent / "alias")])
-    assert allow.fault(f"{brand.parent}/alias/beach.png") is None
-    assert allow.fault(f"{brand}/beach.png") is None
+    assert allow.problem(f"{brand.parent}/alias/beach.png") is None
+    assert allow.problem(f"{brand}/beach.png") is None
 
 
 @pytest.mark.parametrize(
@@ -234,7 +234,7 @@ def test_an_allowed_folder_may_itself_be_a_symbolic_link(brand: Path) -> None:
     ],
 )
 def test_chained_and_foreign_urls_are_refused_even_where_everything_is_allowed(url: str) -> None:
-    assert str(AllowList(["/", "s3://brand/"]).fault(url)).startswith("is refused: ")
+    assert str(AllowList(["/", "s3://brand/"]).problem(url)).startswith("is refused: ")
 
 
 @pytest.mark.parametrize("prefix", ["s3://brand/2026", "s3://brand/2026/"])
@@ -255,19 +255,19 @@ def test_chained_and_foreign_urls_are_refused_even_where_everything_is_allowed(u
     ],
 )
 def test_a_remote_prefix_holds_whole_path_parts(prefix: str, url: str, is_taken: bool) -> None:
-    assert (AllowList([prefix]).fault(url) is None) == is_taken
+    assert (AllowList([prefix]).problem(url) is None) == is_taken
 
 
 def test_a_bucket_is_a_prefix() -> None:
     allow = AllowList(["s3://brand"])
-    assert allow.fault("s3://brand/a.png") is None
-    assert allow.fault("s3://brand2/a.png") is not None
+    assert allow.problem("s3://brand/a.png") is None
+    assert allow.problem("s3://brand2/a.png") is not None
 
 
 @pytest.mark.parametrize("url", ["/etc/passwd", "a.png", "s3://brand/a.png"])
 def test_an_empty_list_allows_nothing(url: str) -> None:
-    assert AllowList([]).fault(url) == "is outside sources.allow (which is empty)"
+    assert AllowList([]).problem(url) == "is outside sources.allow (which is empty)"
 
 
 def test_a_local_prefix_allows_nothing_remote(brand: Path) -> None:
-    assert AllowList([str(brand), "/"]).fault("s3://brand/beach.png") is not None
+    assert AllowList([str(brand), "/"]).problem("s3://brand/beach.png") is not None

@@ -78,12 +78,12 @@ def test_a_type_that_cannot_hold_the_value_is_refused(name: str, kind: pa.DataTy
 
 def test_an_unknown_column_names_the_nearest_known_one() -> None:
     assert _problems(promt=pa.string()) == [
-        "a.parquet: promt is no known column; did you mean prompt? (your own start with x_)"
+        "a.parquet: promt is not a known column; did you mean prompt? (your own start with x_)"
     ]
 
 
 def test_an_unknown_column_like_no_other_gets_no_suggestion() -> None:
-    assert _problems(zzzz=pa.string()) == ["a.parquet: zzzz is no known column (your own start with x_)"]
+    assert _problems(zzzz=pa.string()) == ["a.parquet: zzzz is not a known column (your own start with x_)"]
 
 
 def test_a_shard_without_ids_is_refused() -> None:
@@ -93,7 +93,7 @@ def test_a_shard_without_ids_is_refused() -> None:
 
 def test_a_column_that_stands_twice_is_refused_once() -> None:
     schema = pa.schema([("id", pa.string()), ("prompt", pa.string()), ("prompt", pa.string())])
-    assert [str(problem) for problem in check_schema(schema, "a.parquet")] == ["a.parquet: prompt stands twice"]
+    assert [str(problem) for problem in check_schema(schema, "a.parquet")] == ["a.parquet: prompt appears twice"]
 
 
 @pytest.mark.parametrize("kind", [pa.list_(pa.string()), pa.struct([("a", pa.int32())])])

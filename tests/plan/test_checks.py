@@ -14,7 +14,8 @@ from sdbatch.checkpoints import LoraInfo, describe
 from sdbatch.families import FAMILIES, Given, Route
 from sdbatch.job import Job, parse_job
 from sdbatch.plan.checks import nearest_route, settled_keyframes, settled_loras
-from sdbatch.plan.resolve import Fault, Resolver
+from sdbatch.plan.problems import RowProblem
+from sdbatch.plan.resolve import Resolver
 
 LTX = FAMILIES["LTX-Video"]
 CLIP = {"id": "a", "task": "text-to-video", "prompt": "a fox"}
@@ -25,7 +26,7 @@ def _job(**changes: Any) -> Job:
     return parse_job({"manifest": "m", "output": "o", "models": {"ltx": MODEL}, "seed": 11, **changes})
 
 
-def _resolve(row: dict[str, Any], loras: dict[str, LoraInfo] | None = None, **changes: Any) -> Row | list[Fault]:
+def _resolve(row: dict[str, Any], loras: dict[str, LoraInfo] | None = None, **changes: Any) -> Row | list[RowProblem]:
     job = _job(**changes)
     models = {name: describe(name, model, {}) for name, model in job.models.items()}
     resolver = Resolver(job, models, lambda _: None, lambda url: f"/brand/{url}", loras)
@@ -89,8 +90,8 @@ def test_the_nearest_layer_that_says_how_long_counts(
         ({"num_frames": 0}, "num_frames", "is not in 1..1025"),
         ({"num_frames": 1033}, "num_frames", "is not in 1..1025"),
         ({"num_frames": 9, "duration_s": 1.0}, "duration_s", "stands beside num_frames; only one of them can be met"),
-        ({"duration_s": 0.0}, "duration_s", "is not over 0 seconds"),
-        ({"duration_s": math.inf}, "duration_s", "is not over 0 seconds"),
+        ({"duration_s": 0.0}, "duration_s", "is not over 0"),
+        ({"duration_s": math.inf}, "duration_s", "is not over 0"),
         ({"duration_s": 9999.0}, "num_frames", "is not in 1..1025"),
         ({"fps": 0.0}, "fps", "is not over 0 and at most 240"),
         ({"fps": math.nan}, "fps", "is not over 0 and at most 240"),
@@ -157,12 +158,12 @@ def test_key_frames_that_cannot_stand_are_refused(
     kind: str, given: tuple[int, ...] | None, images: int, message: str
 ) -> None:
     row = replace(_row(kind), images=(1, 32))
-    assert [said for _, _, said in settled_keyframes(given, images, 17, row, 4)[1]] == [message]
+    assert [said for _, _, said, _ in settled_keyframes(given, images, 17, row, 4)[1]] == [message]
 
 
-# --- ways -----------------------------------------------------------------------------------------------------------
+# --- routes -----------------------------------------------------------------------------------------------------------
 
-WAYS = (
+ROUTES = (
     Route(pipeline="One", arguments={}, images=(1, 1)),
     Route(pipeline="Set", arguments={}, images=(1, 4), keyframes="any"),
     Route(pipeline="Led", arguments={}, images=(1, 1), sources=frozenset({"control_image"})),
@@ -170,7 +171,7 @@ WAYS = (
 
 
 @pytest.mark.parametrize(
-    ("given", "pipeline", "wrong"),
+    ("given", "pipeline", "expected"),
     [
         (Given(1), "One", []),
         (Given(3), "Set", []),
@@ -180,10 +181,12 @@ WAYS = (
         (Given(1, frozenset({"mask"})), "One", [("mask", "is a source the task would ignore")]),
     ],
 )
-def test_the_way_is_the_one_that_takes_what_is_given(given: Given, pipeline: str, wrong: list[tuple[str, str]]) -> None:
-    row, found = nearest_route(WAYS, given)
-    assert (row.pipeline, found) == (pipeline, wrong)
-    assert row.takes(given) == (not wrong)
+def test_the_route_is_the_one_that_takes_what_is_given(
+    given: Given, pipeline: str, expected: list[tuple[str, str]]
+) -> None:
+    route, problems = nearest_route(ROUTES, given)
+    assert (route.pipeline, [(problem.column, problem.message) for problem in problems]) == (pipeline, expected)
+    assert route.takes(given) == (not expected)
 
 
 def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,11 +218,7 @@ def test_a_strength_at_which_the_source_is_not_read_is_refused(
     row: dict[str, Any] = {"id": "a", "task": "image-to-image", "prompt": "p", "images": "a.png"}
     row |= {"num_inference_steps": steps, "strength": strength}
     found = _resolve(row, models=models)
-    assert (
-        isinstance(found, Row)
-        if message is None
-        else found == [Fault(offset=0, column="strength", value=strength, message=message)]
-    )
+    assert isinstance(found, Row) if message is None else found == [RowProblem("strength", strength, message)]
 
 
 def test_a_negative_prompt_that_would_not_be_read_is_refused() -> None:
@@ -266,21 +265,21 @@ def test_rows_with_other_loras_share_no_batch() -> None:
     [
         ([("inc", 1.0)], "is not in the job's loras; did you mean ink?"),
         ([("xl", 1.0)], "was made for Stable Diffusion XL, not for LTX-Video"),
-        ([("ink", 1.0), ("ink", 0.5)], "stands twice"),
+        ([("ink", 1.0), ("ink", 0.5)], "appears twice"),
         ([("ink", math.nan)], "has a weight not in -10..10"),
         ([("ink", 11.0)], "has a weight not in -10..10"),
         ([("ink", 1.0)] * 17, "holds 17, over 16"),
     ],
 )
 def test_a_lora_that_cannot_be_used_is_refused(items: list[tuple[str, float]], message: str) -> None:
-    _, wrong = settled_loras(tuple(items), KNOWN, LTX)
-    assert {said for _, _, said in wrong} == {message}
+    _, problems = settled_loras(tuple(items), KNOWN, LTX)
+    assert {problem.message for problem in problems} == {message}
 
 
 def test_loras_need_peft(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    _, wrong = settled_loras((("ink", 1.0),), KNOWN, LTX)
-    assert [said for _, _, said in wrong] == ["need the Python package peft, which is not installed"]
+    _, problems = settled_loras((("ink", 1.0),), KNOWN, LTX)
+    assert [problem.message for problem in problems] == ["need the Python package peft, which is not installed"]
 
 
 # --- what shares a call -----------------------------------------------------------------------------------------------

@@ -17,7 +17,10 @@ from sdbatch.canonical import canonical
 from sdbatch.checkpoints import describe
 from sdbatch.job import Job, parse_job
 from sdbatch.plan.checks import STEPS_MAX
-from sdbatch.plan.resolve import NUM_OUTPUTS_MAX, Fault, Resolver, derived_seeds, recipe_changes
+from sdbatch.plan.problems import RowProblem
+from sdbatch.plan.resolve import Resolver
+from sdbatch.plan.seeds import derived_seeds
+from sdbatch.recipe import recipe_changes
 from sdbatch.types import SEED_MAX, Source
 
 MODEL = {"path": "builtin:tiny-random", "batch_size": 4}
@@ -41,7 +44,7 @@ def _source_fault(url: str) -> str | None:
 
 def _resolve(
     *rows: Mapping[str, Any], job: Job | None = None, digests: Mapping[str, str] = DIGESTS
-) -> tuple[list[Row | None], list[Fault]]:
+) -> tuple[list[Row | None], list[RowProblem]]:
     names = dict.fromkeys(name for row in rows for name in row)
     columns = {name: [row.get(name) for row in rows] for name in names}
     resolved, faults = _resolver(job or _job()).resolve(columns, len(rows), digests)
@@ -478,8 +481,8 @@ def test_a_row_s_own_seed_is_kept_to_the_last_digit(seed: int) -> None:
         ({"height": 8200}, "height", "is not in 8..8192"),
         ({"num_inference_steps": 0}, "num_inference_steps", f"is not in 1..{STEPS_MAX}"),
         ({"num_inference_steps": STEPS_MAX + 1}, "num_inference_steps", f"is not in 1..{STEPS_MAX}"),
-        ({"num_outputs": 0}, "num_outputs", f"is not in 1..{NUM_OUTPUTS_MAX}"),
-        ({"num_outputs": NUM_OUTPUTS_MAX + 1}, "num_outputs", f"is not in 1..{NUM_OUTPUTS_MAX}"),
+        ({"num_outputs": 0}, "num_outputs", "is not in 1..1024"),
+        ({"num_outputs": 1025}, "num_outputs", "is not in 1..1024"),
         ({"seed": -1}, "seed", f"is not in 0..{SEED_MAX}"),
         ({"seed": SEED_MAX + 1}, "seed", f"is not in 0..{SEED_MAX}"),
         ({"guidance_scale": -0.5}, "guidance_scale", "is not in 0..1000"),
@@ -492,10 +495,10 @@ def test_a_row_s_own_seed_is_kept_to_the_last_digit(seed: int) -> None:
         (
             {"scheduler": "DDIMSheduler"},
             "scheduler",
-            "is no scheduler of Stable Diffusion 1.x/2.x; did you mean DDIMScheduler?",
+            "is not a scheduler of Stable Diffusion 1.x/2.x; did you mean DDIMScheduler?",
         ),
-        ({"task": "image-to-imge"}, "task", "is no task; did you mean image-to-image?"),
-        ({"task": ""}, "task", "is no task (text-to-image, "),
+        ({"task": "image-to-imge"}, "task", "is not a task; did you mean image-to-image?"),
+        ({"task": ""}, "task", "is not a task (text-to-image, "),
         (
             {"task": "text-to-video", "images": None},
             "task",
@@ -521,8 +524,8 @@ def test_a_row_s_own_seed_is_kept_to_the_last_digit(seed: int) -> None:
         ({"parameters": '{"seed": 1}'}, "parameters", "holds seed, which image-to-image of this model does not take"),
         ({"parameters": '{"strength": 0.5}'}, "parameters", "holds strength, which is settled by columns"),
         ({"parameters": '{"image": "a"}'}, "parameters", "holds image, which is settled by columns"),
-        ({"parameters": '{"clip_skip": 1.5}'}, "parameters", "holds clip_skip = 1.5, which is no int"),
-        ({"parameters": '{"eta": "1"}'}, "parameters", "holds eta = '1', which is no float"),
+        ({"parameters": '{"clip_skip": 1.5}'}, "parameters", "holds clip_skip = 1.5, which is not of type int"),
+        ({"parameters": '{"eta": "1"}'}, "parameters", "holds eta = '1', which is not of type float"),
         (
             {"parameters": '{"clip_skp": 1}'},
             "parameters",

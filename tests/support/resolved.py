@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from sdbatch.plan.resolve import Fault, ResolvedRows
+from sdbatch.plan.problems import RowProblem
+from sdbatch.plan.resolve import ResolvedRows
 from sdbatch.types import Source
 
 
@@ -22,8 +23,8 @@ class Row(NamedTuple):
     cost_tflop: float
 
 
-def rows_of(resolved: ResolvedRows, faults: Iterable[Fault], num_rows: int) -> list[Row | None]:
-    """Return one entry for each of the rows that were given, None where one is faulty."""
-    bad = {fault.offset for fault in faults}
+def rows_of(resolved: ResolvedRows, problems: Iterable[RowProblem], num_rows: int) -> list[Row | None]:
+    """Return one entry for each of the rows that were given, None where one has a problem."""
+    bad = {problem.offset for problem in problems}
     good = iter(zip(*resolved, strict=True))
     return [None if offset in bad else Row(*next(good)) for offset in range(num_rows)]

@@ -16,7 +16,8 @@ from sdbatch.checkpoints import ModelInfo, describe
 from sdbatch.generate.batch import BatchResult, Generated, Item, make_batch
 from sdbatch.generate.load import LoadedModel, load_model
 from sdbatch.job import parse_job
-from sdbatch.plan.resolve import Fault, Resolver
+from sdbatch.plan.problems import RowProblem
+from sdbatch.plan.resolve import Resolver
 from sdbatch.recipe import parse_recipe
 from support.resolved import rows_of
 from support.toy_clips import MAKERS, make_motion_adapter, make_sparse_controlnet
@@ -83,7 +84,7 @@ class Studio:
         return self.batch(row).outputs[0]
 
 
-def resolve(info: ModelInfo, *rows: dict[str, Any]) -> tuple[list[Any], list[Fault]]:
+def resolve(info: ModelInfo, *rows: dict[str, Any]) -> tuple[list[Any], list[RowProblem]]:
     job = parse_job({"manifest": "m", "output": "o", "models": {info.name: {"path": "p"}}, "seed": 11})
     resolver = Resolver(job, {info.name: info}, lambda _: None, lambda url: url)
     names = dict.fromkeys(name for row in rows for name in row)

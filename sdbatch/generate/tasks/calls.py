@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from sdbatch.columns import SOURCE_ROLES
 from sdbatch.families import Route
 from sdbatch.generate.guidance import PerRow
-from sdbatch.recipe import SOURCE_ROLES
 
 if TYPE_CHECKING:
     from sdbatch.generate.batch import Item

@@ -1,0 +1,307 @@
+"""Every column of the manifest and of the metadata, once: its type, its bound, and where it goes.
+
+    COLUMNS --> the manifest's schema, `defaults` of a job, what the plan settles, recipe, metadata, gallery, the README
+
+One more column is one row here; what reads it names it: a family's map of arguments, or the code it was made for.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import pyarrow as pa
+
+from sdbatch.types import SEED_MAX, TASKS
+
+Use = Literal["id", "binding", "text", "source", "argument", "list", "setting", "seed", "record"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Range:
+    """Numbers that a column takes; a bound that is None does not hold.
+
+    Attributes:
+        least: Smallest number.
+        over: Number that every value is above.
+        most: Largest number.
+        guard: Largest number of a row, against typing errors; defaults of a job are not held to it.
+    """
+
+    least: float | None = None
+    over: float | None = None
+    most: float | None = None
+    guard: float | None = None
+
+    def __contains__(self, value: float) -> bool:
+        """Return whether a row may have this value; NaN and infinities are in no range."""
+        most = self._row_most
+        return (
+            math.isfinite(value)
+            and (self.least is None or self.least <= value)
+            and (self.over is None or self.over < value)
+            and (most is None or value <= most)
+        )
+
+    def __str__(self) -> str:
+        """Return what a value outside of it is told, after "is not"."""
+        most = self._row_most
+        if self.over is None:
+            return f"at least {self.least}" if most is None else f"in {self.least}..{most}"
+        return f"over {self.over}" + ("" if most is None else f" and at most {most}")
+
+    @property
+    def _row_most(self) -> float | None:
+        return self.guard if self.most is None else self.most
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """One column.
+
+    Attributes:
+        name: In the manifest, in `defaults`, in the recipe and in the metadata alike.
+        type: As `manifest build` and the metadata write it.
+        use: What a manifest column is to the plan. `binding`: it chooses task or model. `text`: it differs row by row.
+            `source`: it names files. `argument`: it is settled by row, model, job and family in turn, and the family's
+            routes say under which name the pipeline takes it. `list` and `setting`: the plan has rules of its own for
+            it. `seed`: the seed follows from it. `record`: it is no manifest column, only recorded.
+        bound: Range of a number, or the choices of a text; None for any value.
+        family_bounds: Whether the family's own check holds values to closer bounds, so that the table's stands aside.
+        default: What stands where neither the row, the job nor the family says anything.
+        neutral: Value that means the same as no value, for ever; it is not written into the recipe.
+        in_defaults: Whether a job, and each of its models, may have a default for it.
+        in_recipe: Whether the recipe holds it as the plan settled it.
+        in_metadata: Whether the metadata has it.
+        in_gallery: Whether a card of the gallery shows it among the settings.
+        meaning: One line for people, in the README's table of the manifest.
+    """
+
+    name: str
+    type: pa.DataType
+    use: Use = "record"
+    bound: Range | tuple[str, ...] | None = None
+    family_bounds: bool = False
+    default: Any = None
+    neutral: Any = None
+    in_defaults: bool = False
+    in_recipe: bool = False
+    in_metadata: bool = False
+    in_gallery: bool = False
+    meaning: str = ""
+
+    def problem(self, value: Any) -> str | None:
+        """Return what is wrong with a row's value, None when nothing is."""
+        if isinstance(self.bound, Range):
+            return None if value in self.bound else f"is not {self.bound}"
+        if self.bound is not None and value not in self.bound:
+            return f"is {'neither' if len(self.bound) == 2 else 'none of'} {_joined(self.bound)}"
+        return None
+
+
+def _joined(choices: tuple[str, ...]) -> str:
+    return " nor ".join(choices) if len(choices) == 2 else ", ".join(choices)
+
+
+_TEXT: Final = pa.string()
+_INT: Final = pa.int32()
+_FLOAT: Final = pa.float64()
+_TEXTS: Final = pa.list_(_TEXT)
+_LORAS: Final = pa.list_(pa.struct([("name", _TEXT), ("weight", _FLOAT)]))
+
+
+def _recorded(name: str, kind: pa.DataType) -> Column:
+    """Return a column of the metadata alone."""
+    return Column(name=name, type=kind, in_metadata=True)
+
+
+def _source(name: str, kind: pa.DataType, meaning: str) -> Column:
+    return Column(name=name, type=kind, use="source", in_recipe=True, in_metadata=True, meaning=meaning)
+
+
+def _argument(name: str, kind: pa.DataType, meaning: str = "", **more: Any) -> Column:
+    """Return a column that is settled by row, model, job and family, and goes into recipe and metadata."""
+    values = {"in_defaults": True, "in_recipe": True, "in_metadata": True, **more}
+    return Column(name=name, type=kind, use="argument", meaning=meaning, **values)
+
+
+COLUMNS: Final[tuple[Column, ...]] = (
+    Column(
+        name="id",
+        type=_TEXT,
+        use="id",
+        in_metadata=True,
+        meaning="unique in the manifest; `[A-Za-z0-9][A-Za-z0-9._-]{0,127}`",
+    ),
+    _recorded("request_key", _TEXT),
+    _recorded("n", _INT),
+    _recorded("status", _TEXT),
+    _recorded("asset", _TEXT),
+    _recorded("sha256", _TEXT),
+    _recorded("asset_bytes", pa.int64()),
+    _recorded("media_type", _TEXT),
+    Column(
+        name="task",
+        type=_TEXT,
+        use="binding",
+        bound=TASKS,
+        in_defaults=True,
+        in_recipe=True,
+        in_metadata=True,
+        meaning="a task, by its Hugging Face name",
+    ),
+    Column(
+        name="model",
+        type=_TEXT,
+        use="binding",
+        in_defaults=True,
+        in_metadata=True,
+        meaning="a name from the job's `models`",
+    ),
+    _recorded("model_revision", _TEXT),
+    _recorded("pipeline_class", _TEXT),
+    Column(
+        name="prompt",
+        type=_TEXT,
+        use="text",
+        in_defaults=True,
+        in_recipe=True,
+        in_metadata=True,
+        meaning='needed where the model reads one; `""` is a legal prompt; at most 8,000 characters, NFC',
+    ),
+    Column(
+        name="negative_prompt",
+        type=_TEXT,
+        use="text",
+        default="",
+        in_defaults=True,
+        in_recipe=True,
+        in_metadata=True,
+        meaning="what the picture should not show; at most 8,000 characters, NFC",
+    ),
+    _source("images", _TEXTS, "sources: one for image-to-image; one or more key frames for image-to-video"),
+    Column(
+        name="keyframes",
+        type=pa.list_(_INT),
+        use="list",
+        in_recipe=True,
+        meaning="frame number of each image; null spreads them evenly, first to last",
+    ),
+    _source("mask", _TEXT, "inpainting's mask"),
+    _source("video", _TEXT, "the source of video-to-video"),
+    _source("control_image", _TEXT, "ControlNet's picture"),
+    _argument(
+        "fit",
+        _TEXT,
+        "how a source meets the size: `cover` (crop, default) or `contain` (pad)",
+        bound=("cover", "contain"),
+        default="cover",
+    ),
+    _argument(
+        "height",
+        _INT,
+        "pixels; what the family cannot make is refused with the nearest it can",
+        bound=Range(least=1),
+        family_bounds=True,
+    ),
+    _argument("width", _INT, "as `height`", bound=Range(least=1), family_bounds=True),
+    _argument("num_frames", _INT, "frames, by the family's rule", bound=Range(least=1), family_bounds=True),
+    _argument(
+        "duration_s",
+        _FLOAT,
+        "instead of `num_frames`: the next count the family can make is made and trimmed",
+        bound=Range(over=0),
+        in_recipe=False,
+        in_metadata=False,
+    ),
+    _argument("fps", _FLOAT, "playback rate", bound=Range(over=0, guard=240)),
+    _argument(
+        "num_inference_steps", _INT, "denoising steps asked for", bound=Range(least=1, guard=1000), in_gallery=True
+    ),
+    _argument(
+        "guidance_scale",
+        _FLOAT,
+        "weight of the prompt",
+        bound=Range(least=0, guard=1000),
+        in_gallery=True,
+    ),
+    _argument(
+        "strength", _FLOAT, "how far a source is left behind, up to 1", bound=Range(over=0, most=1), in_gallery=True
+    ),
+    _argument("scheduler", _TEXT, "diffusers class name, from the family's list", neutral="", in_gallery=True),
+    Column(
+        name="loras",
+        type=_LORAS,
+        use="list",
+        in_recipe=True,
+        meaning="`name` (of the job's `loras`) and `weight` of each",
+    ),
+    Column(
+        name="parameters",
+        type=_TEXT,
+        use="setting",
+        in_recipe=True,
+        meaning="JSON object: further pipeline arguments, those the family's table has",
+    ),
+    Column(
+        name="seed",
+        type=pa.int64(),
+        use="seed",
+        bound=Range(least=0, most=SEED_MAX),
+        in_recipe=True,
+        in_metadata=True,
+        meaning="null: derived from the job's seed and `id` (or `seed_group`), never from worker, order or time",
+    ),
+    Column(name="seed_group", type=_TEXT, use="seed", meaning="rows that share it share their derived seed"),
+    Column(
+        name="num_outputs",
+        type=_INT,
+        use="setting",
+        bound=Range(least=1, guard=1024),
+        default=1,
+        in_defaults=True,
+        meaning="assets for this row, seeds following on",
+    ),
+    _recorded("source_digests", _TEXTS),
+    _recorded("prompt_tokens", _INT),
+    _recorded("prompt_truncated", pa.bool_()),
+    _recorded("dtype", _TEXT),
+    _recorded("accelerators", _TEXT),
+    _recorded("device", _TEXT),
+    _recorded("batch_size", _INT),
+    _recorded("versions", _TEXT),
+    _recorded("load_s", _FLOAT),
+    _recorded("fetch_s", _FLOAT),
+    _recorded("denoise_s", _FLOAT),
+    _recorded("decode_s", _FLOAT),
+    _recorded("encode_s", _FLOAT),
+    _recorded("upload_s", _FLOAT),
+    _recorded("attempts", _INT),
+    _recorded("worker", _TEXT),
+    _recorded("run_id", _TEXT),
+    _recorded("unit", _TEXT),
+    _recorded("committed_at", pa.timestamp("ms", tz="UTC")),
+    _recorded("adopted", pa.bool_()),
+    _recorded("error_type", _TEXT),
+    _recorded("error_message", _TEXT),
+    _recorded("error_retryable", pa.bool_()),
+    _recorded("error_traceback_sha256", _TEXT),
+    _recorded("recipe", _TEXT),
+)
+"""In the order in which the manifest's table, a job's defaults and the metadata have them."""
+
+MANIFEST: Final = {column.name: column for column in COLUMNS if column.use != "record"}
+"""Columns that a manifest may have beside `x_*`."""
+
+
+def named(*uses: Use) -> tuple[str, ...]:
+    """Return the names of the columns with one of these uses, in order."""
+    return tuple(column.name for column in COLUMNS if column.use in uses)
+
+
+SOURCE_ROLES: Final = named("source")
+"""Manifest columns that name files to read; `images` is the first."""
+
+IN_RECIPE: Final = {column.name: column for column in COLUMNS if column.in_recipe}
+"""Columns that the recipe holds as they were settled."""

@@ -1,0 +1,317 @@
+"""Settles what rows of the same settings share: values by precedence, the route, the recipe's shared part, the cost.
+
+    settings of a row + what it gives --> Settler.settle() --> SettledGroup, or RejectedGroup with its problems
+
+Rows differ mostly in prompt and seed, so each distinct combination is settled once and remembered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from sdbatch.checkpoints import LoraInfo, ModelInfo
+from sdbatch.columns import IN_RECIPE, MANIFEST, named
+from sdbatch.families import Given, Route, cost_tflop, is_clip
+from sdbatch.job import Job
+from sdbatch.plan.batch_key import batch_key
+from sdbatch.plan.checks import (
+    check_family,
+    check_route,
+    check_values,
+    lacking,
+    near,
+    nearest_route,
+    settled_frames,
+    settled_keyframes,
+    settled_loras,
+    settled_parameters,
+)
+from sdbatch.plan.problems import RowProblem
+from sdbatch.recipe import KEY_VERSION, RecipeTemplate
+from sdbatch.types import TASKS
+
+SETTINGS_KEPT_MAX = 65_536
+SETTINGS = named("binding", "argument", "list", "setting")
+"""Columns in which the rows of a group are alike."""
+
+_ARGUMENTS = named("argument")
+_TEXTS = named("text")
+_LENGTHS = ("num_frames", "duration_s")
+_FLOATS = frozenset(name for name, column in IN_RECIPE.items() if pa.types.is_floating(column.type))
+_LAST = {name: column.default for name, column in MANIFEST.items()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettledGroup:
+    """What all rows with the same settings share.
+
+    Attributes:
+        route: How the family serves them.
+        texts: Text of a row that has none, by column; None where a row must have one.
+        unread: Texts that the model does not read, and why not.
+        model: Name in the job's `models`.
+        num_outputs: Assets that each row asks for.
+        recipe: Writes the recipe from a row's own values.
+        batch_key: Equal for groups that may share a call.
+        cost_tflop: Predicted work of one output.
+    """
+
+    route: Route
+    texts: Mapping[str, str | None]
+    unread: Mapping[str, str]
+    model: str
+    num_outputs: int
+    recipe: RecipeTemplate
+    batch_key: str
+    cost_tflop: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RejectedGroup:
+    """Settings nothing can be made with.
+
+    Attributes:
+        texts: As in `SettledGroup`.
+        unread: As in `SettledGroup`.
+        problems: The same for every row with these settings.
+    """
+
+    texts: Mapping[str, str | None]
+    unread: Mapping[str, str]
+    problems: tuple[RowProblem, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Binding:
+    """A task of a model, and the route that what is given fits best."""
+
+    model: ModelInfo
+    task: str
+    route: Route
+    given: Given
+
+
+class Settler:
+    """Settles the settings of one job's rows.
+
+    Args:
+        job: The checked job.
+        models: Description of each of the job's models.
+        loras: Description of each of the job's LoRAs.
+    """
+
+    def __init__(self, job: Job, models: Mapping[str, ModelInfo], loras: Mapping[str, LoraInfo]) -> None:
+        self._job = job
+        self._models = models
+        self._loras = loras
+        self._kept: dict[tuple[Any, ...], SettledGroup | RejectedGroup] = {}
+
+    def settle(self, row: Mapping[str, Any], given: Given) -> SettledGroup | RejectedGroup:
+        """Return the group of some settings.
+
+        Args:
+            row: Value by each of `SETTINGS`, None where the rows have none; lists as tuples.
+            given: The sources that the rows give.
+        """
+        place = (*row.values(), given)
+        group = self._kept.get(place)
+        if group is None:
+            if len(self._kept) >= SETTINGS_KEPT_MAX:
+                self._kept.clear()
+            group = self._kept[place] = self._settled(row, given)
+        return group
+
+    def _settled(self, row: Mapping[str, Any], given: Given) -> SettledGroup | RejectedGroup:
+        name: str | None = row["model"] or self._job.defaults.model or self._only_model()
+        layers = self._layers(row, name)
+        task = _nearest("task", layers)
+        texts = {text: _nearest(text, layers, _LAST[text]) for text in _TEXTS}
+        num_outputs = _nearest("num_outputs", layers, _LAST["num_outputs"])
+        problems: list[RowProblem] = []
+        if message := MANIFEST["num_outputs"].problem(num_outputs):
+            problems.append(RowProblem("num_outputs", num_outputs, message))
+        unbound = self._check_binding(name, task)
+        if unbound or name is None:
+            own = {column: row[column] for column in _ARGUMENTS if row[column] is not None}
+            return RejectedGroup(texts=texts, unread={}, problems=(*problems, *unbound, *check_values(own)))
+        model = self._models[name]
+        given = given._replace(keyframes=bool(row["keyframes"]))
+        route, misplaced = nearest_route(model.family.tasks[task], given)
+        binding = _Binding(model=model, task=task, route=route, given=given)
+        values = self._values(binding, layers, problems)
+        unread = _unread(route, values.get("parameters", {}))
+        if problems or misplaced:
+            return RejectedGroup(texts=texts, unread=unread, problems=(*misplaced, *problems))
+        return self._group(binding, values, texts, unread, num_outputs)
+
+    def _layers(self, row: Mapping[str, Any], model: str | None) -> list[Mapping[str, Any]]:
+        """Return what settles a value, nearest first: the row, its model's defaults, the job's."""
+        options = self._job.models.get(model or "")
+        return [row, *([dict(options.defaults)] if options else []), dict(self._job.defaults)]
+
+    def _only_model(self) -> str | None:
+        return next(iter(self._job.models)) if len(self._job.models) == 1 else None
+
+    def _check_binding(self, name: Any, task: Any) -> list[RowProblem]:
+        """Check that model and task are there, and that the one serves the other."""
+        problems: list[RowProblem] = []
+        if name is None:
+            message = f"is missing and has no default; the job has {', '.join(self._job.models)}"
+            problems.append(RowProblem("model", None, message))
+        elif name not in self._models:
+            problems.append(RowProblem("model", name, f"is not in the job's models{near(name, self._models)}"))
+        if task not in TASKS:
+            message = "is missing and has no default" if task is None else f"is not a task{near(task, TASKS)}"
+            problems.append(RowProblem("task", task, message))
+        return problems or _check_served(self._models[name], task)
+
+    def _values(self, binding: _Binding, layers: list[Mapping[str, Any]], problems: list[RowProblem]) -> dict[str, Any]:
+        """Settle everything but texts, seed and sources, checked against the family."""
+        route, family, row = binding.route, binding.model.family, layers[0]
+        values = self._arguments(binding, layers, problems)
+        problems.extend(check_route(route, binding.task, binding.model, values))
+        out_of_bounds = check_values(values)
+        if not out_of_bounds:
+            settled_frames(values, family)
+        problems.extend([*out_of_bounds, *check_family(values, family)])
+        if route.keyframes and binding.given.num_images and not problems:
+            values["keyframes"], refused = settled_keyframes(
+                row["keyframes"], binding.given.num_images, values["num_frames"], route, family.frame_multiple
+            )
+            problems.extend(refused)
+        parameters, refused = settled_parameters(row["parameters"], route, binding.task)
+        problems.extend(refused)
+        if parameters:
+            values["parameters"] = parameters
+        if row["loras"] and "loras" not in route.arguments:
+            problems.append(RowProblem("loras", row["loras"], f"are not taken by {binding.task} of {family.title}"))
+        elif row["loras"]:
+            values["loras"], refused = settled_loras(row["loras"], self._loras, family)
+            problems.extend(refused)
+        return values
+
+    def _arguments(
+        self, binding: _Binding, layers: list[Mapping[str, Any]], problems: list[RowProblem]
+    ) -> dict[str, Any]:
+        """Settle the task's arguments: row, model's defaults, job's defaults, family's."""
+        row, model, route = layers[0], binding.model, binding.route
+        size = {"height": model.height, "width": model.width}
+        last = {**_LAST, **model.family.defaults, **model.defaults, **size, **route.defaults}
+        # Frames or seconds: the nearest layer that says either counts.
+        lengths = next((of_layer for layer in layers if (of_layer := _lengths(layer))), {})
+        values: dict[str, Any] = {}
+        for name in _ARGUMENTS:
+            if name in route.arguments:
+                value = _nearest(name, [lengths] if name in _LENGTHS else layers, last.get(name))
+                if value is not None and value != MANIFEST[name].neutral:
+                    values[name] = value
+            elif row[name] is not None:
+                message = f"is not taken by {binding.task} of {model.family.title}"
+                problems.append(RowProblem(name, row[name], message))
+        if len(lengths) == 2:
+            message = "stands beside num_frames; only one of them can be met"
+            problems.append(RowProblem("duration_s", lengths["duration_s"], message))
+        elif "duration_s" in values:
+            del values["num_frames"]
+        return values
+
+    def _group(
+        self,
+        binding: _Binding,
+        values: dict[str, Any],
+        texts: Mapping[str, str | None],
+        unread: Mapping[str, str],
+        num_outputs: int,
+    ) -> SettledGroup:
+        model, route, given = binding.model, binding.route, binding.given
+        shared = self._shared(binding, values)
+        own = ["seed", *(name for name in _TEXTS if name not in unread), *given.others]
+        guidance = values.get("guidance_scale", 1.0)
+        if route.negative_needs:
+            guidance = values.get("parameters", {}).get(route.negative_needs, 1.0)
+        together = {**shared, "guidance_scale": guidance > 1} if route.per_row_guidance else shared
+        return SettledGroup(
+            route=route,
+            texts=texts,
+            unread=unread,
+            model=model.name,
+            num_outputs=num_outputs,
+            recipe=RecipeTemplate(shared, [*own, "images"] if given.num_images else own),
+            batch_key=batch_key(model.name, together),
+            cost_tflop=cost_tflop(
+                model.family,
+                parameters=model.parameters,
+                height=values["height"],
+                width=values["width"],
+                num_frames=values.get("num_frames", 1),
+                steps=_steps_made(values),
+                guided=guidance > 1,
+            ),
+        )
+
+    def _shared(self, binding: _Binding, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the part of the recipe that all rows of a group share."""
+        model, route = binding.model, binding.route
+        shared = {
+            "key_version": KEY_VERSION,
+            "task": binding.task,
+            "model": model.revision,
+            "dtype": model.options.dtype,
+            **{name: float(value) if name in _FLOATS else value for name, value in values.items()},
+            **self._encoder(binding.task),
+        }
+        is_exact = self._job.determinism == "exact"
+        # Compiled or in another memory format, the last bits are others: nothing to see, but not exact either.
+        if accelerators := model.options.accelerators if is_exact else model.options.lossy:
+            shared["accelerators"] = accelerators
+        if is_exact:
+            shared["batch_size"] = 1 if route.batch_of_one_in_exact else model.options.batch_size
+        return shared
+
+    def _encoder(self, task: str) -> dict[str, Any]:
+        """Return what the recipe says of an encoder that changes pixels."""
+        encode = self._job.encode
+        if is_clip(task):
+            return {"encoder": {"video": encode.video, "crf": encode.crf}}
+        if encode.image in {"jpg", "avif"} or (encode.image == "webp" and not encode.lossless):
+            return {"encoder": {"image": encode.image, "quality": encode.quality}}
+        return {}
+
+
+def _check_served(model: ModelInfo, task: str) -> list[RowProblem]:
+    """Check that the folders that the model's entry names allow a route of a task."""
+    family = model.family
+    reasons = {name: [lacking(route, model) for route in routes] for name, routes in family.tasks.items()}
+    served = [name for name, of_routes in reasons.items() if not all(of_routes)]
+    if task in served:
+        return []
+    hint = f"; it {min(reasons[task], key=len)[0]}" if task in reasons else ""
+    message = f"is not served by {model.name} ({family.title}: {', '.join(served)}){hint}"
+    return [RowProblem("task", task, message)]
+
+
+def _steps_made(values: Mapping[str, Any]) -> int:
+    """Return the denoising steps that are really made: `strength` leaves some out."""
+    steps: int = values["num_inference_steps"]
+    return min(int(steps * values["strength"]), steps) if "strength" in values else steps
+
+
+def _unread(route: Route, parameters: Mapping[str, Any]) -> dict[str, str]:
+    """Return the texts that a route does not read, and why not."""
+    unread = {name: "is not read by this model" for name in _TEXTS if name not in route.arguments}
+    if route.negative_needs and not parameters.get(route.negative_needs, 1.0) > 1:
+        unread["negative_prompt"] = f"is read by this model only with {route.negative_needs} over 1 in parameters"
+    return unread
+
+
+def _lengths(layer: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: layer[name] for name in _LENGTHS if layer[name] is not None}
+
+
+def _nearest(name: str, layers: Iterable[Mapping[str, Any]], last: Any = None) -> Any:
+    """Return the value of the nearest layer that has one."""
+    return next((layer[name] for layer in layers if layer.get(name) is not None), last)
