@@ -103,7 +103,7 @@ def requests_of(parts: Iterable[ClassifiedRows]) -> Iterator[Request]:
         columns |= {name: list(map(sys.intern, columns[name])) for name in ("model", "batch_key")}
         columns["sources"] = [tuple([Source(**source) for source in sources]) for sources in columns["sources"]]
         columns["outputs"] = list(filter(None, part.outputs))
-        columns["attempt"] = [0] * rows.num_rows
+        columns |= {"attempt": [0] * rows.num_rows, "takers": [()] * rows.num_rows, "origins": [()] * rows.num_rows}
         yield from map(Request._make, zip(*(columns[name] for name in Request._fields), strict=True))
 
 
