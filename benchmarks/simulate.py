@@ -23,11 +23,11 @@ from benchmarks.sleeping import ERROR
 from benchmarks.table import Row, row
 from sdbatch.campaign.lease import BEAT_EVERY_S
 from sdbatch.dispatch.dispatcher import Dispatcher, Plan
-from sdbatch.dispatch.executor import Died, Done, Event, Ready, Shape
+from sdbatch.dispatch.executor import Died, Event, Ready, Shape, UnitDone
 from sdbatch.driver.records import INDEX_EVERY_COMMITS, INDEX_ROWS_MAX, STATUS_EVERY_S
 from sdbatch.driver.scan import PART_ROWS
 from sdbatch.plan.window import Window, bisected
-from sdbatch.types import Backlog, Observation, Receipt, Request, Unit
+from sdbatch.types import Observation, PendingWork, Receipt, Request, Unit
 
 SHAPE = Shape(num_gpus=1, num_cpus=1, memory_gib=None)
 DRIVER_S = 0.02
@@ -166,7 +166,7 @@ class SimulatedExecutor:
             batch_size=unit.batch_size,
         )
         delay_s = slot.free_s + scenario.finish_s - self._now_s
-        self._push(delay_s, Done(worker=worker, unit=unit.id, receipt=receipt))
+        self._push(delay_s, UnitDone(worker=worker, unit=unit.id, receipt=receipt))
 
     def wait(self, timeout_s: float) -> list[Event]:
         """Move the clock to the next event; return it and those of the same round."""
@@ -206,7 +206,7 @@ class SimulatedExecutor:
                     lost_s = self._random.expovariate(1 / self._scenario.lost_every_s)
                     self._push(lost_s, Died(worker=event.worker, kind="Preempted", message="the spot node went"))
                 return True
-            case Done() if event.worker in self._slots:
+            case UnitDone() if event.worker in self._slots:
                 unit, begin_s, end_s = self._slots[event.worker].units.pop(event.unit)
                 self.outcome.useful_s += end_s - begin_s
                 self.outcome.units += 1
@@ -246,7 +246,7 @@ class RowWindow:
         self._window.add(request)
         self.num_requests += len(request.outputs)
 
-    def backlog(self) -> dict[str, Backlog]:
+    def backlog(self) -> dict[str, PendingWork]:
         """See `Window`."""
         return self._window.backlog()
 

@@ -1,7 +1,7 @@
-"""Every way a unit can end: who is blamed, what happens next, what is recorded.
+"""What follows from every way in which a pipeline call or a unit can fail.
 
     error in a pipeline call --> worker     \
-                                             OUTCOMES[kind]
+                                             OUTCOMES[kind].then --> a handler of the worker or of the dispatcher
     fault, death, silence    --> dispatcher /
 
 Pure, and a noun: the worker settles what concerns rows of one call, the dispatcher what concerns processes and runs.
@@ -13,73 +13,71 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
-Blame = Literal["nobody", "rows", "suspects", "model", "run"]
-"""`rows`: those of the pipeline call. `suspects`: those that were in the process when it ended."""
-
-Next = Literal["go on", "halve", "alone", "again", "bisect", "release", "end model", "stop", "resume"]
+Next = Literal["alone", "halve", "again", "bisect", "end model", "stop"]
 """What happens to the work.
 
-`go on`: nothing is left to do. `halve`: two calls of half the rows. `alone`: each row in a call, or a unit, of its
-own. `again`: the same rows anew, on any worker. `bisect`: suspects run alone, as a whole, then in halves. `release`:
-the worker ends what it has and is let go. `end model`: its rows are left for a later run. `stop`: the run ends.
-`resume`: the next run makes what is missing.
+In the worker: `alone` makes each row in a call of its own, `halve` makes two calls of half the rows. In the dispatcher:
+`again` puts the unit back and blames no row; `bisect` suspects its rows, which then run alone; `end model` leaves the
+rows of a model that does not load to a later run; `stop` ends the run.
 """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What follows from one way a unit can end.
+    """What follows from one way to fail.
 
     Attributes:
-        blame: Who is to blame.
         then: What happens to the work.
-        records: Class a row is recorded with once it is to blame alone; None where rows are never blamed, "" for the
-            error's own.
+        records: Class that a row is recorded with once it is to blame alone; None where rows are never blamed, "" for
+            the error's own class.
         replace_worker: Whether the worker's process is ended and a new one takes its slot.
+        solo_failures_max: For `bisect`: how often a request may fail in this way while it runs alone, before it is set
+            aside.
     """
 
-    blame: Blame
     then: Next
     records: str | None = None
     replace_worker: bool = False
+    solo_failures_max: int = 0
 
+
+_CRASH: Final = Outcome(then="bisect", records="WorkerCrash", replace_worker=True, solo_failures_max=2)
+# One alone is enough: the first deadline it missed was in company.
+_TOO_LONG: Final = Outcome(then="bisect", records="DeadlineExceeded", replace_worker=True, solo_failures_max=1)
+_LOST: Final = Outcome(then="again", replace_worker=True)
 
 OUTCOMES: Final[Mapping[str, Outcome]] = {
-    # Within the worker
-    "Receipt": Outcome(blame="nobody", then="go on"),
-    "RowError": Outcome(blame="rows", then="go on", records=""),
-    "Raised": Outcome(blame="rows", then="alone", records="GenerationFailed"),
-    "OutOfMemory": Outcome(blame="rows", then="halve", records="OutOfMemory"),
-    "DeadlineExceeded": Outcome(blame="rows", then="alone", records="DeadlineExceeded"),
-    # Told by a worker that lives on
-    "ModelLoadFailed": Outcome(blame="model", then="end model"),
-    "StoreUnavailable": Outcome(blame="nobody", then="again"),
-    "StoreRefused": Outcome(blame="run", then="stop"),
-    "LeaseLost": Outcome(blame="run", then="stop"),
-    "Bug": Outcome(blame="run", then="stop"),
+    # A pipeline call failed
+    "RowError": Outcome(then="alone", records=""),
+    "Raised": Outcome(then="alone", records="GenerationFailed"),
+    "OutOfMemory": Outcome(then="halve", records="OutOfMemory"),
+    "DeadlineExceeded": Outcome(then="alone", records="DeadlineExceeded"),
+    # A worker that lives on reports it
+    "ModelLoadFailed": Outcome(then="end model"),
+    "StoreUnavailable": Outcome(then="again"),
+    "StoreRefused": Outcome(then="stop"),
+    "LeaseLost": Outcome(then="stop"),
+    "Bug": Outcome(then="stop"),
     # The process ended, or must
-    "DeviceLost": Outcome(blame="suspects", then="bisect", records="WorkerCrash", replace_worker=True),
-    "Died": Outcome(blame="suspects", then="bisect", records="WorkerCrash", replace_worker=True),
-    "Overdue": Outcome(blame="suspects", then="alone", records="DeadlineExceeded", replace_worker=True),
-    "Silent": Outcome(blame="suspects", then="alone", records="DeadlineExceeded", replace_worker=True),
-    "Stuck": Outcome(blame="nobody", then="again", replace_worker=True),
-    "Unavailable": Outcome(blame="nobody", then="again", replace_worker=True),
-    "NodeLost": Outcome(blame="nobody", then="again", replace_worker=True),
-    "Preempted": Outcome(blame="nobody", then="again", replace_worker=True),
-    # Around it
-    "Draining": Outcome(blame="nobody", then="release", replace_worker=True),
-    "DriverGone": Outcome(blame="nobody", then="resume"),
+    "DeviceLost": _CRASH,
+    "Died": _CRASH,
+    "Overdue": _TOO_LONG,
+    "Silent": _TOO_LONG,
+    "Stuck": _LOST,
+    "Unavailable": _LOST,
+    "NodeLost": _LOST,
+    "Preempted": _LOST,
 }
-"""What is not here is a bug and stops the run.
+"""A kind that is not here is a bug and stops the run.
 
 `Overdue`: a pipeline call went on beyond its deadline and did not heed it between two denoising steps. `Silent`: the
 process answers no ping. `Stuck`: a unit stays in a stage that is not the model's (fetch, finish) beyond its bound.
-`DeviceLost`: the device refuses every further call (a "sticky" CUDA error). `DriverGone`: seen by the next run alone.
+`DeviceLost`: the device refuses every further call (a "sticky" CUDA error).
 """
 
 
 def outcome_of(kind: str) -> Outcome:
-    """Return what follows from an end of this kind."""
+    """Return what follows from a failure of this kind."""
     return OUTCOMES.get(kind, OUTCOMES["Bug"])
 
 

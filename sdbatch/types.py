@@ -241,12 +241,12 @@ OnCall = Callable[[str, tuple[str, ...]], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Backlog:
-    """What waits for one model.
+class PendingWork:
+    """Requests that wait for one model.
 
     Attributes:
         cost_tflop: Predicted work.
-        outputs: Assets.
+        outputs: Assets they make.
         oldest: Arrival number of the request that waits longest.
     """
 

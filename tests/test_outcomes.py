@@ -6,12 +6,13 @@ from collections.abc import Iterator
 
 import pytest
 
+from sdbatch.dispatch.dispatcher import Dispatcher
 from sdbatch.errors import ROW_FAILURES, MachineError, WorkersUnavailable
 from sdbatch.outcomes import DEADLINE_FACTOR, OUTCOMES, Outcome, call_deadline_s, outcome_of
 
-IN_A_CALL = {"Receipt", "RowError", "Raised", "OutOfMemory", "DeadlineExceeded"}
+IN_A_CALL = {"RowError", "Raised", "OutOfMemory", "DeadlineExceeded"}
 OF_A_PROCESS = {"Died", "Overdue", "Silent", "Stuck", "Unavailable", "NodeLost", "Preempted"}
-AROUND = {"Draining", "DriverGone", "StoreRefused", "Bug"}
+AROUND = {"StoreRefused", "Bug"}
 
 
 def _kinds(root: type[MachineError]) -> Iterator[str]:
@@ -28,25 +29,34 @@ def test_every_end_of_a_unit_has_a_row_and_no_row_is_idle() -> None:
 
 @pytest.mark.parametrize("kind", ["Bug", "KeyError", "SourceMissing", "", "RuntimeError"])
 def test_what_nobody_foresaw_is_a_bug_and_stops_the_run(kind: str) -> None:
-    assert outcome_of(kind) == Outcome(blame="run", then="stop")
+    assert outcome_of(kind) == Outcome(then="stop")
 
 
-@pytest.mark.parametrize("kind", ["Preempted", "Unavailable", "NodeLost", "Stuck", "StoreUnavailable", "Draining"])
+@pytest.mark.parametrize("kind", ["Preempted", "Unavailable", "NodeLost", "Stuck", "StoreUnavailable"])
 def test_what_the_surroundings_did_blames_no_row(kind: str) -> None:
-    assert outcome_of(kind).blame == "nobody"
+    assert outcome_of(kind).then == "again"
     assert outcome_of(kind).records is None
 
 
 @pytest.mark.parametrize("kind", ["Died", "DeviceLost", "Overdue", "Silent"])
 def test_a_process_that_ended_is_replaced_and_its_rows_are_suspects(kind: str) -> None:
-    assert outcome_of(kind).blame == "suspects"
+    assert outcome_of(kind).then == "bisect"
     assert outcome_of(kind).replace_worker
+    assert outcome_of(kind).solo_failures_max >= 1
 
 
 def test_only_rows_and_suspects_are_recorded_and_by_a_class_of_failure() -> None:
     for kind, outcome in OUTCOMES.items():
-        assert (outcome.records is not None) == (outcome.blame in {"rows", "suspects"}), kind
+        assert (outcome.records is not None) == (outcome.then in {"alone", "halve", "bisect"}), kind
         assert outcome.records in {None, "", *ROW_FAILURES}, kind
+
+
+def test_every_end_has_a_handler_in_the_worker_or_in_the_dispatcher() -> None:
+    by_the_worker = {kind for kind, outcome in OUTCOMES.items() if outcome.then in {"alone", "halve"}}
+    handled = Dispatcher.FAULT_HANDLERS.keys() | Dispatcher.LOSS_HANDLERS.keys()
+
+    assert by_the_worker == IN_A_CALL
+    assert {OUTCOMES[kind].then for kind in OUTCOMES.keys() - by_the_worker} == handled
 
 
 def test_a_call_may_take_ten_times_what_was_predicted_and_never_less_than_the_least() -> None:

@@ -1,6 +1,6 @@
 """The driver's loop: keep the window full and every worker busy, turn events into decisions, remember nothing else.
 
-    pending requests --> Window --> choose() --> Executor --> events --> receipts
+    Supply (work) + Fleet (workers) --> choose() --> Executor --> events --> receipts, faults, suspects
 
 What is in flight lives here, in memory; all else is in the campaign. Kill it at any moment and run again.
 """
@@ -8,70 +8,27 @@ What is in flight lives here, in memory; all else is in the campaign. Kill it at
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from sdbatch.dispatch import policy
-from sdbatch.dispatch.executor import Died, Done, Draining, Event, Executor, Faulted, Pulse, Ready, Shape
-from sdbatch.errors import MachineError, ModelLoadFailed, SdbatchError, WorkersUnavailable
-from sdbatch.outcomes import Outcome, outcome_of
-from sdbatch.types import Backlog, Receipt, Request, Unit
-
-WINDOW_REQUESTS = 16_384
-"""Requests held at once: a few MiB, and enough for rare batch keys to find company."""
+from sdbatch.dispatch.blame import FaultCounts, suspects_of
+from sdbatch.dispatch.executor import Died, Draining, Event, Executor, Faulted, Pulse, Ready, Shape, UnitDone
+from sdbatch.dispatch.fleet import Fleet
+from sdbatch.dispatch.supply import Supply, WindowLike
+from sdbatch.errors import MachineError, SdbatchError, WorkersUnavailable
+from sdbatch.outcomes import Next, Outcome, outcome_of
+from sdbatch.types import Receipt, Request, Unit
 
 TICK_S = 0.5
 STOP_WAIT_S = 60.0
 """Once a run is told to stop, how long units in flight may take to end."""
 
 
-class WindowLike(Protocol):
-    """What the dispatcher needs of the plan's window. See `sdbatch.plan.window.Window`."""
-
-    num_requests: int
-
-    def add(self, request: Request) -> None:
-        """Take in one pending request."""
-
-    def end(self) -> None:
-        """Say that no further request is to come but what is given back."""
-
-    def add_solo(self, requests: tuple[Request, ...], batch_size: int) -> None:
-        """Take in suspects of a crash."""
-
-    def has_solo(self) -> bool:
-        """Whether suspects wait."""
-
-    def peek_solo(self) -> Unit:
-        """Return the oldest suspects."""
-
-    def take_solo(self) -> Unit:
-        """Hand out the oldest suspects."""
-
-    def backlog(self) -> dict[str, Backlog]:
-        """Return what waits by model."""
-
-    def take(self, model: str, cost_max_tflop: float) -> Unit:
-        """Hand out one unit of a model."""
-
-    def drop(self, model: str) -> float:
-        """Forget what waits for a model; return its cost."""
-
-
-@dataclass(slots=True)
-class _Worker:
-    shape: Shape
-    ready: bool = False
-    draining: bool = False
-    model: str | None = None
-    units: dict[str, Unit] = field(default_factory=dict)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What the dispatcher is to work off.
+    """What the dispatcher is to work off, and on what.
 
     Attributes:
         requests: Pending requests in manifest order.
@@ -92,6 +49,23 @@ class Plan:
     start_timeout_s: float
     bisect: Callable[[Unit], list[tuple[Request, ...]]]
     recover: Callable[[Unit], Receipt | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Loss:
+    """How a worker was lost.
+
+    Attributes:
+        worker: Its name.
+        outcome: What follows.
+        message: For people.
+        ids: Requests that were in its model, as far as that is known.
+    """
+
+    worker: str
+    outcome: Outcome
+    message: str
+    ids: frozenset[str]
 
 
 class Dispatcher:
@@ -120,39 +94,47 @@ class Dispatcher:
         should_stop: Callable[[], bool],
     ) -> None:
         self._executor = executor
-        self._window = window
         self._plan = plan
         self._on_receipt = on_receipt
         self._on_set_aside = on_set_aside
         self._on_tick = on_tick
         self._should_stop = should_stop
-        self._workers: dict[str, _Worker] = {}
-        self._roster = policy.Roster()
-        self._num_ready: Counter[Shape] = Counter()
-        self._draining: set[str] = set()
-        self.num_in_flight = 0
-        self._models: dict[Shape, frozenset[str]] = {
-            shape: frozenset(name for name, other in plan.shapes.items() if other == shape)
-            for shape in set(plan.shapes.values())
-        }
-        self._exhausted = False
-        self._left_tflop = plan.cost_tflop
-        self.rates: dict[str, float] = {}
-        self._machine_faults = 0
-        self._start_faults = 0
-        self._load_faults: dict[str, int] = {}
-        self._loaded: set[str] = set()
-        self.lost_models: dict[str, SdbatchError] = {}
-        self._last_handed: dict[str, int] = {}
-        self._handed = 0
-        self._num_started = 0
-        self._first_ready = False
-        self._alone_since_s = dict.fromkeys(self._models, time.monotonic())
+        self._fleet = Fleet(executor, plan.shapes)
+        self._supply = Supply(window, plan.requests, plan.cost_tflop)
+        self._faults = FaultCounts()
         self._stopping_since_s: float | None = None
         self.failure: SdbatchError | None = None
         self.worker_deaths = 0
-        self.retries = 0
-        self.facts: dict[str, Mapping[str, str]] = {}
+
+    @property
+    def num_workers(self) -> int:
+        """Workers that are ready."""
+        return self._fleet.num_ready
+
+    @property
+    def num_in_flight(self) -> int:
+        """Units handed out that have not ended."""
+        return self._fleet.num_in_flight
+
+    @property
+    def retries(self) -> int:
+        """Units handed out again."""
+        return self._supply.retries
+
+    @property
+    def rates(self) -> Mapping[str, float]:
+        """Measured TFLOP a second of one worker, by model."""
+        return self._supply.rates
+
+    @property
+    def facts(self) -> Mapping[str, Mapping[str, str]]:
+        """What each worker said of its machine."""
+        return self._fleet.facts
+
+    @property
+    def lost_models(self) -> Mapping[str, SdbatchError]:
+        """Models whose rows are left to a later run, each with the reason."""
+        return self._supply.lost_models
 
     def run(self) -> None:
         """Work until all is done, `should_stop` says so, or a fault stops the run.
@@ -160,26 +142,22 @@ class Dispatcher:
         Raises:
             MachineError: When the run cannot go on; what was committed stays.
         """
-        self._fill()
+        self._supply.fill()
         self._start_workers()
         while self._is_unfinished():
             if not self._is_stopping():
                 self._hand_out()
             for event in self._executor.wait(TICK_S):
                 self._handle(event)
-            self._release_drained()
-            self._check_start()
+            for name in self._fleet.drained():
+                self._replace(name)
+            self._give_up_shapes()
             self._on_tick()
         if self.failure:
             raise self.failure
         if self.lost_models:
             first, *others = self.lost_models.values()
             raise type(first)("\n".join(str(error) for error in (first, *others)))
-
-    @property
-    def num_workers(self) -> int:
-        """Workers that are ready."""
-        return self._num_ready.total()
 
     def _is_stopping(self) -> bool:
         return self.failure is not None or self._should_stop()
@@ -188,118 +166,61 @@ class Dispatcher:
         if self._is_stopping():
             self._stopping_since_s = self._stopping_since_s or time.monotonic()
             return self.num_in_flight > 0 and time.monotonic() - self._stopping_since_s < STOP_WAIT_S
-        return self.num_in_flight > 0 or self._window.num_requests > 0 or not self._exhausted
+        return self.num_in_flight > 0 or not self._supply.is_empty
 
-    def _fill(self) -> None:
-        while not self._exhausted and self._window.num_requests < WINDOW_REQUESTS:
-            request = next(self._plan.requests, None)
-            if request is None:
-                self._exhausted = True
-                self._window.end()
-            elif request.model not in self.lost_models:
-                self._window.add(request)
+    def _stop(self, failure: SdbatchError | None) -> None:
+        """Hand out nothing more after a failure; what is in flight may end."""
+        self.failure = self.failure or failure
+
+    # --- handing out ------------------------------------------------------------------------------------------------
 
     def _start_workers(self) -> None:
-        wanted = {model for model, entry in self._window.backlog().items() if entry.outputs}
-        for shape, models in self._models.items():
-            if self._exhausted and not models & wanted:
+        backlog = self._supply.window.backlog()
+        for shape, models in self._fleet.models.items():
+            outputs = sum(work.outputs for name, work in backlog.items() if name in models)
+            if self._supply.is_exhausted and not outputs:
                 continue
             count = self._plan.worker_count or self._executor.capacity(shape)
-            if self._exhausted:  # no more workers than there are outputs to make
-                outputs = sum(e.outputs for name, e in self._window.backlog().items() if name in models)
+            if self._supply.is_exhausted:  # no more workers than there are outputs to make
                 count = min(count, outputs)
             for _ in range(min(count, self._plan.worker_max)):
-                self._start_worker(shape)
-
-    def _start_worker(self, shape: Shape) -> None:
-        name = f"w{self._num_started}"
-        self._num_started += 1
-        self._workers[name] = _Worker(shape=shape)
-        self._executor.start(name, shape)
+                self._fleet.start(shape)
 
     def _hand_out(self) -> None:
-        holds = self._window.has_solo() and self._may_risk()
-        while holds and self._window.has_solo():
-            chosen = self._roster.choose_solo(self._window.peek_solo().model)
-            if chosen is None:
+        window, roster = self._supply.window, self._fleet.roster
+        may_risk = window.has_solo() and self._may_risk()
+        while may_risk and window.has_solo():
+            worker = roster.choose_solo(window.peek_solo().model)
+            if worker is None:
                 break
-            self._submit(chosen, self._window.take_solo())
+            self._submit(worker, self._supply.take_solo())
         while True:
-            self._fill()
-            backlog = self._window.backlog()
-            hold_idle = holds and self._window.has_solo()
-            choice = self._roster.choose(backlog, self._starving(backlog), hold_idle=hold_idle)
+            self._supply.fill()
+            backlog = window.backlog()
+            choice = roster.choose(backlog, self._supply.starving(backlog), hold_idle=may_risk and window.has_solo())
             if choice is None:
                 return
             worker, model = choice
-            # Those that still start will share what is left: the first of 16 got ten seconds twice, and ended last.
-            cap = policy.unit_cost_max(max(self._left_tflop, 0.0), len(self._workers), self.rates.get(model))
-            self._submit(worker, self._window.take(model, cap))
+            self._submit(worker, self._supply.take(model, num_workers=len(self._fleet)))
 
     def _may_risk(self) -> bool:
-        num_ready = len(self._roster)
-        return policy.may_risk(num_ready, len(self._workers) - num_ready, bool(self._window.backlog()))
+        num_ready = len(self._fleet.roster)
+        return policy.may_risk(num_ready, len(self._fleet) - num_ready, bool(self._supply.window.backlog()))
 
     def _submit(self, worker: str, unit: Unit) -> None:
-        state = self._workers[worker]
-        state.units[unit.id] = unit
-        state.model = unit.model
-        self.num_in_flight += 1
-        self._show(worker)
-        self._handed += 1
-        self._last_handed[unit.model] = self._handed
-        self._left_tflop -= unit.cost_tflop
+        self._fleet.give(worker, unit)
         self._executor.submit(worker, replace(unit, rate_tflop_per_s=self.rates.get(unit.model)))
 
-    def _take_back(self, worker: str, unit: str) -> Unit:
-        """Return a unit that ended in a worker that lives."""
-        taken = self._workers[worker].units.pop(unit)
-        self.num_in_flight -= 1
-        self._show(worker)
-        return taken
-
-    def _show(self, name: str) -> None:
-        """Tell the roster how a worker stands."""
-        worker = self._workers[name]
-        if not worker.ready or worker.draining:
-            return
-        self._roster.put(
-            policy.WorkerView(
-                id=name,
-                models=self._models[worker.shape],
-                model=worker.model,
-                in_flight=len(worker.units),
-                solo=any(unit.solo for unit in worker.units.values()),
-            )
-        )
-
-    def _forget(self, name: str) -> _Worker:
-        """Strike a worker off."""
-        worker = self._workers.pop(name)
-        self._roster.remove(name)
-        self._draining.discard(name)
-        self._num_ready[worker.shape] -= worker.ready
-        self.num_in_flight -= len(worker.units)
-        return worker
-
-    def _starving(self, backlog: Mapping[str, Backlog]) -> frozenset[str]:
-        return frozenset(
-            model for model in backlog if self._handed - self._last_handed.get(model, 0) >= policy.STARVE_UNITS
-        )
+    # --- events -----------------------------------------------------------------------------------------------------
 
     def _handle(self, event: Event) -> None:
-        if event.worker not in self._workers:
+        if event.worker not in self._fleet:
             return  # it was given up earlier in this round; what it had committed was recovered
         match event:
             case Ready():
-                worker = self._workers[event.worker]
-                worker.ready = True
-                self._num_ready[worker.shape] += 1
-                self._show(event.worker)
-                self._first_ready = True
-                self.facts[event.worker] = event.facts
-            case Done():
-                self._finish(self._take_back(event.worker, event.unit), event.receipt)
+                self._fleet.set_ready(event)
+            case UnitDone():
+                self._finish(self._fleet.take_back(event.worker, event.unit), event.receipt)
             case Faulted():
                 self._handle_fault(event)
             case Died():
@@ -307,73 +228,43 @@ class Dispatcher:
             case Pulse():
                 self._handle_pulse(event)
             case Draining():
-                self._workers[event.worker].draining = True
-                self._draining.add(event.worker)
-                self._roster.remove(event.worker)
+                self._fleet.drain(event.worker)
 
     def _finish(self, unit: Unit, receipt: Receipt) -> None:
-        self._machine_faults = 0
-        self._load_faults.pop(unit.model, None)
-        self._loaded.add(unit.model)
-        self._measure(unit, receipt)
+        self._faults.clear(unit.model)
+        self._supply.measure(unit, receipt)
         self._on_receipt(unit, receipt)
 
-    def _measure(self, unit: Unit, receipt: Receipt) -> None:
-        """Correct the model's rate (TFLOP a second of one worker) by what this unit took; half of it is new."""
-        if receipt.generate_s > 0 and receipt.rows_generated:
-            share = receipt.rows_generated / unit.num_outputs
-            rate = unit.cost_tflop * share / receipt.generate_s
-            self.rates[unit.model] = 0.5 * (self.rates.get(unit.model, rate) + rate)
-
     def _handle_fault(self, event: Faulted) -> None:
-        """A call ended with an error; the worker's process lives."""
+        """Settle a call that ended with an error in a worker whose process lives."""
         outcome = outcome_of(event.kind)
-        message = f"worker {event.worker}: {event.kind}: {event.message}"
-        if outcome.blame == "run":
-            self._stop(MachineError(f"{message}\n{event.traceback}"))
+        text = f"worker {event.worker}: {event.kind}: {event.message}\n{event.traceback}"
+        if outcome.then == "stop":
+            self._stop(MachineError(text))
         if event.unit is None:
-            self._count_start_fault(f"{message}\n{event.traceback}")
+            self._stop(self._faults.add_start_fault(text, was_ready=self._fleet.was_ready))
             self._replace(event.worker)
         elif outcome.replace_worker:
-            self._lose(event.worker, event.kind, event.message, unit=event.unit)
-        elif outcome.blame == "run":
-            self._take_back(event.worker, event.unit)
-        elif outcome.blame == "model":
-            unit = self._take_back(event.worker, event.unit)
-            self._give_back(unit)
-            self._blame_load(event.worker, unit.model, f"{event.message}\n{event.traceback}")
+            self._lose(event.worker, event.kind, event.message, unit_id=event.unit)
         else:
-            self._give_back(self._take_back(event.worker, event.unit))
-            self._count_machine_fault(message)
+            unit = self._fleet.take_back(event.worker, event.unit)
+            self.FAULT_HANDLERS[outcome.then](self, event, unit)
 
     def _handle_pulse(self, event: Pulse) -> None:
         """End a worker that is past a bound and did not heed it."""
-        found = policy.overdue(event.running)
-        units = self._workers[event.worker].units
-        if found is None or found[1].unit not in units:
+        overdue = policy.overdue(event.running)
+        units = self._fleet[event.worker].units
+        if overdue is None or overdue[1].unit not in units:
             return
-        kind, place = found
+        kind, place = overdue
         unit = units[place.unit]
         message = f"{place.phase} took longer than {place.bound_s:.0f} s"
-        self._lose(event.worker, kind, message, frozenset(place.ids), unit=place.unit)
+        self._lose(event.worker, kind, message, frozenset(place.ids), unit_id=place.unit)
         if kind == "ModelLoadFailed":
-            self._blame_load(None, unit.model, message)
-
-    def _blame_load(self, worker: str | None, model: str, message: str) -> None:
-        """Count a failed load: where the model loads elsewhere its worker is to blame, else in the end the model."""
-        if model in self._loaded and worker is not None:
-            self._count_machine_fault(f"worker {worker}: {message}")
-            self._lose(worker, "Stuck", message)
-            return
-        if worker is not None:
-            self._workers[worker].model = None
-            self._show(worker)
-        self._load_faults[model] = self._load_faults.get(model, 0) + 1
-        if self._load_faults[model] >= policy.MODEL_LOADS_MAX:
-            self._lose_model(model, ModelLoadFailed(f"model {model} does not load: {message}"))
+            self._count_load_fault(unit.model, message)
 
     def _lose(
-        self, name: str, kind: str, message: str, ids: frozenset[str] = frozenset(), *, unit: str | None = None
+        self, name: str, kind: str, message: str, ids: frozenset[str] = frozenset(), *, unit_id: str | None = None
     ) -> None:
         """Settle the units of a worker whose process is gone or must go, and replace it.
 
@@ -382,101 +273,92 @@ class Dispatcher:
             kind: Key of the table of outcomes.
             message: For people.
             ids: Requests that were in its model, as far as that is known.
-            unit: The unit that is to blame; None for every one it had been given.
+            unit_id: The unit that is to blame; None for every one it had been given.
         """
-        worker = self._workers[name]
+        worker, outcome = self._fleet[name], outcome_of(kind)
         self.worker_deaths += 1
-        outcome = outcome_of(kind)
-        self._count_machine_fault(f"worker {name}: {kind}: {message}")
-        if not worker.ready and outcome.blame != "nobody":
-            self._count_start_fault(f"worker {name} died while it started: {message}")
-        for given in worker.units.values():
-            receipt = self._plan.recover(given)
+        self._stop(self._faults.add_machine_fault(f"worker {name}: {kind}: {message}"))
+        if not worker.is_ready and outcome.then != "again":
+            text = f"worker {name} died while it started: {message}"
+            self._stop(self._faults.add_start_fault(text, was_ready=self._fleet.was_ready))
+        loss = _Loss(worker=name, outcome=outcome, message=message, ids=ids)
+        for unit in worker.units.values():
+            receipt = self._plan.recover(unit)
             if receipt is not None:
-                self._finish(given, receipt)
-            elif outcome.blame == "suspects" and unit in {None, given.id} and given.model not in self.lost_models:
-                self._suspect(given, name, outcome, message, ids)
+                self._finish(unit, receipt)
+            elif unit_id in {None, unit.id} and unit.model not in self.lost_models:
+                self.LOSS_HANDLERS[outcome.then](self, loss, unit)
             else:
-                self._give_back(given)
+                self._supply.put_back(unit)
         self._replace(name)
 
-    def _suspect(self, unit: Unit, worker: str, outcome: Outcome, message: str, ids: frozenset[str]) -> None:
-        """Run the requests of a unit whose process ended alone: those in the model singly, the others in halves."""
-        self._left_tflop += unit.cost_tflop
-        self.retries += 1
-        is_alone = unit.solo and len(unit.requests) == 1
-        if is_alone:
-            tried_max = policy.SOLO_OVERDUE_MAX if outcome.then == "alone" else policy.SOLO_DEATHS_MAX
-            [(request,)] = self._plan.bisect(unit)
-            if request.attempt >= tried_max:
-                self._left_tflop -= unit.cost_tflop
-                self._machine_faults = 0
-                self._on_set_aside(unit, worker, outcome, message)
-            else:
-                self._window.add_solo((request,), unit.batch_size)
-            return
-        was_in_model = not ids.isdisjoint(request.id for request in unit.requests)
-        parts = policy.suspects(unit, ids) if was_in_model or not unit.solo else self._plan.bisect(unit)
-        for requests in parts:
-            self._window.add_solo(requests, unit.batch_size)
+    # --- what follows: see FAULT_HANDLERS and LOSS_HANDLERS -----------------------------------------------------------
 
-    def _give_back(self, unit: Unit) -> None:
-        self.retries += 1
-        if unit.model in self.lost_models:
-            return
-        self._left_tflop += unit.cost_tflop
-        if unit.solo:
-            self._window.add_solo(unit.requests, unit.batch_size)
+    def _leave(self, event: Faulted, unit: Unit) -> None:
+        """Leave a unit to the next run: this one ends."""
+
+    def _try_again(self, event: Faulted, unit: Unit) -> None:
+        self._supply.put_back(unit)
+        message = f"worker {event.worker}: {event.kind}: {event.message}"
+        self._stop(self._faults.add_machine_fault(message))
+
+    def _blame_load(self, event: Faulted, unit: Unit) -> None:
+        """Where the model loads elsewhere its worker is to blame, else in the end the model."""
+        self._supply.put_back(unit)
+        message = f"{event.message}\n{event.traceback}"
+        if self._faults.is_loadable(unit.model):
+            self._stop(self._faults.add_machine_fault(f"worker {event.worker}: {message}"))
+            self._lose(event.worker, "Stuck", message)
         else:
-            for request in unit.requests:
-                self._window.add(request)
+            self._fleet.unload(event.worker)
+            self._count_load_fault(unit.model, message)
+
+    def _put_back(self, loss: _Loss, unit: Unit) -> None:
+        self._supply.put_back(unit)
+
+    def _suspect(self, loss: _Loss, unit: Unit) -> None:
+        """Run the requests of a unit whose process ended alone, or set aside the one that is to blame."""
+        parts = suspects_of(unit, loss.ids, self._plan.bisect, loss.outcome.solo_failures_max)
+        if parts is None:
+            self._faults.clear_machine()
+            self._on_set_aside(unit, loss.worker, loss.outcome, loss.message)
+        else:
+            self._supply.put_suspects(unit, parts)
+
+    FAULT_HANDLERS: ClassVar[Mapping[Next, Callable[[Dispatcher, Faulted, Unit], None]]] = {
+        "again": _try_again,
+        "end model": _blame_load,
+        "stop": _leave,
+    }
+    """What happens to a unit whose call ended with an error while its worker lives on, by the outcome's `then`."""
+
+    LOSS_HANDLERS: ClassVar[Mapping[Next, Callable[[Dispatcher, _Loss, Unit], None]]] = {
+        "again": _put_back,
+        "bisect": _suspect,
+        "end model": _put_back,
+    }
+    """What happens to a unit that is to blame when its worker was lost, by the outcome's `then`."""
+
+    # --- workers and models that are given up -----------------------------------------------------------------------
+
+    def _count_load_fault(self, model: str, message: str) -> None:
+        error = self._faults.add_load_fault(model, message)
+        if error is not None:
+            self._supply.lose_model(model, error)
 
     def _replace(self, name: str) -> None:
         """End a worker and start another in its slot."""
-        worker = self._forget(name)
-        self._executor.stop(name)
+        worker = self._fleet.end(name)
         if not self._is_stopping():
-            self._start_worker(worker.shape)
+            self._fleet.start(worker.shape)
 
-    def _release_drained(self) -> None:
-        for name in [name for name in sorted(self._draining) if not self._workers[name].units]:
-            self._replace(name)
-
-    def _count_start_fault(self, message: str) -> None:
-        self._start_faults += 1
-        if not self._first_ready and self._start_faults >= policy.START_FAULTS_MAX:
-            self._stop(MachineError(message))
-
-    def _count_machine_fault(self, message: str) -> None:
-        self._machine_faults += 1
-        if self._machine_faults >= policy.MACHINE_FAULTS_MAX:
-            self._stop(MachineError(f"{self._machine_faults} faults without one unit done; the last: {message}"))
-
-    def _check_start(self) -> None:
+    def _give_up_shapes(self) -> None:
         """Give up a shape of which no worker was ready for `start_timeout_s`, at first or since the last one died."""
-        now_s = time.monotonic()
         limit_s = self._plan.start_timeout_s
-        for shape, models in self._models.items():
-            if self._num_ready[shape] or self._is_stopping():
-                self._alone_since_s[shape] = now_s
-                continue
-            names = [name for name, worker in self._workers.items() if worker.shape == shape]
-            if not names:
-                self._alone_since_s[shape] = now_s
-            elif now_s - self._alone_since_s[shape] > limit_s:
-                text = f"no worker became ready within limits.start_timeout_s = {limit_s:g}; "
-                text += f"each asks for {shape.num_gpus} GPU and {shape.num_cpus} CPU"
-                for name in names:
-                    self._forget(name)
-                    self._executor.stop(name)
-                for model in models:
-                    self._lose_model(model, WorkersUnavailable(f"model {model}: {text}"))
-
-    def _lose_model(self, model: str, error: SdbatchError) -> None:
-        """Leave what waits for a model to a later run."""
-        self.lost_models[model] = error
-        self._left_tflop -= self._window.drop(model)
-
-    def _stop(self, failure: SdbatchError) -> None:
-        """Hand out nothing more; what is in flight may end."""
-        self.failure = self.failure or failure
+        for shape in self._fleet.overdue_shapes(limit_s, is_stopping=self._is_stopping()):
+            text = f"no worker became ready within limits.start_timeout_s = {limit_s:g}; "
+            text += f"each asks for {shape.num_gpus} GPU and {shape.num_cpus} CPU"
+            for name in self._fleet.names_of(shape):
+                self._fleet.end(name)
+            for model in self._fleet.models[shape]:
+                self._supply.lose_model(model, WorkersUnavailable(f"model {model}: {text}"))

@@ -1,6 +1,6 @@
 """The seam between the dispatcher and whatever runs workers.
 
-    dispatcher -- start, submit, stop --> Executor -- wait() --> Ready | Done | Faulted | Died | Pulse | Draining
+    dispatcher -- start, submit, stop --> Executor -- wait() --> Ready | UnitDone | Faulted | Died | Pulse | Draining
 
 Two executors stand behind it: in-process (breakpoints, unit tests) and Ray. What both promise is one test.
 """
@@ -41,7 +41,7 @@ class Ready:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Done:
+class UnitDone:
     """A unit was committed."""
 
     worker: str
@@ -100,7 +100,7 @@ class Draining:
     worker: str
 
 
-Event = Ready | Done | Faulted | Died | Pulse | Draining
+Event = Ready | UnitDone | Faulted | Died | Pulse | Draining
 
 
 class Executor(Protocol):
@@ -113,7 +113,7 @@ class Executor(Protocol):
         """Ask for a worker; `Ready`, `Faulted` or `Died` follows when it comes to be."""
 
     def submit(self, worker: str, unit: Unit) -> None:
-        """Give a worker a unit; `Done`, `Faulted` or `Died` follows."""
+        """Give a worker a unit; `UnitDone`, `Faulted` or `Died` follows."""
 
     def wait(self, timeout_s: float) -> Sequence[Event]:
         """Return what happened, waiting at most so long for something."""
@@ -153,7 +153,7 @@ def build_worker(path: str, name: str, spec: WorkerSpec, on_call: OnCall = lambd
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fault:
+class ErrorRecord:
     """An error as plain values, so that it crosses processes whatever its class."""
 
     kind: str
@@ -162,10 +162,10 @@ class Fault:
 
 
 def guarded(call: Callable[[], object]) -> object:
-    """Return what `call` returns, or a `Fault`: the one boundary where a worker's errors become outcomes."""
+    """Return what `call` returns, or a `ErrorRecord`: the one boundary where a worker's errors become outcomes."""
     try:
         return call()
     except (MachineError, StoreRefused) as error:
-        return Fault(kind=type(error).__name__, message=str(error), traceback=traceback.format_exc())
+        return ErrorRecord(kind=type(error).__name__, message=str(error), traceback=traceback.format_exc())
     except Exception as error:  # noqa: BLE001 -- the boundary; the policy stops the run for a bug
-        return Fault(kind="Bug", message=f"{type(error).__name__}: {error}", traceback=traceback.format_exc())
+        return ErrorRecord(kind="Bug", message=f"{type(error).__name__}: {error}", traceback=traceback.format_exc())

@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections import deque
 from functools import partial
 
-from sdbatch.dispatch.executor import Done, Event, Fault, Faulted, Ready, Shape, WorkerLike, build_worker, guarded
+from sdbatch.dispatch.executor import (
+    ErrorRecord,
+    Event,
+    Faulted,
+    Ready,
+    Shape,
+    UnitDone,
+    WorkerLike,
+    build_worker,
+    guarded,
+)
 from sdbatch.types import Observation, Receipt, Unit, WorkerSpec
 
 
@@ -63,11 +73,11 @@ class InProcessExecutor:
 def event_of(worker: str, unit: Unit | None, result: object) -> Event:
     """Turn what a worker's call returned into an event."""
     unit_id = unit.id if unit else None
-    if isinstance(result, Fault):
+    if isinstance(result, ErrorRecord):
         return Faulted(
             worker=worker, unit=unit_id, kind=result.kind, message=result.message, traceback=result.traceback
         )
     if isinstance(result, Receipt):
-        return Done(worker=worker, unit=result.unit, receipt=result)
+        return UnitDone(worker=worker, unit=result.unit, receipt=result)
     assert isinstance(result, dict), f"a worker's start returned {type(result).__name__}"
     return Ready(worker=worker, facts=result)

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from sdbatch.types import Backlog, Request, Running, Unit
+from sdbatch.types import PendingWork, Request, Running, Unit
 
 IN_FLIGHT_MAX = 2
 """Units per worker: one in the model, one that fetches or encodes. More only enlarges what a kill costs."""
@@ -30,12 +30,6 @@ MACHINE_FAULTS_MAX = 20
 
 MODEL_LOADS_MAX = 2
 """Failed loads of one model in a row; then its rows are left for a later run."""
-
-SOLO_DEATHS_MAX = 2
-"""Deaths of a process while one request runs alone; then the request is set aside."""
-
-SOLO_OVERDUE_MAX = 1
-"""Deadlines missed by one request alone; the first it missed was in company."""
 
 ABORT_GRACE_S = 5.0
 """A call that is past its deadline has so long to heed it before its process is ended: one denoising step, mostly."""
@@ -97,7 +91,7 @@ class Roster:
 
     def choose(
         self,
-        backlog: Mapping[str, Backlog],
+        backlog: Mapping[str, PendingWork],
         starving: frozenset[str] = frozenset(),
         *,
         hold_idle: bool = False,
@@ -140,7 +134,7 @@ class Roster:
         return self._views[min(first)[2]] if first else None
 
     def _model_for(
-        self, worker: WorkerView, backlog: Mapping[str, Backlog], starving: frozenset[str], held: WorkerView | None
+        self, worker: WorkerView, backlog: Mapping[str, PendingWork], starving: frozenset[str], held: WorkerView | None
     ) -> str:
         hungry = [name for name in starving if name in worker.models and name in backlog]
         if hungry:

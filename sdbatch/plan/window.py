@@ -16,7 +16,7 @@ from typing import Literal
 
 from sdbatch.families import Family
 from sdbatch.recipe import parse_recipe
-from sdbatch.types import Backlog, Request, Unit
+from sdbatch.types import PendingWork, Request, Unit
 
 BATCHES_PER_UNIT_MAX = 32
 AUTO_BATCH_MAX = 16
@@ -196,10 +196,10 @@ class Window:
         self.num_requests -= len(unit.requests)
         return unit
 
-    def backlog(self) -> dict[str, Backlog]:
+    def backlog(self) -> dict[str, PendingWork]:
         """Return what waits by model, suspects excluded; models without any are left out."""
         return {
-            model: Backlog(cost_tflop=queue.cost_tflop, outputs=queue.outputs, oldest=queue.oldest())
+            model: PendingWork(cost_tflop=queue.cost_tflop, outputs=queue.outputs, oldest=queue.oldest())
             for model, queue in self._queues.items()
         }
 

@@ -14,7 +14,7 @@ import pytest
 
 from sdbatch.campaign.write import receipt_of
 from sdbatch.dispatch.dispatcher import Dispatcher, Plan
-from sdbatch.dispatch.executor import Died, Done, Event, Executor, Faulted, Ready, Shape
+from sdbatch.dispatch.executor import Died, Event, Executor, Faulted, Ready, Shape, UnitDone
 from sdbatch.dispatch.in_process import InProcessExecutor
 from sdbatch.errors import MachineError, ModelLoadFailed, WorkersUnavailable
 from sdbatch.outcomes import Outcome
@@ -290,9 +290,9 @@ class Rounds:
     def close(self) -> None: ...
 
 
-def _done(worker: str, unit: Unit) -> Done:
+def _done(worker: str, unit: Unit) -> UnitDone:
     rows = [{"id": r.id, "request_key": "", "n": 0, "status": "ok", "adopted": False} for r in unit.requests]
-    return Done(worker=worker, unit=unit.id, receipt=receipt_of(unit.id, worker, rows))
+    return UnitDone(worker=worker, unit=unit.id, receipt=receipt_of(unit.id, worker, rows))
 
 
 def _ready(_: object) -> list[Event]:

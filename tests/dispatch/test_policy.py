@@ -20,7 +20,7 @@ from sdbatch.dispatch.policy import (
     suspects,
     unit_cost_max,
 )
-from sdbatch.types import Backlog, Phase, Request, Running, Unit
+from sdbatch.types import PendingWork, Phase, Request, Running, Unit
 
 MODELS = ("a", "b", "c")
 
@@ -31,10 +31,11 @@ def _worker(
     return WorkerView(id=name, models=frozenset(models), model=model, in_flight=in_flight, solo=solo)
 
 
-def _backlog(**costs: float) -> dict[str, Backlog]:
+def _backlog(**costs: float) -> dict[str, PendingWork]:
     """Return a backlog by cost; the first named is the oldest."""
     return {
-        name: Backlog(cost_tflop=cost, outputs=1, oldest=oldest) for oldest, (name, cost) in enumerate(costs.items())
+        name: PendingWork(cost_tflop=cost, outputs=1, oldest=oldest)
+        for oldest, (name, cost) in enumerate(costs.items())
     }
 
 
@@ -46,7 +47,7 @@ def _roster(workers: Sequence[WorkerView]) -> Roster:
 
 
 def choose(
-    workers: Sequence[WorkerView], backlog: Mapping[str, Backlog], starving: frozenset[str] = frozenset()
+    workers: Sequence[WorkerView], backlog: Mapping[str, PendingWork], starving: frozenset[str] = frozenset()
 ) -> tuple[str, str] | None:
     return _roster(workers).choose(backlog, starving)
 
@@ -138,7 +139,7 @@ WORKERS = st.frozensets(st.sampled_from(MODELS), min_size=1).flatmap(
 )
 BACKLOGS = st.dictionaries(
     st.sampled_from(MODELS),
-    st.builds(Backlog, cost_tflop=st.floats(1e-3, 1e6), outputs=st.integers(1, 9), oldest=st.integers(0, 99)),
+    st.builds(PendingWork, cost_tflop=st.floats(1e-3, 1e6), outputs=st.integers(1, 9), oldest=st.integers(0, 99)),
 )
 
 
@@ -147,7 +148,7 @@ BACKLOGS = st.dictionaries(
     st.lists(WORKERS, max_size=6, unique_by=lambda worker: worker.id), BACKLOGS, st.frozensets(st.sampled_from(MODELS))
 )
 def test_somebody_is_chosen_exactly_when_somebody_can_work(
-    workers: list[WorkerView], backlog: dict[str, Backlog], starving: frozenset[str]
+    workers: list[WorkerView], backlog: dict[str, PendingWork], starving: frozenset[str]
 ) -> None:
     able = {
         (worker.id, model)
@@ -161,7 +162,7 @@ def test_somebody_is_chosen_exactly_when_somebody_can_work(
 
 
 def _plain_choice(
-    workers: Sequence[WorkerView], backlog: Mapping[str, Backlog], starving: frozenset[str], hold_idle: bool
+    workers: Sequence[WorkerView], backlog: Mapping[str, PendingWork], starving: frozenset[str], hold_idle: bool
 ) -> tuple[str, str] | None:
     """Say the rules in the plainest words: every worker is looked at for every choice."""
     if hold_idle and workers:
@@ -193,7 +194,9 @@ ALIKE = st.builds(
 """Few kinds, so that several workers stand in one line."""
 EVEN = st.lists(st.sampled_from([0, 3, 4, 5, 6]), min_size=3, max_size=3).map(
     lambda costs: {
-        name: Backlog(cost_tflop=cost, outputs=1, oldest=0) for name, cost in zip(MODELS, costs, strict=True) if cost
+        name: PendingWork(cost_tflop=cost, outputs=1, oldest=0)
+        for name, cost in zip(MODELS, costs, strict=True)
+        if cost
     }
 )
 """Costs near one another, so that the workers that serve a model count."""
@@ -207,7 +210,7 @@ EVEN = st.lists(st.sampled_from([0, 3, 4, 5, 6]), min_size=3, max_size=3).map(
     st.booleans(),
 )
 def test_the_roster_chooses_as_one_that_looks_at_every_worker(
-    steps: list[tuple[WorkerView, bool]], backlog: dict[str, Backlog], starving: frozenset[str], hold_idle: bool
+    steps: list[tuple[WorkerView, bool]], backlog: dict[str, PendingWork], starving: frozenset[str], hold_idle: bool
 ) -> None:
     roster, workers = Roster(), dict[str, WorkerView]()
     for view, stays in steps:

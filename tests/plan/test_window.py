@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sdbatch.families import FAMILIES
 from sdbatch.plan.window import AUTO_BATCH_MAX, BATCHES_PER_UNIT_MAX, STALE_FACTOR, Window, auto_batch_size, bisected
-from sdbatch.types import Backlog, Request, Unit
+from sdbatch.types import PendingWork, Request, Unit
 
 PLENTY = 1e9
 
@@ -159,15 +159,15 @@ def test_the_backlog_adds_up_each_model() -> None:
         [_request(1, key="b", cost=2.0, outputs=3), _request(2, key="c", cost=1.0)],
     )
     assert window.backlog() == {
-        "large": Backlog(cost_tflop=10.0, outputs=1, oldest=0),
-        "tiny": Backlog(cost_tflop=7.0, outputs=4, oldest=1),
+        "large": PendingWork(cost_tflop=10.0, outputs=1, oldest=0),
+        "tiny": PendingWork(cost_tflop=7.0, outputs=4, oldest=1),
     }
 
 
 def test_the_oldest_of_a_backlog_moves_on_with_what_is_taken() -> None:
     window = _window(_requests(8))
     window.take("tiny", 4.0)
-    assert window.backlog()["tiny"] == Backlog(cost_tflop=4.0, outputs=4, oldest=4)
+    assert window.backlog()["tiny"] == PendingWork(cost_tflop=4.0, outputs=4, oldest=4)
 
 
 def test_an_empty_window_has_no_backlog() -> None:

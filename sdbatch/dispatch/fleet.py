@@ -1,0 +1,165 @@
+"""The workers of a run: which there are, which are ready, what each was given.
+
+    start, ready, drain, stop --> Fleet --> Roster (what the policy chooses from)
+
+The fleet takes no decision on whom to blame; it starts, ends and replaces workers when it is told to.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from sdbatch.dispatch import policy
+from sdbatch.dispatch.executor import Executor, Ready, Shape
+from sdbatch.types import Unit
+
+
+@dataclass(slots=True)
+class FleetWorker:
+    """One worker that was started and not yet ended.
+
+    Attributes:
+        shape: Its slot.
+        is_ready: Whether it may be given units.
+        is_draining: Whether it must be given no more.
+        model: Model of the last unit it was given; None when it holds none.
+        units: Units it was given and has not ended, by id.
+    """
+
+    shape: Shape
+    is_ready: bool = False
+    is_draining: bool = False
+    model: str | None = None
+    units: dict[str, Unit] = field(default_factory=dict)
+
+
+class Fleet:
+    """The workers of a run.
+
+    Args:
+        executor: Runs them.
+        shapes: Slot shape of each model.
+
+    Attributes:
+        roster: The ready workers, as the policy sees them.
+        models: Models of each slot shape.
+        facts: What each worker said of its machine when it was ready.
+        num_in_flight: Units given and not ended, over all workers.
+        was_ready: Whether any worker was ever ready.
+    """
+
+    def __init__(self, executor: Executor, shapes: Mapping[str, Shape]) -> None:
+        self._executor = executor
+        self.models: dict[Shape, frozenset[str]] = {
+            shape: frozenset(name for name, other in shapes.items() if other == shape) for shape in set(shapes.values())
+        }
+        self.roster = policy.Roster()
+        self.facts: dict[str, Mapping[str, str]] = {}
+        self.num_in_flight = 0
+        self.was_ready = False
+        self._workers: dict[str, FleetWorker] = {}
+        self._num_ready: Counter[Shape] = Counter()
+        self._draining: set[str] = set()
+        self._num_started = 0
+        self._none_ready_since_s = dict.fromkeys(self.models, time.monotonic())
+
+    def __len__(self) -> int:
+        return len(self._workers)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._workers
+
+    def __getitem__(self, name: str) -> FleetWorker:
+        return self._workers[name]
+
+    @property
+    def num_ready(self) -> int:
+        """Workers that are ready, draining ones too."""
+        return self._num_ready.total()
+
+    def start(self, shape: Shape) -> None:
+        """Ask for one more worker."""
+        name = f"w{self._num_started}"
+        self._num_started += 1
+        self._workers[name] = FleetWorker(shape=shape)
+        self._executor.start(name, shape)
+
+    def set_ready(self, event: Ready) -> None:
+        """Let a worker be given units."""
+        worker = self._workers[event.worker]
+        worker.is_ready = self.was_ready = True
+        self._num_ready[worker.shape] += 1
+        self.facts[event.worker] = event.facts
+        self._update_roster(event.worker)
+
+    def drain(self, name: str) -> None:
+        """Give a worker no more; it is replaced once it has ended what it was given."""
+        self._workers[name].is_draining = True
+        self._draining.add(name)
+        self.roster.remove(name)
+
+    def drained(self) -> list[str]:
+        """Return the draining workers that have ended all they were given."""
+        return [name for name in sorted(self._draining) if not self._workers[name].units]
+
+    def give(self, name: str, unit: Unit) -> None:
+        """Note that a worker was given a unit."""
+        worker = self._workers[name]
+        worker.units[unit.id] = unit
+        worker.model = unit.model
+        self.num_in_flight += 1
+        self._update_roster(name)
+
+    def take_back(self, name: str, unit_id: str) -> Unit:
+        """Return a unit that ended in a worker that lives."""
+        unit = self._workers[name].units.pop(unit_id)
+        self.num_in_flight -= 1
+        self._update_roster(name)
+        return unit
+
+    def unload(self, name: str) -> None:
+        """Note that a worker holds no model."""
+        self._workers[name].model = None
+        self._update_roster(name)
+
+    def end(self, name: str) -> FleetWorker:
+        """End a worker and strike it off; return what it was."""
+        worker = self._workers.pop(name)
+        self.roster.remove(name)
+        self._draining.discard(name)
+        self._num_ready[worker.shape] -= worker.is_ready
+        self.num_in_flight -= len(worker.units)
+        self._executor.stop(name)
+        return worker
+
+    def overdue_shapes(self, start_timeout_s: float, *, is_stopping: bool) -> list[Shape]:
+        """Return the shapes of which workers were asked for and none was ready for so long."""
+        now_s = time.monotonic()
+        overdue = []
+        for shape in self.models:
+            if self._num_ready[shape] or is_stopping or not self.names_of(shape):
+                self._none_ready_since_s[shape] = now_s
+            elif now_s - self._none_ready_since_s[shape] > start_timeout_s:
+                overdue.append(shape)
+        return overdue
+
+    def names_of(self, shape: Shape) -> list[str]:
+        """Return the workers of a shape."""
+        return [name for name, worker in self._workers.items() if worker.shape == shape]
+
+    def _update_roster(self, name: str) -> None:
+        worker = self._workers[name]
+        if not worker.is_ready or worker.is_draining:
+            return
+        self.roster.put(
+            policy.WorkerView(
+                id=name,
+                models=self.models[worker.shape],
+                model=worker.model,
+                in_flight=len(worker.units),
+                solo=any(unit.solo for unit in worker.units.values()),
+            )
+        )
