@@ -271,7 +271,8 @@ def submit(
         address: Of the job server, such as `http://head:8265`.
         overrides: `key.key=value` each.
         date: See `load_job`; fixed here, so that a retry after midnight makes the same.
-        working_dir: Folder to send along; None when the cluster's image has the job file at the same path.
+        working_dir: Folder to send along; None when the cluster's image has the job file at the same path. Ray leaves
+            out what git ignores unless RAY_RUNTIME_ENV_IGNORE_GITIGNORE is 1, as the command line sets it.
         environment: Variables of the driver there; what looks like a secret is refused.
         accept_failed: Exit 0 although rows failed.
         write: Given the job's log as it comes; without it the call does not wait.

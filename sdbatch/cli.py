@@ -7,6 +7,8 @@ Exit codes: 0 all done; 2 the job, manifest or credentials are wrong (nothing st
 from __future__ import annotations
 
 import json
+import logging
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -14,6 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
+import pyarrow as pa
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -336,8 +339,19 @@ def models_list(
 
 def main() -> None:
     """Run the command line."""
-    configure(log_format())
+    prepare_process()
     app(args=_with_optional_class(sys.argv[1:]))
+
+
+def prepare_process() -> None:
+    """Set what a command may and a library function may not: log handlers, Arrow's memory pool, what Ray reads."""
+    configure(log_format())
+    # Ray's notes on packaging and on its socket are not for the person who waits for a job.
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    # A manifest that was built, and that git ignores, travels with the working directory all the same.
+    os.environ.setdefault("RAY_RUNTIME_ENV_IGNORE_GITIGNORE", "1")
+    # Arrow's default pool keeps the memory of every part it read.
+    pa.set_memory_pool(pa.system_memory_pool())
 
 
 def _write_table(table: Any, path: Path) -> None:

@@ -55,6 +55,7 @@ from sdbatch.fetch.sources import read_source
 from sdbatch.job import Job, parse_job
 from sdbatch.logs import configure
 from sdbatch.outcomes import call_deadline_s, outcome_of
+from sdbatch.points import reached
 from sdbatch.recipe import Recipe, parse_recipe
 from sdbatch.storage import open_store
 from sdbatch.types import OnCall, Phase, Receipt, Request, Running, Source, Unit, WorkerSpec
@@ -229,6 +230,7 @@ class Worker:
                 _PendingOutput(request=request, n=n, recipe=recipe, pixels=pixels, fetch_s=share_s)
                 for n in request.outputs
             )
+        reached("after-fetch")
         return outputs
 
     def _pixels(self, request: Request, recipe: Recipe) -> tuple[dict[str, Any], float]:
@@ -319,6 +321,7 @@ class Worker:
             for part in self._after_failure(kind, error, outputs, unit, tally):
                 self._make(model, part, unit, tally)
             return
+        reached("after-generate")
         if self._sizes:
             self._sizes.ran(shape_of(model, outputs[0].recipe), len(outputs), result.generate_s, result.memory)
         self._hand_on(model, result, outputs, unit, tally)

@@ -23,6 +23,7 @@ NOUNS = {
     "job",
     "logs",
     "outcomes",
+    "points",
     "recipe",
     "storage",
     "types",

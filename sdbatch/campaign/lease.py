@@ -24,6 +24,7 @@ from typing import Any
 
 from sdbatch.campaign import layout
 from sdbatch.errors import CampaignHeld, LeaseLost, SdbatchError, StoreRefused
+from sdbatch.points import reached
 from sdbatch.storage import NO_PUT_IF_ABSENT, Entry, Store
 from sdbatch.types import FORMAT_VERSION
 
@@ -130,6 +131,7 @@ class Lease:
     def _beat(self, state: str) -> None:
         self._count += 1
         beat = {"format_version": FORMAT_VERSION, "token": self.holder.token, "count": self._count, "state": state}
+        reached("lease-renewal")
         self._store.put(layout.beat(self.holder.epoch), json.dumps(beat).encode(), "application/json")
 
 
@@ -164,6 +166,7 @@ def acquire(store: Store) -> Lease:
             continue  # another driver was faster; look at it
         if wins.count(True) > 1 or store.put_new(path, data, "application/json"):
             raise StoreRefused(f"{store.url}: {NO_PUT_IF_ABSENT} (several writers of one new file won)")
+        reached("after-taking-the-lease")
         return Lease(store, holder)
 
 

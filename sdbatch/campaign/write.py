@@ -22,6 +22,7 @@ from sdbatch.campaign import layout
 from sdbatch.campaign.schema import COMMIT, footer, table, to_parquet
 from sdbatch.errors import AssetConflict, RowError
 from sdbatch.logs import redacted
+from sdbatch.points import reached
 from sdbatch.recipe import Recipe, parse_recipe
 from sdbatch.storage import Store
 from sdbatch.types import STAGES, Receipt, Request, RowOutcome, Unit
@@ -68,6 +69,7 @@ def put_asset(
         if stored != data and not is_same_request(stored):
             raise AssetConflict(f"{path} is stored with other content; `sdbatch redo` removes it and makes it again")
     digest = hashlib.sha256(stored).hexdigest()
+    reached("between-two-assets")
     return StoredAsset(path=path, sha256=digest, asset_bytes=len(stored), adopted=not created)
 
 
@@ -84,9 +86,10 @@ def put_commit(store: Store, run_id: str, unit: str, rows: Iterable[Mapping[str,
         found = found.set_column(COMMIT.get_field_index(name), field, same)
     data = to_parquet(found, for_query=False, attempt=attempt, run_id=run_id, unit=unit)
     path = layout.commit(run_id, unit)
-    if store.put_new(path, data, "application/vnd.apache.parquet"):
-        return True
-    return footer(store.read(path)).get("attempt") == attempt
+    reached("before-the-commit")
+    is_ours = store.put_new(path, data, "application/vnd.apache.parquet")
+    reached("after-the-commit")
+    return is_ours or footer(store.read(path)).get("attempt") == attempt
 
 
 _AS_IN_RECIPE = (

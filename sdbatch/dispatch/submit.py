@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import logging
-import os
 import re
 import time
 from collections.abc import Callable
@@ -55,10 +53,6 @@ class Cluster:
 
     def __init__(self, address: str) -> None:
         self._address = address
-        # The demo's manifest is built, and ignored by git; it must travel all the same.
-        os.environ["RAY_RUNTIME_ENV_IGNORE_GITIGNORE"] = "1"
-        # Ray's notes on packaging and on its socket are not for the person who waits for a job.
-        logging.getLogger("ray").setLevel(logging.ERROR)
         self._client = self._call(lambda: JobSubmissionClient(address))
 
     def submit(

@@ -10,6 +10,7 @@ import pyarrow as pa
 from sdbatch.campaign import layout
 from sdbatch.campaign.read import effective_parts, read_index
 from sdbatch.campaign.schema import to_parquet
+from sdbatch.points import reached
 from sdbatch.report.gallery import gallery_pages
 from sdbatch.storage import Store
 from sdbatch.types import FORMAT_VERSION
@@ -30,6 +31,7 @@ def write_metadata(store: Store, run: str, confirm: Callable[[], None] = lambda:
         store.put_new(layout.part(run, number), to_parquet(part, run_id=run), "application/vnd.apache.parquet")
     latest = {"format_version": FORMAT_VERSION, "run_id": run, "path": layout.metadata(run), "rows": num_rows}
     confirm()
+    reached("amid-compaction")
     store.put(layout.LATEST, (json.dumps(latest, indent=1) + "\n").encode(), "application/json")
     write_gallery(store, run, index, num_rows)
     return num_rows

@@ -22,6 +22,7 @@ from sdbatch.driver.scan import Scanned
 from sdbatch.driver.tally import RunTally
 from sdbatch.errors import StoreUnavailable
 from sdbatch.job import Job
+from sdbatch.points import reached
 from sdbatch.report.progress import Snapshot, rate_and_eta
 from sdbatch.storage import Store
 from sdbatch.types import FORMAT_VERSION, RowOutcome, Unit
@@ -118,6 +119,7 @@ class RunRecords:
             "counts": tally.counts.as_dict(),
             "failures": tally.failures,
         }
+        reached("writing-status")
         self._store.put(layout.status_json(self._run_id), _json(status), "application/json")
 
     def write_run_json(
@@ -151,6 +153,7 @@ class RunRecords:
             "counts": result.counts,
             "failures": result.failures,
         }
+        reached("before-run-json")
         self._store.put_new(layout.run_json(self._run_id), _json(record), "application/json")
 
     def index_commit(self, unit: Unit, outcomes: tuple[RowOutcome, ...]) -> None:
@@ -160,6 +163,7 @@ class RunRecords:
         if len(self._index_parts) >= INDEX_EVERY_COMMITS or num_rows >= INDEX_ROWS_MAX:
             with self.tolerated("index"):
                 path = layout.index(self._run_id, self._num_index_files)
+                reached("writing-an-index")
                 self._store.put_new(path, to_parquet(pa.concat_tables(self._index_parts)))
                 self._index_parts, self._num_index_files = [], self._num_index_files + 1
 

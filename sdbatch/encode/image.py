@@ -18,6 +18,7 @@ from PIL import Image, PngImagePlugin
 
 from sdbatch.encode.embedded import Encoded, as_text, embedded_values, from_text
 from sdbatch.job import Encode
+from sdbatch.points import reached
 
 THUMBNAIL_PIXELS_MAX = 160
 _EXIF_IFD, _USER_COMMENT, _SOFTWARE = 0x8769, 0x9286, 0x0131
@@ -50,6 +51,7 @@ def encode_image(image_HWC: NDArray[np.uint8], options: Encode, *, request_key: 
         if options.image == "webp":
             lossy |= {"lossless": options.lossless, "method": 0 if options.lossless else 4}
         image.save(buffer, _PILLOW_NAMES[options.image], exif=_exif(embedded), **lossy)
+    reached("after-encode")
     return Encoded(data=buffer.getvalue(), suffix=options.image, media_type=_MEDIA_TYPES[options.image])
 
 

@@ -27,6 +27,7 @@ from sdbatch.generate.accelerators import accelerated, denoisers_of
 from sdbatch.generate.memo import TEXTS_AT_ONCE, remembered
 from sdbatch.generate.tasks import CALLS
 from sdbatch.generate.tasks.adapters import adapt
+from sdbatch.points import reached
 from sdbatch.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -292,7 +293,12 @@ def _to_uint8(video_BFCHW: torch.Tensor) -> tuple[Pixels, list[bool]]:
 @contextmanager
 def _on_each_step(denoisers: Sequence[torch.nn.Module], on_step: Callable[[], None]) -> Iterator[None]:
     """Call `on_step` before every pass of a denoiser. A hook works for every pipeline; some know no callback."""
-    hooks = [denoiser.register_forward_pre_hook(lambda *_: on_step()) for denoiser in denoisers]
+
+    def before_step(*_: object) -> None:
+        reached("mid-denoise")
+        on_step()
+
+    hooks = [denoiser.register_forward_pre_hook(before_step) for denoiser in denoisers]
     try:
         yield
     finally:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from sdbatch.errors import StoreRefused
+from sdbatch.points import reached
 from sdbatch.storage.locations import leads_out
 from sdbatch.storage.store import Entry
 
@@ -108,6 +109,7 @@ class LocalStore:
             handle.write(data)
             handle.flush()
             os.fsync(handle.fileno())
+        reached("amid-a-file")
         return file
 
 

@@ -287,9 +287,8 @@ class Lab:
 
 def plan_of(point: Point, victim: str, s3_pid: int | None, signal_number: int = signal.SIGKILL) -> dict[str, Any]:
     """Return the plan by which a victim is struck at a point."""
-    names = ("name", "module", "functions", "when", "process", "passage", "argument")
     return {
-        "point": {name: getattr(point, name) for name in names},
+        "point": {"name": point.name, "process": point.process, "passage": point.passage},
         "victim": victim,
         "signal": int(signal_number),
         "s3_pid": s3_pid,

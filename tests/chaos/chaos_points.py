@@ -2,7 +2,7 @@
 
     POINTS x VICTIMS x STORES - SENSELESS = the kills of `make chaos`
 
-A point is a passage of a named function; a name that is gone fails its cases (see inject/sitecustomize.py).
+A point is one of `sdbatch.points`; a name that is not there fails its cases (see inject/sitecustomize.py).
 """
 
 from __future__ import annotations
@@ -14,8 +14,6 @@ from typing import Literal
 Victim = Literal["worker", "driver", "raylet", "cluster", "s3"]
 VICTIMS: tuple[Victim, ...] = ("worker", "driver", "raylet", "cluster", "s3")
 STORES = ("local", "s3")
-PUTS = ("LocalStore.put", "ObjectStore.put")
-PUTS_NEW = ("LocalStore.put_new", "ObjectStore.put_new")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,170 +21,36 @@ class Point:
     """A moment of a run.
 
     Attributes:
-        name: Words, with hyphens.
-        module: Where the function lives.
-        functions: `function` or `Class.method`; more than one where two stores have the same.
-        when: Whether the signal comes before the function runs or after it returned.
+        name: Its name in `sdbatch.points`.
         process: Which process passes here.
         phase: `start` (before the cluster), `work` (workers are there) or `end` (the cluster is shut down again).
         passage: Which passage of one process counts, from 1; only those while the victim is there.
-        argument: Pattern that a text argument must hold for a passage to count.
     """
 
     name: str
-    module: str
-    functions: tuple[str, ...]
-    when: Literal["before", "after"]
     process: Literal["worker", "driver"]
     phase: Literal["start", "work", "end"] = "work"
     passage: int = 1
-    argument: str | None = None
 
-
-_STORAGE = "sdbatch.storage"
-_UNET = "diffusers.models.unets.unet_2d_condition"
 
 POINTS: tuple[Point, ...] = (
-    Point(
-        name="after-taking-the-lease",
-        module=_STORAGE,
-        functions=PUTS_NEW,
-        when="after",
-        process="driver",
-        phase="start",
-        argument=r"^lease/\d+\.json$",
-    ),
-    Point(
-        name="before-writing-the-plan",
-        module=_STORAGE,
-        functions=PUTS_NEW,
-        when="before",
-        process="driver",
-        phase="start",
-        argument=r"/requests/part-",
-    ),
-    Point(
-        name="before-load",
-        module="sdbatch.generate.load",
-        functions=("load_model",),
-        when="before",
-        process="worker",
-    ),
-    Point(
-        name="after-load",
-        module="sdbatch.generate.load",
-        functions=("load_model",),
-        when="after",
-        process="worker",
-    ),
-    Point(
-        name="after-fetch",
-        module="sdbatch.worker",
-        functions=("Worker._fetch",),
-        when="after",
-        process="worker",
-        passage=3,
-    ),
-    Point(  # two steps a batch: the second step of the second batch
-        name="mid-denoise",
-        module=_UNET,
-        functions=("UNet2DConditionModel.forward",),
-        when="before",
-        process="worker",
-        passage=4,
-    ),
-    Point(
-        name="after-generate",
-        module="sdbatch.generate.batch",
-        functions=("make_batch",),
-        when="after",
-        process="worker",
-        passage=2,
-    ),
-    Point(
-        name="after-encode",
-        module="sdbatch.encode.image",
-        functions=("encode_image",),
-        when="after",
-        process="worker",
-        passage=6,
-    ),
-    Point(  # batches of four: the second unit's second asset
-        name="between-two-assets",
-        module="sdbatch.campaign.write",
-        functions=("put_asset",),
-        when="after",
-        process="worker",
-        passage=6,
-    ),
-    Point(
-        name="amid-a-file",
-        module=_STORAGE,
-        functions=("LocalStore._temporary",),
-        when="after",
-        process="worker",
-        passage=7,
-    ),
-    Point(
-        name="before-the-commit",
-        module="sdbatch.campaign.write",
-        functions=("put_commit",),
-        when="before",
-        process="worker",
-        passage=2,
-    ),
-    Point(
-        name="after-the-commit",
-        module="sdbatch.campaign.write",
-        functions=("put_commit",),
-        when="after",
-        process="worker",
-        passage=2,
-    ),
-    Point(
-        name="lease-renewal",
-        module=_STORAGE,
-        functions=PUTS,
-        when="before",
-        process="driver",
-        argument=r"^lease/\d+\.beat$",
-    ),
-    Point(
-        name="writing-status",
-        module=_STORAGE,
-        functions=PUTS,
-        when="before",
-        process="driver",
-        passage=2,
-        argument=r"/status\.json$",
-    ),
-    Point(
-        name="writing-an-index",
-        module=_STORAGE,
-        functions=PUTS_NEW,
-        when="before",
-        process="driver",
-        passage=2,
-        argument=r"/index/\d+\.parquet$",
-    ),
-    Point(  # the parts are there, latest.json does not name them yet
-        name="amid-compaction",
-        module=_STORAGE,
-        functions=PUTS,
-        when="before",
-        process="driver",
-        phase="end",
-        argument=r"^metadata/latest\.json$",
-    ),
-    Point(
-        name="before-run-json",
-        module=_STORAGE,
-        functions=PUTS_NEW,
-        when="before",
-        process="driver",
-        phase="end",
-        argument=r"/run\.json$",
-    ),
+    Point(name="after-taking-the-lease", process="driver", phase="start"),
+    Point(name="before-writing-the-plan", process="driver", phase="start"),
+    Point(name="before-load", process="worker"),
+    Point(name="after-load", process="worker"),
+    Point(name="after-fetch", process="worker", passage=3),
+    Point(name="mid-denoise", process="worker", passage=4),  # two steps a batch: the second step of the second batch
+    Point(name="after-generate", process="worker", passage=2),
+    Point(name="after-encode", process="worker", passage=6),
+    Point(name="between-two-assets", process="worker", passage=6),  # batches of four: the second unit's second asset
+    Point(name="amid-a-file", process="worker", passage=7),
+    Point(name="before-the-commit", process="worker", passage=2),
+    Point(name="after-the-commit", process="worker", passage=2),
+    Point(name="lease-renewal", process="driver"),
+    Point(name="writing-status", process="driver", passage=2),
+    Point(name="writing-an-index", process="driver", passage=2),
+    Point(name="amid-compaction", process="driver", phase="end"),
+    Point(name="before-run-json", process="driver", phase="end"),
 )
 
 

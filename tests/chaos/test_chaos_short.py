@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-import importlib
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,7 +11,9 @@ from pathlib import Path
 import pytest
 from chaos_cases import cases, judged, kill_at, reference, struck_problems
 from chaos_lab import Lab
-from chaos_points import POINTS, VICTIMS, Point, kills, senseless
+from chaos_points import POINTS, VICTIMS, kills, senseless
+
+import sdbatch.points
 
 SHORT = (
     "kill/local/between-two-assets/worker",
@@ -54,18 +55,31 @@ def test_every_point_and_victim_is_either_struck_or_left_out_for_a_reason() -> N
     assert len(CASES) == len(cases())
 
 
-@pytest.mark.parametrize("point", POINTS, ids=lambda point: point.name)
-def test_a_point_names_functions_that_exist(point: Point) -> None:
-    module = importlib.import_module(point.module)
+def test_every_point_of_the_product_is_struck_and_stands_in_its_code() -> None:
+    code = "".join(path.read_text() for path in Path(sdbatch.points.__file__).parent.rglob("*.py"))
 
-    assert all(callable(functools.reduce(getattr, name.split("."), module)) for name in point.functions)
+    assert [point.name for point in POINTS] == list(sdbatch.points.POINTS)
+    assert sorted(re.findall(r"\breached\(\"([a-z-]+)\"\)", code)) == sorted(sdbatch.points.POINTS)
 
 
-def test_a_point_whose_function_is_gone_fails_its_case(lab: Lab) -> None:
-    point = replace(POINTS[0], functions=("LocalStore.put_newer",))
+def test_a_point_without_a_hook_is_passed_and_one_with_a_hook_tells_its_name() -> None:
+    passed: list[str] = []
+    sdbatch.points.reached("after-fetch")
+    sdbatch.points.install(passed.append)
+    try:
+        sdbatch.points.reached("after-fetch")
+    finally:
+        sdbatch.points.install(None)
+    sdbatch.points.reached("after-load")
+
+    assert passed == ["after-fetch"]
+
+
+def test_a_point_that_is_gone_fails_its_case(lab: Lab) -> None:
+    point = replace(POINTS[0], name="after-taking-the-leash")
     found = kill_at(point, "driver", "local", lab, lab.case_folder("gone"))
 
-    assert found.problems == ["sdbatch.storage has no LocalStore.put_newer; mend the table of points"]
+    assert found.problems == ["sdbatch.points has no point after-taking-the-leash; mend the table of points"]
 
 
 def test_a_point_that_is_never_passed_fails_its_case(tmp_path: Path) -> None:

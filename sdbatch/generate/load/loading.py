@@ -27,6 +27,7 @@ from sdbatch.generate.accelerators import accelerate
 from sdbatch.generate.load.copies import local_copy, local_folder
 from sdbatch.generate.load.loaded import OPTIONS, LoadedModel, quieten
 from sdbatch.job import Lora, Model, Storage
+from sdbatch.points import reached
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -50,6 +51,7 @@ def load_model(
     diffusers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
+    reached("before-load")
     dtype = DTYPES[model.dtype]
     # A worker that reserved no GPU leaves them to others, though Ray does not hide them from it.
     device = "cuda" if torch.cuda.is_available() and model.num_gpus != 0 else "cpu"
@@ -72,6 +74,7 @@ def load_model(
     quieten(pipeline)
     _name_text_model(getattr(pipeline, "text_encoder", None))
     accelerate(pipeline, found.family, model, device)
+    reached("after-load")
     return LoadedModel(pipeline, found.family, device, components, files, model)
 
 

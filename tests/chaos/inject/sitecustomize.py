@@ -1,11 +1,14 @@
 """Faults put into the processes of a real `sdbatch run` from outside; the product knows nothing of them.
 
-    SDBATCH_CHAOS (a plan, JSON) --> every Python process of the run --> named functions are wrapped when their module
-    is imported --> at the k-th passage of the point, one signal to the victim, once per run
+    SDBATCH_CHAOS (a plan, JSON) --> every Python process of the run --> a hook at sdbatch.points
+    --> at the k-th passage of the point, one signal to the victim, once per run
+
+What rows do is decided by wrapping the function that makes a batch, and constants are replaced, when their module is
+imported.
 
 Python imports a module of this name at its start when it lies on PYTHONPATH, and Ray's workers inherit the environment.
-A function that is gone ends the process with status 99 and leaves a file `broken`: a case must never pass because
-nothing happened.
+A point or a function that is gone ends the process with status 99 and leaves a file `broken`: a case must never pass
+because nothing happened.
 """
 
 from __future__ import annotations
@@ -16,7 +19,6 @@ import importlib.abc
 import importlib.util
 import json
 import os
-import re
 import signal
 import sys
 import threading
@@ -103,12 +105,10 @@ class Passage:
         self._point = point
         self._left = int(point["passage"])
         self._lock = threading.Lock()
-        self._argument = re.compile(point["argument"]) if point["argument"] else None
 
-    def count(self, args: Sequence[object]) -> None:
+    def count(self, name: str) -> None:
         is_here = (os.getpid() == DRIVER) == (self._point["process"] == "driver")
-        texts = [arg for arg in args if isinstance(arg, str)]
-        if not is_here or (self._argument and not any(map(self._argument.search, texts))):
+        if name != self._point["name"] or not is_here:
             return
         if PLAN["victim"] != "s3" and not victims(PLAN["victim"]):
             return  # passages count once the victim is there
@@ -120,23 +120,10 @@ class Passage:
 
 
 def point_hook(point: dict[str, Any]) -> Hook:
-    passage = Passage(point)
-
     def hook(module: ModuleType) -> None:
-        for name in point["functions"]:
-            wrap(module, name, passing)
-
-    def passing(original: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(original)
-        def call(*args: Any, **kwargs: Any) -> Any:
-            if point["when"] == "before":
-                passage.count([*args, *kwargs.values()])
-            result = original(*args, **kwargs)
-            if point["when"] == "after":
-                passage.count([*args, *kwargs.values()])
-            return result
-
-        return call
+        if point["name"] not in module.POINTS:
+            broken(f"{module.__name__} has no point {point['name']}; mend the table of points")
+        module.install(Passage(point).count)
 
     return hook
 
@@ -307,7 +294,7 @@ def arm() -> None:
     if PLAN.get("clock_s"):
         jump_clock(PLAN["clock_s"])
     if PLAN.get("point"):
-        HOOKS.setdefault(PLAN["point"]["module"], []).append(point_hook(PLAN["point"]))
+        HOOKS.setdefault("sdbatch.points", []).append(point_hook(PLAN["point"]))
     sys.meta_path.insert(0, Watch())
 
 
