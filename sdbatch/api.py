@@ -80,7 +80,7 @@ def check(job: JobLike, overrides: Iterable[str] = ()) -> CheckReport:
 
 
 def plan(job: JobLike, selection: Selection | None = None, overrides: Iterable[str] = ()) -> PlanReport:
-    """Say what a run would make, and why; nothing is written.
+    """Return what a run would make, and why; nothing is written.
 
     Raises:
         UserError: With everything that is wrong.
@@ -161,12 +161,12 @@ def verify(campaign: Campaign, sample: float | None = None) -> VerifyReport:
 
 
 def gc(campaign: Campaign, *, delete: bool = False, older_than_s: float = OLDER_THAN_S) -> GcReport:
-    """Find, and with `delete` remove, what no commit names; see `sdbatch.campaign.gc`.
+    """List, and with `delete` remove, the files that no commit names; see `sdbatch.campaign.gc`.
 
     Args:
         campaign: The campaign.
-        delete: Remove what was found.
-        older_than_s: What changed within so many seconds stays.
+        delete: Remove them; without it they are only listed.
+        older_than_s: Files that changed within so many seconds stay.
 
     Raises:
         CampaignHeld: When a driver holds the campaign and something is to be removed.
@@ -186,7 +186,7 @@ def reproduce(
         campaign: The campaign.
         request_id: Id of the request.
         n: Output number.
-        model_path: Where the model lies now; without it, where the asset's run found it.
+        model_path: Where the model lies now; by default where it lay in the asset's run.
         tolerance: Largest difference of an 8 bit value that counts as equal.
 
     Raises:
@@ -268,7 +268,7 @@ def submit(
 
     Args:
         job: Job file; with a working directory, inside it.
-        address: Of the job server, such as `http://head:8265`.
+        address: URL of the job server, such as `http://head:8265`.
         overrides: `key.key=value` each.
         date: See `load_job`; fixed here, so that a retry after midnight makes the same.
         working_dir: Folder to send along; None when the cluster's image has the job file at the same path. Ray leaves

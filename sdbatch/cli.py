@@ -61,9 +61,10 @@ AcceptFailed = Annotated[bool, typer.Option("--accept-failed", help="Exit 0 alth
 @app.command()
 def check(job: JobFile, overrides: Set = None, date: Date = None, as_json: Json = False) -> None:
     """Check a job and every row of its manifest. Writes nothing, loads nothing."""
-    found = _guarded(lambda: api.check(api.load_job(job, overrides or (), date)), as_json)
-    models = ", ".join(f"{name} ({title})" for name, title in found.models.items())
-    _say(asdict(found), as_json, f"ok: {found.rows} rows in {found.shards} shard(s), {found.assets} assets, {models}")
+    checked = _guarded(lambda: api.check(api.load_job(job, overrides or (), date)), as_json)
+    models = ", ".join(f"{name} ({title})" for name, title in checked.models.items())
+    size = f"{checked.rows} rows in {checked.shards} shard(s), {checked.assets} assets"
+    _say(asdict(checked), as_json, f"ok: {size}, {models}")
 
 
 @app.command()
@@ -76,24 +77,24 @@ def plan(
     retry_failed: RetryFailed = None,
     as_json: Json = False,
 ) -> None:
-    """Say what a run would make, and why. Writes nothing, loads nothing."""
+    """Show what a run would make, and why. Writes nothing, loads nothing."""
     selection = _selection(limit, only, retry_failed)
-    found = _guarded(lambda: api.plan(api.load_job(job, overrides or (), date), selection), as_json)
+    forecast = _guarded(lambda: api.plan(api.load_job(job, overrides or (), date), selection), as_json)
     if as_json:
-        _say(asdict(found), as_json, "")
+        _say(asdict(forecast), as_json, "")
         return
     table = Table("rows", "number", title="plan", title_justify="left")
-    for reason, number in sorted(found.rows.items()):
+    for reason, number in sorted(forecast.rows.items()):
         table.add_row(reason, str(number))
     Console().print(table)
-    if found.changed:
-        print("changed in: " + ", ".join(f"{name} ({number})" for name, number in found.changed.items()))
-    basis = "measured here" if found.rate_measured else "assumed rate"
-    for url in found.sources_missing[:_MISSING_SHOWN]:
+    if forecast.changed:
+        print("changed in: " + ", ".join(f"{name} ({number})" for name, number in forecast.changed.items()))
+    basis = "measured here" if forecast.rate_measured else "assumed rate"
+    for url in forecast.sources_missing[:_MISSING_SHOWN]:
         print(redacted(f"missing source, its rows will fail: {url}"))
-    if len(found.sources_missing) > _MISSING_SHOWN:
-        print(f"... and {len(found.sources_missing) - _MISSING_SHOWN} more missing sources")
-    print(f"{found.assets} assets to make, about {duration(found.predicted_gpu_s)} in the model ({basis})")
+    if len(forecast.sources_missing) > _MISSING_SHOWN:
+        print(f"... and {len(forecast.sources_missing) - _MISSING_SHOWN} more missing sources")
+    print(f"{forecast.assets} assets to make, about {duration(forecast.predicted_gpu_s)} in the model ({basis})")
 
 
 @app.command()
@@ -145,16 +146,16 @@ def redo(
 @app.command()
 def status(output: CampaignUrl, as_json: Json = False) -> None:
     """Show where the newest run of a campaign stands. Needs no Ray."""
-    found = _guarded(lambda: api.status(output), as_json)
-    eta = "" if found["eta_s"] is None or found["state"] == "dead" else f", {duration(found['eta_s'])} to go"
-    rate = "" if found["rate_per_s"] is None else f", {per_time(found['rate_per_s'])}"
-    counts = found["counts"]
+    latest = _guarded(lambda: api.status(output), as_json)
+    eta = "" if latest["eta_s"] is None or latest["state"] == "dead" else f", {duration(latest['eta_s'])} to go"
+    rate = "" if latest["rate_per_s"] is None else f", {per_time(latest['rate_per_s'])}"
+    counts = latest["counts"]
     _say(
-        found,
+        latest,
         as_json,
-        f"{found['run_id']} {found['state']}: {counts['rows_ok']} ok, {counts['rows_failed']} failed, "
-        f"{counts['rows_reused']} reused of {found['rows']} rows{rate}{eta} (as of {found['updated_at']})"
-        + ("; its driver is gone, run again to go on" if found["state"] == "dead" else ""),
+        f"{latest['run_id']} {latest['state']}: {counts['rows_ok']} ok, {counts['rows_failed']} failed, "
+        f"{counts['rows_reused']} reused of {latest['rows']} rows{rate}{eta} (as of {latest['updated_at']})"
+        + ("; its driver is gone, run again to go on" if latest["state"] == "dead" else ""),
     )
 
 
@@ -168,7 +169,7 @@ def cancel(output: CampaignUrl, as_json: Json = False) -> None:
 @app.command()
 def submit(
     job: JobFile,
-    address: Annotated[str, typer.Option("--address", envvar="RAY_API_SERVER_ADDRESS", help="Of Ray's job server.")],
+    address: Annotated[str, typer.Option("--address", envvar="RAY_API_SERVER_ADDRESS", help="Ray's job server.")],
     overrides: Set = None,
     date: Date = None,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Do not follow the log.")] = False,
@@ -197,11 +198,11 @@ def submit(
             write=None if no_wait else lambda text: print(text, end="", file=sys.stderr, flush=True),
         )
 
-    found = _guarded(call, as_json)
-    ended = "" if found.exit_code is None else f" ended with exit code {found.exit_code}"
-    word = "submitted" if found.is_new else "runs already; followed"
-    _say(asdict(found), as_json, f"{found.submission_id} {word}{ended}; campaign {found.output}")
-    raise typer.Exit(found.exit_code or 0)
+    submission = _guarded(call, as_json)
+    ended = "" if submission.exit_code is None else f" ended with exit code {submission.exit_code}"
+    word = "submitted" if submission.is_new else "runs already; followed"
+    _say(asdict(submission), as_json, f"{submission.submission_id} {word}{ended}; campaign {submission.output}")
+    raise typer.Exit(submission.exit_code or 0)
 
 
 @app.command()
@@ -210,7 +211,7 @@ def metadata(
     to: Annotated[Path | None, typer.Option("--to", metavar="FILE.parquet", help="Write the rows there.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Give the effective metadata: one row per asset, or per failure. Works while a run is going on."""
+    """Print or write the effective metadata: one row per asset or failed request. Works while a run goes on."""
     table = _guarded(lambda: api.metadata(output), as_json)
     if to is not None:
         _guarded(lambda: _write_table(table, to), as_json)
@@ -229,18 +230,18 @@ def verify(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Compare commits, metadata and assets both ways. Exits 5 when they do not agree."""
+    """Compare commits, metadata and assets both ways. Exits 5 on a mismatch."""
     share = _guarded(lambda: _sample(sample), as_json)
-    found = _guarded(lambda: api.verify(output, share), as_json)
-    lines = [f"{finding.kind}: {finding.asset} {finding.detail}" for finding in found.findings]
-    lines += [f"orphan (harmless): {asset}" for asset in found.orphans]
-    word = "good" if found.is_good else f"{len(found.findings)} do not agree"
+    verified = _guarded(lambda: api.verify(output, share), as_json)
+    lines = [f"{finding.kind}: {finding.asset} {finding.detail}" for finding in verified.findings]
+    lines += [f"orphan (harmless): {asset}" for asset in verified.orphans]
+    word = "good" if verified.is_good else _counted(len(verified.findings), "mismatch", "mismatches")
     lines.append(
-        f"{word}: {found.rows_ok} assets committed, {found.assets_hashed} hashed, "
-        f"{found.metadata_rows} rows of metadata, {len(found.orphans)} orphans"
+        f"{word}: {verified.rows_ok} assets committed, {verified.assets_hashed} hashed, "
+        f"{verified.metadata_rows} rows of metadata, {len(verified.orphans)} orphans"
     )
-    _say({"good": found.is_good, **asdict(found)}, as_json, "\n".join(lines))
-    raise typer.Exit(0 if found.is_good else VERIFY_EXIT_CODE)
+    _say({"good": verified.is_good, **asdict(verified)}, as_json, "\n".join(lines))
+    raise typer.Exit(0 if verified.is_good else VERIFY_EXIT_CODE)
 
 
 @app.command()
@@ -248,45 +249,50 @@ def gc(
     output: CampaignUrl,
     delete: Annotated[bool, typer.Option("--delete", help="Remove them; without it they are listed.")] = False,
     older_than: Annotated[
-        str, typer.Option(metavar="AGE", help="What changed more recently stays: 90s, 30m, 12h, 7d.")
+        str, typer.Option(metavar="AGE", help="Files that changed more recently stay: 90s, 30m, 12h, 7d.")
     ] = "1d",
     as_json: Json = False,
 ) -> None:
-    """Remove what no commit names: orphans, halves of files, old beats. Lists them unless told to delete."""
+    """Remove what no commit names: orphans, partial files, old beats. Lists them without --delete."""
     age_s = _guarded(lambda: _age_s(older_than), as_json)
-    found = _guarded(lambda: api.gc(output, delete=delete, older_than_s=age_s), as_json)
-    word = "removed" if found.is_deleted else "would remove (--delete does)"
-    paths = [*found.orphans, *found.temporary, *found.beats]
+    garbage = _guarded(lambda: api.gc(output, delete=delete, older_than_s=age_s), as_json)
+    word = "removed" if garbage.is_deleted else "would remove (--delete does)"
+    paths = [*garbage.orphans, *garbage.temporary, *garbage.beats]
     lines = [f"{word}: {path}" for path in paths]
     lines.append(
-        f"{word}: {len(paths)} files, {found.freed_bytes} bytes; {found.num_younger} younger than {older_than} stay"
+        f"{word}: {len(paths)} files, {garbage.freed_bytes} bytes; {garbage.num_younger} younger than {older_than} stay"
     )
-    _say(asdict(found), as_json, "\n".join(lines))
+    _say(asdict(garbage), as_json, "\n".join(lines))
 
 
 @app.command()
 def reproduce(
     output: CampaignUrl,
-    request_id: Annotated[str, typer.Argument(metavar="ID", help="Of the request.")],
+    request_id: Annotated[str, typer.Argument(metavar="ID", help="Id of the request.")],
     n: Annotated[int, typer.Option("--n", min=0, help="Output number.")] = 0,
     model_path: Annotated[str | None, typer.Option(help="Where the model lies now.")] = None,
     tolerance: Annotated[int, typer.Option(min=0, max=255, help="Difference, of 255, that counts as equal.")] = 1,
     as_json: Json = False,
 ) -> None:
     """Render one asset again from its metadata alone and compare. Exits 5 when it is further off than the tolerance."""
-    found = _guarded(lambda: api.reproduce(output, request_id, n, model_path=model_path, tolerance=tolerance), as_json)
-    lines = [f"{name}: {then} then, {now} now" for name, (then, now) in found.changed.items()]
-    if not found.is_as_committed:
-        lines.append(f"the stored file is not the one that was committed: its sha256 is {found.sha256}")
-    if found.fault:
-        lines.append(f"not compared: {found.fault}")
+
+    def call() -> Any:
+        return api.reproduce(output, request_id, n, model_path=model_path, tolerance=tolerance)
+
+    comparison = _guarded(call, as_json)
+    lines = [f"{name}: {then} then, {now} now" for name, (then, now) in comparison.changed.items()]
+    if not comparison.is_as_committed:
+        lines.append(f"the stored file is not the one that was committed: its sha256 is {comparison.sha256}")
+    if comparison.fault:
+        lines.append(f"not compared: {comparison.fault}")
     else:
-        psnr = "" if found.psnr_db is None else f", PSNR {found.psnr_db:.1f} dB"
-        files = "same file" if found.is_same_file else "other bytes"
-        apart = f"largest difference {found.difference_max} of 255, {found.differing_share:.2%} of values differ{psnr}"
-        lines.append(f"{found.asset}: {files}, {apart}")
-    _say({"equal": found.is_equal, **asdict(found)}, as_json, "\n".join(lines))
-    raise typer.Exit(0 if found.is_equal else VERIFY_EXIT_CODE)
+        psnr = "" if comparison.psnr_db is None else f", PSNR {comparison.psnr_db:.1f} dB"
+        files = "same file" if comparison.is_same_file else "other bytes"
+        largest = f"largest difference {comparison.difference_max} of 255"
+        share = f"{comparison.differing_share:.2%} of values differ"
+        lines.append(f"{comparison.asset}: {files}, {largest}, {share}{psnr}")
+    _say({"equal": comparison.is_equal, **asdict(comparison)}, as_json, "\n".join(lines))
+    raise typer.Exit(0 if comparison.is_equal else VERIFY_EXIT_CODE)
 
 
 @app.command()
@@ -312,8 +318,8 @@ def manifest_build(
     def call() -> api.BuildReport:
         return api.build_manifest(source, to, shards=shards, rename=names, drop=drop or (), id_format=id_format)
 
-    found = _guarded(call, as_json)
-    _say(asdict(found), as_json, f"{found.rows} rows in {len(found.files)} shard(s) under {to}")
+    built = _guarded(call, as_json)
+    _say(asdict(built), as_json, f"{built.rows} rows in {len(built.files)} shard(s) under {to}")
 
 
 @models_app.command("list")
@@ -322,12 +328,12 @@ def models_list(
     overrides: Set = None,
     as_json: Json = False,
 ) -> None:
-    """Say of each model: family, tasks, sizes, frames, and what is lacking for more."""
-    found = _guarded(lambda: api.list_models(job, overrides or ()), as_json)
+    """Show each model: its family, tasks, sizes and frames, and what further tasks would need."""
+    models = _guarded(lambda: api.list_models(job, overrides or ()), as_json)
     if as_json:
-        _say({"models": [asdict(model) for model in found]}, as_json, "")
+        _say({"models": [asdict(model) for model in models]}, as_json, "")
         return
-    for model in found:
+    for model in models:
         print(f"{model.name}: {model.family}, {model.path}")
         print(f"  tasks: {', '.join(model.tasks)}")
         print(f"  size: {model.width} x {model.height} native, multiples of {model.size_multiple}; {model.dtype}")
@@ -363,6 +369,10 @@ def _write_table(table: Any, path: Path) -> None:
         raise JobError(f"--to {path}: {error.strerror or error}") from error
 
 
+def _counted(number: int, singular: str, plural: str) -> str:
+    return f"{number} {singular if number == 1 else plural}"
+
+
 def _pairs(option: str, values: list[str] | None) -> dict[str, str]:
     """Split `A=B` values of an option."""
     for value in values or ():
@@ -384,10 +394,10 @@ def _sample(text: str | None) -> float | None:
 
 def _age_s(text: str) -> float:
     """Read an age such as 90s, 30m, 12h or 7d."""
-    found = _AGE.fullmatch(text)
-    if not found:
+    match = _AGE.fullmatch(text)
+    if not match:
         raise JobError(f"--older-than {text}: an age such as 90s, 30m, 12h or 7d")
-    return float(found[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[found[2]]
+    return float(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
 
 
 def _selection(limit: int | None, only: list[str] | None, retry_failed: str | None) -> Selection:
@@ -396,7 +406,7 @@ def _selection(limit: int | None, only: list[str] | None, retry_failed: str | No
 
 
 def _with_optional_class(arguments: list[str]) -> list[str]:
-    """Let `--retry-failed` stand alone or before a class name; the parser only knows options that take a value."""
+    """Allow `--retry-failed` without a class name; the parser only knows options that take a value."""
     result: list[str] = []
     for argument in arguments:
         if result and result[-1] == "--retry-failed":

@@ -35,16 +35,16 @@ _CONTROL: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u2
 def redacted(text: str) -> str:
     """Return a text that is safe to show.
 
-    What looks like a credential is replaced (access keys, signed URLs, passwords, tokens), and control characters
-    become their escapes: no file name or server's message moves a terminal's cursor, or turns a line's direction.
+    Whatever looks like a credential is replaced (access keys, signed URLs, passwords, tokens). Control characters are
+    escaped, so that no file name or server's message moves a terminal's cursor or turns a line's direction.
     """
     for pattern in _SECRETS:
         text = pattern.sub(r"\g<keep>[redacted]", text)
-    return _CONTROL.sub(lambda found: f"\\u{ord(found.group()):04x}", text)
+    return _CONTROL.sub(lambda match: f"\\u{ord(match.group()):04x}", text)
 
 
 def looks_secret(name: str, value: str) -> bool:
-    """Whether a setting is a credential by its name or by what it holds; those never travel in a job."""
+    """Whether a setting is a credential, by its name or by its value; credentials never travel in a job."""
     by_name = re.search(r"secret|password|passwd|token|access_?key|credential|api_?key", name, re.IGNORECASE)
     return bool(by_name) or redacted(value) != value
 
@@ -81,7 +81,7 @@ def configure(kind: LogFormat, **fields: str) -> None:
 
     Args:
         kind: See `log_format`.
-        fields: Stand in every line, such as `campaign` and `worker`.
+        fields: Fields of every line, such as `campaign` and `worker`.
     """
     logger = logging.getLogger("sdbatch")
     handler = logging.StreamHandler(sys.stderr)

@@ -1,4 +1,4 @@
-"""Whom to blame for what does not end: counts of faults that blame no row, and the suspects of a crash.
+"""Decides whom to blame: counts faults that blame no row, and names the suspects of a crash.
 
     fault --> FaultCounts --> an error that ends the run or a model, or None      suspects_of() --> parts to run alone
 
@@ -16,7 +16,7 @@ from sdbatch.types import Request, Unit
 
 
 class FaultCounts:
-    """How many faults came in a row that blame no row; each method returns an error once a bound is reached."""
+    """Counts the faults in a row that blame no row; each `add_` method returns an error once its bound is reached."""
 
     def __init__(self) -> None:
         self._machine_faults = 0
@@ -25,13 +25,13 @@ class FaultCounts:
         self._loaded_models: set[str] = set()
 
     def clear(self, model: str) -> None:
-        """A unit of this model ended: its worker, its model and the machine are well."""
+        """Forget faults in a row: a unit of this model ended well."""
         self._machine_faults = 0
         self._load_faults.pop(model, None)
         self._loaded_models.add(model)
 
     def clear_machine(self) -> None:
-        """A request was found to be to blame, so the machine was not."""
+        """Forget machine faults in a row: a request is to blame for them."""
         self._machine_faults = 0
 
     def is_loadable(self, model: str) -> bool:
@@ -71,7 +71,7 @@ def suspects_of(
     Requests that were in the model run singly, the others together, in halves from the second time on.
 
     Args:
-        unit: Its worker's process ended.
+        unit: A unit whose worker's process ended.
         ids: Requests that were in the model, as far as that is known.
         bisect: Splits a unit's requests, each with one more attempt.
         solo_failures_max: See `Outcome`.

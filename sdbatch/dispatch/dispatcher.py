@@ -23,16 +23,16 @@ from sdbatch.types import Receipt, Request, Unit
 
 TICK_S = 0.5
 STOP_WAIT_S = 60.0
-"""Once a run is told to stop, how long units in flight may take to end."""
+"""How long units in flight may take to end once a run stops."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What the dispatcher is to work off, and on what.
+    """The work of a dispatcher, and the bounds it works within.
 
     Attributes:
         requests: Pending requests in manifest order.
-        cost_tflop: Their predicted cost together.
+        cost_tflop: Predicted cost of all of them.
         shapes: Slot shape of each model.
         worker_count: Workers per shape, None for as many as fit.
         worker_max: Most workers per shape.
@@ -58,7 +58,7 @@ class _Loss:
     Attributes:
         worker: Its name.
         outcome: What follows.
-        message: For people.
+        message: What a person reads.
         ids: Requests that were in its model, as far as that is known.
     """
 
@@ -77,7 +77,7 @@ class Dispatcher:
         plan: What is to be done.
         on_receipt: Called with each unit and its receipt, in order of arrival.
         on_set_aside: Called with the unit of a request that ended its process, or missed its deadline, while it ran
-            alone, with the worker, that outcome and what was seen.
+            alone, with the worker, the outcome and a message.
         on_tick: Called at least every `TICK_S` seconds.
         should_stop: Asked between rounds; once it says so, nothing more is handed out.
     """
@@ -128,7 +128,7 @@ class Dispatcher:
 
     @property
     def facts(self) -> Mapping[str, Mapping[str, str]]:
-        """What each worker said of its machine."""
+        """Facts about each worker's machine."""
         return self._fleet.facts
 
     @property
@@ -271,7 +271,7 @@ class Dispatcher:
         Args:
             name: The worker.
             kind: Key of the table of outcomes.
-            message: For people.
+            message: What a person reads.
             ids: Requests that were in its model, as far as that is known.
             unit_id: The unit that is to blame; None for every one it had been given.
         """

@@ -34,7 +34,7 @@ class Shape:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ready:
-    """A worker can be given units."""
+    """A worker may be given units."""
 
     worker: str
     facts: Mapping[str, str]
@@ -56,9 +56,9 @@ class Faulted:
     Attributes:
         worker: Name.
         unit: The unit's id.
-        kind: Key of the policy's table of outcomes.
-        message: For people.
-        traceback: Of the worker's process.
+        kind: Key of the table of outcomes.
+        message: What a person reads.
+        traceback: Traceback in the worker's process.
     """
 
     worker: str
@@ -75,7 +75,7 @@ class Died:
     Attributes:
         worker: Name.
         kind: Key of the table of outcomes.
-        message: For people.
+        message: What a person reads.
         ids: Requests that were in its model last, as far as that is known.
     """
 
@@ -107,19 +107,19 @@ class Executor(Protocol):
     """Runs workers. Calls come from one thread."""
 
     def capacity(self, shape: Shape) -> int:
-        """Return how many workers of a shape fit, now or, where a cluster may grow, ever; at least 1."""
+        """Return how many workers of a shape fit, at least 1; where a cluster may grow, how many may ever fit."""
 
     def start(self, worker: str, shape: Shape) -> None:
-        """Ask for a worker; `Ready`, `Faulted` or `Died` follows when it comes to be."""
+        """Ask for a worker; `Ready`, `Faulted` or `Died` follows."""
 
     def submit(self, worker: str, unit: Unit) -> None:
         """Give a worker a unit; `UnitDone`, `Faulted` or `Died` follows."""
 
     def wait(self, timeout_s: float) -> Sequence[Event]:
-        """Return what happened, waiting at most so long for something."""
+        """Return the events so far; wait at most this long when there are none."""
 
     def observe(self, observation: Observation) -> None:
-        """Show the run's state to whoever watches from outside."""
+        """Publish the run's state as metrics."""
 
     def stop(self, worker: str) -> None:
         """End a worker at once. No event follows for it."""
@@ -142,7 +142,7 @@ class WorkerLike(Protocol):
 
 
 WORKER = "sdbatch.worker:Worker"
-"""Dotted path of the class the executors run: dispatch puts no rooms together, so it does not import it."""
+"""Dotted path of the class that executors run; dispatch puts no rooms together, so it does not import the class."""
 
 
 def build_worker(path: str, name: str, spec: WorkerSpec, on_call: OnCall = lambda *_: None) -> WorkerLike:
@@ -162,7 +162,7 @@ class ErrorRecord:
 
 
 def guarded(call: Callable[[], object]) -> object:
-    """Return what `call` returns, or a `ErrorRecord`: the one boundary where a worker's errors become outcomes."""
+    """Return what `call` returns, or an `ErrorRecord`: the one boundary where a worker's errors become outcomes."""
     try:
         return call()
     except (MachineError, StoreRefused) as error:

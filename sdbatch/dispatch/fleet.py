@@ -1,8 +1,8 @@
-"""The workers of a run: which there are, which are ready, what each was given.
+"""Keeps the workers of a run: which exist, which are ready, and which units each was given.
 
     start, ready, drain, stop --> Fleet --> Roster (what the policy chooses from)
 
-The fleet takes no decision on whom to blame; it starts, ends and replaces workers when it is told to.
+The fleet decides nothing: the dispatcher tells it which worker to start and to end.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class FleetWorker:
     """One worker that was started and not yet ended.
 
     Attributes:
-        shape: Its slot.
+        shape: Shape of its slot.
         is_ready: Whether it may be given units.
         is_draining: Whether it must be given no more.
         model: Model of the last unit it was given; None when it holds none.
@@ -46,7 +46,7 @@ class Fleet:
     Attributes:
         roster: The ready workers, as the policy sees them.
         models: Models of each slot shape.
-        facts: What each worker said of its machine when it was ready.
+        facts: Facts about each worker's machine.
         num_in_flight: Units given and not ended, over all workers.
         was_ready: Whether any worker was ever ready.
     """

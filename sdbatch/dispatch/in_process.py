@@ -1,4 +1,4 @@
-"""One worker in this process: for breakpoints, unit tests and machines without Ray."""
+"""Runs one worker in this process: for breakpoints, unit tests and machines without Ray."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class InProcessExecutor:
     """Runs units one after the other inside `wait`.
 
     Args:
-        spec: For every worker.
+        spec: What the worker is built from.
         worker_path: Dotted path of the worker's class.
     """
 

@@ -1,7 +1,7 @@
-"""Which worker gets which model's work next, how large a unit is, and when a worker is given up.
+"""Decides which worker gets which model's work next, how large a unit is, and when a worker is given up.
 
     Roster of workers + backlog --> choose() --> (worker, model)
-    what a ping told            --> overdue() --> kind of outcome
+    answers to a ping           --> overdue() --> kind of outcome
 
 Pure: no clock, no Ray, no storage, so every rule is tested in milliseconds.
 """
@@ -20,33 +20,33 @@ IN_FLIGHT_MAX = 2
 """Units per worker: one in the model, one that fetches or encodes. More only enlarges what a kill costs."""
 
 UNIT_S = 10.0
-"""Aim for a unit's time in the model: well under a spot notice of 30 s, well over the half millisecond it costs."""
+"""A unit aims at so many seconds in the model: under a spot notice of 30 s, far over its cost of half a millisecond."""
 
 STARVE_UNITS = 64
-"""A model that waits while this many units were handed out goes before the warm ones."""
+"""A model that waited while so many units were handed out is served before models that workers hold."""
 
 MACHINE_FAULTS_MAX = 20
-"""Faults in a row that blame no row, without one receipt between them; then the run stops."""
+"""After so many faults in a row that blame no row, without a receipt between them, the run stops."""
 
 MODEL_LOADS_MAX = 2
-"""Failed loads of one model in a row; then its rows are left for a later run."""
+"""After so many failed loads of one model in a row, its rows are left to a later run."""
 
 ABORT_GRACE_S = 5.0
-"""A call that is past its deadline has so long to heed it before its process is ended: one denoising step, mostly."""
+"""Seconds a call past its deadline has to heed it before its process is ended: mostly one denoising step."""
 
 START_FAULTS_MAX = 3
-"""Workers that fail to start before any is ready; then the run stops."""
+"""After so many failed starts before any worker is ready, the run stops."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerView:
-    """What the policy knows of a worker.
+    """A worker as the policy sees it.
 
     Attributes:
         id: Name.
         models: Models its slot shape may hold.
         model: Model of the last unit it was given; None when it holds none.
-        in_flight: Units it was given and has not ended.
+        in_flight: Units it was given that have not ended.
         solo: Whether it runs suspects, and must be given nothing beside them.
     """
 
@@ -60,7 +60,7 @@ class WorkerView:
 class Roster:
     """The workers that may be given units, sorted so that a choice costs as much as there are models, not workers.
 
-    Workers that stand alike (units in flight, model, what their slot may hold) wait in one line, sorted by name.
+    Workers in the same state (units in flight, model, models their slot may hold) wait in one line, sorted by name.
     """
 
     def __init__(self) -> None:
@@ -72,14 +72,14 @@ class Roster:
         return len(self._views)
 
     def put(self, view: WorkerView) -> None:
-        """Take in a worker, or what has become of it."""
+        """Add a worker, or replace what is known of it."""
         self.remove(view.id)
         self._views[view.id] = view
         insort(self._lines.setdefault(_standing(view), []), view.id)
         self._serving[view.model] += 1
 
     def remove(self, worker: str) -> None:
-        """Forget a worker; one that is not there is none."""
+        """Forget a worker; nothing happens when it is not there."""
         view = self._views.pop(worker, None)
         if view is None:
             return

@@ -40,7 +40,7 @@ SILENT_MAX_S = 60.0
 NODES_POLL_S = 5.0
 KV_NAMESPACE = b"sdbatch"
 ELASTIC_WORKERS = 1_000_000
-"""Stands for as many workers as the cluster may ever hold; `workers.max` and the work to do bound it."""
+"""More workers than any cluster holds; `workers.max` and the work to do are the bounds that matter."""
 
 
 class SdbatchWorker:
@@ -66,7 +66,7 @@ class SdbatchWorker:
         return result
 
     def ping(self) -> tuple[Running, ...]:
-        """Say, while units run, where they are."""
+        """Return where the units that run here are."""
         return self._worker.running() if self._worker else ()
 
     def _start(self) -> dict[str, str]:
@@ -75,10 +75,10 @@ class SdbatchWorker:
         return {**self._worker.start(), "node": ray.get_runtime_context().get_node_id()}
 
     def _note_call(self, unit: str, ids: tuple[str, ...]) -> None:
-        """Leave word of what goes into the model: should the process die in it, these are the suspects.
+        """Record which requests go into the model; when the process dies in this call, they are the suspects.
 
-        A put of about a millisecond beside a pipeline call of many; kept in the cluster's head, lost with it, and with
-        it nothing but the hint.
+        The record lies in the cluster's head and is lost with it; then only the hint is lost. It costs about a
+        millisecond beside a pipeline call of many.
         """
         _, worker, spec = self._build
         _internal_kv_put(_call_key(spec, worker), "\n".join(ids), overwrite=True, namespace=KV_NAMESPACE)
@@ -91,7 +91,7 @@ class RayExecutor:
     with the executor.
 
     Args:
-        spec: For every worker.
+        spec: What every worker is built from.
         worker_path: Dotted path of the worker's class.
         num_cpus: Logical CPUs of a cluster started here, at least the machine's; None for the machine's.
         num_gpus: Logical GPUs of a cluster started here; None for the machine's.
@@ -105,7 +105,7 @@ class RayExecutor:
         self._actors: dict[str, Any] = {}
         self._calls: dict[Any, tuple[str, Unit | None]] = {}
         self._owns_cluster = not ray.is_initialized()
-        # A cluster one joins by address may grow: what does not fit now waits, and is the autoscaler's demand.
+        # A cluster joined by address may grow: actors that do not fit now wait, and are the autoscaler's demand.
         self._is_elastic = self._owns_cluster and os.environ.get("RAY_ADDRESS", "local") != "local"
         if self._owns_cluster:
             _connect(num_cpus, num_gpus)
@@ -113,7 +113,7 @@ class RayExecutor:
         self._nodes: dict[str, str] = {}
         self._pings: dict[Any, tuple[str, float]] = {}
         self._pinged_s = self._nodes_seen_s = time.monotonic()
-        self._told_to_drain: set[str] = set()
+        self._reported_draining: set[str] = set()
 
     def capacity(self, shape: Shape) -> int:
         """See `Executor`."""
@@ -177,7 +177,7 @@ class RayExecutor:
             ray.shutdown()
 
     def _pulses(self) -> list[Event]:
-        """Ask every worker that has units where they are; return the answers, and who gave none for too long."""
+        """Ping every worker that has units; return the answers, and a death for each that gave none for too long."""
         now_s = time.monotonic()
         if now_s - self._pinged_s >= max(PING_EVERY_S, len(self._actors) / PINGS_PER_S_MAX):
             self._pinged_s = now_s
@@ -210,9 +210,9 @@ class RayExecutor:
         if self._owns_cluster and not self._is_elastic and not any(node["Alive"] for node in ray.nodes()):
             raise WorkersUnavailable("the Ray cluster that this run had started is gone; run again to go on")
         draining = state.get_draining_nodes()
-        told = [name for name, node in self._nodes.items() if node in draining and name not in self._told_to_drain]
-        self._told_to_drain.update(told)
-        return [Draining(worker=name) for name in told if name in self._actors]
+        names = [name for name, node in self._nodes.items() if node in draining and name not in self._reported_draining]
+        self._reported_draining.update(names)
+        return [Draining(worker=name) for name in names if name in self._actors]
 
     def _event(self, ref: Any, worker: str, unit: Unit | None) -> Event:
         try:

@@ -1,4 +1,4 @@
-"""A job goes to a cluster through Ray's job server.
+"""Sends a job to a cluster through Ray's job server.
 
     entrypoint + working directory --> submit() --> submission id --> follow() --> the driver's exit code
 
@@ -62,15 +62,15 @@ class Cluster:
 
         Args:
             entrypoint: Shell command.
-            campaign: Its name; see `campaign_name`.
+            campaign: Name of the campaign; see `campaign_name`.
             working_dir: Folder to send along, None when the cluster's image holds all.
             environment: Variables of the driver; never secrets, since the job server shows them to anybody.
         """
         numbers = {}
         for job in self._call(self._client.list_jobs):
-            found = re.fullmatch(rf"{re.escape(campaign)}-(\d+)", job.submission_id or "")
-            if found:
-                numbers[int(found.group(1))] = job
+            match = re.fullmatch(rf"{re.escape(campaign)}-(\d+)", job.submission_id or "")
+            if match:
+                numbers[int(match.group(1))] = job
         for job in numbers.values():
             if job.status in _RUNNING:
                 return Submitted(submission_id=job.submission_id, is_new=False)

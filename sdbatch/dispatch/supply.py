@@ -1,4 +1,4 @@
-"""The work of a run: pending requests flow through the window, units are taken out and put back.
+"""The work of a run: pending requests go through the window; units are taken out and put back.
 
 pending requests --> Window --> take() --> unit          put_back(), put_suspects() <-- units that did not end
 """
@@ -50,12 +50,12 @@ class WindowLike(Protocol):
 
 
 class Supply:
-    """What is still to be made.
+    """The work that is still to be handed out.
 
     Args:
         window: Groups requests into units.
         requests: Pending requests in manifest order.
-        cost_tflop: Their predicted cost together.
+        cost_tflop: Predicted cost of all of them.
 
     Attributes:
         window: The window.

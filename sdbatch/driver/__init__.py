@@ -1,4 +1,4 @@
-"""The driver: manifest, plan, dispatch, commit and report put together. The other place is the worker.
+"""The driver puts the rooms together: one file for each long verb. Only the worker does so too.
 
     Job --> scan --> ResolvedManifest --> select --> pending requests --> run --> commits, metadata, gallery
 

@@ -1,4 +1,4 @@
-"""What `check` says of a job: every row was read, and nothing is wrong."""
+"""Checks a job and every row of its manifest; nothing is written."""
 
 from __future__ import annotations
 

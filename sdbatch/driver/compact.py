@@ -1,4 +1,4 @@
-"""What a finished run leaves for readers: its metadata in one table, and the gallery."""
+"""Writes what a finished run leaves for readers: its metadata in one table, and the gallery."""
 
 from __future__ import annotations
 

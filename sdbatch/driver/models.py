@@ -1,4 +1,4 @@
-"""What the models of a job can make here, said without reading weights."""
+"""Reports what the models of a job can make on this machine; no weights are read."""
 
 from __future__ import annotations
 

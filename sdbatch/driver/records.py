@@ -57,7 +57,7 @@ class RunResult:
         output: The campaign.
         state: `done`, `failed` (some rows), `stopped` (a bound or a fault), `interrupted` (signal) or `cancelled`.
         exit_code: 0 done, 1 a fault, 3 failed rows, 130 interrupted or cancelled.
-        counts: What was made.
+        counts: The run's counts; see `Counts`.
         failures: Failed rows of the manifest by class.
         wall_s: From start to end.
         message: Why it stopped; None when it did not.
@@ -129,7 +129,7 @@ class RunRecords:
 
         Args:
             result: How it ended.
-            workers: What each worker said of its machine.
+            workers: Facts about each worker's machine.
             rates: Measured TFLOP a second of one worker, by model.
         """
         versions = {name: importlib.metadata.version(name) for name in _RECORDED_PACKAGES}

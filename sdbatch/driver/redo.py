@@ -1,4 +1,4 @@
-"""Assets that are missing or damaged are made again; those that are whole stay."""
+"""Makes missing and damaged assets again; whole ones stay."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""A manifest is read to its end: every row checked, resolved, and kept on this machine's disk.
+"""A manifest is read to its end; every row is checked, resolved, and kept on this machine's disk.
 
-    Job --> scan() --> Spool (parts of resolved rows) --> parts(), publish()
+    Job --> scan() --> ResolvedManifest (parts on disk) --> parts(), publish()
 
 Nothing is written into a campaign before every row was checked.
 """
@@ -42,7 +42,7 @@ _SPOOL = pa.schema(
 )
 _PUBLIC = ("id", "request_key", "num_outputs")
 COUNTED = (*_PUBLIC, "model", "cost_tflop")
-"""Columns of the spool that counting needs: the recipes, most of its bytes, stay unread."""
+"""Columns that counting needs; the recipes, which are most of the bytes, stay unread."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,9 +52,9 @@ class Scanned:
     Attributes:
         num_rows: Manifest rows.
         num_shards: Parquet files.
-        num_outputs: Assets asked for.
-        models: What was found of each model.
-        sources_missing: Sources that are not there, sorted; looked for only when sources are digested.
+        num_outputs: Assets that the manifest asks for.
+        models: Description of each model, by its name in the job.
+        sources_missing: Sources that are not there, sorted; empty when sources are not digested.
     """
 
     num_rows: int
@@ -69,10 +69,10 @@ def scan(job: Job, keep: Callable[[RowBatch, ResolvedRows], None] | None = None)
 
     Args:
         job: The job.
-        keep: Called with each batch while no problem was found; then sources and models are digested too.
+        keep: Called with each batch until there is a problem; with it, sources and models are digested too.
 
     Raises:
-        ManifestError: With every problem found.
+        ManifestError: With every problem of the manifest.
         JobError, ModelError, StoreRefused: When something around the rows is wrong.
     """
     models = {
@@ -116,7 +116,7 @@ def scan(job: Job, keep: Callable[[RowBatch, ResolvedRows], None] | None = None)
 
 
 def _check_own_columns(shards: Iterable[Shard], problems: Problems) -> None:
-    """An x_* column has one type in all shards."""
+    """Add a problem for each x_* column whose type differs between shards."""
     first: dict[str, tuple[pa.DataType, str]] = {}
     for shard in shards:
         for name, kind in shard.own.items():

@@ -1,6 +1,6 @@
-"""A folder on this machine's disk for one process, removed with it, or by the next one should it be killed.
+"""A folder on this machine's disk for one process; the next process removes it when this one is killed.
 
-    make_scratch() --> folder, its lock held          whoever comes next --> folders whose lock nobody holds are removed
+    Scratch() --> folder, its lock held          the next Scratch() --> folders whose lock nobody holds are removed
 
 The lock is the kernel's (flock): it goes with its process, however that ends, and holds between containers that share
 the disk but not their process ids.
@@ -41,7 +41,7 @@ class Scratch:
 
 
 def _remove_left() -> None:
-    """Remove the folders of processes that were killed."""
+    """Remove the folders that killed processes left behind."""
     for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*/{LOCK}"):
         with contextlib.suppress(OSError), path.open("r+") as lock:  # somebody else's, or in use
             if _is_free(lock):

@@ -1,8 +1,8 @@
 """Which rows a run makes, and why.
 
-    parts of resolved rows + what is committed + Selection --> sort_out() --> Sorted --> requests_of() --> Request
+    resolved rows + what is committed + Selection --> classify() --> ClassifiedRows --> requests_of() --> Request
 
-Rows are never all in memory: they stream from the spool, once to be counted and once to be made.
+Rows are never all in memory: they stream from the resolved manifest, once to be counted and once to be made.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ class Selection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassifiedRows:
-    """Some consecutive rows of the manifest, sorted out.
+    """Consecutive rows of the manifest, each with the reason why a run makes it or leaves it.
 
     Attributes:
-        rows: As they lie in the spool; those columns that were read.
-        reasons: Why each is made or left.
-        outputs: Which outputs of each are to be made; none of one that is left.
+        rows: Rows of the resolved manifest, with the columns that were read.
+        reasons: For each row, why it is made or left.
+        outputs: For each row, the outputs to make; empty for a row that is left.
     """
 
     rows: pa.Table
@@ -55,11 +55,11 @@ class ClassifiedRows:
 
     def rows_for(self, reason: Reason) -> pa.Table:
         """Return the rows that are made or left for a reason."""
-        return self.rows.filter(pa.array([found == reason for found in self.reasons], pa.bool_()))
+        return self.rows.filter(pa.array([other == reason for other in self.reasons], pa.bool_()))
 
 
 def classify(parts: Iterable[pa.Table], done: Done, selection: Selection) -> Iterator[ClassifiedRows]:
-    """Say of each row why it is made or left, and which of its outputs are to be made."""
+    """Classify each row and list its outputs that are still to be made."""
     taken = 0
     for part in parts:
         ids, keys = (part.column(name).to_pylist() for name in ("id", "request_key"))
@@ -70,7 +70,7 @@ def classify(parts: Iterable[pa.Table], done: Done, selection: Selection) -> Ite
                 taken += reason not in _LEFT
                 if reason not in _LEFT and taken > selection.limit:
                     reasons[place] = "unselected"
-        outputs = [() if reason in _LEFT else found for reason, found in zip(reasons, missing, strict=True)]
+        outputs = [() if reason in _LEFT else numbers for reason, numbers in zip(reasons, missing, strict=True)]
         yield ClassifiedRows(rows=part, reasons=reasons, outputs=outputs)
 
 
@@ -93,13 +93,13 @@ def _reasons(
 
 
 def requests_of(parts: Iterable[ClassifiedRows]) -> Iterator[Request]:
-    """Yield the requests for what is to be made of rows that were read with all their columns."""
+    """Yield a request for each row with outputs to make; the rows must have been read with all their columns."""
     for part in parts:
         if not any(part.outputs):
             continue
         rows = part.rows.filter(pa.array(map(bool, part.outputs), pa.bool_()))
         columns = {name: rows.column(name).to_pylist() for name in Request._fields if name in rows.column_names}
-        # Few and the same in most rows: as one object each they cross to the workers once a unit.
+        # Few different texts: as one object each, they are pickled once a unit and not once a row.
         columns |= {name: list(map(sys.intern, columns[name])) for name in ("model", "batch_key")}
         columns["sources"] = [tuple([Source(**source) for source in sources]) for sources in columns["sources"]]
         columns["outputs"] = list(filter(None, part.outputs))
@@ -108,7 +108,7 @@ def requests_of(parts: Iterable[ClassifiedRows]) -> Iterator[Request]:
 
 
 def check_selection(manifest: ResolvedManifest, selection: Selection) -> None:
-    """Raise JobError when a selection names an id or a class of failure that there is not."""
+    """Raise JobError when a selection names an id that the manifest lacks, or an unknown class of failure."""
     if selection.retry_failed and selection.retry_failed not in ROW_ERRORS:
         near = difflib.get_close_matches(selection.retry_failed, ROW_ERRORS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(ROW_ERRORS))}"

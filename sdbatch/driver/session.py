@@ -93,7 +93,7 @@ class Session:
         self._stop_reason: str | None = None
 
     def count_pending(self, done: Done) -> None:
-        """Count what is to be made."""
+        """Count the outputs to make and the rows that stay as they are."""
         parts = self._manifest.parts(COUNTED)
         self._tally.count_pending(classify(parts, done, self._selection), done)
 
@@ -231,7 +231,7 @@ class Session:
     def _recover(self, unit: Unit) -> Receipt | None:
         """Return the receipt of a unit that was committed before its worker was lost; None when it was not.
 
-        None also when the store does not say: then the unit is made again, and its commit meets the first one.
+        None also when the store does not answer: the unit is then made again, and its commit meets the first one.
         """
         path = layout.commit(self.run_id, unit.id)
         try:

@@ -1,4 +1,4 @@
-"""What a run does on SIGINT and SIGTERM: the first one ends it in order, the second one at once."""
+"""SIGINT and SIGTERM: the first signal lets a run finish what is in flight, the second one ends it at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A job is checked here and sent to the driver it will have on a cluster.
+"""Sends a job that was checked here to a cluster, where its driver runs.
 
 Job + overrides --> `sdbatch run ...` --> Cluster.submit() --> SubmitReport
 """

@@ -17,12 +17,12 @@ SIZE: Final = {"height": "height", "width": "width"}
 STEPS: Final = {"num_inference_steps": "num_inference_steps", "guidance_scale": "guidance_scale"}
 
 PLAIN: Final[Mapping[str, str]] = {**TEXT, **SIZE, **STEPS, **SETTLED}
-"""A picture from text."""
+"""Arguments for a picture from text."""
 
 SIZED_BY_SOURCE: Final[Mapping[str, str]] = {**PLAIN, "height": "", "width": "", "fit": ""}
 
 BY_STRENGTH: Final[Mapping[str, str]] = {**SIZED_BY_SOURCE, "images": "image", "strength": "strength"}
-"""A picture from a picture of the same size."""
+"""Arguments for a picture from a picture of the same size."""
 
 MASKED: Final[Mapping[str, str]] = {
     **PLAIN,
@@ -31,7 +31,7 @@ MASKED: Final[Mapping[str, str]] = {
     "mask": "mask_image",
     "strength": "strength",
 }
-"""A picture made anew where a mask is white."""
+"""Arguments for a picture that is painted anew where a mask is white."""
 
 MEGAPIXEL: Final[Mapping[str, Any]] = {"height": 1024, "width": 1024}
 
@@ -48,16 +48,16 @@ CLIP: Final[Mapping[str, str]] = {
     "scheduler": "",
     "loras": "",
 }
-"""A clip from text; the rate is for its players alone."""
+"""Arguments for a clip from text; the playback rate is not an argument."""
 
 FROM_IMAGE: Final[Mapping[str, str]] = {**CLIP, "fit": "", "images": "image"}
-"""A clip from one image or more."""
+"""Arguments for a clip from one image or more."""
 
 FROM_CLIP: Final[Mapping[str, str]] = {**CLIP, "num_frames": "", "fit": "", "video": "video", "strength": "strength"}
-"""A clip from a clip, which was brought to its size and number of frames."""
+"""Arguments for a clip from a clip that was brought to its size and number of frames."""
 
 KEYFRAMES_MAX: Final = 64
-"""Most key frames of a clip, a guard against typing errors."""
+"""Greatest number of key frames of a clip, a guard against typing errors."""
 
 
 def without(arguments: Mapping[str, str], *columns: str) -> dict[str, str]:

@@ -18,7 +18,7 @@ _KEYFRAMES = {
 
 
 def frame_rule(family: Family) -> str:
-    """Say how many frames a clip of a family may have; "" where it makes none."""
+    """Return the numbers of frames a clip of a family may have, as text; "" where it makes no clips."""
     if not family.frame_multiple:
         return ""
     form = "any number" if family.frame_multiple == 1 else f"{family.frame_multiple} k + 1"
@@ -47,12 +47,12 @@ def markdown() -> str:
 
 def _task(name: str, rows: tuple[Route, ...]) -> str:
     routes = [_route(row) for row in rows]
-    said = dict.fromkeys(route or "text" for route in routes)
-    return f"{name} ({' or '.join(said)})" if any(routes) else name
+    sources = dict.fromkeys(route or "text" for route in routes)
+    return f"{name} ({' or '.join(sources)})" if any(routes) else name
 
 
 def _route(row: Route) -> str:
-    """Say which sources a way takes; "" for text alone."""
+    """Return the sources a route takes, as text; "" for text alone."""
     least, most = row.images
     images = f"{least}" if least == most else f"{least} to {most}"
     parts = [f"{images} image{'s' if most > 1 else ''}{_KEYFRAMES[row.keyframes]}"] if most else []
@@ -66,9 +66,9 @@ def in_readme(text: str) -> str:
     Raises:
         ValueError: When the marks are not there.
     """
-    found, count = re.subn(
+    readme, count = re.subn(
         f"{re.escape(BEGIN)}.*?{re.escape(END)}", lambda _: f"{BEGIN}\n\n{markdown()}\n\n{END}", text, flags=re.DOTALL
     )
     if count != 1:
         raise ValueError(f"{count} tables are marked with {BEGIN}; 1 is needed")
-    return found
+    return readme

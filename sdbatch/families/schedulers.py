@@ -18,16 +18,16 @@ EPSILON_SCHEDULERS: Final = (
     "PNDMScheduler",
     "UniPCMultistepScheduler",
 )
-"""For models that predict noise or velocity. LMSDiscrete wants scipy, DPMSolverSDE torchsde: left out."""
+"""Schedulers of models that predict noise or velocity; LMSDiscrete needs scipy, DPMSolverSDE torchsde."""
 
 FLOW_SCHEDULERS: Final = ("FlowMatchEulerDiscreteScheduler",)
-"""For models that predict a flow."""
+"""Schedulers of models that predict a flow."""
 
 EULER_SCHEDULERS: Final = ("EulerDiscreteScheduler",)
-"""For Stable Video Diffusion, whose noise levels are continuous."""
+"""Schedulers of Stable Video Diffusion, whose noise levels are continuous."""
 
 COGVIDEOX_SCHEDULERS: Final = ("CogVideoXDDIMScheduler", "CogVideoXDPMScheduler")
-"""For CogVideoX, whose noise levels are shifted toward zero signal."""
+"""Schedulers of CogVideoX, whose pipelines name both."""
 
 MOTION_SCHEDULERS: Final = (
     "DDIMScheduler",
@@ -36,7 +36,7 @@ MOTION_SCHEDULERS: Final = (
     "EulerDiscreteScheduler",
     "PNDMScheduler",
 )
-"""Those that AnimateDiff's pipelines name; LMSDiscrete wants scipy."""
+"""Schedulers that AnimateDiff's pipelines name, but LMSDiscrete, which needs scipy."""
 
 WAN_SCHEDULERS: Final = ("DPMSolverMultistepScheduler", "UniPCMultistepScheduler")
-"""Those that read the folder's `flow_shift`; FlowMatchEuler would silently take its own."""
+"""Schedulers that read the folder's `flow_shift`; FlowMatchEuler would silently use its own."""

@@ -1,9 +1,9 @@
-"""The nouns of the family table: a family, and the ways in which it serves a task.
+"""The nouns of the family table: a family, and the routes by which it serves a task.
 
-    task + what a request gives (how many images, which other sources, key frames) --> Family.way() --> TaskRow
+    task + what a request gives (how many images, which other sources, key frames) --> Family.route() --> Route
 
-A task may be served in several ways: LTX makes a clip from one image with one pipeline, from a set of key frames with
-another. The first way that takes exactly what a request gives is the one, at plan time and in the worker alike.
+A task may have several routes: LTX makes a clip from one image with one pipeline, from a set of key frames with
+another. The first route that takes exactly what a request gives serves it, at plan time and in the worker alike.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def given_of(recipe: Recipe) -> Given:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """One way in which a family serves a task.
+    """One pipeline class by which a family serves a task, and how it is called.
 
     Attributes:
         pipeline: diffusers class that serves it.
@@ -54,16 +54,16 @@ class Route:
         full_strength_ignores_source: Whether a source is not read at all when `strength` asks for every step: steps are
             rounded up, and the first one then begins from noise alone.
         constants: Further arguments of every call.
-        parameters: What a row's `parameters` may hold, with its type.
-        defaults: By column; they go before the family's.
+        parameters: Names that a row's `parameters` may hold, with their types.
+        defaults: Defaults by column; they go before the family's.
         tokens_max: Tokens the text encoder reads, where this pipeline reads other than the family's; 0 for those.
         negative_needs: Parameter that must be over 1 for a negative prompt to be read; "" for none.
         components: Folders the job's model entry must name, with their diffusers class: `controlnet`, `motion_adapter`.
         requires: Python packages that the class needs beyond the project's own.
-        rows_interact: Whether rows of one call move each other's last bits even at a fixed batch size.
+        rows_interact: Whether results can change with the other rows of the call, even at a fixed batch size.
         per_row_guidance: Whether each row of a call may have guidance of its own; the batch key then leaves it out.
-        empty_negative_differs: Whether no negative prompt is not the same to it as an empty one (SDXL puts zeros in its
-            place); rows with and without one then do not share a call.
+        empty_negative_differs: Whether an empty negative prompt differs from none (SDXL uses zeros for none); rows with
+            and without one then do not share a call.
     """
 
     pipeline: str
@@ -89,7 +89,7 @@ class Route:
     def batch_of_one_in_exact(self) -> bool:
         """Whether `determinism: exact` makes its rows one by one.
 
-        Neighbours never moved a bit of a clip; its place in the batch did, at some sizes: by 1e-3 at 3 (Wan, CPU).
+        A clip's pixels depend on its place in the batch (by 1e-3 in a batch of 3: Wan, CPU), not on its neighbours.
         """
         return self.rows == "single" or self.rows_interact or "num_frames" in self.arguments
 
@@ -108,17 +108,17 @@ class Family:
     """One row of the table.
 
     Attributes:
-        title: For people, and its name in the table.
+        title: Name for people and in the table.
         class_name: `_class_name` in model_index.json.
         when: What else tells it from other families of that class: `FILE KEY` in the folder, and the value there;
             `...` for any but null.
-        tasks: Task name to the ways it is served, the plainest first.
+        tasks: Routes of each task, the plainest first.
         size_multiple: Height and width are multiples of this, in pixels.
         size_min: Least height and width in pixels.
-        size_max: Most, a guard against typing errors.
+        size_max: Greatest height and width in pixels, a guard against typing errors.
         frame_multiple: A clip has a multiple of this, plus 1, frames; 0 where no task makes clips.
         frames_max: Most frames, a guard against typing errors.
-        defaults: By column. Height and width are here where the folder does not say them.
+        defaults: Defaults by column, with height and width where the folder does not say them.
         schedulers: Class names a row may ask for.
         denoiser: Folder of the denoiser in the model folder.
         tokenizer: Component that cuts the prompt; one absent from a folder falls back to `tokenizer`.
@@ -153,14 +153,14 @@ class Family:
     cfg_layout: Literal["", "halves", "passes"] = ""
 
     def route(self, task: str, given: Given) -> Route | None:
-        """Return the first way of a task that takes what is given, None where there is none."""
-        return next((row for row in self.tasks[task] if row.takes(given)), None)
+        """Return the first route of a task that takes what is given, None where there is none."""
+        return next((route for route in self.tasks[task] if route.takes(given)), None)
 
     def route_of(self, recipe: Recipe) -> Route:
-        """Return the way that serves a resolved request."""
-        row = self.route(recipe.task, given_of(recipe))
-        assert row is not None, f"{self.title} has no way for a recipe that was resolved for it"
-        return row
+        """Return the route that serves a resolved request."""
+        route = self.route(recipe.task, given_of(recipe))
+        assert route is not None, f"{self.title} has no route for a recipe that was resolved for it"
+        return route
 
 
 def is_clip(task: str) -> bool:
