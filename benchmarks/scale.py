@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from benchmarks.lab import Lab
 from benchmarks.sleeping import STARTED
 from benchmarks.table import Row, row
-from sdbatch.cli import prepare_process
+from sdbatch.cli import prepare_command
 
 ROWS = 1_000_000
 QUICK_ROWS = 20_000
@@ -229,7 +229,7 @@ def _job(manifest: Path, output: Path) -> dict[str, Any]:
 MEASURES = {"plan": plan, "noop": noop, "resume": resume}
 
 if __name__ == "__main__":
-    prepare_process()  # as for a person who types the command
+    prepare_command()  # as for a person who types the command
     result = MEASURES[sys.argv[1]](Path(sys.argv[2]), Path(sys.argv[3]))
     result |= {"cpu_s": time.process_time(), "peak_mib": peak_mib()}
     print(json.dumps(result))

@@ -49,6 +49,9 @@ class NoopWorker:
         self._model = threading.Lock()
         self._has_started = False
 
+    def prepare_process(self) -> None:
+        """Nothing here depends on the process."""
+
     def start(self) -> dict[str, str]:
         """Be ready at once."""
         return {"pid": str(os.getpid())}

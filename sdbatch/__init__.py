@@ -2,7 +2,7 @@
 
 The tree, in the order the data walks:
 
-    config -> manifest/ -> plan/ -> dispatch/ -> generate/ -> encode/ -> commit/ -> report/
+    job/ -> manifest/ -> plan/ -> dispatch/ -> fetch/ -> generate/ -> encode/ -> campaign/ -> report/
 
 The driver (`driver/`) and the worker (`worker.py`) put rooms together; nothing else does. Importing this package
 imports neither torch nor Ray.

@@ -345,11 +345,11 @@ def models_list(
 
 def main() -> None:
     """Run the command line."""
-    prepare_process()
+    prepare_command()
     app(args=_with_optional_class(sys.argv[1:]))
 
 
-def prepare_process() -> None:
+def prepare_command() -> None:
     """Set what a command may and a library function may not: log handlers, Arrow's memory pool, what Ray reads."""
     configure(log_format())
     # Ray's notes on packaging and on its socket are not for the person who waits for a job.

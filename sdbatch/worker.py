@@ -150,6 +150,14 @@ class Worker:
         self._model: tuple[str, LoadedModel] | None = None
         self._sizes: BatchSizes | None = None
 
+    def prepare_process(self) -> None:
+        """Set environment, log handlers and memory allocator; for a process that is this worker and nothing else."""
+        from sdbatch.generate.host_memory import keep_freed_memory
+
+        os.environ.update(_ENVIRONMENT)
+        configure(self._spec.log_format, campaign=self._spec.output, run_id=self._spec.run_id, worker=self._name)
+        keep_freed_memory()
+
     def start(self) -> dict[str, str]:
         """Import what is heavy and prove that the campaign seen here is the driver's.
 
@@ -159,13 +167,9 @@ class Worker:
         Raises:
             StoreRefused: When the campaign's lease is not there: a local folder that this node does not share.
         """
-        os.environ.update(_ENVIRONMENT)
-        configure(self._spec.log_format, campaign=self._spec.output, run_id=self._spec.run_id, worker=self._name)
         self._check_campaign()
         import sdbatch.generate.batch  # noqa: F401 -- torch and diffusers: seconds, before the first unit's clock
-        from sdbatch.generate.host_memory import keep_freed_memory
 
-        keep_freed_memory()
         return {"host": socket.gethostname(), "pid": str(os.getpid()), "python": platform.python_version()}
 
     def run_unit(self, unit: Unit) -> Receipt:
