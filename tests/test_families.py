@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import inspect
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import sdbatch
 from sdbatch.columns import SOURCE_ROLES
 from sdbatch.families import (
     FAMILIES,
@@ -16,6 +21,7 @@ from sdbatch.families import (
     Given,
     Route,
     cost_tflop,
+    find_family,
     is_clip,
     nearest_multiple,
     next_frame_count,
@@ -191,3 +197,33 @@ def test_exact_makes_rows_alone_where_a_call_of_several_may_move_their_bits() ->
     assert ("Qwen-Image", "text-to-image") in alone
     assert not {name for name in alone if name[0] in {"Stable Diffusion XL", "Flux.1", "Z-Image"}}
     assert {task for _, task in alone} >= {"text-to-video", "image-to-video", "video-to-video"}
+
+
+def test_one_more_family_is_one_more_file(tmp_path: Path) -> None:
+    package = Path(sdbatch.__file__).parent
+    (tmp_path / "sdbatch").mkdir()
+    for entry in package.iterdir():
+        if entry.name != "families":
+            (tmp_path / "sdbatch" / entry.name).symlink_to(entry)
+    families = shutil.copytree(package / "families", tmp_path / "sdbatch" / "families")
+    (families / "new_model.py").write_text(
+        "from dataclasses import replace\n"
+        "from sdbatch.families.sana import FAMILIES as SANA\n"
+        'FAMILIES = (replace(SANA[0], title="New", class_name="NewPipeline", when={"model_index.json new": True}),)\n'
+    )
+    script = (
+        "from sdbatch.families import FAMILIES, find_family\n"
+        'print("New" in FAMILIES, find_family("NewPipeline", lambda name: True).title, find_family("Newer", str))'
+    )
+    command = [sys.executable, "-c", script]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+
+    assert result.stdout.split() == ["True", "New", "None"], result.stderr
+
+
+def test_of_one_class_the_family_with_the_most_conditions_that_hold_is_found() -> None:
+    facts = {"model_index.json expand_timesteps": True}
+
+    assert find_family("WanPipeline", facts.get) is FAMILIES["Wan 2.2 TI2V"]
+    assert find_family("WanPipeline", lambda _: None) is FAMILIES["Wan 2.1 T2V"]
