@@ -131,6 +131,9 @@ class Executor(Protocol):
 class WorkerLike(Protocol):
     """What an executor runs: see `sdbatch.worker.Worker`."""
 
+    def prepare_process(self) -> None:
+        """Set what only a process that is this worker and nothing else may; called before `start`, there alone."""
+
     def start(self) -> dict[str, str]:
         """Prepare; return facts about the machine."""
 

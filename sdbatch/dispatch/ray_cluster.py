@@ -72,6 +72,7 @@ class SdbatchWorker:
     def _start(self) -> dict[str, str]:
         self._metrics = WorkerMetrics()
         self._worker = build_worker(*self._build, self._note_call)
+        self._worker.prepare_process()
         return {**self._worker.start(), "node": ray.get_runtime_context().get_node_id()}
 
     def _note_call(self, unit: str, ids: tuple[str, ...]) -> None:

@@ -81,8 +81,8 @@ POINTS: tuple[Point, ...] = (
     ),
     Point(
         name="after-fetch",
-        module="sdbatch.worker",
-        functions=("Worker._fetch",),
+        module="sdbatch.worker.unit",
+        functions=("_UnitInProgress._fetch",),
         when="after",
         process="worker",
         passage=3,

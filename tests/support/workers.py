@@ -27,6 +27,9 @@ class ScriptedWorker:
         self._model = threading.Lock()
         self._call: tuple[str, tuple[str, ...], float] | None = None
 
+    def prepare_process(self) -> None:
+        """Nothing here depends on the process."""
+
     def start(self) -> dict[str, str]:
         """Take a moment, as an import does."""
         return {"pid": str(os.getpid())}
