@@ -20,18 +20,19 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from sdbatch.after import choose_stages, load_judges
 from sdbatch.campaign import layout
 from sdbatch.campaign.read import latest_run, read_commit, read_index, read_json, winners
 from sdbatch.campaign.schema import METADATA, from_parquet
 from sdbatch.encode.asset import read_frames
 from sdbatch.encode.embedded import Encoded
-from sdbatch.errors import RowError, UserError
+from sdbatch.errors import UserError
 from sdbatch.job import Job, parse_job
 from sdbatch.recipe import parse_recipe
 from sdbatch.storage import Store
 from sdbatch.types import Request, Source
 from sdbatch.worker.finish import finish_output
-from sdbatch.worker.record import Recorder, failure_columns
+from sdbatch.worker.record import Recorder
 from sdbatch.worker.render import CallPlan, Renderer
 from sdbatch.worker.sources import FailedOutput
 
@@ -189,6 +190,7 @@ def _job(store: Store, row: dict[str, Any], model_path: str | None) -> Job:
         model["batch_size"] = recipe.batch_size
     values["models"] = {row["model"]: model}
     values["defaults"] = {}
+    values["after"] = []  # the stages said what they say when the asset was made; none of them changes pixels
     values["determinism"] = "exact" if recipe.is_exact else "fast"
     return parse_job(values)
 
@@ -204,10 +206,7 @@ def _render(job: Job, row: dict[str, Any]) -> tuple[dict[str, Any], Encoded | No
     if isinstance(output, FailedOutput):
         return recorder.failed_row(output), None
     again = recorder.rendered_row(output, 0.0)
-    try:
-        finished = finish_output(output, job)
-    except RowError as error:
-        return {**again, **failure_columns(error)}, None
+    finished = finish_output(output, job, load_judges(choose_stages(job.stages), "cpu", "cpu"))
     return {**again, **finished.columns}, finished.encoded
 
 

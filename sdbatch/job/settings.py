@@ -261,6 +261,28 @@ class Job(_Strict):
     seed: Annotated[int, Field(ge=0, le=SEED_MAX)] = 0
     quality_gate: bool = Field(default=True, description="Fail images with NaN or without variance (BlankOutput).")
 
+    after: list[str | dict[str, dict[str, Any]]] = Field(
+        default=[],
+        description="Stages after the model, in order: a name, or {name: settings}; quality_gate puts quality first.",
+    )
+
+    @property
+    def stages(self) -> list[tuple[str, dict[str, Any]]]:
+        """Name and settings of every stage after the model, in order."""
+        named = [(entry, {}) if isinstance(entry, str) else next(iter(entry.items())) for entry in self.after]
+        is_named = any(name == "quality" for name, _ in named)
+        return [("quality", {}), *named] if self.quality_gate and not is_named else named
+
+    @field_validator("after")
+    @classmethod
+    def _one_stage_an_entry(cls, after: list[Any]) -> list[Any]:
+        names = [name for entry in after for name in ([entry] if isinstance(entry, str) else entry)]
+        if any(len(entry) != 1 for entry in after if isinstance(entry, dict)):
+            raise ValueError("an entry is a name, or a mapping of one name to its settings")
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"{twice[0]!r} appears {names.count(twice[0])} times; a stage runs once")
+        return after
+
     @field_validator("models")
     @classmethod
     def _some_model(cls, models: dict[str, Model]) -> dict[str, Model]:

@@ -1,6 +1,6 @@
 """Behind the model: an output is judged, encoded and put, on threads of their own.
 
-RenderedOutput --> Finisher.submit() --> quality --> encode --> put --> row
+RenderedOutput --> Finisher.submit() --> stages on the CPU --> encode --> put --> row
 
 The bytes of what waits here are bounded; when they are too many, the model waits.
 """
@@ -8,19 +8,19 @@ The bytes of what waits here are bounded; when they are too many, the model wait
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
-import numpy as np
-
+from sdbatch.after import STAGES, Judge, Verdict, choose_stages, judge, load_judges
 from sdbatch.campaign import layout
 from sdbatch.campaign.write import StoredAsset, put_asset
 from sdbatch.encode.asset import encode_asset, read_embedded
 from sdbatch.encode.backlog import Backlog
 from sdbatch.encode.embedded import Encoded
 from sdbatch.encode.image import thumbnail
-from sdbatch.errors import BlankOutput, RowError
+from sdbatch.errors import ROW_FAILURES, RowError
 from sdbatch.job import Job
 from sdbatch.storage import Store
 from sdbatch.worker.record import Recorder, Row, failure_columns
@@ -36,7 +36,7 @@ class FinishedOutput:
 
     Attributes:
         columns: Metadata columns that say so.
-        encoded: Its file; None when it is blocked.
+        encoded: Its file; None when it is blocked or failed.
     """
 
     columns: Row
@@ -57,6 +57,7 @@ class Finisher:
         self._store = store
         self._recorder = recorder
         self._threads = ThreadPoolExecutor(_num_threads(job), thread_name_prefix="finish")
+        self._judges = load_judges(choose_stages(job.stages), "cpu", "cpu")
         self._backlog = Backlog(ENCODE_BYTES_MAX)
 
     def submit(self, rendered: RenderedOutput, load_s: float) -> Future[Row]:
@@ -80,14 +81,14 @@ class Finisher:
 
     def _end_columns(self, rendered: RenderedOutput) -> Row:
         """Encode and put an output; return the columns that say how it ended."""
+        finished = finish_output(rendered, self._job, self._judges)
+        if finished.encoded is None:
+            return finished.columns
+        started_s = time.perf_counter()
         try:
-            finished = finish_output(rendered, self._job)
-            if finished.encoded is None:
-                return finished.columns
-            started_s = time.perf_counter()
             stored = self._put(finished.encoded, rendered)
         except RowError as error:
-            return failure_columns(error)
+            return {name: finished.columns[name] for name in ("stages", "stages_digest")} | failure_columns(error)
         return {
             **finished.columns,
             "asset": stored.path,
@@ -111,32 +112,54 @@ class Finisher:
         return put_asset(self._store, path, encoded.data, encoded.media_type, is_same_request)
 
 
-def finish_output(rendered: RenderedOutput, job: Job) -> FinishedOutput:
+def finish_output(rendered: RenderedOutput, job: Job, judges: Sequence[Judge]) -> FinishedOutput:
     """Judge an output and encode it as the job says.
 
-    Raises:
-        BlankOutput: When its pixels are not finite, or the same everywhere.
-        EncodeFailed: When a clip could not be encoded.
+    Args:
+        rendered: What came out of the model, with the verdicts of the stages on the device.
+        job: The job.
+        judges: The stages that run on the CPU.
     """
-    generated, recipe = rendered.generated, rendered.pending.recipe
-    if generated.is_blocked:
+    if rendered.generated.is_blocked:
         return FinishedOutput(columns={"status": "blocked", "error_type": "SafetyChecker", "error_retryable": False})
-    check_quality(rendered, job)
-    started_s = time.perf_counter()
-    encoded = _encode(rendered, job)
-    small = thumbnail(generated.frames_FHWC[0])
-    num_frames, height, width, _ = generated.frames_FHWC.shape
+    verdicts = rendered.verdicts
+    if not any(verdict.verdict == "blocked" for verdict in verdicts):
+        verdicts += judge(judges, [rendered.generated])[0]
+    said = {"stages": [verdict.as_struct() for verdict in verdicts], "stages_digest": rendered.stages_digest}
+    against = next((verdict for verdict in verdicts if verdict.verdict != "ok"), None)
+    if against is not None:
+        return FinishedOutput(columns={**said, **_refusal_columns(against)})
+    try:
+        started_s = time.perf_counter()
+        encoded = _encode(rendered, job)
+        small = thumbnail(rendered.generated.frames_FHWC[0])
+    except RowError as error:
+        return FinishedOutput(columns={**said, **failure_columns(error)})
+    num_frames, height, width, _ = rendered.generated.frames_FHWC.shape
     columns = {
+        **said,
         "status": "ok",
         "media_type": encoded.media_type,
         "width": width,
         "height": height,
         "num_frames": num_frames,
-        "fps": recipe.fps,
+        "fps": rendered.pending.recipe.fps,
         "thumbnail": small,
         "encode_s": time.perf_counter() - started_s,
     }
     return FinishedOutput(columns=columns, encoded=encoded)
+
+
+def _refusal_columns(verdict: Verdict) -> Row:
+    """Return the columns that say why a stage refused an output."""
+    if verdict.verdict == "blocked":
+        return {
+            "status": "blocked",
+            "error_type": "SafetyChecker",
+            "error_message": verdict.message,
+            "error_retryable": False,
+        }
+    return failure_columns(ROW_FAILURES[STAGES[verdict.name].failure](verdict.message))
 
 
 def _encode(rendered: RenderedOutput, job: Job) -> Encoded:
@@ -151,24 +174,6 @@ def _encode(rendered: RenderedOutput, job: Job) -> Encoded:
         n=pending.n,
         recipe=pending.request.recipe,
     )
-
-
-def check_quality(rendered: RenderedOutput, job: Job) -> None:
-    """Refuse pixels that nobody wants.
-
-    Raises:
-        BlankOutput: When they are not finite, or the same everywhere.
-    """
-    generated = rendered.generated
-    if not job.quality_gate:
-        return
-    if not generated.is_finite:
-        raise BlankOutput("the model gave NaN or infinite values")
-    first_HWC, *others = generated.frames_FHWC
-    if first_HWC.min() == first_HWC.max() and not others:
-        raise BlankOutput(f"every value of the picture is {first_HWC.flat[0]}")
-    if others and all(np.array_equal(first_HWC, frame_HWC) for frame_HWC in others):
-        raise BlankOutput(f"all {len(others) + 1} frames of the clip are the same")
 
 
 def _num_threads(job: Job) -> int:

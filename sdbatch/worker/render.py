@@ -1,6 +1,6 @@
 r"""Recipes and sources in, outputs out. It knows no lease, no store and no campaign.
 
-    Request x N --> fetch() --> PendingOutput x B --> pipeline call --> RenderedOutput x B
+    Request x N --> fetch() --> PendingOutput x B --> pipeline call --> stages on the device --> RenderedOutput x B
                                                    \-> what the table of outcomes says of a call that failed
 
 The model stays resident until another one is asked for. The worker, `reproduce` and the benchmark of a GPU render here.
@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from sdbatch.after import Judge, Verdict, choose_stages, judge, load_judges, stages_digest
 from sdbatch.errors import ROW_FAILURES, DeadlineExceeded, DeviceLost, PromptTooLong, RowError
 from sdbatch.job import Job
 from sdbatch.outcomes import call_deadline_s, outcome_of
@@ -74,12 +75,16 @@ class RenderedOutput:
         generated: Its pixels and sound.
         call: The pipeline call it came out of.
         tokens: Counts the tokens of its prompt.
+        verdicts: What the stages on the device said of it.
+        stages_digest: Of the settings of the stages that may block; None without any.
     """
 
     pending: PendingOutput
     generated: Generated
     call: PipelineCall
     tokens: TokenCounter
+    verdicts: tuple[Verdict, ...] = ()
+    stages_digest: str | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -120,6 +125,8 @@ class Renderer:
         self._job = job
         self._revisions = revisions
         self._sources = SourceFetcher(job)
+        self._stages = choose_stages(job.stages)
+        self._judges: _DeviceJudges | None = None
         self._model: tuple[str, LoadedModel] | None = None
         self._sizes: BatchSizes | None = None
 
@@ -169,7 +176,8 @@ class Renderer:
         if options.long_prompt == "error":
             outputs, refused = _without_long_prompts(outputs, model.tokens)
             yield from refused
-        generation = _Generation(self._job, model, plan, tally, before_call, self._batch_sizes)
+        judges = self._device_judges(model.device)
+        generation = _Generation(self._job, model, plan, tally, before_call, self._batch_sizes, judges)
         texts, sources = model.memo.texts_encoded, model.memo.sources_encoded
         yield from generation.run(outputs)
         tally.texts_encoded += model.memo.texts_encoded - texts
@@ -186,6 +194,13 @@ class Renderer:
             self._model = (name, model)
             tally.load_s += time.perf_counter() - started_s
         return self._model[1]
+
+    def _device_judges(self, device: str) -> _DeviceJudges:
+        """Load the stages that run on the device, once; they stay beside whatever model is resident."""
+        if self._judges is None or self._judges.device != device:
+            judges = load_judges(self._stages, "device", device)
+            self._judges = _DeviceJudges(device=device, judges=judges, digest=stages_digest(self._stages))
+        return self._judges
 
     def _batch_sizes(self) -> BatchSizes:
         from sdbatch.generate.batch_sizes import BatchSizes
@@ -213,6 +228,21 @@ def _failed(output: PendingOutput, error: RowError) -> FailedOutput:
     return FailedOutput(request=output.request, n=output.n, recipe=output.recipe, error=error, attempts=output.attempts)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _DeviceJudges:
+    """The stages that run on the device, loaded.
+
+    Attributes:
+        device: Where they lie.
+        judges: One per stage.
+        digest: See `stages_digest`.
+    """
+
+    device: str
+    judges: list[Judge]
+    digest: str | None
+
+
 class _Generation:
     """The pipeline calls that one `generate` makes with one model."""
 
@@ -224,6 +254,7 @@ class _Generation:
         tally: RenderTally,
         before_call: BeforeCall,
         batch_sizes: Callable[[], BatchSizes],
+        judges: _DeviceJudges,
     ) -> None:
         self._job = job
         self._model = model
@@ -231,6 +262,7 @@ class _Generation:
         self._tally = tally
         self._before_call = before_call
         self._batch_sizes = batch_sizes
+        self._judges = judges
         self._is_exact = job.determinism == "exact"
         self._is_sized = not (plan.is_fixed or self._is_exact)
 
@@ -264,6 +296,7 @@ class _Generation:
         self._tally.model_calls += 1
         try:
             result = make_batch(self._model, items, pad_to, self._begin_call(outputs))
+            verdicts = judge(self._judges.judges, result.outputs)
         except Exception as error:  # noqa: BLE001 -- whatever a pipeline raises is its rows' matter, told apart below
             kind = failure_kind(error)
             if kind == "OutOfMemory" and shape:
@@ -272,7 +305,7 @@ class _Generation:
         else:
             if shape:
                 self._batch_sizes().ran(shape, len(outputs), result.generate_s, result.memory)
-            yield from self._rendered(outputs, result)
+            yield from self._rendered(outputs, result, verdicts)
             return
         for next_call in next_calls:
             if isinstance(next_call, FailedOutput):
@@ -319,7 +352,9 @@ class _Generation:
         failure.__cause__ = error
         return [_failed(outputs[0], failure)]
 
-    def _rendered(self, outputs: Sequence[PendingOutput], result: BatchResult) -> Iterator[RenderedOutput]:
+    def _rendered(
+        self, outputs: Sequence[PendingOutput], result: BatchResult, verdicts: Sequence[tuple[Verdict, ...]]
+    ) -> Iterator[RenderedOutput]:
         self._tally.rows_generated += len(outputs)
         self._tally.generate_s += result.generate_s
         self._tally.batch_size = max(self._tally.batch_size, len(outputs))
@@ -331,5 +366,12 @@ class _Generation:
             denoise_s=(result.generate_s - result.decode_s) / len(outputs),
             decode_s=result.decode_s / len(outputs),
         )
-        for output, generated in zip(outputs, result.outputs, strict=True):
-            yield RenderedOutput(pending=output, generated=generated, call=call, tokens=self._model.tokens)
+        for output, generated, said in zip(outputs, result.outputs, verdicts, strict=True):
+            yield RenderedOutput(
+                pending=output,
+                generated=generated,
+                call=call,
+                tokens=self._model.tokens,
+                verdicts=said,
+                stages_digest=self._judges.digest,
+            )
