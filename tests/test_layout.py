@@ -20,6 +20,7 @@ NOUNS = {
     "errors",
     "families",
     "ffmpeg",
+    "formats",
     "job",
     "logs",
     "outcomes",

@@ -17,7 +17,7 @@ from sdbatch.after import STAGES, Judge, Verdict, choose_stages, judge, load_jud
 from sdbatch.campaign import layout
 from sdbatch.campaign.write import StoredAsset, put_asset
 from sdbatch.encode.asset import encode_asset, read_embedded
-from sdbatch.encode.backlog import Backlog
+from sdbatch.encode.byte_budget import ByteBudget
 from sdbatch.encode.embedded import Encoded
 from sdbatch.encode.image import thumbnail
 from sdbatch.errors import ROW_FAILURES, RowError
@@ -58,7 +58,7 @@ class Finisher:
         self._recorder = recorder
         self._threads = ThreadPoolExecutor(_num_threads(job), thread_name_prefix="finish")
         self._judges = load_judges(choose_stages(job.stages), "cpu", "cpu")
-        self._backlog = Backlog(ENCODE_BYTES_MAX)
+        self._waiting = ByteBudget(ENCODE_BYTES_MAX)
 
     def submit(self, rendered: RenderedOutput, load_s: float) -> Future[Row]:
         """Finish an output in the background; wait first while too many bytes do.
@@ -70,14 +70,14 @@ class Finisher:
         Returns:
             The output's metadata row, once it is stored or known to have failed.
         """
-        self._backlog.enter(rendered.generated.frames_FHWC.nbytes)
+        self._waiting.enter(rendered.generated.frames_FHWC.nbytes)
         return self._threads.submit(self._finish, rendered, load_s)
 
     def _finish(self, rendered: RenderedOutput, load_s: float) -> Row:
         try:
             return {**self._recorder.rendered_row(rendered, load_s), **self._end_columns(rendered)}
         finally:
-            self._backlog.leave(rendered.generated.frames_FHWC.nbytes)
+            self._waiting.leave(rendered.generated.frames_FHWC.nbytes)
 
     def _end_columns(self, rendered: RenderedOutput) -> Row:
         """Encode and put an output; return the columns that say how it ended."""
@@ -164,12 +164,11 @@ def _refusal_columns(verdict: Verdict) -> Row:
 
 def _encode(rendered: RenderedOutput, job: Job) -> Encoded:
     generated, pending = rendered.generated, rendered.pending
-    sound = generated.sound
     return encode_asset(
         generated.frames_FHWC,
         job.encode,
         fps=pending.recipe.fps,
-        sound=(sound.samples_CT, sound.rate_hz) if sound else None,
+        sound=generated.sound,
         request_key=pending.request.request_key,
         n=pending.n,
         recipe=pending.request.recipe,
