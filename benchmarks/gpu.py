@@ -2,7 +2,7 @@ r"""The worker on a GPU, without Ray: true architectures, random weights, agains
 
     python -m benchmarks.gpu [--only REGEX] [--seconds 60] [--batches JSON] [--options JSON] [--toy]
 
-    manifest --> real plan --> two units in flight in one Worker --> files and commits: rate, share of the matrix rate
+    manifest --> real plan --> two units in flight --> files and commits: rate, share of the matrix rate
              \-> one call a row and .save(): the eager loop, and the FLOPs of one call
 
 FLOPs are those that torch's FlopCounterMode counts in denoiser and VAE, guidance as executed, text encoders left out.
@@ -40,16 +40,17 @@ from benchmarks import manifest
 from benchmarks.architectures import ARCHITECTURES, Architecture, make
 from benchmarks.lab import load, machine, versions
 from benchmarks.table import Row, full, row, to_json, to_markdown
-from sdbatch.campaign.lease import acquire
 from sdbatch.campaign.read import done_of, read_index
 from sdbatch.driver.scan import ResolvedManifest
 from sdbatch.driver.select import Selection, classify, requests_of
 from sdbatch.encode.asset import encode_asset, read_frames
+from sdbatch.generate.host_memory import keep_freed_memory
 from sdbatch.job import Encode, parse_job
 from sdbatch.plan.window import Window
 from sdbatch.storage import open_store
-from sdbatch.types import Receipt, Request, Unit, WorkerSpec
-from sdbatch.worker import Worker
+from sdbatch.types import Receipt, Request, Unit
+from sdbatch.worker.render import Renderer
+from sdbatch.worker.unit import UnitMaker
 
 ROOT = Path(__file__).parents[1]
 ROWS_MAX = 4096
@@ -219,13 +220,13 @@ def _ours(bench: Bench) -> dict[str, Any]:
     """Run the worker: the batch curve, then the best batch size for as long as asked."""
     curve: dict[int, float] = {}
     first_s = 0.0
-    with _campaign(bench) as (worker, take):
+    with _units(bench) as (maker, take):
         for batch_size in bench.batch_sizes:
             begin_s = time.perf_counter()
             warm, timed = take(batch_size, 2 * batch_size)
-            _check([worker.run_unit(warm)])
+            _check([maker.make(warm)])
             first_s = first_s or time.perf_counter() - begin_s
-            receipt = _check([worker.run_unit(timed)])[0]
+            receipt = _check([maker.make(timed)])[0]
             if receipt.batch_size < batch_size:  # halved: it does not fit
                 break
             curve[batch_size] = receipt.rows_generated / receipt.generate_s
@@ -234,7 +235,7 @@ def _ours(bench: Bench) -> dict[str, Any]:
         chosen = take(best, wanted)
         begin_s = time.perf_counter()
         with _busy() as busy, ThreadPoolExecutor(2) as pool:
-            receipts = _check(list(pool.map(worker.run_unit, chosen)))
+            receipts = _check(list(pool.map(maker.make, chosen)))
         wall_s = time.perf_counter() - begin_s
     made = sum(receipt.rows_generated for receipt in receipts)
     return {
@@ -250,8 +251,8 @@ def _ours(bench: Bench) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _campaign(bench: Bench) -> Iterator[tuple[Worker, Callable[[int, int], list[Unit]]]]:
-    """Plan the manifest as a run does; yield a started worker and `take(batch_size, rows)`, units of one batch."""
+def _units(bench: Bench) -> Iterator[tuple[UnitMaker, Callable[[int, int], list[Unit]]]]:
+    """Plan the manifest as a run does; yield what makes units of it and `take(batch_size, rows)`, one batch each."""
     job = parse_job(
         {
             "manifest": str(bench.rows),
@@ -261,25 +262,15 @@ def _campaign(bench: Bench) -> Iterator[tuple[Worker, Callable[[int, int], list[
             "determinism": "fast",
         }
     )
+    keep_freed_memory()  # as in a worker's process
     resolved_manifest = ResolvedManifest(job)
-    store = open_store(job.output, job.storage)
-    lease = acquire(store)
     try:
-        spec = WorkerSpec(
-            job=job.model_dump(mode="json"),
-            output=store.url,
-            run_id="gpu",
-            lease_epoch=lease.holder.epoch,
-            lease_token=lease.holder.token,
-            revisions={one: model.revision for one, model in resolved_manifest.scanned.models.items()},
-            log_format="text",
-        )
-        worker = Worker("gpu", spec)
-        worker.start()
+        store = open_store(job.output, job.storage)
+        revisions = {name: model.revision for name, model in resolved_manifest.scanned.models.items()}
+        maker = UnitMaker("gpu", job, Renderer(job, revisions), store, "gpu")
         requests = requests_of(classify(resolved_manifest.parts(), done_of(read_index(store)), Selection()))
-        yield worker, partial(_take, bench.name, requests, count())
+        yield maker, partial(_take, bench.name, requests, count())
     finally:
-        lease.release()
         resolved_manifest.close()
 
 

@@ -8,7 +8,6 @@ Nothing here imports torch, so that many of them fit on a small machine.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import threading
 import time
@@ -17,6 +16,7 @@ from typing import Any
 
 from sdbatch.campaign.write import put_commit, receipt_of, request_columns
 from sdbatch.job import parse_job
+from sdbatch.recipe import parse_recipe
 from sdbatch.storage import open_store
 from sdbatch.types import OnCall, Receipt, Request, Running, Unit, WorkerSpec
 
@@ -110,4 +110,4 @@ def true_cost_tflop(request: Request) -> float:
 
 
 def _row(request: Request, n: int, share: dict[str, Any]) -> dict[str, Any]:
-    return request_columns(request, json.loads(request.recipe), n) | share
+    return request_columns(request, parse_recipe(request.recipe), n) | share

@@ -11,7 +11,7 @@ import time
 from typing import Any
 
 import sdbatch.fetch.sources
-import sdbatch.worker
+import sdbatch.worker.sources
 from benchmarks import probe
 from sdbatch.worker import Worker
 
@@ -77,5 +77,5 @@ class FetchingWorker(StillWorker):
             time.sleep(SOURCE_S)
             return read(*arguments)
 
-        vars(sdbatch.worker)["read_source"] = read_slowly
+        vars(sdbatch.worker.sources)["read_source"] = read_slowly
         return facts

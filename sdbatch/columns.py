@@ -109,6 +109,7 @@ _INT: Final = pa.int32()
 _FLOAT: Final = pa.float64()
 _TEXTS: Final = pa.list_(_TEXT)
 _LORAS: Final = pa.list_(pa.struct([("name", _TEXT), ("weight", _FLOAT)]))
+_STAGES: Final = pa.list_(pa.struct([("name", _TEXT), ("verdict", _TEXT), ("label", _TEXT), ("score", _FLOAT)]))
 
 
 def _recorded(name: str, kind: pa.DataType) -> Column:
@@ -287,6 +288,8 @@ COLUMNS: Final[tuple[Column, ...]] = (
     _recorded("error_message", _TEXT),
     _recorded("error_retryable", pa.bool_()),
     _recorded("error_traceback_sha256", _TEXT),
+    _recorded("stages", _STAGES),
+    _recorded("stages_digest", _TEXT),
     _recorded("recipe", _TEXT),
 )
 """In the order in which the manifest's table, a job's defaults and the metadata have them."""

@@ -10,7 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 FORMAT_VERSION = 1
 """Stands in every file of a campaign; raised when a reader of the old form would misread the new one."""
@@ -52,6 +56,19 @@ class Origin(NamedTuple):
     n: int
     commit: str
     id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sound:
+    """A clip's sound.
+
+    Attributes:
+        samples_CT: float32 in -1..1, C channels of T samples.
+        rate_hz: Samples a second.
+    """
+
+    samples_CT: NDArray[np.float32]
+    rate_hz: int
 
 
 class Request(NamedTuple):

@@ -93,7 +93,7 @@ def test_a_metadata_row_says_everything(make: Make) -> None:
     empty = {name for name, value in row.items() if value is None}
     assert empty == {
         *("strength", "fit", "images", "mask", "video", "control_image", "source_digests", "fps"),
-        *("error_type", "error_message", "error_retryable", "error_traceback_sha256"),
+        *("error_type", "error_message", "error_retryable", "error_traceback_sha256", "stages_digest"),
     }
 
 
@@ -229,7 +229,7 @@ def test_a_source_that_changed_after_the_plan_fails_its_row(
         Image.fromarray(np.full((64, 64, 3), 9, np.uint8)).save(source)
         return read_source(*arguments)
 
-    monkeypatch.setattr("sdbatch.worker.read_source", changed)
+    monkeypatch.setattr("sdbatch.worker.sources.read_source", changed)
     row = {"id": "a", "prompt": "p", "task": "image-to-image", "images": str(source), "strength": 1.0}
     _, rows = make([row])
 
@@ -239,8 +239,8 @@ def test_a_source_that_changed_after_the_plan_fails_its_row(
 def test_work_is_counted_exactly(make: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from PIL import Image
 
-    from sdbatch import worker as module
     from sdbatch.generate import load as loading
+    from sdbatch.worker import sources as module
 
     calls: list[tuple[str, str]] = []
 

@@ -14,7 +14,8 @@ from sdbatch.types import FORMAT_VERSION
 METADATA: Final = pa.schema([(column.name, column.type) for column in COLUMNS if column.in_metadata])
 """Columns of the effective metadata, the user's x_* apart. `n` is null when a request failed as a whole; `seed` is the
 output's own; times are this output's share of its batch, in wall seconds; `versions` and `accelerators` are JSON
-objects."""
+objects; `stages` holds what each stage after the model said, `stages_digest` stands for the settings of those that may
+block."""
 
 COMMIT: Final = METADATA.append(pa.field("thumbnail", pa.binary()))
 """A commit's columns: the metadata and a small WebP for the gallery."""

@@ -1,8 +1,8 @@
 """One asset rendered again, from its metadata alone, and compared with the stored one.
 
-    metadata row --> Request --> Worker in this process, a campaign in a temporary folder --> file --> how far apart?
+    metadata row --> Request --> Renderer in this process --> encoder --> file --> how far apart?
 
-It takes the worker's whole path, so what reproduces is what makes. The campaign itself is read and never written.
+It is rendered and encoded by what the worker renders and encodes with. The campaign is read and never written.
 """
 
 # F frames, H and W pixels, C = 3 channels.
@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,16 +20,21 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from sdbatch.after import choose_stages, load_judges
 from sdbatch.campaign import layout
 from sdbatch.campaign.read import latest_run, read_commit, read_index, read_json, winners
 from sdbatch.campaign.schema import METADATA, from_parquet
 from sdbatch.encode.asset import read_frames
+from sdbatch.encode.embedded import Encoded
 from sdbatch.errors import UserError
 from sdbatch.job import Job, parse_job
 from sdbatch.recipe import parse_recipe
-from sdbatch.storage import LocalStore, Store
-from sdbatch.types import Request, Source, Unit, WorkerSpec
-from sdbatch.worker import Worker
+from sdbatch.storage import Store
+from sdbatch.types import Request, Source
+from sdbatch.worker.finish import finish_output
+from sdbatch.worker.record import Recorder
+from sdbatch.worker.render import CallPlan, Renderer
+from sdbatch.worker.sources import FailedOutput
 
 TOLERANCE = 1
 """Of 8 bit values: what batches of another size, or another CPU, may differ by."""
@@ -99,22 +104,22 @@ def reproduce_asset(
         stored = store.read(row["asset"])
     except FileNotFoundError as error:
         raise UserError(f"{store.url}/{row['asset']}: is not in the store; `sdbatch redo` makes it again") from error
-    again, data = _render(_job(store, row, model_path), row)
+    again, encoded = _render(_job(store, row, model_path), row)
     report = {
         **{name: row[name] for name in ("id", "request_key", "n", "asset")},
         "sha256": hashlib.sha256(stored).hexdigest(),
         "is_as_committed": hashlib.sha256(stored).hexdigest() == row["sha256"],
-        "is_same_file": stored == data,
+        "is_same_file": encoded is not None and stored == encoded.data,
         "tolerance": tolerance,
         "changed": _changed(row, again),
     }
-    if again["status"] != "ok":
-        return ReproduceReport(**report, fault=f"{again['error_type']}: {again['error_message']}")
+    if encoded is None:
+        return ReproduceReport(**report, fault=f"{again['error_type']}: {again.get('error_message')}")
     try:
-        stored_FHWC = _frames(row, row["asset"], stored)
+        stored_FHWC = _frames(stored, row["asset"].rpartition(".")[2], row)
     except OSError as error:
         return ReproduceReport(**report, fault=f"{row['asset']}: {error}")
-    return ReproduceReport(**report, **distance(stored_FHWC, _frames(again, again["asset"], data)))
+    return ReproduceReport(**report, **distance(stored_FHWC, _frames(encoded.data, encoded.suffix, again)))
 
 
 def distance(one_FHWC: NDArray[np.uint8], two_FHWC: NDArray[np.uint8]) -> dict[str, Any]:
@@ -131,8 +136,8 @@ def distance(one_FHWC: NDArray[np.uint8], two_FHWC: NDArray[np.uint8]) -> dict[s
     return {"difference_max": most, "differing_share": differing / one_FHWC.size, "psnr_db": psnr_db}
 
 
-def _frames(row: dict[str, Any], path: str, data: bytes) -> NDArray[np.uint8]:
-    return read_frames(data, path.rpartition(".")[2], row["height"], row["width"])
+def _frames(data: bytes, suffix: str, row: Mapping[str, Any]) -> NDArray[np.uint8]:
+    return read_frames(data, suffix, row["height"], row["width"])
 
 
 # --- what the metadata says -----------------------------------------------------------------------------------------
@@ -185,41 +190,33 @@ def _job(store: Store, row: dict[str, Any], model_path: str | None) -> Job:
         model["batch_size"] = recipe.batch_size
     values["models"] = {row["model"]: model}
     values["defaults"] = {}
+    values["after"] = []  # the stages said what they say when the asset was made; none of them changes pixels
     values["determinism"] = "exact" if recipe.is_exact else "fast"
     return parse_job(values)
 
 
-# --- the worker's path ----------------------------------------------------------------------------------------------
+# --- what comes out now ---------------------------------------------------------------------------------------------
 
 
-def _render(job: Job, row: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
-    """Return the metadata row and the file that come out now."""
-    with tempfile.TemporaryDirectory(prefix="sdbatch-") as folder:
-        store = LocalStore(folder)
-        run = layout.run_id(1, "19700101T000000Z")
-        store.put_new(layout.lease(1), b'{"token": "reproduce"}')
-        spec = WorkerSpec(
-            job=job.model_dump(mode="json"),
-            output=folder,
-            run_id=run,
-            lease_epoch=1,
-            lease_token="reproduce",  # noqa: S106 -- a word for the lease of a temporary folder
-            revisions={row["model"]: row["model_revision"]},
-        )
-        worker = Worker("reproduce", spec)
-        worker.start()
-        worker.run_unit(_unit(row))
-        (again,) = read_commit(store, layout.commit(run, "000000")).to_pylist()
-        return again, store.read(again["asset"]) if again["asset"] else b""
+def _render(job: Job, row: dict[str, Any]) -> tuple[dict[str, Any], Encoded | None]:
+    """Return what the metadata would say of the output now, and its file; None when there is none."""
+    renderer = Renderer(job, {row["model"]: row["model_revision"]})
+    recorder = Recorder(job=job, worker="reproduce")
+    (output,) = renderer.render([_request(row)], CallPlan(batch_size=row["batch_size"] or 1))
+    if isinstance(output, FailedOutput):
+        return recorder.failed_row(output), None
+    again = recorder.rendered_row(output, 0.0)
+    finished = finish_output(output, job, load_judges(choose_stages(job.stages), "cpu", "cpu"))
+    return {**again, **finished.columns}, finished.encoded
 
 
-def _unit(row: dict[str, Any]) -> Unit:
+def _request(row: dict[str, Any]) -> Request:
     roles = [(role, url) for role in _ROLES for url in _listed(row[role])]
     sources = tuple(
         Source(role=role, url=url, digest=digest)
         for (role, url), digest in zip(roles, row["source_digests"] or [], strict=True)
     )
-    request = Request(
+    return Request(
         id=row["id"],
         request_key=row["request_key"],
         recipe=row["recipe"],
@@ -229,8 +226,6 @@ def _unit(row: dict[str, Any]) -> Unit:
         batch_key="reproduce",
         cost_tflop=1.0,
     )
-    size = row["batch_size"] or 1
-    return Unit(id="000000", model=row["model"], requests=(request,), batch_size=size, cost_tflop=1.0)
 
 
 def _listed(value: Any) -> list[str]:
@@ -239,6 +234,7 @@ def _listed(value: Any) -> list[str]:
 
 def _changed(then: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Return what differs between how an asset was made and how it was made again."""
+    now = dict.fromkeys(_COMPARED) | now  # a request that failed came to no pipeline call
     found = {name: (then[name], now[name]) for name in _COMPARED if now[name] is not None and then[name] != now[name]}
     before, after = (json.loads(row["versions"] or "{}") for row in (then, now))
     names = sorted(before.keys() | after.keys())

@@ -14,6 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sdbatch.after import check_stages, choose_stages
 from sdbatch.campaign import layout
 from sdbatch.campaign.schema import to_parquet
 from sdbatch.checkpoints import ModelInfo, describe, describe_lora
@@ -83,6 +84,7 @@ def scan(job: Job, keep: Callable[[RowBatch, ResolvedRows], None] | None = None)
     }
     allow = AllowList(job.sources.allow)
     resolver = Resolver(job, models, allow.problem, lambda url: parse_url(url).url, loras)
+    check_stages(choose_stages(job.stages))
     shards = list_shards(job.manifest, job.storage)
     problems = Problems()
     _check_own_columns(shards, problems)

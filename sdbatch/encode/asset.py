@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 
 from sdbatch.encode.embedded import Encoded
 from sdbatch.encode.image import encode_image, read_embedded_image, read_image
-from sdbatch.encode.video import CONTAINERS, Sound, encode_video, read_embedded_video, read_frames_of_video
+from sdbatch.encode.video import encode_video, read_embedded_video, read_frames_of_video
+from sdbatch.formats import CLIPS
 from sdbatch.job import Encode
+from sdbatch.types import Sound
 
 
 def encode_asset(
@@ -54,7 +56,7 @@ def read_embedded(data: bytes, suffix: str) -> dict[str, Any] | None:
     Raises:
         OSError: When it is not whole.
     """
-    return read_embedded_video(data, suffix) if suffix in CONTAINERS else read_embedded_image(data)
+    return read_embedded_video(data, suffix) if suffix in CLIPS else read_embedded_image(data)
 
 
 def read_frames(data: bytes, suffix: str, height: int, width: int) -> NDArray[np.uint8]:
@@ -69,6 +71,6 @@ def read_frames(data: bytes, suffix: str, height: int, width: int) -> NDArray[np
     Raises:
         OSError: When it is not whole, or a clip of another size.
     """
-    if suffix in CONTAINERS:
+    if suffix in CLIPS:
         return read_frames_of_video(data, suffix, height, width)
     return read_image(data)[None]

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
+
+FORMAT_VERSION: Final = 1
+"""Form of what is embedded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,25 +28,24 @@ class Encoded:
     media_type: str
 
 
-def embedded_values(request_key: str, n: int, recipe: str, **more: Any) -> dict[str, Any]:
-    """Return what is embedded.
+def embedded_text(request_key: str, n: int, recipe: str | None, **more: int) -> str:
+    """Return what is embedded, as JSON with sorted keys: always the same text for the same values.
 
     Args:
         request_key: 64 hex digits.
         n: Output number.
-        recipe: Canonical JSON.
+        recipe: Canonical JSON, which stands in the text as it is; None leaves it out.
         more: What else a medium says.
     """
-    return {"format_version": 1, "request_key": request_key, "n": n, **more, "recipe": json.loads(recipe)}
-
-
-def as_text(values: dict[str, Any]) -> str:
-    """Return it as JSON, always the same for the same values."""
-    return json.dumps(values, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    values = {name: str(value) for name, value in {"format_version": FORMAT_VERSION, "n": n, **more}.items()}
+    values["request_key"] = json.dumps(request_key)
+    if recipe is not None:
+        values["recipe"] = recipe
+    return "{" + ",".join(f'"{name}":{values[name]}' for name in sorted(values)) + "}"
 
 
 def from_text(text: str) -> dict[str, Any] | None:
-    """Return what `as_text` was given, None when the text is another program's."""
+    """Return the values of an `embedded_text`, None when the text is another program's."""
     try:
         values = json.loads(text)
     except ValueError:

@@ -7,14 +7,12 @@ on stdin and every other word in files, so that prompts do not show in the list 
 same bytes: no time or version is written, and the threads are pinned, because x264's bytes change with their number.
 """
 
-# F frames, H and W pixels, C = 3 channels; A channels of sound, S samples.
+# F frames, H and W pixels, C = 3 channels; of sound C channels, T samples.
 
 from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
@@ -22,59 +20,20 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from sdbatch.encode.embedded import Encoded, as_text, embedded_values, from_text
+from sdbatch.encode.embedded import Encoded, embedded_text, from_text
 from sdbatch.errors import EncodeFailed
 from sdbatch.ffmpeg import FfmpegFailed, exact_rate, running
+from sdbatch.formats import CLIPS, ClipFormat
 from sdbatch.job import Encode
+from sdbatch.types import Sound
 
 TIMEOUT_FIRST_S = 60.0
 TIMEOUT_PER_MPIXEL_S = 2.0
 """Bound on ffmpeg: both encoders took 0.05 s per million pixels on one core."""
 
-Sound = tuple[NDArray[np.float32], int]
-"""Samples in -1..1, samples_AS, and their rate in Hz."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Container:
-    """How one kind of file is written.
-
-    Attributes:
-        muxer: ffmpeg's name for writing it.
-        demuxer: And for reading it.
-        video: Encoder and its settings but the quality.
-        sound: Encoder and its settings.
-        more: Of the container.
-        size_multiple: Height and width are multiples of this.
-    """
-
-    muxer: str
-    demuxer: str
-    video: tuple[str, ...]
-    sound: tuple[str, ...]
-    more: tuple[str, ...] = ()
-    size_multiple: int = 1
-
-
-CONTAINERS: Final[Mapping[str, _Container]] = {
-    "mp4": _Container(
-        muxer="mp4",
-        demuxer="mov",
-        video=("libx264", "-preset", "medium", "-threads", "1"),
-        sound=("aac", "-b:a", "192k"),
-        more=("-movflags", "+faststart"),
-        size_multiple=2,
-    ),
-    "webm": _Container(
-        muxer="webm",
-        demuxer="matroska",
-        video=("libsvtav1", "-preset", "8", "-svtav1-params", "lp=1"),
-        sound=("libopus", "-b:a", "160k"),
-    ),
-}
-_FILTER = (
+_COLOURS: Final = (
     # Untagged, or converted as ffmpeg does by default (bt601), green 255 plays as 215.
-    "scale=out_color_matrix=bt709:out_range=tv:flags=accurate_rnd+full_chroma_int,format=yuv420p,"
+    "scale=out_color_matrix=bt709:out_range=tv:flags=accurate_rnd+full_chroma_int,format={pixels},"
     "setparams=colorspace=bt709:color_primaries=bt709:color_trc=bt709:range=tv"
 )
 _BIT_EXACT = ("-fflags", "+bitexact", "-flags:v", "+bitexact", "-flags:a", "+bitexact")
@@ -106,11 +65,15 @@ def encode_video(
         EncodeFailed: When ffmpeg fails, takes too long, or the file is not what it was given.
     """
     num_frames, height, width, _ = frames_FHWC.shape
-    container = CONTAINERS[options.video]
-    if height % container.size_multiple or width % container.size_multiple:
-        raise EncodeFailed(f"{width} x {height} is odd; H.264 takes even sizes, `encode.video: webm` takes any")
+    written = CLIPS[options.video]
+    if height % written.size_multiple or width % written.size_multiple:
+        others = " or ".join(suffix for suffix, one in CLIPS.items() if one.size_multiple == 1)
+        raise EncodeFailed(
+            f"{width} x {height}: {written.codec} takes multiples of {written.size_multiple}; "
+            f"`encode.video: {others}` takes any size"
+        )
     rate = exact_rate(fps)
-    text = as_text(embedded_values(request_key, n, recipe, num_frames=num_frames))
+    text = embedded_text(request_key, n, recipe, num_frames=num_frames)
     try:
         with tempfile.TemporaryDirectory(prefix="sdbatch-") as name:
             folder = Path(name)
@@ -120,16 +83,16 @@ def encode_video(
             if sound is not None:
                 inputs += _sound_input(folder / "sound", sound, num_frames / rate)
             file = folder / f"clip.{options.video}"
-            arguments = [*inputs, *_output(container, options.crf, has_sound=sound is not None), str(file)]
+            arguments = [*inputs, *_output(written, options.crf, has_sound=sound is not None), str(file)]
             with running(arguments, timeout_s=_timeout_s(frames_FHWC)) as (stdin, _):
                 stdin.write(np.ascontiguousarray(frames_FHWC).data)
-            found = _inspect(file, container)
+            found = _inspect(file, written)
             data = file.read_bytes()
     except OSError as error:
         raise EncodeFailed(f"{options.video} of {num_frames} frames, {width} x {height}: {error}") from error
     if found != (num_frames, text):
         raise EncodeFailed(f"{options.video} holds {found[0]} frames, {num_frames} were handed over, or another recipe")
-    return Encoded(data=data, suffix=options.video, media_type=f"video/{options.video}")
+    return Encoded(data=data, suffix=options.video, media_type=written.media_type)
 
 
 def read_embedded_video(data: bytes, suffix: str) -> dict[str, Any] | None:
@@ -141,7 +104,7 @@ def read_embedded_video(data: bytes, suffix: str) -> dict[str, Any] | None:
     with tempfile.TemporaryDirectory(prefix="sdbatch-") as name:
         file = Path(name) / "clip"
         file.write_bytes(data)
-        num_frames, text = _inspect(file, CONTAINERS[suffix])
+        num_frames, text = _inspect(file, CLIPS[suffix])
     embedded = from_text(text)
     if embedded is not None and embedded.get("num_frames") != num_frames:
         raise FfmpegFailed(f"not a whole clip: {num_frames} of {embedded.get('num_frames')} frames")
@@ -154,7 +117,7 @@ def read_frames_of_video(data: bytes, suffix: str, height: int, width: int) -> N
     Raises:
         OSError: When it is not a whole clip of that size.
     """
-    demuxer = CONTAINERS[suffix].demuxer
+    demuxer = CLIPS[suffix].demuxer
     with tempfile.TemporaryDirectory(prefix="sdbatch-") as name:
         file = Path(name) / "clip"
         file.write_bytes(data)
@@ -167,29 +130,31 @@ def read_frames_of_video(data: bytes, suffix: str, height: int, width: int) -> N
     return values.reshape(-1, height, width, 3)
 
 
-def _output(container: _Container, crf: int, *, has_sound: bool) -> list[str]:
-    tracks = ["-map", "0:v:0", "-map_metadata", "1", "-vf", _FILTER, "-c:v", *container.video, "-crf", str(crf)]
+def _output(written: ClipFormat, crf: int | None, *, has_sound: bool) -> list[str]:
+    colours = _COLOURS.format(pixels=written.pixels)
+    tracks = ["-map", "0:v:0", "-map_metadata", "1", "-vf", colours, "-c:v", *written.video]
+    if crf is not None:
+        tracks += ["-crf", str(crf)]
     if has_sound:
-        tracks += ["-map", "2:a:0", "-c:a", *container.sound]
-    return [*tracks, *_BIT_EXACT, *container.more, "-f", container.muxer]
+        tracks += ["-map", "2:a:0", "-c:a", *written.sound]
+    return [*tracks, *_BIT_EXACT, *written.more, "-f", written.muxer]
 
 
 def _sound_input(file: Path, sound: Sound, duration_s: Fraction) -> list[str]:
     """Write samples as raw floats, no longer than the frames; return how ffmpeg reads them."""
-    samples_AS, rate_hz = sound
-    kept_AS = np.nan_to_num(samples_AS[:, : round(duration_s * rate_hz)]).clip(-1, 1)
-    file.write_bytes(np.ascontiguousarray(kept_AS.T, dtype="<f4").tobytes())
-    return ["-f", "f32le", "-ar", str(rate_hz), "-ac", str(len(kept_AS)), "-i", str(file)]
+    kept_CT = np.nan_to_num(sound.samples_CT[:, : round(duration_s * sound.rate_hz)]).clip(-1, 1)
+    file.write_bytes(np.ascontiguousarray(kept_CT.T, dtype="<f4").tobytes())
+    return ["-f", "f32le", "-ar", str(sound.rate_hz), "-ac", str(len(kept_CT)), "-i", str(file)]
 
 
 def _timeout_s(frames_FHWC: NDArray[np.uint8]) -> float:
     return TIMEOUT_FIRST_S + TIMEOUT_PER_MPIXEL_S * frames_FHWC.size / 3e6
 
 
-def _inspect(file: Path, container: _Container) -> tuple[int, str]:
+def _inspect(file: Path, written: ClipFormat) -> tuple[int, str]:
     """Return the number of frames in a clip and its comment; every packet is read, none is decoded."""
     metadata = file.with_name("read-back")
-    arguments = ["-protocol_whitelist", "file", "-xerror", "-f", container.demuxer, "-i", str(file)]
+    arguments = ["-protocol_whitelist", "file", "-xerror", "-f", written.demuxer, "-i", str(file)]
     arguments += ["-f", "ffmetadata", str(metadata), "-map", "0", "-c", "copy", "-f", "null", "-"]
     with running(["-nostats", "-progress", "pipe:1", *arguments], timeout_s=TIMEOUT_FIRST_S) as (_, stdout):
         progress = stdout.read().decode()

@@ -29,6 +29,7 @@ from sdbatch.generate.tasks import CALLS
 from sdbatch.generate.tasks.adapters import adapt
 from sdbatch.points import reached
 from sdbatch.recipe import Recipe
+from sdbatch.types import Sound
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,19 +63,6 @@ class Item:
     mask: Pixels | None = None
     video: Pixels | None = None
     control_image: Pixels | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sound:
-    """A clip's sound.
-
-    Attributes:
-        samples_CT: float32 in -1..1, C channels.
-        rate_hz: Samples a second.
-    """
-
-    samples_CT: NDArray[np.float32]
-    rate_hz: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

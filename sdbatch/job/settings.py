@@ -8,7 +8,15 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator, model_validator
 
 from sdbatch.columns import COLUMNS, Column
+from sdbatch.formats import CLIPS, PICTURES, taking
 from sdbatch.types import SEED_MAX
+
+if TYPE_CHECKING:
+    PictureSuffix = str
+    ClipSuffix = str
+else:  # the table of formats is the list of choices
+    PictureSuffix = Literal[tuple(PICTURES)]
+    ClipSuffix = Literal[tuple(CLIPS)]
 
 
 class _Strict(BaseModel):
@@ -216,19 +224,22 @@ class Workers(_Strict):
 class Encode(_Strict):
     """What assets are written as."""
 
-    image: Literal["png", "jpg", "webp", "avif"] = "png"
-    video: Literal["mp4", "webm"] = "mp4"
-    quality: Annotated[int, Field(ge=1, le=100)] = Field(default=92, description="For jpg, webp and avif.")
-    lossless: bool = Field(default=False, description="For webp.")
+    image: PictureSuffix = "png"
+    video: ClipSuffix = "mp4"
+    quality: Annotated[int, Field(ge=1, le=100)] = Field(default=92, description=f"For {taking('quality')}.")
+    lossless: bool = Field(default=False, description=f"For {taking('lossless')}.")
     video_crf: Annotated[int, Field(ge=1, le=51)] | None = Field(
         default=None,
-        description="Rate factor of clips, lower is better; null is 18 in mp4 (H.264), 30 in webm (AV1).",
+        description="Rate factor of clips, lower is better; null is "
+        + ", ".join(f"{one.crf} in {suffix} ({one.codec})" for suffix, one in CLIPS.items() if one.crf is not None)
+        + ".",
     )
 
     @property
-    def crf(self) -> int:
-        """The rate factor clips are encoded with."""
-        return self.video_crf or {"mp4": 18, "webm": 30}[self.video]
+    def crf(self) -> int | None:
+        """The rate factor clips are encoded with; None where the codec takes none."""
+        own = CLIPS[self.video].crf
+        return own if own is None or self.video_crf is None else self.video_crf
 
 
 class Limits(_Strict):
@@ -260,6 +271,28 @@ class Job(_Strict):
     determinism: Literal["fast", "exact"] = "fast"
     seed: Annotated[int, Field(ge=0, le=SEED_MAX)] = 0
     quality_gate: bool = Field(default=True, description="Fail images with NaN or without variance (BlankOutput).")
+
+    after: list[str | dict[str, dict[str, Any]]] = Field(
+        default=[],
+        description="Stages after the model, in order: a name, or {name: settings}; quality_gate puts quality first.",
+    )
+
+    @property
+    def stages(self) -> list[tuple[str, dict[str, Any]]]:
+        """Name and settings of every stage after the model, in order."""
+        named = [(entry, {}) if isinstance(entry, str) else next(iter(entry.items())) for entry in self.after]
+        is_named = any(name == "quality" for name, _ in named)
+        return [("quality", {}), *named] if self.quality_gate and not is_named else named
+
+    @field_validator("after")
+    @classmethod
+    def _one_stage_an_entry(cls, after: list[Any]) -> list[Any]:
+        names = [name for entry in after for name in ([entry] if isinstance(entry, str) else entry)]
+        if any(len(entry) != 1 for entry in after if isinstance(entry, dict)):
+            raise ValueError("an entry is a name, or a mapping of one name to its settings")
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"{twice[0]!r} appears {names.count(twice[0])} times; a stage runs once")
+        return after
 
     @field_validator("models")
     @classmethod

@@ -133,6 +133,11 @@ def test_a_recipe_too_long_for_exif_leaves_its_key(options: Encode, length: int)
     assert embedded.get("recipe") == (recipe if is_kept else None)
 
 
+@every_format
+def test_the_recipe_in_the_file_is_the_text_that_the_key_was_made_from(options: Encode) -> None:
+    assert f'"recipe":{canonical(RECIPE)},"request_key":"{KEY}"'.encode() in _encoded(options).data
+
+
 def test_the_cap_on_a_recipe_counts_bytes_not_characters() -> None:
     embedded = read_embedded_image(_encoded(FORMATS["jpg"], {"prompt": "狐" * 25_000}).data)
     assert embedded is not None

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import subprocess
 import tempfile
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import imageio_ffmpeg
 import numpy as np
@@ -19,9 +20,11 @@ from sdbatch.encode.embedded import Encoded
 from sdbatch.encode.video import encode_video, read_embedded_video
 from sdbatch.errors import EncodeFailed
 from sdbatch.ffmpeg import exact_rate
+from sdbatch.formats import CLIPS, ClipFormat
 from sdbatch.job import Encode
+from sdbatch.types import Sound
 
-# F frames, H and W pixels, C = 3 channels; A channels of sound, S samples.
+# F frames, H and W pixels, C = 3 channels; of sound C channels, T samples.
 
 KEY = "0123456789abcdef" * 4
 RECIPE = {"prompt": 'Füchse = 狐 🦊; "quoted" # \\ and\n\t[chapter]\nmore', "seed": "9223372036854775807", "fps": 16.0}
@@ -42,7 +45,7 @@ def _frames(count: int = COUNT, height: int = HEIGHT, width: int = WIDTH) -> NDA
 
 
 def _encoded(suffix: str = "mp4", fps: float = 16.0, n: int = 3, **more: Any) -> Encoded:
-    options = Encode(video=suffix, video_crf=more.pop("crf", None))  # type: ignore[arg-type]
+    options = Encode(video=suffix, video_crf=more.pop("crf", None))
     frames_FHWC = more.pop("frames_FHWC", _frames())
     return encode_video(frames_FHWC, fps, options, request_key=KEY, n=n, recipe=canonical(RECIPE), **more)
 
@@ -65,9 +68,9 @@ def _decoded(encoded: Encoded, height: int = HEIGHT, width: int = WIDTH) -> NDAr
     return np.frombuffer(raw, np.uint8).reshape(-1, height, width, 3)
 
 
-def _tone(seconds: float, rate_hz: int = 24_000) -> NDArray[np.float32]:
-    wave_S = 0.5 * np.sin(2 * np.pi * 440 * np.arange(int(seconds * rate_hz)) / rate_hz)
-    return np.stack([wave_S, 0 * wave_S]).astype(np.float32)
+def _tone(seconds: float, rate_hz: int = 24_000) -> Sound:
+    wave_T = 0.5 * np.sin(2 * np.pi * 440 * np.arange(int(seconds * rate_hz)) / rate_hz)
+    return Sound(samples_CT=np.stack([wave_T, 0 * wave_T]).astype(np.float32), rate_hz=rate_hz)
 
 
 # --- files ----------------------------------------------------------------------------------------------------------
@@ -125,7 +128,9 @@ def test_an_odd_size_is_kept_in_webm_and_refused_in_mp4() -> None:
     frames_FHWC = _frames(height=63, width=111)
 
     assert _decoded(_encoded("webm", frames_FHWC=frames_FHWC), 63, 111).shape == (COUNT, 63, 111, 3)
-    with pytest.raises(EncodeFailed, match="111 x 63 is odd"):
+    with pytest.raises(
+        EncodeFailed, match=r"111 x 63: H\.264 takes multiples of 2; `encode\.video: webm` takes any size"
+    ):
         _encoded("mp4", frames_FHWC=frames_FHWC)
 
 
@@ -140,10 +145,10 @@ def test_a_lower_crf_makes_a_larger_file(suffix: str) -> None:
 
 @every_suffix
 def test_the_same_clip_gives_the_same_bytes(suffix: str) -> None:
-    first = _encoded(suffix, sound=(_tone(1.0), 24_000))
+    first = _encoded(suffix, sound=_tone(1.0))
 
-    assert _encoded(suffix, sound=(_tone(1.0), 24_000)) == first
-    assert _encoded(suffix, sound=(_tone(1.0), 24_000), n=4) != first
+    assert _encoded(suffix, sound=_tone(1.0)) == first
+    assert _encoded(suffix, sound=_tone(1.0), n=4) != first
 
 
 # --- sound ----------------------------------------------------------------------------------------------------------
@@ -151,13 +156,13 @@ def test_the_same_clip_gives_the_same_bytes(suffix: str) -> None:
 
 @pytest.mark.parametrize(("suffix", "codec"), [("mp4", "aac"), ("webm", "opus")])
 def test_sound_is_muxed_and_cut_where_the_frames_end(suffix: str, codec: str) -> None:
-    encoded = _encoded(suffix, sound=(_tone(3.0), 24_000))
+    encoded = _encoded(suffix, sound=_tone(3.0))
     raw = _ffmpeg("-map", "0:a", "-f", "f32le", "-ar", "24000", "-", data=encoded.data).stdout
-    samples_SA = np.frombuffer(raw, "<f4").reshape(-1, 2)
+    samples_TC = np.frombuffer(raw, "<f4").reshape(-1, 2)
 
     assert f"Audio: {codec}" in _explain_error(encoded.data)
-    assert abs(len(samples_SA) / 24_000 - COUNT / 16) < 0.05
-    left, right = np.abs(samples_SA[4_000:20_000]).max(axis=0)
+    assert abs(len(samples_TC) / 24_000 - COUNT / 16) < 0.05
+    left, right = np.abs(samples_TC[4_000:20_000]).max(axis=0)
     assert 0.45 < left < 0.55
     assert right < 0.05
     assert _decoded(encoded).shape[0] == COUNT
@@ -180,7 +185,7 @@ def test_the_recipe_of_a_clip_reads_back_to_the_last_character(suffix: str) -> N
 @every_suffix
 @pytest.mark.parametrize("share", [0.05, 0.5, 0.9, None], ids=str)
 def test_a_part_of_a_clip_is_no_clip(suffix: str, share: float | None) -> None:
-    data = _encoded(suffix, sound=(_tone(1.0), 24_000)).data
+    data = _encoded(suffix, sound=_tone(1.0)).data
 
     with pytest.raises(OSError, match=r"."):
         read_embedded_video(data[: int(share * len(data)) if share else -1], suffix)
@@ -207,8 +212,8 @@ def test_a_clip_of_another_program_holds_nothing_of_ours() -> None:
 
 
 def test_an_ffmpeg_that_fails_is_an_error_with_its_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    broken = video._Container(muxer="mp4", demuxer="mov", video=("libx264", "-preset", "no-such"), sound=())
-    monkeypatch.setitem(video.CONTAINERS, "mp4", broken)
+    broken = replace(CLIPS["mp4"], video=("libx264", "-preset", "no-such"))
+    monkeypatch.setitem(cast("dict[str, ClipFormat]", CLIPS), "mp4", broken)
 
     with pytest.raises(EncodeFailed, match=r"mp4 of 17 frames, 112 x 64: ffmpeg, status \d+: .*preset"):
         _encoded()
@@ -231,8 +236,23 @@ def test_an_ffmpeg_that_takes_too_long_is_stopped(monkeypatch: pytest.MonkeyPatc
 
 def test_nothing_is_left_in_the_temporary_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    _encoded(sound=(_tone(1.0), 24_000))
+    _encoded(sound=_tone(1.0))
     with pytest.raises(EncodeFailed):
         _encoded(frames_FHWC=_frames(height=64, width=0))
 
     assert list(tmp_path.iterdir()) == []
+
+
+# --- the table ------------------------------------------------------------------------------------------------------
+
+
+def test_one_more_format_is_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = cast("dict[str, ClipFormat]", CLIPS)
+    monkeypatch.setitem(rows, "mkv", replace(CLIPS["webm"], muxer="matroska", media_type="video/x-matroska"))
+    options = Encode.model_construct(video="mkv")
+    values = {"request_key": KEY, "n": 3, "recipe": canonical(RECIPE)}
+    encoded = encode_video(_frames(), 16.0, options, sound=_tone(1.0), **values)  # type: ignore[arg-type]
+
+    assert (encoded.suffix, encoded.media_type) == ("mkv", "video/x-matroska")
+    assert read_embedded_video(encoded.data, "mkv") is not None
+    assert "Audio: opus" in _explain_error(encoded.data)

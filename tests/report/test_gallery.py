@@ -43,7 +43,7 @@ def _clip_row(folder: Path, suffix: str) -> dict[str, Any]:
     """Return the row of a clip that lies in the campaign; only its first frame is black."""
     frames_FHWC = np.full((9, 64, 96, 3), (250, 10, 10), np.uint8)
     frames_FHWC[0] = 0
-    options = Encode(video=suffix)  # type: ignore[arg-type]
+    options = Encode(video=suffix)
     encoded = encode_video(frames_FHWC, 8.0, options, request_key="a" * 64, n=0, recipe="{}")
     (folder / "assets").mkdir(exist_ok=True)
     (folder / "assets" / f"clip.{suffix}").write_bytes(encoded.data)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 
-class Backlog:
+class ByteBudget:
     """Lets bytes in up to a bound; what is larger than the bound goes in alone.
 
     Args:

@@ -1,0 +1,149 @@
+"""Stages after the model: each looks at an output's pixels and gives a verdict.
+
+    job.stages --> choose_stages() --> load_judges() --> judge() --> Verdict x output
+
+A stage is a file and a row of `STAGES`. The file holds its `Settings` and `load(settings, device)`; it is imported when
+a job names the stage, and only files under `device/` may import torch, inside functions.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from sdbatch.after.stage import Judge, Output, Stage, StageSettings, Verdict
+from sdbatch.canonical import canonical
+from sdbatch.errors import JobError
+
+__all__ = [
+    "STAGES",
+    "ChosenStage",
+    "Judge",
+    "Output",
+    "Stage",
+    "StageSettings",
+    "Verdict",
+    "check_stages",
+    "choose_stages",
+    "judge",
+    "load_judges",
+    "stages_digest",
+]
+
+STAGES: Final[Mapping[str, Stage]] = {
+    "quality": Stage(where="cpu", code="sdbatch.after.quality", failure="BlankOutput"),
+    "safety": Stage(where="device", code="sdbatch.after.device.safety", blocks=True),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChosenStage:
+    """A stage with the job's settings for it.
+
+    Attributes:
+        name: In `STAGES`.
+        settings: Of the class that the stage's file has.
+    """
+
+    name: str
+    settings: StageSettings
+
+    @property
+    def stage(self) -> Stage:
+        """Return its row."""
+        return STAGES[self.name]
+
+    def load(self, device: str) -> Judge:
+        """Make it ready; a stage with a model loads it here.
+
+        Raises:
+            ModelLoadFailed: When it cannot be loaded; blames no row.
+        """
+        loaded: Judge = importlib.import_module(self.stage.code).load(self.settings, device)
+        return loaded
+
+
+def choose_stages(entries: Iterable[tuple[str, Mapping[str, Any]]]) -> tuple[ChosenStage, ...]:
+    """Return the stages that a job names, in its order.
+
+    Args:
+        entries: Name and settings of each. See `Job.stages`.
+
+    Raises:
+        JobError: Naming what is wrong.
+    """
+    return tuple(_chosen(name, values) for name, values in entries)
+
+
+def check_stages(stages: Iterable[ChosenStage]) -> None:
+    """Look whether the files that stages name are there and fit, without torch.
+
+    Raises:
+        UserError: Naming the setting and its value.
+    """
+    for chosen in stages:
+        chosen.settings.check()
+
+
+def stages_digest(stages: Iterable[ChosenStage]) -> str | None:
+    """Return the digest of the stages that may block: their files' content and their settings; None without any.
+
+    Where the files lie is not part of it. A row that was blocked under another digest is worth another try.
+    """
+    blocking = [
+        [chosen.name, chosen.settings.content(), chosen.settings.model_dump(mode="json", exclude={"path"})]
+        for chosen in stages
+        if chosen.stage.blocks
+    ]
+    return hashlib.sha256(canonical(blocking).encode()).hexdigest() if blocking else None
+
+
+def load_judges(stages: Iterable[ChosenStage], where: str, device: str) -> list[Judge]:
+    """Load the stages of one place.
+
+    Args:
+        stages: Those of the job.
+        where: `device` or `cpu`.
+        device: torch's name of the device.
+
+    Raises:
+        ModelLoadFailed: When one cannot be loaded.
+    """
+    return [chosen.load(device) for chosen in stages if chosen.stage.where == where]
+
+
+def judge(judges: Iterable[Judge], outputs: Sequence[Output]) -> list[tuple[Verdict, ...]]:
+    """Return the verdicts on each output, in the order of the stages."""
+    by_stage = [one(outputs) for one in judges]
+    return [tuple(verdicts[index] for verdicts in by_stage) for index in range(len(outputs))]
+
+
+def _chosen(name: str, values: Mapping[str, Any]) -> ChosenStage:
+    if name not in STAGES:
+        near = difflib.get_close_matches(name, STAGES, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(STAGES)}"
+        raise JobError(f"after: {name!r} is not a stage; {hint}")
+    kind: type[StageSettings] = importlib.import_module(STAGES[name].code).Settings
+    try:
+        return ChosenStage(name=name, settings=kind.model_validate(dict(values)))
+    except ValidationError as error:
+        raise JobError("\n".join(_explain_error(name, kind, problem) for problem in error.errors())) from error
+
+
+def _explain_error(name: str, kind: type[StageSettings], problem: Any) -> str:
+    """Return one line for one pydantic error: the setting, its value and the bound."""
+    place = ".".join(["after", name, *map(str, problem["loc"])])
+    if problem["type"] == "extra_forbidden":
+        known = list(kind.model_fields)
+        near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known) or 'none'}"
+        return f"{place}: unknown key; {hint}"
+    if problem["type"] == "missing":
+        return f"{place}: missing"
+    return f"{place}: {problem['input']!r} should be {problem['msg'].removeprefix('Input should be ')}"

@@ -1,0 +1,180 @@
+"""Behind the model: an output is judged, encoded and put, on threads of their own.
+
+RenderedOutput --> Finisher.submit() --> stages on the CPU --> encode --> put --> row
+
+The bytes of what waits here are bounded; when they are too many, the model waits.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final
+
+from sdbatch.after import STAGES, Judge, Verdict, choose_stages, judge, load_judges
+from sdbatch.campaign import layout
+from sdbatch.campaign.write import StoredAsset, put_asset
+from sdbatch.encode.asset import encode_asset, read_embedded
+from sdbatch.encode.byte_budget import ByteBudget
+from sdbatch.encode.embedded import Encoded
+from sdbatch.encode.image import thumbnail
+from sdbatch.errors import ROW_FAILURES, RowError
+from sdbatch.job import Job
+from sdbatch.storage import Store
+from sdbatch.worker.record import Recorder, Row, failure_columns
+from sdbatch.worker.render import RenderedOutput
+
+ENCODE_BYTES_MAX: Final = 1 << 30
+"""Bytes of pixels that wait for encoding or upload: 340 pictures of 1024 px, 10 clips of 480p."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinishedOutput:
+    """How an output ended, before it is put anywhere.
+
+    Attributes:
+        columns: Metadata columns that say so.
+        encoded: Its file; None when it is blocked or failed.
+    """
+
+    columns: Row
+    encoded: Encoded | None = None
+
+
+class Finisher:
+    """Finishes outputs on a few threads.
+
+    Args:
+        job: The job.
+        store: The campaign's.
+        recorder: Makes the rows.
+    """
+
+    def __init__(self, job: Job, store: Store, recorder: Recorder) -> None:
+        self._job = job
+        self._store = store
+        self._recorder = recorder
+        self._threads = ThreadPoolExecutor(_num_threads(job), thread_name_prefix="finish")
+        self._judges = load_judges(choose_stages(job.stages), "cpu", "cpu")
+        self._waiting = ByteBudget(ENCODE_BYTES_MAX)
+
+    def submit(self, rendered: RenderedOutput, load_s: float) -> Future[Row]:
+        """Finish an output in the background; wait first while too many bytes do.
+
+        Args:
+            rendered: The output.
+            load_s: Its share of the seconds that the model's load took.
+
+        Returns:
+            The output's metadata row, once it is stored or known to have failed.
+        """
+        self._waiting.enter(rendered.generated.frames_FHWC.nbytes)
+        return self._threads.submit(self._finish, rendered, load_s)
+
+    def _finish(self, rendered: RenderedOutput, load_s: float) -> Row:
+        try:
+            return {**self._recorder.rendered_row(rendered, load_s), **self._end_columns(rendered)}
+        finally:
+            self._waiting.leave(rendered.generated.frames_FHWC.nbytes)
+
+    def _end_columns(self, rendered: RenderedOutput) -> Row:
+        """Encode and put an output; return the columns that say how it ended."""
+        finished = finish_output(rendered, self._job, self._judges)
+        if finished.encoded is None:
+            return finished.columns
+        started_s = time.perf_counter()
+        try:
+            stored = self._put(finished.encoded, rendered)
+        except RowError as error:
+            return {name: finished.columns[name] for name in ("stages", "stages_digest")} | failure_columns(error)
+        return {
+            **finished.columns,
+            "asset": stored.path,
+            "sha256": stored.sha256,
+            "asset_bytes": stored.asset_bytes,
+            "adopted": stored.adopted,
+            "upload_s": time.perf_counter() - started_s,
+        }
+
+    def _put(self, encoded: Encoded, rendered: RenderedOutput) -> StoredAsset:
+        request, n = rendered.pending.request, rendered.pending.n
+
+        def is_same_request(stored: bytes) -> bool:
+            try:
+                embedded = read_embedded(stored, encoded.suffix) or {}
+            except (OSError, SyntaxError, ValueError):
+                return False
+            return (embedded.get("request_key"), embedded.get("n")) == (request.request_key, n)
+
+        path = layout.asset(request.id, request.request_key, n, encoded.suffix)
+        return put_asset(self._store, path, encoded.data, encoded.media_type, is_same_request)
+
+
+def finish_output(rendered: RenderedOutput, job: Job, judges: Sequence[Judge]) -> FinishedOutput:
+    """Judge an output and encode it as the job says.
+
+    Args:
+        rendered: What came out of the model, with the verdicts of the stages on the device.
+        job: The job.
+        judges: The stages that run on the CPU.
+    """
+    if rendered.generated.is_blocked:
+        return FinishedOutput(columns={"status": "blocked", "error_type": "SafetyChecker", "error_retryable": False})
+    verdicts = rendered.verdicts
+    if not any(verdict.verdict == "blocked" for verdict in verdicts):
+        verdicts += judge(judges, [rendered.generated])[0]
+    said = {"stages": [verdict.as_struct() for verdict in verdicts], "stages_digest": rendered.stages_digest}
+    against = next((verdict for verdict in verdicts if verdict.verdict != "ok"), None)
+    if against is not None:
+        return FinishedOutput(columns={**said, **_refusal_columns(against)})
+    try:
+        started_s = time.perf_counter()
+        encoded = _encode(rendered, job)
+        small = thumbnail(rendered.generated.frames_FHWC[0])
+    except RowError as error:
+        return FinishedOutput(columns={**said, **failure_columns(error)})
+    num_frames, height, width, _ = rendered.generated.frames_FHWC.shape
+    columns = {
+        **said,
+        "status": "ok",
+        "media_type": encoded.media_type,
+        "width": width,
+        "height": height,
+        "num_frames": num_frames,
+        "fps": rendered.pending.recipe.fps,
+        "thumbnail": small,
+        "encode_s": time.perf_counter() - started_s,
+    }
+    return FinishedOutput(columns=columns, encoded=encoded)
+
+
+def _refusal_columns(verdict: Verdict) -> Row:
+    """Return the columns that say why a stage refused an output."""
+    if verdict.verdict == "blocked":
+        return {
+            "status": "blocked",
+            "error_type": "SafetyChecker",
+            "error_message": verdict.message,
+            "error_retryable": False,
+        }
+    return failure_columns(ROW_FAILURES[STAGES[verdict.name].failure](verdict.message))
+
+
+def _encode(rendered: RenderedOutput, job: Job) -> Encoded:
+    generated, pending = rendered.generated, rendered.pending
+    return encode_asset(
+        generated.frames_FHWC,
+        job.encode,
+        fps=pending.recipe.fps,
+        sound=generated.sound,
+        request_key=pending.request.request_key,
+        n=pending.n,
+        recipe=pending.request.recipe,
+    )
+
+
+def _num_threads(job: Job) -> int:
+    """Return the threads that encode and upload: the cores a worker was given, and one that waits for the store."""
+    return max(2, *(model.num_cpus + 1 for model in job.models.values()))

@@ -1,0 +1,130 @@
+"""What an executor runs: one worker per GPU slot, its model resident.
+
+start() proves that the campaign is the driver's    run_unit() makes and commits    running() answers a ping
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import socket
+import time
+from dataclasses import dataclass
+from typing import Final
+
+from sdbatch.campaign import layout
+from sdbatch.errors import StoreRefused
+from sdbatch.job import parse_job
+from sdbatch.logs import configure
+from sdbatch.storage import open_store
+from sdbatch.types import OnCall, Phase, Receipt, Running, Unit, WorkerSpec
+from sdbatch.worker.render import Renderer
+from sdbatch.worker.unit import UnitMaker
+
+OFFLINE_ENVIRONMENT: Final = {
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "DIFFUSERS_DISABLE_REMOTE_CODE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+"""No model folder may reach a hub or bring code. diffusers reads these once, when it is imported."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _UnitPhase:
+    """Where a unit is. See `Running`."""
+
+    phase: Phase
+    since_s: float
+    bound_s: float
+    ids: tuple[str, ...]
+
+
+def prepare_process(spec: WorkerSpec, name: str) -> None:
+    """Set what only a process that is a worker and nothing else may: environment, log handlers, memory allocator.
+
+    Args:
+        spec: The worker's.
+        name: Of the worker; it stands in every log line.
+    """
+    from sdbatch.generate.host_memory import keep_freed_memory
+
+    os.environ.update(OFFLINE_ENVIRONMENT)
+    configure(spec.log_format, campaign=spec.output, run_id=spec.run_id, worker=name)
+    keep_freed_memory()
+
+
+class Worker:
+    """Makes units.
+
+    Args:
+        name: Unique in the run.
+        spec: What the driver resolved.
+        on_call: Told the unit and the request ids of every pipeline call before it runs: should the process die in
+            it, these are the suspects.
+    """
+
+    def __init__(self, name: str, spec: WorkerSpec, on_call: OnCall = lambda *_: None) -> None:
+        self._name = name
+        self._spec = spec
+        self._phases: dict[str, _UnitPhase] = {}
+        job = parse_job(spec.job)
+        self._store = open_store(spec.output, job.storage)
+        self._maker = UnitMaker(
+            name, job, Renderer(job, spec.revisions), self._store, spec.run_id, self._enter, on_call
+        )
+
+    def prepare_process(self) -> None:
+        """See `prepare_process`; for an executor that gives the worker a process of its own."""
+        prepare_process(self._spec, self._name)
+
+    def start(self) -> dict[str, str]:
+        """Import what is heavy and prove that the campaign seen here is the driver's.
+
+        Returns:
+            Facts about this machine, for the run's record.
+
+        Raises:
+            StoreRefused: When the campaign's lease is not there: a local folder that this node does not share.
+        """
+        self._check_campaign()
+        import sdbatch.generate.batch  # noqa: F401 -- torch and diffusers: seconds, before the first unit's clock
+
+        return {"host": socket.gethostname(), "pid": str(os.getpid()), "python": platform.python_version()}
+
+    def run_unit(self, unit: Unit) -> Receipt:
+        """Make and commit one unit; rows that cannot be made are recorded in it.
+
+        Raises:
+            MachineError: When something around the rows failed; nothing was committed.
+        """
+        try:
+            return self._maker.make(unit)
+        finally:
+            self._phases.pop(unit.id, None)
+
+    def running(self) -> tuple[Running, ...]:
+        """Say where the units in this worker are; answered from another thread while they run."""
+        now_s = time.monotonic()
+        return tuple(
+            Running(unit=unit, phase=place.phase, elapsed_s=now_s - place.since_s, bound_s=place.bound_s, ids=place.ids)
+            for unit, place in list(self._phases.items())
+        )
+
+    def _enter(self, unit: str, phase: Phase, bound_s: float, ids: tuple[str, ...]) -> None:
+        self._phases[unit] = _UnitPhase(phase=phase, since_s=time.monotonic(), bound_s=bound_s, ids=ids)
+
+    def _check_campaign(self) -> None:
+        path = layout.lease(self._spec.lease_epoch)
+        try:
+            token = json.loads(self._store.read(path))["token"]
+        except (FileNotFoundError, ValueError, KeyError):
+            token = None
+        if token != self._spec.lease_token:
+            raise StoreRefused(
+                f"{self._spec.output} as seen from {socket.gethostname()} lacks the driver's {path}; "
+                "a local output works only where every worker sees the same folder"
+            )

@@ -1,0 +1,143 @@
+r"""One unit from fetch to commit; two of them are in flight, so that the model waits for nobody.
+
+Unit --> fetch sources --> generate (one at a time) --> encode, put --> commit --> Receipt
+         \____ before the lock ____/   the lock        \____ threads, behind it ____/
+
+What a unit's rows say is committed in one file; a unit that is made twice is committed once.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Final
+
+from sdbatch.campaign import layout
+from sdbatch.campaign.read import read_commit
+from sdbatch.campaign.write import put_commit
+from sdbatch.job import Job
+from sdbatch.points import reached
+from sdbatch.storage import Store
+from sdbatch.types import OnCall, Phase, Receipt, Unit
+from sdbatch.worker.finish import Finisher
+from sdbatch.worker.record import Recorder, Row, unit_receipt
+from sdbatch.worker.render import CallPlan, Renderer, RenderTally
+from sdbatch.worker.sources import FailedOutput, PendingOutput
+
+LOG = logging.getLogger("sdbatch.worker")
+FETCH_MAX_S: Final = 600.0
+FINISH_MAX_S: Final = 600.0
+"""Longest a unit may fetch its sources, and encode, upload and commit; the store's own bounds end a single call."""
+
+OnPhase = Callable[[str, Phase, float, tuple[str, ...]], None]
+"""Told the unit, the phase it enters, the seconds it may stay in it, and the request ids in the pipeline call."""
+
+
+class UnitMaker:
+    """Makes and commits units; several threads may do so at once.
+
+    Args:
+        worker: Name of the worker.
+        job: The job.
+        renderer: Renders; one lock is held around its `generate`.
+        store: The campaign's.
+        run_id: The run that the units belong to.
+        on_phase: Told where every unit is.
+        on_call: Told the unit and the request ids of every pipeline call before it runs.
+    """
+
+    def __init__(
+        self,
+        worker: str,
+        job: Job,
+        renderer: Renderer,
+        store: Store,
+        run_id: str,
+        on_phase: OnPhase = lambda *_: None,
+        on_call: OnCall = lambda *_: None,
+    ) -> None:
+        self.worker = worker
+        self.job = job
+        self.renderer = renderer
+        self.store = store
+        self.run_id = run_id
+        self.on_phase = on_phase
+        self.on_call = on_call
+        self.generating = threading.Lock()
+        self.recorder = Recorder(job=job, worker=worker)
+        self.finisher = Finisher(job, store, self.recorder)
+
+    def make(self, unit: Unit) -> Receipt:
+        """Make and commit one unit; rows that cannot be made are recorded in it.
+
+        Raises:
+            MachineError: When something around the rows failed; nothing was committed.
+        """
+        return _UnitInProgress(unit, self).run()
+
+
+class _UnitInProgress:
+    """What is known of a unit while it is made."""
+
+    def __init__(self, unit: Unit, maker: UnitMaker) -> None:
+        self._unit = unit
+        self._maker = maker
+        self._tally = RenderTally()
+        self._rows: list[Row] = []
+        self._finishing: list[Future[Row]] = []
+
+    def run(self) -> Receipt:
+        """Take the unit through every phase."""
+        self._enter("fetch", FETCH_MAX_S)
+        outputs = self._fetch()
+        if outputs:
+            self._enter("wait", math.inf)
+            with self._maker.generating:
+                self._enter("load", self._maker.job.limits.start_timeout_s)
+                self._generate(outputs)
+        self._enter("finish", FINISH_MAX_S)
+        self._rows.extend(future.result() for future in self._finishing)
+        return self._commit()
+
+    def _enter(self, phase: Phase, bound_s: float, ids: tuple[str, ...] = ()) -> None:
+        self._maker.on_phase(self._unit.id, phase, bound_s, ids)
+
+    def _fetch(self) -> list[PendingOutput]:
+        outputs: list[PendingOutput] = []
+        for output in self._maker.renderer.fetch(self._unit.requests):
+            if isinstance(output, PendingOutput):
+                outputs.append(output)
+            else:
+                self._rows.append(self._maker.recorder.failed_row(output))
+        reached("after-fetch")
+        return outputs
+
+    def _generate(self, outputs: list[PendingOutput]) -> None:
+        """Render all outputs; each is handed on to the finishing threads as it comes out."""
+        unit = self._unit
+        plan = CallPlan(batch_size=unit.batch_size, is_fixed=unit.solo, rate_tflop_per_s=unit.rate_tflop_per_s)
+        for output in self._maker.renderer.generate(outputs, plan, self._tally, self._begin_call):
+            if isinstance(output, FailedOutput):
+                self._rows.append(self._maker.recorder.failed_row(output))
+            else:
+                self._enter("finish", FINISH_MAX_S)  # it may wait for the encoders
+                load_s = self._tally.load_s / unit.num_outputs
+                self._finishing.append(self._maker.finisher.submit(output, load_s))
+            del output  # so that its batch's pixels can be freed while the next batch is made
+
+    def _begin_call(self, ids: tuple[str, ...], bound_s: float) -> None:
+        self._maker.on_call(self._unit.id, ids)
+        self._enter("generate", bound_s, ids)
+
+    def _commit(self) -> Receipt:
+        unit, maker, rows = self._unit, self._maker, self._rows
+        order = {request.id: index for index, request in enumerate(unit.requests)}
+        rows.sort(key=lambda row: (order[row["id"]], row["n"] or 0))
+        if not put_commit(maker.store, maker.run_id, unit.id, rows):
+            # Another attempt at this unit was first; what stands is what is reported.
+            rows = read_commit(maker.store, layout.commit(maker.run_id, unit.id)).to_pylist()
+        LOG.info("committed", extra={"unit": unit.id, "model": unit.model, "rows": len(rows)})
+        return unit_receipt(unit.id, maker.worker, rows, self._tally)
