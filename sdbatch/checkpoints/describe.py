@@ -50,7 +50,7 @@ def describe(name: str, model: Model, storage: Mapping[str, Storage], *, with_re
     else:
         found = _describe_folder(name, model, storage, with_revision)
     components: dict[str, str] = {}
-    revisions = [found.revision]
+    revisions: dict[str, str] = {}
     for option in COMPONENTS:
         path = getattr(model, option)
         if path is not None:
@@ -59,11 +59,13 @@ def describe(name: str, model: Model, storage: Mapping[str, Storage], *, with_re
             components[option] = str(config.get("_class_name"))
             entries = folder_files(store)
             refuse_code(store, entries, f"models.{name}.{option}: {store.url}")
-            revisions.append(content_revision(store, entries) if with_revision else "")
+            revisions[option] = content_revision(store, entries) if with_revision else ""
     refuse_accelerators(name, model, found.family)
+    base = found.revision
     if components and with_revision:
-        found = replace(found, revision=hashlib.sha256("\n".join(revisions).encode()).hexdigest())
-    return replace(found, components=components)
+        combined = "\n".join([base, *revisions.values()])
+        found = replace(found, revision=hashlib.sha256(combined.encode()).hexdigest())
+    return replace(found, base_revision=base, components=components, component_revisions=revisions)
 
 
 def describe_lora(name: str, lora: Lora, storage: Mapping[str, Storage], *, with_revision: bool = True) -> LoraInfo:

@@ -18,12 +18,15 @@ class ModelInfo:
         name: Name in the job.
         path: As in the job, made absolute; `builtin:NAME` stays.
         family: Row of the family table.
-        revision: Content revision; "" when it was not asked for.
+        revision: Identity of the folder and of every further folder the entry names, in one digest; "" when it was not
+            asked for.
+        base_revision: Identity of the model folder alone.
         height: Native height in pixels.
         width: Native width in pixels.
         parameters: Of the denoiser, from its files' size; 0 when unknown.
         options: The job's entry.
         components: diffusers class of each further folder the entry names: `controlnet`, `motion_adapter`.
+        component_revisions: Identity of the content of each of those folders.
         defaults: Settings of its own, over its family's.
     """
 
@@ -35,7 +38,9 @@ class ModelInfo:
     width: int
     parameters: int
     options: Model
+    base_revision: str = ""
     components: Mapping[str, str] = field(default_factory=dict)
+    component_revisions: Mapping[str, str] = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)
 
 

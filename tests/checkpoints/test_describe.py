@@ -140,3 +140,20 @@ def test_a_load_looks_whether_the_stated_family_is_the_folders(folder: Path) -> 
     assert load_model("sd", _stated(str(folder)), "r1", {}).class_name == "StableDiffusionPipeline"
     with pytest.raises(ModelLoadFailed, match=r"is Stable Diffusion 1\.x/2\.x, the job says Stable Diffusion XL"):
         load_model("sd", _stated(str(folder), family="Stable Diffusion XL"), "r1", {})
+
+
+# --- further folders of an entry -------------------------------------------------------------------------------------
+
+
+def test_each_further_folder_has_an_identity_of_its_own(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"_class_name": "ControlNetModel"}))
+    plain = describe("tiny", Model(path=str(folder)), {})
+    first = describe("tiny", Model(path=str(folder), controlnet=str(tmp_path)), {})
+    (tmp_path / "config.json").write_text(json.dumps({"_class_name": "ControlNetModel", "in_channels": 4}))
+    second = describe("tiny", Model(path=str(folder), controlnet=str(tmp_path)), {})
+
+    assert plain.base_revision == first.base_revision == second.base_revision == plain.revision
+    assert plain.component_revisions == {}
+    assert first.component_revisions.keys() == {"controlnet"}
+    assert first.component_revisions != second.component_revisions
+    assert len({plain.revision, first.revision, second.revision}) == 3
