@@ -163,8 +163,10 @@ class Worker:
         self._check_campaign()
         import sdbatch.generate.batch  # noqa: F401 -- torch and diffusers: seconds, before the first unit's clock
         from sdbatch.generate.host_memory import keep_freed_memory
+        from sdbatch.generate.load import quieten_libraries
 
         keep_freed_memory()
+        quieten_libraries()
         return {"host": socket.gethostname(), "pid": str(os.getpid()), "python": platform.python_version()}
 
     def run_unit(self, unit: Unit) -> Receipt:

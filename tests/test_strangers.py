@@ -24,6 +24,7 @@ import typer
 from conftest import prompts
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.revisions import PINNED
 
 import sdbatch
 from sdbatch import cli, logs
@@ -87,7 +88,7 @@ def test_a_model_folder_with_a_trick_is_refused_before_anything_is_loaded(model:
     _change(model / file, **values)
 
     with pytest.raises(ModelError, match=said):
-        describe("m", Model(path=str(model), revision="pinned"), {})
+        describe("m", Model(path=str(model), revision=PINNED), {})
 
 
 def test_a_configuration_without_bound_is_not_read(model: Path) -> None:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from sdbatch.campaign import layout
 from sdbatch.campaign.schema import to_parquet
-from sdbatch.checkpoints import ModelInfo, describe, describe_lora
+from sdbatch.checkpoints import ModelInfo, describe, describe_lora, refuse_shared_revisions
 from sdbatch.driver.scratch import Scratch
 from sdbatch.errors import ManifestError, Problem
 from sdbatch.fetch.sources import digest_sources
@@ -54,6 +54,7 @@ class Scanned:
         num_outputs: Assets asked for.
         models: What was found of each model.
         sources_missing: Sources that are not there, sorted; looked for only when sources are digested.
+        unpinned: Entries of the job whose weights are known by size and ETag only, such as `models.sdxl`.
     """
 
     num_rows: int
@@ -61,6 +62,7 @@ class Scanned:
     num_outputs: int
     models: Mapping[str, ModelInfo]
     sources_missing: tuple[str, ...]
+    unpinned: tuple[str, ...] = ()
 
 
 def scan(job: Job, keep: Callable[[RowBatch, ResolvedRows], None] | None = None) -> Scanned:
@@ -80,6 +82,7 @@ def scan(job: Job, keep: Callable[[RowBatch, ResolvedRows], None] | None = None)
     loras = {
         name: describe_lora(name, lora, job.storage, with_revision=keep is not None) for name, lora in job.loras.items()
     }
+    refuse_shared_revisions(models.values(), job.storage)
     allow = AllowList(job.sources.allow)
     resolver = Resolver(job, models, allow.problem, lambda url: parse_url(url).url, loras)
     shards = list_shards(job.manifest, job.storage)
@@ -111,6 +114,10 @@ def scan(job: Job, keep: Callable[[RowBatch, ResolvedRows], None] | None = None)
         num_outputs=num_outputs,
         models=models,
         sources_missing=tuple(sorted(url for url, digest in digests.items() if digest == "missing")),
+        unpinned=(
+            *(f"models.{name}" for name, model in models.items() if not model.is_pinned),
+            *(f"loras.{name}" for name, lora in loras.items() if not lora.is_pinned),
+        ),
     )
 
 

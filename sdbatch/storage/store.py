@@ -56,5 +56,8 @@ class Store(Protocol):
     def temporary(self) -> Sequence[Entry]:
         """Return the halves that killed writers left, sorted by path; `list` never shows them."""
 
+    def read_range(self, path: str, start: int, stop: int) -> bytes:
+        """Return the bytes from `start` to `stop`, fewer where the file ends before. Raises FileNotFoundError."""
+
     def open(self, path: str) -> BinaryIO:
         """Open for reading at random places. Raises FileNotFoundError."""

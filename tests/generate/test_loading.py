@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.revisions import PINNED
 
 from sdbatch.generate.load import LoadedModel, load_model
 from sdbatch.generate.random_weights import make_tiny_random
@@ -19,7 +20,7 @@ PROMPTS = ["a <sea> town", "a town"]
 def model(tmp_path: Path) -> LoadedModel:
     """Return a model in memory."""
     make_tiny_random(tmp_path)
-    return load_model("tiny", Model(path=str(tmp_path), revision="pinned"), "pinned", {})
+    return load_model("tiny", Model(path=str(tmp_path), revision=PINNED), PINNED, {})
 
 
 @pytest.mark.parametrize("recipe", [{"task": "text-to-image"}, {"task": "image-to-image", "images": ["source"]}])

@@ -64,7 +64,9 @@ def test_an_unknown_key_names_its_place_and_the_nearest_known_one(
 
 
 def test_an_unknown_key_like_no_other_is_told_the_known_ones() -> None:
-    assert _refusal(_values(zzzzzz=1)).startswith("job: zzzzzz: unknown key; known are manifest, output, models")
+    assert _refusal(_values(zzzzzz=1)).startswith(
+        "job: zzzzzz: unknown key; known are version, manifest, output, models"
+    )
 
 
 def test_a_value_that_fits_none_of_several_types_is_one_fault() -> None:
