@@ -40,7 +40,7 @@ from sdbatch.storage import Entry, Store, open_store, parse_url
 from sdbatch.storage.cache import cache_folder
 from sdbatch.storage.digests import mark_of, sha256_files
 
-_LOG = logging.getLogger(__name__)
+LOG = logging.getLogger("sdbatch.generate")
 _CHUNK_BYTES = 16 << 20
 
 Listing = Callable[[Store], list[Entry]]
@@ -144,7 +144,7 @@ def _is_whole(folder: Path) -> bool:
     differing = sorted(present ^ files.keys())
     differing += [path for path in changed if digests[str(folder / path)] != files[path]["sha256"]]
     if differing:
-        _LOG.warning("model copy changed", extra={"folder": str(folder), "files": differing[:10]})
+        LOG.error("model copy changed on disk, copied anew: %s", folder, extra={"files": differing[:10]})
         return False
     if changed:
         _write_record(folder, {path: files[path]["sha256"] for path in files})
