@@ -1,7 +1,7 @@
 """The verbs, as functions: plain values and Arrow tables in and out. The command line only prints what they return.
 
     check -> plan -> run, submit -> status, cancel, metadata, verify, gc, reproduce, report, redo
-    build_manifest, list_models
+    build_manifest, list_models, pin_models
 
 A job is a path, a mapping or a `Job`. A campaign is its URL, or a job (path of a `.yaml`, or `Job`) whose output it is.
 """

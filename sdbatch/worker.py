@@ -162,10 +162,12 @@ class Worker:
         configure(self._spec.log_format, campaign=self._spec.output, run_id=self._spec.run_id, worker=self._name)
         self._check_campaign()
         import sdbatch.generate.batch  # noqa: F401 -- torch and diffusers: seconds, before the first unit's clock
+        from sdbatch.generate.accelerators import keep_compiled
         from sdbatch.generate.host_memory import keep_freed_memory
         from sdbatch.generate.load import quieten_libraries
 
         keep_freed_memory()
+        keep_compiled()
         quieten_libraries()
         return {"host": socket.gethostname(), "pid": str(os.getpid()), "python": platform.python_version()}
 

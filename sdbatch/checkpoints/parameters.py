@@ -40,7 +40,8 @@ def _header(store: Store, path: str) -> dict[str, Any]:
     first = store.read_range(path, 0, _FIRST_BYTES)
     stop = 8 + int.from_bytes(first[:8], "little")
     if len(first) < 8 or stop > HEADER_BYTES_MAX:
-        raise ModelError(f"{store.url}/{path}: is no safetensors file: a header of {stop - 8} bytes")
+        what = f"a header of {stop - 8} bytes is over {HEADER_BYTES_MAX}" if len(first) >= 8 else "it has no header"
+        raise ModelError(f"{store.url}/{path}: is no safetensors file: {what}")
     data = first[8:stop] if stop <= len(first) else first[8:] + store.read_range(path, len(first), stop)
     try:
         header = json.loads(data)

@@ -28,14 +28,14 @@ class LocalStore:
         self._made: set[Path] = set()
 
     def put_new(self, path: str, data: bytes, content_type: str = "") -> bool:
-        """See `Store`. fsspec's local mode="create" is not exclusive: 4 processes, 300 keys gave 301 wins."""
+        """See `Store`. A hard link is exclusive; fsspec's local `mode="create"` is not (300 keys had 301 winners)."""
         target = self._target(path)
         temporary = self._temporary(data)
         try:
             os.link(temporary, target)
             created = True
         except FileExistsError:
-            # NFS may answer EEXIST to a link of ours whose reply was lost; then the temporary file has two names.
+            # NFS answers EEXIST to the second try of a link whose reply was lost; the file then has two names.
             created = temporary.stat().st_nlink == 2
         except OSError as error:
             raise StoreRefused(f"{self.url}: hard links do not work here ({error.strerror})") from error
@@ -93,7 +93,7 @@ class LocalStore:
         return self._file(path).open("rb")
 
     def _file(self, path: str) -> Path:
-        """Return where a path lies; what a campaign's files name is not believed to be inside it."""
+        """Return where a path lies. Paths come from a campaign's files too, so one that leads out of it is refused."""
         if leads_out(path):
             raise StoreRefused(f"{self.url}: the path {path!r} leads out of it")
         return self._root / path
@@ -160,7 +160,7 @@ def _walk_linked(store: LocalStore, folder: str, above: tuple[str, ...], suffixe
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a new name survive a power cut."""
+    """Write a folder's names to disk, so that a new name survives a power cut."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -17,11 +17,12 @@ CONNECT_TIMEOUT_S = 5
 
 READ_TIMEOUT_S = 30
 
-"""Silence of a connection, not length of a transfer."""
+"""Longest silence of a connection; a transfer may take longer."""
 
 _S3FS_TRIES = 3
 
-"""s3fs' own, for a request in the middle of an opened file. botocore makes none: layers of tries would multiply."""
+"""Tries that s3fs makes itself, for a request in the middle of an opened file. botocore makes one: tries of several
+layers would multiply."""
 
 _EXISTS_CODES = {"PreconditionFailed", "412"}
 
@@ -102,7 +103,7 @@ class ObjectStore:
         return cast("bytes", self._retried(lambda: self._fs.cat_file(self._full(path), start=start, end=stop), path))
 
     def temporary(self) -> Sequence[Entry]:
-        """See `Store`. A write that broke off shows nowhere; a bucket's lifecycle rule ends parts of large ones."""
+        """See `Store`. A write that broke off is listed nowhere; a bucket's lifecycle rule removes its parts."""
         return ()
 
     def _full(self, path: str) -> str:
