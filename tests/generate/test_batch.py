@@ -128,4 +128,4 @@ def test_a_long_prompt_is_seen_to_be_cut(model: LoadedModel) -> None:
 
 def test_a_model_that_changed_since_the_plan_is_refused() -> None:
     with pytest.raises(ModelLoadFailed, match="not what was planned"):
-        load_model("tiny", Model(path="builtin:tiny-random"), "another", {})
+        load_model("tiny", Model(path="builtin:tiny-random"), "0" * 40, {})
