@@ -25,7 +25,7 @@ from sdbatch.campaign.read import latest_run, read_commit, read_index, read_json
 from sdbatch.campaign.schema import METADATA, from_parquet
 from sdbatch.encode.asset import read_frames
 from sdbatch.errors import UserError
-from sdbatch.job import Job, parse_job
+from sdbatch.job import Job, job_of_record
 from sdbatch.recipe import parse_recipe
 from sdbatch.storage import LocalStore, Store
 from sdbatch.types import Request, Source, Unit, WorkerSpec
@@ -186,7 +186,7 @@ def _job(store: Store, row: dict[str, Any], model_path: str | None) -> Job:
     values["models"] = {row["model"]: model}
     values["defaults"] = {}
     values["determinism"] = "exact" if recipe.is_exact else "fast"
-    return parse_job(values)
+    return job_of_record(values)
 
 
 # --- the worker's path ----------------------------------------------------------------------------------------------
