@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gc
+import hashlib
 import json
 import math
 import re
@@ -289,7 +290,7 @@ def _take(name: str, requests: Iterator[Request], numbers: Iterator[int], batch_
 def _model_options(bench: Bench) -> dict[str, Any]:
     return {
         "path": str(bench.model),
-        "revision": f"{bench.name}-random",
+        "revision": hashlib.sha1(bench.name.encode(), usedforsecurity=False).hexdigest(),
         "dtype": bench.dtype,
         "num_gpus": 0 if bench.is_toy else 1,
         "num_cpus": 1 if bench.is_toy else CPUS,

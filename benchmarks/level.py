@@ -122,7 +122,7 @@ def _slept(lab: Lab, name: str, workers: int, manifest: Path) -> Slept:
     entry: Mapping[str, Any] = {
         "path": "/absent",
         "family": _FAMILY,
-        "revision": "1",
+        "revision": "1" * 40,
         "num_gpus": 0,
         "defaults": {"height": 512, "width": 512},
     }

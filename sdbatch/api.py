@@ -1,7 +1,7 @@
 """The verbs, as functions: plain values and Arrow tables in and out. The command line only prints what they return.
 
     check -> plan -> run, submit -> status, cancel, metadata, verify, gc, reproduce, report, redo
-    build_manifest, list_models
+    build_manifest, list_models, pin_models
 
 A job is a path, a mapping or a `Job`. A campaign is its URL, or a job (path of a `.yaml`, or `Job`) whose output it is.
 """
@@ -21,6 +21,7 @@ from sdbatch.campaign.lease import ask_to_stop, is_gone
 from sdbatch.campaign.read import effective_parts, latest_run, read_index, read_json
 from sdbatch.campaign.schema import METADATA
 from sdbatch.campaign.verify import VerifyReport, verify_campaign
+from sdbatch.checkpoints import Pin, pins
 from sdbatch.driver import PlanReport, RunResult, Selection, forecast, run_job, write_gallery
 from sdbatch.driver.check import CheckReport, check_job
 from sdbatch.driver.models import ModelReport, describe_models, job_of_builtins
@@ -52,13 +53,16 @@ class BuildReport:
     files: list[str]
 
 
-def load_job(job: JobLike, overrides: Iterable[str] = (), date: str | None = None) -> Job:
+def load_job(
+    job: JobLike, overrides: Iterable[str] = (), date: str | None = None, *, with_revisions: bool = True
+) -> Job:
     """Return a checked job.
 
     Args:
         job: The job.
         overrides: `key.key=value` each.
         date: What `${date}` in the manifest's path stands for; see `sdbatch.job.read_job`.
+        with_revisions: Whether stated revisions of models count; see `sdbatch.job.read_job`.
 
     Raises:
         JobError: Naming every key that is wrong.
@@ -66,8 +70,8 @@ def load_job(job: JobLike, overrides: Iterable[str] = (), date: str | None = Non
     if isinstance(job, Job):
         return parse_job(job.model_dump(mode="json"), tuple(overrides)) if overrides else job
     if isinstance(job, Mapping):
-        return parse_job(dict(job), tuple(overrides), date=date)
-    return read_job(job, tuple(overrides), date)
+        return parse_job(dict(job), tuple(overrides), date=date, with_revisions=with_revisions)
+    return read_job(job, tuple(overrides), date, with_revisions=with_revisions)
 
 
 def check(job: JobLike, overrides: Iterable[str] = ()) -> CheckReport:
@@ -319,6 +323,17 @@ def list_models(job: JobLike | None = None, overrides: Iterable[str] = ()) -> li
         ModelError: When a folder is missing or of no known family.
     """
     return describe_models(job_of_builtins() if job is None else load_job(job, overrides))
+
+
+def pin_models(job: JobLike, overrides: Iterable[str] = ()) -> list[Pin]:
+    """Return the digest that pins each model, further folder and LoRA of a job. Reads every byte of them.
+
+    Revisions that the job states do not count, so that a job can be pinned whose revisions are refused.
+
+    Raises:
+        UserError: When the job is wrong otherwise, or a folder is missing.
+    """
+    return list(pins(load_job(job, overrides, with_revisions=False)))
 
 
 def _latest_run(store: Store) -> str:

@@ -94,6 +94,9 @@ def plan(
         print(redacted(f"missing source, its rows will fail: {url}"))
     if len(forecast.sources_missing) > _MISSING_SHOWN:
         print(f"... and {len(forecast.sources_missing) - _MISSING_SHOWN} more missing sources")
+    if forecast.unpinned:
+        names = ", ".join(forecast.unpinned)
+        print(f"unpinned, known by size and ETag: {names}; `sdbatch models pin` prints the digests")
     print(f"{forecast.assets} assets to make, about {duration(forecast.predicted_gpu_s)} in the model ({basis})")
 
 
@@ -341,6 +344,14 @@ def models_list(
             print(f"  frames: {model.frame_rule}; by default {model.num_frames} at {model.fps:g} a second")
         for reason in model.lacking:
             print(f"  not here: {reason}")
+
+
+@models_app.command("pin")
+def models_pin(job: JobFile, overrides: Set = None, as_json: Json = False) -> None:
+    """Print the digest of every model, further folder and LoRA, to paste as its `revision`. Reads all their files."""
+    digests = _guarded(lambda: api.pin_models(job, overrides or ()), as_json)
+    lines = [f"{pin.place}: {pin.path}\n  revision: {pin.revision}" for pin in digests]
+    _say({"models": [asdict(pin) for pin in digests]}, as_json, "\n".join(lines))
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ import pytest
 from support.resolved import Row, rows_of
 
 from sdbatch.checkpoints import describe
-from sdbatch.checkpoints.refusals import refuse_accelerators
+from sdbatch.checkpoints.entries import refuse_accelerators
 from sdbatch.errors import JobError, ModelError
 from sdbatch.families import FAMILIES, Family
 from sdbatch.job import Model, parse_job

@@ -171,6 +171,18 @@ def test_the_verbs_and_their_options_are_the_promised_ones() -> None:
     assert [video[name] for name in ("height", "width", "num_frames", "fps")] == [64, 64, 17, 8.0]
 
 
+def test_a_refused_revision_is_pinned_by_what_the_remedy_prints(job: Job) -> None:
+    path = job(prompts(1), models={"tiny": {"path": "builtin:tiny-sd", "batch_size": 1, "revision": "v1"}})
+    refused = CliRunner().invoke(app, ["check", path])
+    assert refused.exit_code == 2
+    assert "models.tiny.revision: 'v1' is a name that can move" in " ".join(refused.output.split())
+
+    printed = CliRunner().invoke(app, ["models", "pin", path]).stdout.splitlines()
+    (pin,) = json.loads(CliRunner().invoke(app, ["models", "pin", path, "--json"]).stdout)["models"]
+    assert printed == [f"models.tiny: {pin['path']}", f"  revision: {pin['revision']}"]
+    assert CliRunner().invoke(app, ["check", path, "--set", f"models.tiny.revision={pin['revision']}"]).exit_code == 0
+
+
 @pytest.mark.parametrize("path", sorted(path.name for path in (ROOT / "jobs").glob("*.yaml")))
 def test_every_job_we_ship_is_a_valid_job(path: str) -> None:
     import sdbatch

@@ -24,6 +24,7 @@ import typer
 from conftest import prompts
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.revisions import PINNED
 
 import sdbatch
 from sdbatch import cli, logs
@@ -87,7 +88,7 @@ def test_a_model_folder_with_a_trick_is_refused_before_anything_is_loaded(model:
     _change(model / file, **values)
 
     with pytest.raises(ModelError, match=said):
-        describe("m", Model(path=str(model), revision="pinned"), {})
+        describe("m", Model(path=str(model), revision=PINNED), {})
 
 
 def test_a_configuration_without_bound_is_not_read(model: Path) -> None:
@@ -108,9 +109,9 @@ def test_a_key_that_leads_out_of_a_bucket_folder_is_not_copied(model: Path) -> N
     class Bucket(LocalStore):
         """An object store's keys may hold `..`; a local listing never does."""
 
-        def list(self, folder: str = "", *, deep: bool = True) -> list[Entry]:
+        def list_linked(self, suffixes: tuple[str, ...]) -> list[Entry]:
             return [
-                *super().list(folder, deep=deep),
+                *super().list_linked(suffixes),
                 Entry(path="unet/../../x.json", size_bytes=1, etag="", modified_s=0),
             ]
 
@@ -160,7 +161,7 @@ def test_a_source_that_is_no_file_is_missing_and_nobody_waits_for_it(tmp_path: P
     make = {"pipe": os.mkfifo, "device": lambda p: p.symlink_to("/dev/zero"), "folder": Path.mkdir}
     make[kind](path)
     script = (
-        "import sys; from sdbatch.content import read_source, sha256_files\n"
+        "import sys; from sdbatch.fetch.sources import read_source; from sdbatch.storage.digests import sha256_files\n"
         "print(sha256_files([sys.argv[1]])[sys.argv[1]])\n"
         "try: read_source(sys.argv[1], {}, 100)\n"
         "except Exception as error: print(type(error).__name__)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,8 @@ class Builtin:
     Attributes:
         maker: Dotted path of the function that writes its folder.
         family: Title.
-        revision: Raised when the maker's output changes.
+        revision: Name of the maker and its number, raised when the maker's output changes; names the folder it is
+            made in.
         height: Native, pixels.
         width: Native, pixels.
         parameters: Of the denoiser.
@@ -29,6 +31,11 @@ class Builtin:
     height: int
     width: int
     parameters: int
+
+    @property
+    def identity(self) -> str:
+        """What stands for its content: the digest of `revision`, 64 hex digits as every content digest has."""
+        return hashlib.sha256(self.revision.encode()).hexdigest()
 
 
 SHIPPED: Final[Mapping[str, Path]] = {
@@ -50,7 +57,7 @@ BUILTINS: Final[Mapping[str, Builtin]] = {
         revision="tiny-sd-random-1",
         height=64,
         width=64,
-        parameters=246_596,
+        parameters=253_364,
     ),
 }
 

@@ -1,34 +1,31 @@
 """What a model folder says of itself, without torch.
 
-    job's models --> describe()      --> ModelInfo (family, native size, content revision)
-    job's loras  --> describe_lora() --> LoraInfo (content revision)
+    job's models --> describe()      --> ModelInfo (family, native size, identity of the content)
+    job's loras  --> describe_lora() --> LoraInfo (identity of the content)
 
-A folder is diffusers' own layout: model_index.json beside one folder per component. Its content revision goes into
-every request key, so a changed weight makes every asset of that model anew.
+A folder is diffusers' own layout: model_index.json beside one folder per component. Its identity goes into every
+request key, so a changed weight makes every asset of that model anew. A stated revision is believed here; whether the
+files are those of a stated content digest is looked at where they are loaded (`sdbatch.generate.load`).
 """
 
 from __future__ import annotations
 
 import difflib
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from sdbatch.checkpoints.builtins import BUILTINS, SHIPPED, SHIPPED_DEFAULTS
-from sdbatch.checkpoints.files import component_files, content_revision, folder_files, read_json
+from sdbatch.checkpoints.entries import refuse_accelerators
+from sdbatch.checkpoints.files import component_files, content_revision, folder_files, lora_files, read_json
+from sdbatch.checkpoints.identity import identity, is_content_digest
 from sdbatch.checkpoints.info import LoraInfo, ModelInfo
-from sdbatch.checkpoints.refusals import refuse_accelerators, refuse_code, refuse_libraries
+from sdbatch.checkpoints.parameters import num_parameters
+from sdbatch.checkpoints.refusals import refuse_code, refuse_libraries
 from sdbatch.errors import ModelError
 from sdbatch.families import FAMILIES, Family, find_family
-from sdbatch.job import Lora, Model, Storage
-from sdbatch.storage import open_store, parse_url
-
-COMPONENTS = ("controlnet", "motion_adapter")
-
-"""Further folders of a model entry; each is part of the model's content revision."""
-
-_DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+from sdbatch.job import Component, Lora, Model, Storage
+from sdbatch.storage import Entry, Store, open_store, parse_url
 
 
 def describe(name: str, model: Model, storage: Mapping[str, Storage], *, with_revision: bool = True) -> ModelInfo:
@@ -38,32 +35,32 @@ def describe(name: str, model: Model, storage: Mapping[str, Storage], *, with_re
         name: Name in the job's `models`.
         model: The job's entry.
         storage: The job's options by URL prefix.
-        with_revision: Digest the files too, which reads every weight once (remembered afterwards).
+        with_revision: Digest the files too where no revision is stated, which reads every weight on a local disk once
+            (remembered afterwards).
 
     Raises:
         ModelError: When there is no such folder, or its class is in no family row.
     """
     if model.path.startswith("builtin:"):
-        found = _describe_builtin(name, model, storage, with_revision)
+        info = _describe_builtin(name, model, storage, with_revision)
     elif model.family is not None:
-        found = _describe_stated(name, model, model.family)
+        info = _describe_stated(name, model, model.family)
     else:
-        found = _describe_folder(name, model, storage, with_revision)
-    components: dict[str, str] = {}
-    revisions = [found.revision]
-    for option in COMPONENTS:
-        path = getattr(model, option)
-        if path is not None:
-            store = open_store(parse_url(path).url, storage)
-            config = read_json(store, "config.json", f"models.{name}.{option}: {store.url}")
-            components[option] = str(config.get("_class_name"))
-            entries = folder_files(store)
-            refuse_code(store, entries, f"models.{name}.{option}: {store.url}")
-            revisions.append(content_revision(store, entries) if with_revision else "")
-    refuse_accelerators(name, model, found.family)
-    if components and with_revision:
-        found = replace(found, revision=hashlib.sha256("\n".join(revisions).encode()).hexdigest())
-    return replace(found, components=components)
+        info = _describe_folder(name, model, storage, with_revision)
+    classes: dict[str, str] = {}
+    revisions: dict[str, str] = {}
+    is_pinned = info.is_pinned
+    for option, component in model.components.items():
+        store = open_store(parse_url(component.path).url, storage)
+        classes[option], entries = _look_into(store, f"models.{name}.{option}: {store.url}")
+        revisions[option] = _revision(component, store, entries, with_revision)
+        is_pinned = is_pinned and _is_pinned(component, store)
+    refuse_accelerators(name, model, info.family)
+    info = replace(
+        info, base_revision=info.revision, components=classes, component_revisions=revisions, is_pinned=is_pinned
+    )
+    # Request keys of version 1 take the digest of the folder and its components as one.
+    return replace(info, revision=info.combined_revision)
 
 
 def describe_lora(name: str, lora: Lora, storage: Mapping[str, Storage], *, with_revision: bool = True) -> LoraInfo:
@@ -73,13 +70,37 @@ def describe_lora(name: str, lora: Lora, storage: Mapping[str, Storage], *, with
         ModelError: When its file is not there, or it is for no family served.
     """
     store = open_store(parse_url(lora.path).url, storage)
-    files = [entry for entry in store.list() if entry.path == lora.weight_name]
-    if not files:
-        raise ModelError(f"loras.{name}: {store.url}: no {lora.weight_name} there")
-    found = LoraInfo(name=name, base=lora.base, revision=content_revision(store, files) if with_revision else "")
-    if not any(found.fits(family) for family in FAMILIES.values()):
+    try:
+        entries = lora_files(store, lora.weight_name)
+    except ModelError as error:
+        raise ModelError(f"loras.{name}: {error}") from error
+    if lora.revision is not None:
+        revision = identity(lora.revision, file=lora.weight_name)
+    else:
+        revision = content_revision(store, entries) if with_revision else ""
+    info = LoraInfo(name=name, base=lora.base, revision=revision, is_pinned=_is_pinned(lora, store))
+    if not any(info.fits(family) for family in FAMILIES.values()):
         raise ModelError(f"loras.{name}: base {lora.base!r} is no family; there are {', '.join(FAMILIES)}")
-    return found
+    return info
+
+
+def _revision(entry: Model | Component, store: Store, entries: list[Entry], with_revision: bool) -> str:
+    """Return the identity of a folder: the stated revision, else that of its files."""
+    if entry.revision is not None:
+        return identity(entry.revision)
+    return content_revision(store, entries) if with_revision else ""
+
+
+def _is_pinned(entry: Model | Component | Lora, store: Store) -> bool:
+    return entry.revision is not None or store.is_local
+
+
+def _look_into(store: Store, name: str) -> tuple[str, list[Entry]]:
+    """Return class and files of a folder that holds one component."""
+    config = read_json(store, "config.json", name)
+    entries = folder_files(store)
+    refuse_code(store, entries, name)
+    return str(config.get("_class_name")), entries
 
 
 def _describe_folder(name: str, model: Model, storage: Mapping[str, Storage], with_revision: bool) -> ModelInfo:
@@ -103,19 +124,15 @@ def _describe_folder(name: str, model: Model, storage: Mapping[str, Storage], wi
     refuse_libraries(index, f"models.{name}: {location.url}/model_index.json")
     refuse_code(store, entries, f"models.{name}: {location.url}")
     height, width = _native_size(family, fact)
-    weights = sum(
-        entry.size_bytes
-        for entry in entries
-        if entry.path.startswith(f"{family.denoiser}/") and entry.path.endswith(".safetensors")
-    )
     return ModelInfo(
         name=name,
         path=location.url,
         family=family,
-        revision=model.revision or (content_revision(store, entries) if with_revision else ""),
+        revision=_revision(model, store, entries, with_revision),
+        is_pinned=_is_pinned(model, store),
         height=height,
         width=width,
-        parameters=weights // _DTYPE_BYTES[model.dtype],
+        parameters=num_parameters(store, [entry for entry in entries if entry.path.startswith(f"{family.denoiser}/")]),
         options=model,
     )
 
@@ -135,7 +152,7 @@ def _describe_stated(name: str, model: Model, title: str) -> ModelInfo:
         name=name,
         path=parse_url(model.path).url,
         family=family,
-        revision=model.revision or "",
+        revision=identity(model.revision or ""),
         height=height,
         width=width,
         parameters=0,
@@ -146,8 +163,8 @@ def _describe_stated(name: str, model: Model, title: str) -> ModelInfo:
 def _describe_builtin(name: str, model: Model, storage: Mapping[str, Storage], with_revision: bool) -> ModelInfo:
     title = model.path.removeprefix("builtin:")
     if title in SHIPPED:
-        lying = model.model_copy(update={"path": str(SHIPPED[title])})
-        info = _describe_folder(name, lying, storage, with_revision)
+        shipped = model.model_copy(update={"path": str(SHIPPED[title])})
+        info = _describe_folder(name, shipped, storage, with_revision)
         own = SHIPPED_DEFAULTS.get(title, {})
         height, width = own.get("height", info.height), own.get("width", info.width)
         return replace(info, path=model.path, options=model, height=height, width=width, defaults=own)
@@ -155,11 +172,13 @@ def _describe_builtin(name: str, model: Model, storage: Mapping[str, Storage], w
     if builtin is None:
         known = ", ".join(f"builtin:{key}" for key in (*SHIPPED, *BUILTINS))
         raise ModelError(f"models.{name}: {model.path} is no builtin; there are {known}")
+    if model.revision is not None and is_content_digest(model.revision) and model.revision != builtin.identity:
+        raise ModelError(f"models.{name}: revision {model.revision} is not that of {model.path}, {builtin.identity}")
     return ModelInfo(
         name=name,
         path=model.path,
         family=FAMILIES[builtin.family],
-        revision=model.revision or builtin.revision,
+        revision=model.revision or builtin.revision,  # request keys of version 2 take builtin.identity
         height=builtin.height,
         width=builtin.width,
         parameters=builtin.parameters,

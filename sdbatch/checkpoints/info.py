@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from sdbatch.checkpoints.identity import combined
 from sdbatch.families import Family
-from sdbatch.job import Model
+from sdbatch.job import Model, is_fixed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,12 +19,17 @@ class ModelInfo:
         name: Name in the job.
         path: As in the job, made absolute; `builtin:NAME` stays.
         family: Row of the family table.
-        revision: Content revision; "" when it was not asked for.
+        revision: Identity of the folder and of every further folder the entry names, in one digest; "" when it was not
+            asked for.
+        base_revision: Identity of the model folder alone.
         height: Native height in pixels.
         width: Native width in pixels.
-        parameters: Of the denoiser, from its files' size; 0 when unknown.
+        parameters: Of the denoiser; 0 when unknown.
         options: The job's entry.
+        is_pinned: Whether the identities name contents; folders in a bucket without a stated revision are known by
+            size and ETag only.
         components: diffusers class of each further folder the entry names: `controlnet`, `motion_adapter`.
+        component_revisions: Identity of the content of each of those folders.
         defaults: Settings of its own, over its family's.
     """
 
@@ -35,8 +41,23 @@ class ModelInfo:
     width: int
     parameters: int
     options: Model
+    base_revision: str = ""
+    is_pinned: bool = True
     components: Mapping[str, str] = field(default_factory=dict)
+    component_revisions: Mapping[str, str] = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def combined_revision(self) -> str:
+        """Identity of everything that a worker loads for this entry: what it must find is what was planned."""
+        return combined(self.base_revision or self.revision, self.component_revisions)
+
+    def answers_to(self, revision: str) -> bool:
+        """Whether a revision that was planned, or recorded by any version, may stand for what was found here.
+
+        A name that can move, as version 0.1 recorded it, is not compared: it never told the content.
+        """
+        return revision in {self.revision, self.base_revision, self.combined_revision} or not is_fixed(revision)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,12 +67,14 @@ class LoraInfo:
     Attributes:
         name: Name in the job.
         base: Title or class name of the family it fits.
-        revision: Digest of its weights; "" when it was not asked for.
+        revision: Identity of its weights; "" when it was not asked for.
+        is_pinned: See `ModelInfo`.
     """
 
     name: str
     base: str
     revision: str
+    is_pinned: bool = True
 
     def fits(self, family: Family) -> bool:
         """Whether it was trained for a family."""

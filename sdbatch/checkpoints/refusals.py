@@ -1,4 +1,4 @@
-"""What a model folder or a model entry may not ask for."""
+"""What a model folder may not ask for: code, other libraries, weights that lie elsewhere."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from typing import Any
 
 from sdbatch.checkpoints.files import read_json
 from sdbatch.errors import ModelError
-from sdbatch.families import Family
-from sdbatch.job import Model
 from sdbatch.storage import Entry, Store
 
 LIBRARIES = ("diffusers", "transformers")
@@ -20,30 +18,9 @@ LIBRARIES = ("diffusers", "transformers")
 CONFIG_BYTES_MAX = 16 << 20
 
 
-def refuse_accelerators(name: str, model: Model, family: Family) -> None:
-    """Refuse accelerators that a family cannot use, or that would change nothing.
-
-    Raises:
-        ModelError: Naming the key, and what the family can.
-    """
-    for option, value, known in (
-        ("channels_last", model.channels_last, {"unet"}),
-        ("attention_backend", model.attention_backend, {"transformer"}),
-    ):
-        if value and family.denoiser not in known:
-            raise ModelError(f"models.{name}.{option}: is for a {known.pop()}; {family.title} has a {family.denoiser}")
-    if model.step_cache is not None and model.step_cache.kind not in family.step_caches:
-        can = ", ".join(sorted(family.step_caches)) or "none"
-        raise ModelError(
-            f"models.{name}.step_cache: {model.step_cache.kind} skips nothing on {family.title}; of use: {can}"
-        )
-    if model.guidance_interval is not None and not family.cfg_layout:
-        raise ModelError(f"models.{name}.guidance_interval: {family.title} cannot leave guidance out of single steps")
-
-
 def refuse_libraries(index: Mapping[str, Any], name: str) -> None:
     """Refuse components whose class is looked for anywhere but in diffusers and transformers."""
-    spec = importlib.util.find_spec("diffusers")  # found, not imported: that takes seconds
+    spec = importlib.util.find_spec("diffusers")  # without importing it, which takes seconds
     pipelines = Path(spec.origin).parent / "pipelines" if spec and spec.origin else Path()
     for component, value in index.items():
         if not isinstance(value, list) or not value or value[0] is None:

@@ -35,6 +35,8 @@ class PlanReport:
         predicted_gpu_s: Seconds in the model over all workers (of one core each where a model runs on CPUs).
         rate_measured: Whether the prediction rests on an earlier run of this campaign.
         sources_missing: Sources that are not there; their rows will fail.
+        unpinned: Entries such as `models.sdxl` whose weights in a bucket are known by size and ETag only; `pin_models`
+            returns the digests that pin them.
     """
 
     rows: dict[str, int]
@@ -44,6 +46,7 @@ class PlanReport:
     predicted_gpu_s: float = 0.0
     rate_measured: bool = False
     sources_missing: list[str] = field(default_factory=list)
+    unpinned: list[str] = field(default_factory=list)
 
 
 def forecast(job: Job, selection: Selection) -> PlanReport:
@@ -78,6 +81,7 @@ def forecast(job: Job, selection: Selection) -> PlanReport:
             predicted_gpu_s=predicted_s,
             rate_measured=is_measured,
             sources_missing=list(manifest.scanned.sources_missing),
+            unpinned=list(manifest.scanned.unpinned),
         )
 
 

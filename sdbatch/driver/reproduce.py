@@ -27,7 +27,7 @@ from sdbatch.campaign.schema import METADATA, from_parquet
 from sdbatch.encode.asset import read_frames
 from sdbatch.encode.embedded import Encoded
 from sdbatch.errors import UserError
-from sdbatch.job import Job, parse_job
+from sdbatch.job import Job, job_of_record
 from sdbatch.recipe import parse_recipe
 from sdbatch.storage import Store
 from sdbatch.types import Request, Source
@@ -192,7 +192,7 @@ def _job(store: Store, row: dict[str, Any], model_path: str | None) -> Job:
     values["defaults"] = {}
     values["after"] = []  # the stages said what they say when the asset was made; none of them changes pixels
     values["determinism"] = "exact" if recipe.is_exact else "fast"
-    return parse_job(values)
+    return job_of_record(values)
 
 
 # --- what comes out now ---------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from sdbatch.after import check_stages, choose_stages
 from sdbatch.campaign import layout
 from sdbatch.campaign.schema import to_parquet
-from sdbatch.checkpoints import ModelInfo, describe, describe_lora
+from sdbatch.checkpoints import ModelInfo, describe, describe_lora, refuse_shared_revisions
 from sdbatch.driver.scratch import Scratch
 from sdbatch.errors import ManifestError, Problem
 from sdbatch.fetch.sources import digest_sources
@@ -56,6 +56,7 @@ class Scanned:
         num_outputs: Assets that the manifest asks for.
         models: Description of each model, by its name in the job.
         sources_missing: Sources that are not there, sorted; empty when sources are not digested.
+        unpinned: Entries of the job whose weights are known by size and ETag only, such as `models.sdxl`.
     """
 
     num_rows: int
@@ -63,6 +64,7 @@ class Scanned:
     num_outputs: int
     models: Mapping[str, ModelInfo]
     sources_missing: tuple[str, ...]
+    unpinned: tuple[str, ...] = ()
 
 
 def scan(job: Job, keep: Callable[[RowBatch, ResolvedRows], None] | None = None) -> Scanned:
@@ -82,6 +84,7 @@ def scan(job: Job, keep: Callable[[RowBatch, ResolvedRows], None] | None = None)
     loras = {
         name: describe_lora(name, lora, job.storage, with_revision=keep is not None) for name, lora in job.loras.items()
     }
+    refuse_shared_revisions(models.values(), job.storage)
     allow = AllowList(job.sources.allow)
     resolver = Resolver(job, models, allow.problem, lambda url: parse_url(url).url, loras)
     check_stages(choose_stages(job.stages))
@@ -114,6 +117,10 @@ def scan(job: Job, keep: Callable[[RowBatch, ResolvedRows], None] | None = None)
         num_outputs=num_outputs,
         models=models,
         sources_missing=tuple(sorted(url for url, digest in digests.items() if digest == "missing")),
+        unpinned=(
+            *(f"models.{name}" for name, model in models.items() if not model.is_pinned),
+            *(f"loras.{name}" for name, lora in loras.items() if not lora.is_pinned),
+        ),
     )
 
 

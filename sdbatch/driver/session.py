@@ -165,7 +165,7 @@ class Session:
             run_id=self.run_id,
             lease_epoch=self._lease.holder.epoch,
             lease_token=self._lease.holder.token,
-            revisions={name: model.revision for name, model in self._manifest.scanned.models.items()},
+            revisions={name: model.combined_revision for name, model in self._manifest.scanned.models.items()},
             log_format=log_format(),
         )
         if self._workers.in_process:

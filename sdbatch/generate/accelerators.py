@@ -27,6 +27,11 @@ COMPILED_FOLDER: Final = "compiled"
 """In the cache folder: kernels, shared by a node's workers and by runs."""
 
 
+def keep_compiled() -> None:
+    """Let torch keep compiled kernels in the cache folder. It reads the environment: for a worker's own process."""
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / COMPILED_FOLDER))
+
+
 def denoisers_of(pipeline: Any, family: Family) -> list[Any]:
     """Return a pipeline's denoiser, and the second one of models that have two."""
     found = [getattr(pipeline, name, None) for name in (family.denoiser, f"{family.denoiser}_2")]
@@ -48,7 +53,6 @@ def accelerate(pipeline: Any, family: Family, options: Model, device: str) -> No
             denoiser.enable_layerwise_casting(storage_dtype=stored, compute_dtype=denoiser.dtype)
         if options.compile:
             _check_compiler(device)
-            os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / COMPILED_FOLDER))
             denoiser.compile_repeated_blocks()
 
 

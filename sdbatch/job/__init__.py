@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from sdbatch.job.reach import STORAGE_OPTIONS, Storage, options_for, storage_faults
 from sdbatch.job.read import parse_job, read_job
+from sdbatch.job.records import job_of_record
 from sdbatch.job.settings import (
+    COMPONENTS,
+    JOB_VERSION,
     STEP_CACHES,
+    Component,
     Defaults,
     Encode,
     Job,
@@ -13,13 +18,17 @@ from sdbatch.job.settings import (
     Model,
     Sources,
     StepCache,
-    Storage,
     Workers,
+    is_fixed,
     job_schema,
 )
 
 __all__ = [
+    "COMPONENTS",
+    "JOB_VERSION",
     "STEP_CACHES",
+    "STORAGE_OPTIONS",
+    "Component",
     "Defaults",
     "Encode",
     "Job",
@@ -30,7 +39,11 @@ __all__ = [
     "StepCache",
     "Storage",
     "Workers",
+    "is_fixed",
+    "job_of_record",
     "job_schema",
+    "options_for",
     "parse_job",
     "read_job",
+    "storage_faults",
 ]

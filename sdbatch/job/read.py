@@ -19,6 +19,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from sdbatch.errors import JobError
+from sdbatch.job.records import refuse_newer, without_revisions
 from sdbatch.job.settings import Job
 from sdbatch.logs import looks_secret
 
@@ -43,13 +44,17 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def read_job(path: str | Path, overrides: tuple[str, ...] = (), date: str | None = None) -> Job:
+def read_job(
+    path: str | Path, overrides: tuple[str, ...] = (), date: str | None = None, *, with_revisions: bool = True
+) -> Job:
     """Read a job file and check it.
 
     Args:
         path: YAML file, at most `JOB_BYTES_MAX` bytes.
         overrides: `a.b.c=VALUE` each, VALUE in YAML; they win over the file.
         date: What `${date}` in the manifest's path stands for, YYYY-MM-DD; by default SDBATCH_DATE, else today (UTC).
+        with_revisions: Whether stated revisions count. Without them the job of `models pin` is read, whose revisions
+            may be ones that are refused.
 
     Raises:
         JobError: Naming every key that is wrong.
@@ -61,16 +66,27 @@ def read_job(path: str | Path, overrides: tuple[str, ...] = (), date: str | None
         raise JobError(f"job file {path}: {error.strerror or error}") from error
     if len(data) > JOB_BYTES_MAX:
         raise JobError(f"job file {path}: {len(data)} bytes is over {JOB_BYTES_MAX}")
-    return parse_job(_load_yaml(data, str(path)), overrides, name=str(path), date=date)
+    values = _load_yaml(data, str(path))
+    return parse_job(values, overrides, name=str(path), date=date, with_revisions=with_revisions)
 
 
-def parse_job(values: Any, overrides: tuple[str, ...] = (), *, name: str = "job", date: str | None = None) -> Job:
+def parse_job(
+    values: Any,
+    overrides: tuple[str, ...] = (),
+    *,
+    name: str = "job",
+    date: str | None = None,
+    with_revisions: bool = True,
+) -> Job:
     """Check a job given as plain values. See `read_job`."""
     if not isinstance(values, dict):
         raise JobError(f"{name}: a job is a mapping of keys, not {type(values).__name__}")
     for override in overrides:
         values = _overridden(values, override)
+    refuse_newer(values, name)
     _refuse_secrets(values, name)
+    if not with_revisions:
+        values = without_revisions(values)
     if isinstance(values.get("manifest"), str):
         values = {**values, "manifest": _dated(values["manifest"], date, name)}
     try:
@@ -173,10 +189,18 @@ def _known_keys(loc: tuple[Any, ...]) -> list[str]:
     """Return the field names of the model that stands at `loc` in a job."""
     model: Any = Job
     for part in loc:
+        model = _mapping_of(model)
         if isinstance(model, type) and issubclass(model, BaseModel):
             model = model.model_fields[part].annotation if part in model.model_fields else None
         elif get_origin(model) is dict:
             model = get_args(model)[1]
-    if get_origin(model) is dict or not (isinstance(model, type) and issubclass(model, BaseModel)):
-        return []
-    return list(model.model_fields)
+    model = _mapping_of(model)
+    return list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
+
+
+def _mapping_of(kind: Any) -> Any:
+    """Return the mapping that an optional or an annotated type is of, else the type itself."""
+    if get_origin(kind) is dict:
+        return kind
+    inner = [_mapping_of(one) for one in get_args(kind)]
+    return next((one for one in inner if isinstance(one, type) and issubclass(one, BaseModel)), kind)

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    create_model,
+    field_validator,
+    model_validator,
+)
 
 from sdbatch.columns import COLUMNS, Column
 from sdbatch.formats import CLIPS, PICTURES, taking
+from sdbatch.job.reach import Storage, storage_faults
 from sdbatch.types import SEED_MAX
 
 if TYPE_CHECKING:
@@ -18,9 +28,37 @@ else:  # the table of formats is the list of choices
     PictureSuffix = Literal[tuple(PICTURES)]
     ClipSuffix = Literal[tuple(CLIPS)]
 
+JOB_VERSION = 1
+"""Raised when a key changes its meaning. A job of a newer version is refused; one without a version is of version 1."""
+
+COMPONENTS = ("controlnet", "motion_adapter")
+"""Further folders that a model entry may name."""
+
+_REVISION = re.compile(r"[0-9a-f]{40,64}")
+
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+def is_fixed(revision: str) -> bool:
+    """Whether a revision names one content for ever: a commit or a digest of 40 to 64 hex digits."""
+    return _REVISION.fullmatch(revision) is not None
+
+
+def _refuse_moving(revision: Any) -> Any:
+    """Refuse a name that may stand for other weights tomorrow, while the request keys stay as they are."""
+    if not isinstance(revision, str):
+        return revision
+    if not is_fixed(revision.lower()):
+        raise ValueError(
+            f"{revision!r} is a name that can move, not a commit or a digest of 40 to 64 hex digits; "
+            "`sdbatch models pin JOB` prints the digest to paste, and without a revision the files are digested"
+        )
+    return revision.lower()
+
+
+Revision = Annotated[str, BeforeValidator(_refuse_moving), Field(pattern=r"^[0-9a-fA-F]{40,64}$")]
 
 
 def _default_of(column: Column) -> Any:
@@ -88,11 +126,29 @@ class StepCache(_Strict):
         return self.model_dump(exclude={"kind"}, exclude_none=True)
 
 
+class Component(_Strict):
+    """One more folder of a model entry; a plain path stands for one without a revision."""
+
+    path: str = Field(description="Local folder or fsspec URL of a folder.")
+    revision: Revision | None = Field(default=None, description="Names the content; see a model's.")
+
+
+def _folder_of(value: Any) -> Any:
+    return {"path": value} if isinstance(value, str) else value
+
+
+def _or_string(schema: dict[str, Any]) -> None:
+    schema["anyOf"] = [{"type": "string"}, *schema["anyOf"]]
+
+
 class Model(_Strict):
     """One model folder and how it is run."""
 
     path: str = Field(description="Local folder, fsspec URL of a folder, or builtin:NAME.")
-    revision: str | None = Field(default=None, description="Names the content; without it the files are digested.")
+    revision: Revision | None = Field(
+        default=None,
+        description="Commit or digest of the content, 40 to 64 hex digits; without it the files are digested.",
+    )
     family: str | None = Field(
         default=None,
         description="Title of its family. With it and `revision`, check and plan need no folder; workers look.",
@@ -105,8 +161,16 @@ class Model(_Strict):
     memory_gib: Annotated[float, Field(gt=0)] | None = None
     batch_size: Annotated[int, Field(ge=1, le=256)] | Literal["auto"] = "auto"
     long_prompt: Literal["truncate", "error"] = "truncate"
-    controlnet: str | None = Field(default=None, description="Folder of the ControlNet that reads control_image.")
-    motion_adapter: str | None = Field(default=None, description="Folder of AnimateDiff's motion adapter.")
+    controlnet: Annotated[Component, BeforeValidator(_folder_of)] | None = Field(
+        default=None,
+        description="Folder of the ControlNet that reads control_image: a path, or {path, revision}.",
+        json_schema_extra=_or_string,
+    )
+    motion_adapter: Annotated[Component, BeforeValidator(_folder_of)] | None = Field(
+        default=None,
+        description="Folder of AnimateDiff's motion adapter: a path, or {path, revision}.",
+        json_schema_extra=_or_string,
+    )
     offload_text_encoder: bool = Field(
         default=False, description="Text encoders lie in host memory and visit the GPU for texts not yet known."
     )
@@ -169,6 +233,11 @@ class Model(_Strict):
         return self
 
     @property
+    def components(self) -> dict[str, Component]:
+        """The further folders that the entry names, by the job's keys."""
+        return {name: folder for name in COMPONENTS if (folder := getattr(self, name)) is not None}
+
+    @property
     def accelerators(self) -> dict[str, Any]:
         """What was asked for beyond diffusers' own way, by the job's keys."""
         return self._chosen("compile", "channels_last", "attention_backend", *_LOSSY)
@@ -195,6 +264,7 @@ class Lora(_Strict):
     weight_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\.safetensors$")] = (
         "pytorch_lora_weights.safetensors"
     )
+    revision: Revision | None = Field(default=None, description="Names the content; see a model's.")
 
 
 class Sources(_Strict):
@@ -203,15 +273,6 @@ class Sources(_Strict):
     allow: list[str] = Field(default=[], description="Prefixes: local folders or URLs. Nothing else is ever opened.")
     bytes_max: Annotated[int, Field(ge=1)] = 64 << 20
     pixels_max: Annotated[int, Field(ge=1)] = 40_000_000
-
-
-class Storage(_Strict):
-    """How one URL prefix is reached. Never a secret: those come from the environment or an identity."""
-
-    profile: str | None = None
-    endpoint_url: str | None = None
-    region: str | None = None
-    anon: bool | None = None
 
 
 class Workers(_Strict):
@@ -258,6 +319,9 @@ class Limits(_Strict):
 class Job(_Strict):
     """A whole job: what to make, with which models, where to put it."""
 
+    version: Annotated[int, Field(ge=1, le=JOB_VERSION)] = Field(
+        default=JOB_VERSION, description="Of the meaning of these keys."
+    )
     manifest: str
     output: str
     models: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")], Model]
@@ -300,6 +364,14 @@ class Job(_Strict):
         if not models:
             raise ValueError("names no model; at least 1 is needed")
         return models
+
+    @field_validator("storage")
+    @classmethod
+    def _options_of_their_scheme(cls, storage: dict[str, Storage]) -> dict[str, Storage]:
+        faults = [fault for prefix, options in storage.items() for fault in storage_faults(prefix, options)]
+        if faults:
+            raise ValueError("; ".join(faults))
+        return storage
 
     @model_validator(mode="after")
     def _defaults_name_models(self) -> Job:

@@ -1,4 +1,4 @@
-"""sha256 of local files, remembered by path, size, mtime and inode."""
+"""sha256 of local files, remembered, so that weights are read once and not for every run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ from sdbatch.storage.cache import cache_folder
 
 
 def sha256_files(paths: Iterable[str]) -> dict[str, str]:
-    """Return `sha256:...` of each local file, or `missing`; remembered by path, size, mtime and inode."""
+    """Return `sha256:...` of each local file, or `missing`.
+
+    A digest is remembered with the size, the mtime and the inode of the file. For a link they are those of the file
+    that it leads to, so a link that is turned to another file is digested again.
+    """
     digests: dict[str, str] = {}
     database = sqlite3.connect(cache_folder() / "digests.sqlite", timeout=10, isolation_level=None)
     try:
@@ -25,12 +29,23 @@ def sha256_files(paths: Iterable[str]) -> dict[str, str]:
     return digests
 
 
+def mark_of(path: str) -> str | None:
+    """Return size, mtime and inode of a regular file, as one word; None for what is no regular file.
+
+    Raises:
+        FileNotFoundError, NotADirectoryError: When there is nothing.
+    """
+    status = os.stat(path)  # noqa: PTH116 -- called for every source of a manifest
+    if not S_ISREG(status.st_mode):
+        return None  # a pipe or a device would be read for ever
+    return f"{status.st_size}-{status.st_mtime_ns}-{status.st_ino}"
+
+
 def _sha256_remembered(database: sqlite3.Connection, path: str) -> str:
     try:
-        stat = os.stat(path)  # noqa: PTH116 -- called for every source of a manifest
-        if not S_ISREG(stat.st_mode):
-            return "missing"  # a pipe or a device is read for ever
-        mark = f"{stat.st_size}-{stat.st_mtime_ns}-{stat.st_ino}"
+        mark = mark_of(path)
+        if mark is None:
+            return "missing"
         row = database.execute("SELECT sha256 FROM digest WHERE path = ? AND mark = ?", (path, mark)).fetchone()
         if row is None:
             with Path(path).open("rb") as handle:

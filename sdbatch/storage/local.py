@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import os
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -28,14 +29,14 @@ class LocalStore:
         self._made: set[Path] = set()
 
     def put_new(self, path: str, data: bytes, content_type: str = "") -> bool:
-        """See `Store`. fsspec's local mode="create" is not exclusive: 4 processes, 300 keys gave 301 wins."""
+        """See `Store`. A hard link is exclusive; fsspec's local `mode="create"` is not (300 keys had 301 winners)."""
         target = self._target(path)
         temporary = self._temporary(data)
         try:
             os.link(temporary, target)
             created = True
         except FileExistsError:
-            # NFS may answer EEXIST to a link of ours whose reply was lost; then the temporary file has two names.
+            # NFS answers EEXIST to the second try of a link whose reply was lost; the file then has two names.
             created = temporary.stat().st_nlink == 2
         except OSError as error:
             raise StoreRefused(f"{self.url}: hard links do not work here ({error.strerror})") from error
@@ -55,14 +56,24 @@ class LocalStore:
 
     def stat(self, path: str) -> Entry:
         """See `Store`."""
-        found = self._file(path).stat()
-        return Entry(path=path, size_bytes=found.st_size, etag="", modified_s=found.st_mtime)
+        status = self._file(path).stat()
+        return Entry(path=path, size_bytes=status.st_size, etag="", modified_s=status.st_mtime)
 
     def list(self, folder: str = "", *, deep: bool = True) -> list[Entry]:
         """See `Store`. What lies in `.tmp/` is not listed."""
         if self._root.exists() and not self._root.is_dir():
             raise StoreRefused(f"{self.url}: is a file, not a folder")
         return _walk(self, folder, deep=deep)
+
+    def list_linked(self, suffixes: tuple[str, ...]) -> builtins.list[Entry]:
+        """Return every file below the folder that ends in one of `suffixes`; go where links to files and folders lead.
+
+        The cache of a model hub is made of links, and one component's folder is shared by links.
+
+        Raises:
+            StoreRefused: When a link leads nowhere, or back to a folder that it lies in.
+        """
+        return sorted(_walk_linked(self, "", (), suffixes), key=lambda entry: entry.path)
 
     def temporary(self) -> Sequence[Entry]:
         """See `Store`."""
@@ -72,12 +83,18 @@ class LocalStore:
         """See `Store`."""
         self._file(path).unlink(missing_ok=True)
 
+    def read_range(self, path: str, start: int, stop: int) -> bytes:
+        """See `Store`."""
+        with self.open(path) as handle:
+            handle.seek(start)
+            return handle.read(stop - start)
+
     def open(self, path: str) -> BinaryIO:
         """See `Store`."""
         return self._file(path).open("rb")
 
     def _file(self, path: str) -> Path:
-        """Return where a path lies; what a campaign's files name is not believed to be inside it."""
+        """Return where a path lies. Paths come from a campaign's files too, so one that leads out of it is refused."""
         if leads_out(path):
             raise StoreRefused(f"{self.url}: the path {path!r} leads out of it")
         return self._root / path
@@ -124,8 +141,28 @@ def _walk(store: LocalStore, folder: str, *, deep: bool) -> list[Entry]:
     return sorted(entries, key=lambda entry: entry.path)
 
 
+def _walk_linked(store: LocalStore, folder: str, above: tuple[str, ...], suffixes: tuple[str, ...]) -> Iterator[Entry]:
+    top = Path(store.url) / folder
+    here = os.path.realpath(top)
+    if here in above:
+        raise StoreRefused(f"{store.url}: the link {folder} leads back to a folder that it lies in")
+    if not top.exists():
+        return
+    with os.scandir(top) as items:
+        names = [(item.name, item.is_dir()) for item in items if item.name != _TEMPORARY]
+    for name, is_folder in names:
+        path = f"{folder}/{name}" if folder else name
+        if is_folder:
+            yield from _walk_linked(store, path, (*above, here), suffixes)
+        elif name.endswith(suffixes):
+            try:
+                yield store.stat(path)
+            except FileNotFoundError as error:
+                raise StoreRefused(f"{store.url}: the link {path} leads nowhere") from error
+
+
 def _sync_folder(folder: Path) -> None:
-    """Make a new name survive a power cut."""
+    """Write a folder's names to disk, so that a new name survives a power cut."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

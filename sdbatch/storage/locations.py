@@ -1,4 +1,4 @@
-"""URLs and paths: what a job may name, split into scheme and path."""
+"""URLs and paths that a job may name, split into scheme and path."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from sdbatch.errors import UserError
 
 PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs", "abfss": "adlfs"}
 
-"""Object stores by scheme, with the fsspec package that reaches them. Each of these packages turns `mode="create"` into
-one conditional request (If-None-Match, ifGenerationMatch=0), read in s3fs 2026.9, gcsfs 2026.9 and adlfs."""
+"""The fsspec package that reaches the object stores of each scheme. Each package turns `mode="create"` into one
+conditional request (If-None-Match, ifGenerationMatch=0); that was read in the code of s3fs 2026.9, gcsfs 2026.9 and
+adlfs."""
 
 SCHEMES = ("file", *PACKAGES)
 
-"""What a job may name. fsspec knows some fifty more (http, ssh, zip, chained ones); none is ever opened. Most of them,
-its own local and memory ones too, look first and write then, so that two writers of one path can both win."""
+"""What a job may name. fsspec knows some fifty more (http, ssh, zip, chained ones); none of them is ever opened. Most
+of them, its own local and memory file systems too, look whether a path exists and then write, so that two writers of
+one path can both win."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

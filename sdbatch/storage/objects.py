@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, BinaryIO, TypeVar, cast
+from typing import Any, BinaryIO, Final, TypeVar, cast
 
 from sdbatch.errors import StoreRefused
-from sdbatch.job import Storage
+from sdbatch.job import Storage, storage_faults
 from sdbatch.storage.locations import PACKAGES, Location, leads_out
 from sdbatch.storage.retries import error_code, retried
 from sdbatch.storage.store import NO_PUT_IF_ABSENT, Entry
@@ -17,11 +17,12 @@ CONNECT_TIMEOUT_S = 5
 
 READ_TIMEOUT_S = 30
 
-"""Silence of a connection, not length of a transfer."""
+"""Longest silence of a connection; a transfer may take longer."""
 
 _S3FS_TRIES = 3
 
-"""s3fs' own, for a request in the middle of an opened file. botocore makes none: layers of tries would multiply."""
+"""Tries that s3fs makes itself, for a request in the middle of an opened file. botocore makes one: tries of several
+layers would multiply."""
 
 _EXISTS_CODES = {"PreconditionFailed", "412"}
 
@@ -78,9 +79,9 @@ class ObjectStore:
         """See `Store`."""
         top = self._full(folder) if folder else self._root
         depth = {} if deep else {"maxdepth": 1}
-        found = self._retried(lambda: self._fs.find(top, detail=True, **depth), folder)
+        infos = self._retried(lambda: self._fs.find(top, detail=True, **depth), folder)
         cut = len(self._root) + 1
-        return sorted((_entry(info, path[cut:]) for path, info in found.items()), key=lambda entry: entry.path)
+        return sorted((_entry(info, path[cut:]) for path, info in infos.items()), key=lambda entry: entry.path)
 
     def delete(self, path: str) -> None:
         """See `Store`."""
@@ -97,8 +98,12 @@ class ObjectStore:
         """See `Store`."""
         return cast("BinaryIO", self._retried(lambda: self._fs.open(self._full(path), "rb"), path))
 
+    def read_range(self, path: str, start: int, stop: int) -> bytes:
+        """See `Store`."""
+        return cast("bytes", self._retried(lambda: self._fs.cat_file(self._full(path), start=start, end=stop), path))
+
     def temporary(self) -> Sequence[Entry]:
-        """See `Store`. A write that broke off shows nowhere; a bucket's lifecycle rule ends parts of large ones."""
+        """See `Store`. A write that broke off is listed nowhere; a bucket's lifecycle rule removes its parts."""
         return ()
 
     def _full(self, path: str) -> str:
@@ -117,33 +122,55 @@ def filesystem(location: Location, options: Storage) -> Any:
     """Return a new fsspec filesystem for a remote location; no caches, bounded waits.
 
     Raises:
-        StoreRefused: When the scheme's package is not installed.
+        StoreRefused: When the scheme's package is not installed, or when it does not take an option that is set.
     """
     import fsspec
 
-    if location.scheme != "s3":
-        try:
-            return fsspec.filesystem(location.scheme, skip_instance_cache=True, use_listings_cache=False)
-        except ImportError as error:
-            package = PACKAGES.get(location.scheme)
-            raise StoreRefused(f"{location.url}: {location.scheme}:// needs the package {package}") from error
-    client = {"region_name": options.region} if options.region else {}
-    found = fsspec.filesystem(
-        "s3",
-        skip_instance_cache=True,
-        use_listings_cache=False,
-        anon=bool(options.anon),
-        profile=options.profile,
-        endpoint_url=options.endpoint_url,
-        client_kwargs=client,
-        config_kwargs={
+    if faults := storage_faults(location.url, options):
+        raise StoreRefused("; ".join(faults))
+    package = PACKAGES[location.scheme]
+    arguments = _ARGUMENTS[package](options)
+    try:
+        filesystem = fsspec.filesystem(location.scheme, skip_instance_cache=True, use_listings_cache=False, **arguments)
+    except ImportError as error:
+        raise StoreRefused(f"{location.url}: {location.scheme}:// needs the package {package}") from error
+    if package == "s3fs":
+        filesystem.retries = _S3FS_TRIES
+    return filesystem
+
+
+def _s3fs_arguments(options: Storage) -> dict[str, Any]:
+    return {
+        "anon": bool(options.anon),
+        "profile": options.profile,
+        "endpoint_url": options.endpoint_url,
+        "client_kwargs": {"region_name": options.region} if options.region else {},
+        "config_kwargs": {
             "retries": {"mode": "standard", "total_max_attempts": 1},
             "connect_timeout": CONNECT_TIMEOUT_S,
             "read_timeout": READ_TIMEOUT_S,
         },
-    )
-    found.retries = _S3FS_TRIES
-    return found
+    }
+
+
+def _gcsfs_arguments(options: Storage) -> dict[str, Any]:
+    """Return gcsfs' arguments; `token="anon"` is its word for requests without credentials."""
+    anonymous = {"token": "anon"} if options.anon else {}
+    return anonymous | ({"endpoint_url": options.endpoint_url} if options.endpoint_url else {})
+
+
+def _adlfs_arguments(options: Storage) -> dict[str, Any]:
+    """Return adlfs' arguments; where `anon` is not set, adlfs looks for credentials itself."""
+    return {} if options.anon is None else {"anon": options.anon}
+
+
+_ARGUMENTS: Final[Mapping[str, Callable[[Storage], dict[str, Any]]]] = {
+    "s3fs": _s3fs_arguments,
+    "gcsfs": _gcsfs_arguments,
+    "adlfs": _adlfs_arguments,
+}
+
+"""How the options of a job are said to each package."""
 
 
 def _entry(info: Mapping[str, Any], path: str) -> Entry:
@@ -152,10 +179,10 @@ def _entry(info: Mapping[str, Any], path: str) -> Entry:
 
 def _modified_s(info: Mapping[str, Any]) -> float:
     """Return when an object was last written: s3fs and adlfs give a datetime, gcsfs its text."""
-    found = info.get("LastModified") or info.get("last_modified") or info.get("mtime") or info.get("updated")
-    if isinstance(found, str):
-        found = datetime.fromisoformat(found)
-    return found.timestamp() if isinstance(found, datetime) else math.inf
+    written = info.get("LastModified") or info.get("last_modified") or info.get("mtime") or info.get("updated")
+    if isinstance(written, str):
+        written = datetime.fromisoformat(written)
+    return written.timestamp() if isinstance(written, datetime) else math.inf
 
 
 def _etag(info: Mapping[str, Any]) -> str:

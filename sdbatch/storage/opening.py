@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sdbatch.job import Storage
+from sdbatch.job import Storage, options_for
 from sdbatch.storage.local import LocalStore
 from sdbatch.storage.locations import parse_url
 from sdbatch.storage.objects import ObjectStore
@@ -16,14 +16,12 @@ def open_store(url: str, storage: Mapping[str, Storage]) -> Store:
 
     Args:
         url: Local path or fsspec URL.
-        storage: The job's options by URL prefix; the longest that fits wins.
+        storage: The job's options by URL prefix; see `sdbatch.job.reach`.
+
+    Raises:
+        StoreRefused: When the scheme's package is not installed, or when it does not take an option that is set.
     """
     location = parse_url(url)
     if location.is_local:
         return LocalStore(location.path)
-    return ObjectStore(location, _options(location.url, storage))
-
-
-def _options(url: str, storage: Mapping[str, Storage]) -> Storage:
-    fitting = [prefix for prefix in storage if url.startswith(prefix) or url + "/" == prefix]
-    return storage[max(fitting, key=len)] if fitting else Storage()
+    return ObjectStore(location, options_for(location.url, storage))

@@ -2,8 +2,8 @@
 
     call --> retried() --> its answer | StoreRefused (credentials, bucket) | StoreUnavailable (the bound was reached)
 
-What an error means is told by the store's own code, which stands somewhere in the causes: the outer class differs by
-server and by package.
+The store's own code says what an error means. It stands in one of the error's causes, since the outermost class differs
+by server and by package.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ BACKOFF_FIRST_S = 0.2
 BACKOFF_MAX_S = 5.0
 """Waits between tries double up to here, each shortened by chance to its half at most: 8 to 16 s in all."""
 WAIT_MAX_S = 120.0
-"""After so long no further try of one call begins, however few were made."""
+"""After so long no further try of a call begins, however few were made."""
 
 _TRANSIENT_CODES = {
     "408",
@@ -91,9 +91,8 @@ def retried(call: Callable[[], _T], name: str) -> _T:
                 raise
             spent_s = time.monotonic() - started_s
             if attempt + 1 == ATTEMPTS_MAX or spent_s >= WAIT_MAX_S:
-                said = f"{type(error).__name__}: {error}"
                 tries = f"{attempt + 1} tries in {spent_s:.0f} s failed"
-                raise StoreUnavailable(f"{name}: {tries}, the last with {said}") from error
+                raise StoreUnavailable(f"{name}: {tries}, the last with {type(error).__name__}: {error}") from error
             time.sleep(random.uniform(0.5, 1.0) * min(BACKOFF_FIRST_S * 2**attempt, BACKOFF_MAX_S))  # noqa: S311 -- jitter
     raise AssertionError("unreachable: the loop returns or raises")
 
@@ -106,7 +105,7 @@ def _chain(error: BaseException) -> Iterable[BaseException]:
 
 
 def error_code(error: BaseException) -> str:
-    """Return the store's own error code, looked for in the causes: the outer class differs by server."""
+    """Return the store's own error code, from whichever of the causes holds it; "" where none does."""
     for part in _chain(error):
         response = getattr(part, "response", None)
         if isinstance(response, dict) and "Error" in response:

@@ -1,6 +1,6 @@
 """What a local folder and a bucket prefix both promise.
 
-What can be seen is whole, and of several writers of one new path exactly one wins.
+A file that can be seen is whole, and of several writers of one new path exactly one wins.
 """
 
 from __future__ import annotations
@@ -54,7 +54,10 @@ class Store(Protocol):
         """Remove a file; nothing happens when it is not there."""
 
     def temporary(self) -> Sequence[Entry]:
-        """Return the halves that killed writers left, sorted by path; `list` never shows them."""
+        """Return the unfinished files that killed writers left, sorted by path; `list` never shows them."""
+
+    def read_range(self, path: str, start: int, stop: int) -> bytes:
+        """Return the bytes from `start` to `stop`, fewer where the file ends before. Raises FileNotFoundError."""
 
     def open(self, path: str) -> BinaryIO:
         """Open for reading at random places. Raises FileNotFoundError."""

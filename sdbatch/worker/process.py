@@ -50,11 +50,15 @@ def prepare_process(spec: WorkerSpec, name: str) -> None:
         spec: The worker's.
         name: Of the worker; it stands in every log line.
     """
+    os.environ.update(OFFLINE_ENVIRONMENT)  # before the first import of diffusers
+    from sdbatch.generate.accelerators import keep_compiled
     from sdbatch.generate.host_memory import keep_freed_memory
+    from sdbatch.generate.load import quieten_libraries
 
-    os.environ.update(OFFLINE_ENVIRONMENT)
     configure(spec.log_format, campaign=spec.output, run_id=spec.run_id, worker=name)
     keep_freed_memory()
+    keep_compiled()
+    quieten_libraries()
 
 
 class Worker:

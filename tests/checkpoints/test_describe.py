@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
+from support.revisions import PINNED
 
 from sdbatch.checkpoints import BUILTINS, describe
 from sdbatch.errors import ModelError, ModelLoadFailed
 from sdbatch.generate.load import load_model
 from sdbatch.generate.random_weights import make_tiny_random
-from sdbatch.job import Defaults, Model
+from sdbatch.job import Component, Defaults, Model
 from sdbatch.storage import open_store
 
 
@@ -29,7 +30,7 @@ def test_a_folder_tells_family_size_and_parameters(folder: Path) -> None:
 
     assert found.family.class_name == "StableDiffusionPipeline"
     assert (found.height, found.width) == (64, 64)
-    assert found.parameters == pytest.approx(BUILTINS["tiny-random"].parameters, rel=0.1)
+    assert found.parameters == BUILTINS["tiny-random"].parameters
 
 
 def test_the_builtin_table_says_what_its_folder_says(folder: Path) -> None:
@@ -58,7 +59,7 @@ def test_the_revision_follows_what_the_loader_reads_and_nothing_else(tmp_path: P
     config = tmp_path / "scheduler" / "scheduler_config.json"
     config.write_text(config.read_text().replace("0.012", "0.013"))
     assert revision() != before
-    assert describe("tiny", Model(path=str(tmp_path), revision="pinned"), {}).revision == "pinned"
+    assert describe("tiny", Model(path=str(tmp_path), revision=PINNED), {}).revision == PINNED
 
 
 @pytest.mark.s3
@@ -99,14 +100,14 @@ def test_a_folder_that_brings_code_or_pickles_runs_none(tmp_path: Path) -> None:
     (tmp_path / "unet" / "evil.py").write_text(f"{payload}\nclass Evil: pass\n")
     index = json.loads((tmp_path / "model_index.json").read_text())
     (tmp_path / "model_index.json").write_text(json.dumps({**index, "unet": ["evil", "Evil"]}))
-    model = Model(path=str(tmp_path), revision="pinned")
+    model = Model(path=str(tmp_path), revision=PINNED)
     with pytest.raises(ModelLoadFailed):
-        load_model("a", model, "pinned", {})
+        load_model("a", model, PINNED, {})
     (tmp_path / "model_index.json").write_text(json.dumps(index))
     weights = tmp_path / "unet" / "diffusion_pytorch_model.safetensors"
     weights.rename(weights.with_suffix(".bin"))
     with pytest.raises(ModelLoadFailed):
-        load_model("a", model, "pinned", {})
+        load_model("a", model, PINNED, {})
 
     assert not proof.exists()
 
@@ -116,15 +117,17 @@ def test_a_folder_that_brings_code_or_pickles_runs_none(tmp_path: Path) -> None:
 
 def _stated(path: str, **changes: Any) -> Model:
     size = Defaults(height=64, width=64)
-    return Model(**{"path": path, "family": "Stable Diffusion 1.x/2.x", "revision": "r1", "defaults": size, **changes})
+    return Model(
+        **{"path": path, "family": "Stable Diffusion 1.x/2.x", "revision": PINNED, "defaults": size, **changes}
+    )
 
 
 def test_a_stated_family_needs_no_folder() -> None:
     found = describe("sd", _stated("s3://no-such-bucket/sd15"), {})
 
-    assert (found.family.class_name, found.revision, found.height) == ("StableDiffusionPipeline", "r1", 64)
+    assert (found.family.class_name, found.revision, found.height) == ("StableDiffusionPipeline", PINNED, 64)
     with pytest.raises(ModelError, match=r"no model_index\.json"):
-        describe("sd", Model(path="/no/such/folder", revision="r1"), {})
+        describe("sd", Model(path="/no/such/folder", revision=PINNED), {})
 
 
 def test_what_a_stated_family_leaves_open_is_asked_for() -> None:
@@ -137,6 +140,23 @@ def test_what_a_stated_family_leaves_open_is_asked_for() -> None:
 
 
 def test_a_load_looks_whether_the_stated_family_is_the_folders(folder: Path) -> None:
-    assert load_model("sd", _stated(str(folder)), "r1", {}).class_name == "StableDiffusionPipeline"
+    assert load_model("sd", _stated(str(folder)), PINNED, {}).class_name == "StableDiffusionPipeline"
     with pytest.raises(ModelLoadFailed, match=r"is Stable Diffusion 1\.x/2\.x, the job says Stable Diffusion XL"):
-        load_model("sd", _stated(str(folder), family="Stable Diffusion XL"), "r1", {})
+        load_model("sd", _stated(str(folder), family="Stable Diffusion XL"), PINNED, {})
+
+
+# --- further folders of an entry -------------------------------------------------------------------------------------
+
+
+def test_each_further_folder_has_an_identity_of_its_own(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"_class_name": "ControlNetModel"}))
+    plain = describe("tiny", Model(path=str(folder)), {})
+    first = describe("tiny", Model(path=str(folder), controlnet=Component(path=str(tmp_path))), {})
+    (tmp_path / "config.json").write_text(json.dumps({"_class_name": "ControlNetModel", "in_channels": 4}))
+    second = describe("tiny", Model(path=str(folder), controlnet=Component(path=str(tmp_path))), {})
+
+    assert plain.base_revision == first.base_revision == second.base_revision == plain.revision
+    assert plain.component_revisions == {}
+    assert first.component_revisions.keys() == {"controlnet"}
+    assert first.component_revisions != second.component_revisions
+    assert len({plain.revision, first.revision, second.revision}) == 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,3 +133,15 @@ def test_every_medium_can_be_compared(suffix: str) -> None:
 
     assert found["difference_max"] <= (24 if is_clip else 0)
     assert distance(shown_FHWC, shown_FHWC[:, :16])["fault"].startswith("frames, height, width are")
+
+
+def test_rows_of_version_0_1_are_rendered_again_whatever_their_model_was_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(Path(__file__).parents[1] / "fixtures" / "campaign_0_1", tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    revisions = {row["id"]: row["model_revision"] for row in sdbatch.metadata("campaign").to_pylist()}
+    again = sdbatch.reproduce("campaign", "named")
+
+    assert revisions["named"] == "v1"  # a name that can move, which a user's job may no longer say
+    assert (again.is_equal, again.fault) == (True, None)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import support.toy_models
 import torch
+from support.revisions import PINNED
 from support.studio import Case, Studio, base_row, difference
 from torch._inductor import config as inductor
 
@@ -36,7 +37,7 @@ def flux(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
     set_threads(1)
     folder = tmp_path_factory.mktemp("flux")
     support.toy_models.make_tiny_flux(folder)
-    return load_model("flux", Model(path=str(folder), revision="pinned"), "pinned", {})
+    return load_model("flux", Model(path=str(folder), revision=PINNED), PINNED, {})
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,7 @@ def sd_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _load(folder: Path, **options: Any) -> LoadedModel:
-    return load_model("sd", Model(path=str(folder), revision="pinned", **options), "pinned", {})
+    return load_model("sd", Model(path=str(folder), revision=PINNED, **options), PINNED, {})
 
 
 def _item(seed: int = 1, **changes: Any) -> Item:
@@ -202,12 +203,12 @@ def test_blocks_are_compiled_once_and_found_again(
     made = studio("wan-t2v")
     row = {**base_row(WAN), "num_frames": 1, "height": 32, "width": 32}
     plain = made.make(row)[0]
-    options = Model(path=made.info.path, revision="pinned", compile=True)
+    options = Model(path=made.info.path, revision=PINNED, compile=True)
     before = compile_counts()
     counts = []
     for _ in range(2):
         torch._dynamo.reset()  # as in another process
-        loaded = load_model("wan", options, "pinned", {})
+        loaded = load_model("wan", options, PINNED, {})
         pixels = make_batch(loaded, [made.item(row)], None).outputs[0].frames_FHWC
         assert difference(plain, pixels) <= 1
         after = compile_counts()

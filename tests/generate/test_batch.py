@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.revisions import PINNED
 from support.toy_models import make_tiny_sdxl
 
 from sdbatch.checkpoints import BUILTINS
@@ -26,7 +27,7 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         return load_model("tiny", Model(path="builtin:tiny-random"), BUILTINS["tiny-random"].revision, {})
     folder = tmp_path_factory.mktemp("sdxl")
     make_tiny_sdxl(folder)
-    return load_model("xl", Model(path=str(folder), revision="pinned"), "pinned", {})
+    return load_model("xl", Model(path=str(folder), revision=PINNED), PINNED, {})
 
 
 def _item(prompt: str = "a beach", seed: int = 1, *, image: Any = None, **recipe: Any) -> Item:
@@ -127,4 +128,4 @@ def test_a_long_prompt_is_seen_to_be_cut(model: LoadedModel) -> None:
 
 def test_a_model_that_changed_since_the_plan_is_refused() -> None:
     with pytest.raises(ModelLoadFailed, match="not what was planned"):
-        load_model("tiny", Model(path="builtin:tiny-random"), "another", {})
+        load_model("tiny", Model(path="builtin:tiny-random"), "0" * 40, {})

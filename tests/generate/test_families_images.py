@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import support.toy_models
 import torch
+from support.revisions import PINNED
 
 from sdbatch.families import FAMILIES, Family, Route
 from sdbatch.generate.batch import Item, make_batch, set_threads
@@ -59,7 +60,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Family], Loade
         if family.title not in kept:
             folder = tmp_path_factory.mktemp("model")
             MAKERS[family.title](folder / "model")
-            values: dict[str, Any] = {"path": str(folder / "model"), "revision": "pinned"}
+            values: dict[str, Any] = {"path": str(folder / "model"), "revision": PINNED}
             if family.title in CONTROLNETS:
                 CONTROLNETS[family.title](folder / "controlnet")
                 values["controlnet"] = str(folder / "controlnet")
@@ -239,8 +240,8 @@ def test_a_second_call_of_the_same_items_gives_the_same_pixels(loaded: Callable[
 def test_a_further_pipeline_leaves_the_weights_in_their_type(title: str, tmp_path: Path) -> None:
     """`from_pipe` without a type casts the modules that both share to float32, in place."""
     MAKERS[title](tmp_path)
-    model = Model(path=str(tmp_path), revision="pinned", dtype="bfloat16")
-    loaded = load_model("tiny", model, "pinned", {})
+    model = Model(path=str(tmp_path), revision=PINNED, dtype="bfloat16")
+    loaded = load_model("tiny", model, PINNED, {})
     family = FAMILIES[title]
     for rows in family.tasks.values():
         for row in rows:

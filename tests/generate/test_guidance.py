@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import support.toy_models
 import torch
+from support.revisions import PINNED
 from support.studio import Case, Studio, base_row, difference, resolve
 
 from sdbatch.generate import batch
@@ -39,7 +40,7 @@ CLIPS = [
 def _load(name: str, folder: Path) -> LoadedModel:
     set_threads(1)
     PICTURES[name](folder)
-    return load_model(name, Model(path=str(folder), revision="pinned"), "pinned", {})
+    return load_model(name, Model(path=str(folder), revision=PINNED), PINNED, {})
 
 
 def _item(seed: int, guidance_scale: float = 4.0, **changes: Any) -> Item:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import support.toy_models
 import torch
+from support.revisions import PINNED
 from support.studio import Case, Studio, base_row, difference
 
 from sdbatch.generate import batch
@@ -45,7 +46,7 @@ def picture_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], L
         if name not in kept:
             folder = tmp_path_factory.mktemp("memo") / name
             PICTURES[name](folder)
-            kept[name] = load_model(name, Model(path=str(folder), revision="pinned"), "pinned", {})
+            kept[name] = load_model(name, Model(path=str(folder), revision=PINNED), PINNED, {})
         return kept[name]
 
     return get

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sdbatch.errors import JobError
-from sdbatch.job import Job, job_schema, parse_job, read_job
+from sdbatch.job import JOB_VERSION, Job, job_of_record, job_schema, parse_job, read_job
 from sdbatch.job.read import JOB_BYTES_MAX
 
 REPOSITORY = Path(__file__).parents[2]
@@ -64,7 +64,9 @@ def test_an_unknown_key_names_its_place_and_the_nearest_known_one(
 
 
 def test_an_unknown_key_like_no_other_is_told_the_known_ones() -> None:
-    assert _refusal(_values(zzzzzz=1)).startswith("job: zzzzzz: unknown key; known are manifest, output, models")
+    assert _refusal(_values(zzzzzz=1)).startswith(
+        "job: zzzzzz: unknown key; known are version, manifest, output, models"
+    )
 
 
 def test_a_value_that_fits_none_of_several_types_is_one_fault() -> None:
@@ -294,3 +296,99 @@ def test_a_bucket_whose_name_speaks_of_secrets_is_taken() -> None:
 def test_the_schema_beside_the_jobs_is_the_code_s() -> None:
     stored = json.loads((REPOSITORY / "jobs" / "job.schema.json").read_text(encoding="utf-8"))
     assert stored == job_schema()
+
+
+# --- what a bucket takes ---------------------------------------------------------------------------------------------
+
+
+def test_options_that_a_scheme_does_not_take_are_refused_by_name() -> None:
+    options = {"profile": "p", "region": "r"}
+
+    message = _refusal(_values(storage={"gs://b/": options, "s3://b/": options, "/local": {}}))
+    assert "gs://b/: gs:// takes no profile; it takes endpoint_url, anon" in message
+    assert "gs:// takes no region" in message
+    assert "'/local' is no prefix of an object store; those begin with s3, gs," in message
+    assert "s3:// takes no" not in message
+
+
+# --- further folders -------------------------------------------------------------------------------------------------
+
+
+def test_a_further_folder_is_a_path_or_a_path_with_a_revision() -> None:
+    plain = parse_job(_values(models=_model(controlnet="/c"))).models["tiny"]
+    pinned = parse_job(_values(models=_model(controlnet={"path": "/c", "revision": "a" * 40}))).models["tiny"]
+
+    assert plain.components["controlnet"].path == pinned.components["controlnet"].path == "/c"
+    assert (plain.controlnet and plain.controlnet.revision, plain.motion_adapter) == (None, None)
+    assert pinned.components["controlnet"].revision == "a" * 40
+    assert parse_job(json.loads(json.dumps(parse_job(_values(models=_model(controlnet="/c"))).model_dump(mode="json"))))
+    assert "models.tiny.controlnet.revison: unknown key; did you mean revision?" in _refusal(
+        _values(models=_model(controlnet={"path": "/c", "revison": "a" * 40}))
+    )
+    assert "models.tiny.controlnet: should be a mapping of keys" in _refusal(_values(models=_model(controlnet=[])))
+
+
+# --- versions --------------------------------------------------------------------------------------------------------
+
+
+def test_a_job_may_say_its_version_and_a_newer_one_is_refused_by_name(tmp_path: Path) -> None:
+    assert parse_job(_values(version=JOB_VERSION)) == parse_job(_values())
+    newer = JOB_VERSION + 1
+    expected = f"job version {newer}: this sdbatch reads up to {JOB_VERSION}"
+    # What a newer version may say besides is not complained of.
+    assert _refusal(_values(version=newer, prices={"gpu_hour": 1})) == f"job: {expected}"
+    with pytest.raises(JobError, match=expected):
+        _read(tmp_path, f"version: {newer}\n")
+    assert "version: 'one' should be a valid integer" in _refusal(_values(version="one"))
+
+
+# --- records ---------------------------------------------------------------------------------------------------------
+
+RECORDS = sorted((REPOSITORY / "tests" / "fixtures" / "campaign_0_1").glob("campaign/runs/*/run.json"))
+
+
+@pytest.mark.parametrize("file", RECORDS, ids=lambda file: file.parent.name)
+def test_a_job_that_version_0_1_wrote_down_is_read(file: Path) -> None:
+    values = json.loads(file.read_text())["job"]
+    job = job_of_record(values)
+
+    assert values["models"]["named"]["revision"] == "v1"
+    assert {name: model.path for name, model in job.models.items()} == {
+        name: model["path"] for name, model in values["models"].items()
+    }
+    assert job.models["named"].revision is None
+    assert job.models["named"].batch_size == values["models"]["named"]["batch_size"]
+    with pytest.raises(JobError, match=r"models\.named\.revision"):
+        parse_job(values)
+
+
+def test_what_this_version_does_not_take_is_left_out_of_a_record() -> None:
+    values = _values(
+        models={"sd": {"path": "s3://b/sd", "revision": "v1", "family": "SD", "dtype": "int4", "turbo": True}},
+        storage={"s3://b/": {"profile": "p", "proxy": "x"}, "gs://c/": {"profile": "p"}, "/local": {}},
+        limits={"attempts": 0, "failed_fraction": 0.5},
+        sources={"allow": ["/a"], "follow": True},
+        since_forbidden=3,
+    )
+    before = copy.deepcopy(values)
+    job = job_of_record(values)
+
+    assert (job.models["sd"].path, job.models["sd"].dtype, job.models["sd"].family) == ("s3://b/sd", "float32", None)
+    assert {prefix: options.profile for prefix, options in job.storage.items()} == {"s3://b/": "p", "gs://c/": None}
+    assert (job.limits.attempts, job.limits.failed_fraction) == (3, 0.5)
+    assert job.sources.allow == ["/a"]
+    assert values == before
+
+
+@pytest.mark.parametrize("name", ["manifest", "output", "models"])
+def test_a_record_that_lacks_what_no_default_stands_for_is_refused(name: str) -> None:
+    values = _values()
+    del values[name]
+
+    with pytest.raises(JobError, match=f"{name}: Field required"):
+        job_of_record(values)
+
+
+def test_a_record_of_a_newer_version_is_refused() -> None:
+    with pytest.raises(JobError, match=f"job version 99: this sdbatch reads up to {JOB_VERSION}"):
+        job_of_record(_values(version=99))

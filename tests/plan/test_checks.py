@@ -19,7 +19,7 @@ from sdbatch.plan.resolve import Resolver
 
 LTX = FAMILIES["LTX-Video"]
 CLIP = {"id": "a", "task": "text-to-video", "prompt": "a fox"}
-MODEL = {"path": "/models/ltx", "family": "LTX-Video", "revision": "1", "batch_size": 4}
+MODEL = {"path": "/models/ltx", "family": "LTX-Video", "revision": "1" * 40, "batch_size": 4}
 
 
 def _job(**changes: Any) -> Job:
@@ -214,7 +214,7 @@ def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_strength_at_which_the_source_is_not_read_is_refused(
     steps: int, strength: float, message: str | None
 ) -> None:
-    models = {"flux": {"path": "/models/flux", "family": "Flux.1", "revision": "1"}}
+    models = {"flux": {"path": "/models/flux", "family": "Flux.1", "revision": "1" * 40}}
     row: dict[str, Any] = {"id": "a", "task": "image-to-image", "prompt": "p", "images": "a.png"}
     row |= {"num_inference_steps": steps, "strength": strength}
     found = _resolve(row, models=models)
@@ -222,7 +222,7 @@ def test_a_strength_at_which_the_source_is_not_read_is_refused(
 
 
 def test_a_negative_prompt_that_would_not_be_read_is_refused() -> None:
-    models = {"flux": {"path": "/models/flux", "family": "Flux.1", "revision": "1"}}
+    models = {"flux": {"path": "/models/flux", "family": "Flux.1", "revision": "1" * 40}}
     row = {"id": "a", "task": "text-to-image", "prompt": "p", "negative_prompt": "blur"}
     message = "is read by this model only with true_cfg_scale over 1 in parameters"
     assert _explain_error(row, models=models) == [("negative_prompt", message)]
@@ -287,7 +287,11 @@ def test_loras_need_peft(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_rows_of_a_shared_source_share_a_batch_only_with_their_source() -> None:
     job = parse_job(
-        {"manifest": "m", "output": "o", "models": {"k": {"path": "/k", "family": "Flux.2 Klein", "revision": "1"}}}
+        {
+            "manifest": "m",
+            "output": "o",
+            "models": {"k": {"path": "/k", "family": "Flux.2 Klein", "revision": "1" * 40}},
+        }
     )
     resolver = Resolver(job, {"k": describe("k", job.models["k"], {})}, lambda _: None, lambda url: url)
     rows: dict[str, list[Any]] = {

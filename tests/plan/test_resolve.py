@@ -262,7 +262,7 @@ def test_a_plain_string_is_a_list_of_one_source() -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"models": {"tiny": {**MODEL, "revision": "2"}}},
+        {"models": {"tiny": {**MODEL, "revision": "2" * 40}}},
         {"models": {"tiny": {**MODEL, "dtype": "bfloat16"}}},
         {"encode": {"image": "jpg"}},
         {"encode": {"image": "webp"}},
@@ -413,7 +413,7 @@ def test_rows_that_one_call_cannot_share_have_batches_of_their_own(change: dict[
 def test_rows_with_and_without_a_negative_prompt_share_a_call_but_in_sdxl_which_takes_none_for_zeros() -> None:
     none, empty, some = TEXT, {**TEXT, "negative_prompt": ""}, {**TEXT, "negative_prompt": "rain"}
     other = {**TEXT, "negative_prompt": "snow"}
-    stated = {"family": "Stable Diffusion XL", "revision": "r", "defaults": {"height": 1024, "width": 1024}}
+    stated = {"family": "Stable Diffusion XL", "revision": "3" * 40, "defaults": {"height": 1024, "width": 1024}}
     sdxl = _job(models={"xl": {"path": "s3://models/xl", "batch_size": 4, **stated}})
 
     assert len({_one(row).batch_key for row in (none, empty, some, other)}) == 1

@@ -8,14 +8,17 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sdbatch.errors import SourceMissing, SourceTooLarge, StoreRefused, UserError
 from sdbatch.fetch.sources import digest_sources, read_source
-from sdbatch.job import Storage
+from sdbatch.job import STORAGE_OPTIONS, Storage, options_for
 from sdbatch.storage import open_store, parse_url
 from sdbatch.storage.digests import sha256_files
+from sdbatch.storage.locations import PACKAGES
+from sdbatch.storage.objects import _ARGUMENTS
 
 
 def test_of_many_writers_of_one_path_exactly_one_wins(campaign_url: str) -> None:
@@ -116,6 +119,61 @@ def test_storage_options_follow_the_longest_prefix(s3_endpoint: str, monkeypatch
     store = open_store("s3://campaigns/longest/x", storage)
 
     assert store.put_new("a", b"1")
+
+
+def test_a_prefix_ends_at_a_slash() -> None:
+    storage = {
+        "s3://brand-assets": Storage(profile="brand"),
+        "s3://brand-assets/raw/": Storage(profile="raw"),
+        "s3://other": Storage(profile="other"),
+    }
+    profiles = {
+        "s3://brand-assets": "brand",
+        "s3://brand-assets/a.png": "brand",
+        "s3://brand-assets/raw": "raw",
+        "s3://brand-assets/raw/a.png": "raw",
+        "s3://brand-assets/rawer/a.png": "brand",
+        "s3://brand-assets-private/a.png": None,
+        "s3://othe": None,
+    }
+
+    assert {url: options_for(url, storage).profile for url in profiles} == profiles
+
+
+@pytest.mark.parametrize(
+    ("url", "options", "fault"),
+    [
+        ("gs://b/x", {"profile": "p"}, "gs:// takes no profile; it takes endpoint_url, anon"),
+        ("gcs://b/x", {"region": "r"}, "gcs:// takes no region"),
+        ("az://b/x", {"endpoint_url": "http://127.0.0.1:1"}, "az:// takes no endpoint_url; it takes anon"),
+        ("abfss://b/x", {"profile": "p"}, "abfss:// takes no profile"),
+    ],
+)
+def test_an_option_that_a_scheme_does_not_take_is_refused_where_its_store_is_opened(
+    url: str, options: dict[str, Any], fault: str
+) -> None:
+    with pytest.raises(StoreRefused, match=fault):
+        open_store(url, {url: Storage(**options)})
+
+
+def test_every_object_store_has_options_and_a_package_that_takes_them() -> None:
+    assert STORAGE_OPTIONS.keys() == PACKAGES.keys()
+    assert _ARGUMENTS.keys() == set(PACKAGES.values())
+    every = Storage(profile="p", endpoint_url="http://e", region="r", anon=True)
+    assert _ARGUMENTS["gcsfs"](every) == {"token": "anon", "endpoint_url": "http://e"}
+    assert _ARGUMENTS["gcsfs"](Storage(anon=False)) == {}
+    assert _ARGUMENTS["adlfs"](Storage(anon=False)) == {"anon": False}
+    assert _ARGUMENTS["adlfs"](Storage()) == {}
+
+
+def test_a_range_of_a_file_is_read_alone(campaign_url: str) -> None:
+    store = open_store(campaign_url, {})
+    store.put("data", bytes(range(100)))
+
+    assert store.read_range("data", 10, 13) == bytes([10, 11, 12])
+    assert store.read_range("data", 98, 200) == bytes([98, 99])
+    with pytest.raises(FileNotFoundError):
+        store.read_range("absent", 0, 1)
 
 
 @pytest.mark.parametrize(

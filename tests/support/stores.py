@@ -83,5 +83,8 @@ class FaultyStore:
     def temporary(self) -> Sequence[Entry]:
         return self._call("temporary", "", self.real.temporary)
 
+    def read_range(self, path: str, start: int, stop: int) -> bytes:
+        return self._call("read_range", path, lambda: self.real.read_range(path, start, stop))
+
     def open(self, path: str) -> BinaryIO:
         return self._call("open", path, lambda: self.real.open(path))

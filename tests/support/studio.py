@@ -20,6 +20,7 @@ from sdbatch.plan.problems import RowProblem
 from sdbatch.plan.resolve import Resolver
 from sdbatch.recipe import parse_recipe
 from support.resolved import rows_of
+from support.revisions import PINNED
 from support.toy_clips import MAKERS, make_motion_adapter, make_sparse_controlnet
 
 Pixels = NDArray[np.uint8]
@@ -113,11 +114,11 @@ def open_studio(name: str, folder: Path) -> Studio:
 def _options(name: str, folder: Path) -> dict[str, Any]:
     if name != "sd":
         MAKERS[name](folder)
-        return {"path": str(folder), "revision": "pinned"}
+        return {"path": str(folder), "revision": PINNED}
     make_motion_adapter(folder / "motion")
     make_sparse_controlnet(folder / "sparse")
     further = {"motion_adapter": str(folder / "motion"), "controlnet": str(folder / "sparse")}
-    return {"path": "builtin:tiny-random", "revision": "pinned", **further}
+    return {"path": "builtin:tiny-random", "revision": PINNED, **further}
 
 
 def base_row(case: Case) -> dict[str, Any]:

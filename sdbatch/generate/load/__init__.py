@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from sdbatch.generate.load.loaded import LoadedModel
-from sdbatch.generate.load.loading import load_model
+from sdbatch.generate.load.loading import load_model, quieten_libraries
 
-__all__ = ["LoadedModel", "load_model"]
+__all__ = ["LoadedModel", "load_model", "quieten_libraries"]

@@ -17,20 +17,20 @@ from sdbatch.generate.memo import Memo
 from sdbatch.generate.tokens import TokenCounter
 from sdbatch.job import Model
 
-# Imprinting a mark is the campaign's business, not a pipeline's; the classes that can do it are told not to.
 OPTIONS = {"add_watermarker": False}
+"""What every class that takes it is told: a campaign's pictures bear no watermark of a pipeline's."""
 
 
 class LoadedModel:
-    """A model in memory, with a pipeline per way of its tasks; they share their modules.
+    """A model in memory, with one pipeline for each route of its tasks; they share their modules.
 
     Attributes:
         class_name: Of the folder's pipeline.
         family: Row of the family table.
         device: Where it lies: `cuda` or `cpu`.
         options: The job's entry.
-        memo: What its encoders made, kept as long as it is.
-        tokens: Counts those of a prompt.
+        memo: What its encoders made; kept as long as the model is.
+        tokens: Counts the tokens of a prompt.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class LoadedModel:
             family: Its family.
             device: Where it lies.
             components: Further modules by name: `controlnet`, `motion_adapter`.
-            loras: File of weights by content revision, those that fit the family.
+            loras: File of weights by identity, of the LoRAs that fit the family.
             options: The job's entry.
         """
         self.class_name = type(pipeline).__name__
@@ -66,12 +66,12 @@ class LoadedModel:
         self.memo = Memo()
 
     def pipeline(self, route: Route, scheduler: str, loras: Sequence[Sequence[Any]] = ()) -> Any:
-        """Return the pipeline of a way with a fresh scheduler and just the adapters asked for.
+        """Return the pipeline of a route with a fresh scheduler and just the adapters asked for.
 
         Args:
-            route: Of the family's task.
+            route: One of the family's routes of a task.
             scheduler: diffusers class, or "" for the folder's own.
-            loras: (content revision, weight) of each, as in the recipe.
+            loras: (identity, weight) of each, as in the recipe.
 
         Raises:
             ModelLoadFailed: When a LoRA is no longer what was planned.
@@ -91,7 +91,7 @@ class LoadedModel:
         return scheduler or type(self._schedulers[""]).__name__
 
     def _adapt(self, loras: Sequence[Sequence[Any]]) -> None:
-        """Switch adapters. They are laid over and never fused, so the weights stay as they were read."""
+        """Switch adapters on and off. They are never fused with the weights, which stay as they were read."""
         for revision, _ in loras:
             if revision not in self._adapters:
                 file = self._loras.get(revision)
@@ -111,22 +111,22 @@ class LoadedModel:
 def _sibling(base: Any, class_name: str, further: Mapping[str, Any]) -> Any:
     """Return a pipeline of another class that shares a pipeline's modules.
 
-    Not `from_pipe`: without `dtype` it casts the shared weights to float32 in place, with one those that a model keeps
-    in float32 to something less.
+    diffusers' `from_pipe` would cast the shared weights in place: to float32 without `dtype`, and with it those too
+    that a model keeps in float32.
     """
     cls = getattr(diffusers, class_name)
-    found = {**base.config, **base.components, **further, **OPTIONS}
+    arguments = {**base.config, **base.components, **further, **OPTIONS}
     names = inspect.signature(cls.__init__).parameters.keys()
-    pipeline = cls(**{name: found[name] for name in names if name in found})
+    pipeline = cls(**{name: arguments[name] for name in names if name in arguments})
     quieten(pipeline)
     return pipeline
 
 
 def quieten(pipeline: Any) -> None:
-    """Spare a pipeline what nobody here sees: its progress bar, and a search that finds nothing.
+    """Switch off a pipeline's progress bar, and a search in prompts that would find nothing.
 
-    In every prompt, negatives too, diffusers looks for words that a textual inversion made several tokens of. That
-    tokenizes them once more, for 0.13 ms a row; a tokenizer without such words (`word_1` beside `word`) need not.
+    diffusers looks in every prompt for words that a textual inversion made several tokens of, and tokenizes the prompt
+    once more for that. A tokenizer has no such words unless it holds `word_1` beside `word`.
     """
     pipeline.set_progress_bar_config(disable=True)
     if isinstance(pipeline, TextualInversionLoaderMixin):

@@ -17,19 +17,26 @@ import torch
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
-from sdbatch.checkpoints import (
-    describe,
-    describe_lora,
-)
+from sdbatch.checkpoints import describe, describe_lora
 from sdbatch.errors import ModelError, ModelLoadFailed
 from sdbatch.families import Family
 from sdbatch.generate.accelerators import accelerate
-from sdbatch.generate.load.copies import local_copy, local_folder
+from sdbatch.generate.load.copies import component_folder, lora_file, model_folder
 from sdbatch.generate.load.loaded import OPTIONS, LoadedModel, quieten
 from sdbatch.job import Lora, Model, Storage
 from sdbatch.points import reached
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+def quieten_libraries() -> None:
+    """Let diffusers and transformers log errors only and show no progress bars, in the whole process.
+
+    For a worker's process, where it starts. `load_model` leaves the process of its caller as it is.
+    """
+    for library in (diffusers_logging, transformers_logging):
+        library.set_verbosity_error()
+        library.disable_progress_bar()
 
 
 def load_model(
@@ -40,42 +47,42 @@ def load_model(
     Args:
         name: Name in the job.
         model: The job's entry.
-        revision: Content revision of the plan.
+        revision: Planned, or recorded, identity of everything the entry names: `ModelInfo.combined_revision`.
         storage: The job's options by URL prefix.
         loras: The job's; those that fit the model can be laid over it.
 
     Raises:
-        ModelLoadFailed: When it cannot be loaded, or is no longer what was planned.
+        ModelLoadFailed: When it cannot be loaded, or is no longer what was planned. The files of a stated content
+            digest are compared with it; a stated commit is believed.
     """
-    diffusers_logging.set_verbosity_error()
-    diffusers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
     reached("before-load")
     dtype = DTYPES[model.dtype]
     # A worker that reserved no GPU leaves them to others, though Ray does not hide them from it.
     device = "cuda" if torch.cuda.is_available() and model.num_gpus != 0 else "cpu"
     try:
-        found = describe(name, model.model_copy(update={"family": None}), storage)
-        if model.family not in {None, found.family.title}:
-            raise ModelLoadFailed(f"{model.path} is {found.family.title}, the job says {model.family}")
-        if found.revision != revision:
-            raise ModelLoadFailed(f"{model.path} is not what was planned: revision {found.revision}, not {revision}")
-        folder = local_folder(model, revision, storage)
-        pipeline = _from_folder(folder, found.family.class_name, dtype)
+        info = describe(name, model.model_copy(update={"family": None}), storage)
+        if model.family not in {None, info.family.title}:
+            raise ModelLoadFailed(f"{model.path} is {info.family.title}, the job says {model.family}")
+        if not info.answers_to(revision):
+            found = info.combined_revision
+            raise ModelLoadFailed(f"{model.path} is not what was planned: revision {found}, not {revision}")
+        folder = model_folder(model, info.base_revision, storage)
+        pipeline = _from_folder(folder, info.family.class_name, dtype)
         components = {
-            option: _component(getattr(model, option), class_name, storage, dtype).to(device)
-            for option, class_name in found.components.items()
+            option: _component(
+                component_folder(component, info.component_revisions[option], storage), info.components[option], dtype
+            ).to(device)
+            for option, component in model.components.items()
         }
-        files = _lora_files(found.family, loras or {}, storage)
+        files = _lora_files(info.family, loras or {}, storage)
     except (OSError, ValueError, RuntimeError, ImportError, ModelError) as error:
         raise ModelLoadFailed(f"{model.path}: {type(error).__name__}: {error}") from error
     _place(pipeline, device, offload_text_encoder=model.offload_text_encoder)
     quieten(pipeline)
     _name_text_model(getattr(pipeline, "text_encoder", None))
-    accelerate(pipeline, found.family, model, device)
+    accelerate(pipeline, info.family, model, device)
     reached("after-load")
-    return LoadedModel(pipeline, found.family, device, components, files, model)
+    return LoadedModel(pipeline, info.family, device, components, files, model)
 
 
 def _place(pipeline: Any, device: str, *, offload_text_encoder: bool) -> None:
@@ -103,8 +110,7 @@ def _name_text_model(encoder: Any) -> None:
         object.__setattr__(encoder, "text_model", encoder)  # past torch's own, which would register a loop
 
 
-def _component(path: str, class_name: str, storage: Mapping[str, Storage], dtype: torch.dtype) -> Any:
-    folder = local_copy(path, storage)
+def _component(folder: Path, class_name: str, dtype: torch.dtype) -> Any:
     if not (folder / "config.json").is_file():
         raise ModelLoadFailed(f"{folder}: no config.json there")
     return getattr(diffusers, class_name).from_pretrained(
@@ -113,10 +119,10 @@ def _component(path: str, class_name: str, storage: Mapping[str, Storage], dtype
 
 
 def _lora_files(family: Family, loras: Mapping[str, Lora], storage: Mapping[str, Storage]) -> dict[str, Path]:
-    """Return the file of every LoRA that fits a family, by content revision."""
+    """Return the file of every LoRA that fits a family, by its identity."""
     files = {}
     for name, lora in loras.items():
         if lora.base in {family.title, family.class_name}:
-            found = describe_lora(name, lora, storage)
-            files[found.revision] = local_copy(lora.path, storage) / lora.weight_name
+            revision = describe_lora(name, lora, storage).revision
+            files[revision] = lora_file(lora, revision, storage)
     return files

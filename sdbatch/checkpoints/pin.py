@@ -1,0 +1,74 @@
+"""The digests that pin a job's weights: one for each model, further folder and LoRA.
+
+job --> pins() --> place in the job, path, digest to paste as `revision`
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from sdbatch.checkpoints.builtins import BUILTINS, SHIPPED
+from sdbatch.checkpoints.files import component_files, content_digest, folder_files, lora_files, read_json
+from sdbatch.errors import ModelError
+from sdbatch.job import Job
+from sdbatch.storage import Entry, Store, open_store, parse_url
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pin:
+    """The digest of one folder of weights.
+
+    Attributes:
+        place: Entry of the job that takes it, such as `models.sdxl.controlnet`.
+        path: Where the folder lies.
+        revision: Content digest, 64 hex digits; the same for the same files in a local folder and in a bucket.
+    """
+
+    place: str
+    path: str
+    revision: str
+
+
+def pins(job: Job) -> Iterator[Pin]:
+    """Yield the digest of every folder of weights that a job names. Reads every byte, also in buckets.
+
+    Raises:
+        ModelError: When a folder or a file is not there.
+    """
+    for name, model in job.models.items():
+        place = f"models.{name}"
+        title = model.path.removeprefix("builtin:")
+        if title == model.path:
+            yield _pin(job, place, model.path, _files_of_model)
+        elif title in SHIPPED:
+            yield Pin(place=place, path=model.path, revision=_digest(job, place, str(SHIPPED[title]), _files_of_model))
+        elif title in BUILTINS:
+            yield Pin(place=place, path=model.path, revision=BUILTINS[title].identity)
+        else:
+            known = ", ".join(f"builtin:{key}" for key in (*SHIPPED, *BUILTINS))
+            raise ModelError(f"{place}: {model.path} is no builtin; there are {known}")
+        for option, component in model.components.items():
+            yield _pin(job, f"{place}.{option}", component.path, lambda store, _: folder_files(store))
+    for name, lora in job.loras.items():
+        yield _pin(job, f"loras.{name}", lora.path, _files_of_lora(lora.weight_name))
+
+
+def _files_of_model(store: Store, place: str) -> list[Entry]:
+    return component_files(store, read_json(store, "model_index.json", f"{place}: {store.url}"))
+
+
+def _files_of_lora(weight_name: str) -> Callable[[Store, str], list[Entry]]:
+    return lambda store, _: lora_files(store, weight_name)
+
+
+def _pin(job: Job, place: str, path: str, files: Callable[[Store, str], list[Entry]]) -> Pin:
+    return Pin(place=place, path=parse_url(path).url, revision=_digest(job, place, path, files))
+
+
+def _digest(job: Job, place: str, path: str, files: Callable[[Store, str], list[Entry]]) -> str:
+    store = open_store(path, job.storage)
+    entries = files(store, place)
+    if not entries:
+        raise ModelError(f"{place}: {store.url}: no file of a model there")
+    return content_digest(store, entries)
