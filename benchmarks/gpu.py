@@ -40,8 +40,8 @@ from benchmarks import manifest
 from benchmarks.architectures import ARCHITECTURES, Architecture, make
 from benchmarks.lab import load, machine, versions
 from benchmarks.table import Row, full, row, to_json, to_markdown
+from sdbatch.campaign.campaign import Campaign
 from sdbatch.campaign.lease import acquire
-from sdbatch.campaign.read import done_of, read_index
 from sdbatch.driver.scan import ResolvedManifest
 from sdbatch.driver.select import Selection, classify, requests_of
 from sdbatch.encode.asset import encode_asset, read_frames
@@ -276,7 +276,7 @@ def _campaign(bench: Bench) -> Iterator[tuple[Worker, Callable[[int, int], list[
         )
         worker = Worker("gpu", spec)
         worker.start()
-        requests = requests_of(classify(resolved_manifest.parts(), done_of(read_index(store)), Selection()))
+        requests = requests_of(classify(resolved_manifest.parts(), Campaign(store).done(), Selection()))
         yield worker, partial(_take, bench.name, requests, count())
     finally:
         lease.release()

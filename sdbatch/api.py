@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from sdbatch.campaign import layout
-from sdbatch.campaign.gc import OLDER_THAN_S, GcReport, collect_garbage
-from sdbatch.campaign.lease import ask_to_stop, is_gone
-from sdbatch.campaign.read import effective_parts, latest_run, read_index, read_json
+from sdbatch.campaign.campaign import Campaign as CampaignFolder
+from sdbatch.campaign.gc import OLDER_THAN_S, GcReport
+from sdbatch.campaign.lease import ask_to_stop
 from sdbatch.campaign.schema import METADATA
-from sdbatch.campaign.verify import VerifyReport, verify_campaign
+from sdbatch.campaign.verify import VerifyReport
 from sdbatch.driver import PlanReport, RunResult, Selection, forecast, run_job, write_gallery
 from sdbatch.driver.check import CheckReport, check_job
 from sdbatch.driver.models import ModelReport, describe_models, job_of_builtins
@@ -123,14 +123,7 @@ def status(campaign: Campaign) -> dict[str, Any]:
     Raises:
         JobError: When the campaign has no run.
     """
-    store = _store(campaign)
-    paths = [entry.path for entry in store.list(layout.RUNS) if entry.path.endswith("/status.json")]
-    if not paths:
-        raise JobError(f"{store.url}: no run there")
-    latest = read_json(store, max(paths))
-    if latest["state"] == "running" and is_gone(store):
-        latest["state"] = "dead"
-    return latest
+    return CampaignFolder(_store(campaign)).status()
 
 
 def metadata(campaign: Campaign) -> pa.Table:
@@ -139,9 +132,7 @@ def metadata(campaign: Campaign) -> pa.Table:
     Raises:
         JobError: When the campaign has no run.
     """
-    store = _store(campaign)
-    run_id = _latest_run(store)
-    parts = list(effective_parts(store, run_id, read_index(store)))
+    parts = list(CampaignFolder(_store(campaign)).effective().parts())
     return pa.concat_tables(parts, promote_options="default") if parts else METADATA.empty_table()
 
 
@@ -155,9 +146,9 @@ def verify(campaign: Campaign, sample: float | None = None) -> VerifyReport:
     Raises:
         JobError: When the campaign has no run.
     """
-    store = _store(campaign)
-    _latest_run(store)
-    return verify_campaign(store, sample)
+    folder = CampaignFolder(_store(campaign))
+    folder.newest_run()
+    return folder.verify(sample)
 
 
 def gc(campaign: Campaign, *, delete: bool = False, older_than_s: float = OLDER_THAN_S) -> GcReport:
@@ -172,9 +163,9 @@ def gc(campaign: Campaign, *, delete: bool = False, older_than_s: float = OLDER_
         CampaignHeld: When a driver holds the campaign and something is to be removed.
         JobError: When the campaign has no run.
     """
-    store = _store(campaign)
-    _latest_run(store)
-    return collect_garbage(store, older_than_s=older_than_s, delete=delete)
+    folder = CampaignFolder(_store(campaign))
+    folder.newest_run()
+    return folder.collect_garbage(older_than_s=older_than_s, delete=delete)
 
 
 def reproduce(
@@ -205,10 +196,9 @@ def report(campaign: Campaign) -> str:
         JobError: When the campaign has no run.
     """
     store = _store(campaign)
-    run_id = _latest_run(store)
-    index = read_index(store)
-    num_rows = sum(part.num_rows for part in effective_parts(store, run_id, index))
-    write_gallery(store, run_id, index, num_rows)
+    run_id = CampaignFolder(store).newest_run()
+    rows = CampaignFolder(store).effective(run_id)
+    write_gallery(store, run_id, rows.parts(thumbnails=True), rows.count())
     return joined(store.url, layout.GALLERY)
 
 
@@ -318,13 +308,6 @@ def list_models(job: JobLike | None = None, overrides: Iterable[str] = ()) -> li
         ModelError: When a folder is missing or of no known family.
     """
     return describe_models(job_of_builtins() if job is None else load_job(job, overrides))
-
-
-def _latest_run(store: Store) -> str:
-    run_id = latest_run(store)
-    if run_id is None:
-        raise JobError(f"{store.url}: no run there")
-    return run_id
 
 
 def _store(campaign: Campaign) -> Store:

@@ -63,6 +63,14 @@ class LocalStore:
             raise StoreRefused(f"{self.url}: is a file, not a folder")
         return _walk(self, folder, deep=deep)
 
+    def folders(self, folder: str) -> Sequence[str]:
+        """See `Store`."""
+        try:
+            with os.scandir(self._file(folder)) as entries:
+                return sorted(entry.name for entry in entries if entry.is_dir())
+        except FileNotFoundError:
+            return []
+
     def temporary(self) -> Sequence[Entry]:
         """See `Store`."""
         return _walk(self, _TEMPORARY, deep=False)
