@@ -15,6 +15,8 @@ from sdbatch.campaign import layout
 from sdbatch.storage import Entry, Store
 
 READ_THREADS: Final = 8
+INDEX_THREADS: Final = 3
+"""An index holds 65,536 rows: eight at a time took 150 MiB more."""
 RUNS_ONE_BY_ONE_MAX: Final = 16
 """After so many runs without a snapshot, as an older version left them, all are listed in one call."""
 
@@ -138,9 +140,9 @@ def files_of_run(run: str, entries: Iterable[Entry]) -> RunFiles:
     )
 
 
-def each_of(call: Callable[[_T], _Result], items: Iterable[_T]) -> Iterator[_Result]:
+def each_of(call: Callable[[_T], _Result], items: Iterable[_T], num_threads: int = READ_THREADS) -> Iterator[_Result]:
     """Yield a call's results in order; a few calls at a time wait for the store, so that few results are held."""
     waiting = iter(items)
-    with ThreadPoolExecutor(READ_THREADS) as pool:
-        while chunk := list(islice(waiting, READ_THREADS)):
+    with ThreadPoolExecutor(num_threads) as pool:
+        while chunk := list(islice(waiting, num_threads)):
             yield from pool.map(call, chunk)

@@ -42,21 +42,23 @@ READERS: Final[Mapping[int, Reader]] = {
 _OLDEST = min(READERS)
 
 
-def read_table(data: bytes, name: str, wanted: pa.Schema | None = None) -> pa.Table:
+def read_table(data: bytes, name: str, wanted: pa.Schema | None = None, *, few: tuple[str, ...] = ()) -> pa.Table:
     """Read a Parquet file of a campaign.
 
     Args:
         data: The whole file.
         name: Its URL, for the message.
         wanted: Columns and their types; one that the file lacks is null. None for all, as they lie.
+        few: Columns with few different texts, which are kept as codes.
 
     Raises:
         NewerFormat: When a later version wrote it.
         pa.ArrowException: When it is no Parquet file, or torn.
     """
-    file, reader = _opened(data, name)
+    file, reader = _opened(data, name, few)
     # Not pq.read_table: its scanner threads may hold a Python buffer when the interpreter ends, and abort it.
-    return _as_wanted(reader.table(file.read(columns=_there(file, wanted), use_threads=False)), wanted)
+    table = reader.table(file.read(columns=_there(file, wanted), use_threads=False))
+    return _as_wanted(table, _coded(wanted, few))
 
 
 def read_batches(data: bytes, name: str, wanted: pa.Schema, *, few: tuple[str, ...] = ()) -> Iterator[pa.Table]:
@@ -65,13 +67,12 @@ def read_batches(data: bytes, name: str, wanted: pa.Schema, *, few: tuple[str, .
     Args:
         data: The whole file.
         name: Its URL, for the message.
-        wanted: Columns and their types.
-        few: Columns with few different texts, which are kept as codes.
+        wanted: As there.
+        few: As there.
     """
     file, reader = _opened(data, name, few)
-    types = [pa.field(f.name, pa.dictionary(pa.int32(), f.type)) if f.name in few else f for f in wanted]
     for batch in file.iter_batches(_BATCH_ROWS, columns=_there(file, wanted), use_threads=False):
-        yield _as_wanted(reader.table(pa.Table.from_batches([batch])), pa.schema(types))
+        yield _as_wanted(reader.table(pa.Table.from_batches([batch])), _coded(wanted, few))
 
 
 def read_object(data: bytes, name: str) -> dict[str, Any]:
@@ -97,6 +98,12 @@ def _reader(version: object, name: str) -> Reader:
     if isinstance(version, int) and version in READERS:
         return READERS[version]
     raise NewerFormat(f"{name} has format_version {version}; this sdbatch reads up to {max(READERS)}")
+
+
+def _coded(wanted: pa.Schema | None, few: tuple[str, ...]) -> pa.Schema | None:
+    if wanted is None:
+        return None
+    return pa.schema([pa.field(f.name, pa.dictionary(pa.int32(), f.type)) if f.name in few else f for f in wanted])
 
 
 def _there(file: pq.ParquetFile, wanted: pa.Schema | None) -> list[str] | None:

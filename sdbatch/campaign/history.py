@@ -26,7 +26,7 @@ from sdbatch.campaign.digests import (
     numbers_of,
     request_digests,
 )
-from sdbatch.campaign.files import HistoryFiles, RunFiles, each_of, history_files
+from sdbatch.campaign.files import INDEX_THREADS, HistoryFiles, RunFiles, each_of, history_files
 from sdbatch.campaign.read import read_commit
 from sdbatch.campaign.schema import INDEX
 from sdbatch.campaign.void import VoidOutputs, read_void
@@ -193,27 +193,30 @@ def later_parts(
         convert: Applied to each part's table (the columns of `INDEX`) as it is read, so that only its result is held.
         unreadable: See `read_history`.
     """
+
+    def from_index(item: tuple[str, RunFiles]) -> tuple[list[str], _T]:
+        table = _index_part(store, *item)
+        return pc.unique(table.column("commit")).to_pylist(), convert(void.left_out_of(table))
+
+    def from_commit(path: str) -> _T:
+        return convert(void.left_out_of(commit_rows(store, path, INDEX, unreadable)))
+
     covered: set[str] = set()
-    for table in each_of(lambda item: _index_part(store, *item), _indexes(files)):
-        covered.update(pc.unique(table.column("commit")).to_pylist())
-        yield convert(void.left_out_of(table))
-    loose = [path for run in files.later for path in run.commits if path not in covered]
-    for table in each_of(lambda path: commit_rows(store, path, INDEX, unreadable), loose):
-        yield convert(void.left_out_of(table))
-
-
-def _indexes(files: HistoryFiles) -> Iterator[tuple[str, RunFiles]]:
-    return ((path, run) for run in files.later for path in run.indexes)
+    indexes = ((path, run) for run in files.later for path in run.indexes)
+    for commits, part in each_of(from_index, indexes, INDEX_THREADS):
+        covered.update(commits)
+        yield part
+    yield from each_of(from_commit, [path for run in files.later for path in run.commits if path not in covered])
 
 
 def _index_part(store: Store, path: str, run: RunFiles) -> pa.Table:
     """Read an index; one that is not readable covers nothing, since the commits are the truth (`verify` names it)."""
     try:
-        table = formats.read_table(store.read(path), f"{store.url}/{path}", INDEX)
+        table = formats.read_table(store.read(path), f"{store.url}/{path}", INDEX, few=_FEW)
     except (pa.ArrowException, ValueError):
         return INDEX.empty_table()
     # A commit that was removed by hand is made again, though an index still tells of it.
-    return table.filter(pc.is_in(table.column("commit"), pa.array(run.commits, pa.string())))
+    return table.filter(pc.is_in(table.column("commit").cast(pa.string()), pa.array(run.commits, pa.string())))
 
 
 def commit_rows(store: Store, path: str, schema: pa.Schema, unreadable: list[str] | None) -> pa.Table:
