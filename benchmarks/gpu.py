@@ -41,7 +41,7 @@ from benchmarks import manifest
 from benchmarks.architectures import ARCHITECTURES, Architecture, make
 from benchmarks.lab import load, machine, versions
 from benchmarks.table import Row, full, row, to_json, to_markdown
-from sdbatch.campaign.read import done_of, read_index
+from sdbatch.campaign.campaign import Campaign
 from sdbatch.driver.scan import ResolvedManifest
 from sdbatch.driver.select import Selection, classify, requests_of
 from sdbatch.encode.asset import encode_asset, read_frames
@@ -269,7 +269,7 @@ def _units(bench: Bench) -> Iterator[tuple[UnitMaker, Callable[[int, int], list[
         store = open_store(job.output, job.storage)
         revisions = {name: model.revision for name, model in resolved_manifest.scanned.models.items()}
         maker = UnitMaker("gpu", job, Renderer(job, revisions), store, "gpu")
-        requests = requests_of(classify(resolved_manifest.parts(), done_of(read_index(store)), Selection()))
+        requests = requests_of(classify(resolved_manifest.parts(), Campaign(store).done(), Selection()))
         yield maker, partial(_take, bench.name, requests, count())
     finally:
         resolved_manifest.close()

@@ -21,10 +21,11 @@ from heapq import heappop, heappush
 from benchmarks.lab import Lab
 from benchmarks.sleeping import ERROR
 from benchmarks.table import Row, row
+from sdbatch.campaign.index import INDEX_EVERY_COMMITS, INDEX_ROWS_MAX
 from sdbatch.campaign.lease import BEAT_EVERY_S
 from sdbatch.dispatch.dispatcher import Dispatcher, Plan
 from sdbatch.dispatch.executor import Died, Event, Ready, Shape, UnitDone
-from sdbatch.driver.records import INDEX_EVERY_COMMITS, INDEX_ROWS_MAX, STATUS_EVERY_S
+from sdbatch.driver.records import STATUS_EVERY_S
 from sdbatch.driver.scan import PART_ROWS
 from sdbatch.plan.window import Window, bisected
 from sdbatch.types import Observation, PendingWork, Receipt, Request, Unit

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from sdbatch.campaign import layout
-from sdbatch.campaign.gc import OLDER_THAN_S, GcReport, collect_garbage
-from sdbatch.campaign.lease import ask_to_stop, is_gone
-from sdbatch.campaign.read import effective_parts, latest_run, read_index, read_json
+from sdbatch.campaign.campaign import Campaign as CampaignFolder
+from sdbatch.campaign.gc import OLDER_THAN_S, GcReport
+from sdbatch.campaign.lease import ask_to_stop
 from sdbatch.campaign.schema import METADATA
-from sdbatch.campaign.verify import VerifyReport, verify_campaign
+from sdbatch.campaign.verify import VerifyReport
 from sdbatch.checkpoints import Pin, pins
 from sdbatch.driver import PlanReport, RunResult, Selection, forecast, run_job, write_gallery
 from sdbatch.driver.check import CheckReport, check_job
@@ -127,14 +127,7 @@ def status(campaign: Campaign) -> dict[str, Any]:
     Raises:
         JobError: When the campaign has no run.
     """
-    store = _store(campaign)
-    paths = [entry.path for entry in store.list(layout.RUNS) if entry.path.endswith("/status.json")]
-    if not paths:
-        raise JobError(f"{store.url}: no run there")
-    latest = read_json(store, max(paths))
-    if latest["state"] == "running" and is_gone(store):
-        latest["state"] = "dead"
-    return latest
+    return CampaignFolder(_store(campaign)).status()
 
 
 def metadata(campaign: Campaign) -> pa.Table:
@@ -143,9 +136,7 @@ def metadata(campaign: Campaign) -> pa.Table:
     Raises:
         JobError: When the campaign has no run.
     """
-    store = _store(campaign)
-    run_id = _latest_run(store)
-    parts = list(effective_parts(store, run_id, read_index(store)))
+    parts = list(CampaignFolder(_store(campaign)).effective().parts())
     return pa.concat_tables(parts, promote_options="default") if parts else METADATA.empty_table()
 
 
@@ -159,9 +150,9 @@ def verify(campaign: Campaign, sample: float | None = None) -> VerifyReport:
     Raises:
         JobError: When the campaign has no run.
     """
-    store = _store(campaign)
-    _latest_run(store)
-    return verify_campaign(store, sample)
+    folder = CampaignFolder(_store(campaign))
+    folder.newest_run()
+    return folder.verify(sample)
 
 
 def gc(campaign: Campaign, *, delete: bool = False, older_than_s: float = OLDER_THAN_S) -> GcReport:
@@ -176,9 +167,9 @@ def gc(campaign: Campaign, *, delete: bool = False, older_than_s: float = OLDER_
         CampaignHeld: When a driver holds the campaign and something is to be removed.
         JobError: When the campaign has no run.
     """
-    store = _store(campaign)
-    _latest_run(store)
-    return collect_garbage(store, older_than_s=older_than_s, delete=delete)
+    folder = CampaignFolder(_store(campaign))
+    folder.newest_run()
+    return folder.collect_garbage(older_than_s=older_than_s, delete=delete)
 
 
 def reproduce(
@@ -209,10 +200,9 @@ def report(campaign: Campaign) -> str:
         JobError: When the campaign has no run.
     """
     store = _store(campaign)
-    run_id = _latest_run(store)
-    index = read_index(store)
-    num_rows = sum(part.num_rows for part in effective_parts(store, run_id, index))
-    write_gallery(store, run_id, index, num_rows)
+    run_id = CampaignFolder(store).newest_run()
+    rows = CampaignFolder(store).effective(run_id)
+    write_gallery(store, run_id, rows.parts(thumbnails=True), rows.count())
     return joined(store.url, layout.GALLERY)
 
 
@@ -334,13 +324,6 @@ def pin_models(job: JobLike, overrides: Iterable[str] = ()) -> list[Pin]:
         UserError: When the job is wrong otherwise, or a folder is missing.
     """
     return list(pins(load_job(job, overrides, with_revisions=False)))
-
-
-def _latest_run(store: Store) -> str:
-    run_id = latest_run(store)
-    if run_id is None:
-        raise JobError(f"{store.url}: no run there")
-    return run_id
 
 
 def _store(campaign: Campaign) -> Store:

@@ -5,6 +5,7 @@
     |   |-- JobError             the job file or an override is wrong
     |   |-- ManifestError        rows are wrong; carries every problem found
     |   |-- ModelError           a model folder is missing, unsafe or of no known family
+    |   |-- NewerFormat          a file of the campaign was written by a later version
     |   |-- ClusterRefused       a cluster does not take our token
     |   `-- StoreRefused         credentials, bucket, or a store that cannot promise "exactly once"
     |-- CampaignHeld         another driver holds the campaign (exit 4)
@@ -92,6 +93,10 @@ class ManifestError(UserError):
 
 class ModelError(UserError):
     """A model folder is missing, unsafe or of no known family."""
+
+
+class NewerFormat(UserError):
+    """A file of the campaign was written by a later version of this package."""
 
 
 class ClusterRefused(UserError):

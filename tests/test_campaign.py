@@ -303,7 +303,11 @@ def test_a_torn_commit_is_found_and_mended_by_removing_it(write_manifest: WriteM
     with pytest.raises(UserError, match=r"not a readable commit .* remove it and run again"):
         sdbatch.run(job, in_process=True)
     torn.unlink()
-    assert sdbatch.run(job, in_process=True).counts["assets_adopted"] == 4
+    findings = sdbatch.verify(job["output"]).findings
+    assert ("missing", str(torn.relative_to(job["output"]))) in {(found.kind, found.asset) for found in findings}
+    redone = sdbatch.redo(job, in_process=True)
+    assert redone is not None
+    assert redone.counts["assets_adopted"] == 4
     assert asset_digests(job["output"]) == before
     assert sdbatch.verify(job["output"]).is_good
 
@@ -311,10 +315,13 @@ def test_a_torn_commit_is_found_and_mended_by_removing_it(write_manifest: WriteM
 def test_resume_reads_indexes_and_the_commits_they_do_not_cover(
     campaign_url: str, write_manifest: WriteManifest, job_of: JobOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sdbatch.driver.records.INDEX_EVERY_COMMITS", 2)
+    monkeypatch.setattr("sdbatch.campaign.index.INDEX_EVERY_COMMITS", 2)
     job = job_of(write_manifest(prompts(20)), campaign_url)
     sdbatch.run(job, in_process=True)
     store = open_store(campaign_url, {})
+    for entry in store.list("runs"):
+        if entry.path.endswith(("snapshot.parquet", "index/000002.parquet")):
+            store.delete(entry.path)
     indexes = [entry.path for entry in store.list("runs") if layout.is_index(entry.path)]
     covered = {path for index in indexes for path in from_parquet(store.read(index)).column("commit").to_pylist()}
     again = sdbatch.run(job, in_process=True)
@@ -384,8 +391,9 @@ def test_the_same_name_from_a_killed_attempt_is_adopted(write_manifest: WriteMan
     job = job_of(write_manifest(prompts(3)))
     sdbatch.run(job, in_process=True)
     before = asset_digests(job["output"])
-    for commit in Path(job["output"]).glob("runs/*/commits/*.parquet"):
-        commit.unlink()  # as if the worker had died between its assets and its commit
+    (run,) = Path(job["output"]).glob("runs/*")
+    for written in [*run.glob("commits/*.parquet"), run / "snapshot.parquet"]:
+        written.unlink()  # as if the worker, and then the driver, had died between the assets and the commit
     result = sdbatch.run(job, in_process=True)
 
     assert (result.counts["assets_put"], result.counts["assets_adopted"]) == (0, 3)

@@ -13,8 +13,9 @@ import torch
 from conftest import prompts
 
 from sdbatch.campaign import layout
+from sdbatch.campaign.campaign import Campaign
 from sdbatch.campaign.lease import acquire
-from sdbatch.campaign.read import done_of, read_commit, read_index
+from sdbatch.campaign.read import read_commit
 from sdbatch.driver import ResolvedManifest, Selection, classify, requests_of
 from sdbatch.errors import DeviceLost, ModelLoadFailed, StoreRefused
 from sdbatch.generate import batch
@@ -38,7 +39,7 @@ def make(write_manifest: Callable[..., str], job_of: Callable[..., dict[str, Any
         store = open_store(job.output, {})
         lease = acquire(store)
         leases.append(lease)
-        requests = tuple(requests_of(classify(resolved_manifest.parts(), done_of(read_index(store)), Selection())))
+        requests = tuple(requests_of(classify(resolved_manifest.parts(), Campaign(store).done(), Selection())))
         unit = Unit(id="000000", model="tiny", requests=requests, batch_size=batch_size, cost_tflop=1.0)
         worker = Worker(
             "w0",

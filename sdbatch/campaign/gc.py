@@ -9,7 +9,7 @@ cut off (a *zombie*) may still name in a commit to come. Three things keep a com
 - Nothing younger than a day goes, by the store's own clock: a unit takes minutes.
 - Before the first file goes, its output is written down as void for all earlier runs (`redo.parquet` under an id of
   the lease's epoch). A zombie belongs to an earlier run, so its commit, however late, does not count, and the output is
-  made anew.
+  made anew. Nor does a commit that a snapshot passed over: what it alone names is an orphan.
 
 Void first, then removed: killed in between, the rest is an orphan still, and the next call removes it.
 """
@@ -23,10 +23,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from sdbatch.campaign import layout
+from sdbatch.campaign.committed import read_committed
+from sdbatch.campaign.files import READ_THREADS
 from sdbatch.campaign.lease import Lease, acquire, superseded
-from sdbatch.campaign.read import READ_THREADS, read_rows, without_void
 from sdbatch.campaign.schema import INDEX, VOID, table, to_parquet
 from sdbatch.storage import Entry, Store
 
@@ -65,7 +67,8 @@ def collect_garbage(store: Store, *, older_than_s: float = OLDER_THAN_S, delete:
 
     Raises:
         CampaignHeld: When a driver holds the campaign and files are to be removed.
-        UserError: When a commit is not readable: what it names would look like an orphan.
+        UserError: When a commit is not readable, or not there though a snapshot tells of it: what it names would look
+            like an orphan.
     """
     if not delete:
         return _report(_find(store, time.time() - older_than_s), is_deleted=False)
@@ -91,19 +94,25 @@ class _Found:
 
 def _find(store: Store, before_s: float) -> _Found:
     assets = store.list("assets")  # before the commits: one that is named between the two is no orphan
-    rows = without_void(read_rows(store, _NAMED), store).to_pylist()
-    named = {row["asset"] for row in rows}
+    rows = read_committed(store, _NAMED).rows
+    paths = pa.array([entry.path for entry in assets], pa.string())
+    is_named = pc.is_in(paths, rows.column("asset"))
+    unnamed = [entry for entry, named in zip(assets, is_named.to_pylist(), strict=True) if not named]
     # Made under another name too (an encoder that was changed): to make its output void would undo the good one.
-    made = {(row["id"], row["request_key"][:8], row["n"]) for row in rows if row["status"] == "ok"}
-    orphans = [
-        entry
-        for entry in assets
-        if entry.path not in named and (parts := layout.asset_parts(entry.path)) and parts not in made
-    ]
+    made = _made(rows, unnamed)
+    orphans = [entry for entry in unnamed if (parts := layout.asset_parts(entry.path)) and parts not in made]
     kinds = (orphans, store.temporary(), superseded(store))
     old = [tuple(entry for entry in entries if entry.modified_s <= before_s) for entries in kinds]
     num_younger = sum(map(len, kinds)) - sum(map(len, old))
     return _Found(orphans=old[0], temporary=old[1], beats=old[2], num_younger=num_younger)
+
+
+def _made(rows: pa.Table, unnamed: Iterable[Entry]) -> set[tuple[str, str, int]]:
+    """Return the outputs that are made of the requests which some files are named after."""
+    parts = map(layout.asset_parts, [entry.path for entry in unnamed])
+    ids = pa.array(sorted({part[0] for part in parts if part}), pa.string())
+    ok = rows.filter(pc.and_(pc.is_in(rows.column("id"), ids), pc.equal(rows.column("status"), "ok")))
+    return {(row["id"], row["request_key"][:8], row["n"]) for row in ok.select(VOID.names).to_pylist()}
 
 
 def _make_void(store: Store, lease: Lease, orphans: Iterable[Entry]) -> None:

@@ -67,6 +67,11 @@ def redo(run: str) -> str:
     return f"{RUNS}/{run}/redo.parquet"
 
 
+def snapshot(run: str) -> str:
+    """Return what is done as of the end of a run; an empty file says that the run was followed before it wrote one."""
+    return f"{RUNS}/{run}/snapshot.parquet"
+
+
 def run_json(run: str) -> str:
     """Return the run's own record."""
     return f"{RUNS}/{run}/run.json"
@@ -85,6 +90,16 @@ def metadata(run: str) -> str:
 def part(run: str, number: int) -> str:
     """Return one part of a run's effective rows."""
     return f"{metadata(run)}part-{number:05d}.parquet"
+
+
+def requests_folder(run: str) -> str:
+    """Return the folder of the manifest as a run saw it."""
+    return f"{RUNS}/{run}/requests"
+
+
+def is_run(name: str) -> bool:
+    """Whether a folder's name is a run's id."""
+    return _RUN.fullmatch(name) is not None
 
 
 def run_of(path: str) -> str | None:

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from sdbatch.campaign import layout
+from sdbatch.campaign.read import read_json
 from sdbatch.errors import CampaignHeld, LeaseLost, SdbatchError, StoreRefused
 from sdbatch.points import reached
 from sdbatch.storage import NO_PUT_IF_ABSENT, Entry, Store
@@ -245,16 +246,14 @@ def _newest_epoch(paths: set[str]) -> int:
 
 
 def _holder(store: Store, epoch: int) -> dict[str, Any]:
-    value: dict[str, Any] = json.loads(store.read(layout.lease(epoch)))
-    return value
+    return read_json(store, layout.lease(epoch))
 
 
 def _read_beat(store: Store, epoch: int) -> dict[str, Any]:
     try:
-        value: dict[str, Any] = json.loads(store.read(layout.beat(epoch)))
+        return read_json(store, layout.beat(epoch))
     except (FileNotFoundError, ValueError):
         return {}
-    return value
 
 
 def _host() -> str:

@@ -46,17 +46,21 @@ def to_parquet(table: pa.Table, *, for_query: bool = True, **notes: str) -> byte
             statistics, of which each column has its own, 16 rows took 1.3 CPU ms and 60 KB instead of 2.0 and 79.
         notes: Go into its footer, as does the format version.
     """
-    marks = {"format_version": str(FORMAT_VERSION), **notes}
-    metadata = {f"sdbatch.{name}".encode(): value.encode() for name, value in marks.items()}
     sink = pa.BufferOutputStream()
     pq.write_table(
-        table.replace_schema_metadata(metadata),
+        table.replace_schema_metadata(marks(**notes)),
         sink,
         compression="zstd",
         use_dictionary=for_query,
         write_statistics=for_query,
     )
     return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
+
+
+def marks(**notes: str) -> dict[bytes, bytes]:
+    """Return what stands in the footer of every Parquet file of a campaign: the format version, and notes."""
+    named = {"format_version": str(FORMAT_VERSION), **notes}
+    return {f"sdbatch.{name}".encode(): value.encode() for name, value in named.items()}
 
 
 def from_parquet(data: bytes, columns: list[str] | None = None) -> pa.Table:

@@ -2,9 +2,10 @@
 
     commits --> every asset, there and whole             assets --> a commit that names each, else an orphan
     commits --> every row of the newest metadata         metadata --> the commit of each row
-    commits --> every row of an index                    an index --> the commits it covers
+    commits --> every row of an index or a snapshot      an index, a snapshot --> the commits it covers
 
-The commits are the truth; everything else was made from them, or for them.
+The commits are the truth; everything else was made from them, or for them. Rows are compared as columns, and assets are
+read a few at a time: memory holds the commits' rows, never an asset's bytes for long.
 """
 
 from __future__ import annotations
@@ -12,16 +13,22 @@ from __future__ import annotations
 import hashlib
 import math
 import random
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from sdbatch.campaign import layout
-from sdbatch.campaign.read import READ_THREADS, latest_run, read_json, read_rows, winners, without_void
-from sdbatch.campaign.schema import INDEX, from_parquet
+from sdbatch.campaign.committed import Committed, Sum, read_committed, sums_by_commit
+from sdbatch.campaign.compacted import metadata_findings
+from sdbatch.campaign.effective import winners
+from sdbatch.campaign.files import each_of
+from sdbatch.campaign.findings import Finding, file_finding, output_finding
+from sdbatch.campaign.history import snapshot_tables
+from sdbatch.campaign.read import read_part
+from sdbatch.campaign.schema import INDEX
 from sdbatch.errors import AssetConflict
 from sdbatch.storage import Entry, Store
 
@@ -31,31 +38,6 @@ CHECKED: Final = (
     .append(pa.field("asset_bytes", pa.int64()))
 )
 """Columns of a commit that are compared."""
-_SAME = ("status", "asset", "sha256")
-_OutputPlace = tuple[str, str, int | None]
-_Row = Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One thing that does not agree.
-
-    Attributes:
-        kind: `missing`, `damaged` (other bytes than committed, or a file that stands in an asset's way), `metadata`
-            (rows and commits differ), `commit`, `index` or `requests` (that file; `asset` is its path).
-        asset: Its path; "" when no single file is meant.
-        id: Of the request.
-        request_key: Of the request.
-        n: Output number; None when the request is meant as a whole.
-        detail: What was found.
-    """
-
-    kind: str
-    asset: str
-    id: str
-    request_key: str
-    n: int | None
-    detail: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +50,8 @@ class VerifyReport:
         metadata_rows: Rows of the newest compacted metadata that were compared.
         findings: What does not agree; empty is good.
         orphans: Assets no commit names: harmless, left by a worker killed before its commit; `gc` removes them.
+        late: Commits of runs that a snapshot tells of, and that are not in it: harmless, they count nowhere. They came
+            from a worker that was given up.
     """
 
     rows_ok: int
@@ -75,6 +59,7 @@ class VerifyReport:
     metadata_rows: int
     findings: tuple[Finding, ...]
     orphans: tuple[str, ...]
+    late: tuple[str, ...] = ()
 
     @property
     def is_good(self) -> bool:
@@ -83,7 +68,7 @@ class VerifyReport:
 
 
 def verify_campaign(store: Store, sample: float | None = None, seed: int | None = None) -> VerifyReport:
-    """Compare a campaign's commits, indexes, metadata and assets.
+    """Compare a campaign's commits, snapshot, indexes, metadata and assets.
 
     Args:
         store: The campaign.
@@ -92,181 +77,137 @@ def verify_campaign(store: Store, sample: float | None = None, seed: int | None 
         seed: Of the choice.
     """
     unreadable: list[str] = []
-    assets = {entry.path: entry for entry in store.list("assets")}
-    every_row = read_rows(store, CHECKED, unreadable)
-    rows = without_void(every_row, store)
-    findings = [_file_finding("commit", path, "is not readable; remove it and run again") for path in unreadable]
-    expected = {row["asset"]: row for row in winners(rows).to_pylist() if row["status"] == "ok"}
-    named = {row["asset"]: row for row in rows.to_pylist() if row["status"] == "ok"}
-    orphans = sorted(assets.keys() - named.keys())
-    findings += _presence_findings(expected, assets)
-    whole = [row for row in expected.values() if row["asset"] in assets and _is_long(row, assets[row["asset"]])]
+    assets = _assets(store.list("assets"))
+    committed = read_committed(store, CHECKED, unreadable)
+    findings = [file_finding("commit", path, "is not readable; remove it and run again") for path in unreadable]
+    counting = winners(committed.rows)
+    expected = counting.filter(pc.equal(counting.column("status"), "ok"))
+    is_named = pc.is_in(assets.column("asset"), committed.rows.filter(_is_ok(committed.rows)).column("asset"))
+    orphans = assets.filter(pc.invert(is_named)).column("asset").to_pylist()
+    whole, absent = _present(expected, assets)
+    findings += absent
     chosen = _sample(whole, sample, seed)
     findings += _digest_findings(store, chosen)
-    findings += _conflict_findings(rows, orphans)
-    findings += _index_findings(store, every_row)
-    found, metadata_rows = _metadata_findings(store, rows)
+    findings += _conflict_findings(counting, orphans)
+    findings += _snapshot_findings(store, committed, unreadable)
+    findings += _index_findings(store, committed)
+    found, metadata_rows = metadata_findings(store, committed.rows)
     return VerifyReport(
-        rows_ok=len(expected),
-        assets_hashed=len(chosen),
+        rows_ok=expected.num_rows,
+        assets_hashed=chosen.num_rows,
         metadata_rows=metadata_rows,
         findings=(*findings, *found),
         orphans=tuple(orphans),
+        late=committed.late,
     )
 
 
 # --- commits and assets ---------------------------------------------------------------------------------------------
 
 
-def _presence_findings(expected: Mapping[str, _Row], assets: Mapping[str, Entry]) -> Iterator[Finding]:
-    for path, row in expected.items():
-        if path not in assets:
-            yield _finding("missing", row, "is not in the store")
-        elif not _is_long(row, assets[path]):
-            detail = f"has {assets[path].size_bytes} bytes, committed were {row['asset_bytes']}"
-            yield _finding("damaged", row, detail)
+def _assets(entries: Sequence[Entry]) -> pa.Table:
+    """Return the files under `assets/` as columns."""
+    paths = pa.array([entry.path for entry in entries], pa.string())
+    return pa.table({"asset": paths, "size_bytes": pa.array([entry.size_bytes for entry in entries], pa.int64())})
 
 
-def _is_long(row: _Row, entry: Entry) -> bool:
-    return bool(entry.size_bytes == row["asset_bytes"])
+def _is_ok(rows: pa.Table) -> pa.ChunkedArray:
+    return pc.equal(rows.column("status"), "ok")
 
 
-def _sample(rows: Sequence[_Row], sample: float | None, seed: int | None) -> Sequence[_Row]:
+def _present(expected: pa.Table, assets: pa.Table) -> tuple[pa.Table, list[Finding]]:
+    """Return the rows whose asset is there at its full length, and a finding for each of the others."""
+    place = pc.index_in(expected.column("asset"), assets.column("asset"))
+    size_bytes = assets.column("size_bytes").take(place)
+    is_long = pc.fill_null(pc.equal(size_bytes, expected.column("asset_bytes")), False)
+    wrong = expected.append_column("size_bytes", size_bytes).filter(pc.invert(is_long))
+    findings = [
+        output_finding("missing", row, "is not in the store")
+        if row["size_bytes"] is None
+        else output_finding("damaged", row, f"has {row['size_bytes']} bytes, committed were {row['asset_bytes']}")
+        for row in wrong.to_pylist()
+    ]
+    return expected.filter(is_long), findings
+
+
+def _sample(rows: pa.Table, sample: float | None, seed: int | None) -> pa.Table:
     if sample is None:
         return rows
-    count = math.ceil(sample * len(rows)) if isinstance(sample, float) and sample <= 1 else int(sample)
-    return random.Random(seed).sample(rows, min(count, len(rows)))  # noqa: S311 -- a sample, not a secret
+    count = math.ceil(sample * rows.num_rows) if isinstance(sample, float) and sample <= 1 else int(sample)
+    chosen = random.Random(seed).sample(range(rows.num_rows), min(count, rows.num_rows))  # noqa: S311 -- a sample, not a secret
+    return rows.take(pa.array(chosen, pa.int64()))
 
 
-def _digest_findings(store: Store, rows: Sequence[_Row]) -> Iterator[Finding]:
-    def digest(row: _Row) -> str | None:
+def _digest_findings(store: Store, rows: pa.Table) -> Iterator[Finding]:
+    def digest(path: str) -> str | None:
         try:
-            return hashlib.sha256(store.read(row["asset"])).hexdigest()
+            return hashlib.sha256(store.read(path)).hexdigest()
         except FileNotFoundError:  # removed since it was listed
             return None
 
-    with ThreadPoolExecutor(READ_THREADS) as pool:
-        for row, found in zip(rows, pool.map(digest, rows), strict=True):
-            if found is None:
-                yield _finding("missing", row, "is not in the store")
-            elif found != row["sha256"]:
-                yield _finding("damaged", row, f"has sha256 {found}, committed was {row['sha256']}")
+    stored = pa.array(each_of(digest, rows.column("asset").to_pylist()), pa.string())
+    differs = pc.fill_null(pc.not_equal(rows.column("sha256"), stored), True)
+    for row in rows.append_column("stored", stored).filter(differs).to_pylist():
+        if row["stored"] is None:
+            yield output_finding("missing", row, "is not in the store")
+        else:
+            yield output_finding("damaged", row, f"has sha256 {row['stored']}, committed was {row['sha256']}")
 
 
-def _conflict_findings(rows: pa.Table, orphans: Sequence[str]) -> Iterator[Finding]:
+def _conflict_findings(counting: pa.Table, orphans: Sequence[str]) -> Iterator[Finding]:
     """Name the files that kept a request from being made: stored under an asset's name, and not it."""
     in_the_way = {parts: path for path in orphans if (parts := layout.asset_parts(path))}
-    for row in winners(rows).to_pylist():
+    is_conflict = pc.fill_null(pc.equal(counting.column("error_type"), AssetConflict.__name__), False)
+    for row in counting.filter(is_conflict).to_pylist():
         place = (row["id"], row["request_key"][:8], row["n"])
-        if row["error_type"] == AssetConflict.__name__ and place in in_the_way:
-            yield _finding("damaged", {**row, "asset": in_the_way[place]}, "stands where this request's asset should")
+        if place in in_the_way:
+            yield output_finding(
+                "damaged", {**row, "asset": in_the_way[place]}, "stands where this request's asset should"
+            )
 
 
 # --- commits and what was made from them ----------------------------------------------------------------------------
 
 
-def _index_findings(store: Store, rows: pa.Table) -> Iterator[Finding]:
+def _snapshot_findings(store: Store, committed: Committed, unreadable: Iterable[str]) -> Iterator[Finding]:
+    """Compare the snapshot that a resume reads with the commits it tells of."""
+    for path in committed.torn:
+        yield file_finding("snapshot", path, "is not readable; remove it, an older one or the commits take its place")
+    if committed.snapshot is None:
+        return
+    rows = committed.without_void_at(store, committed.snapshot)
+    path = layout.snapshot(committed.snapshot)
+    for commit in _differing(committed.in_snapshot, sums_by_commit(rows)):
+        yield file_finding(
+            "snapshot", path, f"and {commit} differ; remove it, an older one or the commits take its place"
+        )
+    there = {commit for files in committed.runs for commit in files.commits}
+    gone = sorted(committed.in_snapshot.keys() - there - set(unreadable))
+    if gone:
+        for table in snapshot_tables(store, committed.snapshot):
+            told = table.filter(pc.is_in(table.column("commit"), pa.array(gone, pa.string())))
+            for row in committed.void.left_out_of(told).to_pylist():
+                detail = f"is not there, though {path} tells of it; `sdbatch redo` makes its rows again"
+                yield output_finding("missing", {**row, "asset": row["commit"]}, detail)
+
+
+def _index_findings(store: Store, committed: Committed) -> Iterator[Finding]:
     """Compare each index with the commits it covers; one that is there no longer counts nowhere."""
-    names = ("id", "request_key", "n", "status")
-    committed: dict[str, list[tuple[Any, ...]]] = {}
-    for row in rows.to_pylist():
-        committed.setdefault(row["commit"], []).append(tuple(row[name] for name in names))
-    for entry in store.list(layout.RUNS):
-        if not layout.is_index(entry.path):
-            continue
+    sums = sums_by_commit(committed.every_row)
+
+    def compare(path: str) -> list[Finding]:
         try:
-            table = from_parquet(store.read(entry.path)).cast(INDEX)
+            told = sums_by_commit(read_part(store, path, INDEX))
         except (pa.ArrowException, ValueError) as error:
-            yield _file_finding("index", entry.path, f"is not readable ({error}); remove it, the commits are the truth")
-            continue
-        told: dict[str, list[tuple[Any, ...]]] = {}
-        for row in table.to_pylist():
-            told.setdefault(row["commit"], []).append(tuple(row[name] for name in names))
-        for commit in sorted(told.keys() & committed.keys()):
-            if sorted(committed[commit], key=repr) != sorted(told[commit], key=repr):
-                yield _file_finding("index", entry.path, f"and {commit} differ; remove it, the commits are the truth")
+            return [file_finding("index", path, f"is not readable ({error}); remove it, the commits are the truth")]
+        return [
+            file_finding("index", path, f"and {commit} differ; remove it, the commits are the truth")
+            for commit in _differing(told, sums)
+        ]
+
+    for findings in each_of(compare, [path for files in committed.runs for path in files.indexes]):
+        yield from findings
 
 
-def _metadata_findings(store: Store, rows: pa.Table) -> tuple[list[Finding], int]:
-    """Compare the newest compacted metadata with the commits that its run could see."""
-    try:
-        latest = read_json(store, layout.LATEST)
-        run, folder, claimed = str(latest["run_id"]), str(latest["path"]).rstrip("/"), int(latest["rows"])
-    except FileNotFoundError:
-        ended = latest_run(store) if _has_ended(store) else None
-        return ([_file_finding("metadata", layout.LATEST, f"is not there, though {ended} ended")] if ended else []), 0
-    except (ValueError, KeyError, TypeError) as error:
-        return [_file_finding("metadata", layout.LATEST, f"is not readable ({error!r}); run again")], 0
-    findings: list[Finding] = []
-    effective = _effective(store, run, rows, findings)
-    seen: dict[_OutputPlace, _Row] = {}
-    num_rows = 0
-    for entry in store.list(folder):
-        try:
-            table = from_parquet(store.read(entry.path), ["id", "request_key", "n", *_SAME])
-        except (pa.ArrowException, ValueError) as error:
-            findings.append(_file_finding("metadata", entry.path, f"is not readable ({error})"))
-            continue
-        num_rows += table.num_rows
-        for row in table.to_pylist():
-            place = _place(row)
-            if place in seen:
-                findings.append(_finding("metadata", row, f"{entry.path} has this output twice"))
-            elif place not in effective:
-                findings.append(_finding("metadata", row, f"{entry.path} has a row that no commit has"))
-            elif differing := [name for name in _SAME if row[name] != effective[place][name]]:
-                findings.append(_finding("metadata", row, f"{entry.path} and its commit differ in {differing[0]}"))
-            seen[place] = row
-    findings += [
-        _finding("metadata", row, f"is committed and not in {folder}/")
-        for place, row in effective.items()
-        if place not in seen
-    ]
-    if num_rows != claimed:
-        detail = f"has {num_rows} rows, {layout.LATEST} says {claimed}"
-        findings.append(_file_finding("metadata", f"{folder}/", detail))
-    return findings, num_rows
-
-
-def _effective(store: Store, run: str, rows: pa.Table, findings: list[Finding]) -> dict[_OutputPlace, _Row]:
-    """Return the outcomes a run's metadata must hold: those of its manifest, committed by it or before."""
-    commits = rows.column("commit")
-    before = pa.array([(layout.run_of(path) or "") <= run for path in commits.to_pylist()], type=pa.bool_())
-    by_request: dict[tuple[str, str], list[_Row]] = {}
-    for row in winners(rows.filter(before)).to_pylist():
-        by_request.setdefault((row["id"], row["request_key"]), []).append(row)
-    effective: dict[_OutputPlace, _Row] = {}
-    for entry in store.list(f"{layout.RUNS}/{run}/requests"):
-        try:
-            table = from_parquet(store.read(entry.path), ["id", "request_key", "num_outputs"])
-        except (pa.ArrowException, ValueError) as error:
-            findings.append(_file_finding("requests", entry.path, f"is not readable ({error}); run again"))
-            continue
-        for asked in table.to_pylist():
-            for row in by_request.get((asked["id"], asked["request_key"]), ()):
-                if row["n"] is None or row["n"] < asked["num_outputs"]:
-                    effective[_place(row)] = row
-    return effective
-
-
-def _has_ended(store: Store) -> bool:
-    """Whether the newest run with a manifest wrote its record as one that ends with metadata."""
-    run = latest_run(store)
-    try:
-        return run is not None and read_json(store, layout.run_json(run)).get("state") in {"done", "failed"}
-    except (FileNotFoundError, ValueError):
-        return False
-
-
-def _place(row: _Row) -> _OutputPlace:
-    return row["id"], row["request_key"], row["n"]
-
-
-def _finding(kind: str, row: _Row, detail: str) -> Finding:
-    return Finding(
-        kind=kind, asset=row["asset"] or "", id=row["id"], request_key=row["request_key"], n=row["n"], detail=detail
-    )
-
-
-def _file_finding(kind: str, path: str, detail: str) -> Finding:
-    return Finding(kind=kind, asset=path, id="", request_key="", n=None, detail=detail)
+def _differing(told: Mapping[str, Sum], sums: Mapping[str, Sum]) -> list[str]:
+    return sorted(commit for commit in told.keys() & sums.keys() if told[commit] != sums[commit])

@@ -10,8 +10,11 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 
-from sdbatch.campaign import layout
-from sdbatch.campaign.read import done_of, read_commit, read_index, read_json
+import pyarrow as pa
+
+from sdbatch.campaign.campaign import Campaign
+from sdbatch.campaign.done import Done
+from sdbatch.campaign.read import read_commit
 from sdbatch.driver.scan import COUNTED, ResolvedManifest
 from sdbatch.driver.select import Selection, check_selection, classify
 from sdbatch.job import Job
@@ -58,13 +61,13 @@ def forecast(job: Job, selection: Selection) -> PlanReport:
     with closing(ResolvedManifest(job)) as manifest:
         check_selection(manifest, selection)
         store = open_store(job.output, job.storage)
-        done = done_of(read_index(store))
+        done = Campaign(store).done()
         rates, is_measured = _rates(job, store)
         reasons: Counter[str] = Counter()
         assets: Counter[str] = Counter()
         changed: dict[str, str] = {}
         predicted_s = 0.0
-        columns = [*COUNTED, *(["recipe"] if done.keys else [])]
+        columns = [*COUNTED, *([] if done.is_empty else ["recipe"])]
         for part in classify(manifest.parts(columns), done, selection):
             reasons.update(part.reasons)
             models, costs_tflop = (part.rows.column(name).to_pylist() for name in ("model", "cost_tflop"))
@@ -75,7 +78,7 @@ def forecast(job: Job, selection: Selection) -> PlanReport:
             changed.update((row["id"], row["recipe"]) for row in part.rows_for("changed").to_pylist())
         return PlanReport(
             rows=dict(reasons),
-            changed=_changes(store, done.keys, changed),
+            changed=_changes(store, done, changed),
             assets=assets.total(),
             assets_by_model=dict(assets),
             predicted_gpu_s=predicted_s,
@@ -87,10 +90,7 @@ def forecast(job: Job, selection: Selection) -> PlanReport:
 
 def _rates(job: Job, store: Store) -> tuple[dict[str, float], bool]:
     """Return TFLOP a second of one worker by model, and whether the campaign's runs measured all of them."""
-    paths = [entry.path for entry in store.list(layout.RUNS) if entry.path.endswith("/run.json")]
-    measured: dict[str, float] = {}
-    for path in sorted(paths):
-        measured.update(read_json(store, path).get("rate_tflop_per_s", {}))
+    measured = Campaign(store).rates_tflop_per_s(job.models)
     rates = {
         name: measured.get(name, ASSUMED_TFLOP_PER_S["gpu" if model.num_gpus else "cpu"])
         for name, model in job.models.items()
@@ -98,13 +98,16 @@ def _rates(job: Job, store: Store) -> tuple[dict[str, float], bool]:
     return rates, rates.keys() <= measured.keys()
 
 
-def _changes(store: Store, commits: Mapping[str, str], changed: Mapping[str, str]) -> dict[str, int]:
-    """Count in which parts of the recipe changed rows differ from their newest commit."""
+def _changes(store: Store, done: Done, changed: Mapping[str, str]) -> dict[str, int]:
+    """Count in which parts of the recipe changed rows (recipes by id) differ from their newest commit."""
+    by_commit: dict[str, list[str]] = {}
+    for request_id, commit in zip(changed, done.newest_commits(pa.array(list(changed), pa.string())), strict=True):
+        if commit:
+            by_commit.setdefault(commit, []).append(request_id)
     counts: Counter[str] = Counter()
-    for commit in sorted({commits[request_id] for request_id in changed}):
+    for commit, ids in sorted(by_commit.items()):
         table = read_commit(store, commit, ["id", "recipe"])
         old = dict(zip(table.column("id").to_pylist(), table.column("recipe").to_pylist(), strict=True))
-        for request_id, recipe in changed.items():
-            if commits[request_id] == commit:
-                counts.update(recipe_changes(old[request_id], recipe))
+        for request_id in ids:
+            counts.update(recipe_changes(old[request_id], changed[request_id]))
     return dict(sorted(counts.items()))

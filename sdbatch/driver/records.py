@@ -13,14 +13,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-import pyarrow as pa
-
 from sdbatch.campaign import layout
-from sdbatch.campaign.read import index_of
-from sdbatch.campaign.schema import to_parquet
+from sdbatch.campaign.history import History, read_history
+from sdbatch.campaign.index import RunIndex
+from sdbatch.campaign.snapshot import is_due, write_snapshot
 from sdbatch.driver.scan import Scanned
 from sdbatch.driver.tally import RunTally
-from sdbatch.errors import StoreUnavailable
+from sdbatch.errors import SdbatchError, StoreUnavailable
 from sdbatch.job import Job
 from sdbatch.points import reached
 from sdbatch.report.progress import Snapshot, rate_and_eta
@@ -28,10 +27,6 @@ from sdbatch.storage import Store
 from sdbatch.types import FORMAT_VERSION, RowOutcome, Unit
 
 LOG = logging.getLogger("sdbatch.driver")
-INDEX_EVERY_COMMITS = 1000
-INDEX_ROWS_MAX = 65_536
-"""Rows of one index file; they are held in memory until it is written."""
-
 STATUS_EVERY_S = 2.0
 _RECORDED_PACKAGES = (
     "sdbatch",
@@ -91,8 +86,7 @@ class RunRecords:
         self._scanned = scanned
         self._started_at = started_at.isoformat(timespec="seconds")
         self._status_written_s = 0.0
-        self._index_parts: list[pa.Table] = []
-        self._num_index_files = 0
+        self._index = RunIndex(store, run_id)
 
     @property
     def is_status_due(self) -> bool:
@@ -157,15 +151,28 @@ class RunRecords:
         self._store.put_new(layout.run_json(self._run_id), _json(record), "application/json")
 
     def index_commit(self, unit: Unit, outcomes: tuple[RowOutcome, ...]) -> None:
-        """Add a commit to the index; write an index file once enough commits wait for one."""
-        self._index_parts.append(index_of(unit, outcomes, layout.commit(self._run_id, unit.id)))
-        num_rows = sum(part.num_rows for part in self._index_parts)
-        if len(self._index_parts) >= INDEX_EVERY_COMMITS or num_rows >= INDEX_ROWS_MAX:
-            with self.tolerated("index"):
-                path = layout.index(self._run_id, self._num_index_files)
-                reached("writing-an-index")
-                self._store.put_new(path, to_parquet(pa.concat_tables(self._index_parts)))
-                self._index_parts, self._num_index_files = [], self._num_index_files + 1
+        """Add a commit to the index, which is written now and then."""
+        with self.tolerated("index"):
+            self._index.add(unit, outcomes)
+
+    def index_rest(self) -> None:
+        """Write an index over the commits that none covers yet, so that the next run reads it instead of them."""
+        with self.tolerated("index"):
+            self._index.write_rest()
+
+    def write_snapshot(self, history: History | None) -> None:
+        """Write what is done, when it is time; without it the next run reads more files, and no row is lost.
+
+        Args:
+            history: What the run's metadata were made from; None for a run that ends without.
+        """
+        unreadable: list[str] = []
+        try:
+            told = history or read_history(self._store, unreadable=unreadable)
+            if is_due(told) and not unreadable:
+                write_snapshot(self._store, self._run_id, told)
+        except SdbatchError as error:
+            LOG.warning("not written", extra={"run_id": self._run_id, "what": "snapshot", "error": str(error)})
 
     @contextmanager
     def tolerated(self, what: str) -> Iterator[None]:

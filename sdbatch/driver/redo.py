@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from sdbatch.campaign.read import latest_run, read_index
-from sdbatch.campaign.verify import verify_campaign
+from sdbatch.campaign.campaign import Campaign
 from sdbatch.driver.records import RunResult
 from sdbatch.driver.run import run_job
 from sdbatch.driver.select import Selection
@@ -25,14 +24,13 @@ def redo_job(job: Job, ids: frozenset[str], *, in_process: bool, progress: Progr
     Raises:
         UserError: Before anything was started.
     """
-    store = open_store(job.output, job.storage)
-    if latest_run(store) is None:
-        raise JobError(f"{store.url}: no run there")
-    if unknown := ids - set(read_index(store, []).column("id").to_pylist()):
+    campaign = Campaign(open_store(job.output, job.storage))
+    campaign.newest_run()
+    if unknown := campaign.unknown(ids):
         raise JobError(f"redo {min(unknown)}: nothing was ever committed for this id")
     findings = [
         finding
-        for finding in verify_campaign(store).findings
+        for finding in campaign.verify().findings
         if finding.kind in {"missing", "damaged"} and (not ids or finding.id in ids)
     ]
     if not findings:

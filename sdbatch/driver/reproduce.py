@@ -21,9 +21,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from sdbatch.after import choose_stages, load_judges
-from sdbatch.campaign import layout
-from sdbatch.campaign.read import latest_run, read_commit, read_index, read_json, winners
-from sdbatch.campaign.schema import METADATA, from_parquet
+from sdbatch.campaign.campaign import Campaign
+from sdbatch.campaign.read import read_commit
+from sdbatch.campaign.schema import METADATA
 from sdbatch.encode.asset import read_frames
 from sdbatch.encode.embedded import Encoded
 from sdbatch.errors import UserError
@@ -145,13 +145,13 @@ def _frames(data: bytes, suffix: str, row: Mapping[str, Any]) -> NDArray[np.uint
 
 def _row(store: Store, request_id: str, n: int) -> dict[str, Any]:
     """Return the metadata row of an asset."""
-    index = winners(read_index(store))
-    made = index.filter(pc.and_(pc.equal(index.column("id"), request_id), pc.equal(index.column("status"), "ok")))
+    outcomes = Campaign(store).outcomes_of(request_id)
+    made = outcomes.filter(pc.equal(outcomes.column("status"), "ok"))
     rows = [row for row in made.to_pylist() if row["n"] == n]
     if not rows:
         numbers = ", ".join(map(str, sorted(set(made.column("n").to_pylist())))) or "none"
         raise UserError(f"{store.url}: no asset of {request_id} with n {n} is committed; there are: {numbers}")
-    key = _newest_key(store, request_id)
+    key = Campaign(store).newest_key(request_id)
     wanted = next((row for row in rows if row["request_key"] == key), rows[-1])
     table = read_commit(store, wanted["commit"], METADATA.names)
     found: dict[str, Any] = next(
@@ -162,22 +162,10 @@ def _row(store: Store, request_id: str, n: int) -> dict[str, Any]:
     return found
 
 
-def _newest_key(store: Store, request_id: str) -> str | None:
-    """Return the key that the newest run's manifest gave a request."""
-    run = latest_run(store)
-    for entry in store.list(f"{layout.RUNS}/{run}/requests") if run else ():
-        table = from_parquet(store.read(entry.path), ["id", "request_key"])
-        found = table.filter(pc.equal(table.column("id"), request_id)).column("request_key").to_pylist()
-        if found:
-            return str(found[0])
-    return None
-
-
 def _job(store: Store, row: dict[str, Any], model_path: str | None) -> Job:
     """Return the job of the asset's run, or of the newest that wrote one down, with the model as the recipe has it."""
-    runs = sorted(path for entry in store.list(layout.RUNS) if (path := entry.path).endswith("/run.json"))
-    own = layout.run_json(row["run_id"])
-    records = [read_json(store, path) for path in ([own] if own in runs else reversed(runs))]
+    own = Campaign(store).record(row["run_id"])
+    records = [own] if own else Campaign(store).records()
     values = next((dict(record["job"]) for record in records if row["model"] in record["job"]["models"]), None)
     if values is None and model_path is None:
         raise UserError(f"{store.url}: no run wrote down where the model {row['model']} lay; say --model-path")

@@ -1,6 +1,7 @@
 """The order of a run.
 
-manifest, every row checked --> lease --> voids --> plan published --> units made --> metadata, gallery --> run.json
+manifest, every row checked --> lease --> voids --> plan published --> units made
+    --> metadata, gallery --> snapshot --> run.json
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from contextlib import closing, suppress
 from typing import Any
 
 from sdbatch.campaign import layout
+from sdbatch.campaign.campaign import Campaign
 from sdbatch.campaign.lease import acquire
-from sdbatch.campaign.read import done_of, read_index
 from sdbatch.campaign.schema import VOID, table, to_parquet
 from sdbatch.dispatch.executor import WORKER
 from sdbatch.driver.compact import write_metadata
@@ -67,14 +68,16 @@ def run_job(
         )
         try:
             _void(store, session.run_id, void, remove)
-            done = done_of(read_index(store))
+            done = Campaign(store).done(follower=session.run_id)
             session.count_pending(done)
             manifest.publish(store, session.run_id)
             session.write_status("running")
             state, message = session.make(done)
+            history = None
             if state in {"done", "failed"}:
                 progress.say("writing metadata and gallery")
-                write_metadata(store, session.run_id, lease.confirm)
+                history = write_metadata(store, session.run_id, lease.confirm)
+            session.write_snapshot(history)
             return session.end(state, message)
         except BaseException:
             with suppress(SdbatchError, OSError):

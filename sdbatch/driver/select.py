@@ -1,6 +1,6 @@
 """Which rows a run makes, and why.
 
-    resolved rows + what is committed + Selection --> classify() --> ClassifiedRows --> requests_of() --> Request
+    resolved rows + Done + Selection --> classify() --> ClassifiedRows --> requests_of() --> Request
 
 Rows are never all in memory: they stream from the resolved manifest, once to be counted and once to be made.
 """
@@ -9,19 +9,26 @@ from __future__ import annotations
 
 import difflib
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal, get_args
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
-from sdbatch.campaign.read import Done
+from sdbatch.campaign.done import Done, Standing
 from sdbatch.driver.scan import ResolvedManifest
 from sdbatch.errors import ROW_ERRORS, JobError
 from sdbatch.types import Request, Source
 
-_LEFT = frozenset({"reused", "failed", "unselected"})
 Reason = Literal["new", "changed", "outputs", "retry", "reused", "failed", "unselected"]
+_REASONS: Final[tuple[Reason, ...]] = get_args(Reason)
+_CODES: Final = {reason: code for code, reason in enumerate(_REASONS)}
+_LEFT_FROM: Final = _CODES["reused"]
+"""Rows with this reason, or one after it, are left as they are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,49 +54,58 @@ class ClassifiedRows:
         rows: Rows of the resolved manifest, with the columns that were read.
         reasons: For each row, why it is made or left.
         outputs: For each row, the outputs to make; empty for a row that is left.
+        failures: Of the rows that stay failed, how many with which class of failure.
     """
 
     rows: pa.Table
     reasons: Sequence[Reason]
     outputs: Sequence[tuple[int, ...]]
+    failures: Counter[str]
 
     def rows_for(self, reason: Reason) -> pa.Table:
         """Return the rows that are made or left for a reason."""
-        return self.rows.filter(pa.array([other == reason for other in self.reasons], pa.bool_()))
+        return self.rows.filter(pa.array([own == reason for own in self.reasons], pa.bool_()))
 
 
 def classify(parts: Iterable[pa.Table], done: Done, selection: Selection) -> Iterator[ClassifiedRows]:
     """Classify each row and list its outputs that are still to be made."""
-    taken = 0
+    num_made = 0
     for part in parts:
-        ids, keys = (part.column(name).to_pylist() for name in ("id", "request_key"))
-        missing = done.missing(ids, keys, part.column("num_outputs").to_pylist())
-        reasons = list(_reasons(ids, keys, missing, done, selection))
+        standing = done.standing(*(part.column(name) for name in ("id", "request_key", "num_outputs")))
+        reasons = _reasons(part, standing, done, selection)
         if selection.limit is not None:
-            for place, reason in enumerate(reasons):
-                taken += reason not in _LEFT
-                if reason not in _LEFT and taken > selection.limit:
-                    reasons[place] = "unselected"
-        outputs = [() if reason in _LEFT else numbers for reason, numbers in zip(reasons, missing, strict=True)]
-        yield ClassifiedRows(rows=part, reasons=reasons, outputs=outputs)
+            is_made = reasons < _LEFT_FROM
+            places = num_made + np.cumsum(is_made)
+            reasons[is_made & (places > selection.limit)] = _CODES["unselected"]
+            num_made += int(np.count_nonzero(is_made))
+        left = (reasons >= _LEFT_FROM).tolist()
+        failures = standing.failure[reasons == _CODES["failed"]]
+        yield ClassifiedRows(
+            rows=part,
+            reasons=[_REASONS[code] for code in reasons.tolist()],
+            outputs=[() if is_left else own for is_left, own in zip(left, standing.outputs, strict=True)],
+            failures=Counter(done.failures[failure].error_type for failure in failures.tolist()),
+        )
 
 
-def _reasons(
-    ids: Sequence[str], keys: Sequence[str], missing: Sequence[tuple[int, ...]], done: Done, selection: Selection
-) -> Iterator[Reason]:
-    only, retry = selection.only, selection.retry_failed
-    for pair, outputs in zip(zip(ids, keys, strict=True), missing, strict=True):
-        if only and pair[0] not in only:
-            yield "unselected"
-        elif not outputs:
-            yield "reused"
-        elif failure := done.failed.get(pair):
-            is_wanted = failure.retryable if retry is None else retry in {"", failure.error_type}
-            yield "retry" if is_wanted else "failed"
-        elif pair in done.ok:
-            yield "outputs"
-        else:
-            yield "changed" if pair[0] in done.keys else "new"
+def _reasons(part: pa.Table, standing: Standing, done: Done, selection: Selection) -> NDArray[np.int8]:
+    """Return each row's place in `_REASONS`: of what holds, the first counts."""
+    retry = selection.retry_failed
+    is_retried = np.array(
+        [kind.retryable if retry is None else retry in {"", kind.error_type} for kind in done.failures] + [False]
+    )[standing.failure]
+    holds: list[tuple[NDArray[np.bool_], Reason]] = [
+        (np.fromiter((not own for own in standing.outputs), np.bool_, part.num_rows), "reused"),
+        (is_retried, "retry"),
+        (standing.failure >= 0, "failed"),
+        (standing.is_begun, "outputs"),
+        (standing.is_known, "changed"),
+    ]
+    if selection.only:
+        is_wanted = pc.is_in(part.column("id"), pa.array(sorted(selection.only), pa.string()))
+        holds.insert(0, (~np.asarray(is_wanted).astype(np.bool_), "unselected"))
+    conditions, reasons = zip(*holds, strict=True)
+    return np.select(conditions, [np.int8(_CODES[reason]) for reason in reasons], np.int8(_CODES["new"]))
 
 
 def requests_of(parts: Iterable[ClassifiedRows]) -> Iterator[Request]:

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from sdbatch.campaign import layout
+from sdbatch.campaign.done import Done
+from sdbatch.campaign.history import History
 from sdbatch.campaign.lease import Lease
-from sdbatch.campaign.read import Done, read_commit
+from sdbatch.campaign.read import read_commit
 from sdbatch.campaign.write import failed_unit_rows, outcomes_of, put_commit, receipt_of
 from sdbatch.dispatch.dispatcher import Dispatcher, Plan
 from sdbatch.dispatch.executor import Executor, Shape
@@ -95,12 +97,18 @@ class Session:
     def count_pending(self, done: Done) -> None:
         """Count the outputs to make and the rows that stay as they are."""
         parts = self._manifest.parts(COUNTED)
-        self._tally.count_pending(classify(parts, done, self._selection), done)
+        self._tally.count_pending(classify(parts, done, self._selection))
 
     def make(self, done: Done) -> tuple[State, str | None]:
         """Run the dispatcher when there is anything to make; return how it ended, and why when that was early."""
         if not self._tally.outputs_pending:
             return self._ended("done"), None
+        try:
+            return self._dispatched(done)
+        finally:
+            self._records.index_rest()
+
+    def _dispatched(self, done: Done) -> tuple[State, str | None]:
         try:
             with self._progress:
                 self._progress.say("starting workers")
@@ -134,6 +142,11 @@ class Session:
     def write_status(self, state: str) -> None:
         """Replace the run's `status.json`."""
         self._records.write_status(state, self._tally, self._snapshot())
+
+    def write_snapshot(self, history: History | None) -> None:
+        """Write what is done when it is time, unless the driver is to stop at once or lost its lease."""
+        if self._interrupt.count < 2 and not self._lease.is_lost:
+            self._records.write_snapshot(history)
 
     def end(self, state: State, message: str | None) -> RunResult:
         """Write how the run ended, and return it."""

@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from operator import mul
 
-from sdbatch.campaign.read import Done
 from sdbatch.driver.select import ClassifiedRows
 from sdbatch.report.progress import Snapshot
 from sdbatch.types import Counts, Receipt, RowOutcome, Unit
@@ -40,21 +39,21 @@ class RunTally:
     cost_pending: float = 0.0
     cost_ended: float = 0.0
 
-    def count_pending(self, parts: Iterable[ClassifiedRows], done: Done) -> None:
+    def count_pending(self, parts: Iterable[ClassifiedRows]) -> None:
         """Count the outputs to make, the rows that are reused, and the rows that stay failed."""
         for part in parts:
             numbers = list(map(len, part.outputs))
             self.outputs_pending += sum(numbers)
             self.cost_pending += sum(map(mul, part.rows.column("cost_tflop").to_pylist(), numbers))
             self.counts.rows_reused += part.reasons.count("reused")
-            for row in part.rows_for("failed").to_pylist():
-                self._count_failure(done.failed[row["id"], row["request_key"]].error_type)
+            for error_type, count in part.failures.items():
+                self._count_failures(error_type, count)
 
     def count_outcomes(self, unit: Unit, outcomes: tuple[RowOutcome, ...]) -> None:
         """Count a unit's requests: a request is ok when each of its outputs is."""
         error_types = {outcome.id: outcome.error_type or "unknown" for outcome in outcomes}
         for error_type in error_types.values():
-            self._count_failure(error_type)
+            self._count_failures(error_type, 1)
         self.counts.rows_ok += len(unit.requests) - len(error_types)
         self.outputs_ended += unit.num_outputs
         self.cost_ended += unit.cost_tflop
@@ -86,6 +85,6 @@ class RunTally:
             in_flight=in_flight,
         )
 
-    def _count_failure(self, error_type: str) -> None:
-        self.counts.rows_failed += 1
-        self.failures[error_type] = self.failures.get(error_type, 0) + 1
+    def _count_failures(self, error_type: str, count: int) -> None:
+        self.counts.rows_failed += count
+        self.failures[error_type] = self.failures.get(error_type, 0) + count

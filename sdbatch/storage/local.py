@@ -75,6 +75,14 @@ class LocalStore:
         """
         return sorted(_walk_linked(self, "", (), suffixes), key=lambda entry: entry.path)
 
+    def folders(self, folder: str) -> Sequence[str]:
+        """See `Store`."""
+        try:
+            with os.scandir(self._file(folder)) as entries:
+                return sorted(entry.name for entry in entries if entry.is_dir())
+        except FileNotFoundError:
+            return []
+
     def temporary(self) -> Sequence[Entry]:
         """See `Store`."""
         return _walk(self, _TEMPORARY, deep=False)

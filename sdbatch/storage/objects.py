@@ -83,6 +83,18 @@ class ObjectStore:
         cut = len(self._root) + 1
         return sorted((_entry(info, path[cut:]) for path, info in infos.items()), key=lambda entry: entry.path)
 
+    def folders(self, folder: str) -> Sequence[str]:
+        """See `Store`. A listing with a delimiter: what lies below a folder is not counted through."""
+
+        def attempt() -> Sequence[str]:
+            try:
+                found = self._fs.ls(self._full(folder), detail=True)
+            except FileNotFoundError:
+                return []
+            return sorted(info["name"].rstrip("/").rpartition("/")[2] for info in found if info["type"] == "directory")
+
+        return self._retried(attempt, folder)
+
     def delete(self, path: str) -> None:
         """See `Store`."""
 

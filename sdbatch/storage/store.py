@@ -50,6 +50,9 @@ class Store(Protocol):
     def list(self, folder: str = ..., *, deep: bool = ...) -> list[Entry]:
         """Return every file in `folder` (and below it, when deep), sorted by path; empty when there is none."""
 
+    def folders(self, folder: str) -> Sequence[str]:
+        """Return the names of the folders immediately in `folder`, sorted, in one call; empty when there is none."""
+
     def delete(self, path: str) -> None:
         """Remove a file; nothing happens when it is not there."""
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,14 +22,17 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from support.history import missing
 from support.stores import Fault as StoreFault
 from support.stores import FaultyStore, Killed
 
 from sdbatch.campaign import layout, lease
+from sdbatch.campaign.campaign import Campaign
 from sdbatch.campaign.gc import collect_garbage
+from sdbatch.campaign.history import History
 from sdbatch.campaign.lease import Lease, acquire
-from sdbatch.campaign.read import done_of, effective_parts, read_index
 from sdbatch.campaign.schema import INDEX, from_parquet, table, to_parquet
+from sdbatch.campaign.snapshot import write_snapshot
 from sdbatch.campaign.verify import verify_campaign
 from sdbatch.campaign.write import put_asset, put_commit
 from sdbatch.driver import Selection, classify, write_metadata
@@ -37,10 +40,15 @@ from sdbatch.plan.window import Window
 from sdbatch.types import Request, Unit
 
 IDS = ("a", "b", "c")
+OUTPUTS_MAX = 3
 INDEX_EVERY = 2
 REQUESTS = pa.schema([("id", pa.string()), ("request_key", pa.string()), ("num_outputs", pa.int32())])
 UNIT_TFLOP = 2.0
 Place = tuple[str, str, int | None]
+End = Literal[
+    "ends", "ends with a snapshot", "goes on", "dies", "is overtaken", "is overtaken at its end", "is collected"
+]
+ENDS: tuple[End, ...] = get_args(End)
 Way = Literal["well", "fails", "cut off", "left behind"]
 WAYS: tuple[Way, ...] = ("well", "well", "fails", "cut off", "left behind")
 Fault = tuple[int, StoreFault] | None
@@ -104,7 +112,9 @@ class Driver:
     index: list[dict[str, Any]] = field(default_factory=list)
     commits: int = 0
     indexes: int = 0
-    ended: bool = False
+    history: History | None = None
+    """Read at its end, by one that was stopped before it wrote its snapshot."""
+    is_followed: bool = False
 
     def record(self, store: FaultyStore, work: Work) -> None:
         """Remember a committed unit for the index, as the driver's receipts do."""
@@ -112,11 +122,16 @@ class Driver:
         self.index += [{**row, "commit": path} for row in work.rows]
         self.commits += 1
         if self.commits % INDEX_EVERY == 0:
+            self.write_rest(store)
+
+    def write_rest(self, store: FaultyStore) -> None:
+        """Write an index over the commits that none covers."""
+        if self.index:
             store.put_new(layout.index(self.run, self.indexes), to_parquet(table(self.index, INDEX)))
             self.index, self.indexes = [], self.indexes + 1
 
 
-class Campaign(RuleBasedStateMachine):
+class CampaignMachine(RuleBasedStateMachine):
     """Any order of runs, deaths, late workers, edits and garbage collections."""
 
     @initialize()
@@ -140,10 +155,10 @@ class Campaign(RuleBasedStateMachine):
     @rule(
         edits=st.lists(st.tuples(st.sampled_from(IDS), st.integers(0, 2), st.integers(1, 3)), max_size=2),
         units=st.lists(st.tuples(st.integers(0, 2), st.sampled_from(WAYS)), max_size=5),
-        end=st.sampled_from(["ends", "goes on", "dies", "is overtaken", "garbage is collected"]),
+        end=st.sampled_from(ENDS),
         fault=FAULTS,
     )
-    def a_run(self, edits: list[tuple[str, int, int]], units: list[tuple[int, Way]], end: str, fault: Fault) -> None:
+    def a_run(self, edits: list[tuple[str, int, int]], units: list[tuple[int, Way]], end: End, fault: Fault) -> None:
         """Go on with the run, or start one; perhaps it ends, or dies, or is followed unawares."""
         self.manifest |= {request_id: (version, count) for request_id, version, count in edits}
         self._meet(fault)
@@ -153,14 +168,18 @@ class Campaign(RuleBasedStateMachine):
         for device, route in units:
             if self.driver is not None and self.driver.window.num_requests:
                 self._make(self.driver, device, route)
-        if end == "ends" and self.driver is not None and not self.driver.window.num_requests:
-            driver, self.driver = self.driver, None
-            self._attempt(lambda: self._end(driver))
-        if end == "is overtaken":
+        if end in {"ends", "ends with a snapshot"} and (driver := self.driver) is not None:
+            self.driver = None
+            is_whole = not driver.window.num_requests
+            self._attempt(lambda: self._end(driver, is_whole=is_whole, has_snapshot=end == "ends with a snapshot"))
+        if end == "is overtaken at its end" and self.driver is not None:
+            overtaken = self.driver
+            self._attempt(lambda: self._read_at_end(overtaken))
+        if end in {"is overtaken", "is overtaken at its end"}:
             self._let_go()
         if end == "dies":
             self.driver = None
-        if end == "garbage is collected":
+        if end == "is collected":
             self._let_go()
             self._attempt(self._collect)
 
@@ -185,6 +204,18 @@ class Campaign(RuleBasedStateMachine):
         if driver.window.num_requests:
             self._make(driver, device, route)
 
+    @precondition(lambda self: any(driver.history for driver in self.old_drivers))
+    @rule(which=st.integers(0, 9), fault=FAULTS)
+    def an_overtaken_driver_writes_its_snapshot(self, which: int, fault: Fault) -> None:
+        """What it read is old: who followed it may have counted commits that came since."""
+        readers = [driver for driver in self.old_drivers if driver.history]
+        driver = readers[which % len(readers)]
+        before = self._ok()
+        self._meet(fault)
+        self._attempt(lambda: self._snapshot(driver), kills_driver=False)
+        if driver.is_followed:
+            assert self._ok() == before
+
     # --- what must hold ---------------------------------------------------------------------------------------------
 
     @invariant()
@@ -193,10 +224,9 @@ class Campaign(RuleBasedStateMachine):
             return
         store = self.store.real
         wins = self._winners()
-        done = done_of(read_index(store))
         ok = {place for place, row in wins.items() if row["status"] == "ok"}
 
-        assert {(i, k, n) for (i, k), numbers in done.ok.items() for n in numbers} == ok
+        assert self._made() == ok
         for place in ok:
             data = (Path(self.folder) / wins[place]["asset"]).read_bytes()
             assert hashlib.sha256(data).hexdigest() == wins[place]["sha256"]
@@ -211,10 +241,13 @@ class Campaign(RuleBasedStateMachine):
         for path in Path(self.folder).glob("runs/*/redo.parquet"):
             rows = pq.read_table(io.BytesIO(path.read_bytes())).to_pylist()
             void += [(row["id"], row["request_key"], row["n"], path.parent.name) for row in rows]
+        told = self._told()
         best: dict[Place, tuple[bool, str, str]] = {}
         winners: dict[Place, dict[str, Any]] = {}
         for path in sorted(Path(self.folder).glob("runs/*/commits/*.parquet")):
             run = path.parent.parent.name
+            if told is not None and run <= told[0] and str(path.relative_to(self.folder)) not in told[1]:
+                continue  # it came late
             for row in pq.read_table(io.BytesIO(path.read_bytes())).to_pylist():
                 if any(
                     row["id"] == i and row["request_key"].startswith(k) and row["n"] == n and run < since
@@ -227,10 +260,28 @@ class Campaign(RuleBasedStateMachine):
                     best[place], winners[place] = rank, row
         return winners
 
+    def _told(self) -> tuple[str, set[str]] | None:
+        """Return the run of the newest snapshot, and the commits it tells of."""
+        files = [path for path in Path(self.folder).glob("runs/*/snapshot.parquet") if path.stat().st_size]
+        if not files:
+            return None
+        rows = pq.read_table(io.BytesIO(max(files).read_bytes()))
+        return max(files).parent.name, set(rows.column("commit").to_pylist())
+
+    def _ok(self) -> set[Place]:
+        return {place for place, row in self._winners().items() if row["status"] == "ok"}
+
+    def _made(self) -> set[Place]:
+        """Return what a plan would leave, of every request there can be."""
+        requests = [(i, _key(i, version)) for i in IDS for version in range(3)]
+        counts = [OUTPUTS_MAX] * len(requests)
+        left = missing(self.store.real, [i for i, _ in requests], [k for _, k in requests], counts)
+        return {(i, k, n) for (i, k), ns in zip(requests, left, strict=True) for n in range(OUTPUTS_MAX) if n not in ns}
+
     def _finish_all(self) -> None:
         """Whatever happened: one more run makes what is missing and nothing else, and all agrees."""
         self.store.set_fault(None)
-        before = {place for place, row in self._winners().items() if row["status"] == "ok"}
+        before = self._ok()
         wanted: set[Place] = {(i, _key(i, v), n) for i, (v, count) in self.manifest.items() for n in range(count)}
         driver = self._start()
         made: set[Place] = set()
@@ -251,11 +302,7 @@ class Campaign(RuleBasedStateMachine):
         self.what_stands_is_what_the_bare_files_say()
 
     def _check_effective(self, run: str, wanted: set[Place]) -> None:
-        rows = [
-            row
-            for part in effective_parts(self.store.real, run, read_index(self.store.real))
-            for row in part.to_pylist()
-        ]
+        rows = [row for part in Campaign(self.store.real).effective(run).parts() for row in part.to_pylist()]
         places = [(row["id"], row["request_key"], row["n"]) for row in rows]
         wins = self._winners()
 
@@ -311,7 +358,10 @@ class Campaign(RuleBasedStateMachine):
             for i, (v, count) in self.manifest.items()
         ]
         window = Window({"tiny": 2})
-        for part in classify([pa.Table.from_pylist(rows)], done_of(read_index(self.store)), Selection()):
+        done = Campaign(self.store).done(follower=run)
+        for old in self.old_drivers:
+            old.is_followed = True
+        for part in classify([pa.Table.from_pylist(rows)], done, Selection()):
             for row, outputs in zip(rows, part.outputs, strict=True):
                 if outputs:
                     window.add(_request(row, outputs))
@@ -324,8 +374,22 @@ class Campaign(RuleBasedStateMachine):
             pass
         driver.record(self.store, work)
 
-    def _end(self, driver: Driver) -> None:
-        write_metadata(self.store, driver.run)
+    def _read_at_end(self, driver: Driver) -> None:
+        driver.write_rest(self.store)
+        driver.history = Campaign(self.store).history()
+
+    def _snapshot(self, driver: Driver) -> None:
+        if driver.history is not None and len(driver.history):
+            write_snapshot(self.store, driver.run, driver.history)
+
+    def _end(self, driver: Driver, *, is_whole: bool = True, has_snapshot: bool = True) -> None:
+        self._read_at_end(driver)
+        if is_whole:
+            driver.history = write_metadata(self.store, driver.run)
+        before = self._ok()
+        if has_snapshot:
+            self._snapshot(driver)
+            assert self._ok() == before
         self.store.put_new(layout.run_json(driver.run), b'{"state": "done"}')
         with suppress(Killed):
             driver.lease.release()
@@ -360,4 +424,4 @@ def test_nothing_is_lost_or_doubled_whatever_dies_and_whoever_comes_late() -> No
         deadline=None,
         suppress_health_check=list(HealthCheck),
     )
-    run_state_machine_as_test(Campaign, settings=checked)
+    run_state_machine_as_test(CampaignMachine, settings=checked)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from support.history import missing
 
 from sdbatch.campaign import layout
-from sdbatch.campaign.read import done_of, read_index, winners
+from sdbatch.campaign.effective import winners
+from sdbatch.campaign.history import read_history, read_outcomes
 from sdbatch.campaign.schema import VOID, from_parquet, table, to_parquet
 from sdbatch.campaign.write import put_asset, put_commit
 from sdbatch.errors import AssetConflict
@@ -63,7 +65,7 @@ def test_what_is_done_follows_from_commits_and_indexes_alike(campaign_url: str) 
     store = open_store(campaign_url, {})
     put_commit(store, RUN_1, "000000", [_row("a"), _row("a", n=1), _row("b", status="failed", error_type="X")])
     put_commit(store, RUN_2, "000000", [_row("c"), _row("a", key="other", error_retryable=None)])
-    loose = done_of(read_index(store))
+    loose = read_outcomes(store)
     indexed_rows = [
         {**row, "commit": layout.commit(RUN_1, "000000")}
         for row in from_parquet(store.read(layout.commit(RUN_1, "000000"))).to_pylist()
@@ -72,18 +74,18 @@ def test_what_is_done_follows_from_commits_and_indexes_alike(campaign_url: str) 
 
     store.put_new(layout.index(RUN_1, 0), to_parquet(table(indexed_rows, INDEX)))
 
-    assert done_of(read_index(store)) == loose
-    assert loose.missing(["a"], ["k"], [3]) == [(2,)]
-    assert loose.missing(["a"], ["other"], [1]) == [()]
-    assert loose.missing(["b"], ["k"], [1]) == [(0,)]
-    assert loose.failed["b", "k"].error_type == "X"
+    assert read_outcomes(store) == loose
+    assert missing(store, ["a"], ["k"], [3]) == [(2,)]
+    assert missing(store, ["a"], ["other"], [1]) == [()]
+    assert missing(store, ["b"], ["k"], [1]) == [(0,)]
+    assert [failure.error_type for failure in read_history(store).failures] == ["X"]
 
 
 def test_ok_counts_over_failed_and_then_the_earliest_commit(campaign_url: str) -> None:
     store = open_store(campaign_url, {})
     put_commit(store, RUN_1, "000000", [_row("a", status="failed"), _row("b"), _row("c", n=None, status="failed")])
     put_commit(store, RUN_2, "000000", [_row("a"), _row("b"), _row("c")])
-    winning = winners(read_index(store))
+    winning = winners(read_outcomes(store))
     won = dict(zip(winning.column("id").to_pylist(), winning.column("commit").to_pylist(), strict=True))
 
     assert won == {
@@ -97,7 +99,7 @@ def test_a_redo_makes_earlier_commits_void_and_no_others(campaign_url: str) -> N
     store = open_store(campaign_url, {})
     put_commit(store, RUN_1, "000000", [_row("a"), _row("a", n=1), _row("b")])
     store.put_new(layout.redo(RUN_2), to_parquet(table([_row("a", n=1)], VOID)))
-    assert done_of(read_index(store)).missing(["a"], ["k"], [2]) == [(1,)]
+    assert missing(store, ["a"], ["k"], [2]) == [(1,)]
     put_commit(store, RUN_2, "000000", [_row("a", n=1)])
 
-    assert done_of(read_index(store)).missing(["a"], ["k"], [2]) == [()]
+    assert missing(store, ["a"], ["k"], [2]) == [()]

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.history import missing
 
 from sdbatch.campaign import layout
 from sdbatch.campaign.gc import collect_garbage
 from sdbatch.campaign.lease import acquire
-from sdbatch.campaign.read import done_of, read_index
 from sdbatch.campaign.verify import verify_campaign
 from sdbatch.campaign.write import put_asset, put_commit
 from sdbatch.errors import CampaignHeld, UserError
@@ -84,10 +84,10 @@ def test_a_commit_that_comes_late_names_nothing_that_is_gone(store: Store) -> No
     collect_garbage(store, delete=True)
     assert put_commit(store, _run(1), "000001", [zombie])
 
-    assert done_of(read_index(store)).missing(["old"], [KEY], [1]) == [(0,)]
+    assert missing(store, ["old"], [KEY], [1]) == [(0,)]
     assert verify_campaign(store).is_good
     put_commit(store, _run(9), "000000", [_asset(store, "old")])
-    assert done_of(read_index(store)).missing(["old"], [KEY], [1]) == [()]
+    assert missing(store, ["old"], [KEY], [1]) == [()]
     assert verify_campaign(store).is_good
 
 
@@ -142,7 +142,7 @@ def test_an_output_that_is_made_under_another_name_is_not_undone(store: Store) -
     _age(store, other)
 
     assert other not in collect_garbage(store, delete=True).orphans
-    assert done_of(read_index(store)).missing(["made"], [KEY], [1]) == [()]
+    assert missing(store, ["made"], [KEY], [1]) == [()]
 
 
 def test_a_file_that_is_none_of_ours_stays(store: Store) -> None:

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pytest
 
 from sdbatch.campaign import layout
-from sdbatch.campaign.read import read_index, read_rows
+from sdbatch.campaign.committed import read_committed
+from sdbatch.campaign.history import read_outcomes
 from sdbatch.campaign.schema import INDEX, VOID, from_parquet, table, to_parquet
 from sdbatch.campaign.verify import verify_campaign
 from sdbatch.campaign.write import put_asset, put_commit
@@ -165,23 +166,23 @@ def test_a_run_that_was_killed_before_its_metadata_agrees(store: Store) -> None:
 
 
 def test_a_commit_that_was_removed_is_made_again_though_an_index_tells_of_it(store: Store) -> None:
-    assert read_index(store).num_rows == 5
+    assert read_outcomes(store).num_rows == 5
     store.delete(layout.commit(RUN_1, "000000"))
 
-    assert read_index(store).column("id").to_pylist() == ["c", "c", "d"]
+    assert read_outcomes(store).column("id").to_pylist() == ["c", "c", "d"]
     assert "index" not in _kinds(store)
 
 
 def test_a_void_key_may_be_its_first_digits_and_reaches_no_later_run(store: Store) -> None:
     store.put_new(layout.redo(RUN_2), to_parquet(table([{"id": "a", "request_key": "a" * 8, "n": 0}], VOID)))
-    assert "a" not in read_index(store).column("id").to_pylist()
+    assert "a" not in read_outcomes(store).column("id").to_pylist()
     put_commit(store, RUN_2, "000000", [_ok(store, "a")])
 
-    assert (read_index(store).num_rows, read_rows(store, INDEX).num_rows) == (5, 6)
+    assert (read_outcomes(store).num_rows, read_committed(store, INDEX).every_row.num_rows) == (5, 6)
 
 
 def test_an_index_that_cannot_be_read_hides_nothing(store: Store) -> None:
-    before = read_index(store)
+    before = read_outcomes(store)
     store.put(INDEX_0, b"PAR1")
 
-    assert read_index(store).column("id").to_pylist() == before.column("id").to_pylist()
+    assert read_outcomes(store).column("id").to_pylist() == before.column("id").to_pylist()

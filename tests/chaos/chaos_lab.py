@@ -292,7 +292,7 @@ def plan_of(point: Point, victim: str, s3_pid: int | None, signal_number: int = 
         "victim": victim,
         "signal": int(signal_number),
         "s3_pid": s3_pid,
-        "constants": {"sdbatch.driver.records:INDEX_EVERY_COMMITS": 2},
+        "constants": {"sdbatch.campaign.index:INDEX_EVERY_COMMITS": 2},
     }
 
 

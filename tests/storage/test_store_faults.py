@@ -15,8 +15,8 @@ from support.proxy import HANG_S, Fault, FaultyProxy, faulty_proxy, first
 
 import sdbatch
 from sdbatch.campaign import lease
+from sdbatch.campaign.history import read_outcomes
 from sdbatch.campaign.lease import acquire
-from sdbatch.campaign.read import read_index
 from sdbatch.campaign.write import put_commit
 from sdbatch.errors import StoreRefused, StoreUnavailable
 from sdbatch.job import Storage
@@ -84,7 +84,7 @@ def test_a_commit_whose_reply_was_lost_is_ours_and_one_that_came_late_is_not(pro
     assert not put_commit(store, RUN, "000000", [row])
     proxy.rule = first(1, "lose reply", "PUT", "/commits/000000")
     assert not put_commit(store, RUN, "000000", [row])
-    assert read_index(store).num_rows == 1
+    assert read_outcomes(store).num_rows == 1
 
 
 def test_a_lease_whose_replies_were_lost_is_held(proxy: FaultyProxy, store: Store) -> None:

@@ -61,6 +61,8 @@ def test_list_gives_every_file_below_a_folder_and_nothing_beside_it(campaign_url
 
     assert [entry.path for entry in store.list("runs")] == ["runs/3", "runs/a/2", "runs/b/1"]
     assert [entry.path for entry in store.list("runs", deep=False)] == ["runs/3"]
+    assert list(store.folders("runs")) == ["a", "b"]
+    assert list(store.folders("nowhere")) == list(store.folders("runs/a")) == []
     assert {entry.size_bytes for entry in store.list("runs")} == {2}
     assert store.list("absent") == []
 

@@ -77,6 +77,9 @@ class FaultyStore:
     def list(self, folder: str = "", *, deep: bool = True) -> list[Entry]:
         return self._call("list", folder, lambda: self.real.list(folder, deep=deep))
 
+    def folders(self, folder: str) -> Sequence[str]:
+        return self._call("folders", folder, lambda: self.real.folders(folder))
+
     def delete(self, path: str) -> None:
         self._call("delete", path, lambda: self.real.delete(path))
 
@@ -88,3 +91,27 @@ class FaultyStore:
 
     def open(self, path: str) -> BinaryIO:
         return self._call("open", path, lambda: self.real.open(path))
+
+
+class CountingStore(FaultyStore):
+    """A local store that meets no fault and tells which calls an object store would have been asked."""
+
+    @property
+    def lists(self) -> int:
+        """Listings: of a prefix, or of the folders in one."""
+        return sum(name in {"list", "folders"} for name, _ in self.calls)
+
+    @property
+    def gets(self) -> int:
+        """Objects that were read, or looked for in vain."""
+        return sum(name in {"read", "open"} for name, _ in self.calls)
+
+    @property
+    def heads(self) -> int:
+        """Objects whose size or tag alone was asked for."""
+        return sum(name == "stat" for name, _ in self.calls)
+
+    @property
+    def puts(self) -> int:
+        """Objects that were written."""
+        return sum(name in {"put", "put_new"} for name, _ in self.calls)

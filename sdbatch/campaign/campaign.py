@@ -1,0 +1,131 @@
+"""A campaign over a store: what is asked of it, and what each question costs.
+
+    Campaign --> status | history, done | effective rows | outcomes | verify | gc
+
+Every question looks anew: a campaign changes while a run goes on. `status` is a listing of folders and one object; what
+a resume needs is the newest snapshot and the runs after it, so that neither grows with the number of past runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from sdbatch.campaign import layout
+from sdbatch.campaign.done import Done
+from sdbatch.campaign.effective import EffectiveRows, winners
+from sdbatch.campaign.files import newest_run_with_manifest, run_ids
+from sdbatch.campaign.gc import OLDER_THAN_S, GcReport, collect_garbage
+from sdbatch.campaign.history import History, read_history, read_outcomes
+from sdbatch.campaign.lease import is_gone
+from sdbatch.campaign.read import read_json, read_part
+from sdbatch.campaign.verify import VerifyReport, verify_campaign
+from sdbatch.errors import JobError
+from sdbatch.storage import Store
+
+RECORDS_MAX = 4
+"""Newest runs whose records are looked into for what they measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Campaign:
+    """What stands in one campaign folder.
+
+    Attributes:
+        store: The folder.
+    """
+
+    store: Store
+
+    def newest_run(self) -> str:
+        """Return the newest run that wrote down its manifest.
+
+        Raises:
+            JobError: When the campaign has none.
+        """
+        run = newest_run_with_manifest(self.store)
+        if run is None:
+            raise JobError(f"{self.store.url}: no run there")
+        return run
+
+    def status(self) -> dict[str, Any]:
+        """Return the newest run's `status.json`; its state is `dead` when the driver ran here and its process is gone.
+
+        Raises:
+            JobError: When the campaign has no run.
+        """
+        for run in reversed(run_ids(self.store)):
+            try:
+                status = read_json(self.store, layout.status_json(run))
+            except FileNotFoundError:  # a collection of garbage, or a run that has not begun
+                continue
+            if status["state"] == "running" and is_gone(self.store):
+                status["state"] = "dead"
+            return status
+        raise JobError(f"{self.store.url}: no run there")
+
+    def record(self, run: str) -> dict[str, Any] | None:
+        """Return a run's `run.json`; None when it has not ended, or was killed."""
+        try:
+            return read_json(self.store, layout.run_json(run))
+        except FileNotFoundError:
+            return None
+
+    def records(self, num_runs: int | None = None) -> Iterator[dict[str, Any]]:
+        """Yield the `run.json` of those of the newest runs, or of all, that ended; the newest first."""
+        yield from filter(None, map(self.record, islice(reversed(run_ids(self.store)), num_runs)))
+
+    def rates_tflop_per_s(self, models: Iterable[str]) -> dict[str, float]:
+        """Return what one worker did on each model, as the newest runs measured it; nothing of one they did not run."""
+        measured: dict[str, float] = {}
+        for record in self.records(RECORDS_MAX):
+            measured = {**record.get("rate_tflop_per_s", {}), **measured}
+            if set(models) <= measured.keys():
+                break
+        return measured
+
+    def history(self, *, follower: str | None = None, unreadable: list[str] | None = None) -> History:
+        """Return every outcome that counts; see `read_history`."""
+        return read_history(self.store, follower=follower, unreadable=unreadable)
+
+    def done(self, *, follower: str | None = None) -> Done:
+        """Return what is done, for a plan; see `read_history`."""
+        return Done(self.history(follower=follower))
+
+    def unknown(self, ids: Iterable[str]) -> list[str]:
+        """Return those of some ids for which nothing was ever committed."""
+        asked = list(ids)
+        known = self.history(unreadable=[]).knows(pa.array(asked, pa.string()))
+        return [request_id for request_id, is_known in zip(asked, known.tolist(), strict=True) if not is_known]
+
+    def effective(self, run: str | None = None, history: History | None = None) -> EffectiveRows:
+        """Return the effective rows of a run's manifest, by default the newest's, as of now or of a history."""
+        return EffectiveRows(self.store, run or self.newest_run(), history or self.history())
+
+    def outcomes_of(self, request_id: str) -> pa.Table:
+        """Return the outcomes of one id that count (columns as in `INDEX`), under all its keys."""
+        return winners(read_outcomes(self.store, request_id))
+
+    def newest_key(self, request_id: str) -> str | None:
+        """Return the key that the newest run's manifest gave a request; None when it does not have it."""
+        wanted = pa.schema([("id", pa.string()), ("request_key", pa.string())])
+        run = newest_run_with_manifest(self.store)
+        for entry in self.store.list(layout.requests_folder(run)) if run else ():
+            part = read_part(self.store, entry.path, wanted)
+            keys = part.filter(pc.equal(part.column("id"), request_id)).column("request_key").to_pylist()
+            if keys:
+                return str(keys[0])
+        return None
+
+    def verify(self, sample: float | None = None, seed: int | None = None) -> VerifyReport:
+        """Compare what the campaign says with what it holds; see `verify_campaign`."""
+        return verify_campaign(self.store, sample, seed)
+
+    def collect_garbage(self, *, older_than_s: float = OLDER_THAN_S, delete: bool = False) -> GcReport:
+        """Find, and when told to remove, what nothing needs; see `sdbatch.campaign.gc`."""
+        return collect_garbage(self.store, older_than_s=older_than_s, delete=delete)

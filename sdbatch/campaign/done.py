@@ -1,0 +1,125 @@
+"""How the requests of a manifest stand: what is made of each, how it failed, whether its id is known.
+
+History --> Done        a part of the manifest --> Done.standing() --> Standing, one row a request
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from sdbatch.campaign.digests import Digests, DigestTable, digest_order, group_starts, id_digests, request_digests
+from sdbatch.campaign.history import History
+
+_WORD_BITS: Final = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """How some requests stand, one row each.
+
+    Attributes:
+        outputs: Outputs still to be made, of those asked for.
+        is_begun: Whether any of its outputs is made.
+        failure: Its newest failure, -1 for none: a place in the failures of `Done`.
+        is_known: Whether the id was ever committed, with whichever key.
+    """
+
+    outputs: list[tuple[int, ...]]
+    is_begun: NDArray[np.bool_]
+    failure: NDArray[np.int32]
+    is_known: NDArray[np.bool_]
+
+
+class Done:
+    """What is committed, for a plan: asked by request, a part of the manifest at a time.
+
+    Args:
+        history: All that counts.
+
+    Attributes:
+        failures: Every different failure.
+    """
+
+    def __init__(self, history: History) -> None:
+        starts = group_starts(history.requests)
+        self.failures = history.failures
+        self._requests = DigestTable(history.requests.take(starts))
+        self._made, self._many = _made_bits(history, starts)
+        self._failure = _newest_failures(history, starts)
+        self._commits = history.commits
+        self._ids, self._newest = _newest_commits(history)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was ever committed."""
+        return not len(self._ids)
+
+    def standing(self, ids: pa.ChunkedArray, keys: pa.ChunkedArray, num_outputs: pa.ChunkedArray) -> Standing:
+        """Say how requests stand."""
+        digests = id_digests(ids)
+        place = self._requests.positions(request_digests(digests, keys))
+        made = np.append(self._made, np.uint64(0))[place]
+        has_many = np.isin(place, list(self._many))
+        counts = np.asarray(num_outputs).astype(np.int64)
+        outputs = list(map(_missing, made.tolist(), counts.tolist()))
+        for row in np.flatnonzero((counts > _WORD_BITS) & has_many):
+            numbers = self._many[int(place[row])]
+            outputs[row] = tuple(n for n in range(counts[row]) if n not in numbers)
+        return Standing(
+            outputs=outputs,
+            is_begun=(made != 0) | has_many,
+            failure=np.append(self._failure, np.int32(-1))[place],
+            is_known=_positions(self._ids, digests) >= 0,
+        )
+
+    def newest_commits(self, ids: pa.ChunkedArray) -> list[str | None]:
+        """Return the newest commit of each id, None for one that was never committed."""
+        places = _positions(self._ids, id_digests(ids))
+        return [self._commits[self._newest[place]] if place >= 0 else None for place in places]
+
+
+# Of a million rows most have the same outputs: one value for all of them takes half the time, a tenth of the memory.
+@lru_cache(maxsize=4096)
+def _missing(made: int, num_outputs: int) -> tuple[int, ...]:
+    return tuple([n for n in range(num_outputs) if n >= _WORD_BITS or not made >> n & 1])
+
+
+def _made_bits(history: History, starts: NDArray[np.int64]) -> tuple[NDArray[np.uint64], dict[int, frozenset[int]]]:
+    """Return for each request the outputs that are made: as bits, and as a set where a number is beyond them."""
+    small = history.is_ok & (history.numbers < _WORD_BITS)
+    bits = np.where(small, np.uint64(1) << np.where(small, history.numbers, 0).astype(np.uint64), np.uint64(0))
+    made = np.bitwise_or.reduceat(bits, starts) if len(starts) else np.empty(0, np.uint64)
+    many: dict[int, frozenset[int]] = {}
+    beyond = np.flatnonzero(history.is_ok & (history.numbers >= _WORD_BITS))
+    ends = np.append(starts, len(history))
+    for group in np.unique(np.searchsorted(starts, beyond, side="right") - 1).tolist():
+        rows = slice(ends[group], ends[group + 1])
+        many[group] = frozenset(history.numbers[rows][history.is_ok[rows]].tolist())
+    return made, many
+
+
+def _newest_failures(history: History, starts: NDArray[np.int64]) -> NDArray[np.int32]:
+    """Return for each request the last of its failures, -1 for none."""
+    if not len(starts):
+        return np.empty(0, np.int32)
+    rows = np.arange(len(history), dtype=np.int32)
+    last = np.maximum.reduceat(np.where(history.failure >= 0, rows, np.int32(-1)), starts)
+    return np.where(last >= 0, history.failure[last], np.int32(-1))
+
+
+def _newest_commits(history: History) -> tuple[NDArray[np.uint64], NDArray[np.int32]]:
+    """Return each id once, sorted, and the last commit that tells of it."""
+    order = digest_order(Digests(high=history.ids, low=history.ids), history.commit)
+    ids = history.ids[order]
+    is_last = np.append(ids[1:] != ids[:-1], True)[: len(ids)]
+    return ids[is_last], history.commit[order][is_last]
+
+
+def _positions(sorted_ids: NDArray[np.uint64], wanted: NDArray[np.uint64]) -> NDArray[np.int64]:
+    return DigestTable(Digests(high=sorted_ids, low=sorted_ids)).positions(Digests(high=wanted, low=wanted))

@@ -1,0 +1,177 @@
+"""The effective rows: of each request in a run's manifest the outcomes that count now.
+
+    History --> winning() --> outcomes        manifest as the run saw it --> EffectiveRows.parts() --> metadata rows
+
+Requests are joined by their digests; what a metadata row says comes from its commit, and x_* from the manifest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from sdbatch.campaign import layout, schema
+from sdbatch.campaign.digests import (
+    Digests,
+    DigestTable,
+    digest_order,
+    group_starts,
+    id_digests,
+    numbers_of,
+    output_digests,
+    request_digests,
+)
+from sdbatch.campaign.files import each_of
+from sdbatch.campaign.history import History
+from sdbatch.campaign.read import read_commit, read_part
+from sdbatch.storage import Store
+
+ASKED = pa.schema([("id", pa.string()), ("request_key", pa.string()), ("num_outputs", pa.int32())])
+"""Columns of a manifest, as a run saw it, that outcomes are joined with."""
+
+
+def winning(starts: NDArray[np.int64], numbers: NDArray[np.int64], is_ok: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Say which outcomes count: for each output ok over the rest, then the lowest (run, unit).
+
+    A request's failure as a whole (number -1) counts only while none of its outputs is ok.
+
+    Args:
+        starts: Where each request's outcomes begin; within one they lie in (run, unit) order.
+        numbers: Output numbers.
+        is_ok: Whether the output is made.
+    """
+    if not len(starts):
+        return np.empty(0, np.bool_)
+    sizes = np.diff(np.append(starts, len(numbers)))
+    request = np.repeat(np.arange(len(starts)), sizes)
+    order = np.lexsort((~is_ok, numbers, request))
+    is_first = np.append(True, (np.diff(request[order]) != 0) | (np.diff(numbers[order]) != 0))
+    wins = np.zeros(len(numbers), np.bool_)
+    wins[order[is_first]] = True
+    has_ok = np.logical_or.reduceat(is_ok, starts)
+    wins &= ~((numbers == -1) & has_ok[request])
+    return wins
+
+
+def winners(rows: pa.Table) -> pa.Table:
+    """Return those of some rows, which lie in (run, unit) order, that count; see `winning`."""
+    requests = request_digests(id_digests(rows.column("id")), rows.column("request_key"))
+    order = digest_order(requests, np.arange(rows.num_rows))
+    numbers = numbers_of(rows.column("n"))
+    is_ok = np.array([status == "ok" for status in rows.column("status").to_pylist()], np.bool_)
+    wins = winning(group_starts(requests.take(order)), numbers[order], is_ok[order])
+    return rows.take(pa.array(np.sort(order[wins])))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Matches:
+    """Outcomes of one part of the manifest, in its order.
+
+    Attributes:
+        row: Row of the part.
+        number: Output number, -1 for a request as a whole.
+        commit: Place in the history's commits.
+    """
+
+    row: NDArray[np.int64]
+    number: NDArray[np.int64]
+    commit: NDArray[np.int32]
+
+
+class EffectiveRows:
+    """The effective rows of a run's manifest.
+
+    Args:
+        store: The campaign.
+        run: Whose manifest counts.
+        history: What is done.
+    """
+
+    def __init__(self, store: Store, run: str, history: History) -> None:
+        self._store = store
+        self._history = history
+        starts = group_starts(history.requests)
+        wins = np.flatnonzero(winning(starts, history.numbers.astype(np.int64), history.is_ok))
+        self._requests = DigestTable(history.requests.take(starts))
+        self._wins = wins
+        self._bounds = np.searchsorted(wins, np.append(starts, len(history)))
+        entries = store.list(layout.requests_folder(run))
+        self._paths = sorted(entry.path for entry in entries if entry.path.endswith(".parquet"))
+
+    def count(self) -> int:
+        """Return their number, without a look at any commit."""
+        return sum(len(self._matches(read_part(self._store, path, ASKED)).row) for path in self._paths)
+
+    def parts(self, *, thumbnails: bool = False) -> Iterator[pa.Table]:
+        """Yield them, one table per part of the manifest, in its order.
+
+        Args:
+            thumbnails: Whether to add the column `thumbnail`.
+
+        Raises:
+            UserError: When a commit is not readable.
+        """
+        names = [*schema.METADATA.names, *(["thumbnail"] if thumbnails else [])]
+        held: dict[int, pa.Table] = {}
+        for path in self._paths:
+            asked = read_part(self._store, path)
+            matches = self._matches(asked)
+            wanted = np.unique(matches.commit).tolist()
+            held = {commit: held[commit] for commit in wanted if commit in held}
+            missing = [commit for commit in wanted if commit not in held]
+            held.update(zip(missing, each_of(lambda commit: self._commit(commit, names), missing), strict=True))
+            yield _picked(asked, matches, held, names)
+
+    def _matches(self, asked: pa.Table) -> _Matches:
+        """Join a part of the manifest with the outcomes that count."""
+        requests = request_digests(id_digests(asked.column("id")), asked.column("request_key"))
+        place = self._requests.positions(requests)
+        row = np.flatnonzero(place >= 0)
+        first, after = self._bounds[place[row]], self._bounds[place[row] + 1]
+        row = np.repeat(row, after - first)
+        offset = np.arange(len(row)) - np.repeat(np.cumsum(after - first) - (after - first), after - first)
+        outcome = self._wins[np.repeat(first, after - first) + offset]
+        number = self._history.numbers[outcome].astype(np.int64)
+        # Outputs beyond what the row asks for now were made for an earlier manifest; they stay, and do not count.
+        counts = number < np.asarray(asked.column("num_outputs")).astype(np.int64)[row]
+        row, number, outcome = row[counts], number[counts], outcome[counts]
+        order = np.lexsort((number, row))
+        return _Matches(row=row[order], number=number[order], commit=self._history.commit[outcome[order]])
+
+    def _commit(self, commit: int, names: list[str]) -> pa.Table:
+        return read_commit(self._store, self._history.commits[commit], names)
+
+
+def _picked(asked: pa.Table, matches: _Matches, commits: dict[int, pa.Table], names: list[str]) -> pa.Table:
+    """Pick the rows that match out of their commits, in the manifest's order, with its own columns beside them."""
+    mine = asked.take(pa.array(matches.row))
+    requests = request_digests(id_digests(mine.column("id")), mine.column("request_key"))
+    wanted = output_digests(requests, matches.number)
+    tables = [pa.schema([schema.COMMIT.field(name) for name in names]).empty_table()]
+    place = np.full(len(matches.row), -1, np.int64)
+    num_before = 0
+    for commit, table in commits.items():
+        rows = np.flatnonzero(matches.commit == commit)
+        found = _places(table, wanted.take(rows))
+        place[rows] = np.where(found >= 0, num_before + found, -1)
+        tables.append(table)
+        num_before += table.num_rows
+    is_there = place >= 0  # an index may tell of a row that its commit does not have; `verify` names it
+    picked = pa.concat_tables(tables).take(pa.array(place[is_there]))
+    for name in asked.column_names:
+        if name.startswith("x_"):
+            picked = picked.append_column(asked.schema.field(name), mine.column(name).filter(pa.array(is_there)))
+    return picked
+
+
+def _places(commit: pa.Table, wanted: Digests) -> NDArray[np.int64]:
+    """Return the rows of a commit in which some outputs stand, -1 for one that it does not have."""
+    requests = request_digests(id_digests(commit.column("id")), commit.column("request_key"))
+    outputs = output_digests(requests, numbers_of(commit.column("n")))
+    order = digest_order(outputs, np.arange(commit.num_rows))
+    place = DigestTable(outputs.take(order)).positions(wanted)
+    return np.append(order, -1)[place]

@@ -1,0 +1,121 @@
+"""The files of a campaign, of every version that was ever written.
+
+    bytes --> read_table(), read_object() --> the present form; a file of a later version is refused by its name
+
+What an older version lacks is null. The reader of a version stands in one row of `READERS`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sdbatch.errors import NewerFormat
+
+_MARK: Final = b"sdbatch.format_version"
+_BATCH_ROWS = 65_536
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reader:
+    """How files of one version are brought up to the present.
+
+    Attributes:
+        table: Of a Parquet file's rows.
+        values: Of a JSON file's object.
+    """
+
+    table: Callable[[pa.Table], pa.Table]
+    values: Callable[[dict[str, Any]], dict[str, Any]]
+
+
+READERS: Final[Mapping[int, Reader]] = {
+    1: Reader(table=lambda table: table, values=lambda values: values),
+}
+"""By version. A column more is no new version: where it is missing, it is null."""
+
+_OLDEST = min(READERS)
+
+
+def read_table(data: bytes, name: str, wanted: pa.Schema | None = None, *, few: tuple[str, ...] = ()) -> pa.Table:
+    """Read a Parquet file of a campaign.
+
+    Args:
+        data: The whole file.
+        name: Its URL, for the message.
+        wanted: Columns and their types; one that the file lacks is null. None for all, as they lie.
+        few: Columns with few different texts, which are kept as codes.
+
+    Raises:
+        NewerFormat: When a later version wrote it.
+        pa.ArrowException: When it is no Parquet file, or torn.
+    """
+    file, reader = _opened(data, name, few)
+    # Not pq.read_table: its scanner threads may hold a Python buffer when the interpreter ends, and abort it.
+    table = reader.table(file.read(columns=_there(file, wanted), use_threads=False))
+    return _as_wanted(table, _coded(wanted, few))
+
+
+def read_batches(data: bytes, name: str, wanted: pa.Schema, *, few: tuple[str, ...] = ()) -> Iterator[pa.Table]:
+    """Yield a Parquet file of a campaign in tables of some ten thousand rows; see `read_table`.
+
+    Args:
+        data: The whole file.
+        name: Its URL, for the message.
+        wanted: As there.
+        few: As there.
+    """
+    file, reader = _opened(data, name, few)
+    for batch in file.iter_batches(_BATCH_ROWS, columns=_there(file, wanted), use_threads=False):
+        yield _as_wanted(reader.table(pa.Table.from_batches([batch])), _coded(wanted, few))
+
+
+def read_object(data: bytes, name: str) -> dict[str, Any]:
+    """Read a JSON object of a campaign.
+
+    Raises:
+        NewerFormat: When a later version wrote it.
+        ValueError: When it is no JSON object.
+    """
+    values = json.loads(data)
+    if not isinstance(values, dict):
+        raise ValueError(f"{name} holds {type(values).__name__} and no JSON object")  # noqa: TRY004 -- as a torn one
+    return _reader(values.get("format_version", _OLDEST), name).values(values)
+
+
+def _opened(data: bytes, name: str, few: tuple[str, ...] = ()) -> tuple[pq.ParquetFile, Reader]:
+    file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=list(few))
+    version = (file.schema_arrow.metadata or {}).get(_MARK, str(_OLDEST).encode()).decode()
+    return file, _reader(int(version) if version.isdecimal() else version, name)
+
+
+def _reader(version: object, name: str) -> Reader:
+    if isinstance(version, int) and version in READERS:
+        return READERS[version]
+    raise NewerFormat(f"{name} has format_version {version}; this sdbatch reads up to {max(READERS)}")
+
+
+def _coded(wanted: pa.Schema | None, few: tuple[str, ...]) -> pa.Schema | None:
+    if wanted is None:
+        return None
+    return pa.schema([pa.field(f.name, pa.dictionary(pa.int32(), f.type)) if f.name in few else f for f in wanted])
+
+
+def _there(file: pq.ParquetFile, wanted: pa.Schema | None) -> list[str] | None:
+    return None if wanted is None else [name for name in wanted.names if name in file.schema_arrow.names]
+
+
+def _as_wanted(table: pa.Table, wanted: pa.Schema | None) -> pa.Table:
+    if wanted is None:
+        return table
+    there = set(table.column_names)
+    columns = [
+        table.column(field.name).cast(field.type) if field.name in there else pa.nulls(table.num_rows, field.type)
+        for field in wanted
+    ]
+    return pa.table(columns, schema=wanted)

@@ -1,0 +1,71 @@
+"""A run's indexes: what a resume reads in the place of its commits.
+
+units as they are committed --> RunIndex --> runs/<run>/index/<n>.parquet, the rest of them at the run's end
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import pyarrow as pa
+
+from sdbatch.campaign import layout
+from sdbatch.campaign.schema import INDEX, to_parquet
+from sdbatch.points import reached
+from sdbatch.storage import Store
+from sdbatch.types import RowOutcome, Unit
+
+INDEX_EVERY_COMMITS: Final = 1000
+INDEX_ROWS_MAX: Final = 65_536
+"""Rows of one index; they are held in memory until it is written."""
+
+
+class RunIndex:
+    """The commits of one run that no index covers yet.
+
+    Args:
+        store: The campaign.
+        run: The run.
+        every_commits: How many of them an index covers at most.
+    """
+
+    def __init__(self, store: Store, run: str, every_commits: int | None = None) -> None:
+        self._store = store
+        self._run = run
+        self._every_commits = every_commits or INDEX_EVERY_COMMITS
+        self._waiting: list[pa.Table] = []
+        self._num_written = 0
+
+    def add(self, unit: Unit, outcomes: tuple[RowOutcome, ...]) -> None:
+        """Note a committed unit, and write an index when it is time.
+
+        Raises:
+            StoreUnavailable: When the index could not be written; the next unit tries again.
+        """
+        self._waiting.append(index_of(unit, outcomes, layout.commit(self._run, unit.id)))
+        if len(self._waiting) >= self._every_commits or sum(part.num_rows for part in self._waiting) >= INDEX_ROWS_MAX:
+            self.write_rest()
+
+    def write_rest(self) -> None:
+        """Write an index over the commits that none covers yet: at the run's end, however it ends."""
+        if self._waiting:
+            data = to_parquet(pa.concat_tables(self._waiting), run_id=self._run)
+            reached("writing-an-index")
+            self._store.put_new(layout.index(self._run, self._num_written), data)
+            self._waiting, self._num_written = [], self._num_written + 1
+
+
+def index_of(unit: Unit, outcomes: tuple[RowOutcome, ...], commit: str) -> pa.Table:
+    """Return a unit's rows of an index: from its receipt what is not ok, the rest from the unit itself."""
+    ended = {(outcome.id, outcome.n): outcome for outcome in outcomes}
+    rows = []
+    for request in unit.requests:
+        for n in (None,) if (request.id, None) in ended else request.outputs:
+            outcome = ended.get((request.id, n), _OK)
+            place = (request.id, request.request_key, n)
+            rows.append((*place, outcome.status, outcome.error_type, outcome.error_retryable, commit))
+    columns = zip(*rows, strict=True)
+    return pa.table([pa.array(values, field.type) for values, field in zip(columns, INDEX, strict=True)], schema=INDEX)
+
+
+_OK: Final = RowOutcome(id="", request_key="", n=None, status="ok")
