@@ -117,6 +117,8 @@ def run(
 
     def call() -> RunResult:
         checked = api.load_job(job, overrides or (), date)
+        if in_process:
+            _prepare_generation()
         return api.run(checked, selection, in_process=in_process, progress=_progress())
 
     _end_run(_guarded(call, as_json), accept_failed, as_json)
@@ -137,6 +139,8 @@ def redo(
 
     def call() -> RunResult | None:
         checked = api.load_job(job, overrides or (), date)
+        if in_process:
+            _prepare_generation()
         return api.redo(checked, ids or (), in_process=in_process, progress=_progress())
 
     result = _guarded(call, as_json)
@@ -280,6 +284,7 @@ def reproduce(
     """Render one asset again from its metadata alone and compare. Exits 5 when it is further off than the tolerance."""
 
     def call() -> Any:
+        _prepare_generation()
         return api.reproduce(output, request_id, n, model_path=model_path, tolerance=tolerance)
 
     comparison = _guarded(call, as_json)
@@ -369,6 +374,13 @@ def prepare_command() -> None:
     os.environ.setdefault("RAY_RUNTIME_ENV_IGNORE_GITIGNORE", "1")
     # Arrow's default pool keeps the memory of every part it read.
     pa.set_memory_pool(pa.system_memory_pool())
+
+
+def _prepare_generation() -> None:
+    """Set what a process that runs models needs; torch is imported here, where it is used anyway."""
+    from sdbatch.worker.process import prepare_generation
+
+    prepare_generation()
 
 
 def _write_table(table: Any, path: Path) -> None:

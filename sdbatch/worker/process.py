@@ -43,22 +43,30 @@ class _UnitPhase:
     ids: tuple[str, ...]
 
 
-def prepare_process(spec: WorkerSpec, name: str) -> None:
-    """Set what only a process that is a worker and nothing else may: environment, log handlers, memory allocator.
+def prepare_generation() -> None:
+    """Set what only a process that is there to run models may: environment, memory allocator, the libraries' messages.
 
-    Args:
-        spec: The worker's.
-        name: Of the worker; it stands in every log line.
+    A worker of its own process calls it, and a command that runs models in its own.
     """
     os.environ.update(OFFLINE_ENVIRONMENT)  # before the first import of diffusers
     from sdbatch.generate.accelerators import keep_compiled
     from sdbatch.generate.host_memory import keep_freed_memory
     from sdbatch.generate.load import quieten_libraries
 
-    configure(spec.log_format, campaign=spec.output, run_id=spec.run_id, worker=name)
     keep_freed_memory()
     keep_compiled()
     quieten_libraries()
+
+
+def prepare_process(spec: WorkerSpec, name: str) -> None:
+    """Set what only a process that is a worker and nothing else may: log handlers, and see `prepare_generation`.
+
+    Args:
+        spec: What the worker is built from.
+        name: Name of the worker; it stands in every log line.
+    """
+    configure(spec.log_format, campaign=spec.output, run_id=spec.run_id, worker=name)
+    prepare_generation()
 
 
 class Worker:
