@@ -178,6 +178,7 @@ COLUMNS: Final[tuple[Column, ...]] = (
         type=_TEXT,
         use="text",
         default="",
+        neutral="",
         in_defaults=True,
         in_recipe=True,
         in_metadata=True,
@@ -200,6 +201,7 @@ COLUMNS: Final[tuple[Column, ...]] = (
         "how a source meets the size: `cover` (crop, default) or `contain` (pad)",
         bound=("cover", "contain"),
         default="cover",
+        neutral="cover",
     ),
     _argument(
         "height",

@@ -125,6 +125,7 @@ def test_no_column_stands_twice() -> None:
 
 def test_columns_that_the_recipe_reads_by_name_are_its_fields() -> None:
     others = {"key_version", "model", "num_frames_kept", "accelerators", "batch_size", "more"}
+    others |= {"route", "route_version", "components"}
 
     assert {item.name for item in fields(Recipe)} - others == set(IN_RECIPE)
 
