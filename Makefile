@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test bench chaos check lint types schema families constraints clean
+.PHONY: demo test bench chaos check lint types schema families columns constraints clean
 
 demo: $(READY) manifests/demo/part-00000.parquet
 	$(BIN)/sdbatch run jobs/demo.yaml
@@ -48,6 +48,10 @@ schema: $(READY)
 
 families: $(READY)
 	$(BIN)/python -c 'from pathlib import Path; from sdbatch.families.listing import in_readme; \
+		file = Path("README.md"); file.write_text(in_readme(file.read_text()))'
+
+columns: $(READY)
+	$(BIN)/python -c 'from pathlib import Path; from sdbatch.manifest.listing import in_readme; \
 		file = Path("README.md"); file.write_text(in_readme(file.read_text()))'
 
 constraints: $(READY)

@@ -99,6 +99,7 @@ def run(
     *,
     in_process: bool = False,
     progress: Progress | None = None,
+    accept_new_keys: bool = False,
 ) -> RunResult:
     """Make what is missing of a campaign.
 
@@ -108,6 +109,7 @@ def run(
         overrides: `key.key=value` each.
         in_process: One worker in this process instead of a Ray cluster: for breakpoints and tests.
         progress: Shown while it runs; nothing by default.
+        accept_new_keys: Render outputs again whose keys an older version of sdbatch made; refused otherwise.
 
     Raises:
         UserError: Before anything was started.
@@ -118,6 +120,7 @@ def run(
         selection=selection or Selection(),
         in_process=in_process,
         progress=progress or Silent(),
+        accept_new_keys=accept_new_keys,
     )
 
 
@@ -213,6 +216,7 @@ def redo(
     *,
     in_process: bool = False,
     progress: Progress | None = None,
+    accept_new_keys: bool = False,
 ) -> RunResult | None:
     """Make assets again that are missing or damaged; those that are whole stay.
 
@@ -222,6 +226,7 @@ def redo(
         overrides: `key.key=value` each.
         in_process: See `run`.
         progress: See `run`.
+        accept_new_keys: See `run`.
 
     Returns:
         The run, or None when nothing is missing or damaged.
@@ -229,7 +234,13 @@ def redo(
     Raises:
         UserError: Before anything was started.
     """
-    return redo_job(load_job(job, overrides), frozenset(ids), in_process=in_process, progress=progress or Silent())
+    return redo_job(
+        load_job(job, overrides),
+        frozenset(ids),
+        in_process=in_process,
+        progress=progress or Silent(),
+        accept_new_keys=accept_new_keys,
+    )
 
 
 def cancel(campaign: Campaign) -> str:
@@ -256,6 +267,7 @@ def submit(
     working_dir: str | Path | None = ".",
     environment: Mapping[str, str] | None = None,
     accept_failed: bool = False,
+    accept_new_keys: bool = False,
     write: Callable[[str], None] | None = None,
 ) -> SubmitReport:
     """Run a job on a cluster through Ray's job server.
@@ -269,6 +281,7 @@ def submit(
             out what git ignores unless RAY_RUNTIME_ENV_IGNORE_GITIGNORE is 1, as the command line sets it.
         environment: Variables of the driver there; what looks like a secret is refused.
         accept_failed: Exit 0 although rows failed.
+        accept_new_keys: See `run`.
         write: Given the job's log as it comes; without it the call does not wait.
 
     Raises:
@@ -288,6 +301,7 @@ def submit(
         working_dir=None if working_dir is None else Path(working_dir),
         environment=environment or {},
         accept_failed=accept_failed,
+        accept_new_keys=accept_new_keys,
         write=write,
     )
 

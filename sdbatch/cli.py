@@ -55,6 +55,9 @@ RetryFailed = Annotated[
     typer.Option("--retry-failed", metavar="[CLASS]", help="Try failed requests again: all, or those of one class."),
 ]
 InProcess = Annotated[bool, typer.Option("--in-process", help="One worker in this process, without Ray.")]
+AcceptNewKeys = Annotated[
+    bool, typer.Option("--accept-new-keys", help="Render outputs again whose keys an older version made.")
+]
 AcceptFailed = Annotated[bool, typer.Option("--accept-failed", help="Exit 0 although rows failed.")]
 
 
@@ -110,6 +113,7 @@ def run(
     retry_failed: RetryFailed = None,
     in_process: InProcess = False,
     accept_failed: AcceptFailed = False,
+    accept_new_keys: AcceptNewKeys = False,
     as_json: Json = False,
 ) -> None:
     """Make what is missing of a campaign."""
@@ -119,7 +123,7 @@ def run(
         checked = api.load_job(job, overrides or (), date)
         if in_process:
             _prepare_generation()
-        return api.run(checked, selection, in_process=in_process, progress=_progress())
+        return api.run(checked, selection, in_process=in_process, progress=_progress(), accept_new_keys=accept_new_keys)
 
     _end_run(_guarded(call, as_json), accept_failed, as_json)
 
@@ -133,6 +137,7 @@ def redo(
     overrides: Set = None,
     date: Date = None,
     in_process: InProcess = False,
+    accept_new_keys: AcceptNewKeys = False,
     as_json: Json = False,
 ) -> None:
     """Make assets again that `verify` finds missing or damaged."""
@@ -141,7 +146,9 @@ def redo(
         checked = api.load_job(job, overrides or (), date)
         if in_process:
             _prepare_generation()
-        return api.redo(checked, ids or (), in_process=in_process, progress=_progress())
+        return api.redo(
+            checked, ids or (), in_process=in_process, progress=_progress(), accept_new_keys=accept_new_keys
+        )
 
     result = _guarded(call, as_json)
     if result is None:
@@ -188,6 +195,7 @@ def submit(
         list[str] | None, typer.Option("--env", metavar="NAME=VALUE", help="Variable of the driver; never a secret.")
     ] = None,
     accept_failed: AcceptFailed = False,
+    accept_new_keys: AcceptNewKeys = False,
     as_json: Json = False,
 ) -> None:
     """Run a job on a cluster through Ray's job server; ends with the job's exit code."""
@@ -202,6 +210,7 @@ def submit(
             working_dir=None if installed else working_dir,
             environment=variables,
             accept_failed=accept_failed,
+            accept_new_keys=accept_new_keys,
             write=None if no_wait else lambda text: print(text, end="", file=sys.stderr, flush=True),
         )
 

@@ -74,6 +74,7 @@ class Column:
         in_defaults: Whether a job, and each of its models, may have a default for it.
         in_recipe: Whether the recipe holds it as the plan settled it.
         in_metadata: Whether the metadata has it.
+        is_measured: Whether the metadata tells it of the finished asset, not as the recipe asks for it.
         in_gallery: Whether a card of the gallery shows it among the settings.
         meaning: One line for people, in the README's table of the manifest.
     """
@@ -88,6 +89,7 @@ class Column:
     in_defaults: bool = False
     in_recipe: bool = False
     in_metadata: bool = False
+    is_measured: bool = False
     in_gallery: bool = False
     meaning: str = ""
 
@@ -176,6 +178,7 @@ COLUMNS: Final[tuple[Column, ...]] = (
         type=_TEXT,
         use="text",
         default="",
+        neutral="",
         in_defaults=True,
         in_recipe=True,
         in_metadata=True,
@@ -198,6 +201,7 @@ COLUMNS: Final[tuple[Column, ...]] = (
         "how a source meets the size: `cover` (crop, default) or `contain` (pad)",
         bound=("cover", "contain"),
         default="cover",
+        neutral="cover",
     ),
     _argument(
         "height",
@@ -205,9 +209,12 @@ COLUMNS: Final[tuple[Column, ...]] = (
         "pixels; what the family cannot make is refused with the nearest it can",
         bound=Range(least=1),
         family_bounds=True,
+        is_measured=True,
     ),
-    _argument("width", _INT, "as `height`", bound=Range(least=1), family_bounds=True),
-    _argument("num_frames", _INT, "frames, by the family's rule", bound=Range(least=1), family_bounds=True),
+    _argument("width", _INT, "as `height`", bound=Range(least=1), family_bounds=True, is_measured=True),
+    _argument(
+        "num_frames", _INT, "frames, by the family's rule", bound=Range(least=1), family_bounds=True, is_measured=True
+    ),
     _argument(
         "duration_s",
         _FLOAT,
@@ -227,10 +234,15 @@ COLUMNS: Final[tuple[Column, ...]] = (
         bound=Range(least=0, guard=1000),
         in_gallery=True,
     ),
+    _argument("strength", _FLOAT, "how far a source is left behind", bound=Range(over=0, most=1), in_gallery=True),
     _argument(
-        "strength", _FLOAT, "how far a source is left behind, up to 1", bound=Range(over=0, most=1), in_gallery=True
+        "scheduler",
+        _TEXT,
+        "diffusers class name, from the family's list",
+        neutral="",
+        is_measured=True,
+        in_gallery=True,
     ),
-    _argument("scheduler", _TEXT, "diffusers class name, from the family's list", neutral="", in_gallery=True),
     Column(
         name="loras",
         type=_LORAS,
@@ -267,7 +279,7 @@ COLUMNS: Final[tuple[Column, ...]] = (
     _recorded("source_digests", _TEXTS),
     _recorded("prompt_tokens", _INT),
     _recorded("prompt_truncated", pa.bool_()),
-    _recorded("dtype", _TEXT),
+    Column(name="dtype", type=_TEXT, neutral="float32", in_recipe=True, in_metadata=True),
     _recorded("accelerators", _TEXT),
     _recorded("device", _TEXT),
     _recorded("batch_size", _INT),
@@ -305,6 +317,13 @@ def named(*uses: Use) -> tuple[str, ...]:
 
 SOURCE_ROLES: Final = named("source")
 """Manifest columns that name files to read; `images` is the first."""
+
+AS_IN_RECIPE: Final = tuple(
+    column.name
+    for column in COLUMNS
+    if column.in_recipe and column.in_metadata and not column.is_measured and column.use not in {"seed", "source"}
+)
+"""Columns that the metadata takes from the recipe as they stand there."""
 
 IN_RECIPE: Final = {column.name: column for column in COLUMNS if column.in_recipe}
 """Columns that the recipe holds as they were settled."""

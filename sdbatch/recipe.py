@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass, field, fields
 from json.encoder import encode_basestring
 from typing import Any, Final
@@ -19,15 +19,22 @@ from sdbatch.canonical import canonical
 from sdbatch.columns import IN_RECIPE, SOURCE_ROLES, named
 from sdbatch.errors import UserError
 
-KEY_VERSION: Final = 1
-"""Part of every key; raised when equal recipes would no longer give equal pixels."""
+KEY_VERSION: Final = 2
+"""Part of every key; raised when equal recipes would no longer give equal pixels. Older recipes remain readable."""
 
-PER_ROW: Final = frozenset({*named("text"), "seed", *SOURCE_ROLES})
+_TEXTS: Final = frozenset(named("text"))
+PER_ROW: Final = frozenset({*_TEXTS, "seed", *SOURCE_ROLES})
 """Names whose values differ row by row; every other one is shared by a group of rows."""
 
 _TUPLES: Final = frozenset({"images", "keyframes"})
 _OF_OLDER_VERSIONS: Final = frozenset({"encoder"})
 """Names that key version 1 wrote and that decide nothing any more: how a master is stored is recorded, not keyed."""
+
+NEUTRAL: Final[Mapping[str, Any]] = {
+    "route_version": 1,
+    **{name: column.neutral for name, column in IN_RECIPE.items() if column.neutral is not None},
+}
+"""Values that mean the same as no value, for ever. They are not written, so that a new option moves no older key."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,14 +44,17 @@ class Recipe:
     Attributes:
         key_version: Form of the recipe.
         task: By its Hugging Face name.
-        model: Content identity of the model.
+        route: Name of the family's route that serves it; "" in key version 1, which did not say.
+        route_version: Version of the route's call.
+        model: Content identity of the model folder; in key version 1 of further folders as well.
+        components: Content identity of each further folder that the route uses, by its key in the job.
         dtype: Numbers the model is run in.
         seed: Of output 0; see `output_seed`.
         height: Pixels.
         width: Pixels.
         num_inference_steps: Denoising steps asked for.
         prompt: None where the model reads none.
-        negative_prompt: None where the model reads none.
+        negative_prompt: None where there is none or the model reads none; key version 1 wrote "" for none.
         guidance_scale: None where the route takes none.
         strength: Share of the steps that an image-to-image route makes, over 0 and at most 1.
         scheduler: diffusers class; "" for the model's own.
@@ -66,7 +76,10 @@ class Recipe:
 
     key_version: int = KEY_VERSION
     task: str
+    route: str = ""
+    route_version: int = 1
     model: str = ""
+    components: Mapping[str, str] = field(default_factory=dict)
     dtype: str = "float32"
     seed: int = 0
     height: int
@@ -142,6 +155,8 @@ def recipe_from(values: Mapping[str, Any]) -> Recipe:
     more = {name: known.pop(name) for name in (IN_RECIPE.keys() - _FIELDS) & known.keys()}
     if unknown := sorted(known.keys() - _FIELDS):
         raise UserError(f"a recipe holds {unknown[0]!r}, which this sdbatch does not know")
+    if not known.keys().isdisjoint(SOURCE_ROLES):
+        known.setdefault("fit", NEUTRAL["fit"])
     known |= {name: tuple(known[name]) for name in _TUPLES & known.keys()}
     if "loras" in known:
         known["loras"] = tuple((identity, weight) for identity, weight in known["loras"])
@@ -154,31 +169,52 @@ class RecipeTemplate:
     """Writes the recipes of rows that share their settings, as canonical JSON.
 
     Args:
-        shared: Values that all of these rows have, by name.
+        shared: Values that all of these rows have, by name; empty and neutral ones are left out.
         own: Names in which the rows differ; of `PER_ROW`.
     """
 
     def __init__(self, shared: Mapping[str, Any], own: Collection[str]) -> None:
         assert not PER_ROW & shared.keys(), "a group of rows shares no text, seed or source"
         self.own = tuple(sorted(own))
-        values = {name: canonical(value).replace("%", "%%") for name, value in shared.items()}
-        values |= dict.fromkeys(self.own, "%s")
-        self._text = "{" + ",".join(f"{canonical(name)}:{values[name]}" for name in sorted(values)) + "}"
+        members = {
+            name: _member(name, canonical(value)).replace("%", "%%")
+            for name, value in shared.items()
+            if not _is_neutral(name, value)
+        }
+        members |= {name: "%s" if name in NEUTRAL else _member(name, "%s") for name in self.own}
+        *others, last = sorted(members)
+        assert last not in self.own or last not in NEUTRAL, "a member that may be left out is followed by another one"
+        self._text = "{" + "".join(members[name] for name in others) + members[last].removesuffix(",") + "}"
 
     def fill(self, values: Mapping[str, Sequence[Any]]) -> list[str]:
         """Return the recipe of each row from its own values, one list a name."""
-        written: list[Iterable[str]] = [map(_WRITERS.get(name, canonical), values[name]) for name in self.own]
+        written = [_written(name, values[name]) for name in self.own]
         return list(map(self._text.__mod__, zip(*written, strict=True)))
 
 
-# Every row of a million writes these; the general function asks for the type first.
-_WRITERS: Final = dict.fromkeys(named("text"), encode_basestring)
+def _member(name: str, text: str) -> str:
+    return f"{canonical(name)}:{text},"
+
+
+def _written(name: str, values: Sequence[Any]) -> Iterable[str]:
+    """Return each row's value as it stands in the recipe: a whole member, or nothing, where it may be neutral."""
+    write = encode_basestring if name in _TEXTS else canonical  # canonical asks each value for its type first
+    if name not in NEUTRAL:
+        return map(write, values)
+    neutral = NEUTRAL[name]
+    return ["" if value == neutral else _member(name, write(value)) for value in values]
+
+
+def _is_neutral(name: str, value: Any) -> bool:
+    return value is None or (name in NEUTRAL and NEUTRAL[name] == value) or (not value and isinstance(value, Sized))
 
 
 def recipe_changes(old: str, new: str) -> list[str]:
-    """Return the names in which two recipes differ, sorted."""
-    before, after = json.loads(old), json.loads(new)
-    return sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+    """Return the names in which two recipes differ, sorted; what an older key version did not tell is left out."""
+    before, after = (parse_recipe(text) for text in (old, new))
+    untold = {"route", "model", "components"} if before.key_version != after.key_version else set()
+    values, others = ({**NEUTRAL, **recipe.columns()} for recipe in (before, after))
+    return sorted(name for name in (values.keys() | others.keys()) - untold if values.get(name) != others.get(name))
 
 
 def request_key(recipe: str) -> str:

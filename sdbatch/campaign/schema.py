@@ -66,7 +66,10 @@ def marks(**notes: str) -> dict[bytes, bytes]:
 def from_parquet(data: bytes, columns: list[str] | None = None) -> pa.Table:
     """Read what `to_parquet` wrote."""
     # Not pq.read_table: its scanner threads may hold a Python buffer when the interpreter ends, and abort it.
-    return pq.ParquetFile(pa.BufferReader(data)).read(columns=columns, use_threads=False)
+    table = pq.ParquetFile(pa.BufferReader(data)).read(columns=columns, use_threads=False)
+    if columns is None:
+        return table
+    return table.select([name for name in columns if name in table.column_names])  # a file has an order of its own
 
 
 def footer(data: bytes) -> Mapping[str, str]:

@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from sdbatch.campaign import layout
 from sdbatch.campaign.schema import COMMIT, footer, table, to_parquet
+from sdbatch.columns import AS_IN_RECIPE
 from sdbatch.errors import AssetConflict, RowError
 from sdbatch.logs import redacted
 from sdbatch.points import reached
@@ -92,22 +93,9 @@ def put_commit(store: Store, run_id: str, unit: str, rows: Iterable[Mapping[str,
     return is_ours or footer(store.read(path)).get("attempt") == attempt
 
 
-_AS_IN_RECIPE = (
-    "task",
-    "prompt",
-    "negative_prompt",
-    "num_inference_steps",
-    "guidance_scale",
-    "strength",
-    "fit",
-    "fps",
-    "dtype",
-)
-
-
 def request_columns(request: Request, recipe: Recipe, n: int | None) -> dict[str, Any]:
-    """Return the metadata columns that follow from a request alone; what it does not have is left out."""
-    columns = {name: value for name, value in recipe.columns().items() if name in _AS_IN_RECIPE}
+    """Return the metadata columns that follow from a request alone; columns without a value are left out."""
+    columns = {name: value for name, value in recipe.columns().items() if name in AS_IN_RECIPE}
     columns["id"] = request.id
     columns["request_key"] = request.request_key
     columns["n"] = n

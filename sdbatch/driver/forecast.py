@@ -58,11 +58,11 @@ def forecast(job: Job, selection: Selection) -> PlanReport:
     Raises:
         UserError: With everything that is wrong.
     """
-    with closing(ResolvedManifest(job)) as manifest:
+    with closing(ResolvedManifest(job, loads_here=False)) as manifest:
         check_selection(manifest, selection)
         store = open_store(job.output, job.storage)
         done = Campaign(store).done()
-        rates, is_measured = _rates(job, store)
+        rates, is_measured = measured_rates(job, store)
         reasons: Counter[str] = Counter()
         assets: Counter[str] = Counter()
         changed: dict[str, str] = {}
@@ -88,7 +88,7 @@ def forecast(job: Job, selection: Selection) -> PlanReport:
         )
 
 
-def _rates(job: Job, store: Store) -> tuple[dict[str, float], bool]:
+def measured_rates(job: Job, store: Store) -> tuple[dict[str, float], bool]:
     """Return TFLOP a second of one worker by model, and whether the campaign's runs measured all of them."""
     measured = Campaign(store).rates_tflop_per_s(job.models)
     rates = {

@@ -77,14 +77,18 @@ class RunRecords:
         job: Its job.
         scanned: Its manifest and models.
         started_at: When it began.
+        key_version: Of the campaign's requests, once this run has ended.
     """
 
-    def __init__(self, store: Store, run_id: str, job: Job, scanned: Scanned, started_at: datetime) -> None:
+    def __init__(
+        self, store: Store, run_id: str, job: Job, scanned: Scanned, started_at: datetime, key_version: int
+    ) -> None:
         self._store = store
         self._run_id = run_id
         self._job = job
         self._scanned = scanned
         self._started_at = started_at.isoformat(timespec="seconds")
+        self._key_version = key_version
         self._status_written_s = 0.0
         self._index = RunIndex(store, run_id)
 
@@ -99,6 +103,7 @@ class RunRecords:
         rate, eta_s = rate_and_eta(snapshot)
         status = {
             "format_version": FORMAT_VERSION,
+            "key_version": self._key_version,
             "run_id": self._run_id,
             "state": state,
             "started_at": self._started_at,
@@ -129,6 +134,7 @@ class RunRecords:
         versions = {name: importlib.metadata.version(name) for name in _RECORDED_PACKAGES}
         record = {
             "format_version": FORMAT_VERSION,
+            "key_version": self._key_version,
             "run_id": self._run_id,
             "state": result.state,
             "exit_code": result.exit_code,

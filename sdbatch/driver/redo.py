@@ -12,7 +12,9 @@ from sdbatch.report.progress import Progress
 from sdbatch.storage import open_store
 
 
-def redo_job(job: Job, ids: frozenset[str], *, in_process: bool, progress: Progress) -> RunResult | None:
+def redo_job(
+    job: Job, ids: frozenset[str], *, in_process: bool, progress: Progress, accept_new_keys: bool = False
+) -> RunResult | None:
     """Verify the campaign of a job, and make again what is missing or damaged; return None when nothing is.
 
     Args:
@@ -20,6 +22,7 @@ def redo_job(job: Job, ids: frozenset[str], *, in_process: bool, progress: Progr
         ids: Only these requests; all of them when empty.
         in_process: See `run_job`.
         progress: See `run_job`.
+        accept_new_keys: See `run_job`.
 
     Raises:
         UserError: Before anything was started.
@@ -41,5 +44,6 @@ def redo_job(job: Job, ids: frozenset[str], *, in_process: bool, progress: Progr
         in_process=in_process,
         progress=progress,
         void=[{"id": finding.id, "request_key": finding.request_key, "n": finding.n} for finding in findings],
+        accept_new_keys=accept_new_keys,
         remove=tuple(finding.asset for finding in findings if finding.kind == "damaged"),
     )

@@ -16,6 +16,7 @@ from sdbatch.campaign.lease import acquire
 from sdbatch.campaign.schema import VOID, table, to_parquet
 from sdbatch.dispatch.executor import WORKER
 from sdbatch.driver.compact import write_metadata
+from sdbatch.driver.key_versions import settle_key_version
 from sdbatch.driver.records import RunResult
 from sdbatch.driver.scan import ResolvedManifest
 from sdbatch.driver.select import Selection, check_selection
@@ -36,6 +37,7 @@ def run_job(
     void: Sequence[Mapping[str, Any]] = (),
     remove: Sequence[str] = (),
     worker: str = WORKER,
+    accept_new_keys: bool = False,
 ) -> RunResult:
     """Make what is missing of a job's campaign.
 
@@ -47,6 +49,7 @@ def run_job(
         void: Outputs (id, request_key, n) whose earlier commits no longer count.
         remove: Damaged assets.
         worker: Dotted path of the class that makes units; benchmarks name another one.
+        accept_new_keys: Whether outputs with keys of an older version may be rendered again.
 
     Raises:
         UserError, CampaignHeld: Before anything was written.
@@ -55,6 +58,7 @@ def run_job(
     with interrupt.installed(), closing(ResolvedManifest(job)) as manifest:
         check_selection(manifest, selection)
         store = open_store(job.output, job.storage)
+        key_version = settle_key_version(job, manifest, store, selection, accept_new_keys=accept_new_keys)
         lease = acquire(store)
         session = Session(
             job,
@@ -65,6 +69,7 @@ def run_job(
             interrupt=interrupt,
             progress=progress,
             workers=Workers(in_process=in_process, path=worker),
+            key_version=key_version,
         )
         try:
             _void(store, session.run_id, void, remove)

@@ -67,12 +67,13 @@ class Scanned:
     unpinned: tuple[str, ...] = ()
 
 
-def scan(job: Job, keep: Callable[[RowBatch, ResolvedRows], None] | None = None) -> Scanned:
+def scan(job: Job, keep: Callable[[RowBatch, ResolvedRows], None] | None = None, *, loads_here: bool = True) -> Scanned:
     """Check every row of a job's manifest, and resolve it.
 
     Args:
         job: The job.
         keep: Called with each batch until there is a problem; with it, sources and models are digested too.
+        loads_here: Whether this machine's Python packages are those that load the models.
 
     Raises:
         ManifestError: With every problem of the manifest.
@@ -86,7 +87,7 @@ def scan(job: Job, keep: Callable[[RowBatch, ResolvedRows], None] | None = None)
     }
     refuse_shared_revisions(models.values(), job.storage)
     allow = AllowList(job.sources.allow)
-    resolver = Resolver(job, models, allow.problem, lambda url: parse_url(url).url, loras)
+    resolver = Resolver(job, models, allow.problem, lambda url: parse_url(url).url, loras, loads_here=loads_here)
     check_stages(choose_stages(job.stages))
     shards = list_shards(job.manifest, job.storage)
     problems = Problems()
@@ -142,13 +143,13 @@ def _in_order(problems: list[Problem]) -> list[Problem]:
 class ResolvedManifest:
     """Every row of a manifest, resolved, in parts on this machine's disk: the manifest as one run saw it."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, *, loads_here: bool = True) -> None:
         self._scratch = Scratch()
         self._folder = self._scratch.folder
         self._waiting: list[pa.Table] = []
         self._num_parts = 0
         try:
-            self.scanned = scan(job, self._keep)
+            self.scanned = scan(job, self._keep, loads_here=loads_here)
             self._flush()
         except BaseException:
             self.close()

@@ -62,6 +62,7 @@ class Session:
         interrupt: Counts the signals that came.
         progress: Shown while it runs.
         workers: What makes the units.
+        key_version: Recorded with the run. See `settle_key_version`.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Session:
         interrupt: Interrupt,
         progress: Progress,
         workers: Workers,
+        key_version: int,
     ) -> None:
         self._job = job
         self._manifest = manifest
@@ -88,7 +90,7 @@ class Session:
         self._started_s = time.monotonic()
         self.run_id = layout.run_id(lease.holder.epoch, started_at.strftime("%Y%m%dT%H%M%SZ"))
         self._tally = RunTally()
-        self._records = RunRecords(store, self.run_id, job, manifest.scanned, started_at)
+        self._records = RunRecords(store, self.run_id, job, manifest.scanned, started_at, key_version)
         self._working_since_s: float | None = None
         self._executor: Executor | None = None
         self._dispatcher: Dispatcher | None = None

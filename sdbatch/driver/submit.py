@@ -44,6 +44,7 @@ def submit_job(
     working_dir: Path | None,
     environment: Mapping[str, str],
     accept_failed: bool,
+    accept_new_keys: bool,
     write: Callable[[str], None] | None,
 ) -> SubmitReport:
     """Run a job on a cluster. The arguments are those of `sdbatch.api.submit`.
@@ -57,6 +58,7 @@ def submit_job(
         working_dir: Folder to send along, None when the cluster's image holds all.
         environment: Variables of the driver there.
         accept_failed: Exit 0 although rows failed.
+        accept_new_keys: Render outputs again whose keys an older version of sdbatch made.
         write: Given the job's log as it comes; without it the call does not wait.
 
     Raises:
@@ -73,6 +75,7 @@ def submit_job(
         arguments += ["--set", override]
     arguments += ["--date", date] if date else []
     arguments += ["--accept-failed"] if accept_failed else []
+    arguments += ["--accept-new-keys"] if accept_new_keys else []
     cluster = Cluster(address)
     submitted = cluster.submit(shlex.join(arguments), campaign_name(output), working_dir, dict(environment))
     exit_code = cluster.follow(submitted.submission_id, write) if write else None

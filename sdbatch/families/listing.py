@@ -66,9 +66,14 @@ def in_readme(text: str) -> str:
     Raises:
         ValueError: When the marks are not there.
     """
-    readme, count = re.subn(
-        f"{re.escape(BEGIN)}.*?{re.escape(END)}", lambda _: f"{BEGIN}\n\n{markdown()}\n\n{END}", text, flags=re.DOTALL
+    return between_marks(text, BEGIN, END, markdown())
+
+
+def between_marks(text: str, begin: str, end: str, content: str) -> str:
+    """Return a text with other content between two marks, which must be there once. Raises ValueError."""
+    replaced, count = re.subn(
+        f"{re.escape(begin)}.*?{re.escape(end)}", lambda _: f"{begin}\n\n{content}\n\n{end}", text, flags=re.DOTALL
     )
     if count != 1:
-        raise ValueError(f"{count} tables are marked with {BEGIN}; 1 is needed")
-    return readme
+        raise ValueError(f"{count} tables are marked with {begin}; 1 is needed")
+    return replaced

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
+from sdbatch.errors import UserError
 from sdbatch.recipe import Recipe
 
 
@@ -64,6 +65,7 @@ class Route:
         per_row_guidance: Whether each row of a call may have guidance of its own; the batch key then leaves it out.
         empty_negative_differs: Whether an empty negative prompt differs from none (SDXL uses zeros for none); rows with
             and without one then do not share a call.
+        version: Part of the request key; raised when our call of the pipeline changes pixels.
     """
 
     pipeline: str
@@ -84,6 +86,12 @@ class Route:
     rows_interact: bool = False
     per_row_guidance: bool = False
     empty_negative_differs: bool = False
+    version: int = 1
+
+    @property
+    def name(self) -> str:
+        """Name in the recipe, its own among the routes of a task: the pipeline's class."""
+        return self.pipeline
 
     @property
     def batch_of_one_in_exact(self) -> bool:
@@ -92,6 +100,12 @@ class Route:
         A clip's pixels depend on its place in the batch (by 1e-3 in a batch of 3: Wan, CPU), not on its neighbours.
         """
         return self.rows == "single" or self.rows_interact or "num_frames" in self.arguments
+
+    def reads(self, text: str, parameters: Mapping[str, Any]) -> bool:
+        """Whether it reads a text column, with these further parameters."""
+        if text != "negative_prompt" or not self.negative_needs:
+            return text in self.arguments
+        return text in self.arguments and parameters.get(self.negative_needs, 1.0) > 1
 
     def takes(self, given: Given) -> bool:
         """Whether it reads every source that is given, and lacks none."""
@@ -158,8 +172,13 @@ class Family:
 
     def route_of(self, recipe: Recipe) -> Route:
         """Return the route that serves a resolved request."""
-        route = self.route(recipe.task, given_of(recipe))
-        assert route is not None, f"{self.title} has no route for a recipe that was resolved for it"
+        if not recipe.route:  # key version 1 named none
+            route = self.route(recipe.task, given_of(recipe))
+        else:
+            route = next((route for route in self.tasks[recipe.task] if route.name == recipe.route), None)
+        asked = f"{recipe.task} by {recipe.route} version {recipe.route_version}"
+        if route is None or (recipe.route and route.version != recipe.route_version):
+            raise UserError(f"a recipe asks for {asked}, which {self.title} of this sdbatch does not have")
         return route
 
 

@@ -104,9 +104,11 @@ def _source_problems(route: Route, given: Given) -> list[RowProblem]:
     return problems
 
 
-def check_route(route: Route, task: str, model: ModelInfo, values: Mapping[str, Any]) -> list[RowProblem]:
-    """Check that what a route needs is there (folders the job names, Python packages), and that it reads its source."""
-    problems = [RowProblem("task", task, message) for message in lacking(route, model)]
+def check_route(
+    route: Route, task: str, model: ModelInfo, values: Mapping[str, Any], *, loads_here: bool = True
+) -> list[RowProblem]:
+    """Check that what a route needs is there (see `lacking`), and that it reads its source."""
+    problems = [RowProblem("task", task, message) for message in lacking(route, model, loads_here=loads_here)]
     steps, strength = values.get("num_inference_steps", 0), values.get("strength", 0.0)
     # As the pipelines themselves round: diffusers 0.42.1, get_timesteps of the flow models.
     if route.full_strength_ignores_source and 0 < strength <= 1 and int(steps - steps * strength) < 1:
@@ -115,15 +117,21 @@ def check_route(route: Route, task: str, model: ModelInfo, values: Mapping[str, 
     return problems
 
 
-def lacking(route: Route, model: ModelInfo) -> list[str]:
-    """Return, in words, what a route needs and does not have: folders of the model's entry, Python packages."""
+def lacking(route: Route, model: ModelInfo, *, loads_here: bool = True) -> list[str]:
+    """Return, in words, what a route needs and does not have.
+
+    Args:
+        route: The route.
+        model: Description of its model, whose entry names further folders.
+        loads_here: Whether this machine's Python packages are those that load it.
+    """
     reasons = []
     for option, class_name in route.components.items():
         found = model.components.get(option)
         if found != class_name:
             has = "has none" if found is None else f"is a {found}"
             reasons.append(f"needs models.{model.name}.{option} to be a {class_name}; it {has}")
-    for package in route.requires:
+    for package in route.requires if loads_here else ():
         if importlib.util.find_spec(package) is None:
             reasons.append(f"needs the Python package {package}, which is not installed")
     return reasons
@@ -218,7 +226,7 @@ def _is_a(value: Any, kind: type) -> bool:
 
 
 def settled_loras(
-    wanted: tuple[tuple[str, float], ...], known: Mapping[str, LoraInfo], family: Family
+    wanted: tuple[tuple[str, float], ...], known: Mapping[str, LoraInfo], family: Family, *, loads_here: bool = True
 ) -> tuple[list[list[Any]], list[RowProblem]]:
     """Return (revision, weight) of each LoRA, sorted so that their order does not matter, and the problems."""
     problems: list[RowProblem] = []
@@ -236,7 +244,7 @@ def settled_loras(
         elif not (weight is not None and abs(weight) <= LORA_WEIGHT_MAX):  # NaN is not in the range either
             message = f"has a weight not in {-LORA_WEIGHT_MAX:g}..{LORA_WEIGHT_MAX:g}"
             problems.append(RowProblem("loras", f"{name} {weight}", message))
-    if not problems and importlib.util.find_spec("peft") is None:
+    if not problems and loads_here and importlib.util.find_spec("peft") is None:
         problems.append(RowProblem("loras", names, "need the Python package peft, which is not installed"))
     if problems:
         return [], problems

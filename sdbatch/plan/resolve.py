@@ -59,6 +59,7 @@ class Resolver:
         source_problem: Returns why a source URL may not be opened, None when it may.
         source_url: Makes a source absolute.
         loras: Description of each of the job's LoRAs.
+        loads_here: Whether this machine's Python packages are those that load the models.
     """
 
     def __init__(
@@ -68,9 +69,11 @@ class Resolver:
         source_problem: Callable[[str], str | None],
         source_url: Callable[[str], str],
         loras: Mapping[str, LoraInfo] | None = None,
+        *,
+        loads_here: bool = True,
     ) -> None:
         self._seed = job.seed
-        self._settler = Settler(job, models, loras or {})
+        self._settler = Settler(job, models, loras or {}, loads_here=loads_here)
         self._source_problem = source_problem
         self._source_url = source_url
 

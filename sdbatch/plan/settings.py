@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from sdbatch.checkpoints import LoraInfo, ModelInfo
 from sdbatch.columns import IN_RECIPE, MANIFEST, named
-from sdbatch.families import Given, Route, cost_tflop, is_clip
+from sdbatch.families import Given, Route, cost_tflop
 from sdbatch.job import Job
 from sdbatch.plan.batch_key import batch_key
 from sdbatch.plan.checks import (
@@ -102,9 +102,13 @@ class Settler:
         job: The checked job.
         models: Description of each of the job's models.
         loras: Description of each of the job's LoRAs.
+        loads_here: Whether this machine's Python packages are those that load the models.
     """
 
-    def __init__(self, job: Job, models: Mapping[str, ModelInfo], loras: Mapping[str, LoraInfo]) -> None:
+    def __init__(
+        self, job: Job, models: Mapping[str, ModelInfo], loras: Mapping[str, LoraInfo], *, loads_here: bool = True
+    ) -> None:
+        self._loads_here = loads_here
         self._job = job
         self._models = models
         self._loras = loras
@@ -167,13 +171,13 @@ class Settler:
         if task not in TASKS:
             message = "is missing and has no default" if task is None else f"is not a task{near(task, TASKS)}"
             problems.append(RowProblem("task", task, message))
-        return problems or _check_served(self._models[name], task)
+        return problems or _check_served(self._models[name], task, loads_here=self._loads_here)
 
     def _values(self, binding: _Binding, layers: list[Mapping[str, Any]], problems: list[RowProblem]) -> dict[str, Any]:
         """Settle everything but texts, seed and sources, checked against the family."""
         route, family, row = binding.route, binding.model.family, layers[0]
         values = self._arguments(binding, layers, problems)
-        problems.extend(check_route(route, binding.task, binding.model, values))
+        problems.extend(check_route(route, binding.task, binding.model, values, loads_here=self._loads_here))
         out_of_bounds = check_values(values)
         if not out_of_bounds:
             settled_frames(values, family)
@@ -190,7 +194,7 @@ class Settler:
         if row["loras"] and "loras" not in route.arguments:
             problems.append(RowProblem("loras", row["loras"], f"are not taken by {binding.task} of {family.title}"))
         elif row["loras"]:
-            values["loras"], refused = settled_loras(row["loras"], self._loras, family)
+            values["loras"], refused = settled_loras(row["loras"], self._loras, family, loads_here=self._loads_here)
             problems.extend(refused)
         return values
 
@@ -259,10 +263,12 @@ class Settler:
         shared = {
             "key_version": KEY_VERSION,
             "task": binding.task,
-            "model": model.revision,
+            "route": route.name,
+            "route_version": route.version,
+            "model": model.base_revision or model.revision,
+            "components": {name: model.component_revisions[name] for name in route.components},
             "dtype": model.options.dtype,
             **{name: float(value) if name in _FLOATS else value for name, value in values.items()},
-            **self._encoder(binding.task),
         }
         is_exact = self._job.determinism == "exact"
         # Compiled or in another memory format, the last bits are others: nothing to see, but not exact either.
@@ -272,20 +278,14 @@ class Settler:
             shared["batch_size"] = 1 if route.batch_of_one_in_exact else model.options.batch_size
         return shared
 
-    def _encoder(self, task: str) -> dict[str, Any]:
-        """Return what the recipe says of an encoder that changes pixels."""
-        encode = self._job.encode
-        if is_clip(task):
-            return {"encoder": {"video": encode.video, "crf": encode.crf}}
-        if encode.image in {"jpg", "avif"} or (encode.image == "webp" and not encode.lossless):
-            return {"encoder": {"image": encode.image, "quality": encode.quality}}
-        return {}
 
-
-def _check_served(model: ModelInfo, task: str) -> list[RowProblem]:
+def _check_served(model: ModelInfo, task: str, *, loads_here: bool) -> list[RowProblem]:
     """Check that the folders that the model's entry names allow a route of a task."""
     family = model.family
-    reasons = {name: [lacking(route, model) for route in routes] for name, routes in family.tasks.items()}
+    reasons = {
+        name: [lacking(route, model, loads_here=loads_here) for route in routes]
+        for name, routes in family.tasks.items()
+    }
     served = [name for name, of_routes in reasons.items() if not all(of_routes)]
     if task in served:
         return []
@@ -302,8 +302,8 @@ def _steps_made(values: Mapping[str, Any]) -> int:
 
 def _unread(route: Route, parameters: Mapping[str, Any]) -> dict[str, str]:
     """Return the texts that a route does not read, and why not."""
-    unread = {name: "is not read by this model" for name in _TEXTS if name not in route.arguments}
-    if route.negative_needs and not parameters.get(route.negative_needs, 1.0) > 1:
+    unread = {name: "is not read by this model" for name in _TEXTS if not route.reads(name, parameters)}
+    if "negative_prompt" in unread and route.negative_needs:
         unread["negative_prompt"] = f"is read by this model only with {route.negative_needs} over 1 in parameters"
     return unread
 

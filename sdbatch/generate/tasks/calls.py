@@ -28,9 +28,9 @@ def texts(row: Route, items: Sequence[Item]) -> dict[str, Any]:
     recipe = items[0].recipe
     says_none = row.empty_negative_differs and not recipe.negative_prompt
     return {
-        row.arguments[name]: _one_or_all([getattr(item.recipe, name) for item in items], is_one=row.rows == "single")
+        row.arguments[name]: _one_or_all([_text(item, name) for item in items], is_one=row.rows == "single")
         for name in _TEXTS
-        if getattr(recipe, name) is not None and not (name == "negative_prompt" and says_none)
+        if row.reads(name, recipe.parameters) and not (name == "negative_prompt" and says_none)
     }
 
 
@@ -63,6 +63,12 @@ def scalars(row: Route, items: Sequence[Item]) -> dict[str, Any]:
         if len(set(guidances)) > 1:
             named[row.arguments["guidance_scale"]] = PerRow(guidances)
     return {**row.constants, **named, **recipe.parameters}
+
+
+def _text(item: Item, name: str) -> str:
+    """Return a text of an item; the recipe leaves an empty one out."""
+    text: str | None = getattr(item.recipe, name)
+    return text or ""
 
 
 def _picture(row: Route, item: Item, role: str) -> Image.Image | list[Image.Image]:
