@@ -22,8 +22,8 @@ from sdbatch.types import Request
 from sdbatch.worker.sources import FailedOutput, PendingOutput, SourceFetcher
 
 if TYPE_CHECKING:
-    from sdbatch.generate.batch import BatchResult, Generated
     from sdbatch.generate.batch_sizes import BatchSizes
+    from sdbatch.generate.item import BatchResult, Generated
     from sdbatch.generate.load import LoadedModel
     from sdbatch.generate.tokens import TokenCounter
 
@@ -287,8 +287,9 @@ class _Generation:
 
     def _make(self, outputs: list[PendingOutput]) -> Iterator[RenderedOutput | FailedOutput]:
         """Make one batch; when its call fails, do with its rows what the table of outcomes says."""
-        from sdbatch.generate.batch import Item, failure_kind, make_batch
+        from sdbatch.generate.batch import failure_kind, make_batch
         from sdbatch.generate.batch_sizes import shape_of
+        from sdbatch.generate.item import Item
 
         outputs = [replace(output, attempts=output.attempts + 1) for output in outputs]
         items = [Item(recipe=output.recipe, seed=output.seed, **output.pixels) for output in outputs]
