@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -175,5 +176,30 @@ def test_a_check_of_the_stage_needs_no_torch(classifier: Path) -> None:
         f"check_stages(choose_stages([('safety', json.loads({values!r}))]))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+
+    assert done.returncode == 0, done.stderr
+
+
+def test_without_the_variables_of_a_worker_nothing_asks_a_hub(
+    classifier: Path, write_manifest: Callable[..., str], job_of: Callable[..., dict[str, Any]]
+) -> None:
+    """A run in the caller's process sets no HF_HUB_OFFLINE; that folders are local is said in every call."""
+    job = job_of(write_manifest(prompts(1)), after=[_safety(classifier, 0.999999)])
+    script = (
+        "import json, socket, sys, sdbatch\n"
+        "asked = []\n"
+        "def refuse(*arguments, **_): asked.append(arguments); raise OSError('no network here')\n"
+        "socket.getaddrinfo = refuse\n"
+        "result = sdbatch.run(json.loads(sys.argv[1]), in_process=True)\n"
+        "assert result.counts['rows_ok'] == 1, result\n"
+        "assert not asked, asked\n"
+        "from huggingface_hub import HfApi\n"
+        "try: HfApi().model_info('a/b')\n"
+        "except Exception: pass\n"
+        "assert asked, 'a call of the hub would not have shown'\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "TRANSFORMERS_"))}
+    command = [sys.executable, "-c", script, json.dumps(job)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
 
     assert done.returncode == 0, done.stderr

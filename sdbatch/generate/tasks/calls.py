@@ -26,9 +26,10 @@ _OF_ITEMS = frozenset({*_TEXTS, *SOURCE_ROLES, "keyframes"})
 def texts(route: Route, items: Sequence[Item]) -> dict[str, Any]:
     """Return prompts and negative prompts: one per item, or plain texts where the pipeline takes a single row."""
     recipe = items[0].recipe
+    is_one = route.rows == "single"
     says_none = route.empty_negative_differs and not recipe.negative_prompt
     return {
-        route.arguments[name]: _one_or_all([getattr(item.recipe, name) for item in items], is_one=route.rows == "single")
+        route.arguments[name]: _one_or_all([getattr(item.recipe, name) for item in items], is_one=is_one)
         for name in _TEXTS
         if getattr(recipe, name) is not None and not (name == "negative_prompt" and says_none)
     }

@@ -14,4 +14,6 @@ if TYPE_CHECKING:
 
 def arguments(route: Route, items: Sequence[Item]) -> list[dict[str, Any]]:
     """Return the arguments of the one call; source and mask were fitted to the recipe's height and width alike."""
-    return [{**texts(route, items), **pictures(route, items, "images", "mask", "control_image"), **scalars(route, items)}]
+    return [
+        {**texts(route, items), **pictures(route, items, "images", "mask", "control_image"), **scalars(route, items)}
+    ]
