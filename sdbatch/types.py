@@ -184,6 +184,7 @@ class RowOutcome:
         error_type: Class name, None when ok.
         error_message: At most 500 characters, None when ok.
         error_retryable: Whether a later run tries again by itself.
+        stages_digest: Settings of the stages that may block, None without any: under others a later run tries again.
     """
 
     id: str
@@ -193,6 +194,7 @@ class RowOutcome:
     error_type: str | None = None
     error_message: str | None = None
     error_retryable: bool = False
+    stages_digest: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

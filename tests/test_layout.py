@@ -38,6 +38,7 @@ HOMES = {
     "s3fs": {"storage"},
     "imageio_ffmpeg": {"ffmpeg"},
     "jinja2": {"report"},
+    "PIL": {"fetch", "generate", "encode"},
     "typer": {"cli"},
 }
 
@@ -93,6 +94,18 @@ def test_only_the_driver_and_the_worker_put_rooms_together() -> None:
             joining[_room(file)] = rooms
 
     assert joining.keys() <= {"driver", "worker", "api"}
+
+
+def test_what_strangers_send_is_decoded_in_fetch_alone() -> None:
+    decoders = {"decode_image", "decode_mask", "decode_clip", "decode_sources"}
+    defined = {
+        _room(file): node.name
+        for file in FILES
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.FunctionDef) and node.name in decoders
+    }
+
+    assert defined.keys() == {"fetch"}
 
 
 @pytest.mark.parametrize("module", ["sdbatch", "sdbatch.cli"])

@@ -19,6 +19,7 @@ from sdbatch.campaign.read import read_commit
 from sdbatch.driver import ResolvedManifest, Selection, classify, requests_of
 from sdbatch.errors import DeviceLost, ModelLoadFailed, StoreRefused
 from sdbatch.generate import batch
+from sdbatch.generate.item import BatchResult, Item
 from sdbatch.job import parse_job
 from sdbatch.storage import open_store
 from sdbatch.types import Receipt, Unit, WorkerSpec
@@ -61,11 +62,11 @@ def make(write_manifest: Callable[..., str], job_of: Callable[..., dict[str, Any
         lease.release()
 
 
-def _break(monkeypatch: pytest.MonkeyPatch, fault: Callable[[list[batch.Item]], None]) -> None:
+def _break(monkeypatch: pytest.MonkeyPatch, fault: Callable[[list[Item]], None]) -> None:
     """Let the pipeline call meet a fault before it runs: the one thing a tiny model never does by itself."""
     original = batch.make_batch
 
-    def faulty(model: Any, items: Any, pad_to: int | None, on_step: Callable[[], None]) -> batch.BatchResult:
+    def faulty(model: Any, items: Any, pad_to: int | None, on_step: Callable[[], None]) -> BatchResult:
         fault(list(items))
         return original(model, items, pad_to, on_step)
 
@@ -101,7 +102,7 @@ def test_a_metadata_row_says_everything(make: Make) -> None:
 def test_a_row_that_raises_costs_itself(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
 
-    def fault(items: list[batch.Item]) -> None:
+    def fault(items: list[Item]) -> None:
         calls.append(len(items))
         if any("2" in (item.recipe.prompt or "") for item in items):
             raise ValueError("the model does not like this one")
@@ -123,7 +124,7 @@ def test_out_of_memory_halves_the_batch_loses_nobody_and_is_remembered(
 ) -> None:
     calls = []
 
-    def fault(items: list[batch.Item]) -> None:
+    def fault(items: list[Item]) -> None:
         calls.append(len(items))
         if len(items) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
@@ -142,7 +143,7 @@ def test_out_of_memory_halves_the_batch_loses_nobody_and_is_remembered(
 
 
 def test_in_exact_out_of_memory_fails_the_row_instead(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fault(items: list[batch.Item]) -> None:
+    def fault(items: list[Item]) -> None:
         if any("1" in (item.recipe.prompt or "") for item in items):
             raise torch.OutOfMemoryError("CUDA out of memory")
 
@@ -156,7 +157,7 @@ def test_in_exact_out_of_memory_fails_the_row_instead(make: Make, monkeypatch: p
 def test_a_call_past_its_deadline_ends_at_the_next_step_and_costs_the_slow_row_alone(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fault(items: list[batch.Item]) -> None:
+    def fault(items: list[Item]) -> None:
         if any(item.recipe.prompt == "slow" for item in items):
             time.sleep(3.1)
 
@@ -176,7 +177,7 @@ def test_a_call_past_its_deadline_ends_at_the_next_step_and_costs_the_slow_row_a
 def test_a_device_that_is_lost_blames_no_row_and_commits_nothing(
     make: Make, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    def fault(items: list[batch.Item]) -> None:
+    def fault(items: list[Item]) -> None:
         raise error
 
     _break(monkeypatch, fault)

@@ -89,7 +89,10 @@ def read_object(data: bytes, name: str) -> dict[str, Any]:
 
 
 def _opened(data: bytes, name: str, few: tuple[str, ...] = ()) -> tuple[pq.ParquetFile, Reader]:
-    file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=list(few))
+    metadata = pq.read_metadata(pa.BufferReader(data))
+    there = set(metadata.schema.names)  # an older file lacks some; Arrow refuses to code a column that is not there
+    coded = [column for column in few if column in there]
+    file = pq.ParquetFile(pa.BufferReader(data), metadata=metadata, read_dictionary=coded)
     version = (file.schema_arrow.metadata or {}).get(_MARK, str(_OLDEST).encode()).decode()
     return file, _reader(int(version) if version.isdecimal() else version, name)
 

@@ -33,7 +33,7 @@ from sdbatch.campaign.void import VoidOutputs, read_void
 from sdbatch.errors import UserError
 from sdbatch.storage import Store
 
-_FEW: Final = ("status", "error_type", "commit")
+_FEW: Final = ("status", "error_type", "stages_digest", "commit")
 """Columns of an index, or a snapshot, with few different texts."""
 _T = TypeVar("_T")
 
@@ -57,10 +57,16 @@ class Failure:
     Attributes:
         error_type: Class name.
         retryable: Whether a run tries it again by itself.
+        stages_digest: Settings of the stages by which it was blocked; None where none of them blocked it.
     """
 
     error_type: str
     retryable: bool
+    stages_digest: str | None = None
+
+    def is_retried(self, stages_digest: str | None) -> bool:
+        """Return whether a run whose stages have this digest tries it again by itself."""
+        return self.retryable or self.stages_digest not in {None, stages_digest}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -255,9 +261,16 @@ def _columns_of(table: pa.Table) -> _Columns:
     failed = np.flatnonzero(~is_ok)
     kinds: dict[Failure, int] = {}
     failure = np.full(len(ids), -1, np.int32)
-    other = table.select(["error_type", "error_retryable"]).take(failed)
+    other = table.select(["error_type", "error_retryable", "stages_digest", "status"]).take(failed)
     rows = zip(*(column.to_pylist() for column in other.columns), strict=True)
-    told = [Failure(error_type=error_type or "", retryable=bool(is_retryable)) for error_type, is_retryable in rows]
+    told = [
+        Failure(
+            error_type=error_type or "",
+            retryable=bool(is_retryable),
+            stages_digest=digest if status == "blocked" else None,
+        )
+        for error_type, is_retryable, digest, status in rows
+    ]
     failure[failed] = [kinds.setdefault(kind, len(kinds)) for kind in told]
     return _Columns(
         requests=request_digests(ids, table.column("request_key")),

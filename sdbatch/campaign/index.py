@@ -63,7 +63,8 @@ def index_of(unit: Unit, outcomes: tuple[RowOutcome, ...], commit: str) -> pa.Ta
         for n in (None,) if (request.id, None) in ended else request.outputs:
             outcome = ended.get((request.id, n), _OK)
             place = (request.id, request.request_key, n)
-            rows.append((*place, outcome.status, outcome.error_type, outcome.error_retryable, commit))
+            end = (outcome.status, outcome.error_type, outcome.error_retryable, outcome.stages_digest)
+            rows.append((*place, *end, commit))
     columns = zip(*rows, strict=True)
     return pa.table([pa.array(values, field.type) for values, field in zip(columns, INDEX, strict=True)], schema=INDEX)
 

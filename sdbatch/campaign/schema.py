@@ -28,6 +28,7 @@ INDEX: Final = pa.schema(
         ("status", pa.string()),
         ("error_type", pa.string()),
         ("error_retryable", pa.bool_()),
+        ("stages_digest", pa.string()),
         ("commit", pa.string()),
     ]
 )

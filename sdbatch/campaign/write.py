@@ -159,6 +159,7 @@ def outcomes_of(rows: Iterable[Mapping[str, Any]]) -> tuple[RowOutcome, ...]:
             error_type=row.get("error_type"),
             error_message=row.get("error_message"),
             error_retryable=bool(row.get("error_retryable")),
+            stages_digest=row.get("stages_digest") if row["status"] == "blocked" else None,
         )
         for row in rows
         if row["status"] != "ok"

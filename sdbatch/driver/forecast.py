@@ -68,7 +68,7 @@ def forecast(job: Job, selection: Selection) -> PlanReport:
         changed: dict[str, str] = {}
         predicted_s = 0.0
         columns = [*COUNTED, *([] if done.is_empty else ["recipe"])]
-        for part in classify(manifest.parts(columns), done, selection):
+        for part in classify(manifest.parts(columns), done, selection, manifest.scanned.stages_digest):
             reasons.update(part.reasons)
             models, costs_tflop = (part.rows.column(name).to_pylist() for name in ("model", "cost_tflop"))
             for model, cost_tflop, outputs in zip(models, costs_tflop, part.outputs, strict=True):

@@ -32,9 +32,9 @@ from sdbatch.recipe import parse_recipe
 from sdbatch.storage import Store
 from sdbatch.types import Request, Source
 from sdbatch.worker.finish import finish_output
+from sdbatch.worker.outputs import CallPlan, FailedOutput
 from sdbatch.worker.record import Recorder
-from sdbatch.worker.render import CallPlan, Renderer
-from sdbatch.worker.sources import FailedOutput
+from sdbatch.worker.render import Renderer
 
 TOLERANCE = 1
 """Of 8 bit values: what batches of another size, or another CPU, may differ by."""

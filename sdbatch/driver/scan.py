@@ -14,7 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sdbatch.after import check_stages, choose_stages
+from sdbatch.after import check_stages, choose_stages, stages_digest
 from sdbatch.campaign import layout
 from sdbatch.campaign.schema import to_parquet
 from sdbatch.checkpoints import ModelInfo, describe, describe_lora, refuse_shared_revisions
@@ -56,6 +56,7 @@ class Scanned:
         num_outputs: Assets that the manifest asks for.
         models: Description of each model, by its name in the job.
         sources_missing: Sources that are not there, sorted; empty when sources are not digested.
+        stages_digest: Settings of the stages that may block; None without any, or when sources are not digested.
         unpinned: Entries of the job whose weights are known by size and ETag only, such as `models.sdxl`.
     """
 
@@ -64,6 +65,7 @@ class Scanned:
     num_outputs: int
     models: Mapping[str, ModelInfo]
     sources_missing: tuple[str, ...]
+    stages_digest: str | None
     unpinned: tuple[str, ...] = ()
 
 
@@ -88,7 +90,8 @@ def scan(job: Job, keep: Callable[[RowBatch, ResolvedRows], None] | None = None,
     refuse_shared_revisions(models.values(), job.storage)
     allow = AllowList(job.sources.allow)
     resolver = Resolver(job, models, allow.problem, lambda url: parse_url(url).url, loras, loads_here=loads_here)
-    check_stages(choose_stages(job.stages))
+    stages = choose_stages(job.stages)
+    check_stages(stages)
     shards = list_shards(job.manifest, job.storage)
     problems = Problems()
     _check_own_columns(shards, problems)
@@ -118,6 +121,7 @@ def scan(job: Job, keep: Callable[[RowBatch, ResolvedRows], None] | None = None,
         num_outputs=num_outputs,
         models=models,
         sources_missing=tuple(sorted(url for url, digest in digests.items() if digest == "missing")),
+        stages_digest=stages_digest(stages) if keep is not None else None,
         unpinned=(
             *(f"models.{name}" for name, model in models.items() if not model.is_pinned),
             *(f"loras.{name}" for name, lora in loras.items() if not lora.is_pinned),

@@ -67,12 +67,21 @@ class ClassifiedRows:
         return self.rows.filter(pa.array([own == reason for own in self.reasons], pa.bool_()))
 
 
-def classify(parts: Iterable[pa.Table], done: Done, selection: Selection) -> Iterator[ClassifiedRows]:
-    """Classify each row and list its outputs that are still to be made."""
+def classify(
+    parts: Iterable[pa.Table], done: Done, selection: Selection, stages_digest: str | None = None
+) -> Iterator[ClassifiedRows]:
+    """Classify each row and list its outputs that are still to be made.
+
+    Args:
+        parts: Of the resolved manifest.
+        done: What is committed.
+        selection: Which rows the run makes.
+        stages_digest: Settings of the stages that may block; what was blocked under others is tried again.
+    """
     num_made = 0
     for part in parts:
         standing = done.standing(*(part.column(name) for name in ("id", "request_key", "num_outputs")))
-        reasons = _reasons(part, standing, done, selection)
+        reasons = _reasons(part, standing, done, selection, stages_digest)
         if selection.limit is not None:
             is_made = reasons < _LEFT_FROM
             places = num_made + np.cumsum(is_made)
@@ -88,11 +97,14 @@ def classify(parts: Iterable[pa.Table], done: Done, selection: Selection) -> Ite
         )
 
 
-def _reasons(part: pa.Table, standing: Standing, done: Done, selection: Selection) -> NDArray[np.int8]:
+def _reasons(
+    part: pa.Table, standing: Standing, done: Done, selection: Selection, stages_digest: str | None
+) -> NDArray[np.int8]:
     """Return each row's place in `_REASONS`: of what holds, the first counts."""
     retry = selection.retry_failed
     is_retried = np.array(
-        [kind.retryable if retry is None else retry in {"", kind.error_type} for kind in done.failures] + [False]
+        [kind.is_retried(stages_digest) if retry is None else retry in {"", kind.error_type} for kind in done.failures]
+        + [False]
     )[standing.failure]
     holds: list[tuple[NDArray[np.bool_], Reason]] = [
         (np.fromiter((not own for own in standing.outputs), np.bool_, part.num_rows), "reused"),

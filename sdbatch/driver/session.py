@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -22,7 +23,7 @@ from sdbatch.dispatch.dispatcher import Dispatcher, Plan
 from sdbatch.dispatch.executor import Executor, Shape
 from sdbatch.driver.records import RunRecords, RunResult, State
 from sdbatch.driver.scan import COUNTED, ResolvedManifest
-from sdbatch.driver.select import Selection, classify, requests_of
+from sdbatch.driver.select import ClassifiedRows, Selection, classify, requests_of
 from sdbatch.driver.signals import Interrupt
 from sdbatch.driver.tally import RunTally
 from sdbatch.errors import ROW_FAILURES, SdbatchError, StoreUnavailable
@@ -98,8 +99,7 @@ class Session:
 
     def count_pending(self, done: Done) -> None:
         """Count the outputs to make and the rows that stay as they are."""
-        parts = self._manifest.parts(COUNTED)
-        self._tally.count_pending(classify(parts, done, self._selection))
+        self._tally.count_pending(self._classified(done, COUNTED))
 
     def make(self, done: Done) -> tuple[State, str | None]:
         """Run the dispatcher when there is anything to make; return how it ended, and why when that was early."""
@@ -198,13 +198,17 @@ class Session:
             for name, model in self._job.models.items()
         }
 
+    def _classified(self, done: Done, columns: Sequence[str] | None = None) -> Iterator[ClassifiedRows]:
+        parts = self._manifest.parts(columns)
+        return classify(parts, done, self._selection, self._manifest.scanned.stages_digest)
+
     def _worker_count(self) -> int | None:
         count = self._job.workers.count
         return count if isinstance(count, int) and not self._workers.in_process else None
 
     def _build_dispatcher(self, executor: Executor, done: Done) -> Dispatcher:
         plan = Plan(
-            requests=requests_of(classify(self._manifest.parts(), done, self._selection)),
+            requests=requests_of(self._classified(done)),
             cost_tflop=self._tally.cost_pending,
             shapes=self._shapes(),
             worker_count=self._worker_count(),

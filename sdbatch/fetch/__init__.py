@@ -1,1 +1,10 @@
-"""source bytes -> pixels: Pillow and ffmpeg, no torch."""
+"""Sources become pixels, with Pillow and ffmpeg and without torch.
+
+    sources.py    URLs --> digests, at plan time; URL --> bytes and digest, in a worker
+    read_once.py  a file that many requests name is read once
+    decode.py     a request's sources --> pixels by role, at the recipe's size
+    pictures.py   bytes --> picture or mask --> fitted to a size
+    clips.py      bytes --> frames, fitted to a number, a rate and a size
+
+The files are strangers': each step has bounds on bytes, pixels, frames and seconds.
+"""

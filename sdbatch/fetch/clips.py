@@ -1,11 +1,11 @@
-"""Source clips become frames of the asked number, rate and size.
+"""Source clips become frames of the number, rate and size that a recipe asks for.
 
-    bytes --> read_clip() --> frames_FHWC
+    bytes --> decode_clip() --> frames_FHWC
 
-Strangers' files: the container is told by its first bytes and no other demuxer is tried, so a playlist that names other
-files or addresses is no clip; decoders are an allow-list; ffmpeg decodes in a process of its own with bounds on pixels,
-frames, processor and wall seconds. Frames are fitted as they come, so a large source takes no more memory than the clip
-that is made of it.
+The files are strangers'. The first bytes decide the container and no other demuxer is tried, so a playlist that names
+other files or addresses is refused. Only decoders of an allow-list run, in an ffmpeg process with bounds on pixels,
+frames, processor time and wall time. Frames are fitted as they come, so a large source takes no more memory than the
+clip that is made from it.
 """
 
 # F frames, H and W pixels, C = 3 channels.
@@ -26,10 +26,10 @@ from sdbatch.fetch.pictures import fit_image, mean_colour, on_white
 from sdbatch.ffmpeg import FfmpegFailed, exact_rate, running
 
 HELD_FRAMES_MAX = 8
-"""So many frames a source may lack at its end, one step of the coarsest frame rule; its last frame is held for them."""
+"""A source may lack so many frames at its end (one step of the coarsest frame rule); its last frame is repeated."""
 
 LATE_S = 0.002
-"""A frame may begin so much late: WebM rounds to milliseconds, and at its own rate every frame is to be met once."""
+"""A frame may begin so late and still count: WebM rounds times to milliseconds, and no frame may be met twice."""
 
 PROCESSOR_S = 120
 WALL_S = 300.0
@@ -40,19 +40,19 @@ _CONTAINERS: Final = ((4, b"ftyp", "mov"), (0, b"\x1aE\xdf\xa3", "matroska"), (0
 """Where a container's mark stands, the mark, ffmpeg's demuxer: MP4 and MOV, WebM and Matroska, GIF."""
 
 
-def read_clip(
+def decode_clip(
     data: bytes, name: str, *, num_frames: int, fps: float, height: int, width: int, fit: str, pixels_max: int
 ) -> NDArray[np.uint8]:
-    """Read the beginning of a clip at another rate and size.
+    """Decode the beginning of a clip at another rate and size.
 
     Frame i is the one on screen i / fps seconds after the first: frames are repeated or left out, never blended.
-    Transparent parts are laid on white, turned clips stand upright, oblong pixels become square.
+    Transparent parts are laid on white, rotated clips are turned upright, and pixels become square.
 
     Args:
         data: The file.
         name: For messages.
-        num_frames: Frames wanted; of what comes after them nothing is read.
-        fps: Their rate, frames a second.
+        num_frames: Frames to return; nothing after them is decoded.
+        fps: Their rate in frames a second.
         height: Pixels.
         width: Pixels.
         fit: As `fit_image` takes it; `contain` pads every frame with the first one's mean colour.
@@ -62,13 +62,13 @@ def read_clip(
         frames_FHWC, uint8.
 
     Raises:
-        SourceUnreadable: When it is no whole MP4, MOV, WebM, Matroska or GIF with a picture we decode.
-        SourceTooLarge: When it has more pixels.
-        SourceTooShort: When it ends more than `HELD_FRAMES_MAX` frames before.
+        SourceUnreadable: When it is not a whole MP4, MOV, WebM, Matroska or GIF with video of a decoder we allow.
+        SourceTooLarge: When a frame has more pixels than `pixels_max`.
+        SourceTooShort: When more than `HELD_FRAMES_MAX` frames are missing at its end.
     """
     demuxers = [demuxer for start, mark, demuxer in _CONTAINERS if data[start : start + len(mark)] == mark]
     if not demuxers:
-        raise SourceUnreadable(f"{name}: no MP4, WebM or GIF")
+        raise SourceUnreadable(f"{name}: not an MP4, WebM or GIF file")
     frames: list[NDArray[np.uint8]] = []
     ground: tuple[int, int, int] | None = None
     with tempfile.TemporaryDirectory(prefix="sdbatch-") as folder:

@@ -3,8 +3,8 @@
     bytes --> decode_image() --> fit_image() --> image_HWC
     bytes --> decode_mask()  --> fit_mask()  --> mask_HW
 
-Strangers' files: only formats of an allow-list are decoded (Pillow's default reaches Ghostscript), pixels are capped
-before they are unpacked, and whatever the mode, RGB comes out by a stated rule.
+The files are strangers'. Only formats of an allow-list are decoded (Pillow's default reaches Ghostscript), pixels are
+counted before they are unpacked, and every mode becomes RGB by a stated rule.
 """
 
 # H and W pixels, C = 3 channels.
@@ -21,10 +21,10 @@ from sdbatch.errors import SourceTooLarge, SourceUnreadable
 
 FORMATS = ("PNG", "JPEG", "WEBP", "AVIF")
 SHAPE_DIFFERENCE_MAX = 0.02
-"""By so much a mask's proportions may differ from its picture's: sizes are rounded to whole pixels."""
+"""A mask's proportions may differ so much from its picture's, because sizes are rounded to whole pixels."""
 
 WHITE_MIN = 128
-"""What is as bright is made anew: diffusers' own mask processor cuts at a half too."""
+"""Parts of a mask at least so bright are painted: diffusers' own mask processor divides at a half too."""
 
 Pixels = NDArray[np.uint8]
 
@@ -45,10 +45,10 @@ def decode_image(data: bytes, name: str, pixels_max: int) -> Image.Image:
 
 
 def decode_mask(data: bytes, name: str, pixels_max: int) -> Image.Image:
-    """Decode a mask to one channel, its brightness: white is made anew, black is kept.
+    """Decode a mask to one channel, its brightness: white parts are painted, black parts are kept.
 
     Raises:
-        SourceUnreadable: Also when parts are transparent, which some programs mean as white and some as black.
+        SourceUnreadable: Also when parts are transparent, which mean white to some programs and black to others.
     """
     image = _opened(data, name, pixels_max)
     if _is_layered(image) and not _is_opaque(image.convert("RGBA")):
@@ -81,7 +81,7 @@ def fit_image(
 
 
 def fit_mask(mask: Image.Image, of: tuple[int, int], height: int, width: int, fit: str, name: str) -> Pixels:
-    """Bring a mask to a size the way its picture was; what `contain` pads is kept.
+    """Bring a mask to a size the way its picture was; the padding of `contain` is kept.
 
     Args:
         mask: One channel.
@@ -108,7 +108,7 @@ def fit_mask(mask: Image.Image, of: tuple[int, int], height: int, width: int, fi
         fitted = ImageOps.pad(scaled, (width, height), Image.Resampling.BILINEAR, color=0)
     mask_HW = np.where(np.asarray(fitted) >= WHITE_MIN, 255, 0).astype(np.uint8)
     if not mask_HW.any():
-        raise SourceUnreadable(f"{name}: nothing in the mask is white, so nothing would be made anew")
+        raise SourceUnreadable(f"{name}: no part of the mask is white, so nothing would be painted")
     return mask_HW
 
 

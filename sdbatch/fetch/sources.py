@@ -1,8 +1,8 @@
-"""Sources, known by their content.
+"""Sources are known by their content.
 
     URLs --> digest_sources() --> digest by URL (at plan time)        read_source() --> bytes and digest (in the worker)
 
-Local digests are sha256; in object stores the ETag stands for the content.
+The digest of a local file is its sha256; in object stores the ETag stands for the content.
 """
 
 from __future__ import annotations
@@ -18,12 +18,11 @@ from sdbatch.storage import Entry, Store, joined, open_store, parse_url, split
 from sdbatch.storage.digests import sha256_files
 
 LIST_FROM = 8
-
-"""Sources in one remote folder from which one listing is cheaper than asking for each."""
+"""From so many sources in one remote folder on, one listing is cheaper than a request for each."""
 
 
 def digest_sources(urls: Iterable[str], storage: Mapping[str, Storage]) -> dict[str, str]:
-    """Return the content digest of each source: sha256 when local, ETag when remote, `missing` when not there."""
+    """Return the digest of each source by URL: `sha256:...` of a local file, `etag:...` in a store, or `missing`."""
     local: list[str] = []
     remote: dict[str, list[str]] = {}
     for url in set(urls):
@@ -37,8 +36,8 @@ def digest_sources(urls: Iterable[str], storage: Mapping[str, Storage]) -> dict[
         if len(members) >= LIST_FROM:
             tags = {joined(folder, entry.path): entry.etag for entry in store.list(deep=False)}
         else:
-            found = {url: _stat_or_none(store, split(url)[1]) for url in members}
-            tags = {url: entry.etag for url, entry in found.items() if entry}
+            entries = {url: _stat_or_none(store, split(url)[1]) for url in members}
+            tags = {url: entry.etag for url, entry in entries.items() if entry}
         digests.update({url: f"etag:{tags[url]}" if url in tags else "missing" for url in members})
     return digests
 
@@ -51,24 +50,24 @@ def _stat_or_none(store: Store, path: str) -> Entry | None:
 
 
 def read_source(url: str, storage: Mapping[str, Storage], bytes_max: int) -> tuple[bytes, str]:
-    """Read a source and say what was read.
+    """Read a source.
 
     Returns:
-        The bytes and the digest in the form the plan used.
+        Its bytes, and its digest in the form that the plan used.
 
     Raises:
-        SourceMissing: When it is not there.
+        SourceMissing: When it is not there, or is not a regular file.
         SourceTooLarge: When it is longer than `bytes_max`.
     """
     folder, name = split(url)
     store = open_store(folder, storage)
     try:
-        if store.is_local and not S_ISREG(os.stat(joined(folder, name)).st_mode):  # noqa: PTH116 -- as above
-            raise SourceMissing(f"{url}: is no file")
+        if store.is_local and not S_ISREG(os.stat(joined(folder, name)).st_mode):  # noqa: PTH116 -- a link is followed, as the store does
+            raise SourceMissing(f"{url}: is not a file")
         entry = store.stat(name)
         if entry.size_bytes > bytes_max:
-            raise SourceTooLarge(f"{url}: {entry.size_bytes} bytes is over {bytes_max}")
+            raise SourceTooLarge(f"{url}: {entry.size_bytes} bytes are over {bytes_max}")
         data = store.read(name)
     except (FileNotFoundError, IsADirectoryError) as error:
-        raise SourceMissing(f"{url}: not there") from error
+        raise SourceMissing(f"{url}: there is no such file") from error
     return data, f"etag:{entry.etag}" if entry.etag else f"sha256:{hashlib.sha256(data).hexdigest()}"

@@ -22,7 +22,7 @@ from sdbatch.recipe import Recipe
 from sdbatch.storage.cache import cache_folder
 
 if TYPE_CHECKING:
-    from sdbatch.generate.batch import Memory
+    from sdbatch.generate.item import Memory
     from sdbatch.generate.load import LoadedModel
 
 BATCH_MAX: Final = 64

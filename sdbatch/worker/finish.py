@@ -23,8 +23,8 @@ from sdbatch.encode.image import thumbnail
 from sdbatch.errors import ROW_FAILURES, RowError
 from sdbatch.job import Job
 from sdbatch.storage import Store
+from sdbatch.worker.outputs import RenderedOutput
 from sdbatch.worker.record import Recorder, Row, failure_columns
-from sdbatch.worker.render import RenderedOutput
 
 ENCODE_BYTES_MAX: Final = 1 << 30
 """Bytes of pixels that wait for encoding or upload: 340 pictures of 1024 px, 10 clips of 480p."""

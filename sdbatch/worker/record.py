@@ -17,8 +17,7 @@ from sdbatch.campaign.write import error_columns, receipt_of, request_columns
 from sdbatch.errors import RowError
 from sdbatch.job import Job
 from sdbatch.types import Receipt
-from sdbatch.worker.render import RenderedOutput, RenderTally
-from sdbatch.worker.sources import FailedOutput
+from sdbatch.worker.outputs import FailedOutput, RenderedOutput, RenderTally
 
 Row = dict[str, Any]
 """One row of a commit by column; absent columns are null."""

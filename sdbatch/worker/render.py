@@ -19,96 +19,17 @@ from sdbatch.job import Job
 from sdbatch.outcomes import call_deadline_s, outcome_of
 from sdbatch.points import reached
 from sdbatch.types import Request
-from sdbatch.worker.sources import FailedOutput, PendingOutput, SourceFetcher
+from sdbatch.worker.outputs import CallPlan, FailedOutput, PendingOutput, PipelineCall, RenderedOutput, RenderTally
+from sdbatch.worker.sources import SourceFetcher
 
 if TYPE_CHECKING:
-    from sdbatch.generate.batch import BatchResult, Generated
     from sdbatch.generate.batch_sizes import BatchSizes
+    from sdbatch.generate.item import BatchResult
     from sdbatch.generate.load import LoadedModel
     from sdbatch.generate.tokens import TokenCounter
 
 BeforeCall = Callable[[tuple[str, ...], float], None]
 """Told the request ids of a pipeline call, and the seconds it may take, before it runs."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallPlan:
-    """How outputs are divided into pipeline calls.
-
-    Attributes:
-        batch_size: Outputs per call; in `exact` the last call is padded to it.
-        is_fixed: Whether no other size is tried, as for the suspects of a crash.
-        rate_tflop_per_s: What one worker did on this model so far; None when nothing is known yet.
-    """
-
-    batch_size: int
-    is_fixed: bool = False
-    rate_tflop_per_s: float | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PipelineCall:
-    """What is recorded of the pipeline call that an output came out of.
-
-    Attributes:
-        pipeline_class: diffusers class that ran.
-        scheduler: diffusers class that ran.
-        device: `cuda` or `cpu`.
-        batch_size: Rows of the call; in `exact` the padding counts.
-        denoise_s: One output's share of the wall seconds outside the VAE's decoder.
-        decode_s: One output's share of the wall seconds in the VAE's decoder.
-    """
-
-    pipeline_class: str
-    scheduler: str
-    device: str
-    batch_size: int
-    denoise_s: float
-    decode_s: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RenderedOutput:
-    """One output that came out of the model.
-
-    Attributes:
-        pending: What was asked for.
-        generated: Its pixels and sound.
-        call: The pipeline call it came out of.
-        tokens: Counts the tokens of its prompt.
-        verdicts: What the stages on the device said of it.
-        stages_digest: Of the settings of the stages that may block; None without any.
-    """
-
-    pending: PendingOutput
-    generated: Generated
-    call: PipelineCall
-    tokens: TokenCounter
-    verdicts: tuple[Verdict, ...] = ()
-    stages_digest: str | None = None
-
-
-@dataclass(slots=True, kw_only=True)
-class RenderTally:
-    """What was done to render some outputs, counted while they come out.
-
-    Attributes:
-        model_calls: Pipeline calls, failed ones too.
-        rows_generated: Outputs that came out, padding excluded.
-        generate_s: Wall seconds inside pipeline calls that went well.
-        load_s: Wall seconds spent on loading the model; 0 when it was warm.
-        batch_size: Outputs of the largest call that went well.
-        texts_encoded: Texts that went through a text encoder.
-        sources_encoded: Source pictures and clips that went through the VAE's encoder.
-    """
-
-    model_calls: int = 0
-    rows_generated: int = 0
-    generate_s: float = 0.0
-    load_s: float = 0.0
-    batch_size: int = 0
-    texts_encoded: int = 0
-    sources_encoded: int = 0
 
 
 class Renderer:
@@ -287,8 +208,9 @@ class _Generation:
 
     def _make(self, outputs: list[PendingOutput]) -> Iterator[RenderedOutput | FailedOutput]:
         """Make one batch; when its call fails, do with its rows what the table of outcomes says."""
-        from sdbatch.generate.batch import Item, failure_kind, make_batch
+        from sdbatch.generate.batch import failure_kind, make_batch
         from sdbatch.generate.batch_sizes import shape_of
+        from sdbatch.generate.item import Item
 
         outputs = [replace(output, attempts=output.attempts + 1) for output in outputs]
         items = [Item(recipe=output.recipe, seed=output.seed, **output.pixels) for output in outputs]

@@ -6,67 +6,22 @@ Request x N --> fetch() --> PendingOutput (one per output) or FailedOutput (the 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 from sdbatch.errors import RowError, SourceChanged, SourceMissing
-from sdbatch.fetch.once import ReadOnce
-from sdbatch.fetch.pixels import read_pixels
+from sdbatch.fetch.decode import decode_sources
+from sdbatch.fetch.read_once import ReadOnce
 from sdbatch.fetch.sources import read_source
 from sdbatch.job import Job
 from sdbatch.recipe import Recipe, parse_recipe
 from sdbatch.types import Request, Source
+from sdbatch.worker.outputs import FailedOutput, PendingOutput
 
 FETCH_THREADS: Final = 8
 SOURCE_BYTES_MAX: Final = 256 << 20
 """Bytes of source files that are kept, because a campaign makes many pictures from one source."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PendingOutput:
-    """One output that is still to be rendered.
-
-    Attributes:
-        request: What it belongs to.
-        n: Output number.
-        recipe: The request's recipe, parsed.
-        pixels: Its sources by the names that an `Item` gives them.
-        fetch_s: This output's share of the seconds that reading its sources took.
-        attempts: Pipeline calls that it was part of.
-    """
-
-    request: Request
-    n: int
-    recipe: Recipe
-    pixels: Mapping[str, Any] = field(default_factory=dict)
-    fetch_s: float = 0.0
-    attempts: int = 0
-
-    @property
-    def seed(self) -> int:
-        """Return the seed of this output."""
-        return self.recipe.output_seed(self.n)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FailedOutput:
-    """One output, or a whole request, that cannot be rendered.
-
-    Attributes:
-        request: What it belongs to.
-        n: Output number; None for a whole request.
-        recipe: The request's recipe, parsed.
-        error: Why.
-        attempts: Times it was tried.
-    """
-
-    request: Request
-    n: int | None
-    recipe: Recipe
-    error: RowError
-    attempts: int
 
 
 class SourceFetcher:
@@ -100,7 +55,7 @@ class SourceFetcher:
 
     def _pixels(self, request: Request, recipe: Recipe) -> tuple[dict[str, Any], float]:
         started_s = time.perf_counter()
-        pixels = read_pixels(request.sources, recipe, self._source_bytes, self._job.sources.pixels_max)
+        pixels = decode_sources(request.sources, recipe, self._source_bytes, self._job.sources.pixels_max)
         return pixels, time.perf_counter() - started_s
 
     def _source_bytes(self, source: Source) -> bytes:

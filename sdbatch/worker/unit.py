@@ -23,9 +23,9 @@ from sdbatch.points import reached
 from sdbatch.storage import Store
 from sdbatch.types import OnCall, Phase, Receipt, Unit
 from sdbatch.worker.finish import Finisher
+from sdbatch.worker.outputs import CallPlan, FailedOutput, PendingOutput, RenderTally
 from sdbatch.worker.record import Recorder, Row, unit_receipt
-from sdbatch.worker.render import CallPlan, Renderer, RenderTally
-from sdbatch.worker.sources import FailedOutput, PendingOutput
+from sdbatch.worker.render import Renderer
 
 LOG = logging.getLogger("sdbatch.worker")
 FETCH_MAX_S: Final = 600.0

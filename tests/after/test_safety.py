@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from sdbatch.errors import JobError, ModelError, ModelLoadFailed
 # F frames, H and W pixels, C = 3 channels.
 
 Run = Callable[..., list[dict[str, Any]]]
+JobOf = Callable[..., dict[str, Any]]
 LABELS = ["weapon", "gore"]
 
 
@@ -30,7 +32,7 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run(write_manifest: Callable[..., str], job_of: Callable[..., dict[str, Any]], tmp_path: Path) -> Run:
+def run(write_manifest: Callable[..., str], job_of: JobOf, tmp_path: Path) -> Run:
     """Render four pictures in this process into a campaign of a name; return their metadata."""
 
     def call(name: str, **changes: Any) -> list[dict[str, Any]]:
@@ -82,6 +84,30 @@ def test_a_picture_over_the_bound_is_blocked_and_the_others_keep_every_byte(
     assert digests.items() < before.items()
 
 
+def test_what_was_blocked_is_tried_again_under_other_settings_alone(
+    run: Run,
+    classifier: Path,
+    write_manifest: Callable[..., str],
+    job_of: JobOf,
+    tmp_path: Path,
+) -> None:
+    strict = {"after": [_safety(classifier, 0.0)], "limits": {"failed_fraction": 1.0}}
+    assert {row["status"] for row in run("campaign", **strict)} == {"blocked"}
+
+    def planned(**changes: Any) -> dict[str, int]:
+        job = job_of(write_manifest(prompts(4)), str(tmp_path / "campaign"), **changes)
+        return dict(sdbatch.plan(job).rows)
+
+    moved = make_classifier(tmp_path / "moved")
+    assert planned(**strict) == {"failed": 4}
+    assert planned(after=[_safety(moved, 0.0)]) == {"failed": 4}
+    assert planned(after=[_safety(classifier, 0.999999)]) == {"retry": 4}
+    assert planned() == {"retry": 4}
+    rows = run("campaign", after=[_safety(classifier, 0.999999)])
+    assert {row["status"] for row in rows} == {"ok"}
+    assert planned(**strict) == {"reused": 4}, "what passed is not judged again"
+
+
 def test_of_a_clip_the_worst_frame_counts(classifier: Path) -> None:
     class Clip:
         is_finite = True
@@ -100,7 +126,7 @@ def test_of_a_clip_the_worst_frame_counts(classifier: Path) -> None:
 
 
 def test_a_classifier_that_does_not_load_ends_the_model_and_blames_no_row(
-    classifier: Path, write_manifest: Callable[..., str], job_of: Callable[..., dict[str, Any]], tmp_path: Path
+    classifier: Path, write_manifest: Callable[..., str], job_of: JobOf, tmp_path: Path
 ) -> None:
     folder = make_classifier(tmp_path / "torn")
     (folder / "model.safetensors").write_bytes(b"torn")
@@ -115,7 +141,7 @@ def test_a_classifier_that_does_not_load_ends_the_model_and_blames_no_row(
 
 
 def test_a_label_that_the_classifier_lacks_is_refused_before_anything_runs(
-    classifier: Path, write_manifest: Callable[..., str], job_of: Callable[..., dict[str, Any]], tmp_path: Path
+    classifier: Path, write_manifest: Callable[..., str], job_of: JobOf, tmp_path: Path
 ) -> None:
     job = job_of(write_manifest(prompts(1)), after=[_safety(classifier, 0.5, ["wapon"])])
 
@@ -175,5 +201,30 @@ def test_a_check_of_the_stage_needs_no_torch(classifier: Path) -> None:
         f"check_stages(choose_stages([('safety', json.loads({values!r}))]))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+
+    assert done.returncode == 0, done.stderr
+
+
+def test_without_the_variables_of_a_worker_nothing_asks_a_hub(
+    classifier: Path, write_manifest: Callable[..., str], job_of: JobOf
+) -> None:
+    """A run in the caller's process sets no HF_HUB_OFFLINE; that folders are local is said in every call."""
+    job = job_of(write_manifest(prompts(1)), after=[_safety(classifier, 0.999999)])
+    script = (
+        "import json, socket, sys, sdbatch\n"
+        "asked = []\n"
+        "def refuse(*arguments, **_): asked.append(arguments); raise OSError('no network here')\n"
+        "socket.getaddrinfo = refuse\n"
+        "result = sdbatch.run(json.loads(sys.argv[1]), in_process=True)\n"
+        "assert result.counts['rows_ok'] == 1, result\n"
+        "assert not asked, asked\n"
+        "from huggingface_hub import HfApi\n"
+        "try: HfApi().model_info('a/b')\n"
+        "except Exception: pass\n"
+        "assert asked, 'a call of the hub would not have shown'\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "TRANSFORMERS_"))}
+    command = [sys.executable, "-c", script, json.dumps(job)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
 
     assert done.returncode == 0, done.stderr

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from sdbatch.errors import SourceTooLarge, SourceTooShort, SourceUnreadable
 from sdbatch.fetch import clips as source_clips
-from sdbatch.fetch.clips import HELD_FRAMES_MAX, read_clip
+from sdbatch.fetch.clips import HELD_FRAMES_MAX, decode_clip
 from sdbatch.ffmpeg import FfmpegFailed
 
 # F frames, H and W pixels, C = 3 channels.
@@ -55,7 +55,7 @@ def _clip(
 
 def _read(data: bytes, **changes: Any) -> NDArray[np.uint8]:
     shape = {"num_frames": 9, "fps": 8.0, "height": HEIGHT, "width": WIDTH, "fit": "cover", "pixels_max": 1_000_000}
-    return read_clip(data, "brand/a", **{**shape, **changes})
+    return decode_clip(data, "brand/a", **{**shape, **changes})
 
 
 def _numbers(frames_FHWC: NDArray[np.uint8]) -> list[int]:
@@ -180,7 +180,7 @@ def test_playlists_are_no_clips_and_are_not_followed(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(text)
         # ffmpeg left to itself reads the file that is named.
         assert _ffmpeg("-i", name, "-f", "framecrc", "-", cwd=tmp_path).stdout.count(b"\n0,") == 9
-        with pytest.raises(SourceUnreadable, match="no MP4, WebM or GIF"):
+        with pytest.raises(SourceUnreadable, match="not an MP4, WebM or GIF file"):
             _read(text)
 
 

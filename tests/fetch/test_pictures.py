@@ -187,5 +187,5 @@ def test_a_mask_of_another_shape_than_its_picture_is_refused() -> None:
 
 
 def test_a_mask_that_changes_nothing_is_refused() -> None:
-    with pytest.raises(SourceUnreadable, match="nothing in the mask is white"):
+    with pytest.raises(SourceUnreadable, match="no part of the mask is white"):
         fit_mask(Image.new("L", (64, 64)), (64, 64), 64, 64, "cover", "a")

@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 
 from sdbatch.errors import SourceMissing
-from sdbatch.fetch.once import ReadOnce
+from sdbatch.fetch.read_once import ReadOnce
 
 
 def test_many_who_ask_at_once_cause_one_read() -> None:

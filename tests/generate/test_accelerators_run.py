@@ -17,7 +17,8 @@ from torch._inductor import config as inductor
 
 from sdbatch.errors import ModelLoadFailed
 from sdbatch.generate.accelerators import compile_counts
-from sdbatch.generate.batch import Item, make_batch, set_threads
+from sdbatch.generate.batch import make_batch, set_threads
+from sdbatch.generate.item import Item
 from sdbatch.generate.load import LoadedModel, load_model
 from sdbatch.generate.random_weights import make_tiny_random
 from sdbatch.job import Model, StepCache

@@ -12,7 +12,8 @@ from support.toy_models import make_tiny_sdxl
 
 from sdbatch.checkpoints import BUILTINS
 from sdbatch.errors import ModelLoadFailed
-from sdbatch.generate.batch import BatchResult, Item, make_batch, set_threads
+from sdbatch.generate.batch import make_batch, set_threads
+from sdbatch.generate.item import BatchResult, Item
 from sdbatch.generate.load import LoadedModel, load_model
 from sdbatch.job import Model
 from sdbatch.recipe import recipe_from

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sdbatch.generate.batch import Memory
 from sdbatch.generate.batch_sizes import BATCH_MAX, BatchSizes
+from sdbatch.generate.item import Memory
 
 GIB = 1 << 30
 

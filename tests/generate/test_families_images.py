@@ -14,7 +14,8 @@ import torch
 from support.revisions import PINNED
 
 from sdbatch.families import FAMILIES, Family, Route
-from sdbatch.generate.batch import Item, make_batch, set_threads
+from sdbatch.generate.batch import make_batch, set_threads
+from sdbatch.generate.item import Item
 from sdbatch.generate.load import LoadedModel, load_model
 from sdbatch.generate.random_weights import make_tiny_random
 from sdbatch.job import Model

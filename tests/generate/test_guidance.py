@@ -14,9 +14,10 @@ import torch
 from support.revisions import PINNED
 from support.studio import Case, Studio, base_row, difference, resolve
 
-from sdbatch.generate import batch
-from sdbatch.generate.batch import Item, make_batch, set_threads
+from sdbatch.generate import decoding
+from sdbatch.generate.batch import make_batch, set_threads
 from sdbatch.generate.guidance import PerRow
+from sdbatch.generate.item import Item
 from sdbatch.generate.load import LoadedModel, load_model
 from sdbatch.generate.random_weights import make_tiny_random
 from sdbatch.job import Model
@@ -119,7 +120,7 @@ def test_pictures_are_decoded_some_at_a_time_and_stay_the_same(
     sizes: list[int] = []
     vae = model.pipeline(model.family.tasks["text-to-image"][0], "").vae
     hook = vae.decoder.register_forward_hook(lambda _module, inputs, _output: sizes.append(len(inputs[0])))
-    monkeypatch.setattr(batch, "DECODED_PIXELS_MAX", 4 * 64 * 64)
+    monkeypatch.setattr(decoding, "DECODED_PIXELS_MAX", 4 * 64 * 64)
     parts = [output.frames_FHWC for output in make_batch(model, items, pad_to).outputs]
     first = make_batch(model, items[:1], pad_to).outputs[0].frames_FHWC
     hook.remove()

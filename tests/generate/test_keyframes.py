@@ -17,7 +17,8 @@ import pytest
 import torch
 from support.studio import LTX2_BLOCKS, Case, Pixels, Studio, base_row, difference, picture, resolve
 
-from sdbatch.generate.batch import Item, make_batch
+from sdbatch.generate.batch import make_batch
+from sdbatch.generate.item import Item
 from sdbatch.generate.memo import Memo
 
 Models = Callable[[str], Studio]
@@ -205,7 +206,7 @@ def test_a_count_that_the_pipeline_rounds_is_no_clip(studio: Models) -> None:
     item = made.item(_row("wan-t2v", "text-to-video"))
     rounded = Item(recipe=replace(item.recipe, num_frames=8), seed=1)
 
-    with pytest.raises(RuntimeError, match="made 9 frames where 8 were asked for"):
+    with pytest.raises(RuntimeError, match="made 9 frames; the recipe asks for 8"):
         make_batch(made.loaded, [rounded], None)
 
 

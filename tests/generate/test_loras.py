@@ -14,7 +14,8 @@ from support.toy_models import make_tiny_lora
 
 from sdbatch.checkpoints import BUILTINS, describe_lora
 from sdbatch.errors import ModelError, ModelLoadFailed
-from sdbatch.generate.batch import Item, make_batch, set_threads
+from sdbatch.generate.batch import make_batch, set_threads
+from sdbatch.generate.item import Item
 from sdbatch.generate.load import LoadedModel, load_model
 from sdbatch.job import Lora, Model
 from sdbatch.recipe import recipe_from

@@ -16,7 +16,8 @@ from support.revisions import PINNED
 from support.studio import Case, Studio, base_row, difference
 
 from sdbatch.generate import batch
-from sdbatch.generate.batch import Item, make_batch, set_threads
+from sdbatch.generate.batch import make_batch, set_threads
+from sdbatch.generate.item import Item
 from sdbatch.generate.load import LoadedModel, load_model
 from sdbatch.generate.memo import Memo
 from sdbatch.generate.random_weights import make_tiny_random

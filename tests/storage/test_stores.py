@@ -233,7 +233,7 @@ def test_a_source_over_the_cap_or_absent_is_named(tmp_path: Path) -> None:
     file = tmp_path / "a.png"
     file.write_bytes(b"x" * 101)
 
-    with pytest.raises(SourceTooLarge, match="101 bytes is over 100"):
+    with pytest.raises(SourceTooLarge, match="101 bytes are over 100"):
         read_source(str(file), {}, bytes_max=100)
-    with pytest.raises(SourceMissing, match="not there"):
+    with pytest.raises(SourceMissing, match="there is no such file"):
         read_source(str(tmp_path / "b.png"), {}, bytes_max=100)

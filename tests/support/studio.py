@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdbatch.checkpoints import ModelInfo, describe
-from sdbatch.generate.batch import BatchResult, Generated, Item, make_batch
+from sdbatch.generate.batch import make_batch
+from sdbatch.generate.item import BatchResult, Generated, Item
 from sdbatch.generate.load import LoadedModel, load_model
 from sdbatch.job import parse_job
 from sdbatch.plan.problems import RowProblem

@@ -14,23 +14,23 @@ from sdbatch.generate.tasks.calls import pictures, scalars, texts
 
 if TYPE_CHECKING:
     from sdbatch.families import Route
-    from sdbatch.generate.batch import Item
+    from sdbatch.generate.item import Item
 
 
-def arguments(row: Route, items: Sequence[Item]) -> list[dict[str, Any]]:
+def arguments(route: Route, items: Sequence[Item]) -> list[dict[str, Any]]:
     """Return the arguments of the one call, or of one a pair of neighbouring key frames."""
-    call = {**pictures(row, items, "images"), **scalars(row, items)}
+    call = {**pictures(route, items, "images"), **scalars(route, items)}
     keyframes = items[0].recipe.keyframes
-    if row.arguments.get("keyframes"):
-        call[row.arguments["keyframes"]] = list(keyframes)
-    if row.keyframes != "chained":
-        return [{**texts(row, items), **call}]
-    images = call.pop(row.arguments["images"])
-    first = row.arguments["images"]
+    if route.arguments.get("keyframes"):
+        call[route.arguments["keyframes"]] = list(keyframes)
+    if route.keyframes != "chained":
+        return [{**texts(route, items), **call}]
+    images = call.pop(route.arguments["images"])
+    first = route.arguments["images"]
     if len(images) == 1:
-        return [{**texts(row, items), **call, first: images[0]}]
+        return [{**texts(route, items), **call, first: images[0]}]
     pairs = zip(itertools.pairwise(keyframes), itertools.pairwise(images), strict=True)
     return [
-        {**texts(row, items), **call, first: one, "last_image": two, "num_frames": end - start + 1}
+        {**texts(route, items), **call, first: one, "last_image": two, "num_frames": end - start + 1}
         for (start, end), (one, two) in pairs
     ]

@@ -9,9 +9,9 @@ from sdbatch.generate.tasks.calls import scalars, texts
 
 if TYPE_CHECKING:
     from sdbatch.families import Route
-    from sdbatch.generate.batch import Item
+    from sdbatch.generate.item import Item
 
 
-def arguments(row: Route, items: Sequence[Item]) -> list[dict[str, Any]]:
+def arguments(route: Route, items: Sequence[Item]) -> list[dict[str, Any]]:
     """Return the arguments of the one call."""
-    return [{**texts(row, items), **scalars(row, items)}]
+    return [{**texts(route, items), **scalars(route, items)}]

@@ -9,9 +9,9 @@ from sdbatch.generate.tasks.calls import pictures, scalars, texts
 
 if TYPE_CHECKING:
     from sdbatch.families import Route
-    from sdbatch.generate.batch import Item
+    from sdbatch.generate.item import Item
 
 
-def arguments(row: Route, items: Sequence[Item]) -> list[dict[str, Any]]:
+def arguments(route: Route, items: Sequence[Item]) -> list[dict[str, Any]]:
     """Return the arguments of the one call; sources have the recipe's size and number of frames."""
-    return [{**texts(row, items), **pictures(row, items, "video"), **scalars(row, items)}]
+    return [{**texts(route, items), **pictures(route, items, "video"), **scalars(route, items)}]

@@ -1,6 +1,6 @@
-"""A request's sources become what its pipeline call is given, role by role.
+"""A request's sources become the pixels that its pipeline call is given, role by role.
 
-Source x N + recipe --> read_pixels() --> {images, mask, video, control_image}, each at the recipe's size
+Source x N + recipe --> decode_sources() --> {images, mask, video, control_image}, each at the recipe's size
 """
 
 # F frames, H and W pixels, C = 3 channels.
@@ -10,46 +10,46 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from sdbatch.fetch.clips import read_clip
+from sdbatch.fetch.clips import decode_clip
 from sdbatch.fetch.pictures import decode_image, decode_mask, fit_image, fit_mask
 from sdbatch.recipe import Recipe
 from sdbatch.types import Source
 
 
-def read_pixels(
+def decode_sources(
     sources: Iterable[Source], recipe: Recipe, read: Callable[[Source], bytes], pixels_max: int
 ) -> dict[str, Any]:
     """Read, decode and fit every source of a request.
 
     Args:
-        sources: The images before the mask, which is laid on the first of them.
-        recipe: The request's.
+        sources: The request's; the images stand before the mask, which belongs to the first of them.
+        recipe: The request's; says the size and how a source meets it.
         read: Returns a source's bytes.
-        pixels_max: Height times width of any source.
+        pixels_max: Most pixels, height times width, of any source.
 
     Returns:
-        By role, as an `Item` takes them: `images` a tuple of image_HWC, `mask` a mask_HW, `video` a video_FHWC,
-        `control_image` an image_HWC.
+        Pixels by role: `images` a tuple of image_HWC, `mask` a mask_HW, `video` a video_FHWC, `control_image` an
+        image_HWC.
 
     Raises:
-        RowError: One of the sources'.
+        RowError: When a source cannot be read, decoded or fitted.
     """
     height, width, fit = recipe.height, recipe.width, recipe.fit or "cover"
     pixels: dict[str, Any] = {}
-    pictured = (width, height)
+    first_size = (width, height)
     for source in sources:
         data = read(source)
         match source.role:
             case "images":
                 image = decode_image(data, source.url, pixels_max)
-                pictured = pictured if "images" in pixels else image.size
+                first_size = first_size if "images" in pixels else image.size
                 pixels["images"] = (*pixels.get("images", ()), fit_image(image, height, width, fit))
             case "mask":
                 mask = decode_mask(data, source.url, pixels_max)
-                pixels["mask"] = fit_mask(mask, pictured, height, width, fit, source.url)
+                pixels["mask"] = fit_mask(mask, first_size, height, width, fit, source.url)
             case "video":
                 assert recipe.num_frames is not None and recipe.fps is not None, "a clip is made from a clip"  # noqa: PT018
-                pixels["video"] = read_clip(
+                pixels["video"] = decode_clip(
                     data,
                     source.url,
                     num_frames=recipe.num_frames,

@@ -11,7 +11,7 @@ from PIL import Image
 
 from sdbatch.encode.video import encode_video
 from sdbatch.errors import SourceTooLarge, SourceUnreadable
-from sdbatch.fetch.pixels import read_pixels
+from sdbatch.fetch.decode import decode_sources
 from sdbatch.job import Encode
 from sdbatch.recipe import recipe_from
 from sdbatch.types import Source
@@ -40,7 +40,7 @@ def _clip(num_frames: int) -> bytes:
 def _read(files: list[tuple[str, bytes]], recipe: dict[str, Any], pixels_max: int = 1_000_000) -> dict[str, Any]:
     sources = [Source(role=role, url=f"{role}-{number}", digest="") for number, (role, _) in enumerate(files)]
     contents = {source.url: data for source, (_, data) in zip(sources, files, strict=True)}
-    return read_pixels(
+    return decode_sources(
         sources,
         recipe_from({"task": "", "num_inference_steps": 1, **recipe}),
         lambda source: contents[source.url],

@@ -1,0 +1,98 @@
+"""What goes into a pipeline call and what comes out of it.
+
+Item x B --> make_batch() --> BatchResult (Generated x B)
+"""
+
+# F frames (1 for a picture), C = 3 channels, H and W pixels.
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdbatch.recipe import Recipe
+from sdbatch.types import Sound
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """One output to render.
+
+    Attributes:
+        recipe: The request's recipe.
+        seed: This output's seed.
+        images: Source pixels, each image_HWC at the recipe's size.
+        mask: mask_HW at the recipe's size, 255 where the model paints.
+        video: video_FHWC at the recipe's size and number of frames.
+        control_image: image_HWC at the recipe's size.
+    """
+
+    recipe: Recipe
+    seed: int
+    images: tuple[Pixels, ...] = ()
+    mask: Pixels | None = None
+    video: Pixels | None = None
+    control_image: Pixels | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generated:
+    """One output that came out of a pipeline.
+
+    Attributes:
+        frames_FHWC: uint8; one frame for a picture.
+        sound: Its sound; None where the model makes none.
+        is_finite: Whether the model's floats held neither NaN nor infinity.
+        is_blocked: Whether the model's own safety checker blanked it.
+    """
+
+    frames_FHWC: Pixels
+    sound: Sound | None = None
+    is_finite: bool
+    is_blocked: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """A device's memory around a pipeline call, in bytes.
+
+    Attributes:
+        before: Bytes that this process had allocated before the call.
+        peak: Most that it had allocated during the call.
+        at_hand: Bytes that it could have allocated.
+    """
+
+    before: int
+    peak: int
+    at_hand: int
+
+    def holds_twice(self, part_max: float) -> bool:
+        """Return whether a call of twice the rows would stay within a part of what is at hand."""
+        return self.before + 2 * (self.peak - self.before) <= part_max * self.at_hand
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchResult:
+    """What came out of one pipeline call.
+
+    Attributes:
+        outputs: One per item, padding dropped.
+        generate_s: Wall seconds of the whole call, or of all calls whose clips were joined.
+        decode_s: Those of these seconds that were spent in the VAE's decoder.
+        pipeline_class: diffusers class that ran.
+        scheduler: diffusers class that ran.
+        device: `cuda` or `cpu`.
+        memory: The GPU's memory around the call; None on a CPU.
+    """
+
+    outputs: list[Generated]
+    generate_s: float
+    decode_s: float
+    pipeline_class: str
+    scheduler: str
+    device: str
+    memory: Memory | None = None

@@ -1,0 +1,141 @@
+"""What goes through a renderer: outputs that are pending, rendered or failed, and what is counted on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from sdbatch.after import Verdict
+from sdbatch.errors import RowError
+from sdbatch.recipe import Recipe
+from sdbatch.types import Request
+
+if TYPE_CHECKING:
+    from sdbatch.generate.item import Generated
+    from sdbatch.generate.tokens import TokenCounter
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PendingOutput:
+    """One output that is still to be rendered.
+
+    Attributes:
+        request: What it belongs to.
+        n: Output number.
+        recipe: The request's recipe, parsed.
+        pixels: Its sources by the names that an `Item` gives them.
+        fetch_s: This output's share of the seconds that reading its sources took.
+        attempts: Pipeline calls that it was part of.
+    """
+
+    request: Request
+    n: int
+    recipe: Recipe
+    pixels: Mapping[str, Any] = field(default_factory=dict)
+    fetch_s: float = 0.0
+    attempts: int = 0
+
+    @property
+    def seed(self) -> int:
+        """Return the seed of this output."""
+        return self.recipe.output_seed(self.n)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailedOutput:
+    """One output, or a whole request, that cannot be rendered.
+
+    Attributes:
+        request: What it belongs to.
+        n: Output number; None for a whole request.
+        recipe: The request's recipe, parsed.
+        error: Why.
+        attempts: Times it was tried.
+    """
+
+    request: Request
+    n: int | None
+    recipe: Recipe
+    error: RowError
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallPlan:
+    """How outputs are divided into pipeline calls.
+
+    Attributes:
+        batch_size: Outputs per call; in `exact` the last call is padded to it.
+        is_fixed: Whether no other size is tried, as for the suspects of a crash.
+        rate_tflop_per_s: What one worker did on this model so far; None when nothing is known yet.
+    """
+
+    batch_size: int
+    is_fixed: bool = False
+    rate_tflop_per_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PipelineCall:
+    """What is recorded of the pipeline call that an output came out of.
+
+    Attributes:
+        pipeline_class: diffusers class that ran.
+        scheduler: diffusers class that ran.
+        device: `cuda` or `cpu`.
+        batch_size: Rows of the call; in `exact` the padding counts.
+        denoise_s: One output's share of the wall seconds outside the VAE's decoder.
+        decode_s: One output's share of the wall seconds in the VAE's decoder.
+    """
+
+    pipeline_class: str
+    scheduler: str
+    device: str
+    batch_size: int
+    denoise_s: float
+    decode_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RenderedOutput:
+    """One output that came out of the model.
+
+    Attributes:
+        pending: What was asked for.
+        generated: Its pixels and sound.
+        call: The pipeline call it came out of.
+        tokens: Counts the tokens of its prompt.
+        verdicts: What the stages on the device said of it.
+        stages_digest: Of the settings of the stages that may block; None without any.
+    """
+
+    pending: PendingOutput
+    generated: Generated
+    call: PipelineCall
+    tokens: TokenCounter
+    verdicts: tuple[Verdict, ...] = ()
+    stages_digest: str | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class RenderTally:
+    """What was done to render some outputs, counted while they come out.
+
+    Attributes:
+        model_calls: Pipeline calls, failed ones too.
+        rows_generated: Outputs that came out, padding excluded.
+        generate_s: Wall seconds inside pipeline calls that went well.
+        load_s: Wall seconds spent on loading the model; 0 when it was warm.
+        batch_size: Outputs of the largest call that went well.
+        texts_encoded: Texts that went through a text encoder.
+        sources_encoded: Source pictures and clips that went through the VAE's encoder.
+    """
+
+    model_calls: int = 0
+    rows_generated: int = 0
+    generate_s: float = 0.0
+    load_s: float = 0.0
+    batch_size: int = 0
+    texts_encoded: int = 0
+    sources_encoded: int = 0
