@@ -29,6 +29,7 @@ STEPS = '"num_inference_steps": "num_inference_steps", '
 SCRIPT = """
 import json, sys
 from types import SimpleNamespace
+import sdbatch
 from sdbatch.campaign.schema import METADATA
 from sdbatch.campaign.write import request_columns
 from sdbatch.checkpoints import describe
@@ -65,6 +66,8 @@ if told["in_manifest"]:
     told["metadata"] = [NAME in METADATA.names, request_columns(request, recipe, 0)[NAME]]
     told["gallery"] = NAME in _SETTINGS
     told["readme"] = f"| `{NAME}` | float | drill; in 0..1 |" in markdown()
+    older = sdbatch.metadata(sys.argv[1])
+    told["older_are_null"] = older.num_rows > 0 and older.column(NAME).null_count == older.num_rows
     told["default"] = json.loads(resolved({}, {**TASK, NAME: 0.25})[0].recipe[0])[NAME]
     told["refused"] = resolved({NAME: 1.5})[1]
 print(json.dumps(told))
@@ -74,7 +77,7 @@ print(json.dumps(told))
 def _told(tree: Path) -> dict[str, Any]:
     """Run the script with the package of a tree."""
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT],
+        [sys.executable, "-c", SCRIPT, str(REPOSITORY / "tests/fixtures/campaign_0_1/campaign")],
         env={**os.environ, "PYTHONPATH": str(tree)},
         cwd=tree,
         capture_output=True,
@@ -114,6 +117,7 @@ def test_one_more_column_is_one_row_and_its_use(tmp_path: Path) -> None:
         "metadata": [True, 0.5],
         "gallery": True,
         "readme": True,
+        "older_are_null": True,
         "default": 0.25,
         "refused": [["guidance_rescale", "is not in 0..1"]],
     }

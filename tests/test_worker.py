@@ -94,7 +94,7 @@ def test_a_metadata_row_says_everything(make: Make) -> None:
     assert 500 < len(row["thumbnail"]) < 20_000
     empty = {name for name, value in row.items() if value is None}
     assert empty == {
-        *("strength", "fit", "images", "mask", "video", "control_image", "source_digests", "fps"),
+        *("negative_prompt", "strength", "fit", "images", "mask", "video", "control_image", "source_digests", "fps"),
         *("error_type", "error_message", "error_retryable", "error_traceback_sha256", "stages_digest"),
     }
 

@@ -24,6 +24,7 @@ from sdbatch.after import choose_stages, load_judges
 from sdbatch.campaign.campaign import Campaign
 from sdbatch.campaign.read import read_commit
 from sdbatch.campaign.schema import METADATA
+from sdbatch.columns import SOURCE_ROLES
 from sdbatch.encode.asset import read_frames
 from sdbatch.encode.embedded import Encoded
 from sdbatch.errors import UserError
@@ -40,7 +41,6 @@ TOLERANCE = 1
 """Of 8 bit values: what batches of another size, or another CPU, may differ by."""
 
 _COMPARED = ("device", "batch_size", "pipeline_class", "scheduler")
-_ROLES = ("images", "mask", "video", "control_image")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,7 +199,7 @@ def _render(job: Job, row: dict[str, Any]) -> tuple[dict[str, Any], Encoded | No
 
 
 def _request(row: dict[str, Any]) -> Request:
-    roles = [(role, url) for role in _ROLES for url in _listed(row[role])]
+    roles = [(role, url) for role in SOURCE_ROLES for url in _listed(row[role])]
     sources = tuple(
         Source(role=role, url=url, digest=digest)
         for (role, url), digest in zip(roles, row["source_digests"] or [], strict=True)
