@@ -2,7 +2,7 @@
 
     metadata row --> Request --> Renderer in this process --> encoder --> file --> how far apart?
 
-It is rendered and encoded by what the worker renders and encodes with. The campaign is read and never written.
+The worker renders and encodes with the same code. The campaign is read and never written.
 """
 
 # F frames, H and W pixels, C = 3 channels.
@@ -146,20 +146,20 @@ def _frames(data: bytes, suffix: str, row: Mapping[str, Any]) -> NDArray[np.uint
 def _row(store: Store, request_id: str, n: int) -> dict[str, Any]:
     """Return the metadata row of an asset."""
     outcomes = Campaign(store).outcomes_of(request_id)
-    made = outcomes.filter(pc.equal(outcomes.column("status"), "ok"))
-    rows = [row for row in made.to_pylist() if row["n"] == n]
+    committed = outcomes.filter(pc.equal(outcomes.column("status"), "ok"))
+    rows = [row for row in committed.to_pylist() if row["n"] == n]
     if not rows:
-        numbers = ", ".join(map(str, sorted(set(made.column("n").to_pylist())))) or "none"
+        numbers = ", ".join(map(str, sorted(set(committed.column("n").to_pylist())))) or "none"
         raise UserError(f"{store.url}: no asset of {request_id} with n {n} is committed; there are: {numbers}")
     key = Campaign(store).newest_key(request_id)
     wanted = next((row for row in rows if row["request_key"] == key), rows[-1])
     table = read_commit(store, wanted["commit"], METADATA.names)
-    found: dict[str, Any] = next(
+    asset_row: dict[str, Any] = next(
         row for row in table.to_pylist() if all(row[name] == wanted[name] for name in ("id", "request_key", "n"))
     )
-    if hashlib.sha256(found["recipe"].encode()).hexdigest() != found["request_key"]:
+    if hashlib.sha256(asset_row["recipe"].encode()).hexdigest() != asset_row["request_key"]:
         raise UserError(f"{wanted['commit']}: the recipe of {request_id} is not the one its request key was made from")
-    return found
+    return asset_row
 
 
 def _job(store: Store, row: dict[str, Any], model_path: str | None) -> Job:
@@ -178,7 +178,7 @@ def _job(store: Store, row: dict[str, Any], model_path: str | None) -> Job:
         model["batch_size"] = recipe.batch_size
     values["models"] = {row["model"]: model}
     values["defaults"] = {}
-    values["after"] = []  # the stages said what they say when the asset was made; none of them changes pixels
+    values["after"] = []  # no stage changes pixels, and what may block has passed this asset already
     values["determinism"] = "exact" if recipe.is_exact else "fast"
     return job_of_record(values)
 
@@ -221,9 +221,11 @@ def _listed(value: Any) -> list[str]:
 
 
 def _changed(then: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Return what differs between how an asset was made and how it was made again."""
+    """Return by name what differs between the two renderings: its value then and now."""
     now = dict.fromkeys(_COMPARED) | now  # a request that failed came to no pipeline call
-    found = {name: (then[name], now[name]) for name in _COMPARED if now[name] is not None and then[name] != now[name]}
+    changed = {name: (then[name], now[name]) for name in _COMPARED if now[name] is not None and then[name] != now[name]}
     before, after = (json.loads(row["versions"] or "{}") for row in (then, now))
     names = sorted(before.keys() | after.keys())
-    return found | {name: (before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)}
+    return changed | {
+        name: (before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)
+    }

@@ -1,4 +1,4 @@
-"""What a model made becomes the file that is kept: a picture, or a clip where frames have a rate.
+"""The output of a model becomes the file that is kept: a picture, or a clip where frames have a rate.
 
 frames_FHWC --> encode_asset() --> Encoded        bytes --> read_embedded() --> recipe, read_frames() --> frames_FHWC
 """
@@ -35,8 +35,8 @@ def encode_asset(
     Args:
         frames_FHWC: uint8, RGB; one frame for a picture.
         options: The job's `encode`.
-        fps: Of a clip; None for a picture.
-        sound: Of a clip that has any.
+        fps: Frames a second of a clip; None for a picture.
+        sound: Sound of a clip; None for a silent one.
         request_key: 64 hex digits.
         n: Output number.
         recipe: Canonical JSON.

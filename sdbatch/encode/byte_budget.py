@@ -1,4 +1,4 @@
-"""What waits for encoding and upload is bounded in bytes, not in outputs: a clip is a hundred pictures."""
+"""Outputs that wait for encoding and upload are bounded in bytes and not in number: a clip is a hundred pictures."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import threading
 
 
 class ByteBudget:
-    """Lets bytes in up to a bound; what is larger than the bound goes in alone.
+    """Admits outputs while their bytes stay within a bound; one that is larger than the bound is admitted alone.
 
     Args:
-        bytes_max: The bound.
+        bytes_max: Most bytes that are held at a time.
     """
 
     def __init__(self, bytes_max: int) -> None:
@@ -18,7 +18,7 @@ class ByteBudget:
         self._changed = threading.Condition()
 
     def enter(self, size_bytes: int) -> None:
-        """Wait until there is room, and take it."""
+        """Wait until there is room for so many bytes, and take it."""
         with self._changed:
             self._changed.wait_for(lambda: not self._held_bytes or self._held_bytes + size_bytes <= self._bytes_max)
             self._held_bytes += size_bytes

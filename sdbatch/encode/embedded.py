@@ -1,4 +1,4 @@
-"""What a file says of itself: the request it was made for, and the recipe it was made by.
+"""What a file holds of its origin: the key of its request, and the recipe.
 
 It holds no time, run, worker or attempt: the same request gives the same bytes.
 """

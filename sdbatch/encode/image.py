@@ -1,4 +1,4 @@
-"""Pixels become files that say how they were made.
+"""Pixels become picture files that hold their recipe.
 
     image_HWC + recipe --> encode_image() --> bytes          bytes --> read_embedded_image() --> recipe
 
@@ -26,7 +26,7 @@ _PILLOW_NAMES = tuple(one.pillow for one in PICTURES.values())
 _EXIF_IFD, _USER_COMMENT, _SOFTWARE = 0x8769, 0x9286, 0x0131
 _UNDEFINED = b"\0" * 8
 _EXIF_BYTES_MAX = 60_000
-"""A JPEG segment ends at 65,533 bytes; a longer recipe leaves only its key in the file (the metadata has it all)."""
+"""A JPEG segment ends at 65,533 bytes; of a longer recipe the file holds only the key, and the metadata all of it."""
 
 
 def encode_image(image_HWC: NDArray[np.uint8], options: Encode, *, request_key: str, n: int, recipe: str) -> Encoded:
@@ -62,7 +62,7 @@ def read_embedded_image(data: bytes) -> dict[str, Any] | None:
         with Image.open(io.BytesIO(data), formats=_PILLOW_NAMES) as image:
             image.load()
             text = image.info.get("sdbatch") or _comment(image)
-    except SyntaxError as error:  # what Pillow's AVIF reader makes of half a file
+    except SyntaxError as error:  # Pillow's AVIF reader raises this for a part of a file
         raise OSError(f"not a whole picture: {error}") from error
     return from_text(text)
 
@@ -76,7 +76,7 @@ def read_image(data: bytes) -> NDArray[np.uint8]:
     try:
         with Image.open(io.BytesIO(data), formats=_PILLOW_NAMES) as image:
             return np.asarray(image.convert("RGB"), dtype=np.uint8)
-    except SyntaxError as error:  # what Pillow's AVIF reader makes of half a file
+    except SyntaxError as error:  # Pillow's AVIF reader raises this for a part of a file
         raise OSError(f"not a whole picture: {error}") from error
 
 

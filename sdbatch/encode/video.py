@@ -1,4 +1,4 @@
-"""Frames, and sound where there is any, become clips that say how they were made.
+"""Frames, and sound where there is any, become clips that hold their recipe.
 
     frames_FHWC + recipe --> encode_video() --> bytes          bytes --> read_embedded_video() --> recipe
 
@@ -59,10 +59,10 @@ def encode_video(
         request_key: 64 hex digits.
         n: Output number.
         recipe: Canonical JSON.
-        sound: Cut where the frames end.
+        sound: Its sound, which is cut where the frames end; None for a silent clip.
 
     Raises:
-        EncodeFailed: When ffmpeg fails, takes too long, or the file is not what it was given.
+        EncodeFailed: When ffmpeg fails or takes too long, or when the file does not hold the frames and the recipe.
     """
     num_frames, height, width, _ = frames_FHWC.shape
     written = CLIPS[options.video]
@@ -86,12 +86,14 @@ def encode_video(
             arguments = [*inputs, *_output(written, options.crf, has_sound=sound is not None), str(file)]
             with running(arguments, timeout_s=_timeout_s(frames_FHWC)) as (stdin, _):
                 stdin.write(np.ascontiguousarray(frames_FHWC).data)
-            found = _inspect(file, written)
+            num_stored, text_stored = _inspect(file, written)
             data = file.read_bytes()
     except OSError as error:
         raise EncodeFailed(f"{options.video} of {num_frames} frames, {width} x {height}: {error}") from error
-    if found != (num_frames, text):
-        raise EncodeFailed(f"{options.video} holds {found[0]} frames, {num_frames} were handed over, or another recipe")
+    if num_stored != num_frames:
+        raise EncodeFailed(f"{options.video} holds {num_stored} frames; {num_frames} were encoded")
+    if text_stored != text:
+        raise EncodeFailed(f"{options.video} of {num_frames} frames holds another recipe than it was given")
     return Encoded(data=data, suffix=options.video, media_type=written.media_type)
 
 
@@ -152,7 +154,7 @@ def _timeout_s(frames_FHWC: NDArray[np.uint8]) -> float:
 
 
 def _inspect(file: Path, written: ClipFormat) -> tuple[int, str]:
-    """Return the number of frames in a clip and its comment; every packet is read, none is decoded."""
+    """Return the number of frames in a clip and its comment; every packet is read and none is decoded."""
     metadata = file.with_name("read-back")
     arguments = ["-protocol_whitelist", "file", "-xerror", "-f", written.demuxer, "-i", str(file)]
     arguments += ["-f", "ffmetadata", str(metadata), "-map", "0", "-c", "copy", "-f", "null", "-"]
@@ -167,5 +169,5 @@ def _as_ffmetadata(comment: str) -> str:
 
 
 def _comment(ffmetadata: str) -> str:
-    found = re.search(r"^comment=((?:\\.|[^\\\n])*)$", ffmetadata, re.MULTILINE | re.IGNORECASE | re.DOTALL)
-    return re.sub(r"\\(.)", r"\1", found[1], flags=re.DOTALL) if found else ""
+    line = re.search(r"^comment=((?:\\.|[^\\\n])*)$", ffmetadata, re.MULTILINE | re.IGNORECASE | re.DOTALL)
+    return re.sub(r"\\(.)", r"\1", line[1], flags=re.DOTALL) if line else ""

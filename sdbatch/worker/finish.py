@@ -125,19 +125,19 @@ def finish_output(rendered: RenderedOutput, job: Job, judges: Sequence[Judge]) -
     verdicts = rendered.verdicts
     if not any(verdict.verdict == "blocked" for verdict in verdicts):
         verdicts += judge(judges, [rendered.generated])[0]
-    said = {"stages": [verdict.as_struct() for verdict in verdicts], "stages_digest": rendered.stages_digest}
+    judged = {"stages": [verdict.as_struct() for verdict in verdicts], "stages_digest": rendered.stages_digest}
     against = next((verdict for verdict in verdicts if verdict.verdict != "ok"), None)
     if against is not None:
-        return FinishedOutput(columns={**said, **_refusal_columns(against)})
+        return FinishedOutput(columns={**judged, **_refusal_columns(against)})
     try:
         started_s = time.perf_counter()
         encoded = _encode(rendered, job)
         small = thumbnail(rendered.generated.frames_FHWC[0])
     except RowError as error:
-        return FinishedOutput(columns={**said, **failure_columns(error)})
+        return FinishedOutput(columns={**judged, **failure_columns(error)})
     num_frames, height, width, _ = rendered.generated.frames_FHWC.shape
     columns = {
-        **said,
+        **judged,
         "status": "ok",
         "media_type": encoded.media_type,
         "width": width,

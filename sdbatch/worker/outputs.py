@@ -106,7 +106,7 @@ class RenderedOutput:
         generated: Its pixels and sound.
         call: The pipeline call it came out of.
         tokens: Counts the tokens of its prompt.
-        verdicts: What the stages on the device said of it.
+        verdicts: Those of the stages on the device.
         stages_digest: Of the settings of the stages that may block; None without any.
     """
 

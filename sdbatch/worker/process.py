@@ -108,7 +108,7 @@ class Worker:
         return {"host": socket.gethostname(), "pid": str(os.getpid()), "python": platform.python_version()}
 
     def run_unit(self, unit: Unit) -> Receipt:
-        """Make and commit one unit; rows that cannot be made are recorded in it.
+        """Make and commit one unit; outputs that cannot be made are recorded as failures.
 
         Raises:
             MachineError: When something around the rows failed; nothing was committed.
@@ -119,7 +119,7 @@ class Worker:
             self._phases.pop(unit.id, None)
 
     def running(self) -> tuple[Running, ...]:
-        """Say where the units in this worker are; answered from another thread while they run."""
+        """Return where the units in this worker are; another thread may ask while they run."""
         now_s = time.monotonic()
         return tuple(
             Running(unit=unit, phase=place.phase, elapsed_s=now_s - place.since_s, bound_s=place.bound_s, ids=place.ids)

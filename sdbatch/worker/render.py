@@ -196,7 +196,7 @@ class _Generation:
             outputs = outputs[size:]
 
     def _size(self, output: PendingOutput) -> int:
-        """Return how many outputs the next call makes: what this machine found best; in `exact` as planned."""
+        """Return how many outputs the next call makes: the best that this machine knows; in `exact` as planned."""
         from sdbatch.generate.batch_sizes import BATCH_MAX, shape_of
 
         if not self._is_sized:
@@ -221,7 +221,7 @@ class _Generation:
             result = make_batch(self._model, items, pad_to, self._begin_call(outputs))
             reached("after-generate")
             verdicts = judge(self._judges.judges, result.outputs)
-        except Exception as error:  # noqa: BLE001 -- whatever a pipeline raises is its rows' matter, told apart below
+        except Exception as error:  # noqa: BLE001 -- a pipeline may raise anything; the table of outcomes tells it apart
             kind = failure_kind(error)
             if kind == "OutOfMemory" and shape:
                 self._batch_sizes().failed(shape, len(outputs))
@@ -290,12 +290,12 @@ class _Generation:
             denoise_s=(result.generate_s - result.decode_s) / len(outputs),
             decode_s=result.decode_s / len(outputs),
         )
-        for output, generated, said in zip(outputs, result.outputs, verdicts, strict=True):
+        for output, generated, judged in zip(outputs, result.outputs, verdicts, strict=True):
             yield RenderedOutput(
                 pending=output,
                 generated=generated,
                 call=call,
                 tokens=self._model.tokens,
-                verdicts=said,
+                verdicts=judged,
                 stages_digest=self._judges.digest,
             )

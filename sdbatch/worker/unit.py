@@ -3,7 +3,7 @@ r"""One unit from fetch to commit; two of them are in flight, so that the model 
 Unit --> fetch sources --> generate (one at a time) --> encode, put --> commit --> Receipt
          \____ before the lock ____/   the lock        \____ threads, behind it ____/
 
-What a unit's rows say is committed in one file; a unit that is made twice is committed once.
+A unit is committed as one file; one that is made twice is committed once.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class UnitMaker:
         self.finisher = Finisher(job, store, self.recorder)
 
     def make(self, unit: Unit) -> Receipt:
-        """Make and commit one unit; rows that cannot be made are recorded in it.
+        """Make and commit one unit; outputs that cannot be made are recorded as failures.
 
         Raises:
             MachineError: When something around the rows failed; nothing was committed.
@@ -80,7 +80,7 @@ class UnitMaker:
 
 
 class _UnitInProgress:
-    """What is known of a unit while it is made."""
+    """One unit on its way through the phases, with the rows it has so far."""
 
     def __init__(self, unit: Unit, maker: UnitMaker) -> None:
         self._unit = unit

@@ -1,4 +1,4 @@
-"""What each task passes to its pipeline: a task is one file here and one row."""
+"""The arguments that each task passes to its pipeline: a task is one file here and one row."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ CALLS: Final[Mapping[str, Callable[[Route, Sequence[Any]], list[dict[str, Any]]]
     "image-to-video": image_to_video.arguments,
     "video-to-video": video_to_video.arguments,
 }
-"""Task to the function that makes a call's arguments from a batch of items, generators and output type apart.
+"""By task, the function that returns a call's arguments for a batch of items, without generators and output type.
 
-It returns one call's arguments, or several calls' whose clips are joined: each begins with the frame that the one
-before ended with, which is kept once.
+It returns the arguments of one call, or of several calls whose clips are joined: each begins with the frame with which
+the one before ended, and that frame is kept once.
 """

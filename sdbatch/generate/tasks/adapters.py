@@ -1,4 +1,4 @@
-"""What a pipeline wants in a form of its own: a row names its adapter, an adapter is a function here and one row.
+"""Arguments that a pipeline takes in a form of its own: a route names its adapter, which is a function and a row here.
 
 pipeline + arguments under diffusers' names + recipe --> adapt() --> arguments the pipeline takes
 """
@@ -21,10 +21,10 @@ def adapt(name: str, pipeline: Any, arguments: Arguments, recipe: Recipe) -> Arg
     """Return the arguments as a pipeline takes them.
 
     Args:
-        name: The row's adapter; "" for none.
-        pipeline: That will be called; some adapters set it up for the call.
-        arguments: As the task's file made them.
-        recipe: That all rows of the call have in common.
+        name: The route's adapter; "" for none.
+        pipeline: The one that will be called; some adapters set it up for the call.
+        arguments: From the task's file.
+        recipe: One of the call; what adapters read of it is equal in all rows.
     """
     return ADAPTERS[name](pipeline, arguments, recipe) if name else arguments
 
@@ -46,7 +46,7 @@ def _ltx2_conditions(pipeline: Any, arguments: Arguments, recipe: Recipe) -> Arg
 
 
 def _ltx_latents(pipeline: Any, arguments: Arguments, recipe: Recipe) -> Arguments:
-    """Encode clips: as a condition of full strength a whole clip would come back as it is, whatever the prompt."""
+    """Encode clips to latents: a whole clip as a condition of full strength would come back unchanged."""
     vae = pipeline.vae
     video_BCFHW = pipeline.video_processor.preprocess_video([arguments["latents"]], recipe.height, recipe.width)
     encoded = vae.encode(video_BCFHW.to(vae.device, vae.dtype)).latent_dist.mode().float()
@@ -55,23 +55,23 @@ def _ltx_latents(pipeline: Any, arguments: Arguments, recipe: Recipe) -> Argumen
 
 
 def _vace_keyframes(_pipeline: Any, arguments: Arguments, recipe: Recipe) -> Arguments:
-    """Lay key frames into a grey clip, and mask all other frames as to be made."""
+    """Lay key frames into a grey clip, and mask all other frames so that they are generated."""
     size = (recipe.width, recipe.height)
     given = dict(zip(recipe.keyframes, arguments["video"], strict=True))
     frames = range(arguments["num_frames"])
     grey = Image.new("RGB", size, (128, 128, 128))
-    kept, made = (Image.new("L", size, value) for value in (0, 255))
+    kept, generated = (Image.new("L", size, value) for value in (0, 255))
     return {
         **arguments,
         "video": [given.get(frame, grey) for frame in frames],
-        "mask": [kept if frame in given else made for frame in frames],
+        "mask": [kept if frame in given else generated for frame in frames],
     }
 
 
 def _hunyuan(pipeline: Any, arguments: Arguments, recipe: Recipe) -> Arguments:
-    """Set guidance, which is a component; decode row by row, as a mask of its VAE fits one row alone (0.42.1).
+    """Set guidance, which is a component here, and decode row by row: the VAE's mask fits one row alone (0.42.1).
 
-    From an image the pipeline would pick a size of its own, near the source's shape: it gets the recipe's.
+    From an image the pipeline would choose a size of its own, near the source's shape; it is given the recipe's size.
     """
     size = (recipe.height, recipe.width)
     pipeline.guider = pipeline.guider.new(guidance_scale=recipe.guidance_scale)
@@ -97,4 +97,4 @@ ADAPTERS: Final[Mapping[str, Callable[[Any, Arguments, Recipe], Arguments]]] = {
     "motion-schedule": _motion_schedule,
     "vace-keyframes": _vace_keyframes,
 }
-"""Name in a family's row to the function that adapts."""
+"""By the name that a route has, the function that adapts."""

@@ -1,7 +1,7 @@
 """image-to-image: a prompt and a source in, by strength or by instruction.
 
-Style transfer, sketch to picture and day to night are this. By strength the source is partly noised and made anew; an
-edit model reads the whole source beside the prompt, and its row has no strength.
+It serves style transfer, sketch to picture and day to night. By strength, the source is partly noised and denoised
+again; an edit model reads the whole source beside the prompt, and its route takes no strength.
 """
 
 from __future__ import annotations

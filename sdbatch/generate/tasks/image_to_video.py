@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def arguments(route: Route, items: Sequence[Item]) -> list[dict[str, Any]]:
-    """Return the arguments of the one call, or of one a pair of neighbouring key frames."""
+    """Return the arguments of one call, or of a call for each pair of neighbouring key frames."""
     call = {**pictures(route, items, "images"), **scalars(route, items)}
     keyframes = items[0].recipe.keyframes
     if route.arguments.get("keyframes"):

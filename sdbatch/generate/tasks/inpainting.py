@@ -1,4 +1,4 @@
-"""inpainting: a source made anew where its mask is white."""
+"""inpainting: a source is painted where its mask is white."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""video-to-video: a clip made anew, by strength or under its guidance."""
+"""video-to-video: a clip becomes another clip, by strength or with the source as a condition."""
 
 from __future__ import annotations
 
