@@ -251,6 +251,7 @@ def verify(
     verified = _guarded(lambda: api.verify(output, share), as_json)
     lines = [f"{finding.kind}: {finding.asset} {finding.detail}" for finding in verified.findings]
     lines += [f"orphan (harmless): {asset}" for asset in verified.orphans]
+    lines += [f"late (counts nowhere): {commit}" for commit in verified.late]
     word = "good" if verified.is_good else _counted(len(verified.findings), "mismatch", "mismatches")
     lines.append(
         f"{word}: {verified.rows_ok} assets committed, {verified.assets_hashed} hashed, "

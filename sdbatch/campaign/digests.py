@@ -8,7 +8,6 @@ Ids are hashed by Python's own hash, which differs from process to process: dige
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -146,12 +145,3 @@ def _whole_keys(keys: pa.Array | pa.ChunkedArray) -> pa.Array:
 def _whole_key(key: str | None) -> str:
     text = key or ""
     return text if len(text) == _KEY_DIGITS and text.isascii() else hashlib.sha256(text.encode()).hexdigest()
-
-
-def concatenated(parts: Sequence[Digests]) -> Digests:
-    """Return several parts as one."""
-    empty = np.empty(0, np.uint64)
-    return Digests(
-        high=np.concatenate([empty, *(part.high for part in parts)]),
-        low=np.concatenate([empty, *(part.low for part in parts)]),
-    )

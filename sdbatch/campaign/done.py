@@ -49,9 +49,12 @@ class Done:
     def __init__(self, history: History) -> None:
         starts = group_starts(history.requests)
         self.failures = history.failures
-        self._requests = DigestTable(history.requests.take(starts))
-        self._made, self._many = _made_bits(history, starts)
-        self._failure = _newest_failures(history, starts)
+        is_each_once = len(starts) == len(history)
+        self._requests = DigestTable(history.requests if is_each_once else history.requests.take(starts))
+        made, self._many = _made_bits(history, starts)
+        # One element more at the end: what place -1, a request that was never committed, stands for.
+        self._made = np.append(made, np.uint64(0))
+        self._failure = np.append(_newest_failures(history, starts), np.int32(-1))
         self._commits = history.commits
         self._ids, self._newest = _newest_commits(history)
 
@@ -64,7 +67,7 @@ class Done:
         """Say how requests stand."""
         digests = id_digests(ids)
         place = self._requests.positions(request_digests(digests, keys))
-        made = np.append(self._made, np.uint64(0))[place]
+        made = self._made[place]
         has_many = np.isin(place, list(self._many))
         counts = np.asarray(num_outputs).astype(np.int64)
         outputs = list(map(_missing, made.tolist(), counts.tolist()))
@@ -74,9 +77,15 @@ class Done:
         return Standing(
             outputs=outputs,
             is_begun=(made != 0) | has_many,
-            failure=np.append(self._failure, np.int32(-1))[place],
-            is_known=_positions(self._ids, digests) >= 0,
+            failure=self._failure[place],
+            is_known=self._is_known(digests, place),
         )
+
+    def _is_known(self, ids: NDArray[np.uint64], place: NDArray[np.int64]) -> NDArray[np.bool_]:
+        is_known = place >= 0
+        others = np.flatnonzero(~is_known)  # of most rows the request itself was committed
+        is_known[others] = _positions(self._ids, ids[others]) >= 0
+        return is_known
 
     def newest_commits(self, ids: pa.ChunkedArray) -> list[str | None]:
         """Return the newest commit of each id, None for one that was never committed."""

@@ -12,6 +12,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import not_
 from typing import Final, Literal, get_args
 
 import numpy as np
@@ -107,7 +108,7 @@ def _reasons(
         + [False]
     )[standing.failure]
     holds: list[tuple[NDArray[np.bool_], Reason]] = [
-        (np.fromiter((not own for own in standing.outputs), np.bool_, part.num_rows), "reused"),
+        (np.fromiter(map(not_, standing.outputs), np.bool_, part.num_rows), "reused"),
         (is_retried, "retry"),
         (standing.failure >= 0, "failed"),
         (standing.is_begun, "outputs"),
