@@ -43,7 +43,7 @@ from benchmarks.lab import load, machine, versions
 from benchmarks.table import Row, full, row, to_json, to_markdown
 from sdbatch.campaign.campaign import Campaign
 from sdbatch.driver.scan import ResolvedManifest
-from sdbatch.driver.select import Selection, classify, requests_of
+from sdbatch.driver.select import Selection, pending_requests
 from sdbatch.encode.asset import encode_asset, read_frames
 from sdbatch.generate.host_memory import keep_freed_memory
 from sdbatch.job import Encode, parse_job
@@ -269,7 +269,7 @@ def _units(bench: Bench) -> Iterator[tuple[UnitMaker, Callable[[int, int], list[
         store = open_store(job.output, job.storage)
         revisions = {name: model.revision for name, model in resolved_manifest.scanned.models.items()}
         maker = UnitMaker("gpu", job, Renderer(job, revisions), store, "gpu")
-        requests = requests_of(classify(resolved_manifest.parts(), Campaign(store).done(), Selection()))
+        requests = pending_requests(resolved_manifest, Campaign(store).done(), Selection())
         yield maker, partial(_take, bench.name, requests, count())
     finally:
         resolved_manifest.close()

@@ -296,6 +296,7 @@ COLUMNS: Final[tuple[Column, ...]] = (
     _recorded("unit", _TEXT),
     _recorded("committed_at", pa.timestamp("ms", tz="UTC")),
     _recorded("adopted", pa.bool_()),
+    _recorded("copied_from", _TEXT),
     _recorded("error_type", _TEXT),
     _recorded("error_message", _TEXT),
     _recorded("error_retryable", pa.bool_()),

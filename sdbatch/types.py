@@ -49,13 +49,11 @@ class Origin(NamedTuple):
 
     Attributes:
         n: Output number.
-        commit: Path of the commit it stands in.
-        id: The id it stands under there.
+        commit: Path of the commit that tells of it.
     """
 
     n: int
     commit: str
-    id: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

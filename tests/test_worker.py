@@ -16,7 +16,8 @@ from sdbatch.campaign import layout
 from sdbatch.campaign.campaign import Campaign
 from sdbatch.campaign.lease import acquire
 from sdbatch.campaign.read import read_commit
-from sdbatch.driver import ResolvedManifest, Selection, classify, requests_of
+from sdbatch.driver import ResolvedManifest, Selection
+from sdbatch.driver.select import pending_requests
 from sdbatch.errors import DeviceLost, ModelLoadFailed, StoreRefused
 from sdbatch.generate import batch
 from sdbatch.generate.item import BatchResult, Item
@@ -40,7 +41,7 @@ def make(write_manifest: Callable[..., str], job_of: Callable[..., dict[str, Any
         store = open_store(job.output, {})
         lease = acquire(store)
         leases.append(lease)
-        requests = tuple(requests_of(classify(resolved_manifest.parts(), Campaign(store).done(), Selection())))
+        requests = tuple(pending_requests(resolved_manifest, Campaign(store).done(), Selection()))
         unit = Unit(id="000000", model="tiny", requests=requests, batch_size=batch_size, cost_tflop=1.0)
         worker = Worker(
             "w0",

@@ -8,7 +8,7 @@ a resume needs is the newest snapshot and the runs after it, so that neither gro
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -23,7 +23,7 @@ from sdbatch.campaign.files import newest_run_with_manifest, run_ids
 from sdbatch.campaign.gc import OLDER_THAN_S, GcReport, collect_garbage
 from sdbatch.campaign.history import History, read_history, read_outcomes
 from sdbatch.campaign.lease import is_gone
-from sdbatch.campaign.read import read_json, read_part
+from sdbatch.campaign.read import read_commit, read_json, read_part
 from sdbatch.campaign.verify import VerifyReport, verify_campaign
 from sdbatch.errors import JobError
 from sdbatch.storage import Store
@@ -110,6 +110,23 @@ class Campaign:
     def outcomes_of(self, request_id: str) -> pa.Table:
         """Return the outcomes of one id that count (columns as in `INDEX`), under all its keys."""
         return winners(read_outcomes(self.store, request_id))
+
+    def assets_of(self, outputs: Collection[tuple[str, int | None]]) -> dict[tuple[str, str, int | None], str]:
+        """Return the assets of some outputs, given as (request key, n), under every id that has them.
+
+        Returns:
+            Path of the asset by (id, request key, n).
+        """
+        rows = winners(read_outcomes(self.store))
+        keys = pa.array(sorted({key for key, _ in outputs}), pa.string())
+        rows = rows.filter(pc.and_(pc.is_in(rows.column("request_key"), keys), pc.equal(rows.column("status"), "ok")))
+        assets = {}
+        for commit in pc.unique(rows.column("commit")).to_pylist():
+            columns = read_commit(self.store, commit, ["id", "request_key", "n", "asset"])
+            for row in columns.to_pylist():
+                if (row["request_key"], row["n"]) in outputs and row["asset"]:
+                    assets[row["id"], row["request_key"], row["n"]] = str(row["asset"])
+        return assets
 
     def newest_key(self, request_id: str) -> str | None:
         """Return the key that the newest run's manifest gave a request; None when it does not have it."""

@@ -52,7 +52,7 @@ def request_digests(ids: NDArray[np.uint64], keys: pa.Array | pa.ChunkedArray) -
         ids: From `id_digests`.
         keys: Request keys, one for each id.
     """
-    words = _key_words(keys)
+    words = key_words(keys)
     return Digests(high=words[:, 0] ^ ids, low=words[:, 1] ^ (ids * _SPREAD))
 
 
@@ -117,7 +117,7 @@ class DigestTable:
         return found
 
 
-def _key_words(keys: pa.Array | pa.ChunkedArray) -> NDArray[np.uint64]:
+def key_words(keys: pa.Array | pa.ChunkedArray) -> NDArray[np.uint64]:
     """Return the first 128 bits of request keys, two words a row."""
     texts = _whole_keys(keys)
     if not len(texts):

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from sdbatch.campaign.digests import Digests, DigestTable, digest_order, group_starts, id_digests, request_digests
 from sdbatch.campaign.history import History
+from sdbatch.campaign.origins import Origins
 
 _WORD_BITS: Final = 64
 
@@ -44,6 +45,7 @@ class Done:
 
     Attributes:
         failures: Every different failure.
+        origins: Outputs that are made, by request key alone.
     """
 
     def __init__(self, history: History) -> None:
@@ -57,6 +59,7 @@ class Done:
         self._failure = np.append(_newest_failures(history, starts), np.int32(-1))
         self._commits = history.commits
         self._ids, self._newest = _newest_commits(history)
+        self.origins = Origins(history)
 
     @property
     def is_empty(self) -> bool:

@@ -59,10 +59,10 @@ def index_of(unit: Unit, outcomes: tuple[RowOutcome, ...], commit: str) -> pa.Ta
     """Return a unit's rows of an index: from its receipt what is not ok, the rest from the unit itself."""
     ended = {(outcome.id, outcome.n): outcome for outcome in outcomes}
     rows = []
-    for request in unit.requests:
-        for n in (None,) if (request.id, None) in ended else request.outputs:
-            outcome = ended.get((request.id, n), _OK)
-            place = (request.id, request.request_key, n)
+    for request_id, request in [(taker, shared) for shared in unit.requests for taker in shared.ids]:
+        for n in (None,) if (request_id, None) in ended else request.outputs_of(request_id):
+            outcome = ended.get((request_id, n), _OK)
+            place = (request_id, request.request_key, n)
             end = (outcome.status, outcome.error_type, outcome.error_retryable, outcome.stages_digest)
             rows.append((*place, *end, commit))
     columns = zip(*rows, strict=True)

@@ -137,6 +137,7 @@ def receipt_of(unit: str, worker: str, rows: Sequence[Mapping[str, Any]]) -> Rec
         rows_generated=len(batch_sizes),
         assets_put=adopted.count(False),
         assets_adopted=adopted.count(True),
+        assets_copied=sum([row["status"] == "ok" and row.get("copied_from") is not None for row in rows]),
         asset_bytes=sum([row.get("asset_bytes") or 0 for row in rows]),
         generate_s=stage_s["denoise"] + stage_s["decode"],
         load_s=stage_s["load"],
@@ -176,6 +177,8 @@ def failed_unit_rows(
             **error_columns(kind.__name__, message, retryable=kind.retryable),
             "attempts": attempts,
             "worker": worker,
+            "id": taker,
         }
         for request in unit.requests
+        for taker in request.ids
     ]

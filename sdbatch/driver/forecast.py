@@ -17,6 +17,7 @@ from sdbatch.campaign.done import Done
 from sdbatch.campaign.read import read_commit
 from sdbatch.driver.scan import COUNTED, ResolvedManifest
 from sdbatch.driver.select import Selection, check_selection, classify
+from sdbatch.driver.shared_keys import Sharing
 from sdbatch.job import Job
 from sdbatch.recipe import recipe_changes
 from sdbatch.storage import Store, open_store
@@ -34,6 +35,7 @@ class PlanReport:
             `failed` (kept as failed) and `unselected`.
         changed: For changed rows, how many differ in each part of the recipe (`prompt`, `images`, `model`, ...).
         assets: Files it would make.
+        copies: Those of them that are copies of another id's file, or of one that an earlier run made.
         assets_by_model: The same by model.
         predicted_gpu_s: Seconds in the model over all workers (of one core each where a model runs on CPUs).
         rate_measured: Whether the prediction rests on an earlier run of this campaign.
@@ -45,6 +47,7 @@ class PlanReport:
     rows: dict[str, int]
     changed: dict[str, int] = field(default_factory=dict)
     assets: int = 0
+    copies: int = 0
     assets_by_model: dict[str, int] = field(default_factory=dict)
     predicted_gpu_s: float = 0.0
     rate_measured: bool = False
@@ -67,19 +70,24 @@ def forecast(job: Job, selection: Selection) -> PlanReport:
         assets: Counter[str] = Counter()
         changed: dict[str, str] = {}
         predicted_s = 0.0
+        num_rendered = 0
+        sharing = Sharing(manifest.shared_keys(), done.origins)
         columns = [*COUNTED, *([] if done.is_empty else ["recipe"])]
         for part in classify(manifest.parts(columns), done, selection, manifest.scanned.stages_digest):
             reasons.update(part.reasons)
             models, costs_tflop = (part.rows.column(name).to_pylist() for name in ("model", "cost_tflop"))
-            for model, cost_tflop, outputs in zip(models, costs_tflop, part.outputs, strict=True):
+            rendered = sharing.rendered(part.rows, sharing.count(part.rows, part.outputs))
+            for model, cost_tflop, outputs, own in zip(models, costs_tflop, part.outputs, rendered, strict=True):
                 if outputs:
                     assets[model] += len(outputs)
-                    predicted_s += cost_tflop * len(outputs) / rates[model]
+                    num_rendered += len(own)
+                    predicted_s += cost_tflop * len(own) / rates[model]
             changed.update((row["id"], row["recipe"]) for row in part.rows_for("changed").to_pylist())
         return PlanReport(
             rows=dict(reasons),
             changed=_changes(store, done, changed),
             assets=assets.total(),
+            copies=assets.total() - num_rendered,
             assets_by_model=dict(assets),
             predicted_gpu_s=predicted_s,
             rate_measured=is_measured,

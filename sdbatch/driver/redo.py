@@ -38,12 +38,20 @@ def redo_job(
     ]
     if not findings:
         return None
+    # Outputs of one key are one picture: all of them are made anew, under every id.
+    void = campaign.assets_of({(finding.request_key, finding.n) for finding in findings})
+    void |= {(finding.id, finding.request_key, finding.n): finding.asset for finding in findings}
+    if len(void) > len(findings):
+        others = len(void) - len(findings)
+        progress.say(
+            f"{len(findings)} missing or damaged; {others} outputs of the same request keys are made again too"
+        )
     return run_job(
         job,
-        selection=Selection(only=frozenset(finding.id for finding in findings)),
+        selection=Selection(only=frozenset(request_id for request_id, _, _ in void), skips_unknown=True),
         in_process=in_process,
         progress=progress,
-        void=[{"id": finding.id, "request_key": finding.request_key, "n": finding.n} for finding in findings],
+        void=[dict(zip(("id", "request_key", "n"), place, strict=True)) for place in void],
         accept_new_keys=accept_new_keys,
-        remove=tuple(finding.asset for finding in findings if finding.kind == "damaged"),
+        remove=tuple(sorted(filter(None, void.values()))),
     )

@@ -192,7 +192,7 @@ def _render(job: Job, row: dict[str, Any]) -> tuple[dict[str, Any], Encoded | No
     recorder = Recorder(job=job, worker="reproduce")
     (output,) = renderer.render([_request(row)], CallPlan(batch_size=row["batch_size"] or 1))
     if isinstance(output, FailedOutput):
-        return recorder.failed_row(output), None
+        return recorder.failed_rows(output)[0], None
     again = recorder.rendered_row(output, 0.0)
     finished = finish_output(output, job, load_judges(choose_stages(job.stages), "cpu", "cpu"))
     return {**again, **finished.columns}, finished.encoded

@@ -11,14 +11,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from sdbatch.after import check_stages, choose_stages, stages_digest
 from sdbatch.campaign import layout
 from sdbatch.campaign.schema import to_parquet
 from sdbatch.checkpoints import ModelInfo, describe, describe_lora, refuse_shared_revisions
 from sdbatch.driver.scratch import Scratch
+from sdbatch.driver.shared_keys import SharedKeys, leading_words
 from sdbatch.errors import ManifestError, Problem
 from sdbatch.fetch.sources import digest_sources
 from sdbatch.job import Job
@@ -152,6 +155,7 @@ class ResolvedManifest:
         self._folder = self._scratch.folder
         self._waiting: list[pa.Table] = []
         self._num_parts = 0
+        self._key_words: list[NDArray[np.uint64]] = []
         try:
             self.scanned = scan(job, self._keep, loads_here=loads_here)
             self._flush()
@@ -167,6 +171,10 @@ class ResolvedManifest:
         """Yield every row, part by part, x_* left out; only some columns when they are named."""
         for path in self._parts():
             yield pq.ParquetFile(path).read(columns=list(columns or _SPOOL.names), use_threads=False)
+
+    def shared_keys(self) -> SharedKeys:
+        """Return the request keys that more than one row has."""
+        return SharedKeys(self._key_words)
 
     def publish(self, store: Store, run: str) -> None:
         """Write ids, keys and x_* into the campaign: what effective metadata is joined with."""
@@ -190,6 +198,7 @@ class ResolvedManifest:
         for name in batch.own.column_names:
             table = table.append_column(name, batch.own.column(name))
         self._waiting.append(table)
+        self._key_words.append(leading_words(table.column("request_key")))
         if sum(table.num_rows for table in self._waiting) >= PART_ROWS:
             self._flush()
 

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from sdbatch.campaign.done import Done, Standing
 from sdbatch.driver.scan import ResolvedManifest
+from sdbatch.driver.shared_keys import Sharing
 from sdbatch.errors import ROW_ERRORS, JobError
 from sdbatch.types import Request, Source
 
@@ -40,11 +41,13 @@ class Selection:
         limit: At most so many requests, in manifest order; None for all.
         only: Only these ids; empty for all.
         retry_failed: None: failed requests whose class is retryable; "": every failed one; a class name: those.
+        skips_unknown: Whether ids that the manifest lacks are passed over; else they are an error.
     """
 
     limit: int | None = None
     only: frozenset[str] = frozenset()
     retry_failed: str | None = None
+    skips_unknown: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,8 +124,13 @@ def _reasons(
     return np.select(conditions, [np.int8(_CODES[reason]) for reason in reasons], np.int8(_CODES["new"]))
 
 
-def requests_of(parts: Iterable[ClassifiedRows]) -> Iterator[Request]:
-    """Yield a request for each row with outputs to make; the rows must have been read with all their columns."""
+def requests_of(parts: Iterable[ClassifiedRows], sharing: Sharing) -> Iterator[Request]:
+    """Yield a request for each key with outputs to make.
+
+    Args:
+        parts: Rows that were read with all their columns.
+        sharing: Which rows share a key; it has counted the same parts before.
+    """
     for part in parts:
         if not any(part.outputs):
             continue
@@ -131,9 +139,18 @@ def requests_of(parts: Iterable[ClassifiedRows]) -> Iterator[Request]:
         # Few different texts: as one object each, they are pickled once a unit and not once a row.
         columns |= {name: list(map(sys.intern, columns[name])) for name in ("model", "batch_key")}
         columns["sources"] = [tuple([Source(**source) for source in sources]) for sources in columns["sources"]]
-        columns["outputs"] = list(filter(None, part.outputs))
-        columns |= {"attempt": [0] * rows.num_rows, "takers": [()] * rows.num_rows, "origins": [()] * rows.num_rows}
-        yield from map(Request._make, zip(*(columns[name] for name in Request._fields), strict=True))
+        columns["attempt"] = [0] * rows.num_rows
+        columns |= sharing.request_columns(rows, list(filter(None, part.outputs)))
+        requests = map(Request._make, zip(*(columns[name] for name in Request._fields), strict=True))
+        yield from (request for request in requests if request.outputs)
+
+
+def pending_requests(manifest: ResolvedManifest, done: Done, selection: Selection) -> Iterator[Request]:
+    """Yield the requests for what is to be made of a manifest."""
+    sharing = Sharing(manifest.shared_keys(), done.origins)
+    for part in classify(manifest.parts(), done, selection, manifest.scanned.stages_digest):
+        sharing.count(part.rows, part.outputs)
+    yield from requests_of(classify(manifest.parts(), done, selection, manifest.scanned.stages_digest), sharing)
 
 
 def check_selection(manifest: ResolvedManifest, selection: Selection) -> None:
@@ -142,7 +159,7 @@ def check_selection(manifest: ResolvedManifest, selection: Selection) -> None:
         near = difflib.get_close_matches(selection.retry_failed, ROW_ERRORS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(ROW_ERRORS))}"
         raise JobError(f"--retry-failed {selection.retry_failed}: no such class of failure; {hint}")
-    if selection.only:
+    if selection.only and not selection.skips_unknown:
         unknown = selection.only.difference(*(part.column("id").to_pylist() for part in manifest.parts(["id"])))
         if unknown:
             raise JobError(f"--only {min(unknown)}: the manifest has no such id")

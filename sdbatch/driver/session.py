@@ -24,6 +24,7 @@ from sdbatch.dispatch.executor import Executor, Shape
 from sdbatch.driver.records import RunRecords, RunResult, State
 from sdbatch.driver.scan import COUNTED, ResolvedManifest
 from sdbatch.driver.select import ClassifiedRows, Selection, classify, requests_of
+from sdbatch.driver.shared_keys import Sharing
 from sdbatch.driver.signals import Interrupt
 from sdbatch.driver.tally import RunTally
 from sdbatch.errors import ROW_FAILURES, SdbatchError, StoreUnavailable
@@ -99,7 +100,8 @@ class Session:
 
     def count_pending(self, done: Done) -> None:
         """Count the outputs to make and the rows that stay as they are."""
-        self._tally.count_pending(self._classified(done, COUNTED))
+        self._sharing = Sharing(self._manifest.shared_keys(), done.origins)
+        self._tally.count_pending(self._classified(done, COUNTED), self._sharing)
 
     def make(self, done: Done) -> tuple[State, str | None]:
         """Run the dispatcher when there is anything to make; return how it ended, and why when that was early."""
@@ -208,7 +210,7 @@ class Session:
 
     def _build_dispatcher(self, executor: Executor, done: Done) -> Dispatcher:
         plan = Plan(
-            requests=requests_of(self._classified(done)),
+            requests=requests_of(self._classified(done), self._sharing),
             cost_tflop=self._tally.cost_pending,
             shapes=self._shapes(),
             worker_count=self._worker_count(),

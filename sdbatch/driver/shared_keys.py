@@ -1,58 +1,60 @@
-"""Rows of one request key are rendered once: who takes whose output.
+"""Rows of one request key are rendered once: who takes whose output, and what an earlier run has made already.
 
-    request keys of the manifest --> SharedKeys       pending rows that share a key --> Takers --> Request.takers
+    ResolvedManifest, Done --> Sharing       a part's pending rows --> Sharing.count(), then Sharing.request_columns()
 
-Only rows that give `seed` or `seed_group` can share a key; derived seeds differ by id.
+Only rows that give `seed` or `seed_group` can share a key; derived seeds differ by id. The first pending row of a key
+leads: its request asks for every output that any of them wants, and says which ids take it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-_KEY_BYTES = 32
-
-
-def key_digests(keys: Sequence[str]) -> NDArray[np.uint64]:
-    """Return the first 64 bits of each request key (64 hex digits): equal keys give equal numbers."""
-    return np.frombuffer(bytes.fromhex("".join(keys)), ">u8")[:: _KEY_BYTES // 8].astype(np.uint64)
+from sdbatch.campaign.digests import key_words
+from sdbatch.campaign.origins import Origins
+from sdbatch.types import Origin
 
 
 class SharedKeys:
-    """The keys that more than one row of a manifest has; of two unlike keys in 2**64 one may be taken for shared.
+    """The keys that more than one row of a manifest has, told by 64 bits of each.
 
     Args:
-        parts: The manifest's rows; their column `request_key` is read.
+        words: The first 64 bits of every row's request key, in any number of arrays; see `leading_words`.
     """
 
-    def __init__(self, parts: Iterable[pa.Table]) -> None:
-        found = [key_digests(part.column("request_key").to_pylist()) for part in parts]
-        digests, counts = np.unique(np.concatenate([np.empty(0, np.uint64), *found]), return_counts=True)
-        self._digests = digests[counts > 1]
+    def __init__(self, words: Iterable[NDArray[np.uint64]]) -> None:
+        different, counts = np.unique(np.concatenate([np.empty(0, np.uint64), *words]), return_counts=True)
+        self._words = different[counts > 1]
 
-    def __bool__(self) -> bool:
-        return len(self._digests) > 0
-
-    def places(self, keys: Sequence[str]) -> list[int]:
+    def places(self, keys: pa.Array | pa.ChunkedArray) -> list[int]:
         """Return the places in `keys` of those that are shared."""
-        if not self:
+        if not len(self._words):
             return []
-        places: list[int] = np.flatnonzero(np.isin(key_digests(keys), self._digests)).tolist()
+        places: list[int] = np.flatnonzero(np.isin(leading_words(keys), self._words)).tolist()
         return places
 
 
+def leading_words(keys: pa.Array | pa.ChunkedArray) -> NDArray[np.uint64]:
+    """Return the first 64 bits of each request key."""
+    return key_words(keys)[:, 0].copy()
+
+
 class Takers:
-    """The pending rows of each shared key: the first one leads, and its request gives the others their outputs too."""
+    """The pending rows of each shared key, and the outputs that each of them wants."""
 
     def __init__(self) -> None:
         self._wanted: dict[str, dict[str, tuple[int, ...]]] = {}
 
-    def add(self, request_key: str, request_id: str, outputs: tuple[int, ...]) -> None:
-        """Take in a row that wants some outputs of a key, in manifest order."""
-        self._wanted.setdefault(request_key, {})[request_id] = outputs
+    def add(self, request_key: str, request_id: str, outputs: tuple[int, ...]) -> tuple[int, ...]:
+        """Take in a row, in manifest order; return those of its outputs that no earlier row of the key wants."""
+        wanted = self._wanted.setdefault(request_key, {})
+        known = {n for numbers in wanted.values() for n in numbers}
+        wanted[request_id] = outputs
+        return tuple(n for n in outputs if n not in known)
 
     def leads(self, request_key: str, request_id: str) -> bool:
         """Whether a row is the first pending one of its key."""
@@ -71,3 +73,54 @@ class Takers:
             tuple(request_id for request_id, numbers in wanted.items() if n in numbers)
             for n in self.outputs(request_key)
         )
+
+
+class Sharing:
+    """What one run renders once and copies for others; every part is counted before the first request is made.
+
+    Args:
+        shared: The keys that several rows of the manifest have.
+        origins: What earlier runs made.
+    """
+
+    def __init__(self, shared: SharedKeys, origins: Origins) -> None:
+        self._shared = shared
+        self._origins = origins
+        self._takers = Takers()
+
+    def count(self, rows: pa.Table, outputs: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
+        """Take in a part's rows with the outputs that each wants; return those that no earlier row of its key wants."""
+        first = list(outputs)
+        ids, keys = rows.column("id"), rows.column("request_key")
+        for place in self._shared.places(keys):
+            if outputs[place]:
+                first[place] = self._takers.add(keys[place].as_py(), ids[place].as_py(), outputs[place])
+        return first
+
+    def rendered(self, rows: pa.Table, outputs: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
+        """Return, of what `count` returned, the outputs that no earlier run has made."""
+        left = list(outputs)
+        for place, origins in self._origins.of(rows.column("request_key")).items():
+            copied = {origin.n for origin in origins}
+            left[place] = tuple(n for n in outputs[place] if n not in copied)
+        return left
+
+    def request_columns(self, rows: pa.Table, outputs: Sequence[tuple[int, ...]]) -> Mapping[str, list[object]]:
+        """Return the columns `outputs`, `takers` and `origins` of requests; a row that another one leads has no output.
+
+        Args:
+            rows: Pending rows.
+            outputs: What each of them wants.
+        """
+        ids, keys = rows.column("id"), rows.column("request_key")
+        asked = list(outputs)
+        takers: list[tuple[tuple[str, ...], ...]] = [()] * rows.num_rows
+        for place in self._shared.places(keys):
+            key = keys[place].as_py()
+            is_leader = self._takers.leads(key, ids[place].as_py())
+            asked[place] = self._takers.outputs(key) if is_leader else ()
+            takers[place] = self._takers.takers(key) if is_leader else ()
+        origins: list[tuple[Origin, ...]] = [()] * rows.num_rows
+        for place, made in self._origins.of(keys).items():
+            origins[place] = tuple(origin for origin in made if origin.n in asked[place])
+        return {"outputs": list(asked), "takers": list(takers), "origins": list(origins)}

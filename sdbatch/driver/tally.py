@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from operator import mul
 
 from sdbatch.driver.select import ClassifiedRows
+from sdbatch.driver.shared_keys import Sharing
 from sdbatch.report.progress import Snapshot
 from sdbatch.types import Counts, Receipt, RowOutcome, Unit
 
@@ -26,9 +27,9 @@ class RunTally:
     Attributes:
         counts: The counts that `run.json` promises.
         failures: Failed rows by class.
-        outputs_pending: Outputs this run set out to make.
-        outputs_ended: Outputs of committed units.
-        cost_pending: Predicted work of the pending outputs, in TFLOP.
+        outputs_pending: Assets this run set out to make, copies included.
+        outputs_ended: Assets of committed units.
+        cost_pending: Predicted work of the pending outputs, in TFLOP; rows of one key cost one.
         cost_ended: Predicted work of the ended outputs, in TFLOP.
     """
 
@@ -39,12 +40,12 @@ class RunTally:
     cost_pending: float = 0.0
     cost_ended: float = 0.0
 
-    def count_pending(self, parts: Iterable[ClassifiedRows]) -> None:
+    def count_pending(self, parts: Iterable[ClassifiedRows], sharing: Sharing) -> None:
         """Count the outputs to make, the rows that are reused, and the rows that stay failed."""
         for part in parts:
-            numbers = list(map(len, part.outputs))
-            self.outputs_pending += sum(numbers)
-            self.cost_pending += sum(map(mul, part.rows.column("cost_tflop").to_pylist(), numbers))
+            self.outputs_pending += sum(map(len, part.outputs))
+            asked = map(len, sharing.count(part.rows, part.outputs))
+            self.cost_pending += sum(map(mul, part.rows.column("cost_tflop").to_pylist(), asked))
             self.counts.rows_reused += part.reasons.count("reused")
             for error_type, count in part.failures.items():
                 self._count_failures(error_type, count)
@@ -54,8 +55,8 @@ class RunTally:
         error_types = {outcome.id: outcome.error_type or "unknown" for outcome in outcomes}
         for error_type in error_types.values():
             self._count_failures(error_type, 1)
-        self.counts.rows_ok += len(unit.requests) - len(error_types)
-        self.outputs_ended += unit.num_outputs
+        self.counts.rows_ok += unit.num_rows - len(error_types)
+        self.outputs_ended += unit.num_assets
         self.cost_ended += unit.cost_tflop
         self.counts.units_committed += 1
 
@@ -65,6 +66,7 @@ class RunTally:
         self.counts.rows_generated += receipt.rows_generated
         self.counts.assets_put += receipt.assets_put
         self.counts.assets_adopted += receipt.assets_adopted
+        self.counts.assets_copied += receipt.assets_copied
         self.counts.model_loads += receipt.load_s > 0
 
     @property

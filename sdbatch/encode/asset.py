@@ -59,6 +59,15 @@ def read_embedded(data: bytes, suffix: str) -> dict[str, Any] | None:
     return read_embedded_video(data, suffix) if suffix in CLIPS else read_embedded_image(data)
 
 
+def is_asset_of(data: bytes, suffix: str, request_key: str, n: int) -> bool:
+    """Whether a file is a whole asset of an output, as what is embedded in it says."""
+    try:
+        embedded = read_embedded(data, suffix) or {}
+    except (OSError, SyntaxError, ValueError):
+        return False
+    return (embedded.get("request_key"), embedded.get("n")) == (request_key, n)
+
+
 def read_frames(data: bytes, suffix: str, height: int, width: int) -> NDArray[np.uint8]:
     """Decode an asset; returns frames_FHWC, uint8, RGB, one frame for a picture.
 

@@ -14,15 +14,15 @@ from dataclasses import dataclass
 from typing import Final
 
 from sdbatch.after import STAGES, Judge, Verdict, choose_stages, judge, load_judges
-from sdbatch.campaign import layout
-from sdbatch.campaign.write import StoredAsset, put_asset
-from sdbatch.encode.asset import encode_asset, read_embedded
+from sdbatch.encode.asset import encode_asset
 from sdbatch.encode.byte_budget import ByteBudget
 from sdbatch.encode.embedded import Encoded
 from sdbatch.encode.image import thumbnail
 from sdbatch.errors import ROW_FAILURES, RowError
 from sdbatch.job import Job
 from sdbatch.storage import Store
+from sdbatch.types import Request
+from sdbatch.worker.copies import copies_of, put_output
 from sdbatch.worker.outputs import RenderedOutput
 from sdbatch.worker.record import Recorder, Row, failure_columns
 
@@ -60,7 +60,7 @@ class Finisher:
         self._judges = load_judges(choose_stages(job.stages), "cpu", "cpu")
         self._waiting = ByteBudget(ENCODE_BYTES_MAX)
 
-    def submit(self, rendered: RenderedOutput, load_s: float) -> Future[Row]:
+    def submit(self, rendered: RenderedOutput, load_s: float) -> Future[list[Row]]:
         """Finish an output in the background; wait first while too many bytes do.
 
         Args:
@@ -68,25 +68,33 @@ class Finisher:
             load_s: Its share of the seconds that the model's load took.
 
         Returns:
-            The output's metadata row, once it is stored or known to have failed.
+            The output's metadata rows, one for each id that takes it, once it is stored or known to have failed.
         """
         self._waiting.enter(rendered.generated.frames_FHWC.nbytes)
         return self._threads.submit(self._finish, rendered, load_s)
 
-    def _finish(self, rendered: RenderedOutput, load_s: float) -> Row:
+    def _finish(self, rendered: RenderedOutput, load_s: float) -> list[Row]:
+        request, n = rendered.pending.request, rendered.pending.n
         try:
-            return {**self._recorder.rendered_row(rendered, load_s), **self._end_columns(rendered)}
+            finished = finish_output(rendered, self._job, self._judges)
+            row = {
+                **self._recorder.rendered_row(rendered, load_s),
+                **self._end_columns(finished, request, n),
+                "id": request.takers_of(n)[0],
+            }
+            return [row, *copies_of(row, request, n, lambda: self._stored(row, finished), self._store)]
         finally:
             self._waiting.leave(rendered.generated.frames_FHWC.nbytes)
 
-    def _end_columns(self, rendered: RenderedOutput) -> Row:
-        """Encode and put an output; return the columns that say how it ended."""
-        finished = finish_output(rendered, self._job, self._judges)
-        if finished.encoded is None:
+    def _end_columns(self, finished: FinishedOutput, request: Request, n: int) -> Row:
+        """Put an output's file under the first id that takes it; return the columns that say how the output ended."""
+        encoded = finished.encoded
+        if encoded is None:
             return finished.columns
         started_s = time.perf_counter()
+        taker = request.takers_of(n)[0]
         try:
-            stored = self._put(finished.encoded, rendered)
+            stored = put_output(self._store, request, taker, n, encoded.data, encoded.suffix, encoded.media_type)
         except RowError as error:
             return {name: finished.columns[name] for name in ("stages", "stages_digest")} | failure_columns(error)
         return {
@@ -98,18 +106,10 @@ class Finisher:
             "upload_s": time.perf_counter() - started_s,
         }
 
-    def _put(self, encoded: Encoded, rendered: RenderedOutput) -> StoredAsset:
-        request, n = rendered.pending.request, rendered.pending.n
-
-        def is_same_request(stored: bytes) -> bool:
-            try:
-                embedded = read_embedded(stored, encoded.suffix) or {}
-            except (OSError, SyntaxError, ValueError):
-                return False
-            return (embedded.get("request_key"), embedded.get("n")) == (request.request_key, n)
-
-        path = layout.asset(request.id, request.request_key, n, encoded.suffix)
-        return put_asset(self._store, path, encoded.data, encoded.media_type, is_same_request)
+    def _stored(self, row: Row, finished: FinishedOutput) -> bytes:
+        """Return the file that lies in the store: of an adopted one, not what was encoded here."""
+        assert finished.encoded is not None, "only an output with a file is copied"
+        return self._store.read(row["asset"]) if row["adopted"] else finished.encoded.data
 
 
 def finish_output(rendered: RenderedOutput, job: Job, judges: Sequence[Judge]) -> FinishedOutput:

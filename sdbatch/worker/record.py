@@ -37,14 +37,16 @@ class Recorder:
     job: Job
     worker: str
 
-    def failed_row(self, failed: FailedOutput) -> Row:
-        """Return the row of an output, or of a whole request, that cannot be rendered."""
-        return {
-            **request_columns(failed.request, failed.recipe, failed.n),
+    def failed_rows(self, failed: FailedOutput) -> list[Row]:
+        """Return a row for each id that would take an output, or a whole request, that cannot be rendered."""
+        request, n = failed.request, failed.n
+        row = {
+            **request_columns(request, failed.recipe, n),
             **failure_columns(failed.error),
-            **self._worker_columns(failed.request.model),
+            **self._worker_columns(request.model),
             "attempts": failed.attempts,
         }
+        return [{**row, "id": taker} for taker in (request.ids if n is None else request.takers_of(n))]
 
     def rendered_row(self, rendered: RenderedOutput, load_s: float) -> Row:
         """Return what is recorded of an output that came out of the model, however it ends.

@@ -1,6 +1,6 @@
 r"""One unit from fetch to commit; two of them are in flight, so that the model waits for nobody.
 
-Unit --> fetch sources --> generate (one at a time) --> encode, put --> commit --> Receipt
+Unit --> copy, fetch sources --> generate (one at a time) --> encode, put --> commit --> Receipt
          \____ before the lock ____/   the lock        \____ threads, behind it ____/
 
 A unit is committed as one file; one that is made twice is committed once.
@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Final
 
@@ -21,7 +21,8 @@ from sdbatch.campaign.write import put_commit
 from sdbatch.job import Job
 from sdbatch.points import reached
 from sdbatch.storage import Store
-from sdbatch.types import OnCall, Phase, Receipt, Unit
+from sdbatch.types import OnCall, Phase, Receipt, Request, Unit
+from sdbatch.worker.copies import Copier
 from sdbatch.worker.finish import Finisher
 from sdbatch.worker.outputs import CallPlan, FailedOutput, PendingOutput, RenderTally
 from sdbatch.worker.record import Recorder, Row, unit_receipt
@@ -69,6 +70,7 @@ class UnitMaker:
         self.generating = threading.Lock()
         self.recorder = Recorder(job=job, worker=worker)
         self.finisher = Finisher(job, store, self.recorder)
+        self.copier = Copier(store, worker)
 
     def make(self, unit: Unit) -> Receipt:
         """Make and commit one unit; outputs that cannot be made are recorded as failures.
@@ -87,31 +89,33 @@ class _UnitInProgress:
         self._maker = maker
         self._tally = RenderTally()
         self._rows: list[Row] = []
-        self._finishing: list[Future[Row]] = []
+        self._finishing: list[Future[list[Row]]] = []
 
     def run(self) -> Receipt:
         """Take the unit through every phase."""
         self._enter("fetch", FETCH_MAX_S)
-        outputs = self._fetch()
+        self._rows, requests = self._maker.copier.copy(self._unit.requests)
+        outputs = self._fetch(requests)
         if outputs:
             self._enter("wait", math.inf)
             with self._maker.generating:
                 self._enter("load", self._maker.job.limits.start_timeout_s)
                 self._generate(outputs)
         self._enter("finish", FINISH_MAX_S)
-        self._rows.extend(future.result() for future in self._finishing)
+        for future in self._finishing:
+            self._rows += future.result()
         return self._commit()
 
     def _enter(self, phase: Phase, bound_s: float, ids: tuple[str, ...] = ()) -> None:
         self._maker.on_phase(self._unit.id, phase, bound_s, ids)
 
-    def _fetch(self) -> list[PendingOutput]:
+    def _fetch(self, requests: Sequence[Request]) -> list[PendingOutput]:
         outputs: list[PendingOutput] = []
-        for output in self._maker.renderer.fetch(self._unit.requests):
+        for output in self._maker.renderer.fetch(requests):
             if isinstance(output, PendingOutput):
                 outputs.append(output)
             else:
-                self._rows.append(self._maker.recorder.failed_row(output))
+                self._rows += self._maker.recorder.failed_rows(output)
         reached("after-fetch")
         return outputs
 
@@ -121,7 +125,7 @@ class _UnitInProgress:
         plan = CallPlan(batch_size=unit.batch_size, is_fixed=unit.solo, rate_tflop_per_s=unit.rate_tflop_per_s)
         for output in self._maker.renderer.generate(outputs, plan, self._tally, self._begin_call):
             if isinstance(output, FailedOutput):
-                self._rows.append(self._maker.recorder.failed_row(output))
+                self._rows += self._maker.recorder.failed_rows(output)
             else:
                 self._enter("finish", FINISH_MAX_S)  # it may wait for the encoders
                 load_s = self._tally.load_s / unit.num_outputs
@@ -134,7 +138,8 @@ class _UnitInProgress:
 
     def _commit(self) -> Receipt:
         unit, maker, rows = self._unit, self._maker, self._rows
-        order = {request.id: index for index, request in enumerate(unit.requests)}
+        ids = [taker for request in unit.requests for taker in request.ids]
+        order = {taker: place for place, taker in enumerate(ids)}
         rows.sort(key=lambda row: (order[row["id"]], row["n"] or 0))
         if not put_commit(maker.store, maker.run_id, unit.id, rows):
             # Another attempt at this unit was first; what stands is what is reported.

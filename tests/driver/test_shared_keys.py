@@ -6,7 +6,7 @@ import hashlib
 
 import pyarrow as pa
 
-from sdbatch.driver.shared_keys import SharedKeys, Takers
+from sdbatch.driver.shared_keys import SharedKeys, Takers, leading_words
 from sdbatch.types import Request
 
 
@@ -14,24 +14,24 @@ def _key(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _parts(*names: str) -> list[pa.Table]:
-    keys = [_key(name) for name in names]
-    return [pa.table({"request_key": keys[:2]}), pa.table({"request_key": keys[2:]})]
+def _keys(names: str) -> pa.Array:
+    return pa.array([_key(name) for name in names])
 
 
 def test_a_key_is_shared_when_two_rows_have_it_in_whichever_part() -> None:
-    shared = SharedKeys(_parts("a", "b", "c", "a"))
+    shared = SharedKeys([leading_words(_keys("ab")), leading_words(_keys("ca"))])
 
-    assert shared.places([_key(name) for name in "abca"]) == [0, 3]
-    assert not SharedKeys(_parts("a", "b", "c"))
-    assert SharedKeys([]).places([_key("a")]) == []
+    assert shared.places(_keys("abca")) == [0, 3]
+    assert SharedKeys([leading_words(_keys("abc"))]).places(_keys("abc")) == []
+    assert SharedKeys([]).places(_keys("a")) == []
 
 
 def test_the_first_pending_row_of_a_key_leads_and_every_output_has_its_takers() -> None:
     takers = Takers()
-    takers.add("k", "one", (1,))
-    takers.add("k", "two", (0, 1, 2))
-    takers.add("other", "three", (0,))
+
+    assert takers.add("k", "one", (1,)) == (1,)
+    assert takers.add("k", "two", (0, 1, 2)) == (0, 2)
+    assert takers.add("other", "three", (0,)) == (0,)
 
     assert takers.leads("k", "one")
     assert not takers.leads("k", "two")

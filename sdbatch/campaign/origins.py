@@ -1,0 +1,43 @@
+"""Which outputs of a request key are committed already, under whichever id: what a new id gets a copy of.
+
+History --> Origins        request keys --> Origins.of() --> the commits that tell of their outputs
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+
+from sdbatch.campaign.digests import key_words
+from sdbatch.campaign.history import History
+from sdbatch.types import Origin
+
+
+class Origins:
+    """Every output that is made, by the first 64 bits of its request key; whoever copies compares the whole key.
+
+    Args:
+        history: All that counts.
+    """
+
+    def __init__(self, history: History) -> None:
+        made = np.flatnonzero(history.is_ok)
+        words = history.requests.high[made] ^ history.ids[made]  # a request's digest is its key's, the id laid over it
+        order = np.argsort(words)
+        self._words = words[order]
+        self._numbers = history.numbers[made][order]
+        self._commit = history.commit[made][order]
+        self._commits = history.commits
+
+    def of(self, keys: pa.Array | pa.ChunkedArray) -> dict[int, tuple[Origin, ...]]:
+        """Return, by place in `keys`, the outputs of those keys that have any: of each the lowest (run, unit)."""
+        wanted = key_words(keys)[:, 0]
+        starts = np.searchsorted(self._words, wanted, side="left")
+        ends = np.searchsorted(self._words, wanted, side="right")
+        return {place: self._between(starts[place], ends[place]) for place in np.flatnonzero(ends > starts).tolist()}
+
+    def _between(self, start: int, end: int) -> tuple[Origin, ...]:
+        first: dict[int, int] = {}
+        for n, commit in zip(self._numbers[start:end].tolist(), self._commit[start:end].tolist(), strict=True):
+            first[n] = min(commit, first.get(n, commit))
+        return tuple(Origin(n=n, commit=self._commits[commit]) for n, commit in sorted(first.items()))
