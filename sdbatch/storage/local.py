@@ -61,8 +61,7 @@ class LocalStore:
 
     def list(self, folder: str = "", *, deep: bool = True) -> list[Entry]:
         """See `Store`. What lies in `.tmp/` is not listed."""
-        if self._root.exists() and not self._root.is_dir():
-            raise StoreRefused(f"{self.url}: is a file, not a folder")
+        self._refuse_a_file()
         return _walk(self, folder, deep=deep)
 
     def list_linked(self, suffixes: tuple[str, ...]) -> builtins.list[Entry]:
@@ -77,10 +76,11 @@ class LocalStore:
 
     def folders(self, folder: str) -> Sequence[str]:
         """See `Store`."""
+        self._refuse_a_file()
         try:
             with os.scandir(self._file(folder)) as entries:
                 return sorted(entry.name for entry in entries if entry.is_dir())
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
 
     def temporary(self) -> Sequence[Entry]:
@@ -100,6 +100,10 @@ class LocalStore:
     def open(self, path: str) -> BinaryIO:
         """See `Store`."""
         return self._file(path).open("rb")
+
+    def _refuse_a_file(self) -> None:
+        if self._root.exists() and not self._root.is_dir():
+            raise StoreRefused(f"{self.url}: is a file, not a folder")
 
     def _file(self, path: str) -> Path:
         """Return where a path lies. Paths come from a campaign's files too, so one that leads out of it is refused."""
