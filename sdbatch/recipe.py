@@ -37,6 +37,11 @@ NEUTRAL: Final[Mapping[str, Any]] = {
 """Values that mean the same as no value, for ever. They are not written, so that a new option moves no older key."""
 
 
+def is_clip(task: str) -> bool:
+    """Whether a task makes a clip, not a picture."""
+    return task.endswith("-to-video")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """What a pipeline call is given for one request. Fields have diffusers' names and are None where a task has none.
@@ -108,7 +113,7 @@ class Recipe:
     @property
     def is_clip(self) -> bool:
         """Whether it makes a clip, not a picture."""
-        return self.num_frames is not None
+        return is_clip(self.task)
 
     @property
     def is_exact(self) -> bool:

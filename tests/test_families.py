@@ -22,7 +22,6 @@ from sdbatch.families import (
     Route,
     cost_tflop,
     find_family,
-    is_clip,
     nearest_multiple,
     next_frame_count,
 )
@@ -38,6 +37,7 @@ from sdbatch.families.schedulers import (
 from sdbatch.generate.tasks import CALLS
 from sdbatch.generate.tasks.adapters import ADAPTERS
 from sdbatch.manifest.schema import COLUMNS
+from sdbatch.recipe import is_clip
 from sdbatch.types import TASKS
 
 ROWS = [(family, task, row) for family in FAMILIES.values() for task, rows in family.tasks.items() for row in rows]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -121,6 +123,31 @@ def test_the_worker_needs_no_ray() -> None:
     script = "import sys; sys.modules['ray'] = None; import sdbatch.worker, sdbatch.generate.batch"
 
     assert subprocess.run([sys.executable, "-c", script], capture_output=True).returncode == 0
+
+
+def _module(file: Path) -> str:
+    parts = ("sdbatch", *file.relative_to(ROOT).with_suffix("").parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def _imported_at_start(file: Path, modules: Mapping[str, Path]) -> set[str]:
+    """Return the files of the package that a file imports when it is imported itself."""
+    found: set[str] = set()
+    for node in ast.parse(file.read_text()).body:
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.update(name for alias in node.names if (name := f"{node.module}.{alias.name}") in modules)
+            found.add(node.module)
+    return found & modules.keys()
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    modules = {_module(file): file for file in FILES}
+
+    order = graphlib.TopologicalSorter({name: _imported_at_start(file, modules) for name, file in modules.items()})
+
+    assert {"sdbatch.worker.render", "sdbatch.families", "sdbatch"} <= set(order.static_order())
 
 
 def test_no_file_is_called_utils() -> None:

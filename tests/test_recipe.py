@@ -15,7 +15,7 @@ PICTURE: dict[str, Any] = {"task": "text-to-image", "height": 64, "width": 96, "
 
 def test_a_recipe_reads_back_typed() -> None:
     values = {**PICTURE, "seed": 2**62 + 3, "loras": [["aa", 0.5]], "images": ["sha256:00"], "keyframes": [0, 8]}
-    recipe = parse_recipe(canonical({**values, "num_frames": 9}))
+    recipe = parse_recipe(canonical({**values, "task": "image-to-video", "num_frames": 9}))
 
     assert recipe.seed == 2**62 + 3
     assert (recipe.loras, recipe.images, recipe.keyframes) == ((("aa", 0.5),), ("sha256:00",), (0, 8))

@@ -2,8 +2,8 @@
 
     job.stages --> choose_stages() --> load_judges() --> judge() --> Verdict x output
 
-A stage is a file and a row of `STAGES`. The file holds its `Settings` and `load(settings, device)`; it is imported when
-a job names the stage, and only files under `device/` may import torch, inside functions.
+A stage is one file, and its name is the file's: it holds `STAGE` (what the stage is), `Settings` (what a job may say of
+it) and `load(settings, device) -> Judge`. Only files under `device/` may import torch, inside functions.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ from __future__ import annotations
 import difflib
 import hashlib
 import importlib
-from collections.abc import Iterable, Mapping, Sequence
+import pkgutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -36,10 +38,20 @@ __all__ = [
     "stages_digest",
 ]
 
-STAGES: Final[Mapping[str, Stage]] = {
-    "quality": Stage(where="cpu", code="sdbatch.after.quality", failure="BlankOutput"),
-    "safety": Stage(where="device", code="sdbatch.after.device.safety", blocks=True),
-}
+_FOLDERS: Final = (__name__, f"{__name__}.device")
+
+
+def _modules() -> Iterator[tuple[str, ModuleType]]:
+    """Yield every stage's name and module."""
+    for folder in map(importlib.import_module, _FOLDERS):
+        for found in pkgutil.iter_modules(folder.__path__):
+            if not found.ispkg and found.name != "stage":
+                yield found.name, importlib.import_module(f"{folder.__name__}.{found.name}")
+
+
+_MODULES: Final[Mapping[str, ModuleType]] = dict(_modules())
+STAGES: Final[Mapping[str, Stage]] = {name: module.STAGE for name, module in _MODULES.items()}
+"""Every stage by its name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +68,7 @@ class ChosenStage:
 
     @property
     def stage(self) -> Stage:
-        """Return its row."""
+        """Return what it is."""
         return STAGES[self.name]
 
     def load(self, device: str) -> Judge:
@@ -65,7 +77,7 @@ class ChosenStage:
         Raises:
             ModelLoadFailed: When it cannot be loaded; blames no row.
         """
-        loaded: Judge = importlib.import_module(self.stage.code).load(self.settings, device)
+        loaded: Judge = _MODULES[self.name].load(self.settings, device)
         return loaded
 
 
@@ -129,7 +141,7 @@ def _chosen(name: str, values: Mapping[str, Any]) -> ChosenStage:
         near = difflib.get_close_matches(name, STAGES, n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(STAGES)}"
         raise JobError(f"after: {name!r} is not a stage; {hint}")
-    kind: type[StageSettings] = importlib.import_module(STAGES[name].code).Settings
+    kind: type[StageSettings] = _MODULES[name].Settings
     try:
         return ChosenStage(name=name, settings=kind.model_validate(dict(values)))
     except ValidationError as error:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 
-from sdbatch.after.stage import Judge, Output, StageSettings, Verdict
+from sdbatch.after.stage import Judge, Output, Stage, StageSettings, Verdict
+
+STAGE: Final = Stage(where="cpu", failure="BlankOutput")
 
 
 class Settings(StageSettings):

@@ -17,12 +17,11 @@ Opinion = Literal["ok", "failed", "blocked"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """One row of the table of stages.
+    """What a stage is. Each stage's file holds one as `STAGE`.
 
     Attributes:
         where: `device`: with the model, a whole batch at a time. `cpu`: on the threads that encode, one output at a
             time.
-        code: Module that holds its `Settings` and `load(settings, device) -> Judge`.
         columns: Metadata columns it adds to.
         changes_pixels: Whether the pixels that are stored are other than the model's, so that it is in the recipe.
         blocks: Whether its verdict may be `blocked`, so that its settings have a digest.
@@ -30,7 +29,6 @@ class Stage:
     """
 
     where: Literal["device", "cpu"]
-    code: str
     columns: tuple[str, ...] = ("stages",)
     changes_pixels: bool = False
     blocks: bool = False

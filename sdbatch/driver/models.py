@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sdbatch.checkpoints import BUILTINS, SHIPPED, ModelInfo, describe
-from sdbatch.families import is_clip
 from sdbatch.families.listing import frame_rule
 from sdbatch.job import Job, parse_job
 from sdbatch.plan.checks import lacking
+from sdbatch.recipe import is_clip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,10 +19,10 @@ from sdbatch.families.table import (
     Route,
     cost_tflop,
     given_of,
-    is_clip,
     nearest_multiple,
     next_frame_count,
 )
+from sdbatch.recipe import is_clip
 
 __all__ = [
     "FAMILIES",
@@ -32,7 +32,6 @@ __all__ = [
     "cost_tflop",
     "find_family",
     "given_of",
-    "is_clip",
     "nearest_multiple",
     "next_frame_count",
 ]

@@ -182,11 +182,6 @@ class Family:
         return route
 
 
-def is_clip(task: str) -> bool:
-    """Whether a task makes a clip, not a picture."""
-    return task.endswith("-to-video")
-
-
 def nearest_multiple(value: int, multiple: int, least: int, most: int) -> int:
     """Return the multiple of `multiple` in [least, most] nearest to `value`; the larger of two equally near."""
     lower = math.ceil(least / multiple) * multiple

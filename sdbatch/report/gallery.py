@@ -21,6 +21,7 @@ import pyarrow as pa
 from markupsafe import Markup
 
 from sdbatch.columns import COLUMNS, SOURCE_ROLES
+from sdbatch.recipe import is_clip
 
 ASSETS_PER_PAGE = 2000
 _SETTINGS = tuple(column.name for column in COLUMNS if column.in_gallery)
@@ -59,8 +60,8 @@ def _card(row: Mapping[str, Any]) -> dict[str, Any]:
     picture = row.get("thumbnail")
     settings = {name: row[name] for name in _SETTINGS if row[name] is not None}
     size = f"{row['width']} x {row['height']}" if row["width"] else ""
-    is_clip = (row["media_type"] or "").startswith("video/")
-    if is_clip:
+    shows_clip = bool(row["asset"]) and is_clip(row["task"])
+    if shows_clip:
         size += f", {row['num_frames']} frames, {row['fps']:g} fps"
     return {
         "id": row["id"],
@@ -76,7 +77,7 @@ def _card(row: Mapping[str, Any]) -> dict[str, Any]:
         "sources": [url for role in SOURCE_ROLES for url in _listed(row[role])],
         "error": f"{row['error_type']}: {row['error_message']}" if row["error_type"] else "",
         "asset": f"../{row['asset']}" if row["asset"] else "",
-        "is_clip": is_clip,
+        "is_clip": shows_clip,
         "picture": f"data:image/webp;base64,{base64.b64encode(picture).decode()}" if picture else "",
         "own": {name: value for name, value in row.items() if name.startswith("x_") and value is not None},
     }

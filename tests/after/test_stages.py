@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import importlib
+import os
+import shutil
+import subprocess
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+import sdbatch
 from sdbatch.after import STAGES, choose_stages, judge, load_judges, stages_digest
 from sdbatch.campaign.schema import METADATA
 from sdbatch.errors import ROW_FAILURES, JobError
@@ -28,15 +34,54 @@ class Pixels:
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_a_row_of_the_table_is_whole(name: str) -> None:
+def test_a_stage_is_whole(name: str) -> None:
     stage = STAGES[name]
-    module = importlib.import_module(stage.code)
+    folder = "sdbatch.after.device" if stage.where == "device" else "sdbatch.after"
+    module = importlib.import_module(f"{folder}.{name}")
 
+    assert module.STAGE is stage
     assert callable(module.load)
     assert hasattr(module.Settings, "check")
     assert set(stage.columns) <= set(METADATA.names)
     assert stage.blocks or stage.failure in ROW_FAILURES
-    assert stage.code.startswith("sdbatch.after.device.") == (stage.where == "device")
+
+
+def test_one_more_stage_is_one_more_file(tmp_path: Path) -> None:
+    shutil.copytree(Path(sdbatch.__file__).parent, tmp_path / "sdbatch")
+    (tmp_path / "sdbatch" / "after" / "darkness.py").write_text(DARKNESS)
+    script = (
+        "from sdbatch.after import STAGES, choose_stages, load_judges, judge;"
+        "import numpy as np;"
+        "from types import SimpleNamespace as Output;"
+        "chosen = choose_stages([('darkness', {'below': 9.0})]);"
+        "outputs = [Output(frames_FHWC=np.full((1, 8, 8, 3), value, np.uint8), is_finite=True) for value in (3, 99)];"
+        "print(sorted(STAGES), [one.verdict for (one,) in judge(load_judges(chosen, 'cpu', 'cpu'), outputs)])"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, env=environment)
+
+    assert done.stdout.strip() == "['darkness', 'quality', 'safety'] ['failed', 'ok']", done.stderr
+
+
+DARKNESS = '''
+"""Fails outputs that are nearly black."""
+
+from sdbatch.after.stage import Stage, StageSettings, Verdict
+
+STAGE = Stage(where="cpu", failure="BlankOutput")
+
+
+class Settings(StageSettings):
+    below: float
+
+
+def load(settings, _device):
+    def judge(outputs):
+        dark = [output.frames_FHWC.mean() < settings.below for output in outputs]
+        return [Verdict(name="darkness", verdict="failed" if one else "ok", message="is nearly black") for one in dark]
+
+    return judge
+'''
 
 
 @pytest.mark.parametrize(

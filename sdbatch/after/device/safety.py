@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from sdbatch.after.stage import Judge, Output, StageSettings, Verdict
+from sdbatch.after.stage import Judge, Output, Stage, StageSettings, Verdict
 from sdbatch.checkpoints.classifiers import describe_classifier
 from sdbatch.errors import ModelError, ModelLoadFailed
 
+STAGE: Final = Stage(where="device", blocks=True)
 FRAMES_MAX: Final = 7
 """Frames of a clip that are looked at, evenly spaced: the first, the middle and the last are among them."""
 
