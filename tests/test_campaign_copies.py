@@ -12,12 +12,17 @@ import pytest
 from conftest import asset_digests
 
 import sdbatch
+from sdbatch import Selection
 from sdbatch.campaign import layout
 from sdbatch.campaign.read import read_commit
+from sdbatch.driver import run_job
+from sdbatch.job import parse_job
+from sdbatch.report.progress import Silent
 from sdbatch.storage import open_store
 
 WriteManifest = Callable[..., str]
 JobOf = Callable[..., dict[str, Any]]
+KILLED_ONCE = "support.workers:KilledOnce"
 
 
 def _twins(count: int, first: int = 0, **columns: Any) -> list[dict[str, Any]]:
@@ -131,7 +136,7 @@ def test_redoing_one_makes_the_picture_anew_for_all(
 def test_a_run_of_some_ids_copies_only_for_them(tmp_path: Path, write_manifest: WriteManifest, job_of: JobOf) -> None:
     output = str(tmp_path / "campaign")
     job = job_of(write_manifest(_twins(12)), output)
-    some = sdbatch.run(job, sdbatch.Selection(only=frozenset({"twin-03", "twin-09"})), in_process=True).counts
+    some = sdbatch.run(job, Selection(only=frozenset({"twin-03", "twin-09"})), in_process=True).counts
     rest = sdbatch.run(job, in_process=True).counts
 
     assert (some["rows_generated"], some["assets_copied"], some["assets_put"]) == (1, 1, 2)
@@ -160,6 +165,22 @@ def test_a_worker_that_is_killed_amid_copies_loses_and_doubles_nothing(
     report = sdbatch.verify(output)
     assert report.is_good
     assert not report.orphans
+
+
+@pytest.mark.ray
+def test_a_ray_worker_killed_amid_copies_costs_nothing(
+    ray_cluster: None, tmp_path: Path, write_manifest: WriteManifest, job_of: JobOf
+) -> None:
+    output = str(tmp_path / "campaign")
+    job = parse_job(job_of(write_manifest([*_twins(12), *_twins(3, first=20, num_outputs=2)]), output))
+    result = run_job(job, selection=Selection(), in_process=False, progress=Silent(), worker=KILLED_ONCE)
+    rows = _rows(output)
+
+    assert (tmp_path / "campaign" / "killed").is_file()
+    assert (result.state, result.counts["worker_deaths"], result.counts["rows_ok"]) == ("done", 1, 15)
+    assert {row["asset"]: row["sha256"] for row in rows} == asset_digests(output)
+    assert len(rows) == 18
+    assert sdbatch.verify(output).is_good
 
 
 def _run_until(point: str, job: dict[str, Any]) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import threading
 import time
 from pathlib import Path
 
+from sdbatch import points
 from sdbatch.errors import DeviceLost, ModelLoadFailed, StoreUnavailable
 from sdbatch.types import OnCall, Receipt, Running, Unit, WorkerSpec
+from sdbatch.worker import Worker
 
 
 class ScriptedWorker:
@@ -96,3 +100,20 @@ class ScriptedWorker:
         except FileExistsError:
             return False
         return True
+
+
+class KilledOnce(Worker):
+    """A real worker whose process is killed once in a campaign: when it has put its third asset."""
+
+    def prepare_process(self) -> None:
+        """Strike from now on."""
+        super().prepare_process()
+        points.install(self._strike)
+        self._passed = 0
+
+    def _strike(self, name: str) -> None:
+        self._passed += name == "between-two-assets"
+        if self._passed == 3:
+            with contextlib.suppress(FileExistsError):
+                (Path(self._spec.output) / "killed").touch(exist_ok=False)
+                os.kill(os.getpid(), signal.SIGKILL)
