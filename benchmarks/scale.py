@@ -1,6 +1,6 @@
 """A million rows: planned, worked off by workers that make nothing, and taken up again when 90 % are done.
 
-    manifest --> a process each: plan | no-op run | every tenth commit removed, run again --> JSON on standard output
+    manifest --> a process each: plan | no-op run | a tenth removed, snapshot, run again --> JSON on standard output
 
 A run is left when its last receipt is in, or, taken up again, its first: metadata and gallery are not timed here.
 """
@@ -45,6 +45,7 @@ def rows(lab: Lab) -> list[Row]:
     noop = _child("noop", manifest, output)
     _check(output, count)
     removed = _remove_some(output)
+    _child("snapshot", manifest, output)
     resumed = _child("resume", manifest, output)
     wall_s = noop["worked_s"]
     return [
@@ -175,6 +176,18 @@ def noop(manifest: Path, output: Path) -> dict[str, Any]:
     return _worked(manifest, output, None)
 
 
+def snapshot(_manifest: Path, output: Path) -> dict[str, Any]:
+    """Write what a run writes at its end, which was left before; what was removed is not in it."""
+    from sdbatch.campaign.campaign import Campaign
+    from sdbatch.campaign.snapshot import write_snapshot
+    from sdbatch.storage import open_store
+
+    campaign = Campaign(open_store(str(output), {}))
+    history = campaign.history()
+    write_snapshot(campaign.store, campaign.newest_run(), history)
+    return {"rows": len(history)}
+
+
 def resume(manifest: Path, output: Path) -> dict[str, Any]:
     """Go on until the first receipt."""
     return _worked(manifest, output, 1)
@@ -226,7 +239,7 @@ def _job(manifest: Path, output: Path) -> dict[str, Any]:
     }
 
 
-MEASURES = {"plan": plan, "noop": noop, "resume": resume}
+MEASURES = {"plan": plan, "noop": noop, "snapshot": snapshot, "resume": resume}
 
 if __name__ == "__main__":
     prepare_command()  # as for a person who types the command
