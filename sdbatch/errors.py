@@ -19,7 +19,8 @@
         |-- DeviceLost           the device refuses every further call; its process must end
         |-- StoreUnavailable     bounded retries were used up
         |-- LeaseLost            another driver took over; stop before the next commit
-        `-- WorkersUnavailable   no worker became ready, or none is left
+        |-- WorkersUnavailable   no worker became ready, or none is left
+        `-- WorkersUnlike        a worker has other versions or another device than `determinism: exact` allows
 
 Anything else is a bug and ends the run.
 """
@@ -210,6 +211,10 @@ class LeaseLost(MachineError):
 
 class WorkersUnavailable(MachineError):
     """No worker became ready in time, or none is left."""
+
+
+class WorkersUnlike(MachineError):
+    """A worker has other versions or another device than those that made a campaign's exact outputs."""
 
 
 ROW_FAILURES = {cls.__name__: cls for cls in RowError.__subclasses__()}

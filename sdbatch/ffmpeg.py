@@ -8,6 +8,7 @@ imageio_ffmpeg's own writer and reader are not used: they never look at the exit
 from __future__ import annotations
 
 import contextlib
+import functools
 import subprocess
 import tempfile
 import threading
@@ -19,6 +20,7 @@ from typing import IO
 import imageio_ffmpeg
 
 MESSAGE_CHARACTERS_MAX = 400
+VERSION_TIMEOUT_S = 30.0
 NTSC_RATES = {round(rate * 1000 / 1001, 2): Fraction(rate * 1000, 1001) for rate in (24, 30, 48, 60, 120)}
 """Rates that people write as 23.976 or 29.97 and that are fractions in truth."""
 
@@ -86,3 +88,17 @@ def exact_rate(fps: float) -> Fraction:
     if abs(fps - round(fps)) > 1e-3 and round(fps, 2) in NTSC_RATES:
         return NTSC_RATES[round(fps, 2)]
     return Fraction(fps).limit_denominator(1001)
+
+
+@functools.cache
+def version() -> str:
+    """Return the bundled program's version, such as `7.0.2-static`.
+
+    Raises:
+        FfmpegFailed: When it does not run or states none.
+    """
+    with running(["-version"], timeout_s=VERSION_TIMEOUT_S) as (_, stdout):
+        words = stdout.read().decode("utf-8", "replace").split()
+    if words[:2] != ["ffmpeg", "version"] or len(words) < 3:
+        raise FfmpegFailed(f"ffmpeg -version begins with {' '.join(words[:3])!r}")
+    return words[2]
