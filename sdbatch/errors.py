@@ -58,7 +58,7 @@ class Problem:
         shard: File the row stands in.
         row: Row number in the shard, from 0; None when the whole shard is meant.
         column: Column name; None when the whole row is meant.
-        value: What was found, shortened for people.
+        value: The value, shortened for people.
         message: What is wrong, with the bound.
     """
 
@@ -70,17 +70,17 @@ class Problem:
 
     def __str__(self) -> str:
         place = self.shard if self.row is None else f"row {self.row} of {self.shard}"
-        found = "" if self.value is None else f" {self.value}"
+        value = "" if self.value is None else f" {self.value}"
         name = "" if self.column is None else f" {self.column}"
-        return f"{place}:{name}{found} {self.message}"
+        return f"{place}:{name}{value} {self.message}"
 
 
 class ManifestError(UserError):
     """The manifest cannot be run as it is.
 
     Attributes:
-        problems: What was found, in the order of the rows.
-        num_problems: How many were found; `problems` is cut at a bound.
+        problems: The first problems, in the order of the rows.
+        num_problems: Number of all problems; `problems` is cut at a bound.
     """
 
     def __init__(self, problems: list[Problem], num_problems: int | None = None) -> None:

@@ -26,7 +26,7 @@ from sdbatch.types import Receipt, Request, Unit
 LOG = logging.getLogger("sdbatch.dispatch")
 TICK_S = 0.5
 STOP_WAIT_S = 60.0
-"""How long units in flight may take to end once a run stops."""
+"""Longest wait for units in flight once a run stops."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +61,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Loss:
-    """How a worker was lost.
+    """The loss of a worker.
 
     Attributes:
         worker: Its name.
@@ -330,7 +330,7 @@ class Dispatcher:
         self._stop(self._faults.add_machine_fault(message))
 
     def _blame_load(self, event: Faulted, unit: Unit) -> None:
-        """Where the model loads elsewhere its worker is to blame, else in the end the model."""
+        """Blame the worker where its model loads elsewhere, and in the end the model where it does not."""
         self._supply.put_back(unit)
         message = f"{event.message}\n{event.traceback}"
         if self._faults.is_loadable(unit.model):
@@ -357,14 +357,14 @@ class Dispatcher:
         "end model": _blame_load,
         "stop": _leave,
     }
-    """What happens to a unit whose call ended with an error while its worker lives on, by the outcome's `then`."""
+    """Handlers of a unit whose call ended with an error while its worker lives on, by the outcome's `then`."""
 
     LOSS_HANDLERS: ClassVar[Mapping[Next, Callable[[Dispatcher, _Loss, Unit], None]]] = {
         "again": _put_back,
         "bisect": _suspect,
         "end model": _put_back,
     }
-    """What happens to a unit that is to blame when its worker was lost, by the outcome's `then`."""
+    """Handlers of a unit that is to blame when its worker was lost, by the outcome's `then`."""
 
     # --- workers and models that are given up -----------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ no pixel comes from it, and Ray refuses nodes with another one."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standard:
-    """What the workers of one model are compared with.
+    """The facts that the workers of one model are compared with.
 
     Attributes:
         source: Who set it: `worker w0` of this run, or an earlier run.

@@ -21,7 +21,7 @@ from sdbatch.storage import Store
 
 @dataclass(slots=True)
 class MadeWith:
-    """What outputs were made with.
+    """The versions and the device that made the outputs of each model.
 
     Attributes:
         by_determinism: Run and facts, by model, by `determinism`: exact outputs are others than fast ones.
@@ -48,7 +48,7 @@ class MadeWith:
 
 
 def read_made_with(store: Store) -> MadeWith:
-    """Return what the newest run that has a status tells; nothing where version 0.1 wrote it."""
+    """Return the entry of the newest run that has a status; it is empty where version 0.1 wrote the status."""
     for run in reversed(run_ids(store)):
         with suppress(FileNotFoundError, ValueError):  # a collection of garbage, or a status that was edited by hand
             return MadeWith(read_json(store, layout.status_json(run)).get("made_with", {}))

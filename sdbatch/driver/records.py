@@ -1,4 +1,4 @@
-"""What a run writes about itself: `status.json` while it goes on, `run.json` at its end, the index of its commits."""
+"""Records of a run: `status.json` while it goes on, `run.json` at its end, the index of its commits."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ State = Literal["done", "failed", "interrupted", "cancelled", "stopped"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunResult:
-    """How a run ended.
+    """The end of a run.
 
     Attributes:
         run_id: Its id.
@@ -81,7 +81,7 @@ class RunRecords:
         job: Its job.
         scanned: Its manifest and models.
         started_at: When it began.
-        key_version: Of the campaign's requests, once this run has ended.
+        key_version: Version of the campaign's request keys once this run has ended.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class RunRecords:
 
     @property
     def standards(self) -> dict[str, Standard]:
-        """What earlier runs, and this one so far, made each model's outputs with."""
+        """Versions and device that each model's outputs were made with, in earlier runs and in this one so far."""
         return self._made_with.standards(self._job.determinism)
 
     def note_receipt(self, unit: Unit, receipt: Receipt, facts: Mapping[str, str]) -> None:

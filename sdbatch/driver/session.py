@@ -41,7 +41,7 @@ LOG = logging.getLogger("sdbatch.driver")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workers:
-    """What makes the units.
+    """The kind of workers that a run uses.
 
     Attributes:
         in_process: One worker in this process instead of a Ray cluster.

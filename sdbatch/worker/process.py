@@ -1,4 +1,4 @@
-"""What an executor runs: one worker per GPU slot, its model resident.
+"""The worker that an executor runs: one per GPU slot, its model resident.
 
 start() proves that the campaign is the driver's    run_unit() makes and commits    running() answers a ping
 """
@@ -35,7 +35,7 @@ OFFLINE_ENVIRONMENT: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _UnitPhase:
-    """Where a unit is. See `Running`."""
+    """The phase a unit is in. See `Running`."""
 
     phase: Phase
     since_s: float
