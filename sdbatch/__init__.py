@@ -4,7 +4,7 @@ The tree, in the order the data walks:
 
     job/ -> manifest/ -> plan/ -> dispatch/ -> fetch/ -> generate/ -> encode/ -> campaign/ -> report/
 
-The driver (`driver/`) and the worker (`worker.py`) put rooms together; nothing else does. Importing this package
+The driver (`driver/`) and the worker (`worker/`) put rooms together; nothing else does. Importing this package
 imports neither torch nor Ray.
 """
 

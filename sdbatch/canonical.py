@@ -39,7 +39,7 @@ def canonical(value: Any) -> str:
             return "[" + ",".join(map(canonical, value)) + "]"
         case dict():
             if not all(isinstance(key, str) for key in value):
-                raise TypeError("a key of an object is no text")
+                raise TypeError("a key of an object is not a text")
             items = sorted(value.items(), key=lambda item: item[0].encode("utf-16-be"))
             return "{" + ",".join(f"{encode_basestring(key)}:{canonical(item)}" for key, item in items) + "}"
         case _:

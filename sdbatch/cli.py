@@ -474,6 +474,8 @@ def _summary(result: RunResult) -> None:
     for kind, number in result.failures.items():
         table.add_row(f"failed: {kind}", str(number))
     Console().print(table)
+    for warning in result.warnings:
+        print(redacted(f"warning: {warning}"), file=sys.stderr)
     if result.message:
         print(redacted(result.message), file=sys.stderr)
     if result.state in {"done", "failed"}:

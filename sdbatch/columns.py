@@ -66,7 +66,7 @@ class Column:
         use: What a manifest column is to the plan. `binding`: it chooses task or model. `text`: it differs row by row.
             `source`: it names files. `argument`: it is settled by row, model, job and family in turn, and the family's
             routes say under which name the pipeline takes it. `list` and `setting`: the plan has rules of its own for
-            it. `seed`: the seed follows from it. `record`: it is no manifest column, only recorded.
+            it. `seed`: the seed follows from it. `record`: it is not a manifest column, only recorded.
         bound: Range of a number, or the choices of a text; None for any value.
         family_bounds: Whether the family's own check holds values to closer bounds, so that the table's stands aside.
         default: What stands where neither the row, the job nor the family says anything.

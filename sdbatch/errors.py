@@ -19,7 +19,8 @@
         |-- DeviceLost           the device refuses every further call; its process must end
         |-- StoreUnavailable     bounded retries were used up
         |-- LeaseLost            another driver took over; stop before the next commit
-        `-- WorkersUnavailable   no worker became ready, or none is left
+        |-- WorkersUnavailable   no worker became ready, or none is left
+        `-- WorkersUnlike        a worker has other versions or another device than `determinism: exact` allows
 
 Anything else is a bug and ends the run.
 """
@@ -57,7 +58,7 @@ class Problem:
         shard: File the row stands in.
         row: Row number in the shard, from 0; None when the whole shard is meant.
         column: Column name; None when the whole row is meant.
-        value: What was found, shortened for people.
+        value: The value, shortened for people.
         message: What is wrong, with the bound.
     """
 
@@ -69,17 +70,17 @@ class Problem:
 
     def __str__(self) -> str:
         place = self.shard if self.row is None else f"row {self.row} of {self.shard}"
-        found = "" if self.value is None else f" {self.value}"
+        value = "" if self.value is None else f" {self.value}"
         name = "" if self.column is None else f" {self.column}"
-        return f"{place}:{name}{found} {self.message}"
+        return f"{place}:{name}{value} {self.message}"
 
 
 class ManifestError(UserError):
     """The manifest cannot be run as it is.
 
     Attributes:
-        problems: What was found, in the order of the rows.
-        num_problems: How many were found; `problems` is cut at a bound.
+        problems: The first problems, in the order of the rows.
+        num_problems: Number of all problems; `problems` is cut at a bound.
     """
 
     def __init__(self, problems: list[Problem], num_problems: int | None = None) -> None:
@@ -210,6 +211,10 @@ class LeaseLost(MachineError):
 
 class WorkersUnavailable(MachineError):
     """No worker became ready in time, or none is left."""
+
+
+class WorkersUnlike(MachineError):
+    """A worker has other versions or another device than those that made a campaign's exact outputs."""
 
 
 ROW_FAILURES = {cls.__name__: cls for cls in RowError.__subclasses__()}

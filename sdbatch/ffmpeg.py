@@ -8,6 +8,7 @@ imageio_ffmpeg's own writer and reader are not used: they never look at the exit
 from __future__ import annotations
 
 import contextlib
+import functools
 import subprocess
 import tempfile
 import threading
@@ -19,15 +20,16 @@ from typing import IO
 import imageio_ffmpeg
 
 MESSAGE_CHARACTERS_MAX = 400
+VERSION_TIMEOUT_S = 30.0
 NTSC_RATES = {round(rate * 1000 / 1001, 2): Fraction(rate * 1000, 1001) for rate in (24, 30, 48, 60, 120)}
-"""Rates that people write as 23.976 or 29.97 and that are fractions in truth."""
+"""Rates that people write as decimals, such as 23.976 or 29.97, and the fractions they stand for."""
 
 _QUIET = ("-hide_banner", "-nostdin", "-v", "error", "-y")
 _ENVIRONMENT = {"SVT_LOG": "1"}  # SVT-AV1 prints its settings to stderr else; nothing of ours is handed down
 
 
 class FfmpegFailed(OSError):
-    """ffmpeg ended with another status than 0, said something at level error, or had to be stopped."""
+    """ffmpeg ended with another status than 0, logged an error, or had to be stopped."""
 
 
 @contextlib.contextmanager
@@ -41,18 +43,18 @@ def running(
     Args:
         arguments: Inputs, filters, outputs.
         timeout_s: Bound on its wall seconds.
-        is_strict: Whether an error it only mentions is one: it ends well after half a WebM.
+        is_strict: Whether an error that it logs is one, though it ends with status 0, as it does after half a WebM.
 
     Returns:
         Its stdin and its stdout.
 
     Raises:
-        FfmpegFailed: With the first it said.
+        FfmpegFailed: With the beginning of its messages.
     """
     command = [imageio_ffmpeg.get_ffmpeg_exe(), *_QUIET, *arguments]
     with (
-        tempfile.TemporaryFile() as said,
-        subprocess.Popen(command, stdin=PIPE, stdout=PIPE, stderr=said, env=_ENVIRONMENT) as process,  # noqa: S603 -- a list, no shell
+        tempfile.TemporaryFile() as messages,
+        subprocess.Popen(command, stdin=PIPE, stdout=PIPE, stderr=messages, env=_ENVIRONMENT) as process,  # noqa: S603 -- a list, no shell
     ):
         assert process.stdin is not None
         assert process.stdout is not None
@@ -73,8 +75,8 @@ def running(
         finally:
             watch.cancel()
             process.kill()
-        said.seek(0)
-        text = " ".join(said.read().decode("utf-8", "replace").split())[:MESSAGE_CHARACTERS_MAX]
+        messages.seek(0)
+        text = " ".join(messages.read().decode("utf-8", "replace").split())[:MESSAGE_CHARACTERS_MAX]
         if is_late.is_set():
             raise FfmpegFailed(f"ffmpeg took over {timeout_s:g} s")
         if status or (is_strict and text):
@@ -86,3 +88,17 @@ def exact_rate(fps: float) -> Fraction:
     if abs(fps - round(fps)) > 1e-3 and round(fps, 2) in NTSC_RATES:
         return NTSC_RATES[round(fps, 2)]
     return Fraction(fps).limit_denominator(1001)
+
+
+@functools.cache
+def version() -> str:
+    """Return the bundled program's version, such as `7.0.2-static`.
+
+    Raises:
+        FfmpegFailed: When it does not run or states none.
+    """
+    with running(["-version"], timeout_s=VERSION_TIMEOUT_S) as (_, stdout):
+        words = stdout.read().decode("utf-8", "replace").split()
+    if words[:2] != ["ffmpeg", "version"] or len(words) < 3:
+        raise FfmpegFailed(f"ffmpeg -version begins with {' '.join(words[:3])!r}")
+    return words[2]

@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PictureFormat:
-    """How one kind of picture file is written by Pillow.
+    """The way Pillow writes one kind of picture file.
 
     Attributes:
         pillow: Pillow's name of the format.
@@ -36,7 +36,7 @@ class PictureFormat:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClipFormat:
-    """How one kind of clip file is written by ffmpeg.
+    """The way ffmpeg writes one kind of clip file.
 
     Attributes:
         media_type: For the store and the metadata.

@@ -1,4 +1,4 @@
-"""What follows from every way in which a pipeline call or a unit can fail.
+"""The table of outcomes: for every way in which a pipeline call or a unit can fail, what follows from it.
 
     error in a pipeline call --> worker     \
                                              OUTCOMES[kind].then --> a handler of the worker or of the dispatcher
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 Next = Literal["alone", "halve", "again", "bisect", "end model", "stop"]
-"""What happens to the work.
+"""The next step for the work.
 
 In the worker: `alone` makes each row in a call of its own, `halve` makes two calls of half the rows. In the dispatcher:
 `again` puts the unit back and blames no row; `bisect` suspects its rows, which then run alone; `end model` leaves the
@@ -24,7 +24,7 @@ rows of a model that does not load to a later run; `stop` ends the run.
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What follows from one way to fail.
+    """The consequences of one way to fail.
 
     Attributes:
         then: What happens to the work.

@@ -44,7 +44,9 @@ def is_clip(task: str) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """What a pipeline call is given for one request. Fields have diffusers' names and are None where a task has none.
+    """The values that a pipeline call is given for one request.
+
+    Fields have diffusers' names and are None where a task has none.
 
     Attributes:
         key_version: Form of the recipe.
@@ -54,7 +56,7 @@ class Recipe:
         model: Content identity of the model folder; in key version 1 of further folders as well.
         components: Content identity of each further folder that the route uses, by its key in the job.
         dtype: Numbers the model is run in.
-        seed: Of output 0; see `output_seed`.
+        seed: Seed of output 0; see `output_seed`.
         height: Pixels.
         width: Pixels.
         num_inference_steps: Denoising steps asked for.
@@ -112,12 +114,12 @@ class Recipe:
 
     @property
     def is_clip(self) -> bool:
-        """Whether it makes a clip, not a picture."""
+        """Whether the request makes a clip, not a picture."""
         return is_clip(self.task)
 
     @property
     def is_exact(self) -> bool:
-        """Whether its batch size is part of the key, as `determinism: exact` has it."""
+        """Whether the batch size is part of the key, as in `determinism: exact`."""
         return self.batch_size is not None
 
     @property

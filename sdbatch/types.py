@@ -23,7 +23,7 @@ Status = Literal["ok", "failed", "blocked"]
 Phase = Literal["fetch", "wait", "load", "generate", "finish"]
 TASKS = ("text-to-image", "image-to-image", "inpainting", "text-to-video", "image-to-video", "video-to-video")
 STAGES = ("load", "fetch", "denoise", "decode", "encode", "upload")
-"""What a row's wall seconds are recorded by."""
+"""Stages that a row's wall seconds are recorded by."""
 
 SEED_MAX = 2**63 - 1
 """Seeds are int64 and not negative; outputs of one row take seed, seed + 1, ... modulo 2**63."""
@@ -145,7 +145,7 @@ class Unit:
     rate_tflop_per_s: float | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Cross to a worker as columns: 0.2 us a request, where cloudpickle asks a question at every object for 1.9."""
+        """Cross to a worker as columns: cloudpickle would ask a question at every object, which is far slower."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return _unit_of, ({**values, "requests": tuple(zip(*self.requests, strict=True))},)
 
@@ -172,7 +172,7 @@ def _unit_of(values: dict[str, Any]) -> Unit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowOutcome:
-    """How one output (or, with `n` None, one whole request) ended.
+    """The end of one output or, with `n` None, of one whole request.
 
     Attributes:
         id: The manifest's id.
@@ -197,17 +197,17 @@ class RowOutcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
-    """What a worker tells the driver after a unit's commit: small, no pictures.
+    """The report of a worker to the driver after a unit's commit: small, no pictures.
 
     Attributes:
         unit: The unit's id.
         worker: Name of the worker.
-        outcomes: Of what is not ok: one per output, or one per request that failed as a whole. All else of the unit is.
+        outcomes: Only outputs that are not ok, or requests that failed as a whole; every other output is ok.
         model_calls: Pipeline calls made.
         rows_generated: Outputs that came out of the pipeline, padding excluded.
         assets_put: Assets this worker wrote.
         assets_adopted: Assets that were there already and were taken as they are.
-        assets_copied: Of both, those that are copies of another id's asset.
+        assets_copied: Assets, written or adopted, that are copies of another id's asset.
         asset_bytes: Bytes of the assets recorded.
         generate_s: Wall seconds inside pipeline calls.
         load_s: Wall seconds spent on loading the model for this unit, 0 when it was warm.
@@ -236,7 +236,7 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Running:
-    """Where a unit is inside a worker, as its ping tells.
+    """The place of a unit inside a worker, as its ping tells.
 
     Attributes:
         unit: The unit's id.
@@ -295,7 +295,7 @@ class Counts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
-    """Where a run stands, as its metrics show it; totals since the run began."""
+    """The progress of a run, as its metrics show it; totals since the run began."""
 
     workers: int
     units_in_flight: int

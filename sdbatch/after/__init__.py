@@ -60,7 +60,7 @@ class ChosenStage:
 
     Attributes:
         name: In `STAGES`.
-        settings: Of the class that the stage's file has.
+        settings: Instance of the class `Settings` in the stage's file.
     """
 
     name: str

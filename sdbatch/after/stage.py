@@ -36,7 +36,7 @@ class Stage:
 
 
 class Output(Protocol):
-    """What a stage is given of an output.
+    """The part of an output that a stage reads.
 
     Attributes:
         frames_FHWC: uint8, RGB; one frame for a picture.
@@ -54,10 +54,10 @@ class Output(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What a stage says of one output.
+    """The verdict of a stage on one output.
 
     Attributes:
-        name: Of the stage.
+        name: Name of the stage.
         verdict: `ok`; `failed` when the output is of no use; `blocked` when nobody is to see it.
         label: What it was taken for, None where the stage knows no labels.
         score: How surely, 0..1.
@@ -80,7 +80,7 @@ Judge = Callable[[Sequence[Output]], list[Verdict]]
 
 
 class StageSettings(BaseModel):
-    """What the job says of a stage."""
+    """Settings of a stage in the job."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 

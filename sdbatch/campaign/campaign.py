@@ -34,7 +34,7 @@ RECORDS_MAX = 4
 
 @dataclass(frozen=True, slots=True)
 class Campaign:
-    """What stands in one campaign folder.
+    """One campaign folder.
 
     Attributes:
         store: The folder.

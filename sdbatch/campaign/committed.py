@@ -28,7 +28,7 @@ Sum = tuple[int, int, int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Committed:
-    """What the commits of a campaign say.
+    """The commits of a campaign, compared with its snapshot.
 
     Attributes:
         runs: The files of every run.

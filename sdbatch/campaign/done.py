@@ -1,4 +1,4 @@
-"""How the requests of a manifest stand: what is made of each, how it failed, whether its id is known.
+"""State of a manifest's requests: which outputs are made, how each failed, whether its id is known.
 
 History --> Done        a part of the manifest --> Done.standing() --> Standing, one row a request
 """
@@ -22,7 +22,7 @@ _WORD_BITS: Final = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """How some requests stand, one row each.
+    """State of some requests, one row each.
 
     Attributes:
         outputs: Outputs still to be made, of those asked for.
@@ -38,7 +38,7 @@ class Standing:
 
 
 class Done:
-    """What is committed, for a plan: asked by request, a part of the manifest at a time.
+    """Committed outcomes, looked up for a plan by request, a part of the manifest at a time.
 
     Args:
         history: All that counts.

@@ -1,4 +1,4 @@
-"""What lies in a campaign's runs, by listings of prefixes: never more of them than a reading needs.
+"""The files of a campaign's runs, found by listing prefixes: never more of them than a reading needs.
 
 runs/ (its folders) --> the newest run with a snapshot --> that run and each after it, file by file
 """
@@ -16,7 +16,7 @@ from sdbatch.storage import Entry, Store
 
 READ_THREADS: Final = 8
 INDEX_THREADS: Final = 3
-"""An index holds 65,536 rows: eight at a time took 150 MiB more."""
+"""Indexes are large (65,536 rows), so fewer of them than of commits are held at a time."""
 RUNS_ONE_BY_ONE_MAX: Final = 16
 """After so many runs without a snapshot, as an older version left them, all are listed in one call."""
 

@@ -15,10 +15,10 @@ class Finding:
         kind: `missing`, `damaged` (other bytes than committed, or a file that stands in an asset's way), `metadata`
             (rows and commits differ), `commit`, `snapshot`, `index` or `requests` (that file; `asset` is its path).
         asset: Its path; "" when no single file is meant.
-        id: Of the request.
-        request_key: Of the request.
+        id: Id of the request.
+        request_key: Key of the request.
         n: Output number; None when the request is meant as a whole.
-        detail: What was found.
+        detail: The disagreement, in words.
     """
 
     kind: str

@@ -23,11 +23,11 @@ _BATCH_ROWS = 65_536
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reader:
-    """How files of one version are brought up to the present.
+    """The functions that bring files of one version up to the present form.
 
     Attributes:
-        table: Of a Parquet file's rows.
-        values: Of a JSON file's object.
+        table: Converts the rows of a Parquet file.
+        values: Converts the object of a JSON file.
     """
 
     table: Callable[[pa.Table], pa.Table]
@@ -37,7 +37,7 @@ class Reader:
 READERS: Final[Mapping[int, Reader]] = {
     1: Reader(table=lambda table: table, values=lambda values: values),
 }
-"""By version. A column more is no new version: where it is missing, it is null."""
+"""Readers by version. An added column does not need a new version: where it is missing, it is null."""
 
 _OLDEST = min(READERS)
 
@@ -53,7 +53,7 @@ def read_table(data: bytes, name: str, wanted: pa.Schema | None = None, *, few: 
 
     Raises:
         NewerFormat: When a later version wrote it.
-        pa.ArrowException: When it is no Parquet file, or torn.
+        pa.ArrowException: When it is not a Parquet file, or torn.
     """
     file, reader = _opened(data, name, few)
     # Not pq.read_table: its scanner threads may hold a Python buffer when the interpreter ends, and abort it.
@@ -80,7 +80,7 @@ def read_object(data: bytes, name: str) -> dict[str, Any]:
 
     Raises:
         NewerFormat: When a later version wrote it.
-        ValueError: When it is no JSON object.
+        ValueError: When it is not a JSON object.
     """
     values = json.loads(data)
     if not isinstance(values, dict):

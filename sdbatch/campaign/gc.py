@@ -1,4 +1,4 @@
-"""What a campaign no longer needs: orphans, halves of files, signs of life of drivers that ended.
+"""Removal of what a campaign no longer needs: orphans, partial files, beats of drivers that ended.
 
     assets no commit names  -->  old enough?  -->  void for every earlier run  -->  removed
 
@@ -38,11 +38,11 @@ _NAMED = INDEX.append(pa.field("asset", pa.string()))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GcReport:
-    """What `gc` found, and removed when it was told to.
+    """The result of `gc`: files that can go, removed when the caller asked for it.
 
     Attributes:
         orphans: Assets no commit names, old enough to go.
-        temporary: Halves of files that killed writers left (local folders only).
+        temporary: Partial files that killed writers left (local folders only).
         beats: Signs of life, and requests to stop, of drivers that were followed by another.
         freed_bytes: Length of all of them.
         num_younger: Files of these kinds that are too young to go.
@@ -93,7 +93,7 @@ class _Found:
 
 
 def _find(store: Store, before_s: float) -> _Found:
-    assets = store.list("assets")  # before the commits: one that is named between the two is no orphan
+    assets = store.list("assets")  # before the commits: one that is named between the two is not an orphan
     rows = read_committed(store, _NAMED).rows
     paths = pa.array([entry.path for entry in assets], pa.string())
     is_named = pc.is_in(paths, rows.column("asset"))

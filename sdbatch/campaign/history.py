@@ -1,4 +1,4 @@
-"""What a campaign has done: read back from its files, as columns of numbers.
+"""The outcomes of a campaign, read back from its files as columns of numbers.
 
     newest snapshot + indexes after it + commits these do not cover, void ones left out --> read_history() --> History
 
@@ -117,7 +117,7 @@ def read_history(store: Store, *, follower: str | None = None, unreadable: list[
         follower: A run that holds the lease and begins with this reading; see `history_files`.
         unreadable: Gets the commits that cannot be read; without it one such is an error.
     """
-    # Of a million rows 70 MiB of what was read before, and of texts read here, would stay with the process.
+    # Arrow would keep the memory of tables that were read before, and the process would stay that much larger.
     pool = pa.default_memory_pool()
     pool.release_unused()
     skipped: set[str] = set()

@@ -1,4 +1,4 @@
-"""Where everything lies in a campaign folder: a public contract, in one place."""
+"""Paths in a campaign folder: a public contract, in one place."""
 
 from __future__ import annotations
 

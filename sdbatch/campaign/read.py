@@ -17,8 +17,8 @@ def read_commit(store: Store, path: str, columns: Sequence[str] | None = None) -
 
     Args:
         store: The campaign.
-        path: Of the commit.
-        columns: Of `schema.COMMIT`; all by default.
+        path: Path of the commit.
+        columns: Columns of `schema.COMMIT` to read; all by default.
 
     Raises:
         UserError: When it is not readable; a campaign is not edited by hand.
@@ -44,7 +44,7 @@ def read_json(store: Store, path: str) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: When it is not there.
-        ValueError: When it is no JSON object.
+        ValueError: When it is not a JSON object.
         NewerFormat: When a later version wrote it.
     """
     return formats.read_object(store.read(path), f"{store.url}/{path}")

@@ -1,4 +1,4 @@
-"""What is done as of the end of a run, in one file, so that a resume reads it and the runs after it alone.
+"""All outcomes as of the end of a run, in one file, so that a resume reads it and the runs after it alone.
 
     History (what the run's end saw) --> is it time? --> runs/<run>/snapshot.parquet, put if absent
 

@@ -42,13 +42,13 @@ CHECKED: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifyReport:
-    """What `verify` found.
+    """The result of `verify`.
 
     Attributes:
         rows_ok: Assets that commits say are made.
         assets_hashed: How many of them were read and hashed.
         metadata_rows: Rows of the newest compacted metadata that were compared.
-        findings: What does not agree; empty is good.
+        findings: Every disagreement; a good campaign has none.
         orphans: Assets no commit names: harmless, left by a worker killed before its commit; `gc` removes them.
         late: Commits of runs that a snapshot tells of, and that are not in it: harmless, they count nowhere. They came
             from a worker that was given up.
@@ -63,7 +63,7 @@ class VerifyReport:
 
     @property
     def is_good(self) -> bool:
-        """Whether all agrees."""
+        """Whether nothing disagrees."""
         return not self.findings
 
 
@@ -74,7 +74,7 @@ def verify_campaign(store: Store, sample: float | None = None, seed: int | None 
         store: The campaign.
         sample: Hash only so many assets, or below 1.0 that share of them, chosen at random; presence and length are
             checked for all. None hashes all.
-        seed: Of the choice.
+        seed: Seed of the random choice.
     """
     unreadable: list[str] = []
     assets = _assets(store.list("assets"))

@@ -22,7 +22,7 @@ class Builtin:
             made in.
         height: Native, pixels.
         width: Native, pixels.
-        parameters: Of the denoiser.
+        parameters: Number of the denoiser's parameters.
     """
 
     maker: str
@@ -34,7 +34,7 @@ class Builtin:
 
     @property
     def identity(self) -> str:
-        """What stands for its content: the digest of `revision`, 64 hex digits as every content digest has."""
+        """Identity that stands for its content: the digest of `revision`, 64 hex digits like every content digest."""
         return hashlib.sha256(self.revision.encode()).hexdigest()
 
 
@@ -48,7 +48,7 @@ SHIPPED_DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "tiny-video": {"height": 64, "width": 64, "num_frames": 17, "fps": 8.0, "guidance_scale": 2.0},
 }
 
-"""What they were trained for, where their folder cannot say it and their family's defaults would be wrong."""
+"""Settings they were trained for, where their folder cannot state them and their family's defaults would be wrong."""
 
 BUILTINS: Final[Mapping[str, Builtin]] = {
     "tiny-random": Builtin(

@@ -1,4 +1,4 @@
-"""What the folder of an image classifier says of itself, without torch.
+"""Describes the folder of an image classifier from its own files, without torch.
 
 folder --> describe_classifier() --> ClassifierInfo (labels, content revision)
 """

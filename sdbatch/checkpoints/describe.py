@@ -1,4 +1,4 @@
-"""What a model folder says of itself, without torch.
+"""Describes a model folder from its own files, without torch.
 
     job's models --> describe()      --> ModelInfo (family, native size, identity of the content)
     job's loras  --> describe_lora() --> LoraInfo (identity of the content)
@@ -80,7 +80,7 @@ def describe_lora(name: str, lora: Lora, storage: Mapping[str, Storage], *, with
         revision = content_revision(store, entries) if with_revision else ""
     info = LoraInfo(name=name, base=lora.base, revision=revision, is_pinned=_is_pinned(lora, store))
     if not any(info.fits(family) for family in FAMILIES.values()):
-        raise ModelError(f"loras.{name}: base {lora.base!r} is no family; there are {', '.join(FAMILIES)}")
+        raise ModelError(f"loras.{name}: base {lora.base!r} is not a family; there are {', '.join(FAMILIES)}")
     return info
 
 
@@ -143,7 +143,7 @@ def _describe_stated(name: str, model: Model, title: str) -> ModelInfo:
     if family is None:
         near = difflib.get_close_matches(title, FAMILIES, n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(FAMILIES)}"
-        raise ModelError(f"models.{name}.family: {title!r} is no family; {hint}")
+        raise ModelError(f"models.{name}.family: {title!r} is not a family; {hint}")
     height = model.defaults.height or family.defaults.get("height")
     width = model.defaults.width or family.defaults.get("width")
     if height is None or width is None:
@@ -171,7 +171,7 @@ def _describe_builtin(name: str, model: Model, storage: Mapping[str, Storage], w
     builtin = BUILTINS.get(title)
     if builtin is None:
         known = ", ".join(f"builtin:{key}" for key in (*SHIPPED, *BUILTINS))
-        raise ModelError(f"models.{name}: {model.path} is no builtin; there are {known}")
+        raise ModelError(f"models.{name}: {model.path} is not a builtin; there are {known}")
     if model.revision is not None and is_content_digest(model.revision) and model.revision != builtin.identity:
         raise ModelError(f"models.{name}: revision {model.revision} is not that of {model.path}, {builtin.identity}")
     return ModelInfo(

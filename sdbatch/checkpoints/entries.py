@@ -1,4 +1,4 @@
-"""What the job's model entries may not say of their family, or of each other."""
+"""Refuses model entries of a job that contradict their family or each other."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from sdbatch.storage.digests import sha256_files
 
 READ_SUFFIXES = (".json", ".safetensors", ".txt", ".model", ".jinja")
 
-"""What the loader reads. Pickles (.bin, .ckpt, .pt) and code (.py) are never opened and never digested."""
+"""Files that the loader reads. Pickles (.bin, .ckpt, .pt) and code (.py) are never opened and never digested."""
 
 _CHUNK_BYTES = 16 << 20
 

@@ -1,4 +1,4 @@
-"""What names the content of weights.
+"""Identities of weights, by their content.
 
     stated revision --> identity() --> goes into every request key
     no revision     --> digest_of() the files' own digests

@@ -1,4 +1,4 @@
-"""What is known of a model and of a LoRA before anything is loaded."""
+"""Descriptions of a model and of a LoRA, known before anything is loaded."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ModelInfo:
         base_revision: Identity of the model folder alone.
         height: Native height in pixels.
         width: Native width in pixels.
-        parameters: Of the denoiser; 0 when unknown.
+        parameters: Number of the denoiser's parameters; 0 when unknown.
         options: The job's entry.
         is_pinned: Whether the identities name contents; folders in a bucket without a stated revision are known by
             size and ETag only.
@@ -77,5 +77,5 @@ class LoraInfo:
     is_pinned: bool = True
 
     def fits(self, family: Family) -> bool:
-        """Whether it was trained for a family."""
+        """Whether the LoRA was trained for a family."""
         return self.base in {family.title, family.class_name}

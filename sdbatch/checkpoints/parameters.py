@@ -1,4 +1,4 @@
-"""How many parameters a denoiser has, from the headers of its safetensors files.
+"""The number of a denoiser's parameters, from the headers of its safetensors files.
 
 A file begins with the length of its header (8 bytes, little-endian) and the header, a JSON object of tensors by name
 (https://huggingface.co/docs/safetensors). The weights themselves are not read.
@@ -41,15 +41,15 @@ def _header(store: Store, path: str) -> dict[str, Any]:
     stop = 8 + int.from_bytes(first[:8], "little")
     if len(first) < 8 or stop > HEADER_BYTES_MAX:
         what = f"a header of {stop - 8} bytes is over {HEADER_BYTES_MAX}" if len(first) >= 8 else "it has no header"
-        raise ModelError(f"{store.url}/{path}: is no safetensors file: {what}")
+        raise ModelError(f"{store.url}/{path}: is not a safetensors file: {what}")
     data = first[8:stop] if stop <= len(first) else first[8:] + store.read_range(path, len(first), stop)
     try:
         header = json.loads(data)
         if isinstance(header, dict) and all(_is_tensor(*item) for item in header.items()):
             return header
     except ValueError as error:
-        raise ModelError(f"{store.url}/{path}: is no safetensors file: {error}") from error
-    raise ModelError(f"{store.url}/{path}: is no safetensors file: its header names no tensors")
+        raise ModelError(f"{store.url}/{path}: is not a safetensors file: {error}") from error
+    raise ModelError(f"{store.url}/{path}: is not a safetensors file: its header names no tensors")
 
 
 def _is_tensor(name: str, description: Any) -> bool:

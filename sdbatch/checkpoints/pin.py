@@ -47,7 +47,7 @@ def pins(job: Job) -> Iterator[Pin]:
             yield Pin(place=place, path=model.path, revision=BUILTINS[title].identity)
         else:
             known = ", ".join(f"builtin:{key}" for key in (*SHIPPED, *BUILTINS))
-            raise ModelError(f"{place}: {model.path} is no builtin; there are {known}")
+            raise ModelError(f"{place}: {model.path} is not a builtin; there are {known}")
         for option, component in model.components.items():
             yield _pin(job, f"{place}.{option}", component.path, lambda store, _: folder_files(store))
     for name, lora in job.loras.items():

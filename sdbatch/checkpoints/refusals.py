@@ -1,4 +1,4 @@
-"""What a model folder may not ask for: code, other libraries, weights that lie elsewhere."""
+"""Refuses what a model folder may not ask for: code, other libraries, weights that lie elsewhere."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sdbatch.storage import Entry, Store
 
 LIBRARIES = ("diffusers", "transformers")
 
-"""Where components' classes come from; and from modules of `diffusers.pipelines`, such as `stable_diffusion`."""
+"""Libraries of components' classes; modules of `diffusers.pipelines`, such as `stable_diffusion`, are others."""
 
 CONFIG_BYTES_MAX = 16 << 20
 

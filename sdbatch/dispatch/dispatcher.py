@@ -7,23 +7,26 @@ What is in flight lives here, in memory; all else is in the campaign. Kill it at
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from sdbatch.dispatch import policy
 from sdbatch.dispatch.blame import FaultCounts, suspects_of
 from sdbatch.dispatch.executor import Died, Draining, Event, Executor, Faulted, Pulse, Ready, Shape, UnitDone
 from sdbatch.dispatch.fleet import Fleet
+from sdbatch.dispatch.likeness import Likeness, Standard, refusal
 from sdbatch.dispatch.supply import Supply, WindowLike
 from sdbatch.errors import MachineError, SdbatchError, WorkersUnavailable
 from sdbatch.outcomes import Next, Outcome, outcome_of
 from sdbatch.types import Receipt, Request, Unit
 
+LOG = logging.getLogger("sdbatch.dispatch")
 TICK_S = 0.5
 STOP_WAIT_S = 60.0
-"""How long units in flight may take to end once a run stops."""
+"""Longest wait for units in flight once a run stops."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +42,9 @@ class Plan:
         start_timeout_s: Longest wait for a first worker.
         bisect: Splits the requests of a unit whose process died.
         recover: Returns the receipt of a unit that was committed though its worker could not say so, else None.
+        standards: What each model's outputs were made with by earlier runs.
+        refuse_unlike: Whether a worker that differs from them, or from the first ready one, stops the run. Otherwise
+            it is warned of.
     """
 
     requests: Iterator[Request]
@@ -49,11 +55,13 @@ class Plan:
     start_timeout_s: float
     bisect: Callable[[Unit], list[tuple[Request, ...]]]
     recover: Callable[[Unit], Receipt | None]
+    standards: Mapping[str, Standard] = field(default_factory=dict)
+    refuse_unlike: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Loss:
-    """How a worker was lost.
+    """The loss of a worker.
 
     Attributes:
         worker: Its name.
@@ -80,6 +88,11 @@ class Dispatcher:
             alone, with the worker, the outcome and a message.
         on_tick: Called at least every `TICK_S` seconds.
         should_stop: Asked between rounds; once it says so, nothing more is handed out.
+
+    Attributes:
+        failure: Why the run stops early; None while it does not.
+        worker_deaths: Workers that were lost.
+        warnings: In what workers differ from each other, or from those of earlier runs.
     """
 
     def __init__(
@@ -102,6 +115,8 @@ class Dispatcher:
         self._fleet = Fleet(executor, plan.shapes)
         self._supply = Supply(window, plan.requests, plan.cost_tflop)
         self._faults = FaultCounts()
+        self._likeness = Likeness(plan.standards)
+        self.warnings: list[str] = []
         self._stopping_since_s: float | None = None
         self.failure: SdbatchError | None = None
         self.worker_deaths = 0
@@ -218,7 +233,7 @@ class Dispatcher:
             return  # it was given up earlier in this round; what it had committed was recovered
         match event:
             case Ready():
-                self._fleet.set_ready(event)
+                self._admit(event)
             case UnitDone():
                 self._finish(self._fleet.take_back(event.worker, event.unit), event.receipt)
             case Faulted():
@@ -229,6 +244,18 @@ class Dispatcher:
                 self._handle_pulse(event)
             case Draining():
                 self._fleet.drain(event.worker)
+
+    def _admit(self, event: Ready) -> None:
+        """Let a worker be given units, unless it differs from the others and the plan refuses that."""
+        models = self._fleet.models[self._fleet[event.worker].shape]
+        differences = self._likeness.compare(event.worker, models, event.facts)
+        self._fleet.set_ready(event)
+        if differences and self._plan.refuse_unlike:
+            self._stop(refusal(differences))  # nothing is handed out after a failure
+            return
+        for difference in differences:
+            LOG.warning("worker differs", extra={"worker": event.worker, "difference": str(difference)})
+            self.warnings.append(str(difference))
 
     def _finish(self, unit: Unit, receipt: Receipt) -> None:
         self._faults.clear(unit.model)
@@ -303,7 +330,7 @@ class Dispatcher:
         self._stop(self._faults.add_machine_fault(message))
 
     def _blame_load(self, event: Faulted, unit: Unit) -> None:
-        """Where the model loads elsewhere its worker is to blame, else in the end the model."""
+        """Blame the worker where its model loads elsewhere, and in the end the model where it does not."""
         self._supply.put_back(unit)
         message = f"{event.message}\n{event.traceback}"
         if self._faults.is_loadable(unit.model):
@@ -330,14 +357,14 @@ class Dispatcher:
         "end model": _blame_load,
         "stop": _leave,
     }
-    """What happens to a unit whose call ended with an error while its worker lives on, by the outcome's `then`."""
+    """Handlers of a unit whose call ended with an error while its worker lives on, by the outcome's `then`."""
 
     LOSS_HANDLERS: ClassVar[Mapping[Next, Callable[[Dispatcher, _Loss, Unit], None]]] = {
         "again": _put_back,
         "bisect": _suspect,
         "end model": _put_back,
     }
-    """What happens to a unit that is to blame when its worker was lost, by the outcome's `then`."""
+    """Handlers of a unit that is to blame when its worker was lost, by the outcome's `then`."""
 
     # --- workers and models that are given up -----------------------------------------------------------------------
 

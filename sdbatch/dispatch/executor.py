@@ -19,7 +19,7 @@ from sdbatch.types import Observation, OnCall, Receipt, Running, Unit, WorkerSpe
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """What one worker reserves.
+    """The resources that one worker reserves.
 
     Attributes:
         num_gpus: GPUs, fractions allowed; None is 1 where the cluster has GPUs, else 0.
@@ -129,7 +129,7 @@ class Executor(Protocol):
 
 
 class WorkerLike(Protocol):
-    """What an executor runs: see `sdbatch.worker.Worker`."""
+    """The worker that an executor runs: see `sdbatch.worker.Worker`."""
 
     def prepare_process(self) -> None:
         """Set what only a process that is this worker and nothing else may; called before `start`, there alone."""

@@ -1,4 +1,4 @@
-"""What is seen from outside: Ray's metrics, scraped by Prometheus as `ray_<name>`.
+"""Metrics of a run, published through Ray and scraped by Prometheus as `ray_<name>`.
 
     Receipt --> WorkerMetrics (in the actor)          Observation --> DriverMetrics (in the driver)
 

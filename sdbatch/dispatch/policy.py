@@ -20,7 +20,7 @@ IN_FLIGHT_MAX = 2
 """Units per worker: one in the model, one that fetches or encodes. More only enlarges what a kill costs."""
 
 UNIT_S = 10.0
-"""A unit aims at so many seconds in the model: under a spot notice of 30 s, far over its cost of half a millisecond."""
+"""A unit aims at so many seconds in the model: under the notice of a spot node (30 s), and far over its own cost."""
 
 STARVE_UNITS = 64
 """A model that waited while so many units were handed out is served before models that workers hold."""
@@ -150,7 +150,7 @@ class Roster:
 
 
 class _Standing(NamedTuple):
-    """What workers of one line have in common. See `WorkerView`."""
+    """The state that workers of one line have in common. See `WorkerView`."""
 
     solo: bool
     in_flight: int

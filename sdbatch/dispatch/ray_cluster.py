@@ -78,8 +78,8 @@ class SdbatchWorker:
     def _note_call(self, unit: str, ids: tuple[str, ...]) -> None:
         """Record which requests go into the model; when the process dies in this call, they are the suspects.
 
-        The record lies in the cluster's head and is lost with it; then only the hint is lost. It costs about a
-        millisecond beside a pipeline call of many.
+        The record lies in the cluster's head and is lost with it; then only the hint is lost. Its cost does not show
+        beside that of a pipeline call.
         """
         _, worker, spec = self._build
         _internal_kv_put(_call_key(spec, worker), "\n".join(ids), overwrite=True, namespace=KV_NAMESPACE)

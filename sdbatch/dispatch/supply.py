@@ -17,7 +17,7 @@ WINDOW_REQUESTS = 16_384
 
 
 class WindowLike(Protocol):
-    """What the dispatcher needs of the plan's window. See `sdbatch.plan.window.Window`."""
+    """The part of the plan's window that the dispatcher uses. See `sdbatch.plan.window.Window`."""
 
     num_requests: int
 

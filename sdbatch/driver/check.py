@@ -10,7 +10,7 @@ from sdbatch.job import Job
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckReport:
-    """What a job that can be run asks for.
+    """The size of a job that passed every check.
 
     Attributes:
         rows: Manifest rows.

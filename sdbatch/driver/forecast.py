@@ -1,4 +1,4 @@
-"""What a run would do, and how long it would take; nothing is written.
+"""A forecast: the work of a run and how long it would take; nothing is written.
 
 ClassifiedRows + measured rates --> forecast() --> PlanReport
 """
@@ -28,7 +28,7 @@ ASSUMED_TFLOP_PER_S = {"gpu": 200.0, "cpu": 0.03}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanReport:
-    """What a run would do.
+    """The forecast of a run.
 
     Attributes:
         rows: Manifest rows by what becomes of them: `new`, `changed`, `outputs` (more of them), `retry`, `reused`,

@@ -13,7 +13,7 @@ from sdbatch.recipe import is_clip
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelReport:
-    """What one model can make.
+    """One model and the tasks it serves.
 
     Attributes:
         name: Its name in the job, or the builtin's.

@@ -1,4 +1,4 @@
-"""What a run writes about itself: `status.json` while it goes on, `run.json` at its end, the index of its commits."""
+"""Records of a run: `status.json` while it goes on, `run.json` at its end, the index of its commits."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from sdbatch.campaign import layout
 from sdbatch.campaign.history import History, read_history
 from sdbatch.campaign.index import RunIndex
 from sdbatch.campaign.snapshot import is_due, write_snapshot
+from sdbatch.dispatch.likeness import Standard
+from sdbatch.driver.made_with import read_made_with
 from sdbatch.driver.scan import Scanned
 from sdbatch.driver.tally import RunTally
 from sdbatch.errors import SdbatchError, StoreUnavailable
@@ -24,7 +26,7 @@ from sdbatch.job import Job
 from sdbatch.points import reached
 from sdbatch.report.progress import Snapshot, rate_and_eta
 from sdbatch.storage import Store
-from sdbatch.types import FORMAT_VERSION, RowOutcome, Unit
+from sdbatch.types import FORMAT_VERSION, Receipt, RowOutcome, Unit
 
 LOG = logging.getLogger("sdbatch.driver")
 STATUS_EVERY_S = 2.0
@@ -45,7 +47,7 @@ State = Literal["done", "failed", "interrupted", "cancelled", "stopped"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunResult:
-    """How a run ended.
+    """The end of a run.
 
     Attributes:
         run_id: Its id.
@@ -56,6 +58,7 @@ class RunResult:
         failures: Failed rows of the manifest by class.
         wall_s: From start to end.
         message: Why it stopped; None when it did not.
+        warnings: In what its workers differed from each other, or from those of earlier runs.
     """
 
     run_id: str
@@ -66,6 +69,7 @@ class RunResult:
     failures: dict[str, int]
     wall_s: float
     message: str | None = None
+    warnings: tuple[str, ...] = ()
 
 
 class RunRecords:
@@ -77,7 +81,7 @@ class RunRecords:
         job: Its job.
         scanned: Its manifest and models.
         started_at: When it began.
-        key_version: Of the campaign's requests, once this run has ended.
+        key_version: Version of the campaign's request keys once this run has ended.
     """
 
     def __init__(
@@ -91,11 +95,28 @@ class RunRecords:
         self._key_version = key_version
         self._status_written_s = 0.0
         self._index = RunIndex(store, run_id)
+        self._made_with = read_made_with(store)
+
+    @property
+    def standards(self) -> dict[str, Standard]:
+        """Versions and device that each model's outputs were made with, in earlier runs and in this one so far."""
+        return self._made_with.standards(self._job.determinism)
+
+    def note_receipt(self, unit: Unit, receipt: Receipt, facts: Mapping[str, str]) -> None:
+        """Note what the outputs of a unit were made with.
+
+        Args:
+            unit: The unit.
+            receipt: What its worker did.
+            facts: What the worker says of itself.
+        """
+        if receipt.rows_generated:
+            self._made_with.add(self._job.determinism, unit.model, self._run_id, facts)
 
     @property
     def is_status_due(self) -> bool:
-        """Whether `status.json` is older than `STATUS_EVERY_S`."""
-        return time.monotonic() - self._status_written_s >= STATUS_EVERY_S
+        """Whether `status.json` is older than `STATUS_EVERY_S`, or lacks what outputs are made with."""
+        return self._made_with.is_new or time.monotonic() - self._status_written_s >= STATUS_EVERY_S
 
     def write_status(self, state: str, tally: RunTally, snapshot: Snapshot) -> None:
         """Replace the run's `status.json`."""
@@ -117,9 +138,11 @@ class RunRecords:
             "units_in_flight": snapshot.in_flight,
             "counts": tally.counts.as_dict(),
             "failures": tally.failures,
+            "made_with": self._made_with.by_determinism,
         }
         reached("writing-status")
         self._store.put(layout.status_json(self._run_id), _json(status), "application/json")
+        self._made_with.is_new = False
 
     def write_run_json(
         self, result: RunResult, workers: Mapping[str, Mapping[str, str]], rates: Mapping[str, float]
@@ -139,6 +162,7 @@ class RunRecords:
             "state": result.state,
             "exit_code": result.exit_code,
             "message": result.message,
+            "warnings": result.warnings,
             "started_at": self._started_at,
             "wall_s": round(result.wall_s, 3),
             "job": self._job.model_dump(mode="json"),
@@ -149,6 +173,7 @@ class RunRecords:
             "manifest": {"rows": self._scanned.num_rows, "shards": self._scanned.num_shards},
             "versions": {"python": platform.python_version(), **versions},
             "workers": workers,
+            "made_with": self._made_with.by_determinism,
             "rate_tflop_per_s": rates,
             "counts": result.counts,
             "failures": result.failures,

@@ -38,25 +38,25 @@ from sdbatch.worker.record import Recorder
 from sdbatch.worker.render import Renderer
 
 TOLERANCE = 1
-"""Of 8 bit values: what batches of another size, or another CPU, may differ by."""
+"""Difference of 8-bit values that a batch of another size, or another CPU, may cause."""
 
 _COMPARED = ("device", "batch_size", "pipeline_class", "scheduler")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReproduceReport:
-    """How far an asset that was rendered again is from the stored one.
+    """The distance between an asset that was rendered again and the stored one.
 
     Attributes:
-        id: Of the request.
-        request_key: Of the request.
+        id: Id of the request.
+        request_key: Key of the request.
         n: Output number.
         asset: Path of the stored file.
-        sha256: Of the stored file, as it is now.
+        sha256: Digest of the stored file, as it is now.
         is_as_committed: Whether that is the digest its commit has.
         is_same_file: Whether the new file has the same bytes.
         difference_max: Largest difference of a value, 0..255; None when the shapes differ or nothing came out.
-        differing_share: Of all values.
+        differing_share: Share of all values that differ, 0..1.
         psnr_db: Peak signal-to-noise ratio; None when no value differs.
         tolerance: Largest difference that counts as equal.
         changed: What is not as it was: library versions, device, batch size, ...: (then, now) by name.
@@ -90,7 +90,7 @@ def reproduce_asset(
 
     Args:
         store: The campaign.
-        request_id: Of the request, at the key the newest manifest gave it.
+        request_id: Id of the request; it is rendered at the key that the newest manifest gave it.
         n: Output number.
         model_path: Where the model lies now; without it, where the asset's run found it.
         tolerance: Largest difference of an 8 bit value that counts as equal.

@@ -58,7 +58,7 @@ class ClassifiedRows:
         rows: Rows of the resolved manifest, with the columns that were read.
         reasons: For each row, why it is made or left.
         outputs: For each row, the outputs to make; empty for a row that is left.
-        failures: Of the rows that stay failed, how many with which class of failure.
+        failures: Number of rows that stay failed, by class of failure.
     """
 
     rows: pa.Table
@@ -77,7 +77,7 @@ def classify(
     """Classify each row and list its outputs that are still to be made.
 
     Args:
-        parts: Of the resolved manifest.
+        parts: Parts of the resolved manifest.
         done: What is committed.
         selection: Which rows the run makes.
         stages_digest: Settings of the stages that may block; what was blocked under others is tried again.

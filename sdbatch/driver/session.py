@@ -41,7 +41,7 @@ LOG = logging.getLogger("sdbatch.driver")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workers:
-    """What makes the units.
+    """The kind of workers that a run uses.
 
     Attributes:
         in_process: One worker in this process instead of a Ray cluster.
@@ -165,6 +165,7 @@ class Session:
             failures=dict(sorted(self._tally.failures.items())),
             wall_s=time.monotonic() - self._started_s,
             message=message,
+            warnings=tuple(self._dispatcher.warnings) if self._dispatcher else (),
         )
         self.write_status(state)
         dispatcher = self._dispatcher
@@ -218,6 +219,8 @@ class Session:
             start_timeout_s=self._job.limits.start_timeout_s,
             bisect=bisected,
             recover=self._recover,
+            standards=self._records.standards,
+            refuse_unlike=self._job.determinism == "exact",
         )
         window = Window(
             {name: model.batch_size for name, model in self._job.models.items()},
@@ -237,6 +240,8 @@ class Session:
 
     def _on_receipt(self, unit: Unit, receipt: Receipt) -> None:
         self._tally.count_receipt(receipt)
+        if self._dispatcher:
+            self._records.note_receipt(unit, receipt, self._dispatcher.facts.get(receipt.worker, {}))
         self._record(unit, receipt.outcomes)
 
     def _on_set_aside(self, unit: Unit, worker: str, outcome: Outcome, message: str) -> None:

@@ -1,4 +1,4 @@
-"""What one run counts: the work it set out to do, and what became of it.
+"""The counts of one run: the work it set out to do, and its results.
 
     ClassifiedRows --> count_pending()          Receipt, RowOutcome --> count_receipt(), count_outcomes()
 

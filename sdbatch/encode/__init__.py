@@ -1,1 +1,1 @@
-"""arrays -> bytes: pictures with their recipe embedded, and small thumbnails."""
+"""Encodes arrays as files: pictures and clips that embed their recipe, and small thumbnails."""

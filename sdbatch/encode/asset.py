@@ -1,4 +1,4 @@
-"""The output of a model becomes the file that is kept: a picture, or a clip where frames have a rate.
+"""Encodes the output of a model as a file: a picture, or a clip where the frames have a rate.
 
 frames_FHWC --> encode_asset() --> Encoded        bytes --> read_embedded() --> recipe, read_frames() --> frames_FHWC
 """
@@ -35,8 +35,8 @@ def encode_asset(
     Args:
         frames_FHWC: uint8, RGB; one frame for a picture.
         options: The job's `encode`.
-        fps: Frames a second of a clip; None for a picture.
-        sound: Sound of a clip; None for a silent one.
+        fps: Frames per second of the clip; None for a picture.
+        sound: Sound of the clip; None for a silent one.
         request_key: 64 hex digits.
         n: Output number.
         recipe: Canonical JSON.
@@ -73,9 +73,9 @@ def read_frames(data: bytes, suffix: str, height: int, width: int) -> NDArray[np
 
     Args:
         data: Whole file.
-        suffix: Of its name, without the dot.
-        height: Pixels, as the metadata has it.
-        width: Pixels.
+        suffix: Suffix of the file name, without the dot.
+        height: Height in pixels, from the metadata.
+        width: Width in pixels.
 
     Raises:
         OSError: When it is not whole, or a clip of another size.

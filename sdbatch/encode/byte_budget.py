@@ -1,4 +1,4 @@
-"""Outputs that wait for encoding and upload are bounded in bytes and not in number: a clip is a hundred pictures."""
+"""Bounds the bytes of outputs that wait for encoding and upload; a bound on their number would not do for clips."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ByteBudget:
             self._held_bytes += size_bytes
 
     def leave(self, size_bytes: int) -> None:
-        """Give the room back."""
+        """Give room back."""
         with self._changed:
             self._held_bytes -= size_bytes
             self._changed.notify_all()

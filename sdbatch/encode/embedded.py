@@ -1,4 +1,4 @@
-"""What a file holds of its origin: the key of its request, and the recipe.
+"""The origin that every file embeds: the key of its request, and the recipe.
 
 It holds no time, run, worker or attempt: the same request gives the same bytes.
 """
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 FORMAT_VERSION: Final = 1
-"""Form of what is embedded."""
+"""Version of the embedded text's form."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,9 +18,9 @@ class Encoded:
     """One file, ready to be put.
 
     Attributes:
-        data: Whole content.
-        suffix: Of its name, without the dot.
-        media_type: For the store and the metadata.
+        data: Content of the whole file.
+        suffix: Suffix of the file name, without the dot.
+        media_type: Media type, for the store and the metadata.
     """
 
     data: bytes
@@ -29,13 +29,13 @@ class Encoded:
 
 
 def embedded_text(request_key: str, n: int, recipe: str | None, **more: int) -> str:
-    """Return what is embedded, as JSON with sorted keys: always the same text for the same values.
+    """Return the text to embed, JSON with sorted keys: equal values give an equal text.
 
     Args:
         request_key: 64 hex digits.
         n: Output number.
         recipe: Canonical JSON, which stands in the text as it is; None leaves it out.
-        more: What else a medium says.
+        more: Further values of a medium, such as a clip's number of frames.
     """
     values = {name: str(value) for name, value in {"format_version": FORMAT_VERSION, "n": n, **more}.items()}
     values["request_key"] = json.dumps(request_key)

@@ -1,9 +1,9 @@
-"""Frames, and sound where there is any, become clips that hold their recipe.
+"""Encodes frames, and sound where there is any, as clips that embed their recipe.
 
     frames_FHWC + recipe --> encode_video() --> bytes          bytes --> read_embedded_video() --> recipe
 
 MP4 holds H.264 and AAC and plays everywhere; WebM holds AV1 and Opus and is smaller. The bundled ffmpeg gets raw frames
-on stdin and every other word in files, so that prompts do not show in the list of processes. The same frames give the
+on stdin and texts in files, so that prompts do not show in the list of processes. The same frames give the
 same bytes: no time or version is written, and the threads are pinned, because x264's bytes change with their number.
 """
 
@@ -29,7 +29,7 @@ from sdbatch.types import Sound
 
 TIMEOUT_FIRST_S = 60.0
 TIMEOUT_PER_MPIXEL_S = 2.0
-"""Bound on ffmpeg: both encoders took 0.05 s per million pixels on one core."""
+"""Bound on ffmpeg's wall seconds, many times what its encoders take."""
 
 _COLOURS: Final = (
     # Untagged, or converted as ffmpeg does by default (bt601), green 255 plays as 215.
@@ -49,17 +49,17 @@ def encode_video(
     recipe: str,
     sound: Sound | None = None,
 ) -> Encoded:
-    """Encode one clip with its recipe inside, and look at what came out.
+    """Encode one clip with its recipe inside, and check the file.
 
     Args:
         frames_FHWC: uint8, RGB. H.264 has one colour for 2 x 2 pixels, so an MP4 takes even sizes only; nothing is
             resized, an odd one is refused. WebM takes any.
-        fps: Frames a second; 23.976 and the like stand for 24000/1001.
+        fps: Frames per second; 23.976 and the like stand for 24000/1001.
         options: The job's `encode`.
         request_key: 64 hex digits.
         n: Output number.
         recipe: Canonical JSON.
-        sound: Its sound, which is cut where the frames end; None for a silent clip.
+        sound: Sound of the clip, which is cut where the frames end; None for a silent clip.
 
     Raises:
         EncodeFailed: When ffmpeg fails or takes too long, or when the file does not hold the frames and the recipe.
@@ -143,7 +143,7 @@ def _output(written: ClipFormat, crf: int | None, *, has_sound: bool) -> list[st
 
 
 def _sound_input(file: Path, sound: Sound, duration_s: Fraction) -> list[str]:
-    """Write samples as raw floats, no longer than the frames; return how ffmpeg reads them."""
+    """Write samples as raw floats, no longer than the frames; return the arguments with which ffmpeg reads them."""
     kept_CT = np.nan_to_num(sound.samples_CT[:, : round(duration_s * sound.rate_hz)]).clip(-1, 1)
     file.write_bytes(np.ascontiguousarray(kept_CT.T, dtype="<f4").tobytes())
     return ["-f", "f32le", "-ar", str(sound.rate_hz), "-ac", str(len(kept_CT)), "-i", str(file)]

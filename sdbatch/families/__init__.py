@@ -1,4 +1,4 @@
-"""What the driver must know of model families, without torch.
+"""Model families as the driver knows them, without torch.
 
     model_index.json's _class_name --> find_family() --> Family: tasks, sizes, arguments, defaults, schedulers, cost
 

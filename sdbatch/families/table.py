@@ -18,7 +18,7 @@ from sdbatch.recipe import Recipe
 
 
 class Given(NamedTuple):
-    """What a request gives beside text and numbers.
+    """The sources that a request gives beside text and numbers.
 
     Attributes:
         num_images: Source images.
@@ -102,13 +102,13 @@ class Route:
         return self.rows == "single" or self.rows_interact or "num_frames" in self.arguments
 
     def reads(self, text: str, parameters: Mapping[str, Any]) -> bool:
-        """Whether it reads a text column, with these further parameters."""
+        """Whether the route reads a text column, with these further parameters."""
         if text != "negative_prompt" or not self.negative_needs:
             return text in self.arguments
         return text in self.arguments and parameters.get(self.negative_needs, 1.0) > 1
 
     def takes(self, given: Given) -> bool:
-        """Whether it reads every source that is given, and lacks none."""
+        """Whether the route reads every source that is given, and lacks none."""
         least, most = self.images
         return (
             least <= given.num_images <= most

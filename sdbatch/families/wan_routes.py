@@ -1,4 +1,4 @@
-"""What Wan 2.1 and 2.2 share: the same pipeline classes, told apart by what else their folders say."""
+"""Routes that Wan 2.1 and 2.2 share: the same pipeline classes, told apart by other entries of their folders."""
 
 from __future__ import annotations
 

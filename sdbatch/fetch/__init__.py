@@ -1,4 +1,4 @@
-"""Sources become pixels, with Pillow and ffmpeg and without torch.
+"""Reads sources and decodes them to pixels, with Pillow and ffmpeg and without torch.
 
     sources.py    URLs --> digests, at plan time; URL --> bytes and digest, in a worker
     read_once.py  a file that many requests name is read once
@@ -6,5 +6,5 @@
     pictures.py   bytes --> picture or mask --> fitted to a size
     clips.py      bytes --> frames, fitted to a number, a rate and a size
 
-The files are strangers': each step has bounds on bytes, pixels, frames and seconds.
+Sources may come from anybody: each step has bounds on bytes, pixels, frames and seconds.
 """

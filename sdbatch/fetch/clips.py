@@ -1,11 +1,11 @@
-"""Source clips become frames of the number, rate and size that a recipe asks for.
+"""Decodes source clips to frames of the number, rate and size that a recipe asks for.
 
     bytes --> decode_clip() --> frames_FHWC
 
-The files are strangers'. The first bytes decide the container and no other demuxer is tried, so a playlist that names
-other files or addresses is refused. Only decoders of an allow-list run, in an ffmpeg process with bounds on pixels,
-frames, processor time and wall time. Frames are fitted as they come, so a large source takes no more memory than the
-clip that is made from it.
+Sources may come from anybody. The first bytes decide the container and no other demuxer is tried, so a playlist that
+names other files or addresses is refused. Only decoders of an allow-list run, in an ffmpeg process with bounds on
+pixels, frames, processor time and wall time. Frames are fitted as they come, so a large source takes no more memory
+than the clip that is made from it.
 """
 
 # F frames, H and W pixels, C = 3 channels.
@@ -26,10 +26,10 @@ from sdbatch.fetch.pictures import fit_image, mean_colour, on_white
 from sdbatch.ffmpeg import FfmpegFailed, exact_rate, running
 
 HELD_FRAMES_MAX = 8
-"""A source may lack so many frames at its end (one step of the coarsest frame rule); its last frame is repeated."""
+"""Frames that a source may lack at its end (one step of the coarsest frame rule); its last frame is repeated."""
 
 LATE_S = 0.002
-"""A frame may begin so late and still count: WebM rounds times to milliseconds, and no frame may be met twice."""
+"""Seconds by which a frame may begin late and still count, since WebM rounds times to milliseconds."""
 
 PROCESSOR_S = 120
 WALL_S = 300.0
@@ -37,7 +37,7 @@ HEADER_BYTES_MAX = 256
 DECODERS = "h264,hevc,mpeg4,prores,vp8,vp9,av1,libdav1d,gif"
 
 _CONTAINERS: Final = ((4, b"ftyp", "mov"), (0, b"\x1aE\xdf\xa3", "matroska"), (0, b"GIF8", "gif"))
-"""Where a container's mark stands, the mark, ffmpeg's demuxer: MP4 and MOV, WebM and Matroska, GIF."""
+"""Containers by their mark, each as (offset, mark, ffmpeg's demuxer): MP4 and MOV, WebM and Matroska, GIF."""
 
 
 def decode_clip(
@@ -49,13 +49,13 @@ def decode_clip(
     Transparent parts are laid on white, rotated clips are turned upright, and pixels become square.
 
     Args:
-        data: The file.
-        name: For messages.
+        data: Content of the file.
+        name: Name of the source in messages.
         num_frames: Frames to return; nothing after them is decoded.
-        fps: Their rate in frames a second.
-        height: Pixels.
-        width: Pixels.
-        fit: As `fit_image` takes it; `contain` pads every frame with the first one's mean colour.
+        fps: Rate of these frames, per second.
+        height: Height in pixels.
+        width: Width in pixels.
+        fit: `cover` or `contain`, as `fit_image` takes it; `contain` pads every frame with the first one's mean colour.
         pixels_max: Height times width of the source, checked before a frame is unpacked.
 
     Returns:
@@ -105,7 +105,7 @@ def _output(num_frames: int, fps: float) -> list[str]:
 
 
 def _pictures(stdout: IO[bytes], name: str, pixels_max: int) -> Iterator[Image.Image]:
-    """Yield RGB pictures out of a stream of PAM files: each says its own size."""
+    """Yield RGB pictures from a stream of PAM files; the header of each states its size."""
     while True:
         fields: dict[bytes, bytes] = {}
         while line := stdout.readline(HEADER_BYTES_MAX):
@@ -120,5 +120,5 @@ def _pictures(stdout: IO[bytes], name: str, pixels_max: int) -> Iterator[Image.I
             raise SourceTooLarge(f"{name}: {width} x {height} pixels are over {pixels_max}")
         data = stdout.read(width * height * 4)
         if len(data) < width * height * 4:
-            return  # it was stopped; its status says why
+            return  # ffmpeg was stopped; its status says why
         yield on_white(Image.frombytes("RGBA", (width, height), data))

@@ -1,4 +1,4 @@
-"""A request's sources become the pixels that its pipeline call is given, role by role.
+"""Decodes a request's sources to the pixels that its pipeline call is given, role by role.
 
 Source x N + recipe --> decode_sources() --> {images, mask, video, control_image}, each at the recipe's size
 """
@@ -22,8 +22,8 @@ def decode_sources(
     """Read, decode and fit every source of a request.
 
     Args:
-        sources: The request's; the images stand before the mask, which belongs to the first of them.
-        recipe: The request's; says the size and how a source meets it.
+        sources: The request's sources; images come before the mask, which belongs to the first of them.
+        recipe: The request's recipe, which states the size and how a source is fitted to it.
         read: Returns a source's bytes.
         pixels_max: Most pixels, height times width, of any source.
 
@@ -48,7 +48,8 @@ def decode_sources(
                 mask = decode_mask(data, source.url, pixels_max)
                 pixels["mask"] = fit_mask(mask, first_size, height, width, fit, source.url)
             case "video":
-                assert recipe.num_frames is not None and recipe.fps is not None, "a clip is made from a clip"  # noqa: PT018
+                assert recipe.num_frames is not None, "a recipe with a source clip has num_frames"
+                assert recipe.fps is not None, "a recipe with a source clip has fps"
                 pixels["video"] = decode_clip(
                     data,
                     source.url,

@@ -1,10 +1,10 @@
-"""Source bytes become pixels of the asked size.
+"""Decodes source pictures and masks, and fits them to a size.
 
     bytes --> decode_image() --> fit_image() --> image_HWC
     bytes --> decode_mask()  --> fit_mask()  --> mask_HW
 
-The files are strangers'. Only formats of an allow-list are decoded (Pillow's default reaches Ghostscript), pixels are
-counted before they are unpacked, and every mode becomes RGB by a stated rule.
+Sources may come from anybody. Only formats of an allow-list are decoded (Pillow's default reaches Ghostscript), pixels
+are counted before they are unpacked, and every mode becomes RGB by a stated rule.
 """
 
 # H and W pixels, C = 3 channels.
@@ -21,10 +21,10 @@ from sdbatch.errors import SourceTooLarge, SourceUnreadable
 
 FORMATS = ("PNG", "JPEG", "WEBP", "AVIF")
 SHAPE_DIFFERENCE_MAX = 0.02
-"""A mask's proportions may differ so much from its picture's, because sizes are rounded to whole pixels."""
+"""Share by which the proportions of a mask and its picture may differ, because sizes are rounded to whole pixels."""
 
 WHITE_MIN = 128
-"""Parts of a mask at least so bright are painted: diffusers' own mask processor divides at a half too."""
+"""Brightness from which on a part of a mask is painted; diffusers' mask processor divides at a half too."""
 
 Pixels = NDArray[np.uint8]
 
@@ -33,9 +33,9 @@ def decode_image(data: bytes, name: str, pixels_max: int) -> Image.Image:
     """Decode a picture to RGB: first frame, upright, alpha composited on white, 16 bit scaled to 8.
 
     Args:
-        data: The file.
-        name: For messages.
-        pixels_max: Height times width, checked before anything is unpacked.
+        data: Content of the file.
+        name: Name of the source in messages.
+        pixels_max: Most pixels, height times width, checked before anything is unpacked.
 
     Raises:
         SourceUnreadable: When it is not a whole picture of one of `FORMATS`.
@@ -62,11 +62,11 @@ def fit_image(
     """Bring a picture to a size: `cover` scales and crops the middle, `contain` scales and pads.
 
     Args:
-        image: RGB.
-        height: Pixels.
-        width: Pixels.
+        image: The picture, RGB.
+        height: Height in pixels.
+        width: Width in pixels.
         fit: `cover` or `contain`.
-        ground: Colour of the padding, None for the picture's mean.
+        ground: Colour of the padding; None for the picture's mean colour.
 
     Returns:
         image_HWC, uint8.
@@ -84,12 +84,12 @@ def fit_mask(mask: Image.Image, of: tuple[int, int], height: int, width: int, fi
     """Bring a mask to a size the way its picture was; the padding of `contain` is kept.
 
     Args:
-        mask: One channel.
+        mask: The mask, one channel.
         of: Width and height of the picture it belongs to; it may be larger or smaller, but not of another shape.
-        height: Pixels.
-        width: Pixels.
+        height: Height in pixels.
+        width: Width in pixels.
         fit: `cover` or `contain`.
-        name: For messages.
+        name: Name of the source in messages.
 
     Returns:
         mask_HW, uint8, 0 or 255.
@@ -113,7 +113,7 @@ def fit_mask(mask: Image.Image, of: tuple[int, int], height: int, width: int, fi
 
 
 def mean_colour(image: Image.Image) -> tuple[int, int, int]:
-    """Return the mean of an RGB picture."""
+    """Return the mean colour of an RGB picture."""
     red, green, blue = (round(float(value)) for value in np.asarray(image).reshape(-1, 3).mean(axis=0))
     return red, green, blue
 

@@ -1,4 +1,4 @@
-"""Files that many requests name are read once."""
+"""Reads a file that many requests name only once."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from concurrent.futures import Future
 
 
 class ReadOnce:
-    """Keeps what was read last, for many threads; whoever asks for a file that is being read waits for it.
+    """Keeps the files that were used last, for many threads; a thread that asks for a file being read waits for it.
 
     Args:
-        bytes_max: Most bytes that are kept; the file that was asked for longest ago is forgotten first.
+        bytes_max: Most bytes that are kept; the file that was used longest ago is dropped first.
     """
 
     def __init__(self, bytes_max: int) -> None:
@@ -22,9 +22,9 @@ class ReadOnce:
         self._lock = threading.Lock()
 
     def get(self, key: str, read: Callable[[], bytes]) -> bytes:
-        """Return what `read` returns for a key, or returned before.
+        """Return the bytes that `read` returns for a key, or returned before.
 
-        What `read` raises is raised for everybody who waits for it, and is not kept.
+        An error of `read` is raised in every thread that waits for the file, and is not kept.
         """
         with self._lock:
             known = self._files.get(key)

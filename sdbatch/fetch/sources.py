@@ -1,4 +1,4 @@
-"""Sources are known by their content.
+"""Reads sources and digests their content.
 
     URLs --> digest_sources() --> digest by URL (at plan time)        read_source() --> bytes and digest (in the worker)
 
@@ -18,7 +18,7 @@ from sdbatch.storage import Entry, Store, joined, open_store, parse_url, split
 from sdbatch.storage.digests import sha256_files
 
 LIST_FROM = 8
-"""From so many sources in one remote folder on, one listing is cheaper than a request for each."""
+"""Number of sources in one remote folder from which on one listing is cheaper than a request for each."""
 
 
 def digest_sources(urls: Iterable[str], storage: Mapping[str, Storage]) -> dict[str, str]:
@@ -50,7 +50,7 @@ def _stat_or_none(store: Store, path: str) -> Entry | None:
 
 
 def read_source(url: str, storage: Mapping[str, Storage], bytes_max: int) -> tuple[bytes, str]:
-    """Read a source.
+    """Read a source and digest it.
 
     Returns:
         Its bytes, and its digest in the form that the plan used.

@@ -1,10 +1,10 @@
-"""What a job may ask for beyond diffusers' own way of running a model; all of it is off by default.
+"""Accelerators that a job may ask for; diffusers runs a model without them, and all are off by default.
 
 accelerate()   once, when the model is loaded: memory format, storage type, compiled blocks
 accelerated()  around a call: attention backend, cache of steps, steps without guidance
 """
 
-# B rows of a call; a pass sees 2B where rows are guided.
+# B rows of a call; a pass of the denoiser has 2B rows where they are guided.
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from sdbatch.recipe import Recipe
 from sdbatch.storage.cache import cache_folder
 
 COMPILED_FOLDER: Final = "compiled"
-"""In the cache folder: kernels, shared by a node's workers and by runs."""
+"""Folder of compiled kernels in the cache folder, shared by a node's workers and by runs."""
 
 
 def keep_compiled() -> None:
-    """Let torch keep compiled kernels in the cache folder. It reads the environment: for a worker's own process."""
+    """Let torch keep compiled kernels in the cache folder. It sets the environment of a worker's own process."""
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / COMPILED_FOLDER))
 
 
 def denoisers_of(pipeline: Any, family: Family) -> list[Any]:
     """Return a pipeline's denoiser, and the second one of models that have two."""
-    found = [getattr(pipeline, name, None) for name in (family.denoiser, f"{family.denoiser}_2")]
-    return [denoiser for denoiser in found if denoiser is not None]
+    denoisers = [getattr(pipeline, name, None) for name in (family.denoiser, f"{family.denoiser}_2")]
+    return [denoiser for denoiser in denoisers if denoiser is not None]
 
 
 def accelerate(pipeline: Any, family: Family, options: Model, device: str) -> None:
@@ -81,10 +81,10 @@ def accelerated(pipeline: Any, family: Family, options: Model, recipe: Recipe) -
     """Let a pipeline run with a job's accelerators while the block runs.
 
     Args:
-        pipeline: To be called.
-        family: Its family.
+        pipeline: Pipeline that will be called.
+        family: Family of the model.
         options: The job's entry of the model.
-        recipe: That the rows of the call have in common.
+        recipe: A recipe of the call; what is read of it is equal in all rows.
     """
     with ExitStack() as stack:
         if options.attention_backend:
@@ -124,19 +124,19 @@ def _forward(denoiser: Any, forward: Callable[..., Any]) -> Iterator[None]:
     finally:
         if before is None:
             del denoiser.forward
-        else:  # a hook of diffusers, such as a storage type's, stands there too
+        else:  # diffusers had put a hook there, such as that of a storage type
             denoiser.forward = before
 
 
 class _PartlyGuided:
-    """Stands in for a denoiser's `forward`, and leaves guidance out of steps outside an interval.
+    """Replaces a denoiser's `forward`, and leaves guidance out of steps outside an interval.
 
-    There the pipeline is given the prompt's prediction for both, which guidance of any strength leaves as it is.
+    In these steps the pipeline gets the prompt's prediction twice, which guidance of any strength does not change.
 
     Args:
-        forward: The denoiser's own.
-        pipeline: Whose scheduler has the steps.
-        interval: First and last guided part of them, 0..1.
+        forward: The denoiser's own `forward`.
+        pipeline: Pipeline whose scheduler has the steps.
+        interval: First and last guided share of the steps, 0..1.
     """
 
     def __init__(self, forward: Callable[..., Any], pipeline: Any, interval: tuple[float, float]) -> None:
@@ -152,7 +152,7 @@ class _PartlyGuided:
 
 
 class _Halves(_PartlyGuided):
-    """Rows stand twice in a pass, without the prompt first: the latter half alone is computed."""
+    """For denoisers whose pass has every row twice, first without the prompt: only the second half is computed."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         sample = args[0] if args else kwargs["hidden_states"]
@@ -161,40 +161,40 @@ class _Halves(_PartlyGuided):
             return self._forward(*args, **kwargs)
         rows = len(sample)
         named = {name: _latter(value, rows, name) for name, value in kwargs.items()}
-        made = self._forward(*(_latter(value, rows) for value in args), **named)
-        if isinstance(made, tuple):
-            return (torch.cat([made[0], made[0]]),)
-        return type(made)(sample=torch.cat([made.sample, made.sample]))
+        output = self._forward(*(_latter(value, rows) for value in args), **named)
+        if isinstance(output, tuple):
+            return (torch.cat([output[0], output[0]]),)
+        return type(output)(sample=torch.cat([output.sample, output.sample]))
 
 
 class _Passes(_PartlyGuided):
-    """A pass with the prompt and one without it a step: the second one is not made."""
+    """For denoisers with one pass with the prompt and one without it per step: the second pass is left out."""
 
     def __init__(self, forward: Callable[..., Any], pipeline: Any, interval: tuple[float, float]) -> None:
         super().__init__(forward, pipeline, interval)
-        self._made: tuple[float, Any] | None = None
+        self._last: tuple[float, Any] | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         time = float(kwargs["timestep"].max())
-        if self._made is not None and self._made[0] == time and not self._is_guided(kwargs["timestep"]):
-            return self._made[1]
-        made = self._forward(*args, **kwargs)
-        self._made = (time, made)
-        return made
+        if self._last is not None and self._last[0] == time and not self._is_guided(kwargs["timestep"]):
+            return self._last[1]
+        output = self._forward(*args, **kwargs)
+        self._last = (time, output)
+        return output
 
 
 def _latter(value: Any, rows: int, name: str = "") -> Any:
-    """Return the latter half of what has an entry for each row of the pass, at any depth; of texts, for each frame."""
+    """Return the second half of every value, at any depth, that has an entry per row of the pass (texts: per frame)."""
     if isinstance(value, torch.Tensor):
         entries = len(value) if value.ndim else 0
         is_by_row = entries == rows or (name == "encoder_hidden_states" and entries % rows == 0)
         return value[entries // 2 :] if is_by_row else value
     if isinstance(value, dict):
         return {key: _latter(member, rows) for key, member in value.items()}
-    if isinstance(value, list | tuple) and name != "image_rotary_emb":  # that one has an entry a token
+    if isinstance(value, list | tuple) and name != "image_rotary_emb":  # that one has an entry per token
         return type(value)(_latter(member, rows) for member in value)
     return value
 
 
 _PARTLY_GUIDED: Final[Mapping[str, type[_Halves | _Passes]]] = {"halves": _Halves, "passes": _Passes}
-"""By `Family.cfg_layout`."""
+"""Classes by `Family.cfg_layout`."""

@@ -1,4 +1,4 @@
-"""One pipeline call: recipes and sources in, pixels and sound out.
+"""Runs one pipeline call: recipes and sources go in, pixels and sound come out.
 
     Item (recipe, seed, source pixels) x B --> make_batch() --> Generated x B
 
@@ -69,7 +69,7 @@ def make_batch(
         model: Loaded model.
         items: At least one; all of one batch key.
         pad_to: Batch size to fill up with copies of the last item, None for no padding.
-        on_step: Called before every pass of the denoiser; what it raises ends the call, and the model stays usable.
+        on_step: Called before every pass of the denoiser; an error it raises ends the call, and the model stays usable.
 
     Raises:
         RuntimeError: When the pipeline gave another number of frames than the recipe asks for.
@@ -82,7 +82,9 @@ def make_batch(
     before = _begin_measuring(model.device)
     parts: list[_CallOutput] = []
     denoisers = denoisers_of(pipeline, model.family)
-    generators = [torch.Generator("cpu").manual_seed(row.seed) for row in rows]  # joined clips draw on: no noise twice
+    generators = [
+        torch.Generator("cpu").manual_seed(row.seed) for row in rows
+    ]  # joined clips draw on from one generator: no noise appears twice
     generator = generators[0] if route.rows == "single" else generators
     with (
         _on_each_step(denoisers, on_step),
@@ -137,7 +139,7 @@ def _memory(before: int) -> Memory:
 
 
 def _texts_at_once(route: Route) -> int:
-    """Return how many texts are encoded at a time; the route alone decides, because a row's last bits depend on it."""
+    """Return how many texts are encoded at a time; the route decides, because the number changes the last bits."""
     # The time of even the largest text encoder does not show beside that of a clip.
     return 1 if "num_frames" in route.arguments or route.rows == "single" else TEXTS_AT_ONCE
 

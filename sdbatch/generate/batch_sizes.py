@@ -1,9 +1,9 @@
-"""How many rows share a call: probed, halved when memory runs out, and remembered on this machine.
+"""Chooses how many rows share a call: probed, halved when memory runs out, and remembered on this machine.
 
     choose() --> a call --> ran() or failed() --> batch_sizes.json in the cache folder --> choose() of any later worker
 
-On a GPU the size is doubled while twice the rows fit and a row still gets cheaper. On a CPU the planned size stays:
-there a larger one brought nothing.
+On a GPU the size is doubled while twice the rows fit and a row still gets cheaper. On a CPU the planned size stays,
+because a larger one is not faster there.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ MEMORY_MAX: Final = 0.9
 
 @dataclass(slots=True)
 class Known:
-    """What is known of one shape on one device.
+    """Measurements of one shape on one device.
 
     Attributes:
-        row_s: Least seconds a row by batch size, of full batches.
-        failed: Least size at which memory ran out; 0 for none.
+        row_s: Least seconds per row, by size of full batches.
+        failed: Smallest size at which memory ran out; 0 for none.
         settled: Whether no larger size is worth a try.
     """
 
@@ -51,20 +51,20 @@ class Known:
     settled: bool = False
 
     def best(self, planned: int) -> int:
-        """Return the cheapest size that fits, the planned one where none was tried."""
+        """Return the size with the fewest seconds per row that fits; the planned one where none was tried."""
         fitting = [size for size in self.row_s if not self.failed or size < self.failed]
         if fitting:
             return min(fitting, key=lambda size: (self.row_s[size], size))
         return min(planned, max(1, self.failed // 2)) if self.failed else planned
 
     def add(self, size: int, row_s: float) -> None:
-        """Take in the seconds a row took."""
+        """Add a measurement: the seconds per row of one size."""
         self.row_s[size] = min(row_s, self.row_s.get(size, row_s))
         half = self.row_s.get(size // 2)
         self.settled = self.settled or (half is not None and self.row_s[size] > (1 - GAIN_MIN) * half)
 
     def add_failure(self, size: int) -> None:
-        """Take in that memory ran out."""
+        """Note that memory ran out at a size."""
         self.failed = min(size, self.failed or size)
         self.settled = True
 
@@ -83,9 +83,9 @@ class BatchSizes:
         """Return the size of the next call.
 
         Args:
-            shape: From `shape_of`.
+            shape: Shape of the call, from `shape_of`.
             planned: Size to begin with.
-            most: Bound: the job's own number, or `BATCH_MAX` where it says `auto`.
+            most: Largest size: the job's own number, or `BATCH_MAX` where it says `auto`.
         """
         known = self._known.get(shape, Known())
         size = known.best(planned)
@@ -96,13 +96,13 @@ class BatchSizes:
         return self._chosen[shape]
 
     def ran(self, shape: str, size: int, seconds: float, memory: Memory | None) -> None:
-        """Take in a call that went well; one of fewer rows than were chosen, a unit's last, tells nothing.
+        """Add a call that went well. A call of fewer rows than were chosen, the last of a unit, is not counted.
 
         Args:
-            shape: From `shape_of`.
-            size: Its rows.
-            seconds: It took.
-            memory: Of the device; None where it is not known.
+            shape: Shape of the call, from `shape_of`.
+            size: Rows of the call.
+            seconds: Wall seconds of the call.
+            memory: The device's memory around the call; None where it is not known.
         """
         if size != self._chosen.get(shape):
             return
@@ -117,32 +117,32 @@ class BatchSizes:
             self._write(shape)
 
     def failed(self, shape: str, size: int) -> None:
-        """Take in that memory ran out."""
+        """Note that memory ran out at a size."""
         self._known.setdefault(shape, Known()).add_failure(size)
         self._write(shape)
 
     def _read(self) -> dict[str, Known]:
         try:
-            found = json.loads(self._file.read_text())
+            sizes = json.loads(self._file.read_text())
             return {
                 shape: Known({int(size): row_s for size, row_s in one["row_s"].items()}, one["failed"], one["settled"])
-                for shape, one in found.items()
+                for shape, one in sizes.items()
             }
         except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
-            return {}  # nothing yet, or another version's: it is learned anew
+            return {}  # no file yet, or one of another version: sizes are measured anew
 
     def _write(self, shape: str) -> None:
-        """Lay one shape over what the file holds by now."""
+        """Write one shape to the file, and keep the other shapes that it holds by now."""
         with self._file.with_suffix(".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            found = {**self._read(), shape: self._known[shape]}
+            known_by_shape = {**self._read(), shape: self._known[shape]}
             partial = self._file.with_suffix(f".{uuid.uuid4().hex}")
-            partial.write_text(json.dumps({name: asdict(known) for name, known in found.items()}))
+            partial.write_text(json.dumps({name: asdict(known) for name, known in known_by_shape.items()}))
             partial.replace(self._file)
 
 
 def shape_of(model: LoadedModel, recipe: Recipe) -> str:
-    """Return what a batch size is remembered by: model, way, size, frames and device."""
+    """Return the key that a batch size is remembered by: model, pipeline, size, frames and device."""
     options = model.options
     return json.dumps(
         [
@@ -164,6 +164,6 @@ def shape_of(model: LoadedModel, recipe: Recipe) -> str:
 
 def _device(device: str) -> str:
     if device == "cuda":
-        found = torch.cuda.get_device_properties(torch.cuda.current_device())
-        return f"{found.name} {found.total_memory}"
+        gpu = torch.cuda.get_device_properties(torch.cuda.current_device())
+        return f"{gpu.name} {gpu.total_memory}"
     return f"{platform.processor() or platform.machine()} {os.cpu_count()}"

@@ -1,4 +1,4 @@
-"""The VAE decodes a few rows of a call at a time, so that its memory does not bound the batch."""
+"""Lets the VAE decode a few rows of a call at a time, so that its memory does not bound the batch."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ DECODED_PIXELS_MAX: Final = 8 * 1024 * 1024
 
 
 def rows_decoded_at_once(recipe: Recipe, rows: int, *, is_exact: bool) -> int:
-    """Return how many rows of a call the VAE decodes at a time: decoding all of them takes more memory than denoising.
+    """Return how many rows of a call the VAE decodes at a time; all at once would take more memory than denoising.
 
-    In `exact` all parts have one size, because a row's last bits depend on it.
+    In `exact` all parts have one size, because the size changes the last bits of a row.
     """
     pixels = recipe.height * recipe.width * (recipe.num_frames or 1)
     most = max(1, DECODED_PIXELS_MAX // pixels)
@@ -30,7 +30,7 @@ def rows_decoded_at_once(recipe: Recipe, rows: int, *, is_exact: bool) -> int:
 
 @contextmanager
 def decoding(vae: Any, rows_at_once: int) -> Iterator[TimedDecode]:
-    """Let a VAE decode only so many rows at a time while the block runs, and measure how long it takes."""
+    """Let a VAE decode at most `rows_at_once` rows at a time while the block runs, and measure how long it takes."""
     vae.decode = decode = TimedDecode(vae.decode, rows_at_once)
     try:
         yield decode

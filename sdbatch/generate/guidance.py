@@ -1,4 +1,4 @@
-"""Guidance of its own for every row of one call: a pipeline takes it for a number.
+"""Gives every row of one call a guidance of its own, as an object that a pipeline takes for a number.
 
 PerRow((3.0, 7.5)) * noise_BCHW --> row 0 times 3.0, row 1 times 7.5
 """
@@ -14,12 +14,12 @@ import torch
 
 
 class PerRow:
-    """One number a row. Bits are those of the plain number: products are taken in float32, as torch takes a number's.
+    """One number for each row. Products are taken in float32, as torch does with a number, so that the bits are equal.
 
-    Comparisons ask for all rows, which the batch key keeps on one side of 1.
+    A comparison holds for all rows or for none: the batch key keeps all guidances of a call on one side of 1.
 
     Args:
-        values: B numbers.
+        values: B numbers, one for each row.
     """
 
     def __init__(self, values: Sequence[float]) -> None:
@@ -52,7 +52,7 @@ class PerRow:
     def __le__(self, other: float) -> bool:
         return self._all(lambda value: value <= other)
 
-    def _all(self, is_so: Callable[[float], bool]) -> bool:
-        answers = {is_so(value) for value in self.values}
+    def _all(self, compare: Callable[[float], bool]) -> bool:
+        answers = {compare(value) for value in self.values}
         assert len(answers) == 1, f"rows on both sides of a bound share a call: {self.values}"
         return answers.pop()

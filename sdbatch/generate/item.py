@@ -1,4 +1,4 @@
-"""What goes into a pipeline call and what comes out of it.
+"""The values that go into a pipeline call and come out of it.
 
 Item x B --> make_batch() --> BatchResult (Generated x B)
 """
@@ -26,9 +26,9 @@ class Item:
         recipe: The request's recipe.
         seed: This output's seed.
         images: Source pixels, each image_HWC at the recipe's size.
-        mask: mask_HW at the recipe's size, 255 where the model paints.
-        video: video_FHWC at the recipe's size and number of frames.
-        control_image: image_HWC at the recipe's size.
+        mask: Mask pixels, mask_HW at the recipe's size, 255 where the model paints.
+        video: Source clip, video_FHWC at the recipe's size and number of frames.
+        control_image: Control picture, image_HWC at the recipe's size.
     """
 
     recipe: Recipe
@@ -44,8 +44,8 @@ class Generated:
     """One output that came out of a pipeline.
 
     Attributes:
-        frames_FHWC: uint8; one frame for a picture.
-        sound: Its sound; None where the model makes none.
+        frames_FHWC: Pixels, uint8; one frame for a picture.
+        sound: Sound of the output; None where the model makes none.
         is_finite: Whether the model's floats held neither NaN nor infinity.
         is_blocked: Whether the model's own safety checker blanked it.
     """
@@ -77,7 +77,7 @@ class Memory:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchResult:
-    """What came out of one pipeline call.
+    """The result of one pipeline call.
 
     Attributes:
         outputs: One per item, padding dropped.

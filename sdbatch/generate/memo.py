@@ -1,10 +1,10 @@
-"""Nothing is encoded twice: what the frozen encoders made of a row is kept, bounded in bytes.
+"""Encodes nothing twice: the outputs of the frozen encoders are kept by row, bounded in bytes.
 
     rows of a call --> known ones are looked up, new ones encoded --> joined as the encoder itself would return them
 
-Text encoders, image encoders and the VAE's encoder are frozen, so equal inputs give equal outputs, provided the rows of
-one call do not move each other's last bits. Hence new rows are encoded a fixed number at a time, and what is kept of a
-row does not depend on its neighbours: bytes are the same with and without the memo.
+Text encoders, image encoders and the VAE's encoder are frozen, so equal inputs give equal outputs, as long as the
+number of rows in a call is the same: another number can change their last bits. New rows are therefore encoded a fixed
+number at a time, and bytes are the same with and without the memo.
 """
 
 # B rows of a call.
@@ -22,35 +22,35 @@ from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from diffusers.models.modeling_outputs import AutoencoderKLOutput
 
 MEMO_BYTES_MAX: Final = 256 << 20
-"""On the model's device: 800 prompts of SDXL, 60 of Flux, 500 sources of 1024 px."""
+"""Bytes kept on the model's device: 800 prompts of SDXL, 60 of Flux, 500 sources of 1024 px."""
 
 ROWS_MAX: Final = 65_536
-"""Rows that are known at all, kept or not: a few MiB of digests in a run of days."""
+"""Rows that have an entry, kept or not: a few MiB of digests in a run of days."""
 
 TEXTS_AT_ONCE: Final = 8
-"""Texts encoded at a time for pictures: on a tiny CLIP a row took 0.95 ms, against 2.8 alone and 0.9 in sixteens."""
+"""Texts encoded at a time for pictures: one at a time is slower, and more at a time are hardly faster."""
 
 ENCODERS: Final = ("text_encoder", "text_encoder_2", "text_encoder_3", "image_encoder")
 
 _STACKED: Final = frozenset({"Gemma3ForConditionalGeneration"})
-"""Text encoders of which a pipeline stacks every layer (LTX-2): 385 MB a prompt, more than the memo is for."""
+"""Text encoders whose layers a pipeline stacks, all of them (LTX-2): one prompt would take more than the whole memo."""
 
 Path = tuple[str, int | None]
-"""A field of an encoder's output, and the layer where the field holds several."""
+"""Name of a field of an encoder's output, and the layer where the field holds several."""
 
 Parts = dict[Path, torch.Tensor]
-"""What is kept of one row, each part with a leading dimension of 1."""
+"""Tensors that are kept for one row, each with a leading dimension of 1."""
 
 
 class Memo:
-    """Encoded rows, the longest unused forgotten first.
+    """Keeps encoded rows; the one that was unused for longest is dropped first.
 
     Attributes:
         rows_encoded: Rows by component since the model was loaded, padding excluded.
 
     Args:
-        bytes_max: Bound on what is kept between calls.
-        rows_max: Bound on rows, those included of which nothing was kept.
+        bytes_max: Most bytes that are kept between calls.
+        rows_max: Most rows that have an entry, also rows of which nothing is kept.
     """
 
     def __init__(self, bytes_max: int = MEMO_BYTES_MAX, rows_max: int = ROWS_MAX) -> None:
@@ -72,10 +72,10 @@ class Memo:
         return self.rows_encoded.get("vae", 0)
 
     def parts(self, key: Hashable) -> Parts:
-        """Return what is kept of a row; of a new one, nothing yet."""
-        found = self._rows.setdefault(key, {})
+        """Return the tensors that are kept for a row; a new row has none yet."""
+        parts = self._rows.setdefault(key, {})
         self._rows.move_to_end(key)
-        return found
+        return parts
 
     def keep(self, key: Hashable, path: Path, part: torch.Tensor) -> None:
         """Keep one part of a row."""
@@ -83,7 +83,7 @@ class Memo:
         self._bytes += part.nbytes
 
     def trim(self) -> None:
-        """Forget what is over the bounds; between pipeline calls, so that a call finds what it began with."""
+        """Drop rows that are over the bounds. It runs between calls, so that no call loses a row it began with."""
         while self._bytes > self._bytes_max or len(self._rows) > self._rows_max:
             _, parts = self._rows.popitem(last=False)
             self._bytes -= sum(part.nbytes for part in parts.values())
@@ -100,11 +100,11 @@ def remembered(
     """Let a pipeline's encoders look into the memo while the block runs.
 
     Args:
-        pipeline: Whose components are meant; pipelines of one model share them, and the memo.
-        memo: Of the model.
-        context: What else decides what text encoders give: the adapters laid over them.
-        texts_at_once: Rows a text encoder is given at a time.
-        visited: Device that text encoders in host memory are brought to when they run; None where they lie on it.
+        pipeline: Pipeline with the encoders; pipelines of one model share them, and the memo.
+        memo: Memo of the model.
+        context: Adapters that are laid over the text encoders and change their outputs.
+        texts_at_once: Rows that a text encoder is given at a time.
+        visited: Device to which text encoders in host memory are copied when they run; None where they are on it.
     """
     replaced: list[tuple[Any, str, Any]] = []
     for name in ENCODERS:
@@ -124,7 +124,7 @@ def remembered(
     finally:
         for owner, attribute, before in replaced:
             delattr(owner, attribute)
-            if before is not None:  # somebody else had put one there
+            if before is not None:  # another hook had replaced it before
                 setattr(owner, attribute, before)
         memo.trim()
 
@@ -150,13 +150,13 @@ def _visiting(encoder: torch.nn.Module, device: str) -> Callable[..., Any]:
 
 
 class _Encoder:
-    """Stands in for the `forward` of a text or image encoder.
+    """Replaces the `forward` of a text or image encoder.
 
     Args:
-        forward: The encoder's own.
-        memo: Of the model.
-        kind: The component's name first.
-        at_once: Rows it is given at a time, the last one repeated where there are fewer.
+        forward: The encoder's own `forward`.
+        memo: Memo of the model.
+        kind: Name of the component, then the context.
+        at_once: Rows that it is given at a time; the last one is repeated where there are fewer.
     """
 
     def __init__(self, forward: Callable[..., Any], memo: Memo, kind: tuple[str, ...], at_once: int) -> None:
@@ -171,7 +171,7 @@ class _Encoder:
         rest = [(name, repr(value)) for name, value in values.items() if name not in tensors]
         sizes = {value.shape[:1] for value in tensors.values()}
         if len(sizes) != 1 or ("return_dict", "False") in rest:
-            # Not one row an input: patches of pictures beside tokens of a text.
+            # Inputs of different lengths cannot be split by row: patches of pictures beside tokens of a text.
             return self._forward(*args, **kwargs)
         shapes = [(name, str(value.dtype), value.shape[1:]) for name, value in tensors.items()]
         kind = (*self._kind, self._at_once, *rest, *shapes)
@@ -193,9 +193,9 @@ class _Encoder:
 
 
 class _Output:
-    """What an encoder gives for the rows of a call: a field is joined from its rows when it is read.
+    """The output of an encoder for the rows of a call; a field is joined from its rows when it is read.
 
-    What nobody reads is not kept: of 37 layers of a language model a pipeline reads three, and its logits never.
+    A field that nobody reads is not kept: a pipeline reads few of a language model's layers, and never its logits.
     """
 
     def __init__(self, encoder: _Encoder, kind: Hashable, keys: Sequence[Hashable], values: dict[Any, Any]) -> None:
@@ -237,7 +237,7 @@ class _Output:
 
 
 class _Layers(Sequence[torch.Tensor]):
-    """A field that holds a tensor a layer; one is joined when it is read."""
+    """A field that holds one tensor per layer; each is joined when it is read."""
 
     def __init__(self, joined: Callable[[Path], torch.Tensor], name: str, count: int) -> None:
         self._joined = joined
@@ -259,7 +259,7 @@ class _Layers(Sequence[torch.Tensor]):
 
 
 class _SourceEncoder:
-    """Stands in for a VAE's `encode`; pipelines call it once a row, as every row samples with its own generator."""
+    """Replaces a VAE's `encode`; pipelines call it once per row, because every row has a generator of its own."""
 
     def __init__(self, encode: Callable[..., Any], memo: Memo) -> None:
         self._encode = encode

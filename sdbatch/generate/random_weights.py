@@ -1,8 +1,8 @@
-"""A model for plumbing: real diffusers classes at toy size, seeded random weights.
+"""Makes a model for trials: real diffusers classes at toy size, with seeded random weights.
 
     make_tiny_random(folder) --> a StableDiffusionPipeline folder of about 2 MB, the same on every machine
 
-It paints textures, not pictures: enough to see every stage work on a laptop in seconds.
+The model paints textures, not pictures; every stage works with it on a laptop in seconds.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How many tokens a prompt has, and whether the text encoder cuts some off."""
+"""Counts the tokens of a prompt, and says whether the text encoder cuts some off."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from sdbatch.recipe import Recipe
 
 
 class TokenCounter:
-    """Counts with a tokenizer of its own, so that it may be asked while the model makes something.
+    """Counts with a copy of the tokenizer, so that it may count while a pipeline call runs in another thread.
 
-    Two threads in one tokenizer disturb each other's padding, or fail.
+    Two threads that use one tokenizer change each other's padding, or fail.
 
     Args:
-        pipeline: Whose tokenizer is copied.
-        family: Its family.
+        pipeline: Pipeline whose tokenizer is copied.
+        family: Family of the pipeline.
     """
 
     def __init__(self, pipeline: Any, family: Family) -> None:
-        found: Any = getattr(pipeline, family.tokenizer, None) or getattr(pipeline, "tokenizer", None)
-        self._tokenizer: Any = copy.deepcopy(found)
+        tokenizer: Any = getattr(pipeline, family.tokenizer, None) or getattr(pipeline, "tokenizer", None)
+        self._tokenizer: Any = copy.deepcopy(tokenizer)
         self._family = family
         self._counting = threading.Lock()
 

@@ -1,4 +1,4 @@
-"""How a bucket is reached: the job's `storage`, by URL prefix.
+"""Access to buckets: the job's `storage`, by URL prefix.
 
 A prefix ends at a `/` of the URL, so `s3://assets` does not serve `s3://assets-private`; the longest that fits wins.
 """
@@ -23,7 +23,7 @@ STORAGE_OPTIONS: Final[Mapping[str, tuple[str, ...]]] = {
 
 
 class Storage(BaseModel):
-    """How one URL prefix is reached. Never a secret: those come from the environment or an identity."""
+    """Access to one URL prefix. It never holds a secret: those come from the environment or an identity."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -37,7 +37,7 @@ def storage_faults(prefix: str, options: Storage) -> list[str]:
     """Return what is wrong with the options of one prefix: its scheme, and every option it does not take."""
     scheme, separator, _ = prefix.partition("://")
     if not separator or scheme not in STORAGE_OPTIONS:
-        return [f"{prefix!r} is no prefix of an object store; those begin with {', '.join(STORAGE_OPTIONS)} and ://"]
+        return [f"{prefix!r} is not a prefix of an object store; those begin with {', '.join(STORAGE_OPTIONS)} and ://"]
     taken = STORAGE_OPTIONS[scheme]
     return [
         f"{prefix}: {scheme}:// takes no {name}; it takes {', '.join(taken)}"

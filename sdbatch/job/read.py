@@ -39,7 +39,7 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
             if isinstance(key, str | int) and key in seen:
-                raise JobError(f"line {key_node.start_mark.line + 1}: key {key!r} stands twice")
+                raise JobError(f"line {key_node.start_mark.line + 1}: key {key!r} appears twice")
             seen.add(key if isinstance(key, str | int) else id(key))
         return super().construct_mapping(node, deep)
 

@@ -18,7 +18,7 @@ from sdbatch.job.reach import STORAGE_OPTIONS
 from sdbatch.job.settings import COMPONENTS, JOB_VERSION, Job, is_fixed
 
 FAULTS_MAX = 100
-"""Values left out of one record; a record with more of them is no job."""
+"""Values left out of one record; a record with more of them is not a job."""
 
 
 def job_of_record(values: Mapping[str, Any]) -> Job:

@@ -239,7 +239,7 @@ class Model(_Strict):
 
     @property
     def accelerators(self) -> dict[str, Any]:
-        """What was asked for beyond diffusers' own way, by the job's keys."""
+        """Accelerators that the job asks for, by its keys."""
         return self._chosen("compile", "channels_last", "attention_backend", *_LOSSY)
 
     @property
@@ -268,7 +268,7 @@ class Lora(_Strict):
 
 
 class Sources(_Strict):
-    """Where source images may come from."""
+    """Places that sources may come from."""
 
     allow: list[str] = Field(default=[], description="Prefixes: local folders or URLs. Nothing else is ever opened.")
     bytes_max: Annotated[int, Field(ge=1)] = 64 << 20
@@ -276,14 +276,14 @@ class Sources(_Strict):
 
 
 class Workers(_Strict):
-    """How many workers, per slot shape."""
+    """Number of workers per slot shape."""
 
     count: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     max: Annotated[int, Field(ge=1)] = 64
 
 
 class Encode(_Strict):
-    """What assets are written as."""
+    """File formats of assets and their qualities."""
 
     image: PictureSuffix = "png"
     video: ClipSuffix = "mp4"

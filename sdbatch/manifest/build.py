@@ -38,10 +38,11 @@ def build_shards(
     Args:
         source: `.csv`, `.tsv`, `.jsonl` or `.parquet`.
         folder: Gets `part-00000.parquet`, ...; shards of an earlier build there are removed.
-        shards: How many files; rows are split evenly, in order.
-        rename: Column names of the source to the manifest's.
+        shards: Number of files; rows are split evenly, in order.
+        rename: The manifest's name of a column, by the source's name.
         drop: Columns of the source to leave out.
-        id_format: Makes ids where there is no column `id`: `{row}` is the row number, as in `scene-{row:05d}`.
+        id_format: Format of the ids that are made where the source has no column `id`: `{row}` is the row number, as in
+            `scene-{row:05d}`.
 
     Returns:
         The number of rows and the files.
@@ -58,12 +59,12 @@ def build_shards(
         seen |= row.keys()
         named = _named(row, rename, dropped, source, number)
         if "id" not in named and id_format:
-            named["id"] = _made_id(id_format, number)
+            named["id"] = _format_id(id_format, number)
         rows.append({name: _typed(name, value, source, number, problems) for name, value in named.items()})
     names = list(dict.fromkeys(name for row in rows for name in row)) or ["id"]
     for name in names:
         if name not in COLUMNS and not name.startswith("x_"):
-            message = "is no column of a manifest; rename it, drop it, or let it start with x_"
+            message = "is not a column of a manifest; rename it, drop it, or let it start with x_"
             problems.append(Problem(shard=str(source), row=None, column=name, value=None, message=message))
     for name in sorted((rename.keys() | dropped) - seen) if rows else ():
         message = "is to be renamed or dropped, and the file has no such column"
@@ -75,11 +76,11 @@ def build_shards(
 
 
 def _read_safely(source: Path) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a file; whatever is wrong with the file as a whole names it."""
+    """Yield the rows of a file; an error about the file as a whole names the file."""
     try:
         yield from _read(source)
     except (OSError, UnicodeDecodeError, csv.Error, pa.ArrowException) as error:
-        raise _wrong(source, None, None, None, f"cannot be read: {error}") from error
+        raise _fault(source, None, None, None, f"cannot be read: {error}") from error
 
 
 def _read(source: Path) -> Iterator[dict[str, Any]]:
@@ -97,19 +98,19 @@ def _read(source: Path) -> Iterator[dict[str, Any]]:
         with source.open(encoding="utf-8-sig", newline="") as lines:
             yield from _cells(csv.reader(lines, strict=True, **dialect), source)
     else:
-        raise _wrong(source, None, None, None, f"has the suffix {suffix!r}; taken are .csv, .tsv, .jsonl and .parquet")
+        raise _fault(source, None, None, None, f"has the suffix {suffix!r}; taken are .csv, .tsv, .jsonl and .parquet")
 
 
 def _cells(lines: Iterator[list[str]], source: Path) -> Iterator[dict[str, Any]]:
     """Yield the rows of a table of cells; an empty cell is null, and every row is as long as the header."""
     header = next(lines, [])
     if doubled := {name for name in header if header.count(name) > 1}:
-        raise _wrong(source, None, min(doubled), None, "stands twice in the header")
+        raise _fault(source, None, min(doubled), None, "appears twice in the header")
     for number, cells in enumerate(lines):
         if not cells:
             continue
         if len(cells) != len(header):
-            raise _wrong(source, number, None, None, f"has {len(cells)} cells, the header {len(header)}; quote commas")
+            raise _fault(source, number, None, None, f"has {len(cells)} cells, the header {len(header)}; quote commas")
         yield {name: value or None for name, value in zip(header, cells, strict=True)}
 
 
@@ -117,9 +118,9 @@ def _json_row(line: str, source: Path, number: int) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise _wrong(source, number, None, None, f"is not JSON: {error}") from error
+        raise _fault(source, number, None, None, f"is not JSON: {error}") from error
     if not isinstance(row, dict):
-        raise _wrong(source, number, None, None, "is not a JSON object")
+        raise _fault(source, number, None, None, "is not a JSON object")
     return row
 
 
@@ -132,12 +133,12 @@ def _named(
             continue
         target = rename.get(name, name)
         if target in named:
-            raise _wrong(source, number, target, None, "is the name of two columns after renaming; drop one")
+            raise _fault(source, number, target, None, "is the name of two columns after renaming; drop one")
         named[target] = value
     return named
 
 
-def _made_id(id_format: str, number: int) -> str:
+def _format_id(id_format: str, number: int) -> str:
     try:
         return id_format.format(row=number)
     except (KeyError, IndexError, ValueError, AttributeError) as error:
@@ -188,7 +189,7 @@ def _column(name: str, values: list[Any], source: Path) -> pa.Array:
     try:
         return pa.array(values)
     except (pa.ArrowException, OverflowError) as error:
-        raise _wrong(source, None, name, None, f"holds values of several types: {error}") from error
+        raise _fault(source, None, name, None, f"holds values of several types: {error}") from error
 
 
 def _write(table: pa.Table, folder: Path, shards: int) -> list[Path]:
@@ -208,5 +209,5 @@ def _write(table: pa.Table, folder: Path, shards: int) -> list[Path]:
     return files
 
 
-def _wrong(source: Path, row: int | None, column: str | None, value: str | None, message: str) -> ManifestError:
+def _fault(source: Path, row: int | None, column: str | None, value: str | None, message: str) -> ManifestError:
     return ManifestError([Problem(shard=str(source), row=row, column=column, value=value, message=message)])

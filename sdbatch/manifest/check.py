@@ -1,4 +1,4 @@
-"""Checks what needs no model: ids and texts of rows, and where their sources lie. The plan checks the rest.
+"""Checks that need no model: ids and texts of rows, and the places of their sources. The plan checks the rest.
 
 RowBatch --> check_text() --> problems          every id --> Duplicates --> problems
 """
@@ -20,10 +20,10 @@ from sdbatch.storage import parse_url
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 PROMPT_CHARS_MAX = 8000
 _SHOWN_CHARS = 60
-# Controls but newline and tab, and the marks that turn the direction of what follows (a file name can hide behind one).
+# Control characters but newline and tab, and marks that turn the direction of text (a file name can hide behind one).
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 PROBLEMS_MAX = 1000
-"""Problems kept for the user; more are counted."""
+"""Problems that are kept for the user; further ones are only counted."""
 
 
 class Problems:
@@ -67,12 +67,12 @@ def check_text(batch: RowBatch) -> Iterator[Problem]:
 
 
 def _are_ids(values: Sequence[Any]) -> bool:
-    """Whether all are ids, which is told faster of all than of each."""
+    """Whether all values are ids; one check of the whole batch is faster than a check of each."""
     return None not in values and all(map(ID.fullmatch, values))
 
 
 def _are_plain(values: Sequence[str | None]) -> bool:
-    """Whether all are printable ASCII and short; then nothing is wrong with any."""
+    """Whether all texts are short and printable ASCII; then none of them has a problem."""
     texts = [value for value in values if value]
     joined = "".join(texts)
     return joined.isascii() and joined.isprintable() and max(map(len, texts), default=0) <= PROMPT_CHARS_MAX
@@ -106,7 +106,7 @@ class Duplicates:
         self._hashes.append(np.fromiter((hash(value) for value in ids), dtype=np.int64, count=len(ids)))
 
     def problems(self, shards: Iterable[Shard]) -> Iterator[Problem]:
-        """Name every id after its first; reads the id column again, and only when hashes met."""
+        """Yield a problem for every id that appeared before; reads the ids again, only when two hashes are equal."""
         if not self._hashes:
             return
         hashes = np.concatenate(self._hashes)
@@ -127,12 +127,13 @@ class Duplicates:
 
 
 class AllowList:
-    """The places sources may come from.
+    """The places that sources may come from.
 
     Args:
         prefixes: Local folders, files, or URLs.
 
-    A local prefix holds what lies under it after symbolic links are followed; a remote one whole path parts.
+    A local prefix admits every file under it, after symbolic links are followed; a remote prefix ends
+    at a whole path part.
     """
 
     def __init__(self, prefixes: Sequence[str]) -> None:

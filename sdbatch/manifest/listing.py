@@ -1,4 +1,4 @@
-"""The manifest's columns as people read them, in the README: `make columns` writes the table anew.
+"""The README's table of manifest columns, which `make columns` writes.
 
 MANIFEST --> markdown() --> between the marks of README.md
 """
@@ -15,17 +15,17 @@ _OWN = "| `x_*` | any flat type | your own columns, carried unchanged into the m
 
 
 def markdown() -> str:
-    """Return the table of columns: a line each."""
+    """Return the table of columns, one line for each."""
     lines = ["| column | type | meaning |", "|---|---|---|"]
     for name, column in MANIFEST.items():
-        is_told = isinstance(column.bound, Range) and not column.family_bounds and column.use != "seed"
-        bound = f"; {column.bound}" if is_told else ""
+        shows_bound = isinstance(column.bound, Range) and not column.family_bounds and column.use != "seed"
+        bound = f"; {column.bound}" if shows_bound else ""
         lines.append(f"| `{name}` | {_type(column.type)} | {column.meaning}{bound} |")
     return "\n".join([*lines, _OWN])
 
 
 def in_readme(text: str) -> str:
-    """Return a README with the table as it should be. Raises ValueError when the marks are not there."""
+    """Return a README with the current table. Raises ValueError when the marks are not there."""
     return between_marks(text, BEGIN, END, markdown())
 
 

@@ -1,9 +1,9 @@
-"""Stream a manifest: never all of it in memory, never more of it than its caps.
+"""Streams a manifest, so that it is never in memory as a whole, within bounds on texts and batches.
 
     URL --> list_shards() --> Shard (footer only) --> read_batches() --> RowBatch
 
-A 440-byte Parquet file can expand to 131 MB, and its footer lies about it, so text columns are read as dictionaries and
-their longest value is looked at before a single row is spelled out.
+A Parquet file of some hundred bytes can expand to gigabytes, and its footer need not say so. Text columns are therefore
+read as dictionaries, and their longest value is checked before rows become Python values.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from sdbatch.manifest.schema import COLUMNS, check_schema, is_text, own_fields
 from sdbatch.storage import Store, joined, open_store, parse_url, split
 
 BATCH_ROWS = 4096
-"""Every batch brings the dictionaries of its row group, thousands of texts, so short ones cost more than they hold."""
+"""Rows of a batch. Every batch carries the dictionaries of its row group, so many short batches would cost more."""
 
 BATCH_BYTES_MAX = 256 << 20
 TEXT_BYTES_MAX = 64 << 10
-"""Longest text of any column; prompts have a tighter bound of their own. Longer ones are refused unread."""
+"""Longest text of any column; a longer one is refused unread. Prompts have a tighter bound of their own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,12 +37,12 @@ class Shard:
     """One Parquet file of the manifest.
 
     Attributes:
-        name: URL, as it stands in messages.
-        folder: Store it lies in.
-        path: Name in that store.
-        num_rows: From the footer.
+        name: URL, as messages name it.
+        folder: Store that holds the file.
+        path: Name of the file in that store.
+        num_rows: Number of rows, from the footer.
         own: The user's x_* columns and their types.
-        problems: What is wrong with its columns.
+        problems: Problems of its columns.
     """
 
     name: str
@@ -58,11 +58,11 @@ class RowBatch:
     """Some consecutive rows of one shard.
 
     Attributes:
-        shard: Its name.
-        start: Row number of the first, from 0.
-        num_rows: How many.
+        shard: Name of the shard.
+        start: Number of the first row in the shard, from 0.
+        num_rows: Number of rows.
         columns: Present known columns as Python values; float32 read through their shortest decimal.
-        own: The x_* columns, as they are.
+        own: The user's x_* columns, unchanged.
     """
 
     shard: str
@@ -89,9 +89,9 @@ def list_shards(manifest: str, storage: Mapping[str, Storage]) -> list[Shard]:
     folder_url, name = split(manifest)
     if not any(letter in name for letter in "*?["):
         folder = open_store(location.url, storage)
-        found = [e.path for e in folder.list(deep=False) if e.path.endswith(".parquet")] if _is_folder(folder) else []
-        if found:
-            return [_shard(folder, path) for path in found]
+        paths = [e.path for e in folder.list(deep=False) if e.path.endswith(".parquet")] if _is_folder(folder) else []
+        if paths:
+            return [_shard(folder, path) for path in paths]
     parent = open_store(folder_url, storage)
     names = [entry.path for entry in parent.list(deep=False)] if _is_folder(parent) else []
     shards = [_shard(parent, path) for path in names if path == name or fnmatch.fnmatchcase(path, name)]
@@ -179,7 +179,7 @@ def _refuse_long_text(shard: Shard, start: int, name: str, column: pa.ChunkedArr
 
 
 def _texts(values: pa.Array) -> Iterator[pa.Array]:
-    """Yield the arrays of distinct texts in a column, whatever they are wrapped in."""
+    """Yield the arrays of distinct texts in a column, also those inside dictionaries, lists and structs."""
     if pa.types.is_dictionary(values.type):
         yield from _texts(values.dictionary)
     elif pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
@@ -203,7 +203,7 @@ def _values(column: pa.ChunkedArray) -> list[Any]:
 
 
 def _spelled_out(chunk: pa.DictionaryArray) -> list[Any]:
-    """Return a dictionary's values, a tenth of what to_pylist takes; those of a short one are shared."""
+    """Return a dictionary column as Python values; rows share the string of an equal text, unlike in to_pylist."""
     if len(chunk.dictionary) > len(chunk):
         return chunk.dictionary_decode().to_pylist()  # type: ignore[no-any-return]
     values = chunk.dictionary.to_pylist()

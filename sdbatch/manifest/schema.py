@@ -17,7 +17,7 @@ COLUMNS: Final[dict[str, pa.DataType]] = {name: column.type for name, column in 
 """Every column a manifest may have beside `x_*`, with the type `manifest build` writes."""
 
 COLUMNS_MAX = 200
-"""A guard: footers of thousands of columns cost seconds and memory before any row is read."""
+"""Most columns of a shard; a footer of thousands takes seconds and memory before any row is read."""
 
 
 def check_schema(schema: pa.Schema, shard: str) -> list[Problem]:
@@ -44,17 +44,17 @@ def check_schema(schema: pa.Schema, shard: str) -> list[Problem]:
 
 
 def own_fields(schema: pa.Schema) -> dict[str, pa.DataType]:
-    """Return the user's x_* columns with plain types (dictionaries as what they encode)."""
+    """Return the user's x_* columns with their types; a dictionary column has the type of its values."""
     return {field.name: plain_type(field.type) for field in schema if field.name.startswith("x_")}
 
 
 def plain_type(kind: pa.DataType) -> pa.DataType:
-    """Return what a dictionary encodes; any other type as it is."""
+    """Return the type of a dictionary's values; any other type as it is."""
     return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
 def is_text(kind: pa.DataType) -> bool:
-    """Whether values are strings."""
+    """Whether values of a type are strings."""
     kind = plain_type(kind)
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 

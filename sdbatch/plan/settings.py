@@ -47,7 +47,7 @@ _LAST = {name: column.default for name, column in MANIFEST.items()}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SettledGroup:
-    """What all rows with the same settings share.
+    """The values that all rows with the same settings share.
 
     Attributes:
         route: How the family serves them.

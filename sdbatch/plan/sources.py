@@ -1,4 +1,4 @@
-"""What a row's source columns name: URLs by role, and what a request gives by them."""
+"""A row's source columns as URLs by role, and as the sources that a request gives."""
 
 from __future__ import annotations
 

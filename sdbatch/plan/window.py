@@ -54,7 +54,7 @@ _Rank = tuple[bool, float, int]
 
 
 class _Queue:
-    """What waits for one model. Its groups stand in two heaps, in order of rank and of age.
+    """The requests that wait for one model. Their groups stand in two heaps, in order of rank and of age.
 
     An entry is put in whenever a group's rank or age changes, and one that is no longer true is dropped when it comes
     to the top, so that no choice looks at every group.

@@ -1,1 +1,1 @@
-"""commits -> people: progress, summary and gallery. Plain values in, text out."""
+"""Shows people the commits: progress, summary and gallery. Plain values go in, text comes out."""

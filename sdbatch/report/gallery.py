@@ -2,9 +2,9 @@
 
     effective rows with thumbnails --> gallery_pages() --> index.html, page-2.html, ...
 
-Pictures stand in the pages as small thumbnails; a click opens the asset. A clip shows its first frame and is not read
-before somebody plays it. Text of strangers is escaped by the template,
-and the content security policy lets nothing run but the one script whose digest it names.
+Pages hold small thumbnails; a click opens the asset. A clip shows its first frame and is not read before somebody plays
+it. The template escapes text from outside, and the content security policy lets nothing run but the one script whose
+digest it names.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ def gallery_pages(campaign: str, run: str, parts: Iterable[pa.Table], num_rows: 
     """Yield (file name, HTML) of each page.
 
     Args:
-        campaign: Its URL, for the title.
+        campaign: URL of the campaign, for the title.
         run: The run whose manifest is shown.
         parts: Effective rows with the column `thumbnail`.
-        num_rows: Their number in all parts, so that pages can name each other.
+        num_rows: Number of rows in all parts, which says how many pages there are.
     """
     num_pages = max(1, -(-num_rows // ASSETS_PER_PAGE))
     pages = [{"number": number + 1, "name": page_name(number)} for number in range(num_pages)]
@@ -56,7 +56,7 @@ def page_name(number: int) -> str:
 
 
 def _card(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a card shows of one metadata row."""
+    """Return the values of one metadata row that a card shows."""
     picture = row.get("thumbnail")
     settings = {name: row[name] for name in _SETTINGS if row[name] is not None}
     size = f"{row['width']} x {row['height']}" if row["width"] else ""

@@ -1,4 +1,4 @@
-"""What a person sees while a run goes: a bar on a terminal, a plain line now and then elsewhere."""
+"""Shows a person the progress of a run: a bar on a terminal, and elsewhere a line now and then."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LINE_EVERY_S = 10.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """Where a run stands.
+    """The progress of a run at one moment.
 
     Attributes:
         working_s: Wall seconds since the first worker was ready; 0 before.
@@ -41,7 +41,7 @@ class Snapshot:
 def rate_and_eta(snapshot: Snapshot) -> tuple[float | None, float | None]:
     """Return assets per second and seconds to go, None while nothing has ended.
 
-    The rate counts assets; the seconds to go follow predicted work, so that videos that come last are not forgotten.
+    The rate counts assets; the seconds to go follow predicted work, because videos may come last and take longer.
     """
     if not snapshot.outputs_ended or snapshot.working_s <= 0 or snapshot.cost_share <= 0:
         return None, None
@@ -50,7 +50,7 @@ def rate_and_eta(snapshot: Snapshot) -> tuple[float | None, float | None]:
 
 
 class Progress(Protocol):
-    """Shown while a run goes; a context manager around the work."""
+    """Shows progress while a run goes on; a context manager around the work."""
 
     def __enter__(self) -> Self:
         """Begin."""
@@ -61,10 +61,10 @@ class Progress(Protocol):
         """End."""
 
     def say(self, text: str) -> None:
-        """Show what is going on."""
+        """Show a text that says what goes on."""
 
     def show(self, snapshot: Snapshot) -> None:
-        """Show where the run stands."""
+        """Show the progress of the run."""
 
 
 class Silent:
@@ -99,12 +99,12 @@ class Lines:
         """End."""
 
     def say(self, text: str) -> None:
-        """Show what is going on."""
+        """Show a text that says what goes on."""
         sys.stderr.write(f"sdbatch: {text}\n")
         sys.stderr.flush()
 
     def show(self, snapshot: Snapshot) -> None:
-        """Show where the run stands, when it is time."""
+        """Show the progress of the run, when it is time."""
         now_s = time.monotonic()
         tenth = int(10 * snapshot.outputs_ended / max(snapshot.outputs_pending, 1))
         if not snapshot.workers or (tenth <= self._tenth and now_s - self._last_s < LINE_EVERY_S):
@@ -136,11 +136,11 @@ class Terminal:
         self._bar.stop()
 
     def say(self, text: str) -> None:
-        """Show what is going on."""
+        """Show a text that says what goes on."""
         self._bar.update(self._task, text=text)
 
     def show(self, snapshot: Snapshot) -> None:
-        """Show where the run stands."""
+        """Show the progress of the run."""
         if snapshot.workers:
             self._bar.update(
                 self._task,

@@ -30,7 +30,7 @@ def sha256_files(paths: Iterable[str]) -> dict[str, str]:
 
 
 def mark_of(path: str) -> str | None:
-    """Return size, mtime and inode of a regular file, as one word; None for what is no regular file.
+    """Return size, mtime and inode of a regular file, as one word; None for anything else.
 
     Raises:
         FileNotFoundError, NotADirectoryError: When there is nothing.

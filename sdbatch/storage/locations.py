@@ -15,9 +15,9 @@ adlfs."""
 
 SCHEMES = ("file", *PACKAGES)
 
-"""What a job may name. fsspec knows some fifty more (http, ssh, zip, chained ones); none of them is ever opened. Most
-of them, its own local and memory file systems too, look whether a path exists and then write, so that two writers of
-one path can both win."""
+"""Schemes that a job may name. fsspec knows some fifty more (http, ssh, zip, chained ones); none of them is opened.
+Most of them, its own local and memory file systems too, look whether a path exists and then write, so that two writers
+of one path can both win."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +34,7 @@ class Location:
 
     @property
     def is_local(self) -> bool:
-        """Whether it lies on this machine's file system."""
+        """Whether the location is on this machine's file system."""
         return self.scheme == "file"
 
     @property

@@ -182,7 +182,7 @@ _ARGUMENTS: Final[Mapping[str, Callable[[Storage], dict[str, Any]]]] = {
     "adlfs": _adlfs_arguments,
 }
 
-"""How the options of a job are said to each package."""
+"""Names of a job's options in each package."""
 
 
 def _entry(info: Mapping[str, Any], path: str) -> Entry:

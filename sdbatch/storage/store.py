@@ -1,4 +1,4 @@
-"""What a local folder and a bucket prefix both promise.
+"""The contract that a local folder and a bucket prefix both keep.
 
 A file that can be seen is whole, and of several writers of one new path exactly one wins.
 """

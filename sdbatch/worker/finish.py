@@ -32,7 +32,7 @@ ENCODE_BYTES_MAX: Final = 1 << 30
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinishedOutput:
-    """How an output ended, before it is put anywhere.
+    """The end of an output, before it is stored.
 
     Attributes:
         columns: Metadata columns that say so.

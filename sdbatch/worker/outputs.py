@@ -1,4 +1,4 @@
-"""What goes through a renderer: outputs that are pending, rendered or failed, and what is counted on the way."""
+"""The values that go through a renderer: outputs that are pending, rendered or failed, and the tally."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class FailedOutput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallPlan:
-    """How outputs are divided into pipeline calls.
+    """The division of outputs into pipeline calls.
 
     Attributes:
         batch_size: Outputs per call; in `exact` the last call is padded to it.
@@ -78,7 +78,7 @@ class CallPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PipelineCall:
-    """What is recorded of the pipeline call that an output came out of.
+    """The pipeline call that an output came out of, as it is recorded.
 
     Attributes:
         pipeline_class: diffusers class that ran.
@@ -107,7 +107,7 @@ class RenderedOutput:
         call: The pipeline call it came out of.
         tokens: Counts the tokens of its prompt.
         verdicts: Those of the stages on the device.
-        stages_digest: Of the settings of the stages that may block; None without any.
+        stages_digest: Digest of the settings of the stages that may block; None without any.
     """
 
     pending: PendingOutput
@@ -120,7 +120,7 @@ class RenderedOutput:
 
 @dataclass(slots=True, kw_only=True)
 class RenderTally:
-    """What was done to render some outputs, counted while they come out.
+    """The work done to render some outputs, counted while they come out.
 
     Attributes:
         model_calls: Pipeline calls, failed ones too.

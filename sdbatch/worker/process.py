@@ -1,4 +1,4 @@
-"""What an executor runs: one worker per GPU slot, its model resident.
+"""The worker that an executor runs: one per GPU slot, its model resident.
 
 start() proves that the campaign is the driver's    run_unit() makes and commits    running() answers a ping
 """
@@ -35,7 +35,7 @@ OFFLINE_ENVIRONMENT: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _UnitPhase:
-    """Where a unit is. See `Running`."""
+    """The phase a unit is in. See `Running`."""
 
     phase: Phase
     since_s: float
@@ -84,6 +84,7 @@ class Worker:
         self._spec = spec
         self._phases: dict[str, _UnitPhase] = {}
         job = parse_job(spec.job)
+        self._uses_gpu = any(model.num_gpus != 0 for model in job.models.values())
         self._store = open_store(spec.output, job.storage)
         self._maker = UnitMaker(
             name, job, Renderer(job, spec.revisions), self._store, spec.run_id, self._enter, on_call
@@ -97,15 +98,21 @@ class Worker:
         """Import what is heavy and prove that the campaign seen here is the driver's.
 
         Returns:
-            Facts about this machine, for the run's record.
+            Facts about this machine and its versions, for the run's record and to be compared with other workers'.
 
         Raises:
             StoreRefused: When the campaign's lease is not there: a local folder that this node does not share.
         """
         self._check_campaign()
         import sdbatch.generate.batch  # noqa: F401 -- torch and diffusers: seconds, before the first unit's clock
+        from sdbatch.generate.versions import worker_versions
 
-        return {"host": socket.gethostname(), "pid": str(os.getpid()), "python": platform.python_version()}
+        return {
+            "host": socket.gethostname(),
+            "pid": str(os.getpid()),
+            "python": platform.python_version(),
+            **worker_versions(uses_gpu=self._uses_gpu),
+        }
 
     def run_unit(self, unit: Unit) -> Receipt:
         """Make and commit one unit; outputs that cannot be made are recorded as failures.

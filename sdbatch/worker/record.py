@@ -1,4 +1,4 @@
-"""What is recorded of an output and of a unit: metadata rows and receipts.
+"""Records of an output and of a unit: metadata rows and receipts.
 
 RenderedOutput or FailedOutput --> row (one of a commit)        rows + RenderTally --> Receipt
 """

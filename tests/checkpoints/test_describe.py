@@ -135,7 +135,7 @@ def test_what_a_stated_family_leaves_open_is_asked_for() -> None:
         _stated("models/sd15", revision=None)
     with pytest.raises(ModelError, match=r"models\.sd: .* say defaults\.height and defaults\.width"):
         describe("sd", _stated("models/sd15", defaults=Defaults(height=64)), {})
-    with pytest.raises(ModelError, match=r"'Stable Difusion XL' is no family; did you mean Stable Diffusion XL"):
+    with pytest.raises(ModelError, match=r"'Stable Difusion XL' is not a family; did you mean Stable Diffusion XL"):
         describe("sd", _stated("models/sd15", family="Stable Difusion XL"), {})
 
 

@@ -179,7 +179,7 @@ def test_what_is_no_safetensors_file_is_named(tmp_path: Path, data: bytes) -> No
     store = open_store(str(tmp_path), {})
     store.put("unet/w.safetensors", data)
 
-    with pytest.raises(ModelError, match=r"unet/w\.safetensors: is no safetensors file"):
+    with pytest.raises(ModelError, match=r"unet/w\.safetensors: is not a safetensors file"):
         num_parameters(store, store.list())
 
 
@@ -247,7 +247,7 @@ def test_plan_tells_what_is_unpinned(
 def test_pins_name_what_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"models\.a: .*no model_index\.json"):
         api.pin_models(_job(tmp_path, a={"path": str(tmp_path)}))
-    with pytest.raises(ModelError, match=r"models\.a: builtin:huge is no builtin"):
+    with pytest.raises(ModelError, match=r"models\.a: builtin:huge is not a builtin"):
         api.pin_models(_job(tmp_path, a={"path": "builtin:huge"}))
 
 

@@ -16,7 +16,8 @@ from sdbatch.campaign.write import receipt_of
 from sdbatch.dispatch.dispatcher import Dispatcher, Plan
 from sdbatch.dispatch.executor import Died, Event, Executor, Faulted, Ready, Shape, UnitDone
 from sdbatch.dispatch.in_process import InProcessExecutor
-from sdbatch.errors import MachineError, ModelLoadFailed, WorkersUnavailable
+from sdbatch.dispatch.likeness import Standard
+from sdbatch.errors import MachineError, ModelLoadFailed, WorkersUnavailable, WorkersUnlike
 from sdbatch.outcomes import Outcome
 from sdbatch.plan.window import Window, bisected
 from sdbatch.types import Receipt, Request, Unit, WorkerSpec
@@ -116,6 +117,42 @@ def test_every_request_ends_once(executor: Executor) -> None:
 
     assert sorted(job.done) == sorted(request.id for request in requests)
     assert job.dispatcher.num_in_flight == 0
+
+
+@pytest.mark.parametrize("refuse_unlike", [True, False])
+def test_a_worker_unlike_earlier_ones_stops_the_run_or_is_warned_of(
+    refuse_unlike: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    spec = WorkerSpec(job={}, output=str(tmp_path), run_id="r", lease_epoch=1, lease_token="", revisions={})
+    standards = {"a": Standard(source="run r1", facts={"torch": "1.9"})}
+    executor = InProcessExecutor(spec, "support.workers:UnlikeWorker")
+    job = Job(executor, _requests(3), refuse_unlike=refuse_unlike, standards=standards)
+    difference = "worker w0 has torch 2.0, run r1 had 1.9"
+
+    if refuse_unlike:
+        with pytest.raises(WorkersUnlike, match=difference):
+            job.dispatcher.run()
+        assert not (tmp_path / "log").exists()  # no unit was handed out
+        return
+    job.dispatcher.run()
+    assert len(job.done) == 3
+    assert job.dispatcher.warnings[0] == difference
+    assert [record.difference for record in caplog.records if hasattr(record, "difference")] == job.dispatcher.warnings
+
+
+@pytest.mark.ray
+def test_two_workers_that_differ_stop_an_exact_run(tmp_path: Path, ray_cluster: None) -> None:
+    from sdbatch.dispatch.ray_cluster import RayExecutor
+
+    spec = WorkerSpec(job={}, output=str(tmp_path), run_id=tmp_path.name, lease_epoch=1, lease_token="", revisions={})
+    executor = RayExecutor(spec, "support.workers:UnlikeWorker")
+    job = Job(executor, [_request(f"slow-{number}") for number in range(40)], refuse_unlike=True)
+    try:
+        with pytest.raises(WorkersUnlike, match=r"worker w[01] has torch 2\.[01], worker w[01] had 2\.[01]"):
+            job.dispatcher.run()
+    finally:
+        executor.close()
+    assert len({line.split()[1] for line in (tmp_path / "log").read_text().splitlines()}) == 1
 
 
 def test_units_hold_one_batch_key_and_shrink_toward_the_end(executor: Executor) -> None:

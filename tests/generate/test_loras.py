@@ -122,5 +122,5 @@ def test_a_lora_that_changed_since_the_plan_is_refused(model: LoadedModel) -> No
 def test_a_lora_for_no_family_or_without_its_file_is_named(loras: dict[str, Lora], tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"loras\.ink: .*: no pytorch_lora_weights\.safetensors there"):
         describe_lora("ink", Lora(path=str(tmp_path), base=SD), {})
-    with pytest.raises(ModelError, match=r"loras\.ink: base 'SD9' is no family"):
+    with pytest.raises(ModelError, match=r"loras\.ink: base 'SD9' is not a family"):
         describe_lora("ink", Lora(path=loras["ink"].path, base="SD9"), {})

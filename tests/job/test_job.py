@@ -159,12 +159,12 @@ def test_fast_takes_a_batch_size_that_is_found_by_trying() -> None:
 
 
 def test_a_key_that_stands_twice_is_refused_with_its_line(tmp_path: Path) -> None:
-    with pytest.raises(JobError, match="line 3: key 'manifest' stands twice"):
+    with pytest.raises(JobError, match="line 3: key 'manifest' appears twice"):
         _read(tmp_path, "manifest: a\noutput: b\nmanifest: c\n")
 
 
 def test_a_nested_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(JobError, match="line 4: key 'path' stands twice"):
+    with pytest.raises(JobError, match="line 4: key 'path' appears twice"):
         _read(tmp_path, "manifest: a\nmodels:\n  tiny: {path: x,\n    path: y}\n")
 
 
@@ -307,7 +307,7 @@ def test_options_that_a_scheme_does_not_take_are_refused_by_name() -> None:
     message = _refusal(_values(storage={"gs://b/": options, "s3://b/": options, "/local": {}}))
     assert "gs://b/: gs:// takes no profile; it takes endpoint_url, anon" in message
     assert "gs:// takes no region" in message
-    assert "'/local' is no prefix of an object store; those begin with s3, gs," in message
+    assert "'/local' is not a prefix of an object store; those begin with s3, gs," in message
     assert "s3:// takes no" not in message
 
 

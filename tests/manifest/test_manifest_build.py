@@ -132,7 +132,8 @@ def test_columns_are_renamed_and_dropped(build: Build) -> None:
 def test_every_unknown_column_is_refused_by_name(build: Build) -> None:
     problems = _problems(build, "csv", "id,Prompt,Note\na,x,y\n")
     assert [problem.split(": ", 1)[1] for problem in problems] == [
-        f"{name} is no column of a manifest; rename it, drop it, or let it start with x_" for name in ("Prompt", "Note")
+        f"{name} is not a column of a manifest; rename it, drop it, or let it start with x_"
+        for name in ("Prompt", "Note")
     ]
 
 
@@ -269,7 +270,7 @@ def test_shards_of_an_earlier_build_are_removed_and_other_files_stay(tmp_path: P
         ("id,prompt\na,a beach, at sunset\n", "row 0 of .*has 3 cells, the header 2; quote commas"),
         ("id,prompt\na\n", "row 0 of .*has 1 cells, the header 2"),
         ('id,prompt\na,"a beach\nb,forest\n', "cannot be read: unexpected end of data"),
-        ("id,id,prompt\na,b,x\n", "id stands twice in the header"),
+        ("id,id,prompt\na,b,x\n", "id appears twice in the header"),
     ],
 )
 def test_a_table_that_would_lose_cells_is_refused(tmp_path: Path, text: str, said: str) -> None:

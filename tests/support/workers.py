@@ -117,3 +117,11 @@ class KilledOnce(Worker):
             with contextlib.suppress(FileExistsError):
                 (Path(self._spec.output) / "killed").touch(exist_ok=False)
                 os.kill(os.getpid(), signal.SIGKILL)
+
+
+class UnlikeWorker(ScriptedWorker):
+    """Says that its torch is as old as its number: no two workers of a run are alike."""
+
+    def start(self) -> dict[str, str]:
+        """Take a moment, as an import does."""
+        return {**super().start(), "torch": f"2.{self._name[1:]}"}

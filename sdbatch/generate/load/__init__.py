@@ -1,4 +1,4 @@
-"""A model folder becomes a model in memory, safely: only safetensors, only local files, no code from a folder."""
+"""Loads a model folder safely: only safetensors, only local files, no code from a folder."""
 
 from __future__ import annotations
 

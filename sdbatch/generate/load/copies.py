@@ -1,4 +1,4 @@
-"""Weights on this machine: where they lie, or copied once from a bucket.
+"""Finds weights on this machine, and copies them once from a bucket where they are not here.
 
     path + identity --> local folder, as it is
                     --> bucket: models/TAIL-HASH/ in the cache folder, and models/TAIL-HASH.json beside it
@@ -44,11 +44,11 @@ LOG = logging.getLogger("sdbatch.generate")
 _CHUNK_BYTES = 16 << 20
 
 Listing = Callable[[Store], list[Entry]]
-"""Which files of a folder belong to a model."""
+"""Function that lists the files of a folder that belong to a model."""
 
 
 def model_folder(model: Model, revision: str, storage: Mapping[str, Storage]) -> Path:
-    """Return the folder of a model on this machine, made or copied first where it is not there.
+    """Return the folder of a model on this machine; where it is missing, it is made or copied first.
 
     Args:
         model: The job's entry.
@@ -81,7 +81,7 @@ def _files_of_model(store: Store) -> list[Entry]:
 
 
 def _local(path: str, stated: str | None, revision: str, storage: Mapping[str, Storage], listing: Listing) -> Path:
-    """Return where a folder lies on this machine; what it holds is what a stated content digest says."""
+    """Return the local folder of weights; its content is checked against a stated content digest."""
     store = open_store(parse_url(path).url, storage)
     if not store.is_local:
         return _copied(store, stated, revision, listing)
@@ -122,7 +122,7 @@ def _copied(store: Store, stated: str | None, revision: str, listing: Listing) -
 
 
 def _copy_of(url: str, revision: str) -> Path:
-    """Return the folder for a copy; the last part of the URL stands in its name for people."""
+    """Return the folder for a copy; its name contains the last part of the URL, for people."""
     tail = url.rstrip("/").rpartition("/")[2]
     name = hashlib.sha256(f"{url}\n{revision}".encode()).hexdigest()[:16]
     return cache_folder() / "models" / f"{name}-{tail}"
@@ -159,10 +159,12 @@ def _download(store: Store, stated: str | None, revision: str, listing: Listing,
             raise ModelLoadFailed(f"{store.url}: changed while it was copied; it is no longer what was planned")
         if stated is not None and is_content_digest(stated):
             _refuse_other(store.url, stated, digest_of(sha256_by_path))
-        _record_of(folder).unlink(missing_ok=True)  # a kill from here on leaves a copy without a record: none
+        _record_of(folder).unlink(
+            missing_ok=True
+        )  # a kill from here on leaves a copy without a record, which does not count
         if folder.exists():
             with _partial(folder) as outdated:
-                os.rename(folder, outdated)  # noqa: PTH104 -- who reads the files still has them
+                os.rename(folder, outdated)  # noqa: PTH104 -- processes that have its files open keep them
         _move(partial, folder)
     _write_record(folder, sha256_by_path)
 
@@ -183,7 +185,7 @@ def _fetch(store: Store, entries: Sequence[Entry], folder: Path) -> dict[str, st
 
 
 def _move(partial: Path, folder: Path) -> None:
-    """Give a folder its name, whole; on a file system whose locks do not hold, another process may have been first."""
+    """Give a finished folder its name; where a file system's locks do not hold, another process may have been first."""
     try:
         os.rename(partial, folder)  # noqa: PTH104 -- atomic
     except OSError:
@@ -201,10 +203,10 @@ def _write_record(folder: Path, sha256_by_path: Mapping[str, str]) -> None:
 
 @contextmanager
 def _lock(folder: Path) -> Iterator[None]:
-    """Hold a folder's lock: of a node's processes one makes it while the others wait."""
+    """Hold a folder's lock: one process of a node makes the folder while the others wait."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder.with_name(f".{folder.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # freed by the system when a process ends, however it does
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the system frees it when the process ends, in whatever way
         yield
 
 

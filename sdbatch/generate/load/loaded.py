@@ -18,19 +18,19 @@ from sdbatch.generate.tokens import TokenCounter
 from sdbatch.job import Model
 
 OPTIONS = {"add_watermarker": False}
-"""What every class that takes it is told: a campaign's pictures bear no watermark of a pipeline's."""
+"""Arguments of every pipeline class that accepts them: a campaign's pictures bear no watermark."""
 
 
 class LoadedModel:
     """A model in memory, with one pipeline for each route of its tasks; they share their modules.
 
     Attributes:
-        class_name: Of the folder's pipeline.
+        class_name: Class of the folder's pipeline.
         family: Row of the family table.
-        device: Where it lies: `cuda` or `cpu`.
+        device: Device that holds it: `cuda` or `cpu`.
         options: The job's entry.
-        memo: What its encoders made; kept as long as the model is.
-        tokens: Counts the tokens of a prompt.
+        memo: Outputs of its encoders; kept as long as the model is.
+        tokens: Counter of the tokens of a prompt.
     """
 
     def __init__(
@@ -45,12 +45,12 @@ class LoadedModel:
         """Take a loaded pipeline.
 
         Args:
-            pipeline: Of the folder's own class.
-            family: Its family.
-            device: Where it lies.
+            pipeline: Pipeline of the folder's own class.
+            family: Family of the model.
+            device: Device that holds it.
             components: Further modules by name: `controlnet`, `motion_adapter`.
             loras: File of weights by identity, of the LoRAs that fit the family.
-            options: The job's entry.
+            options: The job's entry of the model.
         """
         self.class_name = type(pipeline).__name__
         self.family = family
@@ -66,7 +66,7 @@ class LoadedModel:
         self.memo = Memo()
 
     def pipeline(self, route: Route, scheduler: str, loras: Sequence[Sequence[Any]] = ()) -> Any:
-        """Return the pipeline of a route with a fresh scheduler and just the adapters asked for.
+        """Return the pipeline of a route with a fresh scheduler and only the adapters that a recipe asks for.
 
         Args:
             route: One of the family's routes of a task.
@@ -123,7 +123,7 @@ def _sibling(base: Any, class_name: str, further: Mapping[str, Any]) -> Any:
 
 
 def quieten(pipeline: Any) -> None:
-    """Switch off a pipeline's progress bar, and a search in prompts that would find nothing.
+    """Switch off a pipeline's progress bar, and a search in prompts that has no result.
 
     diffusers looks in every prompt for words that a textual inversion made several tokens of, and tokenizes the prompt
     once more for that. A tokenizer has no such words unless it holds `word_1` beside `word`.

@@ -1,4 +1,4 @@
-"""A model folder becomes pipelines, safely.
+"""Loads a model folder as pipelines, safely.
 
     path --> local folder (made or copied once) --> checked --> DiffusionPipeline --> one pipeline per route
 
@@ -32,7 +32,7 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 def quieten_libraries() -> None:
     """Let diffusers and transformers log errors only and show no progress bars, in the whole process.
 
-    For a worker's process, where it starts. `load_model` leaves the process of its caller as it is.
+    A worker's process calls it where it starts. `load_model` leaves the process of its caller as it is.
     """
     for library in (diffusers_logging, transformers_logging):
         library.set_verbosity_error()
@@ -49,7 +49,7 @@ def load_model(
         model: The job's entry.
         revision: Planned, or recorded, identity of everything the entry names: `ModelInfo.combined_revision`.
         storage: The job's options by URL prefix.
-        loras: The job's; those that fit the model can be laid over it.
+        loras: The job's LoRAs; those that fit the model can be laid over it.
 
     Raises:
         ModelLoadFailed: When it cannot be loaded, or is no longer what was planned. The files of a stated content
@@ -64,8 +64,8 @@ def load_model(
         if model.family not in {None, info.family.title}:
             raise ModelLoadFailed(f"{model.path} is {info.family.title}, the job says {model.family}")
         if not info.answers_to(revision):
-            found = info.combined_revision
-            raise ModelLoadFailed(f"{model.path} is not what was planned: revision {found}, not {revision}")
+            revision_now = info.combined_revision
+            raise ModelLoadFailed(f"{model.path} is not what was planned: revision {revision_now}, not {revision}")
         folder = model_folder(model, info.base_revision, storage)
         pipeline = _from_folder(folder, info.family.class_name, dtype)
         components = {
@@ -92,7 +92,7 @@ def _place(pipeline: Any, device: str, *, offload_text_encoder: bool) -> None:
 
 
 def _from_folder(folder: Path, class_name: str, dtype: torch.dtype) -> Any:
-    # A path that is no folder would be taken for a name on a hub and asked for over the network.
+    # diffusers would take a path that is not a folder for a name on a hub and ask for it over the network.
     if not (folder / "model_index.json").is_file():
         raise ModelLoadFailed(f"{folder}: no model_index.json there")
     cls = getattr(diffusers, class_name)
@@ -107,7 +107,7 @@ def _name_text_model(encoder: Any) -> None:
     diffusers 0.42.1 still looks there, and a row with `clip_skip` fails.
     """
     if hasattr(encoder, "final_layer_norm") and not hasattr(encoder, "text_model"):
-        object.__setattr__(encoder, "text_model", encoder)  # past torch's own, which would register a loop
+        object.__setattr__(encoder, "text_model", encoder)  # torch's own setattr would register a loop
 
 
 def _component(folder: Path, class_name: str, dtype: torch.dtype) -> Any:

@@ -23,7 +23,7 @@ CALLS: Final[Mapping[str, Callable[[Route, Sequence[Any]], list[dict[str, Any]]]
     "image-to-video": image_to_video.arguments,
     "video-to-video": video_to_video.arguments,
 }
-"""By task, the function that returns a call's arguments for a batch of items, without generators and output type.
+"""Functions by task. Each returns the arguments of a call for a batch of items, without generators and output type.
 
 It returns the arguments of one call, or of several calls whose clips are joined: each begins with the frame with which
 the one before ended, and that frame is kept once.

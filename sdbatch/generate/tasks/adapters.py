@@ -1,4 +1,4 @@
-"""Arguments that a pipeline takes in a form of its own: a route names its adapter, which is a function and a row here.
+"""Converts arguments for pipelines with a form of their own: a route names its adapter, a function and a row here.
 
 pipeline + arguments under diffusers' names + recipe --> adapt() --> arguments the pipeline takes
 """
@@ -22,9 +22,9 @@ def adapt(name: str, pipeline: Any, arguments: Arguments, recipe: Recipe) -> Arg
 
     Args:
         name: The route's adapter; "" for none.
-        pipeline: The one that will be called; some adapters set it up for the call.
-        arguments: From the task's file.
-        recipe: One of the call; what adapters read of it is equal in all rows.
+        pipeline: Pipeline that will be called; some adapters set it up for the call.
+        arguments: Arguments from the task's file.
+        recipe: A recipe of the call; what adapters read of it is equal in all rows.
     """
     return ADAPTERS[name](pipeline, arguments, recipe) if name else arguments
 
@@ -97,4 +97,4 @@ ADAPTERS: Final[Mapping[str, Callable[[Any, Arguments, Recipe], Arguments]]] = {
     "motion-schedule": _motion_schedule,
     "vace-keyframes": _vace_keyframes,
 }
-"""By the name that a route has, the function that adapts."""
+"""Adapters by the name that a route gives."""

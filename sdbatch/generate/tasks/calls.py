@@ -1,4 +1,4 @@
-"""What every task's arguments are made of: a family's route says under which name each column goes.
+"""Builds the parts of every task's arguments; a family's route states the argument's name of each column.
 
     Route + items --> texts(), pictures(), scalars() --> keyword arguments of one pipeline call
 

@@ -1,0 +1,34 @@
+"""Which versions and which device a worker's pixels come from."""
+
+from __future__ import annotations
+
+import importlib.metadata
+
+import diffusers
+import PIL
+import torch
+import transformers
+
+from sdbatch import ffmpeg
+
+
+def worker_versions(*, uses_gpu: bool) -> dict[str, str]:
+    """Return the versions of what makes and encodes an output, and the GPU's name, by what they are called.
+
+    Args:
+        uses_gpu: Whether a model of the job may run on a GPU. `GPU` is "" without one, `CUDA` where torch was built
+            without it.
+
+    Raises:
+        FfmpegFailed: When the bundled ffmpeg does not run.
+    """
+    return {
+        "sdbatch": importlib.metadata.version("sdbatch"),
+        "torch": str(torch.__version__),
+        "diffusers": diffusers.__version__,
+        "transformers": transformers.__version__,
+        "Pillow": PIL.__version__,
+        "ffmpeg": ffmpeg.version(),
+        "CUDA": torch.version.cuda or "",
+        "GPU": torch.cuda.get_device_name() if uses_gpu and torch.cuda.is_available() else "",
+    }
