@@ -27,10 +27,11 @@ from hypothesis import strategies as st
 from support.revisions import PINNED
 
 import sdbatch
-from sdbatch import cli, logs
+from sdbatch import logs
 from sdbatch.campaign import layout
 from sdbatch.campaign.schema import COMMIT, from_parquet, table, to_parquet
 from sdbatch.checkpoints import component_files, describe
+from sdbatch.cli import output
 from sdbatch.errors import ModelError, SourceMissing, StoreRefused, UserError
 from sdbatch.fetch.sources import read_source
 from sdbatch.generate.random_weights import make_tiny_random
@@ -195,10 +196,10 @@ def test_control_characters_reach_no_terminal_and_no_log(
         raise UserError(f"s3://bucket/{EVIL}: no such file")
 
     with pytest.raises(typer.Exit):
-        cli._guarded(fail, as_json=False)
+        output.guarded(fail, as_json=False)
     with pytest.raises(typer.Exit):
-        cli._guarded(fail, as_json=True)
-    cli._say({"asset": EVIL}, False, f"orphan: {EVIL}")
+        output.guarded(fail, as_json=True)
+    output.say({"asset": EVIL}, False, f"orphan: {EVIL}")
     shown = capsys.readouterr()
     for said in (text, line, shown.out, shown.err):
         assert "[2J" in said

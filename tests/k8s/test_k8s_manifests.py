@@ -27,7 +27,8 @@ import pytest
 import typer
 import yaml
 
-from sdbatch.cli import _with_optional_class, app
+from sdbatch.cli import app
+from sdbatch.cli.options import with_optional_class
 from sdbatch.errors import JobError
 from sdbatch.job import parse_job, read_job
 
@@ -141,7 +142,7 @@ def parsed(entrypoint: str) -> dict[str, Any]:
     program, *arguments = shlex.split(re.sub(r"\$\(date -u \+%F\)", "2026-11-21", entrypoint))
     assert program == "sdbatch"
     command: Any = typer.main.get_command(app)
-    context = command.make_context(program, _with_optional_class(arguments))
+    context = command.make_context(program, with_optional_class(arguments))
     while hasattr(command, "resolve_command"):
         rest = [*context._protected_args, *context.args]
         name, command, rest = command.resolve_command(context, rest)

@@ -6,68 +6,62 @@ Exit codes: 0 all done; 2 the job, manifest or credentials are wrong (nothing st
 
 from __future__ import annotations
 
-import json
-import logging
-import os
-import re
 import sys
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
-import pyarrow as pa
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from sdbatch import api
-from sdbatch.driver import RunResult, Selection
-from sdbatch.errors import JobError, ManifestError, SdbatchError
-from sdbatch.logs import configure, log_format, redacted
-from sdbatch.report.progress import Lines, Progress, Terminal, duration, per_time
-from sdbatch.storage import joined
+from sdbatch.cli.options import (
+    AcceptFailed,
+    AcceptNewKeys,
+    CampaignUrl,
+    Date,
+    InProcess,
+    JobFile,
+    Json,
+    Limit,
+    Only,
+    RetryFailed,
+    Set,
+    parse_age_s,
+    sample_share,
+    selection_of,
+    split_pairs,
+    with_optional_class,
+)
+from sdbatch.cli.output import counted, end_run, guarded, progress, say, write_table
+from sdbatch.cli.process import prepare_command, prepare_generation
+from sdbatch.driver import RunResult
+from sdbatch.logs import redacted
+from sdbatch.report.progress import duration, per_time
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+
 manifest_app = typer.Typer(no_args_is_help=True, help="Build manifests.")
+
 models_app = typer.Typer(no_args_is_help=True, help="Look at models.")
+
 app.add_typer(manifest_app, name="manifest")
+
 app.add_typer(models_app, name="models")
 
 VERIFY_EXIT_CODE = 5
-_MISSING_SHOWN = 10
-_EVERY_CLASS = "*"
-_AGE = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
-_CLASS_NAME = re.compile(r"[A-Z][A-Za-z]+")
 
-JobFile = Annotated[str, typer.Argument(metavar="JOB", help="Job file (YAML).")]
-CampaignUrl = Annotated[str, typer.Argument(metavar="OUTPUT", help="Campaign folder or URL, or a job file.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY.KEY=VALUE", help="Override a value of the job.")]
-Date = Annotated[
-    str | None,
-    typer.Option("--date", metavar="YYYY-MM-DD", help="${date} in the manifest's path; today (UTC) without."),
-]
-Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Make at most so many requests.")]
-Only = Annotated[list[str] | None, typer.Option("--only", metavar="ID", help="Make only this request (repeatable).")]
-RetryFailed = Annotated[
-    str | None,
-    typer.Option("--retry-failed", metavar="[CLASS]", help="Try failed requests again: all, or those of one class."),
-]
-InProcess = Annotated[bool, typer.Option("--in-process", help="One worker in this process, without Ray.")]
-AcceptNewKeys = Annotated[
-    bool, typer.Option("--accept-new-keys", help="Render outputs again whose keys an older version made.")
-]
-AcceptFailed = Annotated[bool, typer.Option("--accept-failed", help="Exit 0 although rows failed.")]
+_MISSING_SHOWN = 10
 
 
 @app.command()
 def check(job: JobFile, overrides: Set = None, date: Date = None, as_json: Json = False) -> None:
     """Check a job and every row of its manifest. Writes nothing, loads nothing."""
-    checked = _guarded(lambda: api.check(api.load_job(job, overrides or (), date)), as_json)
+    checked = guarded(lambda: api.check(api.load_job(job, overrides or (), date)), as_json)
     models = ", ".join(f"{name} ({title})" for name, title in checked.models.items())
     size = f"{checked.rows} rows in {checked.shards} shard(s), {checked.assets} assets"
-    _say(asdict(checked), as_json, f"ok: {size}, {models}")
+    say(asdict(checked), as_json, f"ok: {size}, {models}")
 
 
 @app.command()
@@ -81,10 +75,10 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Show what a run would make, and why. Writes nothing, loads nothing."""
-    selection = _selection(limit, only, retry_failed)
-    forecast = _guarded(lambda: api.plan(api.load_job(job, overrides or (), date), selection), as_json)
+    selection = selection_of(limit, only, retry_failed)
+    forecast = guarded(lambda: api.plan(api.load_job(job, overrides or (), date), selection), as_json)
     if as_json:
-        _say(asdict(forecast), as_json, "")
+        say(asdict(forecast), as_json, "")
         return
     table = Table("rows", "number", title="plan", title_justify="left")
     for reason, number in sorted(forecast.rows.items()):
@@ -117,15 +111,15 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Make what is missing of a campaign."""
-    selection = _selection(limit, only, retry_failed)
+    selection = selection_of(limit, only, retry_failed)
 
     def call() -> RunResult:
         checked = api.load_job(job, overrides or (), date)
         if in_process:
-            _prepare_generation()
-        return api.run(checked, selection, in_process=in_process, progress=_progress(), accept_new_keys=accept_new_keys)
+            prepare_generation()
+        return api.run(checked, selection, in_process=in_process, progress=progress(), accept_new_keys=accept_new_keys)
 
-    _end_run(_guarded(call, as_json), accept_failed, as_json)
+    end_run(guarded(call, as_json), accept_failed, as_json)
 
 
 @app.command()
@@ -145,26 +139,24 @@ def redo(
     def call() -> RunResult | None:
         checked = api.load_job(job, overrides or (), date)
         if in_process:
-            _prepare_generation()
-        return api.redo(
-            checked, ids or (), in_process=in_process, progress=_progress(), accept_new_keys=accept_new_keys
-        )
+            prepare_generation()
+        return api.redo(checked, ids or (), in_process=in_process, progress=progress(), accept_new_keys=accept_new_keys)
 
-    result = _guarded(call, as_json)
+    result = guarded(call, as_json)
     if result is None:
-        _say({"state": "done", "counts": {}}, as_json, "nothing is missing or damaged")
+        say({"state": "done", "counts": {}}, as_json, "nothing is missing or damaged")
     else:
-        _end_run(result, False, as_json)
+        end_run(result, False, as_json)
 
 
 @app.command()
 def status(output: CampaignUrl, as_json: Json = False) -> None:
     """Show where the newest run of a campaign stands. Needs no Ray."""
-    latest = _guarded(lambda: api.status(output), as_json)
+    latest = guarded(lambda: api.status(output), as_json)
     eta = "" if latest["eta_s"] is None or latest["state"] == "dead" else f", {duration(latest['eta_s'])} to go"
     rate = "" if latest["rate_per_s"] is None else f", {per_time(latest['rate_per_s'])}"
     counts = latest["counts"]
-    _say(
+    say(
         latest,
         as_json,
         f"{latest['run_id']} {latest['state']}: {counts['rows_ok']} ok, {counts['rows_failed']} failed, "
@@ -176,8 +168,8 @@ def status(output: CampaignUrl, as_json: Json = False) -> None:
 @app.command()
 def cancel(output: CampaignUrl, as_json: Json = False) -> None:
     """Ask the run that drives a campaign to stop, from any machine, through the store alone."""
-    holder = _guarded(lambda: api.cancel(output), as_json)
-    _say({"asked": holder}, as_json, f"asked {holder} to stop; what is in flight may end, then it exits with 130")
+    holder = guarded(lambda: api.cancel(output), as_json)
+    say({"asked": holder}, as_json, f"asked {holder} to stop; what is in flight may end, then it exits with 130")
 
 
 @app.command()
@@ -199,7 +191,7 @@ def submit(
     as_json: Json = False,
 ) -> None:
     """Run a job on a cluster through Ray's job server; ends with the job's exit code."""
-    variables = _pairs("--env", environment)
+    variables = split_pairs("--env", environment)
 
     def call() -> Any:
         return api.submit(
@@ -214,10 +206,10 @@ def submit(
             write=None if no_wait else lambda text: print(text, end="", file=sys.stderr, flush=True),
         )
 
-    submission = _guarded(call, as_json)
+    submission = guarded(call, as_json)
     ended = "" if submission.exit_code is None else f" ended with exit code {submission.exit_code}"
     word = "submitted" if submission.is_new else "runs already; followed"
-    _say(asdict(submission), as_json, f"{submission.submission_id} {word}{ended}; campaign {submission.output}")
+    say(asdict(submission), as_json, f"{submission.submission_id} {word}{ended}; campaign {submission.output}")
     raise typer.Exit(submission.exit_code or 0)
 
 
@@ -228,14 +220,14 @@ def metadata(
     as_json: Json = False,
 ) -> None:
     """Print or write the effective metadata: one row per asset or failed request. Works while a run goes on."""
-    table = _guarded(lambda: api.metadata(output), as_json)
+    table = guarded(lambda: api.metadata(output), as_json)
     if to is not None:
-        _guarded(lambda: _write_table(table, to), as_json)
+        guarded(lambda: write_table(table, to), as_json)
     states = table.column("status").to_pylist()
     counts = {state: states.count(state) for state in sorted(set(states))}
     where = f", written to {to}" if to else ""
     text = ", ".join(f"{number} {state}" for state, number in counts.items()) or "none"
-    _say({"rows": table.num_rows, "status": counts, "to": str(to) if to else None}, as_json, f"rows: {text}{where}")
+    say({"rows": table.num_rows, "status": counts, "to": str(to) if to else None}, as_json, f"rows: {text}{where}")
 
 
 @app.command()
@@ -247,17 +239,17 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Compare commits, metadata and assets both ways. Exits 5 on a mismatch."""
-    share = _guarded(lambda: _sample(sample), as_json)
-    verified = _guarded(lambda: api.verify(output, share), as_json)
+    share = guarded(lambda: sample_share(sample), as_json)
+    verified = guarded(lambda: api.verify(output, share), as_json)
     lines = [f"{finding.kind}: {finding.asset} {finding.detail}" for finding in verified.findings]
     lines += [f"orphan (harmless): {asset}" for asset in verified.orphans]
     lines += [f"late (counts nowhere): {commit}" for commit in verified.late]
-    word = "good" if verified.is_good else _counted(len(verified.findings), "mismatch", "mismatches")
+    word = "good" if verified.is_good else counted(len(verified.findings), "mismatch", "mismatches")
     lines.append(
         f"{word}: {verified.rows_ok} assets committed, {verified.assets_hashed} hashed, "
         f"{verified.metadata_rows} rows of metadata, {len(verified.orphans)} orphans"
     )
-    _say({"good": verified.is_good, **asdict(verified)}, as_json, "\n".join(lines))
+    say({"good": verified.is_good, **asdict(verified)}, as_json, "\n".join(lines))
     raise typer.Exit(0 if verified.is_good else VERIFY_EXIT_CODE)
 
 
@@ -271,15 +263,15 @@ def gc(
     as_json: Json = False,
 ) -> None:
     """Remove what no commit names: orphans, partial files, old beats. Lists them without --delete."""
-    age_s = _guarded(lambda: _age_s(older_than), as_json)
-    garbage = _guarded(lambda: api.gc(output, delete=delete, older_than_s=age_s), as_json)
+    age_s = guarded(lambda: parse_age_s(older_than), as_json)
+    garbage = guarded(lambda: api.gc(output, delete=delete, older_than_s=age_s), as_json)
     word = "removed" if garbage.is_deleted else "would remove (--delete does)"
     paths = [*garbage.orphans, *garbage.temporary, *garbage.beats]
     lines = [f"{word}: {path}" for path in paths]
     lines.append(
         f"{word}: {len(paths)} files, {garbage.freed_bytes} bytes; {garbage.num_younger} younger than {older_than} stay"
     )
-    _say(asdict(garbage), as_json, "\n".join(lines))
+    say(asdict(garbage), as_json, "\n".join(lines))
 
 
 @app.command()
@@ -294,10 +286,10 @@ def reproduce(
     """Render one asset again from its metadata alone and compare. Exits 5 when it is further off than the tolerance."""
 
     def call() -> Any:
-        _prepare_generation()
+        prepare_generation()
         return api.reproduce(output, request_id, n, model_path=model_path, tolerance=tolerance)
 
-    comparison = _guarded(call, as_json)
+    comparison = guarded(call, as_json)
     lines = [f"{name}: {then} then, {now} now" for name, (then, now) in comparison.changed.items()]
     if not comparison.is_as_committed:
         lines.append(f"the stored file is not the one that was committed: its sha256 is {comparison.sha256}")
@@ -309,15 +301,15 @@ def reproduce(
         largest = f"largest difference {comparison.difference_max} of 255"
         share = f"{comparison.differing_share:.2%} of values differ"
         lines.append(f"{comparison.asset}: {files}, {largest}, {share}{psnr}")
-    _say({"equal": comparison.is_equal, **asdict(comparison)}, as_json, "\n".join(lines))
+    say({"equal": comparison.is_equal, **asdict(comparison)}, as_json, "\n".join(lines))
     raise typer.Exit(0 if comparison.is_equal else VERIFY_EXIT_CODE)
 
 
 @app.command()
 def report(output: CampaignUrl, as_json: Json = False) -> None:
     """Write the gallery anew."""
-    url = _guarded(lambda: api.report(output), as_json)
-    _say({"gallery": url}, as_json, url)
+    url = guarded(lambda: api.report(output), as_json)
+    say({"gallery": url}, as_json, url)
 
 
 @manifest_app.command("build")
@@ -331,13 +323,13 @@ def manifest_build(
     as_json: Json = False,
 ) -> None:
     """Build a Parquet manifest from CSV, TSV, JSONL or Parquet."""
-    names = _pairs("--rename", rename)
+    names = split_pairs("--rename", rename)
 
     def call() -> api.BuildReport:
         return api.build_manifest(source, to, shards=shards, rename=names, drop=drop or (), id_format=id_format)
 
-    built = _guarded(call, as_json)
-    _say(asdict(built), as_json, f"{built.rows} rows in {len(built.files)} shard(s) under {to}")
+    built = guarded(call, as_json)
+    say(asdict(built), as_json, f"{built.rows} rows in {len(built.files)} shard(s) under {to}")
 
 
 @models_app.command("list")
@@ -347,9 +339,9 @@ def models_list(
     as_json: Json = False,
 ) -> None:
     """Show each model: its family, tasks, sizes and frames, and what further tasks would need."""
-    models = _guarded(lambda: api.list_models(job, overrides or ()), as_json)
+    models = guarded(lambda: api.list_models(job, overrides or ()), as_json)
     if as_json:
-        _say({"models": [asdict(model) for model in models]}, as_json, "")
+        say({"models": [asdict(model) for model in models]}, as_json, "")
         return
     for model in models:
         print(f"{model.name}: {model.family}, {model.path}")
@@ -364,137 +356,12 @@ def models_list(
 @models_app.command("pin")
 def models_pin(job: JobFile, overrides: Set = None, as_json: Json = False) -> None:
     """Print the digest of every model, further folder and LoRA, to paste as its `revision`. Reads all their files."""
-    digests = _guarded(lambda: api.pin_models(job, overrides or ()), as_json)
+    digests = guarded(lambda: api.pin_models(job, overrides or ()), as_json)
     lines = [f"{pin.place}: {pin.path}\n  revision: {pin.revision}" for pin in digests]
-    _say({"models": [asdict(pin) for pin in digests]}, as_json, "\n".join(lines))
+    say({"models": [asdict(pin) for pin in digests]}, as_json, "\n".join(lines))
 
 
 def main() -> None:
     """Run the command line."""
     prepare_command()
-    app(args=_with_optional_class(sys.argv[1:]))
-
-
-def prepare_command() -> None:
-    """Set what a command may and a library function may not: log handlers, Arrow's memory pool, what Ray reads."""
-    configure(log_format())
-    # Ray's notes on packaging and on its socket are not for the person who waits for a job.
-    logging.getLogger("ray").setLevel(logging.ERROR)
-    # A manifest that was built, and that git ignores, travels with the working directory all the same.
-    os.environ.setdefault("RAY_RUNTIME_ENV_IGNORE_GITIGNORE", "1")
-    # Arrow's default pool keeps the memory of every part it read.
-    pa.set_memory_pool(pa.system_memory_pool())
-
-
-def _prepare_generation() -> None:
-    """Set what a process that runs models needs; torch is imported here, where it is used anyway."""
-    from sdbatch.worker.process import prepare_generation
-
-    prepare_generation()
-
-
-def _write_table(table: Any, path: Path) -> None:
-    import pyarrow.parquet as pq
-
-    try:
-        pq.write_table(table, path, compression="zstd")
-    except OSError as error:
-        raise JobError(f"--to {path}: {error.strerror or error}") from error
-
-
-def _counted(number: int, singular: str, plural: str) -> str:
-    return f"{number} {singular if number == 1 else plural}"
-
-
-def _pairs(option: str, values: list[str] | None) -> dict[str, str]:
-    """Split `A=B` values of an option."""
-    for value in values or ():
-        if "=" not in value:
-            raise typer.BadParameter(f"{option} {value}: not of the form A=B")
-    return dict(value.split("=", 1) for value in values or ())
-
-
-def _sample(text: str | None) -> float | None:
-    """Read `--sample`: a count, or with a point a share of all."""
-    try:
-        value = None if text is None else float(text) if "." in text else int(text)
-    except ValueError:
-        value = 0
-    if value is None or (value > 0 and (isinstance(value, int) or value <= 1)):
-        return value
-    raise JobError(f"--sample {text}: a whole number from 1, or a fraction over 0.0 up to 1.0")
-
-
-def _age_s(text: str) -> float:
-    """Read an age such as 90s, 30m, 12h or 7d."""
-    match = _AGE.fullmatch(text)
-    if not match:
-        raise JobError(f"--older-than {text}: an age such as 90s, 30m, 12h or 7d")
-    return float(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
-
-
-def _selection(limit: int | None, only: list[str] | None, retry_failed: str | None) -> Selection:
-    every = "" if retry_failed == _EVERY_CLASS else retry_failed
-    return Selection(limit=limit, only=frozenset(only or ()), retry_failed=every)
-
-
-def _with_optional_class(arguments: list[str]) -> list[str]:
-    """Allow `--retry-failed` without a class name; the parser only knows options that take a value."""
-    result: list[str] = []
-    for argument in arguments:
-        if result and result[-1] == "--retry-failed":
-            if _CLASS_NAME.fullmatch(argument):
-                result[-1] = f"--retry-failed={argument}"
-                continue
-            result[-1] = f"--retry-failed={_EVERY_CLASS}"
-        result.append(argument)
-    if result and result[-1] == "--retry-failed":
-        result[-1] = f"--retry-failed={_EVERY_CLASS}"
-    return result
-
-
-def _progress() -> Progress:
-    return Terminal() if sys.stderr.isatty() else Lines()
-
-
-def _end_run(result: RunResult, accept_failed: bool, as_json: bool) -> NoReturn:
-    """Print how a run ended and exit with its code."""
-    if as_json:
-        _say({**asdict(result), "gallery": joined(result.output, "report/index.html")}, as_json, "")
-    else:
-        _summary(result)
-    raise typer.Exit(0 if accept_failed and result.state == "failed" else result.exit_code)
-
-
-def _summary(result: RunResult) -> None:
-    print(f"{result.run_id} {result.state}")
-    table = Table(show_header=False)
-    for name, number in result.counts.items():
-        table.add_row(name, str(number))
-    for kind, number in result.failures.items():
-        table.add_row(f"failed: {kind}", str(number))
-    Console().print(table)
-    for warning in result.warnings:
-        print(redacted(f"warning: {warning}"), file=sys.stderr)
-    if result.message:
-        print(redacted(result.message), file=sys.stderr)
-    if result.state in {"done", "failed"}:
-        filtered = "#status=failed" if result.state == "failed" else ""
-        print(f"gallery: {joined(result.output, 'report/index.html')}{filtered}")
-
-
-def _guarded(call: Callable[[], Any], as_json: bool) -> Any:
-    """Call a verb; an error that was raised on purpose becomes its lines and its exit code."""
-    try:
-        return call()
-    except SdbatchError as error:
-        if as_json:
-            problems = [asdict(problem) for problem in error.problems] if isinstance(error, ManifestError) else []
-            _say({"error": type(error).__name__, "message": str(error), "problems": problems}, as_json, "")
-        else:
-            print(redacted(f"sdbatch: {error}"), file=sys.stderr)
-        raise typer.Exit(error.exit_code) from error
-
-
-def _say(value: dict[str, Any], as_json: bool, text: str) -> None:
-    print(redacted(json.dumps(value, ensure_ascii=False, default=str) if as_json else text))
+    app(args=with_optional_class(sys.argv[1:]))

@@ -1,0 +1,8 @@
+"""The command line: parses, calls a verb of `sdbatch.api`, prints. Nothing is decided here."""
+
+from __future__ import annotations
+
+from sdbatch.cli.commands import app, main
+from sdbatch.cli.process import prepare_command
+
+__all__ = ["app", "main", "prepare_command"]

@@ -1,0 +1,95 @@
+"""The options that several commands share, and how their texts are read."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+import typer
+
+from sdbatch.driver import Selection
+from sdbatch.errors import JobError
+
+_EVERY_CLASS = "*"
+
+_AGE = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
+
+_CLASS_NAME = re.compile(r"[A-Z][A-Za-z]+")
+
+JobFile = Annotated[str, typer.Argument(metavar="JOB", help="Job file (YAML).")]
+
+CampaignUrl = Annotated[str, typer.Argument(metavar="OUTPUT", help="Campaign folder or URL, or a job file.")]
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY.KEY=VALUE", help="Override a value of the job.")]
+
+Date = Annotated[
+    str | None,
+    typer.Option("--date", metavar="YYYY-MM-DD", help="${date} in the manifest's path; today (UTC) without."),
+]
+
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Make at most so many requests.")]
+
+Only = Annotated[list[str] | None, typer.Option("--only", metavar="ID", help="Make only this request (repeatable).")]
+
+RetryFailed = Annotated[
+    str | None,
+    typer.Option("--retry-failed", metavar="[CLASS]", help="Try failed requests again: all, or those of one class."),
+]
+
+InProcess = Annotated[bool, typer.Option("--in-process", help="One worker in this process, without Ray.")]
+
+AcceptNewKeys = Annotated[
+    bool, typer.Option("--accept-new-keys", help="Render outputs again whose keys an older version made.")
+]
+
+AcceptFailed = Annotated[bool, typer.Option("--accept-failed", help="Exit 0 although rows failed.")]
+
+
+def split_pairs(option: str, values: list[str] | None) -> dict[str, str]:
+    """Split `A=B` values of an option."""
+    for value in values or ():
+        if "=" not in value:
+            raise typer.BadParameter(f"{option} {value}: not of the form A=B")
+    return dict(value.split("=", 1) for value in values or ())
+
+
+def sample_share(text: str | None) -> float | None:
+    """Read `--sample`: a count, or with a point a share of all."""
+    try:
+        value = None if text is None else float(text) if "." in text else int(text)
+    except ValueError:
+        value = 0
+    if value is None or (value > 0 and (isinstance(value, int) or value <= 1)):
+        return value
+    raise JobError(f"--sample {text}: a whole number from 1, or a fraction over 0.0 up to 1.0")
+
+
+def parse_age_s(text: str) -> float:
+    """Read an age such as 90s, 30m, 12h or 7d."""
+    match = _AGE.fullmatch(text)
+    if not match:
+        raise JobError(f"--older-than {text}: an age such as 90s, 30m, 12h or 7d")
+    return float(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
+
+
+def selection_of(limit: int | None, only: list[str] | None, retry_failed: str | None) -> Selection:
+    """Return which rows the options `--limit`, `--only` and `--retry-failed` pick."""
+    every = "" if retry_failed == _EVERY_CLASS else retry_failed
+    return Selection(limit=limit, only=frozenset(only or ()), retry_failed=every)
+
+
+def with_optional_class(arguments: list[str]) -> list[str]:
+    """Allow `--retry-failed` without a class name; the parser only knows options that take a value."""
+    result: list[str] = []
+    for argument in arguments:
+        if result and result[-1] == "--retry-failed":
+            if _CLASS_NAME.fullmatch(argument):
+                result[-1] = f"--retry-failed={argument}"
+                continue
+            result[-1] = f"--retry-failed={_EVERY_CLASS}"
+        result.append(argument)
+    if result and result[-1] == "--retry-failed":
+        result[-1] = f"--retry-failed={_EVERY_CLASS}"
+    return result
