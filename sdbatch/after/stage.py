@@ -17,7 +17,7 @@ Opinion = Literal["ok", "failed", "blocked"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """What a stage is. Each stage's file holds one as `STAGE`.
+    """The description of a stage. Each stage's file holds one as `STAGE`.
 
     Attributes:
         where: `device`: with the model, a whole batch at a time. `cpu`: on the threads that encode, one output at a

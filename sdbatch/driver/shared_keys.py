@@ -76,7 +76,7 @@ class Takers:
 
 
 class Sharing:
-    """What one run renders once and copies for others; every part is counted before the first request is made.
+    """Requests that one run renders once and copies for others; every part is counted before the first one is made.
 
     Args:
         shared: The keys that several rows of the manifest have.

@@ -60,7 +60,7 @@ def _card(row: Mapping[str, Any]) -> dict[str, Any]:
     picture = row.get("thumbnail")
     settings = {name: row[name] for name in _SETTINGS if row[name] is not None}
     size = f"{row['width']} x {row['height']}" if row["width"] else ""
-    shows_clip = bool(row["asset"]) and is_clip(row["task"])
+    shows_clip = bool(row["asset"]) and is_clip(row["task"] or "")
     if shows_clip:
         size += f", {row['num_frames']} frames, {row['fps']:g} fps"
     return {
