@@ -119,6 +119,8 @@ class Request(NamedTuple):
 
     def outputs_of(self, taker: str) -> tuple[int, ...]:
         """Return the outputs that one of its ids gets."""
+        if not self.takers:
+            return self.outputs
         return tuple(n for n in self.outputs if taker in self.takers_of(n))
 
 
@@ -157,12 +159,12 @@ class Unit:
     @property
     def num_assets(self) -> int:
         """Assets it gives when all goes well, copies included."""
-        return sum(request.num_assets for request in self.requests)
+        return sum([request.num_assets if request.takers else len(request.outputs) for request in self.requests])
 
     @property
     def num_rows(self) -> int:
         """Manifest rows it settles."""
-        return sum(len(request.ids) for request in self.requests)
+        return sum([len(request.ids) if request.takers else 1 for request in self.requests])
 
 
 def _unit_of(values: dict[str, Any]) -> Unit:

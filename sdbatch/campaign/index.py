@@ -58,15 +58,22 @@ class RunIndex:
 def index_of(unit: Unit, outcomes: tuple[RowOutcome, ...], commit: str) -> pa.Table:
     """Return a unit's rows of an index: from its receipt what is not ok, the rest from the unit itself."""
     ended = {(outcome.id, outcome.n): outcome for outcome in outcomes}
-    rows = []
-    for request_id, request in [(taker, shared) for shared in unit.requests for taker in shared.ids]:
-        for n in (None,) if (request_id, None) in ended else request.outputs_of(request_id):
-            outcome = ended.get((request_id, n), _OK)
-            place = (request_id, request.request_key, n)
-            end = (outcome.status, outcome.error_type, outcome.error_retryable, outcome.stages_digest)
-            rows.append((*place, *end, commit))
-    columns = zip(*rows, strict=True)
-    return pa.table([pa.array(values, field.type) for values, field in zip(columns, INDEX, strict=True)], schema=INDEX)
+    places = [
+        (taker, request.request_key, n)
+        for request in unit.requests
+        for taker in request.ids
+        for n in ((None,) if (taker, None) in ended else request.outputs_of(taker))
+    ]
+    ends = [ended.get((request_id, n), _OK) for request_id, _, n in places] if ended else [_OK]
+    columns = {name: list(values) for name, values in zip(_PLACE, zip(*places, strict=True), strict=True)}
+    table = pa.table({name: pa.array(columns[name], INDEX.field(name).type) for name in _PLACE})
+    for name in _END:
+        values = pa.array([getattr(end, name) for end in ends], INDEX.field(name).type)
+        # Nearly every unit is ok as a whole: one value then stands for all of its rows.
+        table = table.append_column(name, values if ended else pa.repeat(values[0], len(places)))
+    return table.append_column("commit", pa.repeat(pa.scalar(commit), len(places))).select(INDEX.names).cast(INDEX)
 
 
+_PLACE: Final = ("id", "request_key", "n")
+_END: Final = tuple(name for name in INDEX.names if name not in {*_PLACE, "commit"})
 _OK: Final = RowOutcome(id="", request_key="", n=None, status="ok")

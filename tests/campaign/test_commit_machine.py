@@ -1,5 +1,7 @@
 """Commit and resume as a state machine: drivers that die anywhere, workers that come late, rows that change.
 
+Two of the ids share their keys, so that what one has is copied for the other.
+
 What stands in the campaign is compared after every step with a reading of the bare files that shares no code with ours.
 """
 
@@ -36,8 +38,9 @@ from sdbatch.campaign.snapshot import write_snapshot
 from sdbatch.campaign.verify import verify_campaign
 from sdbatch.campaign.write import put_asset, put_commit
 from sdbatch.driver import Selection, classify, write_metadata
+from sdbatch.driver.shared_keys import SharedKeys, Sharing, leading_words
 from sdbatch.plan.window import Window
-from sdbatch.types import Request, Unit
+from sdbatch.types import Origin, Request, Unit
 
 IDS = ("a", "b", "c")
 OUTPUTS_MAX = 3
@@ -58,12 +61,13 @@ FAULTS = st.one_of(st.none(), st.none(), st.tuples(st.integers(0, 25), st.sample
 
 
 def _key(request_id: str, version: int) -> str:
-    return hashlib.sha256(f"{request_id} {version}".encode()).hexdigest()
+    """Return a row's key: `b` and `c` say the same."""
+    return hashlib.sha256(f"{'b' if request_id == 'c' else request_id} {version}".encode()).hexdigest()
 
 
-def _bytes(request_id: str, key: str, n: int, device: int) -> bytes:
+def _bytes(key: str, n: int, device: int) -> bytes:
     """What a device makes of an output: the same request, not always the same bytes."""
-    return json.dumps({"id": request_id, "key": key, "n": n, "device": device}).encode()
+    return json.dumps({"key": key, "n": n, "device": device}).encode()
 
 
 @dataclass
@@ -78,28 +82,53 @@ class Work:
 
     def step(self, store: FaultyStore) -> bool:
         """Put the next asset, or in the end commit; return whether it is over."""
-        todo = [(request, n) for request in self.unit.requests for n in request.outputs][len(self.rows) :]
+        todo = [
+            (request, n, taker)
+            for request in self.unit.requests
+            for n in request.outputs
+            for taker in request.takers_of(n)
+        ][len(self.rows) :]
         if not todo:
             if not put_commit(store, self.run, self.unit.id, self.rows):
                 self.rows = from_parquet(store.read(layout.commit(self.run, self.unit.id))).to_pylist()
             return True
-        request, n = todo[0]
-        row: dict[str, Any] = {"id": request.id, "request_key": request.request_key, "n": n, "recipe": "{}"}
-        if self.fails:
+        request, n, taker = todo[0]
+        row: dict[str, Any] = {"id": taker, "request_key": request.request_key, "n": n, "recipe": "{}"}
+        data, origin = self._data(store, request, n, taker)
+        if data is None:
             error = {"status": "failed", "error_type": "GenerationFailed", "error_retryable": True}
             self.rows.append({**row, **error})
             return False
 
         def is_same(stored: bytes) -> bool:
-            found = json.loads(stored)
-            return (found["id"], found["key"], found["n"]) == (request.id, request.request_key, n)
+            content = json.loads(stored)
+            return (content["key"], content["n"]) == (request.request_key, n)
 
-        path = layout.asset(request.id, request.request_key, n, "png")
-        data = _bytes(request.id, request.request_key, n, self.device)
+        path = layout.asset(taker, request.request_key, n, "png")
         stored = put_asset(store, path, data, "image/png", is_same)
         made = {"asset": stored.path, "sha256": stored.sha256, "asset_bytes": stored.asset_bytes}
-        self.rows.append({**row, **made, "status": "ok", "adopted": stored.adopted})
+        self.rows.append({**row, **made, "status": "ok", "adopted": stored.adopted, "copied_from": origin})
         return False
+
+    def _data(self, store: FaultyStore, request: Request, n: int, taker: str) -> tuple[bytes | None, str | None]:
+        """Return the bytes of an output, None for a failure, and the asset they are a copy of."""
+        if taker != request.takers_of(n)[0]:
+            first = next(row for row in self.rows if (row["request_key"], row["n"]) == (request.request_key, n))
+            return (store.read(first["asset"]), first["asset"]) if first["status"] == "ok" else (None, None)
+        for origin in request.origins:
+            row = _origin_row(store, request, origin) if origin.n == n else None
+            with suppress(FileNotFoundError):
+                if row and hashlib.sha256(data := store.read(row["asset"])).hexdigest() == row["sha256"]:
+                    return data, row["asset"]
+        return (None, None) if self.fails else (_bytes(request.request_key, n, self.device), None)
+
+
+def _origin_row(store: FaultyStore, request: Request, origin: Origin) -> dict[str, Any] | None:
+    with suppress(FileNotFoundError):
+        for row in from_parquet(store.read(origin.commit)).to_pylist():
+            if (row["request_key"], row["n"], row["status"]) == (request.request_key, origin.n, "ok"):
+                return row  # type: ignore[no-any-return]
+    return None
 
 
 @dataclass
@@ -230,8 +259,8 @@ class CampaignMachine(RuleBasedStateMachine):
         for place in ok:
             data = (Path(self.folder) / wins[place]["asset"]).read_bytes()
             assert hashlib.sha256(data).hexdigest() == wins[place]["sha256"]
-            found = json.loads(data)
-            assert (found["id"], found["key"], found["n"]) == place
+            content = json.loads(data)
+            assert (content["key"], content["n"]) == place[1:]
         kinds = {finding.kind for finding in verify_campaign(store).findings}
         assert kinds <= {"metadata"}  # old until the next run ends
 
@@ -287,7 +316,12 @@ class CampaignMachine(RuleBasedStateMachine):
         made: set[Place] = set()
         while driver.window.num_requests:
             unit = driver.window.take("tiny", UNIT_TFLOP)
-            made |= {(request.id, request.request_key, n) for request in unit.requests for n in request.outputs}
+            made |= {
+                (taker, request.request_key, n)
+                for request in unit.requests
+                for n in request.outputs
+                for taker in request.takers_of(n)
+            }
             self._work(driver, Work(run=driver.run, unit=unit, device=0, fails=False))
         assert made == wanted - before
         self._end(driver)
@@ -361,10 +395,17 @@ class CampaignMachine(RuleBasedStateMachine):
         done = Campaign(self.store).done(follower=run)
         for old in self.old_drivers:
             old.is_followed = True
-        for part in classify([pa.Table.from_pylist(rows)], done, Selection()):
-            for row, outputs in zip(rows, part.outputs, strict=True):
-                if outputs:
-                    window.add(_request(row, outputs))
+        manifest = pa.Table.from_pylist(rows)
+        (part,) = classify([manifest], done, Selection())
+        sharing = Sharing(SharedKeys([leading_words(manifest.column("request_key"))]), done.origins)
+        sharing.count(manifest, part.outputs)
+        pending = [place for place, outputs in enumerate(part.outputs) if outputs]
+        columns = sharing.request_columns(
+            manifest.take(pa.array(pending, pa.int64())), [part.outputs[place] for place in pending]
+        )
+        for place, outputs, takers, origins in zip(pending, *(columns[name] for name in _SHARED), strict=True):
+            if outputs:
+                window.add(_request(rows[place])._replace(outputs=outputs, takers=takers, origins=origins))
         self.store.put_new(layout.requests(run, 0), to_parquet(table(rows, REQUESTS)))
         self.driver = Driver(run=run, lease=held, window=window)
         return self.driver
@@ -395,12 +436,15 @@ class CampaignMachine(RuleBasedStateMachine):
             driver.lease.release()
 
 
-def _request(row: Mapping[str, Any], outputs: tuple[int, ...]) -> Request:
+_SHARED = ("outputs", "takers", "origins")
+
+
+def _request(row: Mapping[str, Any]) -> Request:
     return Request(
         id=row["id"],
         request_key=row["request_key"],
         recipe='{"height":64,"num_inference_steps":1,"task":"text-to-image","width":64}',
-        outputs=outputs,
+        outputs=(),
         sources=(),
         model="tiny",
         batch_key="same",
