@@ -2,7 +2,7 @@
 
 The tree, in the order the data walks:
 
-    job/ -> manifest/ -> plan/ -> dispatch/ -> fetch/ -> generate/ -> encode/ -> campaign/ -> report/
+    job/ -> manifest/ -> plan/ -> dispatch/ -> fetch/ -> generate/ -> after/ -> encode/ -> campaign/ -> report/
 
 The driver (`driver/`) and the worker (`worker/`) put rooms together; nothing else does. Importing this package
 imports neither torch nor Ray.
