@@ -9,6 +9,7 @@ a resume needs is the newest snapshot and the runs after it, so that neither gro
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -25,7 +26,7 @@ from sdbatch.campaign.history import History, read_history, read_outcomes
 from sdbatch.campaign.lease import is_gone
 from sdbatch.campaign.read import read_commit, read_json, read_part
 from sdbatch.campaign.verify import VerifyReport, verify_campaign
-from sdbatch.errors import JobError
+from sdbatch.errors import JobError, UserError
 from sdbatch.storage import Store
 
 RECORDS_MAX = 4
@@ -115,17 +116,19 @@ class Campaign:
         """Return the assets of some outputs, given as (request key, n), under every id that has them.
 
         Returns:
-            Path of the asset by (id, request key, n).
+            Path of the asset by (id, request key, n); "" where its commit is torn.
         """
         rows = winners(read_outcomes(self.store))
         keys = pa.array(sorted({key for key, _ in outputs}), pa.string())
         rows = rows.filter(pc.and_(pc.is_in(rows.column("request_key"), keys), pc.equal(rows.column("status"), "ok")))
-        assets = {}
+        places = zip(*(rows.column(name).to_pylist() for name in ("id", "request_key", "n")), strict=True)
+        assets = {(request_id, key, n): "" for request_id, key, n in places if (key, n) in outputs}
         for commit in pc.unique(rows.column("commit")).to_pylist():
-            columns = read_commit(self.store, commit, ["id", "request_key", "n", "asset"])
-            for row in columns.to_pylist():
-                if (row["request_key"], row["n"]) in outputs and row["asset"]:
-                    assets[row["id"], row["request_key"], row["n"]] = str(row["asset"])
+            with suppress(UserError):  # a torn commit names no asset any more
+                for row in read_commit(self.store, commit, ["id", "request_key", "n", "asset"]).to_pylist():
+                    place = (row["id"], row["request_key"], row["n"])
+                    if place in assets and row["asset"]:
+                        assets[place] = str(row["asset"])
         return assets
 
     def newest_key(self, request_id: str) -> str | None:
