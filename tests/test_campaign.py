@@ -100,6 +100,18 @@ def test_running_again_makes_nothing_and_one_edit_makes_one(
     assert len(asset_digests(campaign_url)) == 5 + 1 + 2
 
 
+def test_other_encoder_settings_render_nothing_again(write_manifest: WriteManifest, job_of: JobOf) -> None:
+    manifest = write_manifest(prompts(3))
+    first = sdbatch.run(job_of(manifest), in_process=True)
+    again = sdbatch.run(job_of(manifest, encode={"image": "jpg", "quality": 80}), in_process=True)
+    more = sdbatch.run(job_of(write_manifest(prompts(4)), encode={"image": "jpg", "quality": 80}), in_process=True)
+    media = [row["media_type"] for row in sdbatch.metadata(first.output).to_pylist()]
+
+    assert (first.counts["rows_generated"], again.counts["model_calls"], again.counts["rows_reused"]) == (3, 0, 3)
+    assert more.counts["rows_generated"] == 1
+    assert media == ["image/png"] * 3 + ["image/jpeg"]
+
+
 def test_an_edited_source_makes_its_row_anew(tmp_path: Path, write_manifest: WriteManifest, job_of: JobOf) -> None:
     sources = [_draw(tmp_path / f"{number}.png", number) for number in range(2)]
     rows = [
