@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from sdbatch.dispatch.dispatcher import Dispatcher
-from sdbatch.errors import ROW_FAILURES, MachineError, WorkersUnavailable
+from sdbatch.errors import ROW_FAILURES, MachineError, WorkersUnavailable, WorkersUnlike
 from sdbatch.outcomes import DEADLINE_FACTOR, OUTCOMES, Outcome, call_deadline_s, outcome_of
 
 IN_A_CALL = {"RowError", "Raised", "OutOfMemory", "DeadlineExceeded"}
@@ -22,7 +22,8 @@ def _kinds(root: type[MachineError]) -> Iterator[str]:
 
 
 def test_every_end_of_a_unit_has_a_row_and_no_row_is_idle() -> None:
-    told_by_workers = {*_kinds(MachineError)} - {WorkersUnavailable.__name__}
+    told_by_the_driver = {WorkersUnavailable.__name__, WorkersUnlike.__name__}
+    told_by_workers = {*_kinds(MachineError)} - told_by_the_driver
 
     assert OUTCOMES.keys() == told_by_workers | IN_A_CALL | OF_A_PROCESS | AROUND
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sdbatch.campaign import layout
 from sdbatch.campaign.campaign import Campaign
 from sdbatch.driver.records import RunResult
 from sdbatch.driver.run import run_job
@@ -53,5 +54,6 @@ def redo_job(
         progress=progress,
         void=[dict(zip(("id", "request_key", "n"), place, strict=True)) for place in void],
         accept_new_keys=accept_new_keys,
-        remove=tuple(sorted(filter(None, void.values()))),
+        # A commit that was tampered with may name a file that is none of the campaign's assets.
+        remove=tuple(sorted(asset for asset in void.values() if layout.asset_parts(asset))),
     )
