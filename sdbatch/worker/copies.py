@@ -25,7 +25,6 @@ from sdbatch.worker.record import Row, failure_columns
 
 LOG = logging.getLogger("sdbatch.worker")
 _SECONDS: Final = tuple(f"{stage}_s" for stage in STAGES)
-_STORED: Final = ("asset", "sha256", "asset_bytes", "adopted")
 
 
 def put_output(
@@ -42,6 +41,16 @@ def put_output(
 
     path = layout.asset(taker, request.request_key, n, suffix)
     return put_asset(store, path, data, media_type, is_same_request)
+
+
+def stored_columns(stored: StoredAsset) -> Row:
+    """Return the metadata columns that say what lies in the store."""
+    return {
+        "asset": stored.path,
+        "sha256": stored.sha256,
+        "asset_bytes": stored.asset_bytes,
+        "adopted": stored.adopted,
+    }
 
 
 def copies_of(
@@ -61,11 +70,12 @@ def copies_of(
         A row for each of them.
     """
     others = request.takers_of(n)[1:] if takers is None else takers
+    # The seconds are those of one pipeline call: they stand in the row of the id that it was made for.
+    plain = {name: value for name, value in row.items() if name not in _SECONDS}
     if row["status"] != "ok" or not others:
-        return [{**row, "id": taker} for taker in others]
+        return [{**plain, "id": taker} for taker in others]
     data = read()
     suffix = row["asset"].rpartition(".")[2]
-    plain = {name: value for name, value in row.items() if name not in {*_SECONDS, *_STORED}}
     rows = []
     for taker in others:
         try:
@@ -74,16 +84,7 @@ def copies_of(
             asked = request_columns(request, parse_recipe(request.recipe), n)
             rows.append({**asked, **failure_columns(error), "worker": row["worker"]})
         else:
-            rows.append(
-                {
-                    **plain,
-                    "asset": stored.path,
-                    "sha256": stored.sha256,
-                    "asset_bytes": stored.asset_bytes,
-                    "adopted": stored.adopted,
-                    "copied_from": row["asset"],
-                }
-            )
+            rows.append({**plain, **stored_columns(stored), "copied_from": row["asset"]})
         rows[-1]["id"] = taker
     return rows
 

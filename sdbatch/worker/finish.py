@@ -22,7 +22,7 @@ from sdbatch.errors import ROW_FAILURES, RowError
 from sdbatch.job import Job
 from sdbatch.storage import Store
 from sdbatch.types import Request
-from sdbatch.worker.copies import copies_of, put_output
+from sdbatch.worker.copies import copies_of, put_output, stored_columns
 from sdbatch.worker.outputs import RenderedOutput
 from sdbatch.worker.record import Recorder, Row, failure_columns
 
@@ -99,10 +99,7 @@ class Finisher:
             return {name: finished.columns[name] for name in ("stages", "stages_digest")} | failure_columns(error)
         return {
             **finished.columns,
-            "asset": stored.path,
-            "sha256": stored.sha256,
-            "asset_bytes": stored.asset_bytes,
-            "adopted": stored.adopted,
+            **stored_columns(stored),
             "upload_s": time.perf_counter() - started_s,
         }
 
