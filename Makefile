@@ -10,8 +10,9 @@ READY := $(VENV)/.ready
 demo: $(READY) manifests/demo/part-00000.parquet
 	$(BIN)/sdbatch run jobs/demo.yaml
 
+# Two tests at a time, since many of them wait for something that was killed to be missed.
 test: lint types
-	$(BIN)/python -m pytest $(PYTEST)
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST)
 
 # Against what people would use instead, some 20 minutes; BENCH='--only speed' runs a part of it. Wants a quiet machine.
 bench: $(READY)

@@ -189,8 +189,12 @@ def test_metrics_are_scraped_and_a_cancelled_campaign_goes_on_later(
     while len(asset_digests(str(output))) < 8:
         assert time.monotonic() < deadline_s, "no assets came"
         time.sleep(0.5)
-    os.kill(_workers(head.pid)[0], signal.SIGKILL)  # so that there is a death and a retry to see
     seen: dict[str, float] = {}
+    while not 0 < len(workers := _workers(head.pid)) <= seen.get("sdbatch_workers", 0):  # one that starts holds no unit
+        assert time.monotonic() < deadline_s, f"{len(workers)} workers, and the metrics say {seen}"
+        time.sleep(0.5)
+        seen = _scraped(head.metrics)
+    os.kill(workers[0], signal.SIGKILL)  # so that there is a death and a retry to see
     while missing := set(METRICS) - {name for name, value in seen.items() if value > 0}:
         assert time.monotonic() < deadline_s, f"no value for {missing}"
         time.sleep(1.0)
