@@ -60,6 +60,9 @@ class Problem:
         column: Column name; None when the whole row is meant.
         value: The value, shortened for people.
         message: What is wrong, with the bound.
+        id: Id of the row; None when it has none, or when the whole shard is meant.
+        source: Table that the shard was built from; None when the shard is what a person opens.
+        line: Line of that table, or of a table of text, from 1; None in a Parquet file, which has no lines.
     """
 
     shard: str
@@ -67,12 +70,24 @@ class Problem:
     column: str | None
     value: str | None
     message: str
+    id: str | None = None
+    source: str | None = None
+    line: int | None = None
 
     def __str__(self) -> str:
-        place = self.shard if self.row is None else f"row {self.row} of {self.shard}"
         value = "" if self.value is None else f" {self.value}"
         name = "" if self.column is None else f" {self.column}"
-        return f"{place}:{name}{value} {self.message}"
+        return f"{self.place}:{name}{value} {self.message}"
+
+    @property
+    def place(self) -> str:
+        """Where a person finds the row: the line of a table, or the row of a Parquet file counted from 1; and its id."""
+        if self.row is None:
+            return self.shard
+        named = "" if self.id is None else f" ({self.id})"
+        if self.line is not None:
+            return f"line {self.line} of {self.source or self.shard}{named}"
+        return f"row {self.row + 1} of {self.source or self.shard}{named}"
 
 
 class ManifestError(UserError):
