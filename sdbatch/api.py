@@ -47,10 +47,12 @@ class BuildReport:
     Attributes:
         rows: Rows in it.
         files: Its shards, in order.
+        warnings: What its owner should know.
     """
 
     rows: int
     files: list[str]
+    warnings: list[str]
 
 
 def load_job(
@@ -316,8 +318,8 @@ def build_manifest(
     id_format: str | None = None,
 ) -> BuildReport:
     """Build a manifest folder from CSV, TSV, JSONL or Parquet; see `sdbatch.manifest.build`."""
-    rows, files = build_shards(Path(source), Path(folder), shards=shards, rename=rename, drop=drop, id_format=id_format)
-    return BuildReport(rows=rows, files=[str(file) for file in files])
+    built = build_shards(Path(source), Path(folder), shards=shards, rename=rename, drop=drop, id_format=id_format)
+    return BuildReport(rows=built.num_rows, files=[str(file) for file in built.files], warnings=list(built.warnings))
 
 
 def list_models(job: JobLike | None = None, overrides: Iterable[str] = ()) -> list[ModelReport]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from json.encoder import encode_basestring
 from typing import Any
 
@@ -72,3 +73,21 @@ def _number(value: float) -> str:
 def parse_canonical(text: str) -> Any:
     """Read canonical JSON back."""
     return json.loads(text)
+
+
+def parse_json(text: str) -> Any:
+    """Parse any JSON. A key that stands twice in one object is an error, where `json` takes the last one.
+
+    Raises:
+        ValueError, RecursionError: When it is not JSON.
+    """
+    return json.loads(text, object_pairs_hook=_object)
+
+
+def _object(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"the key {name!r} stands twice in one object")
+        found[name] = value
+    return found

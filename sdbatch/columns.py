@@ -219,7 +219,7 @@ COLUMNS: Final[tuple[Column, ...]] = (
         "duration_s",
         _FLOAT,
         "instead of `num_frames`: the next count the family can make is made and trimmed",
-        bound=Range(over=0),
+        bound=Range(over=0, guard=86_400),
         in_recipe=False,
         in_metadata=False,
     ),
@@ -328,3 +328,14 @@ AS_IN_RECIPE: Final = tuple(
 
 IN_RECIPE: Final = {column.name: column for column in COLUMNS if column.in_recipe}
 """Columns that the recipe holds as they were settled."""
+
+
+def seed_problem(seed: int) -> str | None:
+    """Return what is wrong with a row's seed, with what to write instead; None when nothing is."""
+    if 0 <= seed <= SEED_MAX:
+        return None
+    if seed < 0:
+        hint = "leave it empty where any seed will do: it is then derived from the row's id and stays the same"
+    else:
+        hint = "programs that draw seeds of 64 bits, as ComfyUI does, give twice as many; take a smaller one"
+    return f"is not in 0..{SEED_MAX}; {hint}"

@@ -81,7 +81,7 @@ class Problem:
 
     @property
     def place(self) -> str:
-        """Where a person finds the row: the line of a table, or the row of a Parquet file counted from 1; and its id."""
+        """Where a person finds the row: the line of a table, else the row of a Parquet file from 1, and its id."""
         if self.row is None:
             return self.shard
         named = "" if self.id is None else f" ({self.id})"

@@ -216,7 +216,10 @@ def submit(
 @app.command()
 def metadata(
     output: CampaignUrl,
-    to: Annotated[Path | None, typer.Option("--to", metavar="FILE.parquet", help="Write the rows there.")] = None,
+    to: Annotated[
+        Path | None,
+        typer.Option("--to", metavar="FILE", help="Write the rows there, as .parquet, .csv, .tsv or .jsonl."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Print or write the effective metadata: one row per asset or failed request. Works while a run goes on."""
@@ -319,7 +322,7 @@ def manifest_build(
     shards: Annotated[int, typer.Option(min=1)] = 1,
     rename: Annotated[list[str] | None, typer.Option(metavar="OLD=NEW", help="Rename a column.")] = None,
     drop: Annotated[list[str] | None, typer.Option(metavar="COLUMN", help="Leave a column out.")] = None,
-    id_format: Annotated[str | None, typer.Option("--id", help="Make ids, as in 'scene-{row:05d}'.")] = None,
+    id_format: Annotated[str | None, typer.Option("--id", help="Make ids from columns, as in '{sku}-{scene}'.")] = None,
     as_json: Json = False,
 ) -> None:
     """Build a Parquet manifest from CSV, TSV, JSONL or Parquet."""
@@ -329,6 +332,8 @@ def manifest_build(
         return api.build_manifest(source, to, shards=shards, rename=names, drop=drop or (), id_format=id_format)
 
     built = guarded(call, as_json)
+    for warning in built.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
     say(asdict(built), as_json, f"{built.rows} rows in {len(built.files)} shard(s) under {to}")
 
 

@@ -25,8 +25,11 @@ from sdbatch.driver.shared_keys import SharedKeys, leading_words
 from sdbatch.errors import ManifestError, Problem
 from sdbatch.fetch.sources import digest_sources
 from sdbatch.job import Job
-from sdbatch.manifest.check import AllowList, Duplicates, Problems, check_text, problem_at
+from sdbatch.manifest.check import AllowList, Duplicates, Problems, check_text
 from sdbatch.manifest.read import RowBatch, Shard, list_shards, read_batches
+from sdbatch.manifest.row_place import problem_at
+from sdbatch.plan.each_row import resolve_each
+from sdbatch.plan.problems import RowProblem
 from sdbatch.plan.resolve import ResolvedRows, Resolver
 from sdbatch.points import reached
 from sdbatch.storage import Store, parse_url
@@ -105,13 +108,11 @@ def scan(job: Job, keep: Callable[[RowBatch, ResolvedRows], None] | None = None,
         problems.extend(shard.problems)
         for batch in read_batches(shard):
             duplicates.add(batch)
-            problems.extend(check_text(batch))
             if keep is not None:
                 fresh = resolver.source_urls(batch.columns) - digests.keys()
                 digests.update(digest_sources(fresh, job.storage))
-            rows, row_problems = resolver.resolve(batch.columns, batch.num_rows, digests)
-            for row in row_problems:
-                problems.add(problem_at(batch, row.offset, row.column, row.value, row.message))
+            rows, row_problems = resolve_each(resolver, batch.columns, batch.num_rows, digests)
+            problems.extend(_of_batch(batch, row_problems))
             num_outputs += sum(rows.num_outputs)
             if keep is not None and not problems.count:
                 keep(batch, rows)
@@ -130,6 +131,16 @@ def scan(job: Job, keep: Callable[[RowBatch, ResolvedRows], None] | None = None,
             *(f"loras.{name}" for name, lora in loras.items() if not lora.is_pinned),
         ),
     )
+
+
+def _of_batch(batch: RowBatch, row_problems: Iterable[RowProblem]) -> Iterator[Problem]:
+    """Yield the problems of a batch. A value that was refused as it was read stands as null: that is not told again."""
+    refused = {(problem.row, problem.column) for problem in batch.problems}
+    planned = (problem_at(batch, row.offset, row.column, row.value, row.message) for row in row_problems)
+    yield from batch.problems
+    for problem in (*check_text(batch), *planned):
+        if (problem.row, problem.column) not in refused:
+            yield problem
 
 
 def _check_own_columns(shards: Iterable[Shard], problems: Problems) -> None:

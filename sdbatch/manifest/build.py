@@ -1,27 +1,49 @@
 """CSV, TSV, JSONL or Parquet become a manifest.
 
-    file --> rows as text or JSON --> renamed, typed by the schema, numbered --> Parquet shards
+    file --> rows as text or JSON, or batches of Parquet --> renamed, read by the schema --> spool --> Parquet shards
 
-Prompts are brought to Unicode normal form NFC here, so that the same text typed on two systems is one prompt.
+Values go through the reader that also stands before a Parquet manifest which is used as it is (`values`), so that the
+same table gives the same request keys however it comes.
 """
 
 from __future__ import annotations
 
-import csv
-import json
-import unicodedata
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
-from sdbatch.errors import JobError, ManifestError, Problem
-from sdbatch.manifest.schema import COLUMNS
+from sdbatch.errors import ManifestError, Problem
+from sdbatch.manifest.check import Problems
+from sdbatch.manifest.ids import IdFormat
+from sdbatch.manifest.read import RowBatch, open_shard, read_batches
+from sdbatch.manifest.row_place import problem_at, shown, shown_id
+from sdbatch.manifest.schema import COLUMNS, unknown_column
+from sdbatch.manifest.spool import LINE, Spool, write_shards
+from sdbatch.manifest.tables import fault, read_rows
+from sdbatch.manifest.typed_rows import TypedRows
+from sdbatch.manifest.values import ValueRefused
+from sdbatch.storage import LocalStore
 
-ROW_GROUP_ROWS = 4096
-_TEXTS = ("prompt", "negative_prompt")
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Built:
+    """A manifest folder that was written.
+
+    Attributes:
+        num_rows: Rows in it.
+        files: Its shards, in order.
+        warnings: What its owner should know.
+    """
+
+    num_rows: int
+    files: list[Path]
+    warnings: tuple[str, ...] = ()
 
 
 def build_shards(
@@ -32,7 +54,7 @@ def build_shards(
     rename: Mapping[str, str] | None = None,
     drop: Iterable[str] = (),
     id_format: str | None = None,
-) -> tuple[int, list[Path]]:
+) -> Built:
     """Write a manifest folder.
 
     Args:
@@ -41,173 +63,190 @@ def build_shards(
         shards: Number of files; rows are split evenly, in order.
         rename: The manifest's name of a column, by the source's name.
         drop: Columns of the source to leave out.
-        id_format: Format of the ids that are made where the source has no column `id`: `{row}` is the row number, as in
-            `scene-{row:05d}`.
-
-    Returns:
-        The number of rows and the files.
+        id_format: Format of the ids that are made where the source has no column `id`: from its columns, as in
+            `{sku}-{scene}`, or from the row number, as in `scene-{row:05d}`.
 
     Raises:
         ManifestError: Naming every row whose value does not fit its column.
+        JobError: When the id format is none, or the folder cannot be written to.
     """
-    rename = rename or {}
-    dropped = set(drop)
-    problems: list[Problem] = []
-    rows: list[dict[str, Any]] = []
-    seen: set[str] = set()
-    for number, row in enumerate(_read_safely(source)):
-        seen |= row.keys()
-        named = _named(row, rename, dropped, source, number)
-        if "id" not in named and id_format:
-            named["id"] = _format_id(id_format, number)
-        rows.append({name: _typed(name, value, source, number, problems) for name, value in named.items()})
-    names = list(dict.fromkeys(name for row in rows for name in row)) or ["id"]
-    for name in names:
-        if name not in COLUMNS and not name.startswith("x_"):
-            message = "is not a column of a manifest; rename it, drop it, or let it start with x_"
-            problems.append(Problem(shard=str(source), row=None, column=name, value=None, message=message))
-    for name in sorted((rename.keys() | dropped) - seen) if rows else ():
-        message = "is to be renamed or dropped, and the file has no such column"
-        problems.append(Problem(shard=str(source), row=None, column=name, value=None, message=message))
-    if problems:
-        raise ManifestError(problems)
-    table = pa.table({name: _column(name, [row.get(name) for row in rows], source) for name in names})
-    return len(rows), _write(table, folder, shards)
+    problems = Problems()
+    names = _Names(source, rename or {}, frozenset(drop), IdFormat(id_format) if id_format else None)
+    with Spool() as spool:
+        read = _parquet_tables if source.suffix.lower() == ".parquet" else _row_tables
+        ids = _Ids()
+        for table in read(source, names, problems):
+            spool.add(table)
+            ids.add(table)
+        problems.extend(names.problems())
+        if not problems.count:
+            problems.extend(ids.problems(spool, source))
+        if problems.count:
+            raise ManifestError(problems.kept, problems.count)
+        files = write_shards(spool, names.of_manifest or ["id"], folder, shards, source.name)
+        return Built(num_rows=spool.num_rows, files=files, warnings=names.warnings())
 
 
-def _read_safely(source: Path) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a file; an error about the file as a whole names the file."""
-    try:
-        yield from _read(source)
-    except (OSError, UnicodeDecodeError, csv.Error, pa.ArrowException) as error:
-        raise _fault(source, None, None, None, f"cannot be read: {error}") from error
+class _Names:
+    """What the columns of a table are called in the manifest."""
+
+    def __init__(self, source: Path, rename: Mapping[str, str], drop: frozenset[str], ids: IdFormat | None) -> None:
+        self.source = source
+        self.rename = rename
+        self.drop = drop
+        self.ids = ids
+        self.of_manifest: list[str] = []
+        self.has_rows = False
+        self.has_made_ids = False
+        self._seen: set[str] = set()
+
+    def see(self, names: Iterable[str], row: Mapping[str, Any]) -> None:
+        """Take the names of a row's columns, in the table and in the manifest."""
+        self.has_rows = True  # or at least a header
+        if not self._seen.issuperset(names):
+            self._seen.update(names)
+        self.of_manifest.extend(name for name in row if name not in self.of_manifest)
+
+    def problems(self) -> Iterator[Problem]:
+        """Yield the problems of the names themselves."""
+        if self.ids is not None and self.has_made_ids:
+            self.ids.check_columns(self._seen)
+        for name in self.of_manifest:
+            if name not in COLUMNS and not name.startswith("x_"):
+                yield self._problem(name, unknown_column(name))
+        for name in sorted((self.rename.keys() | self.drop) - self._seen) if self.has_rows else ():
+            yield self._problem(name, "is to be renamed or dropped, and the file has no such column")
+
+    def warnings(self) -> tuple[str, ...]:
+        """Return what to know of the ids that were made."""
+        if self.ids is None or not (self.has_made_ids and self.ids.counts_rows):
+            return ()
+        message = "ids are made from row numbers: a row that is put in or taken out gives all after it other ids, and"
+        return (f"{message} they are rendered again; name columns instead, as in --id '{{sku}}-{{scene}}'",)
+
+    def _problem(self, name: str, message: str) -> Problem:
+        column = name if name.isprintable() else shown(name)
+        return Problem(shard=str(self.source), row=None, column=column, value=None, message=message)
 
 
-def _read(source: Path) -> Iterator[dict[str, Any]]:
-    suffix = source.suffix.lower()
-    if suffix == ".parquet":
-        yield from pq.ParquetFile(source).read(use_threads=False).to_pylist()
-    elif suffix in {".jsonl", ".ndjson"}:
-        with source.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines):
-                if line.strip():
-                    yield _json_row(line, source, number)
-    elif suffix in {".csv", ".tsv"}:
-        # A tab-separated file quotes nothing, as spreadsheets and data sets write it.
-        dialect: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if suffix == ".tsv" else {}
-        with source.open(encoding="utf-8-sig", newline="") as lines:
-            yield from _cells(csv.reader(lines, strict=True, **dialect), source)
-    else:
-        raise _fault(source, None, None, None, f"has the suffix {suffix!r}; taken are .csv, .tsv, .jsonl and .parquet")
+def _row_tables(source: Path, names: _Names, problems: Problems) -> Iterator[pa.Table]:
+    """Yield the rows of a text table, typed, some at a time."""
+    rows = TypedRows(source, problems)
+    for number, (line, row) in enumerate(read_rows(source, problems.add)):
+        named = _named(row, names)
+        names.see(row, named)
+        if names.ids is not None and "id" not in named:
+            named["id"] = _made_id(names, {**row, **named}, number, line, problems)
+            names.see((), named)
+        rows.add(line, number, named)
+        if rows.is_full:
+            yield rows.take()
+    if rows.num_rows:
+        yield rows.take()
 
 
-def _cells(lines: Iterator[list[str]], source: Path) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a table of cells; an empty cell is null, and every row is as long as the header."""
-    header = next(lines, [])
-    if doubled := {name for name in header if header.count(name) > 1}:
-        raise _fault(source, None, min(doubled), None, "appears twice in the header")
-    for number, cells in enumerate(lines):
-        if not cells:
-            continue
-        if len(cells) != len(header):
-            raise _fault(source, number, None, None, f"has {len(cells)} cells, the header {len(header)}; quote commas")
-        yield {name: value or None for name, value in zip(header, cells, strict=True)}
-
-
-def _json_row(line: str, source: Path, number: int) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise _fault(source, number, None, None, f"is not JSON: {error}") from error
-    if not isinstance(row, dict):
-        raise _fault(source, number, None, None, "is not a JSON object")
-    return row
-
-
-def _named(
-    row: Mapping[str, Any], rename: Mapping[str, str], dropped: set[str], source: Path, number: int
-) -> dict[str, Any]:
+def _named(row: Mapping[str, Any], names: _Names) -> dict[str, Any]:
     named: dict[str, Any] = {}
     for name, value in row.items():
-        if name in dropped:
+        if name in names.drop:
             continue
-        target = rename.get(name, name)
+        target = names.rename.get(name, name)
         if target in named:
-            raise _fault(source, number, target, None, "is the name of two columns after renaming; drop one")
+            raise fault(names.source, "is the name of two columns after renaming; drop one", column=target)
         named[target] = value
     return named
 
 
-def _format_id(id_format: str, number: int) -> str:
+def _made_id(names: _Names, row: Mapping[str, Any], number: int, line: int | None, problems: Problems) -> str | None:
+    assert names.ids is not None
+    names.has_made_ids = True
     try:
-        return id_format.format(row=number)
-    except (KeyError, IndexError, ValueError, AttributeError) as error:
-        raise JobError(f"id format {id_format!r}: {error}; it may hold {{row}}, as in 'scene-{{row:05d}}'") from error
-
-
-def _typed(name: str, value: Any, source: Path, number: int, problems: list[Problem]) -> Any:
-    """Bring a value to its column's type; text cells of a CSV become numbers or lists."""
-    kind = COLUMNS.get(name)
-    if value is None or kind is None:
-        return value
-    try:
-        return _converted(name, value, kind)
-    except (TypeError, ValueError, OverflowError, RecursionError, pa.ArrowException):
-        message = f"is not of type {kind}"
-        problems.append(Problem(shard=str(source), row=number, column=name, value=ascii(value)[:80], message=message))
+        return names.ids(row, number)
+    except ValueRefused as error:
+        shard = str(names.source)
+        problems.add(Problem(shard=shard, row=number, column="id", value=None, message=str(error), line=line))
         return None
 
 
-def _converted(name: str, value: Any, kind: pa.DataType) -> Any:
-    """Return a value of an Arrow type. Raises ValueError and its like when it does not fit."""
-    if pa.types.is_string(kind):
-        text = value if isinstance(value, str) else json.dumps(value)
-        text.encode()  # refuses lone surrogates
-        return unicodedata.normalize("NFC", text) if name in _TEXTS else text
-    if pa.types.is_integer(kind):
-        return pa.scalar(_integer(value), kind).as_py()  # refuses what the type cannot hold
-    if pa.types.is_floating(kind):
-        return float(value)
-    if isinstance(value, str):
-        value = json.loads(value) if value.lstrip().startswith("[") else [value]
-    return pa.scalar(value, kind).as_py()
+def _parquet_tables(source: Path, names: _Names, problems: Problems) -> Iterator[pa.Table]:
+    """Yield the rows of a Parquet file, read as a manifest's shard is."""
+    place = source.absolute()
+    also = names.ids.columns if names.ids else ()
+    store = LocalStore(str(place.parent))
+    shard = open_shard(store, place.name, rename=names.rename, drop=names.drop, also=also)
+    names.see(shard.columns, dict.fromkeys(shard.names.values()))
+    names.has_made_ids = names.ids is not None and "id" in {p.column for p in shard.problems if p.value is None}
+    problems.extend(p for p in shard.problems if not (names.has_made_ids and p.column == "id"))
+    for batch in read_batches(shard):
+        problems.extend(batch.problems)
+        columns = dict(batch.columns)
+        if names.has_made_ids:
+            columns["id"] = _made_ids(names, batch, problems)
+            names.see((), columns)
+        table = pa.table({name: pa.array(values, COLUMNS[name]) for name, values in _listed(columns).items()})
+        for name in batch.own.column_names:
+            table = table.append_column(name, batch.own.column(name))
+        yield table.append_column(LINE, pa.nulls(table.num_rows, pa.int64()))
 
 
-def _integer(value: Any) -> int:
-    try:
-        number = int(value)
-    except ValueError:
-        number = int(float(value))  # a spreadsheet's 64.0
-    if float(number) != float(value):
-        raise ValueError(value)
-    return number
+def _listed(columns: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
+    """Return columns whose lists are lists: a plain text stands for a list of one."""
+    return {
+        name: [[value] if isinstance(value, str) else value for value in values]
+        if pa.types.is_list(COLUMNS[name])
+        else values
+        for name, values in columns.items()
+    }
 
 
-def _column(name: str, values: list[Any], source: Path) -> pa.Array:
-    if name in COLUMNS:
-        return pa.array(values, type=COLUMNS[name])
-    try:
-        return pa.array(values)
-    except (pa.ArrowException, OverflowError) as error:
-        raise _fault(source, None, name, None, f"holds values of several types: {error}") from error
+def _made_ids(names: _Names, batch: RowBatch, problems: Problems) -> list[str | None]:
+    assert names.ids is not None
+    columns = {**batch.also, **{name: batch.columns[name] for name in names.ids.columns if name in batch.columns}}
+    made: list[str | None] = []
+    for offset in range(batch.num_rows):
+        row = {name: values[offset] for name, values in columns.items()}
+        try:
+            made.append(names.ids(row, batch.start + offset))
+        except ValueRefused as error:
+            made.append(None)
+            problems.add(problem_at(batch, offset, "id", None, str(error)))
+    return made
 
 
-def _write(table: pa.Table, folder: Path, shards: int) -> list[Path]:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise JobError(f"{folder}: cannot be made: {error.strerror}") from error
-    files = []
-    for number in range(shards):
-        start, end = (table.num_rows * edge // shards for edge in (number, number + 1))
-        file = folder / f"part-{number:05d}.parquet"
-        pq.write_table(table.slice(start, end - start), file, compression="zstd", row_group_size=ROW_GROUP_ROWS)
-        files.append(file)
-    for old in folder.glob("part-*.parquet"):
-        if old not in files:
-            old.unlink()
-    return files
+class _Ids:
+    """Finds ids that stand twice, in 8 bytes a row."""
 
+    def __init__(self) -> None:
+        self._hashes: list[NDArray[np.int64]] = []
 
-def _fault(source: Path, row: int | None, column: str | None, value: str | None, message: str) -> ManifestError:
-    return ManifestError([Problem(shard=str(source), row=row, column=column, value=value, message=message)])
+    def add(self, table: pa.Table) -> None:
+        """Take the ids of some rows."""
+        ids = table.column("id").to_pylist() if "id" in table.column_names else []
+        self._hashes.append(np.fromiter(map(hash, ids), np.int64, len(ids)))
+
+    def problems(self, spool: Spool, source: Path) -> Iterator[Problem]:
+        """Yield a problem for each id that stood before; the ids are read again only when two hashes are equal."""
+        values, counts = np.unique(np.concatenate([np.zeros(0, np.int64), *self._hashes]), return_counts=True)
+        suspects = set(values[counts > 1].tolist()) - {hash(None)}
+        if not suspects:
+            return
+        first: dict[str, str] = {}
+        numbers = itertools.count()
+        for table in spool.tables():
+            for row_id, line in zip(table.column("id").to_pylist(), table.column(LINE).to_pylist(), strict=True):
+                number = next(numbers)
+                if row_id is None or hash(row_id) not in suspects:
+                    continue
+                place = f"row {number + 1}" if line is None else f"line {line}"
+                if row_id in first:
+                    message = f"appears twice; first in {first[row_id]}"
+                    yield Problem(
+                        shard=str(source),
+                        row=number,
+                        column="id",
+                        value=repr(row_id)[:80],
+                        message=message,
+                        id=shown_id(row_id),
+                        line=line,
+                    )
+                first.setdefault(row_id, place)

@@ -5,6 +5,7 @@ RowBatch --> check_text() --> problems          every id --> Duplicates --> prob
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import unicodedata
@@ -15,11 +16,14 @@ import numpy as np
 
 from sdbatch.errors import Problem, UserError
 from sdbatch.manifest.read import RowBatch, Shard, read_batches
+from sdbatch.manifest.row_place import ID, problem_at
+from sdbatch.manifest.values import NORMALIZED
 from sdbatch.storage import parse_url
 
-ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 PROMPT_CHARS_MAX = 8000
-_SHOWN_CHARS = 60
+NAME_BYTES_MAX = 255
+PATH_CHARS_MAX = 4000
+"""Longest file name and path that Linux opens, the path with some room for the end of the working directory."""
 # Control characters but newline and tab, and marks that turn the direction of text (a file name can hide behind one).
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 PROBLEMS_MAX = 1000
@@ -45,20 +49,14 @@ class Problems:
             self.add(problem)
 
 
-def shown(value: Any) -> str:
-    """Return a value as it may stand in a message: short, escaped, on one line."""
-    text = repr(value)
-    return text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}..."
-
-
 def check_text(batch: RowBatch) -> Iterator[Problem]:
-    """Check ids and prompts of a batch."""
+    """Check ids, prompts and seed groups of a batch."""
     ids = batch.columns.get("id", [])
     for offset, value in () if _are_ids(ids) else enumerate(ids):
         if not isinstance(value, str) or not ID.fullmatch(value):
             message = "is not an id; ids are [A-Za-z0-9][A-Za-z0-9._-]{0,127}" if value else "is missing"
             yield problem_at(batch, offset, "id", value, message)
-    for column in ("prompt", "negative_prompt"):
+    for column in NORMALIZED:
         texts = batch.columns.get(column, [])
         for offset, value in () if _are_plain(texts) else enumerate(texts):
             problem = None if value is None else _text_problem(value)
@@ -88,12 +86,6 @@ def _text_problem(text: str) -> str | None:
     return None
 
 
-def problem_at(batch: RowBatch, offset: int, column: str | None, value: Any, message: str) -> Problem:
-    """Return a problem of one row."""
-    text = None if value is None else shown(value)
-    return Problem(shard=batch.shard, row=batch.start + offset, column=column, value=text, message=message)
-
-
 class Duplicates:
     """Finds ids that appear twice, in 8 bytes a row."""
 
@@ -120,10 +112,11 @@ class Duplicates:
                 for offset, value in enumerate(batch.columns.get("id", [])):
                     if value is None or hash(value) not in suspects:
                         continue
-                    place = f"row {batch.start + offset} of {batch.shard}"
                     if value in first:
                         yield problem_at(batch, offset, "id", value, f"appears twice; first in {first[value]}")
-                    first.setdefault(value, place)
+                    else:
+                        place = dataclasses.replace(problem_at(batch, offset, "id", value, ""), id=None).place
+                        first[value] = place
 
 
 class AllowList:
@@ -153,8 +146,21 @@ class AllowList:
             location = parse_url(url)
         except UserError as error:
             return f"is refused: {error}"
+        if location.is_local and (message := _name_problem(location.path)):
+            return message
         places = self._local if location.is_local else self._remote
         path = os.path.realpath(location.path) if location.is_local else location.url
         if any(path == place or path.startswith(place.rstrip("/") + "/") for place in places):
             return None
         return f"is outside sources.allow ({self._text or 'which is empty'})"
+
+
+def _name_problem(path: str) -> str | None:
+    """Return why no file system has a path."""
+    try:
+        longest = max(map(len, os.fsencode(path).split(b"/")))
+    except UnicodeEncodeError:
+        return "holds half of a surrogate pair, which is no character"
+    if longest > NAME_BYTES_MAX:
+        return f"holds a name of {longest} bytes, over {NAME_BYTES_MAX}"
+    return f"is a path of {len(path)} characters, over {PATH_CHARS_MAX}" if len(path) > PATH_CHARS_MAX else None

@@ -3,33 +3,42 @@
     URL --> list_shards() --> Shard (footer only) --> read_batches() --> RowBatch
 
 A Parquet file of some hundred bytes can expand to gigabytes, and its footer need not say so. Text columns are therefore
-read as dictionaries, and their longest value is checked before rows become Python values.
+read as dictionaries, their longest value is checked, and batches are cut smaller where each row's own copy of its texts
+would take too much, all before rows become Python values.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import fnmatch
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import itertools
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from sdbatch.errors import JobError, Problem
 from sdbatch.job import Storage
-from sdbatch.manifest.schema import COLUMNS, check_schema, is_text, own_fields
+from sdbatch.manifest.column_values import column_values, own_column, python_values
+from sdbatch.manifest.origin import Origin
+from sdbatch.manifest.row_place import problem_at
+from sdbatch.manifest.schema import COLUMNS, check_schema, is_list, is_text, own_fields
+from sdbatch.manifest.shard_file import READ_FAULTS, opened, read_footer
+from sdbatch.manifest.values import TEXT_BYTES_MAX
 from sdbatch.storage import Store, joined, open_store, parse_url, split
 
 BATCH_ROWS = 4096
 """Rows of a batch. Every batch carries the dictionaries of its row group, so many short batches would cost more."""
 
 BATCH_BYTES_MAX = 256 << 20
-TEXT_BYTES_MAX = 64 << 10
-"""Longest text of any column; a longer one is refused unread. Prompts have a tighter bound of their own."""
+BATCH_TEXT_BYTES_MAX = 64 << 20
+"""Bytes of a batch's texts once each row has its own; a batch over it is cut into smaller ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +52,11 @@ class Shard:
         num_rows: Number of rows, from the footer.
         own: The user's x_* columns and their types.
         problems: Problems of its columns.
+        columns: Names of all its columns, in the file.
+        names: The manifest's name of each column that is read, by its name in the file.
+        also: Columns of the file that are read as they stand there, beside the manifest's.
+        origin: The table that the shard was built from, if it says so.
+        text_bytes_max: Bytes that its texts may take once each row has its own.
     """
 
     name: str
@@ -51,6 +65,11 @@ class Shard:
     num_rows: int
     own: Mapping[str, pa.DataType]
     problems: tuple[Problem, ...]
+    columns: tuple[str, ...]
+    names: Mapping[str, str]
+    also: tuple[str, ...] = ()
+    origin: Origin | None = None
+    text_bytes_max: int = BATCH_BYTES_MAX
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,8 +80,11 @@ class RowBatch:
         shard: Name of the shard.
         start: Number of the first row in the shard, from 0.
         num_rows: Number of rows.
-        columns: Present known columns as Python values; float32 read through their shortest decimal.
+        columns: Present known columns as Python values, as `values.read_value` has them; None where one was refused.
         own: The user's x_* columns, unchanged.
+        problems: Values that were refused.
+        also: Columns that the shard reads beside the manifest's.
+        origin: The table that the shard was built from, if it says so.
     """
 
     shard: str
@@ -70,6 +92,9 @@ class RowBatch:
     num_rows: int
     columns: Mapping[str, list[Any]]
     own: pa.Table
+    problems: tuple[Problem, ...] = ()
+    also: Mapping[str, list[Any]] = field(default_factory=dict)
+    origin: Origin | None = None
 
 
 def list_shards(manifest: str, storage: Mapping[str, Storage]) -> list[Shard]:
@@ -83,7 +108,7 @@ def list_shards(manifest: str, storage: Mapping[str, Storage]) -> list[Shard]:
         Shards sorted by name.
 
     Raises:
-        JobError: When there is none, or one is not Parquet.
+        JobError: When there is none, one is not Parquet, or one is over a bound.
     """
     location = parse_url(manifest)
     folder_url, name = split(manifest)
@@ -91,10 +116,10 @@ def list_shards(manifest: str, storage: Mapping[str, Storage]) -> list[Shard]:
         folder = open_store(location.url, storage)
         paths = [e.path for e in folder.list(deep=False) if e.path.endswith(".parquet")] if _is_folder(folder) else []
         if paths:
-            return [_shard(folder, path) for path in paths]
+            return [open_shard(folder, path) for path in paths]
     parent = open_store(folder_url, storage)
     names = [entry.path for entry in parent.list(deep=False)] if _is_folder(parent) else []
-    shards = [_shard(parent, path) for path in names if path == name or fnmatch.fnmatchcase(path, name)]
+    shards = [open_shard(parent, path) for path in names if path == name or fnmatch.fnmatchcase(path, name)]
     if not shards:
         raise JobError(f"manifest: {manifest}: no Parquet file at {location.url}")
     return shards
@@ -104,20 +129,46 @@ def _is_folder(store: Store) -> bool:
     return not store.is_local or Path(store.url).is_dir()
 
 
-def _shard(folder: Store, path: str) -> Shard:
+def open_shard(
+    folder: Store,
+    path: str,
+    *,
+    rename: Mapping[str, str] | None = None,
+    drop: Collection[str] = (),
+    also: Sequence[str] = (),
+) -> Shard:
+    """Read the footer of a shard.
+
+    Args:
+        folder: Store that holds it.
+        path: Its name there.
+        rename: The manifest's name of a column, by its name in the file.
+        drop: Columns of the file to leave out.
+        also: Columns of the file to read beside the manifest's.
+
+    Raises:
+        JobError: When it is not Parquet, or over a bound.
+    """
     name = joined(folder.url, path)
-    try:
-        file = pq.ParquetFile(folder.open(path))
-        schema = file.schema_arrow
-    except (pa.ArrowException, OSError) as error:
-        raise JobError(f"manifest: {name}: not a readable Parquet file: {error}") from error
+    footer = read_footer(folder, path)
+    fields = [column for column in footer.schema if column.name not in drop]
+    named = pa.schema([column.with_name((rename or {}).get(column.name, column.name)) for column in fields])
+    problems = tuple(check_schema(named, name))
+    refused = {problem.column for problem in problems}
+    pairs = {one.name: two.name for one, two in zip(fields, named, strict=True) if two.name not in refused}
+    is_read = None not in refused  # of a shard with too many columns none is read
     return Shard(
         name=name,
         folder=folder,
         path=path,
-        num_rows=file.metadata.num_rows,
-        own=own_fields(schema),
-        problems=tuple(check_schema(schema, name)),
+        num_rows=footer.metadata.num_rows,
+        own={name: kind for name, kind in own_fields(named).items() if name not in refused},
+        problems=problems,
+        columns=tuple(footer.schema.names),
+        names={one: two for one, two in pairs.items() if two in COLUMNS or two.startswith("x_")} if is_read else {},
+        also=tuple(column for column in also if column in footer.schema.names),
+        origin=Origin.from_footer(footer.metadata.metadata),
+        text_bytes_max=footer.expanded_bytes_max,
     )
 
 
@@ -127,46 +178,89 @@ def read_batches(shard: Shard) -> Iterator[RowBatch]:
     Raises:
         JobError: When the file is over a cap or breaks off.
     """
-    refused = {problem.column for problem in shard.problems}
-    with shard.folder.open(shard.path) as handle:
-        try:
-            schema = pq.ParquetFile(handle).schema_arrow
-            known = [name for name in dict.fromkeys(schema.names) if name in COLUMNS or name.startswith("x_")]
-            names = [name for name in known if name not in refused]
-            file = pq.ParquetFile(handle, read_dictionary=_text_leaves(handle, names))
-            start = 0
-            for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=names, use_threads=False):
-                yield _row_batch(shard, start, pa.Table.from_batches([batch]))
-                start += batch.num_rows
-        except (pa.ArrowException, OSError) as error:
-            raise JobError(f"manifest: {shard.name}: breaks off: {error}") from error
-        except UnicodeDecodeError as error:
-            raise JobError(f"manifest: {shard.name}: a text is not UTF-8: {error}") from error
+    names = list(dict.fromkeys((*shard.names, *shard.also)))
+    if not names:
+        return
+    start = text_bytes = 0
+    try:
+        with opened(shard.folder, shard.path) as file:
+            leaves = _text_leaves(pq.ParquetFile(file).schema, names)
+            parquet = pq.ParquetFile(file, read_dictionary=leaves)
+            for batch in parquet.iter_batches(batch_size=BATCH_ROWS, columns=names, use_threads=False):
+                for table, size in _pieces(shard, start, pa.Table.from_batches([batch]).select(names)):
+                    text_bytes += size
+                    if text_bytes > shard.text_bytes_max:
+                        bound = shard.text_bytes_max
+                        raise JobError(f"manifest: {shard.name}: its texts take over {bound} bytes, by row {start}")
+                    yield _row_batch(shard, start, table)
+                    start += table.num_rows
+    except READ_FAULTS as error:
+        message = " ".join(str(error).split()) or type(error).__name__
+        raise JobError(f"manifest: {shard.name}: breaks off: {message}") from error
 
 
-def _text_leaves(handle: BinaryIO, names: list[str]) -> list[str]:
+def _text_leaves(leaves: pq.ParquetSchema, names: Sequence[str]) -> list[str]:
     """Return the Parquet paths of all texts in some columns, those inside lists too."""
-    leaves = pq.ParquetFile(handle).schema
-    paths = [leaves.column(number).path for number in range(len(leaves.names))]
-    kinds = [leaves.column(number).physical_type for number in range(len(leaves.names))]
+    columns = [leaves.column(number) for number in range(len(leaves.names))]
     return [
-        path for path, kind in zip(paths, kinds, strict=True) if kind == "BYTE_ARRAY" and path.split(".")[0] in names
+        column.path
+        for column in columns
+        if column.physical_type == "BYTE_ARRAY" and any(f"{column.path}.".startswith(f"{name}.") for name in names)
     ]
 
 
-def _row_batch(shard: Shard, start: int, table: pa.Table) -> RowBatch:
+def _pieces(shard: Shard, start: int, table: pa.Table) -> Iterator[tuple[pa.Table, int]]:
+    """Yield a batch in pieces whose texts are within the bound, and the bytes of these."""
     if table.nbytes > BATCH_BYTES_MAX:
         raise JobError(f"manifest: {shard.name}: rows {start}.. take {table.nbytes} bytes, over {BATCH_BYTES_MAX}")
+    sizes = np.zeros(table.num_rows, np.int64)
     for name in table.column_names:
         _refuse_long_text(shard, start, name, table.column(name))
-    own = [name for name in table.column_names if name.startswith("x_")]
-    return RowBatch(
+        sizes += _text_sizes(table.column(name))
+    # Rows go together until the next one would take them over the bound.
+    pieces = np.cumsum(sizes) // BATCH_TEXT_BYTES_MAX
+    edges = [0, *(np.flatnonzero(np.diff(pieces)) + 1).tolist(), table.num_rows]
+    for first, end in itertools.pairwise(edges):
+        if end > first:
+            yield table.slice(first, end - first), int(sizes[first:end].sum())
+
+
+def _text_sizes(column: pa.ChunkedArray) -> NDArray[np.int64]:
+    """Return the bytes of each row's text; 0 for lists, whose number of items has a bound of its own."""
+    sizes = []
+    for chunk in column.chunks:
+        if pa.types.is_dictionary(chunk.type) and (is_text(chunk.type) or pa.types.is_binary(chunk.type.value_type)):
+            lengths = pc.take(pc.fill_null(pc.binary_length(chunk.dictionary), 0), chunk.indices)
+        elif is_text(chunk.type) and not pa.types.is_string_view(chunk.type):
+            lengths = pc.binary_length(chunk)
+        else:
+            lengths = pa.nulls(len(chunk), pa.int64())
+        sizes.append(np.asarray(pc.fill_null(lengths.cast(pa.int64()), 0)))
+    return np.concatenate(sizes) if sizes else np.zeros(0, np.int64)
+
+
+def _row_batch(shard: Shard, start: int, table: pa.Table) -> RowBatch:
+    columns: dict[str, list[Any]] = {}
+    own: dict[str, pa.ChunkedArray] = {}
+    refused: list[tuple[int, str, Any, str]] = []
+    for source, name in shard.names.items():
+        column = table.column(source)
+        if name in COLUMNS:
+            columns[name], of_column = column_values(name, column)
+        else:
+            own[name], of_column = own_column(column, shard.own[name])
+        refused.extend((offset, name, value, message) for offset, (value, message) in of_column.items())
+    batch = RowBatch(
         shard=shard.name,
         start=start,
         num_rows=table.num_rows,
-        columns={name: _values(table.column(name)) for name in table.column_names if name not in own},
-        own=pa.table({name: table.column(name).cast(shard.own[name]) for name in own}),
+        columns=columns,
+        own=pa.table(own),
+        also={name: list(python_values(table.column(name))) for name in shard.also},
+        origin=shard.origin,
     )
+    problems = tuple(problem_at(batch, *place) for place in sorted(refused, key=lambda place: place[:2]))
+    return dataclasses.replace(batch, problems=problems) if problems else batch
 
 
 def _refuse_long_text(shard: Shard, start: int, name: str, column: pa.ChunkedArray) -> None:
@@ -182,29 +276,10 @@ def _texts(values: pa.Array) -> Iterator[pa.Array]:
     """Yield the arrays of distinct texts in a column, also those inside dictionaries, lists and structs."""
     if pa.types.is_dictionary(values.type):
         yield from _texts(values.dictionary)
-    elif pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
-        yield from _texts(values.values)
+    elif is_list(values.type):
+        yield from _texts(values.flatten())
     elif pa.types.is_struct(values.type):
         for number in range(values.type.num_fields):
             yield from _texts(values.field(number))
     elif is_text(values.type) or pa.types.is_binary(values.type) or pa.types.is_large_binary(values.type):
-        yield values
-
-
-def _values(column: pa.ChunkedArray) -> list[Any]:
-    if pa.types.is_float32(column.type) or pa.types.is_float16(column.type):
-        kind = np.float32 if pa.types.is_float32(column.type) else np.float16
-        return [None if value is None else float(str(kind(value))) for value in column.to_pylist()]
-    if column.null_count == len(column):
-        return [None] * len(column)
-    if pa.types.is_dictionary(column.type):
-        return [value for chunk in column.chunks for value in _spelled_out(chunk)]
-    return list(column.to_pylist())
-
-
-def _spelled_out(chunk: pa.DictionaryArray) -> list[Any]:
-    """Return a dictionary column as Python values; rows share the string of an equal text, unlike in to_pylist."""
-    if len(chunk.dictionary) > len(chunk):
-        return chunk.dictionary_decode().to_pylist()  # type: ignore[no-any-return]
-    values = chunk.dictionary.to_pylist()
-    return [None if place is None else values[place] for place in chunk.indices.to_pylist()]
+        yield values.cast(pa.string()) if pa.types.is_string_view(values.type) else values

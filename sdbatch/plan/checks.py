@@ -10,11 +10,11 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import itertools
-import json
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from sdbatch.canonical import parse_json
 from sdbatch.checkpoints import LoraInfo, ModelInfo
 from sdbatch.columns import MANIFEST, named
 from sdbatch.families import Family, Given, Route, nearest_multiple, next_frame_count
@@ -23,6 +23,8 @@ from sdbatch.plan.sources import OTHER_ROLES
 
 LORAS_MAX = 16
 LORA_WEIGHT_MAX = 10.0
+PARAMETER_MAX = 1e9
+"""Largest number in `parameters`, against typing errors; none of the families' has a use for a larger one."""
 STEPS_MAX = 1000
 """Steps that a strength is held against where a row does not say how many."""
 _CHECKED = [MANIFEST[name] for name in named("argument") if not MANIFEST[name].family_bounds]
@@ -201,7 +203,7 @@ def settled_parameters(text: str | None, route: Route, task: str) -> tuple[dict[
     if not text:
         return {}, []
     try:
-        given = json.loads(text)
+        given = parse_json(text)
     except (ValueError, RecursionError) as error:
         return refused(f"is not JSON: {error}")
     if not isinstance(given, dict):
@@ -214,14 +216,17 @@ def settled_parameters(text: str | None, route: Route, task: str) -> tuple[dict[
         if kind is None:
             return refused(f"holds {name}, which {task} of this model does not take{near(name, route.parameters)}")
         if not _is_a(value, kind):
-            return refused(f"holds {name} = {value!r}, which is not of type {kind.__name__}")
+            return refused(f"holds {name} = {value!r:.60}, which is not of type {kind.__name__}")
+        if kind is not str and abs(value) > PARAMETER_MAX:
+            return refused(f"holds {name} = {value!r:.60}, which is not in {-PARAMETER_MAX:g}..{PARAMETER_MAX:g}")
         given[name] = kind(value)
     return given, []
 
 
 def _is_a(value: Any, kind: type) -> bool:
     if kind is float:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        return is_number and (isinstance(value, int) or math.isfinite(value))
     return type(value) is kind
 
 

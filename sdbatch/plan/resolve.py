@@ -13,7 +13,7 @@ from itertools import repeat
 from typing import Any, NamedTuple
 
 from sdbatch.checkpoints import LoraInfo, ModelInfo
-from sdbatch.columns import SOURCE_ROLES, named
+from sdbatch.columns import SOURCE_ROLES, named, seed_problem
 from sdbatch.families import Given
 from sdbatch.job import Job
 from sdbatch.plan.batch_key import row_batch_keys
@@ -22,7 +22,7 @@ from sdbatch.plan.seeds import row_seeds
 from sdbatch.plan.settings import SETTINGS, RejectedGroup, SettledGroup, Settler
 from sdbatch.plan.sources import digests_by_role, given_of_urls, listed
 from sdbatch.recipe import request_key
-from sdbatch.types import SEED_MAX, Source
+from sdbatch.types import Source
 
 _TEXTS = named("text")
 _LISTS = named("list")
@@ -206,8 +206,8 @@ def _text_problems(group: SettledGroup | RejectedGroup, rows: Columns) -> Iterat
         if default is None and name not in group.unread:
             yield from (RowProblem(name, None, message, place) for place, text in enumerate(rows[name]) if text is None)
     for place, seed in enumerate(rows["seed"]):
-        if not 0 <= seed <= SEED_MAX:
-            yield RowProblem("seed", seed, f"is not in 0..{SEED_MAX}", place)
+        if reason := seed_problem(seed):
+            yield RowProblem("seed", seed, reason, place)
 
 
 def _group_problems(group: SettledGroup | RejectedGroup, rows: Columns) -> Iterator[RowProblem]:

@@ -1,0 +1,155 @@
+"""Rows of a text table become Arrow tables of the manifest's types.
+
+    (line, row) --> TypedRows.add() --> values read --> TypedRows.take() --> Arrow table
+
+What kind of values each x_* column has is kept in mind from row to row.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+
+from sdbatch.errors import Problem
+from sdbatch.manifest.check import Problems
+from sdbatch.manifest.read import BATCH_ROWS
+from sdbatch.manifest.row_place import shown, shown_id
+from sdbatch.manifest.schema import COLUMNS, COLUMNS_MAX, own_name_problem
+from sdbatch.manifest.spool import LINE
+from sdbatch.manifest.tables import fault
+from sdbatch.manifest.values import TEXT_BYTES_MAX, ValueRefused, called, read_value
+
+BATCH_CHARS_MAX = 32 << 20
+"""Characters of the texts that are kept before a table is made of them."""
+_OWN_TYPES: Final[dict[str, pa.DataType]] = {
+    "text": pa.string(),
+    "a boolean": pa.bool_(),
+    "a whole number": pa.int64(),
+    "a number": pa.float64(),
+}
+_NUMBERS = {"a whole number", "a number"}
+
+
+class TypedRows:
+    """Collects rows until they make a batch.
+
+    Args:
+        source: The table, as messages name it.
+        problems: Takes the values that do not fit.
+
+    Attributes:
+        num_rows: Rows that wait.
+    """
+
+    def __init__(self, source: Path, problems: Problems) -> None:
+        self._source = source
+        self._problems = problems
+        self._columns: dict[str, list[Any]] = {}
+        self._lines: list[int] = []
+        self._chars = 0
+        self._kinds: dict[str, tuple[str, int]] = {}
+        self.num_rows = 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether a table should be taken."""
+        return self.num_rows >= BATCH_ROWS or self._chars >= BATCH_CHARS_MAX
+
+    def add(self, line: int, number: int, row: Mapping[str, Any]) -> None:
+        """Read the values of a row.
+
+        Args:
+            line: Line that it begins on, from 1.
+            number: Its number, from 0.
+            row: Its values by the manifest's columns.
+
+        Raises:
+            ManifestError: When the rows have more columns than a manifest may have.
+        """
+        row_id = shown_id(row.get("id"))
+        for name, value in row.items():
+            column = self._columns.get(name)
+            if column is None:
+                column = self._new_column(name)
+            try:
+                column.append(read_value(name, value) if name in COLUMNS else self._own_value(name, value, line))
+            except ValueRefused as error:
+                column.append(None)
+                self._problems.add(
+                    Problem(
+                        shard=str(self._source),
+                        row=number,
+                        column=name,
+                        value=shown(value),
+                        message=str(error),
+                        id=row_id,
+                        line=line,
+                    )
+                )
+            if isinstance(value, str):
+                self._chars += len(value)
+        self._lines.append(line)
+        self.num_rows += 1
+        if len(row) < len(self._columns):
+            for values in self._columns.values():
+                if len(values) < self.num_rows:
+                    values.append(None)
+
+    def take(self) -> pa.Table:
+        """Return the rows that wait, and begin anew."""
+        arrays = {name: pa.array(values, self._type(name)) for name, values in self._columns.items()}
+        table = pa.table({**arrays, LINE: pa.array(self._lines, pa.int64())})
+        for values in self._columns.values():
+            values.clear()
+        self._lines, self._chars, self.num_rows = [], 0, 0
+        return table
+
+    def _new_column(self, name: str) -> list[Any]:
+        if len(self._columns) >= COLUMNS_MAX:
+            raise fault(self._source, f"has over {COLUMNS_MAX} columns")
+        if name not in COLUMNS and name.startswith("x_") and (message := own_name_problem(name)):
+            raise fault(self._source, message, column=shown(name))
+        column = self._columns[name] = [None] * self.num_rows
+        return column
+
+    def _type(self, name: str) -> pa.DataType:
+        if name in COLUMNS:
+            return COLUMNS[name]
+        kind = self._kinds.get(name)
+        return pa.null() if kind is None else _OWN_TYPES[kind[0]]
+
+    def _own_value(self, name: str, value: Any, line: int) -> Any:
+        """Return a value of an x_* column, whose values are all of one kind, numbers apart.
+
+        Raises:
+            ValueRefused: When it is of another kind than those before, or of none that x_* columns have.
+        """
+        if value is None or (isinstance(value, float) and math.isnan(value)):
+            return None
+        kind = "a whole number" if type(value) is int else called(value)
+        if kind not in _OWN_TYPES:
+            raise ValueRefused(f"is {kind}; x_ columns hold text, numbers or booleans")
+        _check_own_value(value)
+        known, first = self._kinds.setdefault(name, (kind, line))
+        if known != kind:
+            if {known, kind} != _NUMBERS:
+                raise ValueRefused(f"is {kind}, and {known} on line {first}; a column has values of one kind")
+            if kind == "a number":
+                self._kinds[name] = (kind, first)
+        return value
+
+
+def _check_own_value(value: Any) -> None:
+    if isinstance(value, str):
+        try:
+            size = len(value.encode())
+        except UnicodeEncodeError as error:
+            raise ValueRefused("holds half of a surrogate pair, which is no character") from error
+        if size > TEXT_BYTES_MAX:
+            raise ValueRefused(f"has {size} bytes, over {TEXT_BYTES_MAX}")
+    elif type(value) is int and not -(2**63) <= value < 2**63:
+        raise ValueRefused(f"is not in {-(2**63)}..{2**63 - 1}")
