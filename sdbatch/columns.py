@@ -219,7 +219,7 @@ COLUMNS: Final[tuple[Column, ...]] = (
         "duration_s",
         _FLOAT,
         "instead of `num_frames`: the next count the family can make is made and trimmed",
-        bound=Range(over=0, guard=86_400),
+        bound=Range(over=0),
         in_recipe=False,
         in_metadata=False,
     ),

@@ -28,7 +28,7 @@ FOOTER_BYTES_MAX = 32 << 20
 LEAVES_MAX = 1000
 """Most columns of a file, each field of a nested one counted."""
 SHARD_ROWS_MAX = 10_000_000
-VALUES_FLOOR = 100_000
+VALUES_FLOOR = 250_000
 VALUES_PER_BYTE_MAX = 32
 """Rows of a file, and items of its lists: the floor, and so many more for each byte. Ids differ from row to row, so a
 row takes a byte or so at the very least; a file with more than that is made to be larger than it looks."""

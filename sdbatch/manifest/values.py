@@ -189,7 +189,7 @@ def _text_item(_: str, value: Any) -> str:
 
 
 def _frame_item(name: str, value: Any) -> int:
-    frame = _integer(name, value)
+    frame = None if value is None else _integer(name, value)
     if frame is None:
         raise ValueRefused("holds null; its items are numbers of frames")
     return frame

@@ -23,6 +23,8 @@ from sdbatch.plan.sources import OTHER_ROLES
 
 LORAS_MAX = 16
 LORA_WEIGHT_MAX = 10.0
+FRAMES_MAX = 10**9
+"""Over what any family makes; seconds times frames a second can be more than a number holds."""
 PARAMETER_MAX = 1e9
 """Largest number in `parameters`, against typing errors; none of the families' has a use for a larger one."""
 STEPS_MAX = 1000
@@ -188,7 +190,7 @@ def settled_frames(values: dict[str, Any], family: Family) -> None:
     duration_s = values.pop("duration_s", None)
     if duration_s is None:
         return
-    kept = max(1, round(duration_s * values["fps"]))
+    kept = max(1, round(min(duration_s * values["fps"], FRAMES_MAX)))
     values["num_frames"] = next_frame_count(kept, family.frame_multiple)
     if values["num_frames"] != kept:
         values["num_frames_kept"] = kept

@@ -26,9 +26,9 @@ def build(tmp_path: Path) -> Build:
     def built(suffix: str, content: str | bytes, **options: Any) -> Rows:
         source = tmp_path / f"table.{suffix}"
         source.write_bytes(content if isinstance(content, bytes) else content.encode())
-        num_rows, files = build_shards(source, tmp_path / "out", **options)
-        rows: Rows = [row for file in files for row in pq.read_table(file).to_pylist()]
-        assert num_rows == len(rows)
+        built_manifest = build_shards(source, tmp_path / "out", **options)
+        rows: Rows = [row for file in built_manifest.files for row in pq.read_table(file).to_pylist()]
+        assert built_manifest.num_rows == len(rows)
         return rows
 
     return built
@@ -132,8 +132,8 @@ def test_columns_are_renamed_and_dropped(build: Build) -> None:
 def test_every_unknown_column_is_refused_by_name(build: Build) -> None:
     problems = _problems(build, "csv", "id,Prompt,Note\na,x,y\n")
     assert [problem.split(": ", 1)[1] for problem in problems] == [
-        f"{name} is not a column of a manifest; rename it, drop it, or let it start with x_"
-        for name in ("Prompt", "Note")
+        f"{name} is not a column of a manifest{near}; rename it, drop it, or let it start with x_"
+        for name, near in (("Prompt", "; did you mean prompt?"), ("Note", ""))
     ]
 
 
@@ -146,24 +146,39 @@ def test_prompts_are_brought_to_normal_form(build: Build) -> None:
 
 
 @pytest.mark.parametrize(
-    ("column", "value"),
+    ("column", "value", "message"),
     [
-        ("height", "tall"),
-        ("height", 64.5),
-        ("height", "64.0px"),
-        ("height", [64]),
-        ("strength", "much"),
-        ("seed", {}),
-        ("images", 3),
-        ("keyframes", [0, "x"]),
-        ("keyframes", "[0, "),
+        ("height", "tall", "is not of type int32"),
+        ("height", 64.5, "is not of type int32"),
+        ("height", True, "is not of type int32"),
+        ("height", "64.0px", "is not of type int32"),
+        ("height", "1_024", "is not of type int32"),
+        ("height", [64], "is not of type int32"),
+        ("height", "1e9999", "is not of type int32"),
+        ("strength", "much", "is not of type double"),
+        ("strength", "0,7", "is not of type double; decimals are written with a point"),
+        ("strength", False, "is not of type double"),
+        ("seed", {}, "is not of type int64"),
+        ("images", 3, "is not of type list<item: string>"),
+        ("images", "[a.png, b.png]", 'is not a JSON list, as in ["a.png", "b.png"]'),
+        ("images", "['a.png']", 'is not a JSON list, as in ["a.png", "b.png"]'),
+        ("images", ["a.png", None], "holds null; its items are text"),
+        ("keyframes", [0, "x"], "is not of type int32"),
+        ("keyframes", [0, None], "holds null; its items are numbers of frames"),
+        ("keyframes", "[0, ", "is not of type int32"),
+        ("loras", [None], "holds null; its items have a name and a weight"),
+        ("loras", [{"name": "ink", "wieght": 1}], "holds an item with 'wieght'; its items have a name and a weight"),
+        ("mask", ["a.png"], "is a list; this column takes text alone"),
     ],
 )
-def test_a_value_of_the_wrong_type_names_its_row_and_column(build: Build, column: str, value: Any) -> None:
+def test_a_value_of_the_wrong_type_names_its_row_and_column(
+    build: Build, column: str, value: Any, message: str
+) -> None:
     content = _jsonl({"id": "a", column: None}, {"id": "b", column: value})
     (problem,) = _problems(build, "jsonl", content)
-    assert problem.startswith("row 1 of ")
-    assert problem.endswith(f"table.jsonl: {column} {value!r} is not of type {COLUMNS[column]}")
+    assert problem.startswith("line 2 of ")
+    assert f"table.jsonl (b): {column} {value!r} " in problem
+    assert problem.endswith(message)
 
 
 @pytest.mark.parametrize(
@@ -173,6 +188,11 @@ def test_a_value_of_the_wrong_type_names_its_row_and_column(build: Build, column
         ("height", float("inf")),
         ("seed", 2**63),
         ("keyframes", [2**31]),
+        ("guidance_scale", 10**400),
+        ("guidance_scale", float("inf")),
+        ("parameters", [1]),
+        ("seed", -1),
+        ("seed", 2.0**53),
         ("images", [1]),
         ("loras", [{"name": "ink", "weight": "heavy"}]),
         ("loras", ["ink"]),
@@ -182,8 +202,8 @@ def test_a_value_of_the_wrong_type_names_its_row_and_column(build: Build, column
 def test_a_value_its_column_cannot_hold_names_its_row_and_column(build: Build, column: str, value: Any) -> None:
     content = _jsonl({"id": "a", column: None}, {"id": "b", column: value})
     (problem,) = _problems(build, "jsonl", content)
-    assert problem.startswith("row 1 of ")
-    assert f"table.jsonl: {column} " in problem
+    assert problem.startswith("line 2 of ")
+    assert f"table.jsonl (b): {column} " in problem
 
 
 def test_a_column_of_the_user_s_with_two_types_is_refused(build: Build) -> None:
@@ -193,11 +213,11 @@ def test_a_column_of_the_user_s_with_two_types_is_refused(build: Build) -> None:
 
 def test_every_wrong_value_is_told(build: Build) -> None:
     problems = _problems(build, "csv", "id,height,seed\na,x,y\nb,1,2\nc,z,3\n")
-    assert [problem.split(" of ")[0] for problem in problems] == ["row 0", "row 0", "row 2"]
+    assert [problem.split(" of ")[0] for problem in problems] == ["line 2", "line 2", "line 4"]
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [('{"id": "a"}\n{"id"\n', "row 1 of "), ('{"id": "a"}\n[1]\n', "is not a JSON object")]
+    ("content", "message"), [('{"id": "a"}\n{"id"\n', "line 2 of "), ('{"id": "a"}\n[1]\n', "is not a JSON object")]
 )
 def test_a_line_that_is_no_json_object_is_refused(build: Build, content: str, message: str) -> None:
     (problem,) = _problems(build, "jsonl", content)
@@ -248,7 +268,7 @@ def test_nothing_is_written_when_something_is_wrong(build: Build, tmp_path: Path
 def test_rows_are_split_evenly_and_in_order(tmp_path: Path, rows: int, shards: int, sizes: list[int]) -> None:
     ids = [f"row-{number}" for number in range(rows)]
     (tmp_path / "table.csv").write_text("id\n" + "\n".join(ids))
-    _, files = build_shards(tmp_path / "table.csv", tmp_path / "out", shards=shards)
+    files = build_shards(tmp_path / "table.csv", tmp_path / "out", shards=shards).files
     assert [file.name for file in files] == [f"part-{number:05d}.parquet" for number in range(shards)]
     parts = [pq.read_table(file).column("id").to_pylist() for file in files]
     assert [len(part) for part in parts] == sizes
@@ -267,8 +287,8 @@ def test_shards_of_an_earlier_build_are_removed_and_other_files_stay(tmp_path: P
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("id,prompt\na,a beach, at sunset\n", "row 0 of .*has 3 cells, the header 2; quote commas"),
-        ("id,prompt\na\n", "row 0 of .*has 1 cells, the header 2"),
+        ("id,prompt\na,a beach, at sunset\n", "line 2 of .*has 3 cells, the header 2; quote commas"),
+        ("id,prompt\na\n", "line 2 of .*has 1 cells, the header 2"),
         ('id,prompt\na,"a beach\nb,forest\n', "cannot be read: unexpected end of data"),
         ("id,id,prompt\na,b,x\n", "id appears twice in the header"),
     ],
@@ -284,7 +304,7 @@ def test_a_table_that_would_lose_cells_is_refused(tmp_path: Path, text: str, sai
 def test_a_whole_number_written_as_a_float_is_an_integer(tmp_path: Path) -> None:
     source = tmp_path / "rows.csv"
     source.write_text("id,prompt,height\na,p,64.0\n")
-    _, files = build_shards(source, tmp_path / "m")
+    files = build_shards(source, tmp_path / "m").files
 
     assert pq.read_table(files[0]).column("height").to_pylist() == [64]
 

@@ -18,9 +18,9 @@ from sdbatch.manifest.check import (
     Duplicates,
     Problems,
     check_text,
-    shown,
 )
 from sdbatch.manifest.read import RowBatch, Shard, list_shards, read_batches
+from sdbatch.manifest.row_place import shown
 
 
 def _batch(columns: dict[str, Sequence[Any]], start: int = 0) -> RowBatch:
@@ -68,7 +68,7 @@ def test_what_could_not_stand_in_a_file_name_is_no_id(value: str | None) -> None
 
 def test_a_problem_names_shard_and_row_of_the_shard() -> None:
     (problem,) = check_text(_batch({"id": ["a", "b", "c d"]}, start=1024))
-    assert str(problem).startswith("row 1026 of a.parquet: id 'c d' is not an id")
+    assert str(problem).startswith("row 1027 of a.parquet: id 'c d' is not an id")
 
 
 # --- prompts --------------------------------------------------------------------------------------------------------
@@ -136,14 +136,14 @@ def test_a_duplicate_across_shards_names_the_first_place(tmp_path: Path) -> None
         (shards[1].name, 2, "'b'"),
         (shards[2].name, 0, "'b'"),
     ]
-    assert {problem.message for problem in problems} == {f"appears twice; first in row 1 of {shards[0].name}"}
+    assert {problem.message for problem in problems} == {f"appears twice; first in row 2 of {shards[0].name}"}
 
 
 def test_a_duplicate_inside_a_shard_is_found(tmp_path: Path) -> None:
     ids: list[str | None] = [f"row-{number}" for number in range(3000)]
     (problem,) = _duplicates(_shards(tmp_path, [*ids, "row-17"]))
     assert (problem.row, problem.value) == (3000, "'row-17'")
-    assert "first in row 17 of" in problem.message
+    assert "first in row 18 of" in problem.message
 
 
 @pytest.mark.parametrize("ids", [["a", "A"], ["a", "a.", "a-"], [None, None], []])

@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from sdbatch.errors import JobError, UserError
-from sdbatch.manifest.read import BATCH_ROWS, TEXT_BYTES_MAX, RowBatch, list_shards, read_batches
+from sdbatch.manifest.read import BATCH_ROWS, RowBatch, list_shards, read_batches
+from sdbatch.manifest.values import TEXT_BYTES_MAX
 
 LONG = "x" * (TEXT_BYTES_MAX + 1)
 
@@ -188,7 +189,7 @@ def test_the_user_s_columns_are_carried_with_plain_types(tmp_path: Path) -> None
         "x_note": pa.array(["long", None], pa.large_string()),
     }
     (batch,) = _batches(_write(tmp_path / "a.parquet", id=["a", "b"], **own))
-    plain = {"x_sku": pa.string(), "x_rank": pa.int16(), "x_price": pa.float32(), "x_note": pa.large_string()}
+    plain = {"x_sku": pa.string(), "x_rank": pa.int16(), "x_price": pa.float32(), "x_note": pa.string()}
     assert dict(zip(batch.own.column_names, batch.own.schema.types, strict=True)) == plain
     assert batch.own.to_pydict() == {name: array.to_pylist() for name, array in own.items()}
     assert set(batch.columns) == {"id"}
@@ -229,9 +230,12 @@ def test_the_cap_counts_bytes_not_characters(tmp_path: Path) -> None:
         _columns(tmp_path, id=["a"], prompt=[over])
 
 
-def test_a_text_that_is_not_utf_8_is_refused_by_file_name(tmp_path: Path) -> None:
-    offsets = pa.array([0, 2], pa.int32()).buffers()[1]
-    broken = pa.StringArray.from_buffers(1, offsets, pa.py_buffer(b"\xff\xfe"))
-    manifest = _write(tmp_path / "a.parquet", id=["a"], prompt=broken)
-    with pytest.raises(JobError, match=r"a\.parquet"):
-        _batches(manifest)
+@pytest.mark.parametrize("column", ["prompt", "x_note"])
+def test_a_text_that_is_not_utf_8_is_its_row_s_problem(tmp_path: Path, column: str) -> None:
+    offsets = pa.array([0, 2, 3], pa.int32()).buffers()[1]
+    broken = pa.StringArray.from_buffers(2, offsets, pa.py_buffer(b"\xff\xfea"))
+    (batch,) = _batches(_write(tmp_path / "a.parquet", id=["bad", "good"], **{column: broken}))
+    values = batch.columns[column] if column in batch.columns else batch.own.column(column).to_pylist()
+
+    assert values == [None, "a"]
+    assert [(p.row, p.id, p.column, p.message) for p in batch.problems] == [(0, "bad", column, "is not UTF-8 text")]
