@@ -109,8 +109,8 @@ def test_wrong_rows_exit_with_2_and_are_all_named(job: Job, verb: str) -> None:
     done = _sdbatch(verb, job([{"id": "a", "prompt": "p", "height": 3}, {"id": "a", "prompt": "p"}]))
 
     assert done.returncode == 2
-    assert "line 2 of" in done.stderr
-    assert "line 3 of" in done.stderr
+    assert "row 1 of" in done.stderr
+    assert "row 2 of" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -34,11 +34,12 @@ from sdbatch.cli.options import (
     split_pairs,
     with_optional_class,
 )
-from sdbatch.cli.output import counted, end_run, guarded, progress, say, write_table
+from sdbatch.cli.output import counted, end_run, guarded, progress, say
 from sdbatch.cli.process import prepare_command, prepare_generation
 from sdbatch.driver import RunResult
 from sdbatch.logs import redacted
 from sdbatch.report.progress import duration, per_time
+from sdbatch.report.tables import write_rows
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
@@ -225,7 +226,7 @@ def metadata(
     """Print or write the effective metadata: one row per asset or failed request. Works while a run goes on."""
     table = guarded(lambda: api.metadata(output), as_json)
     if to is not None:
-        guarded(lambda: write_table(table, to), as_json)
+        guarded(lambda: write_rows(table, to), as_json)
     states = table.column("status").to_pylist()
     counts = {state: states.count(state) for state in sorted(set(states))}
     where = f", written to {to}" if to else ""

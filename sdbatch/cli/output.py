@@ -6,7 +6,6 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, NoReturn
 
 import typer
@@ -14,20 +13,10 @@ from rich.console import Console
 from rich.table import Table
 
 from sdbatch.driver import RunResult
-from sdbatch.errors import JobError, ManifestError, SdbatchError
+from sdbatch.errors import ManifestError, SdbatchError
 from sdbatch.logs import redacted
 from sdbatch.report.progress import Lines, Progress, Terminal
 from sdbatch.storage import joined
-
-
-def write_table(table: Any, path: Path) -> None:
-    """Write rows as one Parquet file."""
-    import pyarrow.parquet as pq
-
-    try:
-        pq.write_table(table, path, compression="zstd")
-    except OSError as error:
-        raise JobError(f"--to {path}: {error.strerror or error}") from error
 
 
 def counted(number: int, singular: str, plural: str) -> str:

@@ -186,7 +186,7 @@ def read_batches(shard: Shard) -> Iterator[RowBatch]:
         with opened(shard.folder, shard.path) as file:
             leaves = _text_leaves(pq.ParquetFile(file).schema, names)
             parquet = pq.ParquetFile(file, read_dictionary=leaves)
-            for batch in parquet.iter_batches(batch_size=BATCH_ROWS, columns=names, use_threads=False):
+            for batch in _batches(parquet, names, leaves):
                 for table, size in _pieces(shard, start, pa.Table.from_batches([batch]).select(names)):
                     text_bytes += size
                     if text_bytes > shard.text_bytes_max:
@@ -197,6 +197,16 @@ def read_batches(shard: Shard) -> Iterator[RowBatch]:
     except READ_FAULTS as error:
         message = " ".join(str(error).split()) or type(error).__name__
         raise JobError(f"manifest: {shard.name}: breaks off: {message}") from error
+
+
+def _batches(parquet: pq.ParquetFile, names: list[str], leaves: list[str]) -> Iterator[pa.RecordBatch]:
+    """Yield batches; where texts stand inside lists, none goes over the end of a row group.
+
+    Arrow 26 cannot put the dictionaries of two row groups together inside a list.
+    """
+    every = range(parquet.num_row_groups)
+    for groups in [[group] for group in every] if any("." in leaf for leaf in leaves) else [list(every)]:
+        yield from parquet.iter_batches(BATCH_ROWS, row_groups=groups, columns=names, use_threads=False)
 
 
 def _text_leaves(leaves: pq.ParquetSchema, names: Sequence[str]) -> list[str]:

@@ -219,7 +219,7 @@ def settled_parameters(text: str | None, route: Route, task: str) -> tuple[dict[
             return refused(f"holds {name}, which {task} of this model does not take{near(name, route.parameters)}")
         if not _is_a(value, kind):
             return refused(f"holds {name} = {value!r:.60}, which is not of type {kind.__name__}")
-        if kind is not str and abs(value) > PARAMETER_MAX:
+        if any(type(number) in {int, float} and abs(number) > PARAMETER_MAX for number in _items(value)):
             return refused(f"holds {name} = {value!r:.60}, which is not in {-PARAMETER_MAX:g}..{PARAMETER_MAX:g}")
         given[name] = kind(value)
     return given, []
@@ -229,7 +229,11 @@ def _is_a(value: Any, kind: type) -> bool:
     if kind is float:
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         return is_number and (isinstance(value, int) or math.isfinite(value))
-    return type(value) is kind
+    return type(value) is kind and (kind is not list or all(type(item) is int for item in value))
+
+
+def _items(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def settled_loras(

@@ -22,6 +22,7 @@ from markupsafe import Markup
 
 from sdbatch.columns import COLUMNS, SOURCE_ROLES
 from sdbatch.recipe import is_clip
+from sdbatch.report.tables import python_rows
 
 ASSETS_PER_PAGE = 2000
 _SETTINGS = tuple(column.name for column in COLUMNS if column.in_gallery)
@@ -42,7 +43,7 @@ def gallery_pages(campaign: str, run: str, parts: Iterable[pa.Table], num_rows: 
     number = 0
     for part in parts:
         for batch in part.to_batches(max_chunksize=ASSETS_PER_PAGE):  # rows as Python values are many times their size
-            for row in batch.to_pylist():
+            for row in python_rows(batch):
                 cards.append(_card(row))
                 if len(cards) == ASSETS_PER_PAGE and number + 1 < num_pages:
                     yield page_name(number), _render(campaign, run, cards, pages, number, num_rows)
