@@ -36,7 +36,8 @@ from sdbatch.errors import ModelError, SourceMissing, StoreRefused, UserError
 from sdbatch.fetch.sources import read_source
 from sdbatch.generate.random_weights import make_tiny_random
 from sdbatch.job import Model
-from sdbatch.manifest.check import ID, AllowList
+from sdbatch.manifest.check import AllowList
+from sdbatch.manifest.row_place import ID
 from sdbatch.report.gallery import gallery_pages
 from sdbatch.storage import SCHEMES, Entry, LocalStore, open_store, parse_url
 from sdbatch.storage.digests import sha256_files

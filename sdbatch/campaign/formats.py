@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sdbatch.errors import NewerFormat
+from sdbatch.storage.in_arrow import in_arrow
 
 _MARK: Final = b"sdbatch.format_version"
 _BATCH_ROWS = 65_536
@@ -56,7 +57,6 @@ def read_table(data: bytes, name: str, wanted: pa.Schema | None = None, *, few: 
         pa.ArrowException: When it is not a Parquet file, or torn.
     """
     file, reader = _opened(data, name, few)
-    # Not pq.read_table: its scanner threads may hold a Python buffer when the interpreter ends, and abort it.
     table = reader.table(file.read(columns=_there(file, wanted), use_threads=False))
     return _as_wanted(table, _coded(wanted, few))
 
@@ -89,10 +89,11 @@ def read_object(data: bytes, name: str) -> dict[str, Any]:
 
 
 def _opened(data: bytes, name: str, few: tuple[str, ...] = ()) -> tuple[pq.ParquetFile, Reader]:
-    metadata = pq.read_metadata(pa.BufferReader(data))
+    source = in_arrow(data)
+    metadata = pq.read_metadata(source)
     there = set(metadata.schema.names)  # an older file lacks some; Arrow refuses to code a column that is not there
     coded = [column for column in few if column in there]
-    file = pq.ParquetFile(pa.BufferReader(data), metadata=metadata, read_dictionary=coded)
+    file = pq.ParquetFile(source, metadata=metadata, read_dictionary=coded)
     version = (file.schema_arrow.metadata or {}).get(_MARK, str(_OLDEST).encode()).decode()
     return file, _reader(int(version) if version.isdecimal() else version, name)
 

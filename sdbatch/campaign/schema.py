@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sdbatch.columns import COLUMNS
+from sdbatch.storage.in_arrow import in_arrow
 from sdbatch.types import FORMAT_VERSION
 
 METADATA: Final = pa.schema([(column.name, column.type) for column in COLUMNS if column.in_metadata])
@@ -66,8 +67,7 @@ def marks(**notes: str) -> dict[bytes, bytes]:
 
 def from_parquet(data: bytes, columns: list[str] | None = None) -> pa.Table:
     """Read what `to_parquet` wrote."""
-    # Not pq.read_table: its scanner threads may hold a Python buffer when the interpreter ends, and abort it.
-    table = pq.ParquetFile(pa.BufferReader(data)).read(columns=columns, use_threads=False)
+    table = pq.ParquetFile(in_arrow(data)).read(columns=columns, use_threads=False)
     if columns is None:
         return table
     return table.select([name for name in columns if name in table.column_names])  # a file has an order of its own
@@ -75,7 +75,7 @@ def from_parquet(data: bytes, columns: list[str] | None = None) -> pa.Table:
 
 def footer(data: bytes) -> Mapping[str, str]:
     """Return the notes in a Parquet file's footer."""
-    metadata = pq.read_schema(pa.BufferReader(data)).metadata or {}
+    metadata = pq.read_schema(in_arrow(data)).metadata or {}
     return {
         name.decode().removeprefix("sdbatch."): value.decode()
         for name, value in metadata.items()

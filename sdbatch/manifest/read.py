@@ -285,6 +285,9 @@ def _refuse_long_text(shard: Shard, start: int, name: str, column: pa.ChunkedArr
 def _texts(values: pa.Array) -> Iterator[pa.Array]:
     """Yield the arrays of distinct texts in a column, also those inside dictionaries, lists and structs."""
     if pa.types.is_dictionary(values.type):
+        places = pc.min_max(values.indices).as_py()
+        if places["min"] is not None and not 0 <= places["min"] <= places["max"] < len(values.dictionary):
+            raise ValueError("a text that is not in the column's dictionary")
         yield from _texts(values.dictionary)
     elif is_list(values.type):
         yield from _texts(values.flatten())

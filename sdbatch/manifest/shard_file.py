@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from sdbatch.errors import JobError
 from sdbatch.storage import Store, joined
+from sdbatch.storage.in_arrow import in_arrow
 
 FOOTER_BYTES_MAX = 32 << 20
 """Longest footer. Ten million rows in groups of 4,096 with twenty columns have one of some 8 MiB."""
@@ -37,7 +38,7 @@ EXPANDED_PER_BYTE_MAX = 1000
 """Bytes that a file may decode to: the floor, and so many for each of its own bytes."""
 _TAIL_BYTES = 64 << 10
 _MAGIC = b"PAR1"
-READ_FAULTS = (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError)
+READ_FAULTS = (pa.ArrowException, OSError, ValueError, LookupError, OverflowError, MemoryError)
 """What Arrow raises for a damaged file. UnicodeDecodeError is a ValueError."""
 
 
@@ -71,8 +72,9 @@ def read_footer(store: Store, path: str) -> Footer:
     try:
         size = _size_bytes(store, path)
         tail = _tail(store, path, size)
-        metadata = pq.read_metadata(pa.BufferReader(_arrow_buffer(tail)))
+        metadata = pq.read_metadata(in_arrow(tail))
         schema = None if metadata.num_columns > LEAVES_MAX else metadata.schema.to_arrow_schema()
+        str(schema)  # names that are no text raise here
     except JobError as error:
         raise JobError(f"manifest: {name}: {error}") from error
     except READ_FAULTS as error:
@@ -129,13 +131,6 @@ def _read_range(store: Store, path: str, start: int, stop: int) -> bytes:
         return os.pread(descriptor, stop - start, start)
     finally:
         os.close(descriptor)
-
-
-def _arrow_buffer(data: bytes) -> pa.Buffer:
-    """Copy bytes into memory of Arrow's own, which its threads may let go of at any time."""
-    sink = pa.BufferOutputStream()
-    sink.write(data)
-    return sink.getvalue()
 
 
 def _refuse_expansion(footer: Footer, name: str) -> None:

@@ -64,7 +64,10 @@ def _row(number: int) -> dict[str, Any]:
         row |= {"num_frames": 9 if number % 2 else None}
     if is_clip and number % 3 == 0:
         row |= {"task": "image-to-video", "images": ["one.png", "two.png"], "keyframes": [0, 8], "num_frames": 9}
-    row |= {"seed": [None, number, 2**53 - 1 - number][number % 3], "seed_group": [None, f"sc\u00e8ne-{number}"][number % 2]}
+    row |= {
+        "seed": [None, number, 2**53 - 1 - number][number % 3],
+        "seed_group": [None, f"sc\u00e8ne-{number}"][number % 2],
+    }
     row |= {"num_outputs": [None, 2][number % 2], "x_rank": [number, None][number % 2]}
     row |= {"x_seen": WHEN if number % 3 else None, "x_new": [True, False, None][number % 3]}
     return row

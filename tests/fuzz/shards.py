@@ -91,13 +91,13 @@ def check_damaged(path: Path) -> str:
         check_job(_job(str(path)))
     except UserError as error:
         return "refused" if str(error).strip() else "refused without a word"
-    except Exception:
+    except Exception:  # noqa: BLE001 -- this is what is looked for
         return traceback.format_exc()
     return "fine"
 
 
 def check_shards(count: int, folder: Path, seed: int = 1, tell: Callable[[str], None] = lambda _: None) -> Counter[str]:
-    """Check so many damaged shards; return how often each answer came. Every answer but "fine" and "refused" is a fault.
+    """Check so many damaged shards; return how often each answer came. All but "fine" and "refused" are faults.
 
     Args:
         count: Number of shards.
