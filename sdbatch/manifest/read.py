@@ -241,7 +241,7 @@ def _text_sizes(column: pa.ChunkedArray) -> NDArray[np.int64]:
     for chunk in column.chunks:
         if pa.types.is_dictionary(chunk.type) and (is_text(chunk.type) or pa.types.is_binary(chunk.type.value_type)):
             lengths = pc.take(pc.fill_null(pc.binary_length(chunk.dictionary), 0), chunk.indices)
-        elif is_text(chunk.type) and not pa.types.is_string_view(chunk.type):
+        elif pa.types.is_string(chunk.type) or pa.types.is_large_string(chunk.type):
             lengths = pc.binary_length(chunk)
         else:
             lengths = pa.nulls(len(chunk), pa.int64())
@@ -294,5 +294,7 @@ def _texts(values: pa.Array) -> Iterator[pa.Array]:
     elif pa.types.is_struct(values.type):
         for number in range(values.type.num_fields):
             yield from _texts(values.field(number))
+    elif isinstance(values.type, pa.BaseExtensionType):
+        yield from _texts(values.storage)
     elif is_text(values.type) or pa.types.is_binary(values.type) or pa.types.is_large_binary(values.type):
         yield values.cast(pa.string()) if pa.types.is_string_view(values.type) else values

@@ -13,7 +13,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,10 +21,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sdbatch.errors import JobError
+from sdbatch.manifest.footer_sizes import RowGroupSizes, row_group_sizes
 from sdbatch.storage import Store, joined
 from sdbatch.storage.in_arrow import in_arrow
 
-FOOTER_BYTES_MAX = 32 << 20
+FOOTER_BYTES_MAX = 16 << 20
 """Longest footer. Ten million rows in groups of 4,096 with twenty columns have one of some 8 MiB."""
 LEAVES_MAX = 1000
 """Most columns of a file, each field of a nested one counted."""
@@ -72,6 +73,7 @@ def read_footer(store: Store, path: str) -> Footer:
     try:
         size = _size_bytes(store, path)
         tail = _tail(store, path, size)
+        sizes = row_group_sizes(tail[-8 - int.from_bytes(tail[-8:-4], "little") : -8])
         metadata = pq.read_metadata(in_arrow(tail))
         schema = None if metadata.num_columns > LEAVES_MAX else metadata.schema.to_arrow_schema()
         str(schema)  # names that are no text raise here
@@ -82,7 +84,7 @@ def read_footer(store: Store, path: str) -> Footer:
     if schema is None:
         raise JobError(f"manifest: {name}: has {metadata.num_columns} columns, over {LEAVES_MAX}")
     footer = Footer(schema=schema, metadata=metadata, file_bytes=size)
-    _refuse_expansion(footer, name)
+    _refuse_expansion(footer, sizes, name)
     return footer
 
 
@@ -133,20 +135,17 @@ def _read_range(store: Store, path: str, start: int, stop: int) -> bytes:
         os.close(descriptor)
 
 
-def _refuse_expansion(footer: Footer, name: str) -> None:
+def _refuse_expansion(footer: Footer, sizes: Sequence[RowGroupSizes], name: str) -> None:
     """Raise JobError when a small file would become a large table."""
-    metadata, size = footer.metadata, footer.file_bytes
-    if metadata.num_rows > SHARD_ROWS_MAX:
-        raise JobError(f"manifest: {name}: has {metadata.num_rows} rows, over {SHARD_ROWS_MAX} in one file; split it")
+    size = footer.file_bytes
+    rows = max(footer.metadata.num_rows, sum(group.num_rows for group in sizes))
+    if rows > SHARD_ROWS_MAX:
+        raise JobError(f"manifest: {name}: has {rows} rows, over {SHARD_ROWS_MAX} in one file; split it")
     values_max = max(VALUES_FLOOR, VALUES_PER_BYTE_MAX * size)
-    if metadata.num_rows > values_max:
-        raise JobError(f"manifest: {name}: has {metadata.num_rows} rows in {size} bytes, over {values_max}")
-    items, expanded = 0, 0
-    for number in range(metadata.num_row_groups):
-        group = metadata.row_group(number)
-        columns = [group.column(place) for place in range(group.num_columns)]
-        expanded += sum(column.total_uncompressed_size for column in columns)
-        items = max(items, max((column.num_values for column in columns), default=0) - group.num_rows)
+    if rows > values_max:
+        raise JobError(f"manifest: {name}: has {rows} rows in {size} bytes, over {values_max}")
+    items = max((group.num_values - group.num_rows for group in sizes), default=0)
+    expanded = sum(group.decoded_bytes for group in sizes)
     if items > values_max:
         raise JobError(f"manifest: {name}: has {items} items in lists in {size} bytes, over {values_max}")
     if expanded > footer.expanded_bytes_max:
