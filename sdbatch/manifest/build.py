@@ -110,7 +110,7 @@ class _Names:
     def problems(self) -> Iterator[Problem]:
         """Yield the problems of the names themselves."""
         if self.ids is not None and self.has_made_ids:
-            self.ids.check_columns(self._seen)
+            self.ids.check_columns({*self._seen, *self.of_manifest})
         for name in self.of_manifest:
             if name not in COLUMNS and not name.startswith("x_"):
                 yield self._problem(name, unknown_column(name))
@@ -201,10 +201,13 @@ def _listed(columns: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
 
 def _made_ids(names: _Names, batch: RowBatch, problems: Problems) -> list[str | None]:
     assert names.ids is not None
-    columns = {**batch.also, **{name: batch.columns[name] for name in names.ids.columns if name in batch.columns}}
+    columns = {**batch.columns, **batch.also}
+    columns |= {
+        name: batch.own.column(name).to_pylist() for name in names.ids.columns if name in batch.own.column_names
+    }
     made: list[str | None] = []
     for offset in range(batch.num_rows):
-        row = {name: values[offset] for name, values in columns.items()}
+        row = {name: columns[name][offset] for name in names.ids.columns if name in columns}
         try:
             made.append(names.ids(row, batch.start + offset))
         except ValueRefused as error:

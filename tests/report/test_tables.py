@@ -1,0 +1,99 @@
+"""Metadata as a file: the suffix decides which kind, and a value that Python does not have ends nothing."""
+
+from __future__ import annotations
+
+import csv
+import datetime as dt
+import json
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from sdbatch.errors import JobError
+from sdbatch.report.tables import UNREADABLE, python_rows, write_rows
+
+WHEN = dt.datetime(2026, 11, 26, 20, 57, 1, tzinfo=dt.UTC)
+TABLE = pa.table(
+    {
+        "id": ["a", "b"],
+        "prompt": ['two\nlines, "quoted"', None],
+        "images": [["x.png", "y.png"], None],
+        "stages": [[{"name": "quality", "score": 0.5}], []],
+        "adopted": [True, None],
+        "x_price": [0.1, float("nan")],
+        "x_sum": pa.array([Decimal("1.50"), None]),
+        "committed_at": pa.array([WHEN, None], pa.timestamp("ms", "UTC")),
+    }
+)
+STAGES = '[{"name": "quality", "score": 0.5}]'
+
+
+@pytest.mark.fault("F22", "metadata --to x.csv", "a CSV, lists as JSON text")
+@pytest.mark.parametrize(("suffix", "delimiter"), [(".csv", ","), (".tsv", "\t"), (".CSV", ",")])
+def test_a_table_of_cells_can_be_read_by_anybody(tmp_path: Path, suffix: str, delimiter: str) -> None:
+    write_rows(TABLE, tmp_path / f"rows{suffix}")
+    with (tmp_path / f"rows{suffix}").open(encoding="utf-8", newline="") as file:
+        header, first, second = csv.reader(file, delimiter=delimiter)
+
+    assert header == TABLE.column_names
+    when = "2026-11-26T20:57:01+00:00"
+    assert first == ["a", 'two\nlines, "quoted"', '["x.png", "y.png"]', STAGES, "true", "0.1", "1.50", when]
+    assert second == ["b", "", "", "[]", "", "nan", "", ""]
+
+
+@pytest.mark.fault("F22", "metadata --to x.jsonl", "JSON lines")
+def test_json_lines_keep_their_types(tmp_path: Path) -> None:
+    write_rows(TABLE, tmp_path / "rows.jsonl")
+    first, second = map(json.loads, (tmp_path / "rows.jsonl").read_text(encoding="utf-8").splitlines())
+
+    assert first["images"] == ["x.png", "y.png"]
+    assert (first["adopted"], first["x_price"], first["committed_at"]) == (True, 0.1, "2026-11-26T20:57:01+00:00")
+    assert (second["prompt"], second["x_price"]) == (None, None)
+
+
+def test_parquet_is_the_table_itself(tmp_path: Path) -> None:
+    write_rows(TABLE, tmp_path / "rows.parquet")
+    assert pq.read_table(tmp_path / "rows.parquet").drop_columns("x_price") == TABLE.drop_columns("x_price")
+
+
+@pytest.mark.fault("F22", "metadata --to x.xlsx, or without a suffix", "refused, with the suffixes that are taken")
+@pytest.mark.parametrize("name", ["rows.xlsx", "rows", "rows.csv.gz"])
+def test_another_suffix_is_refused_and_nothing_is_written(tmp_path: Path, name: str) -> None:
+    with pytest.raises(JobError, match=r"is none of \.parquet, \.csv, \.tsv, \.jsonl"):
+        write_rows(TABLE, tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_cannot_be_written_is_told_in_a_line(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match="No such file or directory"):
+        write_rows(TABLE, tmp_path / "nowhere" / "rows.csv")
+    (tmp_path / "folder.csv").mkdir()
+    with pytest.raises(JobError, match="is a folder"):
+        write_rows(TABLE, tmp_path / "folder.csv")
+
+
+@pytest.mark.fault("S9", "x_ values of an older campaign that Python does not have", "told as such; nothing ends")
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([0, 10**18], pa.timestamp("us")),
+        pa.array([0, 2**31 - 1], pa.date32()),
+        pa.array([None, 1], pa.timestamp("us", "Mars/Olympus")),
+    ],
+    ids=["year 31969", "date", "time zone"],
+)
+def test_a_value_that_python_does_not_have_is_told_as_such(column: pa.Array, tmp_path: Path) -> None:
+    batch = pa.record_batch({"id": ["a", "b"], "x_t": column})
+    with pytest.raises((ValueError, OverflowError, LookupError)):
+        batch.to_pylist()
+    rows: list[dict[str, Any]] = list(python_rows(batch))
+
+    assert [row["id"] for row in rows] == ["a", "b"]
+    assert rows[1]["x_t"] == UNREADABLE
+    for suffix in (".csv", ".jsonl"):
+        write_rows(pa.Table.from_batches([batch]), tmp_path / f"rows{suffix}")
+        assert UNREADABLE in (tmp_path / f"rows{suffix}").read_text()
