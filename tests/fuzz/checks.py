@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 _ROWS = 300
 _SHARDS = 4
-_TIMEOUT_S = 120
+_TIMEOUT_S = 600
 
 
 def make_job(folder: Path) -> Path:
