@@ -105,7 +105,7 @@ def _are_in_range(name: str, least: int, most: int) -> bool:
     if name == "seed":
         return not (seed_problem(least) or seed_problem(most))
     width: int = COLUMNS[name].bit_width - 1
-    return -(2**width) <= least and most < 2**width
+    return bool(-(2**width) <= least and most < 2**width)
 
 
 def python_values(column: pa.ChunkedArray) -> Iterator[Any]:

@@ -11,7 +11,10 @@ from sdbatch.columns import MANIFEST, Range
 from sdbatch.families.listing import between_marks
 
 BEGIN, END = "<!-- columns: made by `make columns` -->", "<!-- /columns -->"
-_OWN = "| `x_*` | any flat type | your own columns, carried unchanged into the metadata |"
+_OWN = (
+    "| `x_*` | text, numbers, booleans, dates, timestamps | your own columns, carried unchanged into the metadata; "
+    "timestamps in microseconds, years 1 to 9999 |"
+)
 
 
 def markdown() -> str:

@@ -129,9 +129,9 @@ def _integer(name: str, value: Any) -> int | None:
     number = _number(name, value)
     if number is None:
         return None
-    if abs(number) >= _WHOLE_MAX or number != int(number):
+    if not -_WHOLE_MAX < number < _WHOLE_MAX or number != int(number):
         raise ValueRefused(f"is not of type {_kind(name)}")
-    if isinstance(number, float) and abs(number) >= FLOAT_EXACT_MAX:
+    if isinstance(number, float) and not -FLOAT_EXACT_MAX < number < FLOAT_EXACT_MAX:
         raise ValueRefused("is a float of 2^53 or more, which is not exact; write it as an integer or as text")
     whole = int(number)
     message = seed_problem(whole) if name == "seed" else _width_problem(whole, _kind(name))

@@ -229,7 +229,9 @@ def _is_a(value: Any, kind: type) -> bool:
     if kind is float:
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         return is_number and (isinstance(value, int) or math.isfinite(value))
-    return type(value) is kind and (kind is not list or all(type(item) is int for item in value))
+    if kind is list:
+        return isinstance(value, list) and all(type(item) is int for item in value)
+    return type(value) is kind
 
 
 def _items(value: Any) -> list[Any]:

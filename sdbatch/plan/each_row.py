@@ -5,9 +5,8 @@ rows --> Resolver.resolve(), all at once --> did they raise? then each half, dow
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
 
 from sdbatch.plan.problems import RowProblem
 from sdbatch.plan.resolve import Columns, ResolvedRows, Resolver
@@ -29,9 +28,14 @@ def resolve_each(
     middle = num_rows // 2
     rows, problems = _part(resolver, columns, 0, middle, digests)
     more_rows, more_problems = _part(resolver, columns, middle, num_rows, digests)
-    columns_of_both = zip(rows, more_rows, strict=True)
-    joined = ResolvedRows._make(list(itertools.chain(*columns)) for columns in columns_of_both)
+    joined = ResolvedRows._make([*one, *two] for one, two in _pairs(rows, more_rows))
     return joined, [*problems, *more_problems]
+
+
+def _pairs(rows: ResolvedRows, more: ResolvedRows) -> Iterator[tuple[list[Any], list[Any]]]:
+    """Yield each column of some rows with that of others."""
+    for name in ResolvedRows._fields:
+        yield getattr(rows, name), getattr(more, name)
 
 
 def _part(

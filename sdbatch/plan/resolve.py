@@ -206,8 +206,8 @@ def _text_problems(group: SettledGroup | RejectedGroup, rows: Columns) -> Iterat
         if default is None and name not in group.unread:
             yield from (RowProblem(name, None, message, place) for place, text in enumerate(rows[name]) if text is None)
     for place, seed in enumerate(rows["seed"]):
-        if reason := seed_problem(seed):
-            yield RowProblem("seed", seed, reason, place)
+        if not_taken := seed_problem(seed):
+            yield RowProblem("seed", seed, not_taken, place)
 
 
 def _group_problems(group: SettledGroup | RejectedGroup, rows: Columns) -> Iterator[RowProblem]:

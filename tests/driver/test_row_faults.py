@@ -81,7 +81,7 @@ def test_what_a_row_raises_is_its_own_problem() -> None:
     models = {"tiny": describe("tiny", job.models["tiny"], {})}
     resolver = Resolver(job, models, lambda _: None, lambda url: url, loads_here=False)
     ids = [f"row-{number}" for number in range(9)]
-    columns = {
+    columns: dict[str, list[Any]] = {
         "id": ids,
         "task": ["text-to-image"] * 9,
         "prompt": ["p"] * 9,
