@@ -118,8 +118,12 @@ class _Names:
             yield self._problem(name, "is to be renamed or dropped, and the file has no such column")
 
     def warnings(self) -> tuple[str, ...]:
-        """Return what to know of the ids that were made."""
-        if self.ids is None or not (self.has_made_ids and self.ids.counts_rows):
+        """Return what to know of the ids that were made, or were not."""
+        if self.ids is None or not self.has_rows:
+            return ()
+        if not self.has_made_ids:
+            return ("the table has a column `id`, so no ids are made from --id; --drop id leaves it out",)
+        if not self.ids.counts_rows:
             return ()
         message = "ids are made from row numbers: a row that is put in or taken out gives all after it other ids, and"
         return (f"{message} they are rendered again; name columns instead, as in --id '{{sku}}-{{scene}}'",)

@@ -59,6 +59,7 @@ class Origin:
         is_understood = (
             isinstance(file, str)
             and 0 < len(file) <= _FILE_CHARS_MAX
+            and file.isprintable()
             and all(type(number) is int and 0 <= number < 2**63 for number in numbers)
             and bool(starts)
             and starts[0][0] == 0

@@ -21,7 +21,7 @@ from sdbatch.manifest.row_place import shown, shown_id
 from sdbatch.manifest.schema import COLUMNS, COLUMNS_MAX, own_name_problem
 from sdbatch.manifest.spool import LINE
 from sdbatch.manifest.tables import fault
-from sdbatch.manifest.values import TEXT_BYTES_MAX, ValueRefused, called, read_value
+from sdbatch.manifest.values import FLOAT_EXACT_MAX, TEXT_BYTES_MAX, ValueRefused, called, read_value
 
 BATCH_CHARS_MAX = 32 << 20
 """Characters of the texts that are kept before a table is made of them."""
@@ -52,6 +52,7 @@ class TypedRows:
         self._lines: list[int] = []
         self._chars = 0
         self._kinds: dict[str, tuple[str, int]] = {}
+        self._widest: dict[str, int] = {}
         self.num_rows = 0
 
     @property
@@ -135,12 +136,20 @@ class TypedRows:
             raise ValueRefused(f"is {kind}; x_ columns hold text, numbers or booleans")
         _check_own_value(value)
         known, first = self._kinds.setdefault(name, (kind, line))
-        if known != kind:
-            if {known, kind} != _NUMBERS:
-                raise ValueRefused(f"is {kind}, and {known} on line {first}; a column has values of one kind")
-            if kind == "a number":
-                self._kinds[name] = (kind, first)
+        if known != kind and {known, kind} != _NUMBERS:
+            raise ValueRefused(f"is {kind}, and {known} on line {first}; a column has values of one kind")
+        if {known, kind} <= _NUMBERS:
+            self._check_numbers(name, value)
+            self._kinds[name] = ("a number" if "a number" in {known, kind} else kind, first)
         return value
+
+    def _check_numbers(self, name: str, value: float) -> None:
+        """Raise ValueRefused when a column would hold fractions and whole numbers that no float holds exactly."""
+        if type(value) is int:
+            self._widest[name] = max(abs(value), self._widest.get(name, 0))
+        has_fractions = type(value) is float or self._kinds[name][0] == "a number"
+        if has_fractions and (widest := self._widest.get(name, 0)) >= FLOAT_EXACT_MAX:
+            raise ValueRefused(f"stands in a column with fractions and with {widest}, which no float holds exactly")
 
 
 def _check_own_value(value: Any) -> None:

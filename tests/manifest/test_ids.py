@@ -83,11 +83,13 @@ def test_ids_that_count_rows_come_with_a_warning(tmp_path: Path) -> None:
     assert pq.read_table(named.files[0]).column("id").to_pylist() == ["m", "n"]
 
 
-def test_ids_of_the_table_stay_and_are_not_warned_of(tmp_path: Path) -> None:
+def test_ids_of_the_table_stay_which_is_said(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("id,prompt\nmine,a\n")
     built = build_shards(tmp_path / "a.csv", tmp_path / "out", id_format="{row}")
-    assert built.warnings == ()
+    assert built.warnings == ("the table has a column `id`, so no ids are made from --id; --drop id leaves it out",)
     assert pq.read_table(built.files[0]).column("id").to_pylist() == ["mine"]
+    dropped = build_shards(tmp_path / "a.csv", tmp_path / "out", id_format="{prompt}", drop=["id"])
+    assert pq.read_table(dropped.files[0]).column("id").to_pylist() == ["a"]
 
 
 @pytest.mark.parametrize(

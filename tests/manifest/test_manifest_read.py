@@ -9,10 +9,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from support.servers import BUCKET
 
 from sdbatch.errors import JobError, UserError
 from sdbatch.manifest.read import BATCH_ROWS, RowBatch, list_shards, read_batches
 from sdbatch.manifest.values import TEXT_BYTES_MAX
+from sdbatch.storage import open_store
 
 LONG = "x" * (TEXT_BYTES_MAX + 1)
 
@@ -239,3 +241,35 @@ def test_a_text_that_is_not_utf_8_is_its_row_s_problem(tmp_path: Path, column: s
 
     assert values == [None, "a"]
     assert [(p.row, p.id, p.column, p.message) for p in batch.problems] == [(0, "bad", column, "is not UTF-8 text")]
+
+
+# --- remote shards --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.s3
+@pytest.mark.fault("F28", "a manifest on S3", "copied to this machine's disk, read by Arrow alone, and removed again")
+def test_a_remote_shard_is_read_from_a_copy_that_goes(
+    s3_endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"s3://{BUCKET}/manifest-{tmp_path.parent.name}"
+    rows = 9000
+    # Many row groups, so that the footer is longer than the part of the file that is read first.
+    sink = pa.BufferOutputStream()
+    names = [f"x_{number}" for number in range(30)]
+    own = {name: [name] * rows for name in names}
+    pq.write_table(pa.table({"id": [f"r{number}" for number in range(rows)], **own}), sink, row_group_size=300)
+    data = sink.getvalue().to_pybytes()
+    assert int.from_bytes(data[-8:-4], "little") > 64 << 10
+    open_store(url, {}).put_new("part-0.parquet", data)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    (shard,) = list_shards(url, {})
+    batches = read_batches(shard)
+    first = next(batches)
+    copies = list(tmp_path.iterdir())
+    read = first.num_rows + sum(batch.num_rows for batch in batches)
+
+    assert shard.num_rows == read == rows
+    assert set(first.own.column_names) == set(names)
+    assert len(copies) == 1
+    assert list(tmp_path.iterdir()) == []

@@ -518,6 +518,14 @@ def test_values_of_one_s_own_are_of_one_kind(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("values", [[2**60, 0.5], [0.5, 2**60]])
+def test_whole_numbers_that_would_lose_digits_are_refused(tmp_path: Path, values: list[Any]) -> None:
+    lines = [json.dumps({"id": f"r{number}", "x_n": value}) + "\n" for number, value in enumerate(values)]
+    (tmp_path / "a.jsonl").write_text("".join(lines))
+    with pytest.raises(ManifestError, match=f"line 2 of .* with fractions and with {2**60}"):
+        build_shards(tmp_path / "a.jsonl", tmp_path / "out")
+
+
 def test_whole_numbers_become_numbers_when_a_later_row_has_a_fraction(tmp_path: Path) -> None:
     with (tmp_path / "a.jsonl").open("w") as file:
         for number in range(5000):
