@@ -110,7 +110,7 @@ class _Names:
     def problems(self) -> Iterator[Problem]:
         """Yield the problems of the names themselves."""
         if self.ids is not None and self.has_made_ids:
-            self.ids.check_columns({*self._seen, *self.of_manifest})
+            self.ids.check_columns({*self._seen, *self.of_manifest} - {"id"})
         for name in self.of_manifest:
             if name not in COLUMNS and not name.startswith("x_"):
                 yield self._problem(name, unknown_column(name))
