@@ -30,7 +30,7 @@ from sdbatch.errors import JobError
 from sdbatch.job import Job, parse_job, read_job
 from sdbatch.manifest.build import build_shards
 from sdbatch.report.progress import Progress, Silent
-from sdbatch.storage import Store, joined, open_store
+from sdbatch.storage import Store, joined, open_campaign
 
 if TYPE_CHECKING:
     from sdbatch.driver.reproduce import ReproduceReport
@@ -344,5 +344,5 @@ def _store(campaign: Campaign) -> Store:
     if isinstance(campaign, str | Path) and str(campaign).endswith((".yaml", ".yml")):
         campaign = read_job(campaign)
     if isinstance(campaign, Job):
-        return open_store(campaign.output, campaign.storage)
-    return open_store(str(campaign), {})
+        return open_campaign(campaign.output, campaign.storage)
+    return open_campaign(str(campaign), {})
