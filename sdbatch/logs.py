@@ -58,7 +58,7 @@ _VALUE: Final = r"""(?:"[^"\n]{3,}"|'[^'\n]{3,}'|[^\s"',;&<>]{6,})"""
 """A value: in quotes with blanks, or one word."""
 _SHORT_VALUE: Final = r"""(?:"[^"\n]+"|'[^'\n]+'|[^\s"',;&<>]{3,})"""
 _NAMES: Final = (
-    r"[\w-]*?(?:authorization|bearer|secret\w*|token|api[_-]?key|access[_-]?key(?:[_-]?id)?|private[_-]?key|"
+    r"[\w-]*?(?:bearer|secret\w*|token|api[_-]?key|access[_-]?key(?:[_-]?id)?|private[_-]?key|"
     r"account[_-]?key|signing[_-]?key|encryption[_-]?key|credentials?)"
 )
 _I: Final = re.IGNORECASE
