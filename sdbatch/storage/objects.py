@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, Final, Self, TypeVar, cast
 from sdbatch.errors import StoreRefused
 from sdbatch.job import Storage, storage_faults
 from sdbatch.storage.locations import PACKAGES, Location, leads_out
-from sdbatch.storage.refusals import error_code, message_of, refusal
+from sdbatch.storage.refusals import error_code, has_reason, message_of, refusal
 from sdbatch.storage.retries import Line
 from sdbatch.storage.store import JSON_BYTES_MAX, NO_PUT_IF_ABSENT, Entry, read_bytes_max
 
@@ -63,7 +63,7 @@ class ObjectStore:
                 code = error_code(error)
                 if code in _EXISTS_CODES or isinstance(error, FileExistsError):
                     return False
-                if code in _UNCONDITIONAL_CODES or (code in _DOUBTFUL_CODES and not self._is_known(error)):
+                if code in _UNCONDITIONAL_CODES or (code in _DOUBTFUL_CODES and not has_reason(error)):
                     said = f"it answers {code}: {message_of(error)}"
                     raise StoreRefused(f"{self.url}: {NO_PUT_IF_ABSENT} ({said})") from error
                 raise
@@ -143,10 +143,6 @@ class ObjectStore:
 
     def _retried(self, call: Callable[[], _T], path: str) -> _T:
         return self._line.call(call, f"{self.url}/{path}")
-
-    def _is_known(self, error: Exception) -> bool:
-        """Whether the table of refusals says what an answer means; a bare 400 means one of several things."""
-        return error_code(error) != "400" and refusal(error, self.url, self._line.prefix) is not None
 
 
 def _bucket_url(location: Location) -> str:

@@ -79,6 +79,9 @@ BY_CLASS: Final[Mapping[str, str]] = {
         ("CredentialRetrievalError", "TokenRetrievalError", "SSOTokenLoadError", "UnauthorizedSSOTokenError"), _EXPIRED
     ),
     "ParamValidationError": _NAME,
+    # aiobotocore 3.10 asks the same address again, without bound, where a redirection does not name the region.
+    "RecursionError": "the store answers 301 PermanentRedirect and not where to; say the bucket's region in "
+    "storage.{prefix}.region",
     **dict.fromkeys(("InvalidRegionError", "NoRegionError"), "storage.{prefix}.region is not the name of a region"),
     **dict.fromkeys(("InvalidURL", "InvalidUrlClientError", "InvalidEndpointDiscoveryConfigurationError"), _ADDRESS),
     **dict.fromkeys(
@@ -118,6 +121,12 @@ def refusal(error: BaseException, name: str, prefix: str) -> StoreRefused | None
     return StoreRefused(f"{name}: {_filled(meaning, error, prefix)} ({code or names[0]}: {text})")
 
 
+def has_reason(error: BaseException) -> bool:
+    """Whether code or text of an error say what it means; a bare 400 means one of several things."""
+    text = message_of(error)
+    return error_code(error) in BY_CODE.keys() - {"400"} or any(pattern.search(text) for pattern, _ in _BY_TEXT)
+
+
 def unknown_refusal(error: BaseException, name: str) -> StoreRefused:
     """Return what is said of a refusal that is in no table."""
     return StoreRefused(
@@ -139,6 +148,8 @@ def error_code(error: BaseException) -> str:
         response = getattr(part, "response", None)
         if isinstance(response, dict) and "Error" in response:
             return str(response["Error"].get("Code", ""))
+        if type(part).__module__.startswith("aiohttp"):  # its code is not the store's: 400 for half a body
+            continue
         for name in ("code", "status_code"):  # gcsfs, azure
             if str(getattr(part, name, "")).isdigit():
                 return str(getattr(part, name))
