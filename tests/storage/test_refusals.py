@@ -199,7 +199,7 @@ def test_credentials_that_expire_stop_a_run_which_goes_on_later(
     assert (resumed.state, resumed.counts["rows_ok"], resumed.counts["rows_failed"]) == ("done", 2, 0)
 
 
-# --- checksums and addresses ------------------------------------------------------------------------------------------
+# --- checksums and addresses ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.fault("F30", "a store that rejects boto3's checksums", "written: checksums go only where they must")
@@ -239,7 +239,7 @@ def test_the_keys_of_storage_reach_the_client(monkeypatch: pytest.MonkeyPatch) -
     assert "request_checksum_calculation" not in _ARGUMENTS["s3fs"](Storage())["config_kwargs"]
 
 
-# --- patience -----------------------------------------------------------------------------------------------------------
+# --- patience -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.fault("F31", "SlowDown for 25 s at start", "waited out")

@@ -46,74 +46,77 @@ class ForeignStore:
     seen: list[tuple[str, str, Mapping[str, str]]] = field(default_factory=list)
 
 
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    store: ForeignStore
+
+    def _serve(self) -> None:
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        body = self.rfile.read(int(headers.get("content-length") or 0))
+        self.store.seen.append((self.command, self.path, headers))
+        answer = self.store.rule(self.command, self.path, headers)
+        if answer is None:
+            self._obey(headers, body)
+            return
+        text = f"<Error><Code>{answer.code}</Code><Message>{answer.message}</Message></Error>" if answer.code else ""
+        self._reply(answer.status, text.encode(), {"Content-Type": "application/xml", **answer.headers})
+
+    def _obey(self, headers: Mapping[str, str], body: bytes) -> None:
+        url, objects = urlsplit(self.path), self.store.objects
+        key, query = unquote(url.path), parse_qs(url.query)
+        if self.command == "PUT" and "if-none-match" in headers and key in objects:
+            self._refuse(412, "PreconditionFailed")
+        elif self.command == "PUT":
+            objects[key] = body
+            self._reply(200, b"", {"ETag": _etag(body)})
+        elif self.command == "DELETE":
+            objects.pop(key, None)
+            self._reply(204, b"", {})
+        elif "list-type" in query:
+            self._reply(200, _listing(self.store, key, query), {"Content-Type": "application/xml"})
+        elif key not in objects:
+            self._refuse(404, "NoSuchKey")
+        else:
+            self._object(objects[key], headers.get("range", ""))
+
+    def _object(self, data: bytes, span: str) -> None:
+        headers = {"ETag": _etag(data), "Last-Modified": "Thu, 01 Jan 2026 00:00:00 GMT"}
+        if span:
+            start, _, stop = span.removeprefix("bytes=").partition("-")
+            data = data[int(start) : int(stop) + 1 if stop else None]
+            headers["Content-Range"] = f"bytes {start}-{int(start) + len(data) - 1}/*"
+        self._reply(206 if span else 200, data, headers)
+
+    def _refuse(self, status: int, code: str) -> None:
+        self._reply(status, f"<Error><Code>{code}</Code><Message>no</Message></Error>".encode(), {})
+
+    def _reply(self, status: int, data: bytes, headers: Mapping[str, str]) -> None:
+        self.send_response_only(status)
+        for name, value in {**headers, "Content-Length": str(len(data))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD" and status not in {204, 304}:
+            self.wfile.write(data)
+
+    do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _serve
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_: Any) -> None:
+        """Say nothing when a client went away."""
+
+
 @contextmanager
 def foreign_store() -> Iterator[ForeignStore]:
     """Run the store while the block runs."""
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def _serve(self) -> None:
-            headers = {name.lower(): value for name, value in self.headers.items()}
-            body = self.rfile.read(int(headers.get("content-length") or 0))
-            store.seen.append((self.command, self.path, headers))
-            answer = store.rule(self.command, self.path, headers)
-            if answer is not None:
-                text = (
-                    f"<Error><Code>{answer.code}</Code><Message>{answer.message}</Message></Error>"
-                    if answer.code
-                    else ""
-                )
-                return self._reply(answer.status, text.encode(), {"Content-Type": "application/xml", **answer.headers})
-            url = urlsplit(self.path)
-            key = unquote(url.path)
-            if self.command == "PUT":
-                if "if-none-match" in headers and key in store.objects:
-                    return self._refuse(412, "PreconditionFailed")
-                store.objects[key] = body
-                return self._reply(200, b"", {"ETag": _etag(body)})
-            if self.command == "DELETE":
-                store.objects.pop(key, None)
-                return self._reply(204, b"", {})
-            query = parse_qs(url.query)
-            if "list-type" in query:
-                return self._reply(200, _listing(store, key, query), {"Content-Type": "application/xml"})
-            if key not in store.objects:
-                return self._refuse(404, "NoSuchKey")
-            return self._object(store.objects[key], headers.get("range", ""))
-
-        def _object(self, data: bytes, span: str) -> None:
-            headers = {"ETag": _etag(data), "Last-Modified": "Thu, 01 Jan 2026 00:00:00 GMT"}
-            if span:
-                start, _, stop = span.removeprefix("bytes=").partition("-")
-                data = data[int(start) : int(stop) + 1 if stop else None]
-                headers["Content-Range"] = f"bytes {start}-{int(start) + len(data) - 1}/*"
-            self._reply(206 if span else 200, data, headers)
-
-        def _refuse(self, status: int, code: str) -> None:
-            self._reply(status, f"<Error><Code>{code}</Code><Message>no</Message></Error>".encode(), {})
-
-        def _reply(self, status: int, data: bytes, headers: Mapping[str, str]) -> None:
-            self.send_response_only(status)
-            for name, value in {**headers, "Content-Length": str(len(data))}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            if self.command != "HEAD" and status not in {204, 304}:
-                self.wfile.write(data)
-
-        do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _serve
-
-        def log_message(self, *_: Any) -> None:
-            """Say nothing."""
-
-    class Server(ThreadingHTTPServer):
-        daemon_threads = True
-
-        def handle_error(self, *_: Any) -> None:
-            """Say nothing when a client went away."""
-
-    server = Server(("127.0.0.1", 0), Handler)
-    store = ForeignStore(endpoint=f"http://127.0.0.1:{server.server_address[1]}")
+    store = ForeignStore(endpoint="")
+    server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"store": store}))
+    store.endpoint = f"http://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
     try:
