@@ -21,7 +21,7 @@ from typing import IO
 
 import imageio_ffmpeg
 
-from sdbatch.storage.faults import number_said
+from sdbatch.storage.faults import LOCAL_FAULTS, number_said
 
 MESSAGE_CHARACTERS_MAX = 400
 VERSION_TIMEOUT_S = 30.0
@@ -88,7 +88,9 @@ def running(
             raise FfmpegFailed(f"ffmpeg took over {timeout_s:g} s")
         if status or (is_strict and text):
             failed = FfmpegFailed(f"ffmpeg, status {status}: {text}")
-            failed.errno = errno.EFBIG if status == -signal.SIGXFSZ else number_said(text)
+            # On a full disk its messages may be lost too; it ends with its error number, counted down from 256.
+            number = errno.EFBIG if status == -signal.SIGXFSZ else 256 - status
+            failed.errno = number if number in LOCAL_FAULTS and number != errno.EIO else number_said(text)
             raise failed
 
 
