@@ -206,9 +206,9 @@ def reproduce(
     from sdbatch.driver.reproduce import reproduce_asset
     from sdbatch.driver.trusted import Trust
 
-    own = _job_of(campaign) if job is None else load_job(job)
-    url = campaign if isinstance(campaign, str | Path) and not _is_job_file(campaign) else own.output if own else ""
-    store = open_campaign(str(url), own.storage if own else {})
+    its_job = _job_of(campaign)
+    own = its_job if job is None else load_job(job)
+    store = open_campaign(its_job.output if its_job else str(campaign), own.storage if own else {})
     trust = Trust(job=own, model_path=model_path, allow=tuple(allow))
     return reproduce_asset(store, request_id, n, trust=trust, tolerance=tolerance)
 

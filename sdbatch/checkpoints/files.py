@@ -9,7 +9,7 @@ from typing import Any
 
 from sdbatch.checkpoints.identity import digest_of
 from sdbatch.errors import ModelError
-from sdbatch.storage import Entry, LinkedStore, Store, leads_out
+from sdbatch.storage import Entry, LocalStore, Store, leads_out
 from sdbatch.storage.digests import sha256_files
 
 READ_SUFFIXES = (".json", ".safetensors", ".txt", ".model", ".jinja")
@@ -36,7 +36,7 @@ def folder_files(store: Store) -> list[Entry]:
         ModelError: When a name would lead out of the folder (an object store's keys may hold `..`).
         StoreRefused: When a link leads nowhere, or in a circle.
     """
-    listed = store.list_linked(READ_SUFFIXES) if isinstance(store, LinkedStore) else store.list()
+    listed = store.list_linked(READ_SUFFIXES) if isinstance(store, LocalStore) else store.list()
     entries = [entry for entry in listed if entry.path.endswith(READ_SUFFIXES)]
     for entry in entries:
         if leads_out(entry.path):

@@ -45,7 +45,7 @@ def local_fault(error: BaseException, folder: str | os.PathLike[str], what: str 
 
     Args:
         error: As it was caught; its causes are looked at as well.
-        folder: Folder that was written to, or read from.
+        folder: Folder that was written to, or read from, where the error names no file elsewhere.
         what: What that folder is, such as TMPDIR.
     """
     parts = list(_chain(error))
@@ -56,6 +56,9 @@ def local_fault(error: BaseException, folder: str | os.PathLike[str], what: str 
             return part
         number = _number_of(part)
         if number is not None:
+            file = getattr(part, "filename", None)
+            if isinstance(file, str) and file.startswith("/") and not file.startswith(f"{folder}/"):
+                folder, what = Path(file).parent, ""
             return LocalFault(_line(number, str(folder), what))
     return None
 

@@ -101,6 +101,16 @@ class LocalStore:
         self._refuse_a_file()
         return self._listed(folder, deep=deep)
 
+    def list_linked(self, suffixes: tuple[str, ...]) -> builtins.list[Entry]:
+        """Return every file below the folder that ends in one of `suffixes`; go where links to files and folders lead.
+
+        The cache of a model hub is made of links, and one component's folder is shared by links.
+
+        Raises:
+            StoreRefused: When a link leads nowhere, or back to a folder that it lies in.
+        """
+        return sorted(_walk_linked(self, "", (), suffixes), key=lambda entry: entry.path)
+
     def folders(self, folder: str) -> Sequence[str]:
         """See `Store`."""
         self._refuse_a_file()
@@ -257,16 +267,6 @@ class LinkedStore(LocalStore):
 
     _follows = True
 
-    def list_linked(self, suffixes: tuple[str, ...]) -> builtins.list[Entry]:
-        """Return every file below the folder that ends in one of `suffixes`; go where links to files and folders lead.
-
-        The cache of a model hub is made of links, and one component's folder is shared by links.
-
-        Raises:
-            StoreRefused: When a link leads nowhere, or back to a folder that it lies in.
-        """
-        return sorted(_walk_linked(self, "", (), suffixes), key=lambda entry: entry.path)
-
     @contextmanager
     def _opened(self, folder: str) -> Iterator[int]:
         _parts(self.url, folder)
@@ -310,7 +310,7 @@ def _written_over(folder: int, name: str, data: bytes) -> bool:
     return True
 
 
-def _walk_linked(store: LinkedStore, folder: str, above: tuple[str, ...], suffixes: tuple[str, ...]) -> Iterator[Entry]:
+def _walk_linked(store: LocalStore, folder: str, above: tuple[str, ...], suffixes: tuple[str, ...]) -> Iterator[Entry]:
     top = Path(store.url) / folder
     here = os.path.realpath(top)
     if here in above:
