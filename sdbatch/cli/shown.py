@@ -33,7 +33,8 @@ def show_json(value: Any) -> None:
 
 def show_table(rows: list[tuple[str, ...]], headers: tuple[str, ...] = (), title: str | None = None) -> None:
     """Print a table to standard output; its texts are texts, and no markup of rich's."""
-    table = Table(*headers, title=title, title_justify="left", show_header=bool(headers))
+    shown_title = Text(redacted(title), style="table.title") if title else None
+    table = Table(*map(redacted, headers), title=shown_title, title_justify="left", show_header=bool(headers))
     for row in rows:
         table.add_row(*(Text(redacted(cell)) for cell in row))
     Console().print(table)

@@ -153,17 +153,20 @@ def _overridden(values: dict[str, Any], override: str) -> dict[str, Any]:
     if not separator or not path:
         raise JobError(f"--set {override}: not of the form KEY.KEY=VALUE")
     keys = _keys_of(values, path.split("."), override)
-    return _set(values, keys, _override_value(_kind_at(tuple(keys)), text, f"--set {override}"))
+    # Among the defaults an empty text means none; elsewhere it takes a value back.
+    takes_empty = "defaults" in keys
+    return _set(values, keys, _override_value(_kind_at(tuple(keys)), text, takes_empty, f"--set {override}"))
 
 
-def _override_value(kind: Any, text: str, name: str) -> Any:
+def _override_value(kind: Any, text: str, takes_empty: bool, name: str) -> Any:
     """Return the value that an override gives to a key of some type.
 
     A text is taken as it stands, also one with `#` or `: ` in it, which YAML would cut or split; only where a key may
     be null, `null` is that. Where a text stands for the first key of a mapping, `{...}` is the mapping.
     """
     takes_text, takes_null, takes_mapping = _takes(kind)
-    if not takes_text or (takes_null and text == "null") or (takes_mapping and text.lstrip().startswith("{")):
+    is_null = takes_null and (text == "null" or (not text and not takes_empty))
+    if not takes_text or is_null or (takes_mapping and text.lstrip().startswith("{")):
         return _load_yaml(text.encode("utf-8", "surrogateescape"), name)
     return text
 
