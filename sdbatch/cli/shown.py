@@ -7,6 +7,7 @@ escapes, other control characters and marks of direction made visible. Nothing e
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
@@ -31,7 +32,7 @@ def show_json(value: Any) -> None:
     print(redacted_json(value))
 
 
-def show_table(rows: list[tuple[str, ...]], headers: tuple[str, ...] = (), title: str | None = None) -> None:
+def show_table(rows: Sequence[Sequence[str]], headers: tuple[str, ...] = (), title: str | None = None) -> None:
     """Print a table to standard output; its texts are texts, and no markup of rich's."""
     shown_title = Text(redacted(title), style="table.title") if title else None
     table = Table(*map(redacted, headers), title=shown_title, title_justify="left", show_header=bool(headers))

@@ -7,6 +7,8 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +137,8 @@ def test_garbage_in_a_status_or_a_record_ends_in_one_line(store: Store, data: by
     store.put(layout.status_json(RUN), data)
     store.put(layout.run_json(RUN), data)
     folder = Campaign(store)
-    for call, name in ((folder.status, "status.json"), (lambda: folder.record(RUN), "run.json")):
+    calls: dict[str, Callable[[], object]] = {"status.json": folder.status, "run.json": lambda: folder.record(RUN)}
+    for name, call in calls.items():
         with pytest.raises(
             UserError, match=rf"{name}: is not the (status|record) that sdbatch wrote.*remove it"
         ) as caught:
@@ -185,16 +188,15 @@ def test_damaged_tables_end_in_one_line(store: Store, seed: int) -> None:
     data = bytes(whole[: chance.randint(0, len(whole))] if seed % 3 == 0 else whole)
     for path in (layout.commit(RUN, "000000"), layout.index(RUN, 0), layout.snapshot(RUN), layout.redo(RUN)):
         store.put(path, data)
-    for call in (
+    calls: list[Callable[[], object]] = [
         lambda: read_commit(store, layout.commit(RUN, "000000")),
-        sdbatch.metadata,
-        sdbatch.verify,
-        sdbatch.gc,
-    ):
-        try:
-            call() if call.__name__ == "<lambda>" else call(store.url)  # type: ignore[operator]
-        except UserError:
-            continue  # one line; any other error fails the test
+        lambda: sdbatch.metadata(store.url),
+        lambda: sdbatch.verify(store.url),
+        lambda: sdbatch.gc(store.url),
+    ]
+    for call in calls:
+        with suppress(UserError):  # one line; any other error fails the test
+            call()
 
 
 def test_a_row_of_a_commit_without_an_id_is_no_row(store: Store) -> None:

@@ -213,7 +213,7 @@ def test_an_address_in_a_campaign_is_sent_nothing(made: Made, monkeypatch: pytes
         _edit_rows(made.output, "edit", images=["s3://evil/source.png"])
         for more in ({}, {"model_path": str(made.model)}, {"model_path": str(made.model), "allow": ["s3://mine/"]}):
             with pytest.raises(UserError, match=r"where the model tiny lies is not taken|is outside sources\.allow"):
-                sdbatch.reproduce(made.output, "edit", **more)  # type: ignore[arg-type]
+                sdbatch.reproduce(made.output, "edit", **more)
         with pytest.raises(UserError, match=r"s3://evil/source\.png' is outside sources\.allow"):
             made.again("edit")
         assert made.again("row-0000").is_equal

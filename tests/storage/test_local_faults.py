@@ -11,7 +11,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
@@ -161,7 +161,7 @@ def test_too_many_open_files_are_a_fault_of_the_machine(tmp_path: Path) -> None:
     store.put("a", b"1")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (len(list(Path("/proc/self/fd").iterdir())), hard))
-    held = []
+    held: list[BinaryIO] = []
     try:
         with pytest.raises(LocalFault, match=r"Too many open files .* \(`ulimit -n`\)"):
             held.extend(store.open("a") for _ in range(100))
