@@ -30,7 +30,7 @@ from sdbatch.errors import JobError
 from sdbatch.job import Job, parse_job, read_job
 from sdbatch.manifest.build import build_shards
 from sdbatch.report.progress import Progress, Silent
-from sdbatch.storage import Store, joined, open_store
+from sdbatch.storage import Store, joined, open_campaign
 
 if TYPE_CHECKING:
     from sdbatch.driver.reproduce import ReproduceReport
@@ -178,24 +178,41 @@ def gc(campaign: Campaign, *, delete: bool = False, older_than_s: float = OLDER_
 
 
 def reproduce(
-    campaign: Campaign, request_id: str, n: int = 0, *, model_path: str | None = None, tolerance: int = 1
+    campaign: Campaign,
+    request_id: str,
+    n: int = 0,
+    *,
+    job: JobLike | None = None,
+    model_path: str | None = None,
+    allow: Iterable[str] = (),
+    tolerance: int = 1,
 ) -> ReproduceReport:
     """Render one asset again from its metadata alone; say how far it is from the stored one. Writes nothing there.
+
+    Where models and sources lie, and how stores are reached, is never taken from the campaign, which a stranger may
+    have made; builtins alone are known by their name.
 
     Args:
         campaign: The campaign.
         request_id: Id of the request.
         n: Output number.
-        model_path: Where the model lies now; by default where it lay in the asset's run.
+        job: Your job: its models, `loras`, `storage` and `sources` hold. A campaign given as a job is one.
+        model_path: Where the model lies now, before what the job says.
+        allow: Prefixes that sources may be read from, beside the job's `sources.allow`.
         tolerance: Largest difference of an 8 bit value that counts as equal.
 
     Raises:
-        UserError: When there is no such asset.
+        UserError: When there is no such asset, or nobody says where its model and its sources lie.
         MachineError: When the model is not there, or no longer the one it was.
     """
     from sdbatch.driver.reproduce import reproduce_asset
+    from sdbatch.driver.trusted import Trust
 
-    return reproduce_asset(_store(campaign), request_id, n, model_path=model_path, tolerance=tolerance)
+    its_job = _job_of(campaign)
+    own = its_job if job is None else load_job(job)
+    store = open_campaign(its_job.output if its_job else str(campaign), own.storage if own else {})
+    trust = Trust(job=own, model_path=model_path, allow=tuple(allow))
+    return reproduce_asset(store, request_id, n, trust=trust, tolerance=tolerance)
 
 
 def report(campaign: Campaign) -> str:
@@ -343,8 +360,16 @@ def pin_models(job: JobLike, overrides: Iterable[str] = ()) -> list[Pin]:
 
 
 def _store(campaign: Campaign) -> Store:
-    if isinstance(campaign, str | Path) and str(campaign).endswith((".yaml", ".yml")):
-        campaign = read_job(campaign)
+    job = _job_of(campaign)
+    return open_campaign(str(campaign), {}) if job is None else open_campaign(job.output, job.storage)
+
+
+def _job_of(campaign: Campaign) -> Job | None:
+    """Return the job that a campaign was given as; None where it is its URL."""
     if isinstance(campaign, Job):
-        return open_store(campaign.output, campaign.storage)
-    return open_store(str(campaign), {})
+        return campaign
+    return read_job(campaign) if _is_job_file(campaign) else None
+
+
+def _is_job_file(campaign: str | Path) -> bool:
+    return str(campaign).endswith((".yaml", ".yml"))

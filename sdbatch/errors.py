@@ -9,6 +9,7 @@
     |   |-- ClusterRefused       a cluster does not take our token
     |   `-- StoreRefused         credentials, bucket, or a store that cannot promise "exactly once"
     |-- CampaignHeld         another driver holds the campaign (exit 4)
+    |-- Interrupted          a signal came before anything was started (exit 130)
     |-- RowError             set the request aside, record it, go on (exit 3 at the end)
     |   |-- SourceMissing, SourceUnreadable, SourceTooLarge, SourceTooShort, SourceChanged
     |   |-- PromptTooLong, BlankOutput, GenerationFailed, OutOfMemory
@@ -18,6 +19,7 @@
         |-- ModelLoadFailed      the folder was right at plan time, the load was not
         |-- DeviceLost           the device refuses every further call; its process must end
         |-- StoreUnavailable     bounded retries were used up
+        |-- LocalFault           this machine is out of disk, quota or open files, or its disk fails
         |-- LeaseLost            another driver took over; stop before the next commit
         |-- WorkersUnavailable   no worker became ready, or none is left
         `-- WorkersUnlike        a worker has other versions or another device than `determinism: exact` allows
@@ -129,6 +131,12 @@ class CampaignHeld(SdbatchError):
     exit_code = 4
 
 
+class Interrupted(SdbatchError):
+    """A signal came before anything was started."""
+
+    exit_code = 130
+
+
 class RowError(SdbatchError):
     """One request cannot be made; the others go on.
 
@@ -218,6 +226,10 @@ class DeviceLost(MachineError):
 
 class StoreUnavailable(MachineError):
     """The store did not answer within the bounded retries."""
+
+
+class LocalFault(MachineError):
+    """This machine is out of disk, quota or open files, or its disk fails; see `sdbatch.storage.faults`."""
 
 
 class LeaseLost(MachineError):

@@ -8,7 +8,9 @@ imageio_ffmpeg's own writer and reader are not used: they never look at the exit
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
+import signal
 import subprocess
 import tempfile
 import threading
@@ -18,6 +20,8 @@ from subprocess import PIPE
 from typing import IO
 
 import imageio_ffmpeg
+
+from sdbatch.storage.faults import LOCAL_FAULTS, number_said
 
 MESSAGE_CHARACTERS_MAX = 400
 VERSION_TIMEOUT_S = 30.0
@@ -29,7 +33,10 @@ _ENVIRONMENT = {"SVT_LOG": "1"}  # SVT-AV1 prints its settings to stderr else; n
 
 
 class FfmpegFailed(OSError):
-    """ffmpeg ended with another status than 0, logged an error, or had to be stopped."""
+    """ffmpeg ended with another status than 0, logged an error, or had to be stopped.
+
+    Its `errno` is set where ffmpeg says that this machine is at fault, such as for a full disk.
+    """
 
 
 @contextlib.contextmanager
@@ -80,7 +87,11 @@ def running(
         if is_late.is_set():
             raise FfmpegFailed(f"ffmpeg took over {timeout_s:g} s")
         if status or (is_strict and text):
-            raise FfmpegFailed(f"ffmpeg, status {status}: {text}")
+            failed = FfmpegFailed(f"ffmpeg, status {status}: {text}")
+            # On a full disk its messages may be lost too; it ends with its error number, counted down from 256.
+            number = errno.EFBIG if status == -signal.SIGXFSZ else 256 - status
+            failed.errno = number if number in LOCAL_FAULTS and number != errno.EIO else number_said(text)
+            raise failed
 
 
 def exact_rate(fps: float) -> Fraction:

@@ -33,13 +33,19 @@ class Outcome:
         replace_worker: Whether the worker's process is ended and a new one takes its slot.
         solo_failures_max: For `bisect`: how often a request may fail in this way while it runs alone, before it is set
             aside.
+        in_a_row_max: For `again`: how often in a row, without one unit done by any worker, before the run stops; None
+            for the bound that all machine faults share.
     """
 
     then: Next
     records: str | None = None
     replace_worker: bool = False
     solo_failures_max: int = 0
+    in_a_row_max: int | None = None
 
+
+LOCAL_FAULTS_MAX: Final = 3
+"""A disk that is full is full at the next try too, but on another machine."""
 
 _CRASH: Final = Outcome(then="bisect", records="WorkerCrash", replace_worker=True, solo_failures_max=2)
 # One alone is enough: the first deadline it missed was in company.
@@ -55,6 +61,7 @@ OUTCOMES: Final[Mapping[str, Outcome]] = {
     # A worker that lives on reports it
     "ModelLoadFailed": Outcome(then="end model"),
     "StoreUnavailable": Outcome(then="again"),
+    "LocalFault": Outcome(then="again", in_a_row_max=LOCAL_FAULTS_MAX),
     "StoreRefused": Outcome(then="stop"),
     "LeaseLost": Outcome(then="stop"),
     "Bug": Outcome(then="stop"),

@@ -24,7 +24,7 @@ from sdbatch.campaign.files import newest_run_with_manifest, run_ids
 from sdbatch.campaign.gc import OLDER_THAN_S, GcReport, collect_garbage
 from sdbatch.campaign.history import History, read_history, read_outcomes
 from sdbatch.campaign.lease import is_gone
-from sdbatch.campaign.read import read_commit, read_json, read_part
+from sdbatch.campaign.read import read_commit, read_record, read_requests, read_status
 from sdbatch.campaign.verify import VerifyReport, verify_campaign
 from sdbatch.errors import JobError, UserError
 from sdbatch.storage import Store
@@ -59,10 +59,11 @@ class Campaign:
 
         Raises:
             JobError: When the campaign has no run.
+            UserError: When the status is not one that sdbatch wrote.
         """
         for run in reversed(run_ids(self.store)):
             try:
-                status = read_json(self.store, layout.status_json(run))
+                status = read_status(self.store, run)
             except FileNotFoundError:  # a collection of garbage, or a run that has not begun
                 continue
             if status["state"] == "running" and is_gone(self.store):
@@ -73,7 +74,7 @@ class Campaign:
     def record(self, run: str) -> dict[str, Any] | None:
         """Return a run's `run.json`; None when it has not ended, or was killed."""
         try:
-            return read_json(self.store, layout.run_json(run))
+            return read_record(self.store, run)
         except FileNotFoundError:
             return None
 
@@ -136,7 +137,7 @@ class Campaign:
         wanted = pa.schema([("id", pa.string()), ("request_key", pa.string())])
         run = newest_run_with_manifest(self.store)
         for entry in self.store.list(layout.requests_folder(run)) if run else ():
-            part = read_part(self.store, entry.path, wanted)
+            part = read_requests(self.store, entry.path, wanted)
             keys = part.filter(pc.equal(part.column("id"), request_id)).column("request_key").to_pylist()
             if keys:
                 return str(keys[0])

@@ -46,8 +46,10 @@ def metadata_findings(store: Store, rows: pa.Table) -> tuple[list[Finding], int]
         run = newest_run_with_manifest(store) or ""
         detail = f"is not there, though {run} ended"
         return ([file_finding("metadata", layout.LATEST, detail)] if _has_ended(store, run) else []), 0
-    except (ValueError, KeyError, TypeError) as error:
-        return [file_finding("metadata", layout.LATEST, f"is not readable ({error!r}); run again")], 0
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
+        return [file_finding("metadata", layout.LATEST, f"is not readable ({str(error)[:100]}); run again")], 0
+    if f"{folder}/" != layout.metadata(run):
+        return [file_finding("metadata", layout.LATEST, f"names {folder[:100]!r}, not {layout.metadata(run)}")], 0
     findings: list[Finding] = []
     effective = _effective(store, run, rows, findings)
     is_seen = np.zeros(effective.num_rows, np.bool_)

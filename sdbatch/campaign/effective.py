@@ -27,7 +27,7 @@ from sdbatch.campaign.digests import (
 )
 from sdbatch.campaign.files import each_of
 from sdbatch.campaign.history import History
-from sdbatch.campaign.read import read_commit, read_part
+from sdbatch.campaign.read import read_commit, read_requests
 from sdbatch.storage import Store
 
 ASKED = pa.schema([("id", pa.string()), ("request_key", pa.string()), ("num_outputs", pa.int32())])
@@ -104,7 +104,7 @@ class EffectiveRows:
 
     def count(self) -> int:
         """Return their number, without a look at any commit."""
-        return sum(len(self._matches(read_part(self._store, path, ASKED)).row) for path in self._paths)
+        return sum(len(self._matches(read_requests(self._store, path, ASKED)).row) for path in self._paths)
 
     def parts(self, *, thumbnails: bool = False) -> Iterator[pa.Table]:
         """Yield them, one table per part of the manifest, in its order.
@@ -118,7 +118,7 @@ class EffectiveRows:
         names = [*schema.METADATA.names, *(["thumbnail"] if thumbnails else [])]
         held: dict[int, pa.Table] = {}
         for path in self._paths:
-            asked = read_part(self._store, path)
+            asked = read_requests(self._store, path)
             matches = self._matches(asked)
             wanted = np.unique(matches.commit).tolist()
             held = {commit: held[commit] for commit in wanted if commit in held}
@@ -143,7 +143,17 @@ class EffectiveRows:
         return _Matches(row=row[order], number=number[order], commit=self._history.commit[outcome[order]])
 
     def _commit(self, commit: int, names: list[str]) -> pa.Table:
-        return read_commit(self._store, self._history.commits[commit], names)
+        return with_own_assets(read_commit(self._store, self._history.commits[commit], names))
+
+
+def with_own_assets(rows: pa.Table) -> pa.Table:
+    """Return rows of a commit in which an `asset` that is no path of ours is null: it would become a link elsewhere."""
+    assets = rows.column("asset").to_pylist()
+    own = [asset if asset and layout.asset_parts(asset) else None for asset in assets]
+    if own == assets:
+        return rows
+    place = rows.column_names.index("asset")
+    return rows.set_column(place, rows.schema.field("asset"), pa.array(own, pa.string()))
 
 
 def _picked(asked: pa.Table, matches: _Matches, commits: dict[int, pa.Table], names: list[str]) -> pa.Table:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -57,8 +58,9 @@ def read_table(data: bytes, name: str, wanted: pa.Schema | None = None, *, few: 
         pa.ArrowException: When it is not a Parquet file, or torn.
     """
     file, reader = _opened(data, name, few)
-    table = reader.table(file.read(columns=_there(file, wanted), use_threads=False))
-    return _as_wanted(table, _coded(wanted, few))
+    with _torn_alike():
+        table = reader.table(file.read(columns=_there(file, wanted), use_threads=False))
+        return _as_wanted(table, _coded(wanted, few))
 
 
 def read_batches(data: bytes, name: str, wanted: pa.Schema, *, few: tuple[str, ...] = ()) -> Iterator[pa.Table]:
@@ -71,8 +73,15 @@ def read_batches(data: bytes, name: str, wanted: pa.Schema, *, few: tuple[str, .
         few: As there.
     """
     file, reader = _opened(data, name, few)
-    for batch in file.iter_batches(_BATCH_ROWS, columns=_there(file, wanted), use_threads=False):
-        yield _as_wanted(reader.table(pa.Table.from_batches([batch])), _coded(wanted, few))
+    with _torn_alike():
+        batches = file.iter_batches(_BATCH_ROWS, columns=_there(file, wanted), use_threads=False)
+    while True:
+        with _torn_alike():
+            batch = next(batches, None)
+            if batch is None:
+                return
+            table = _as_wanted(reader.table(pa.Table.from_batches([batch])), _coded(wanted, few))
+        yield table
 
 
 def read_object(data: bytes, name: str) -> dict[str, Any]:
@@ -82,7 +91,10 @@ def read_object(data: bytes, name: str) -> dict[str, Any]:
         NewerFormat: When a later version wrote it.
         ValueError: When it is not a JSON object.
     """
-    values = json.loads(data)
+    try:
+        values = json.loads(data)
+    except RecursionError as error:
+        raise ValueError(f"{name} holds brackets within brackets") from error
     if not isinstance(values, dict):
         raise ValueError(f"{name} holds {type(values).__name__} and no JSON object")  # noqa: TRY004 -- as a torn one
     return _reader(values.get("format_version", _OLDEST), name).values(values)
@@ -90,18 +102,30 @@ def read_object(data: bytes, name: str) -> dict[str, Any]:
 
 def _opened(data: bytes, name: str, few: tuple[str, ...] = ()) -> tuple[pq.ParquetFile, Reader]:
     source = in_arrow(data)
-    metadata = pq.read_metadata(source)
-    there = set(metadata.schema.names)  # an older file lacks some; Arrow refuses to code a column that is not there
-    coded = [column for column in few if column in there]
-    file = pq.ParquetFile(source, metadata=metadata, read_dictionary=coded)
-    version = (file.schema_arrow.metadata or {}).get(_MARK, str(_OLDEST).encode()).decode()
+    with _torn_alike():
+        metadata = pq.read_metadata(source)
+        there = set(metadata.schema.names)  # an older file lacks some; Arrow refuses to code a column that is not there
+        coded = [column for column in few if column in there]
+        file = pq.ParquetFile(source, metadata=metadata, read_dictionary=coded)
+        version = (file.schema_arrow.metadata or {}).get(_MARK, str(_OLDEST).encode()).decode()
     return file, _reader(int(version) if version.isdecimal() else version, name)
+
+
+@contextmanager
+def _torn_alike() -> Iterator[None]:
+    """Raise one kind of error for whatever Arrow raises of a file that is torn, or made to harm."""
+    try:
+        yield
+    except pa.ArrowException:
+        raise
+    except (OSError, ValueError, TypeError, KeyError, IndexError, OverflowError, MemoryError) as error:
+        raise pa.ArrowInvalid(f"{type(error).__name__}: {error}") from error
 
 
 def _reader(version: object, name: str) -> Reader:
     if isinstance(version, int) and version in READERS:
         return READERS[version]
-    raise NewerFormat(f"{name} has format_version {version}; this sdbatch reads up to {max(READERS)}")
+    raise NewerFormat(f"{name} has format_version {str(version)[:40]}; this sdbatch reads up to {max(READERS)}")
 
 
 def _coded(wanted: pa.Schema | None, few: tuple[str, ...]) -> pa.Schema | None:

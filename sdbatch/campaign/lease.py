@@ -16,15 +16,16 @@ import socket
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from sdbatch.campaign import layout
-from sdbatch.campaign.read import read_json
-from sdbatch.errors import CampaignHeld, LeaseLost, SdbatchError, StoreRefused
+from sdbatch.campaign.read import read_holder, read_json
+from sdbatch.errors import CampaignHeld, Interrupted, LeaseLost, SdbatchError, StoreRefused
 from sdbatch.points import reached
 from sdbatch.storage import NO_PUT_IF_ABSENT, Entry, Store
 from sdbatch.types import FORMAT_VERSION
@@ -35,7 +36,12 @@ OUTAGE_MAX_S = 120.0
 """Longest a holder whose beats do not come through waits for the store before it stops."""
 
 RACERS = 4
+TAKES_MAX: Final = 16
+"""Epochs in turn at which another driver may be faster, before this one gives up."""
+EPOCH_MAX: Final = 999_999
+"""Last number that a lease may have; a campaign that runs every minute reaches it after two years."""
 _LEASE = re.compile(r"lease/(\d{6})\.json")
+_SIGN = re.compile(r"lease/(\d{6})\.(?:beat|cancel)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,21 +142,32 @@ class Lease:
         self._store.put(layout.beat(self.holder.epoch), json.dumps(beat).encode(), "application/json")
 
 
-def acquire(store: Store) -> Lease:
+def acquire(store: Store, is_interrupted: Callable[[], bool] = lambda: False) -> Lease:
     """Take a campaign, or refuse.
 
     Waits at most `TERM_S` for a holder that may be dead; one on this machine whose process is gone is dead at once.
     Taking an epoch proves on the way that the store's put-if-absent holds: of `RACERS` puts at once one may win, and of
     later ones none. A store that ignores the condition, or that looks first and writes then, does not pass.
 
+    Args:
+        store: The campaign.
+        is_interrupted: Asked while it waits.
+
     Raises:
         CampaignHeld: Naming who holds it and since when.
         StoreRefused: When the store lets two writers make one file.
+        Interrupted: When `is_interrupted` says so.
+        UserError: When what lies in the lease's place is not one.
     """
-    while True:
+    for _ in range(TAKES_MAX):
         epoch = _newest_epoch(_paths(store))
+        if epoch >= EPOCH_MAX:
+            raise StoreRefused(
+                f"{store.url}/{layout.lease(epoch)}: is the last number that a lease may have; if no run wrote it, "
+                "remove it"
+            )
         if epoch:
-            _wait_out(store, epoch)
+            _wait_out(store, epoch, is_interrupted)
         holder = Holder(
             epoch=epoch + 1,
             token=uuid.uuid4().hex,
@@ -169,6 +186,7 @@ def acquire(store: Store) -> Lease:
             raise StoreRefused(f"{store.url}: {NO_PUT_IF_ABSENT} (several writers of one new file won)")
         reached("after-taking-the-lease")
         return Lease(store, holder)
+    raise CampaignHeld(f"{store.url}: {TAKES_MAX} times in turn another driver was faster; try again later")
 
 
 def _race(store: Store, path: str, data: bytes) -> list[bool]:
@@ -184,7 +202,7 @@ def ask_to_stop(store: Store) -> str | None:
     epoch = _newest_epoch(_paths(store))
     if not epoch or _read_beat(store, epoch).get("state") == "released":
         return None
-    holder = _holder(store, epoch)
+    holder = read_holder(store, epoch)
     store.put_new(layout.cancel(epoch), b"{}\n", "application/json")
     return f"process {holder.get('pid')} on {holder.get('host')} (epoch {epoch})"
 
@@ -193,19 +211,19 @@ def superseded(store: Store) -> list[Entry]:
     """Return beats and requests to stop of every epoch but the newest; the leases themselves stay, as a record."""
     entries = store.list(layout.LEASE)
     newest = _newest_epoch({entry.path for entry in entries})
-    older = {path(epoch) for epoch in range(1, newest) for path in (layout.beat, layout.cancel)}
-    return [entry for entry in entries if entry.path in older]
+    signs = ((entry, _SIGN.fullmatch(entry.path)) for entry in entries)
+    return [entry for entry, found in signs if found and int(found.group(1)) < newest]
 
 
 def is_gone(store: Store) -> bool:
     """Whether the newest holder ran on this machine and died; of others only a watch over a term can tell."""
     epoch = _newest_epoch(_paths(store))
-    return bool(epoch) and _is_dead_here(_holder(store, epoch))
+    return bool(epoch) and _is_dead_here(read_holder(store, epoch))
 
 
-def _wait_out(store: Store, epoch: int) -> None:
+def _wait_out(store: Store, epoch: int, is_interrupted: Callable[[], bool]) -> None:
     """Return when the holder of `epoch` is gone; raise CampaignHeld when it lives."""
-    holder = _holder(store, epoch)
+    holder = read_holder(store, epoch)
     if _is_dead_here(holder):
         return
     first = _read_beat(store, epoch)
@@ -219,6 +237,8 @@ def _wait_out(store: Store, epoch: int) -> None:
                 f"{store.url} is held by process {holder.get('pid')} on {holder.get('host')} "
                 f"since {holder.get('since')} (epoch {epoch})"
             )
+        if is_interrupted():
+            raise Interrupted(f"{store.url}: stopped by a signal before anything was started")
         time.sleep(min(1.0, TERM_S / 10))
 
 
@@ -226,7 +246,7 @@ def _is_dead_here(holder: dict[str, Any]) -> bool:
     """Whether the holder ran on this machine and its process is gone."""
     if holder.get("host") != _host():
         return False
-    pid = int(holder.get("pid", 0))
+    pid = int(holder.get("pid", os.getpid()))
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -243,10 +263,6 @@ def _paths(store: Store) -> set[str]:
 
 def _newest_epoch(paths: set[str]) -> int:
     return max((int(found.group(1)) for path in paths if (found := _LEASE.fullmatch(path))), default=0)
-
-
-def _holder(store: Store, epoch: int) -> dict[str, Any]:
-    return read_json(store, layout.lease(epoch))
 
 
 def _read_beat(store: Store, epoch: int) -> dict[str, Any]:

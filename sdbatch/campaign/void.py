@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from sdbatch.campaign import formats, layout
 from sdbatch.campaign.schema import VOID
+from sdbatch.errors import UserError
 from sdbatch.storage import Store
 
 
@@ -52,4 +53,10 @@ def read_void(store: Store, runs: Iterable[str]) -> VoidOutputs:
 
 def _void_list(store: Store, run: str) -> pa.Table:
     path = layout.redo(run)
-    return formats.read_table(store.read(path), f"{store.url}/{path}", VOID)
+    try:
+        return formats.read_table(store.read(path), f"{store.url}/{path}", VOID)
+    except pa.ArrowException as error:
+        raise UserError(
+            f"{store.url}/{path}: not a readable list of void outputs ({error}); restore it, or remove it: the earlier "
+            "commits of the outputs in it then count again"
+        ) from error

@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from sdbatch import api
 from sdbatch.cli.options import (
@@ -36,8 +34,8 @@ from sdbatch.cli.options import (
 )
 from sdbatch.cli.output import counted, end_run, guarded, progress, say
 from sdbatch.cli.process import prepare_command, prepare_generation
+from sdbatch.cli.shown import show, show_table, tell
 from sdbatch.driver import RunResult
-from sdbatch.logs import redacted
 from sdbatch.report.progress import duration, per_time
 from sdbatch.report.tables import write_rows
 
@@ -81,21 +79,19 @@ def plan(
     if as_json:
         say(asdict(forecast), as_json, "")
         return
-    table = Table("rows", "number", title="plan", title_justify="left")
-    for reason, number in sorted(forecast.rows.items()):
-        table.add_row(reason, str(number))
-    Console().print(table)
+    rows = [(reason, str(number)) for reason, number in sorted(forecast.rows.items())]
+    show_table(rows, ("rows", "number"), "plan")
     if forecast.changed:
-        print("changed in: " + ", ".join(f"{name} ({number})" for name, number in forecast.changed.items()))
+        show("changed in: " + ", ".join(f"{name} ({number})" for name, number in forecast.changed.items()))
     basis = "measured here" if forecast.rate_measured else "assumed rate"
     for url in forecast.sources_missing[:_MISSING_SHOWN]:
-        print(redacted(f"missing source, its rows will fail: {url}"))
+        show(f"missing source, its rows will fail: {url}")
     if len(forecast.sources_missing) > _MISSING_SHOWN:
-        print(f"... and {len(forecast.sources_missing) - _MISSING_SHOWN} more missing sources")
+        show(f"... and {len(forecast.sources_missing) - _MISSING_SHOWN} more missing sources")
     if forecast.unpinned:
         names = ", ".join(forecast.unpinned)
-        print(f"unpinned, known by size and ETag: {names}; `sdbatch models pin` prints the digests")
-    print(f"{forecast.assets} assets to make, about {duration(forecast.predicted_gpu_s)} in the model ({basis})")
+        show(f"unpinned, known by size and ETag: {names}; `sdbatch models pin` prints the digests")
+    show(f"{forecast.assets} assets to make, about {duration(forecast.predicted_gpu_s)} in the model ({basis})")
 
 
 @app.command()
@@ -204,7 +200,7 @@ def submit(
             environment=variables,
             accept_failed=accept_failed,
             accept_new_keys=accept_new_keys,
-            write=None if no_wait else lambda text: print(text, end="", file=sys.stderr, flush=True),
+            write=None if no_wait else lambda text: tell(text, end=""),
         )
 
     submission = guarded(call, as_json)
@@ -283,7 +279,13 @@ def reproduce(
     output: CampaignUrl,
     request_id: Annotated[str, typer.Argument(metavar="ID", help="Id of the request.")],
     n: Annotated[int, typer.Option("--n", min=0, help="Output number.")] = 0,
+    job: Annotated[
+        str | None, typer.Option("--job", metavar="JOB", help="Your job file: its models, storage and sources hold.")
+    ] = None,
     model_path: Annotated[str | None, typer.Option(help="Where the model lies now.")] = None,
+    allow: Annotated[
+        list[str] | None, typer.Option("--allow", metavar="PREFIX", help="Sources may be read from there (repeatable).")
+    ] = None,
     tolerance: Annotated[int, typer.Option(min=0, max=255, help="Difference, of 255, that counts as equal.")] = 1,
     as_json: Json = False,
 ) -> None:
@@ -291,7 +293,9 @@ def reproduce(
 
     def call() -> Any:
         prepare_generation()
-        return api.reproduce(output, request_id, n, model_path=model_path, tolerance=tolerance)
+        return api.reproduce(
+            output, request_id, n, job=job, model_path=model_path, allow=allow or (), tolerance=tolerance
+        )
 
     comparison = guarded(call, as_json)
     lines = [f"{name}: {then} then, {now} now" for name, (then, now) in comparison.changed.items()]
@@ -350,13 +354,13 @@ def models_list(
         say({"models": [asdict(model) for model in models]}, as_json, "")
         return
     for model in models:
-        print(f"{model.name}: {model.family}, {model.path}")
-        print(f"  tasks: {', '.join(model.tasks)}")
-        print(f"  size: {model.width} x {model.height} native, multiples of {model.size_multiple}; {model.dtype}")
+        show(f"{model.name}: {model.family}, {model.path}")
+        show(f"  tasks: {', '.join(model.tasks)}")
+        show(f"  size: {model.width} x {model.height} native, multiples of {model.size_multiple}; {model.dtype}")
         if model.frame_rule:
-            print(f"  frames: {model.frame_rule}; by default {model.num_frames} at {model.fps:g} a second")
+            show(f"  frames: {model.frame_rule}; by default {model.num_frames} at {model.fps:g} a second")
         for reason in model.lacking:
-            print(f"  not here: {reason}")
+            show(f"  not here: {reason}")
 
 
 @models_app.command("pin")

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any, NoReturn
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
+from sdbatch.cli.shown import show, show_json, show_table, tell
 from sdbatch.driver import RunResult
 from sdbatch.errors import ManifestError, SdbatchError
-from sdbatch.logs import redacted
 from sdbatch.report.progress import Lines, Progress, Terminal
 from sdbatch.storage import joined
+from sdbatch.storage.faults import local_faults_named
 
 
 def counted(number: int, singular: str, plural: str) -> str:
@@ -39,35 +38,35 @@ def end_run(result: RunResult, accept_failed: bool, as_json: bool) -> NoReturn:
 
 
 def _summary(result: RunResult) -> None:
-    print(f"{result.run_id} {result.state}")
-    table = Table(show_header=False)
-    for name, number in result.counts.items():
-        table.add_row(name, str(number))
-    for kind, number in result.failures.items():
-        table.add_row(f"failed: {kind}", str(number))
-    Console().print(table)
+    show(f"{result.run_id} {result.state}")
+    counts = [(name, str(number)) for name, number in result.counts.items()]
+    show_table([*counts, *((f"failed: {kind}", str(number)) for kind, number in result.failures.items())])
     for warning in result.warnings:
-        print(redacted(f"warning: {warning}"), file=sys.stderr)
+        tell(f"warning: {warning}")
     if result.message:
-        print(redacted(result.message), file=sys.stderr)
+        tell(result.message)
     if result.state in {"done", "failed"}:
         filtered = "#status=failed" if result.state == "failed" else ""
-        print(f"gallery: {joined(result.output, 'report/index.html')}{filtered}")
+        show(f"gallery: {joined(result.output, 'report/index.html')}{filtered}")
 
 
 def guarded(call: Callable[[], Any], as_json: bool) -> Any:
     """Call a verb; an error that was raised on purpose becomes its lines and its exit code."""
     try:
-        return call()
+        with local_faults_named(tempfile.gettempdir(), "TMPDIR"):
+            return call()
     except SdbatchError as error:
         if as_json:
             problems = [asdict(problem) for problem in error.problems] if isinstance(error, ManifestError) else []
             say({"error": type(error).__name__, "message": str(error), "problems": problems}, as_json, "")
         else:
-            print(redacted(f"sdbatch: {error}"), file=sys.stderr)
+            tell(f"sdbatch: {error}")
         raise typer.Exit(error.exit_code) from error
 
 
 def say(value: dict[str, Any], as_json: bool, text: str) -> None:
     """Print one JSON object, or a text for people; secrets are taken out."""
-    print(redacted(json.dumps(value, ensure_ascii=False, default=str) if as_json else text))
+    if as_json:
+        show_json(value)
+    else:
+        show(text)

@@ -38,10 +38,10 @@ class FaultCounts:
         """Whether some worker loaded this model in this run."""
         return model in self._loaded_models
 
-    def add_machine_fault(self, message: str) -> MachineError | None:
-        """Count a fault that blames no row."""
+    def add_machine_fault(self, message: str, in_a_row_max: int | None = None) -> MachineError | None:
+        """Count a fault that blames no row; as many in a row end the run, by default `MACHINE_FAULTS_MAX`."""
         self._machine_faults += 1
-        if self._machine_faults < policy.MACHINE_FAULTS_MAX:
+        if self._machine_faults < (in_a_row_max or policy.MACHINE_FAULTS_MAX):
             return None
         return MachineError(f"{self._machine_faults} faults without one unit done; the last: {message}")
 

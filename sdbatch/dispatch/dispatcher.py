@@ -20,7 +20,7 @@ from sdbatch.dispatch.fleet import Fleet
 from sdbatch.dispatch.likeness import Likeness, Standard, refusal
 from sdbatch.dispatch.supply import Supply, WindowLike
 from sdbatch.errors import MachineError, SdbatchError, WorkersUnavailable
-from sdbatch.outcomes import Next, Outcome, outcome_of
+from sdbatch.outcomes import OUTCOMES, Next, Outcome, outcome_of
 from sdbatch.types import Receipt, Request, Unit
 
 LOG = logging.getLogger("sdbatch.dispatch")
@@ -265,7 +265,9 @@ class Dispatcher:
     def _handle_fault(self, event: Faulted) -> None:
         """Settle a call that ended with an error in a worker whose process lives."""
         outcome = outcome_of(event.kind)
-        text = f"worker {event.worker}: {event.kind}: {event.message}\n{event.traceback}"
+        # A traceback helps only where nobody foresaw the error.
+        text = f"worker {event.worker}: {event.kind}: {event.message}"
+        text += f"\n{event.traceback}" if outcome is OUTCOMES["Bug"] or event.kind == "ModelLoadFailed" else ""
         if outcome.then == "stop":
             self._stop(MachineError(text))
         if event.unit is None:
@@ -327,7 +329,7 @@ class Dispatcher:
     def _try_again(self, event: Faulted, unit: Unit) -> None:
         self._supply.put_back(unit)
         message = f"worker {event.worker}: {event.kind}: {event.message}"
-        self._stop(self._faults.add_machine_fault(message))
+        self._stop(self._faults.add_machine_fault(message, outcome_of(event.kind).in_a_row_max))
 
     def _blame_load(self, event: Faulted, unit: Unit) -> None:
         """Blame the worker where its model loads elsewhere, and in the end the model where it does not."""

@@ -8,12 +8,14 @@ Two executors stand behind it: in-process (breakpoints, unit tests) and Ray. Wha
 from __future__ import annotations
 
 import importlib
+import tempfile
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from sdbatch.errors import MachineError, StoreRefused
+from sdbatch.storage.faults import local_fault
 from sdbatch.types import Observation, OnCall, Receipt, Running, Unit, WorkerSpec
 
 
@@ -171,4 +173,6 @@ def guarded(call: Callable[[], object]) -> object:
     except (MachineError, StoreRefused) as error:
         return ErrorRecord(kind=type(error).__name__, message=str(error), traceback=traceback.format_exc())
     except Exception as error:  # noqa: BLE001 -- the boundary; the policy stops the run for a bug
+        if fault := local_fault(error, tempfile.gettempdir(), "TMPDIR"):
+            return ErrorRecord(kind=type(fault).__name__, message=str(fault), traceback=traceback.format_exc())
         return ErrorRecord(kind="Bug", message=f"{type(error).__name__}: {error}", traceback=traceback.format_exc())

@@ -20,7 +20,7 @@ from sdbatch.driver.select import Selection, check_selection, classify
 from sdbatch.driver.shared_keys import Sharing
 from sdbatch.job import Job
 from sdbatch.recipe import recipe_changes
-from sdbatch.storage import Store, open_store
+from sdbatch.storage import Store, open_campaign
 
 ASSUMED_TFLOP_PER_S = {"gpu": 200.0, "cpu": 0.03}
 """Rates until a run of the campaign has measured its own: a quarter of an H200's matrix rate, and one laptop core."""
@@ -63,7 +63,7 @@ def forecast(job: Job, selection: Selection) -> PlanReport:
     """
     with closing(ResolvedManifest(job, loads_here=False)) as manifest:
         check_selection(manifest, selection)
-        store = open_store(job.output, job.storage)
+        store = open_campaign(job.output, job.storage)
         done = Campaign(store).done()
         rates, is_measured = measured_rates(job, store)
         reasons: Counter[str] = Counter()

@@ -12,9 +12,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from sdbatch.campaign import layout
+from sdbatch.campaign.checked import UnreadableFile
 from sdbatch.campaign.files import run_ids
-from sdbatch.campaign.read import read_json
+from sdbatch.campaign.read import read_status
 from sdbatch.dispatch.likeness import Standard, compared
 from sdbatch.storage import Store
 
@@ -50,6 +50,6 @@ class MadeWith:
 def read_made_with(store: Store) -> MadeWith:
     """Return the entry of the newest run that has a status; it is empty where version 0.1 wrote the status."""
     for run in reversed(run_ids(store)):
-        with suppress(FileNotFoundError, ValueError):  # a collection of garbage, or a status that was edited by hand
-            return MadeWith(read_json(store, layout.status_json(run)).get("made_with", {}))
+        with suppress(FileNotFoundError, UnreadableFile):  # a collection of garbage, or a status edited by hand
+            return MadeWith(read_status(store, run).get("made_with", {}))
     return MadeWith({})

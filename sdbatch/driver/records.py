@@ -206,11 +206,19 @@ class RunRecords:
             LOG.warning("not written", extra={"run_id": self._run_id, "what": "snapshot", "error": str(error)})
 
     @contextmanager
-    def tolerated(self, what: str) -> Iterator[None]:
-        """Let a write that can wait fail: the lease decides how long a run lives without its store."""
+    def tolerated(self, what: str, *, is_last: bool | None = None) -> Iterator[None]:
+        """Let a write that can wait fail: the lease decides how long a run lives without its store.
+
+        Args:
+            what: What is written.
+            is_last: Whether the run stops anyway, so that any refusal is let pass; None for a write that can wait.
+        """
         try:
             yield
-        except StoreUnavailable as error:
+        except SdbatchError as error:
+            can_wait = is_last is None and isinstance(error, StoreUnavailable)
+            if not (is_last or can_wait):
+                raise
             LOG.warning("not written", extra={"run_id": self._run_id, "what": what, "error": str(error)})
 
 

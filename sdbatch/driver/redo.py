@@ -10,7 +10,7 @@ from sdbatch.driver.select import Selection
 from sdbatch.errors import JobError
 from sdbatch.job import Job
 from sdbatch.report.progress import Progress
-from sdbatch.storage import open_store
+from sdbatch.storage import open_campaign
 
 
 def redo_job(
@@ -28,7 +28,7 @@ def redo_job(
     Raises:
         UserError: Before anything was started.
     """
-    campaign = Campaign(open_store(job.output, job.storage))
+    campaign = Campaign(open_campaign(job.output, job.storage))
     campaign.newest_run()
     if unknown := campaign.unknown(ids):
         raise JobError(f"redo {min(unknown)}: nothing was ever committed for this id")

@@ -2,7 +2,8 @@
 
     metadata row --> Request --> Renderer in this process --> encoder --> file --> how far apart?
 
-The worker renders and encodes with the same code. The campaign is read and never written.
+The worker renders and encodes with the same code. The campaign is read and never written, and nothing in it decides
+what else is read: see `trusted`.
 """
 
 # F frames, H and W pixels, C = 3 channels.
@@ -21,15 +22,16 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from sdbatch.after import choose_stages, load_judges
+from sdbatch.campaign import layout
 from sdbatch.campaign.campaign import Campaign
 from sdbatch.campaign.read import read_commit
 from sdbatch.campaign.schema import METADATA
 from sdbatch.columns import SOURCE_ROLES
+from sdbatch.driver.trusted import NOBODY, Trust, checked_recipe, trusted_job
 from sdbatch.encode.asset import read_frames
 from sdbatch.encode.embedded import Encoded
 from sdbatch.errors import UserError
-from sdbatch.job import Job, job_of_record
-from sdbatch.recipe import parse_recipe
+from sdbatch.job import Job
 from sdbatch.storage import Store
 from sdbatch.types import Request, Source
 from sdbatch.worker.finish import finish_output
@@ -84,7 +86,7 @@ class ReproduceReport:
 
 
 def reproduce_asset(
-    store: Store, request_id: str, n: int = 0, *, model_path: str | None = None, tolerance: int = TOLERANCE
+    store: Store, request_id: str, n: int = 0, *, trust: Trust = NOBODY, tolerance: int = TOLERANCE
 ) -> ReproduceReport:
     """Render an asset again and compare.
 
@@ -92,19 +94,22 @@ def reproduce_asset(
         store: The campaign.
         request_id: Id of the request; it is rendered at the key that the newest manifest gave it.
         n: Output number.
-        model_path: Where the model lies now; without it, where the asset's run found it.
+        trust: What the caller vouches for; see `sdbatch.driver.trusted`.
         tolerance: Largest difference of an 8 bit value that counts as equal.
 
     Raises:
-        UserError: When there is no such asset, or its metadata was changed.
+        UserError: When there is no such asset, its metadata was changed, or the caller does not say where its model
+            and its sources lie.
         MachineError: When the model is not there, or no longer the one it was.
     """
-    row = _row(store, request_id, n)
+    row, commit = _row(store, request_id, n)
+    recipe = checked_recipe(row, commit)
+    job = trusted_job(row, recipe, _record(store, row), trust)
     try:
         stored = store.read(row["asset"])
     except FileNotFoundError as error:
         raise UserError(f"{store.url}/{row['asset']}: is not in the store; `sdbatch redo` makes it again") from error
-    again, encoded = _render(_job(store, row, model_path), row)
+    again, encoded = _render(job, row)
     report = {
         **{name: row[name] for name in ("id", "request_key", "n", "asset")},
         "sha256": hashlib.sha256(stored).hexdigest(),
@@ -143,8 +148,8 @@ def _frames(data: bytes, suffix: str, row: Mapping[str, Any]) -> NDArray[np.uint
 # --- what the metadata says -----------------------------------------------------------------------------------------
 
 
-def _row(store: Store, request_id: str, n: int) -> dict[str, Any]:
-    """Return the metadata row of an asset."""
+def _row(store: Store, request_id: str, n: int) -> tuple[dict[str, Any], str]:
+    """Return the metadata row of an asset, and the commit that it stands in."""
     outcomes = Campaign(store).outcomes_of(request_id)
     committed = outcomes.filter(pc.equal(outcomes.column("status"), "ok"))
     rows = [row for row in committed.to_pylist() if row["n"] == n]
@@ -155,32 +160,19 @@ def _row(store: Store, request_id: str, n: int) -> dict[str, Any]:
     wanted = next((row for row in rows if row["request_key"] == key), rows[-1])
     table = read_commit(store, wanted["commit"], METADATA.names)
     asset_row: dict[str, Any] = next(
-        row for row in table.to_pylist() if all(row[name] == wanted[name] for name in ("id", "request_key", "n"))
+        (row for row in table.to_pylist() if all(row[name] == wanted[name] for name in ("id", "request_key", "n"))), {}
     )
-    if hashlib.sha256(asset_row["recipe"].encode()).hexdigest() != asset_row["request_key"]:
+    recipe = asset_row.get("recipe") or ""
+    if hashlib.sha256(recipe.encode()).hexdigest() != asset_row.get("request_key"):
         raise UserError(f"{wanted['commit']}: the recipe of {request_id} is not the one its request key was made from")
-    return asset_row
+    return asset_row, wanted["commit"]
 
 
-def _job(store: Store, row: dict[str, Any], model_path: str | None) -> Job:
-    """Return the job of the asset's run, or of the newest that wrote one down, with the model as the recipe has it."""
-    own = Campaign(store).record(row["run_id"])
+def _record(store: Store, row: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return the record of the asset's run, or of the newest that knows its model."""
+    own = Campaign(store).record(row["run_id"]) if layout.is_run(row["run_id"] or "") else None
     records = [own] if own else Campaign(store).records()
-    values = next((dict(record["job"]) for record in records if row["model"] in record["job"]["models"]), None)
-    if values is None and model_path is None:
-        raise UserError(f"{store.url}: no run wrote down where the model {row['model']} lay; say --model-path")
-    values = values or {"manifest": ".", "output": ".", "models": {}}
-    recipe = parse_recipe(row["recipe"])
-    model = {**values["models"].get(row["model"], {}), "dtype": row["dtype"]}
-    if model_path is not None:
-        model["path"] = model_path
-    if recipe.batch_size is not None:
-        model["batch_size"] = recipe.batch_size
-    values["models"] = {row["model"]: model}
-    values["defaults"] = {}
-    values["after"] = []  # no stage changes pixels, and what may block has passed this asset already
-    values["determinism"] = "exact" if recipe.is_exact else "fast"
-    return job_of_record(values)
+    return next((record for record in records if row["model"] in record.get("job", {}).get("models", {})), None)
 
 
 # --- what comes out now ---------------------------------------------------------------------------------------------
@@ -200,9 +192,11 @@ def _render(job: Job, row: dict[str, Any]) -> tuple[dict[str, Any], Encoded | No
 
 def _request(row: dict[str, Any]) -> Request:
     roles = [(role, url) for role in SOURCE_ROLES for url in _listed(row[role])]
+    digests = row["source_digests"] or []
+    if len(digests) != len(roles):
+        raise UserError(f"{row['id']}: its row has {len(roles)} sources and {len(digests)} digests")
     sources = tuple(
-        Source(role=role, url=url, digest=digest)
-        for (role, url), digest in zip(roles, row["source_digests"] or [], strict=True)
+        Source(role=role, url=url, digest=digest) for (role, url), digest in zip(roles, digests, strict=True)
     )
     return Request(
         id=row["id"],
@@ -224,8 +218,16 @@ def _changed(then: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[Any, 
     """Return by name what differs between the two renderings: its value then and now."""
     now = dict.fromkeys(_COMPARED) | now  # a request that failed came to no pipeline call
     changed = {name: (then[name], now[name]) for name in _COMPARED if now[name] is not None and then[name] != now[name]}
-    before, after = (json.loads(row["versions"] or "{}") for row in (then, now))
+    before, after = _versions(then), _versions(now)
     names = sorted(before.keys() | after.keys())
     return changed | {
         name: (before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)
     }
+
+
+def _versions(row: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        found = json.loads(row["versions"] or "{}")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -6,6 +6,7 @@ manifest, every row checked --> lease --> voids --> plan published --> units mad
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from typing import Any
@@ -25,7 +26,8 @@ from sdbatch.driver.signals import Interrupt
 from sdbatch.errors import SdbatchError
 from sdbatch.job import Job
 from sdbatch.report.progress import Progress
-from sdbatch.storage import Store, open_store
+from sdbatch.storage import Store, open_campaign
+from sdbatch.storage.faults import local_faults_named
 
 
 def run_job(
@@ -55,11 +57,12 @@ def run_job(
         UserError, CampaignHeld: Before anything was written.
     """
     interrupt = Interrupt()
-    with interrupt.installed(), closing(ResolvedManifest(job)) as manifest:
+    here = local_faults_named(tempfile.gettempdir(), "TMPDIR")
+    with interrupt.installed(), here, closing(ResolvedManifest(job)) as manifest:
         check_selection(manifest, selection)
-        store = open_store(job.output, job.storage)
+        store = open_campaign(job.output, job.storage)
         key_version = settle_key_version(job, manifest, store, selection, accept_new_keys=accept_new_keys)
-        lease = acquire(store)
+        lease = acquire(store, lambda: interrupt.count > 0)
         session = Session(
             job,
             manifest,

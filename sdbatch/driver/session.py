@@ -167,11 +167,13 @@ class Session:
             message=message,
             warnings=tuple(self._dispatcher.warnings) if self._dispatcher else (),
         )
-        self.write_status(state)
         dispatcher = self._dispatcher
-        self._records.write_run_json(
-            result, dispatcher.facts if dispatcher else {}, dispatcher.rates if dispatcher else {}
-        )
+        facts, rates = (dispatcher.facts, dispatcher.rates) if dispatcher else ({}, {})
+        # What stopped a run may keep its records from being written; why it stopped is said all the same.
+        with self._records.tolerated("status", is_last=state == "stopped"):
+            self.write_status(state)
+        with self._records.tolerated("run.json", is_last=state == "stopped"):
+            self._records.write_run_json(result, facts, rates)
         return result
 
     # --- wiring -----------------------------------------------------------------------------------------------------

@@ -7,17 +7,24 @@ frames_FHWC --> encode_asset() --> Encoded        bytes --> read_embedded() --> 
 
 from __future__ import annotations
 
-from typing import Any
+import tempfile
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sdbatch.encode.embedded import Encoded
-from sdbatch.encode.image import encode_image, read_embedded_image, read_image
+from sdbatch.encode.image import encode_image, read_embedded_image, read_image, read_small_image
 from sdbatch.encode.video import encode_video, read_embedded_video, read_frames_of_video
 from sdbatch.formats import CLIPS
 from sdbatch.job import Encode
+from sdbatch.storage.faults import local_fault
 from sdbatch.types import Sound
+
+ALIKE_PIXELS: Final = 64
+"""Height and width at which two assets are compared."""
+ALIKE_DIFFERENCE_MAX: Final = 16.0
+"""Mean difference of two assets that show the same, of 255; pictures of two prompts differ by 40 and more."""
 
 
 def encode_asset(
@@ -63,9 +70,30 @@ def is_asset_of(data: bytes, suffix: str, request_key: str, n: int) -> bool:
     """Whether a file is a whole asset of an output, as what is embedded in it says."""
     try:
         embedded = read_embedded(data, suffix) or {}
-    except (OSError, SyntaxError, ValueError):
+    except (OSError, SyntaxError, ValueError) as error:
+        if fault := local_fault(error, tempfile.gettempdir(), "TMPDIR"):
+            raise fault from error
         return False
     return (embedded.get("request_key"), embedded.get("n")) == (request_key, n)
+
+
+def is_alike(one: bytes, two: bytes, suffix: str) -> bool:
+    """Whether two whole assets show the same, but for what another device or encoder changes."""
+    try:
+        one_FHWC, two_FHWC = (_small_frames(data, suffix) for data in (one, two))
+    except (OSError, SyntaxError, ValueError) as error:
+        if fault := local_fault(error, tempfile.gettempdir(), "TMPDIR"):
+            raise fault from error
+        return False
+    if one_FHWC.shape != two_FHWC.shape:
+        return False
+    return float(np.abs(one_FHWC.astype(np.int16) - two_FHWC).mean()) <= ALIKE_DIFFERENCE_MAX
+
+
+def _small_frames(data: bytes, suffix: str) -> NDArray[np.uint8]:
+    if suffix in CLIPS:
+        return read_frames_of_video(data, suffix, ALIKE_PIXELS, ALIKE_PIXELS, scales=True)
+    return read_small_image(data, ALIKE_PIXELS)[None]
 
 
 def read_frames(data: bytes, suffix: str, height: int, width: int) -> NDArray[np.uint8]:

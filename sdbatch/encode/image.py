@@ -80,6 +80,12 @@ def read_image(data: bytes) -> NDArray[np.uint8]:
         raise OSError(f"not a whole picture: {error}") from error
 
 
+def read_small_image(data: bytes, side: int) -> NDArray[np.uint8]:
+    """Decode a picture that `encode_image` made, scaled to a square; see `read_image`."""
+    small = Image.fromarray(read_image(data)).resize((side, side), Image.Resampling.BOX)
+    return np.asarray(small, dtype=np.uint8)
+
+
 def _comment(image: Image.Image) -> str:
     comment = image.getexif().get_ifd(_EXIF_IFD).get(_USER_COMMENT, b"")
     return comment.removeprefix(_UNDEFINED).decode("utf-8", "replace") if isinstance(comment, bytes) else str(comment)

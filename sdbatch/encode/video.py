@@ -25,6 +25,7 @@ from sdbatch.errors import EncodeFailed
 from sdbatch.ffmpeg import FfmpegFailed, exact_rate, running
 from sdbatch.formats import CLIPS, ClipFormat
 from sdbatch.job import Encode
+from sdbatch.storage.faults import local_fault
 from sdbatch.types import Sound
 
 TIMEOUT_FIRST_S = 60.0
@@ -63,6 +64,7 @@ def encode_video(
 
     Raises:
         EncodeFailed: When ffmpeg fails or takes too long, or when the file does not hold the frames and the recipe.
+        LocalFault: When this machine is out of disk or of open files.
     """
     num_frames, height, width, _ = frames_FHWC.shape
     written = CLIPS[options.video]
@@ -89,6 +91,8 @@ def encode_video(
             num_stored, text_stored = _inspect(file, written)
             data = file.read_bytes()
     except OSError as error:
+        if fault := local_fault(error, tempfile.gettempdir(), "TMPDIR"):
+            raise fault from error
         raise EncodeFailed(f"{options.video} of {num_frames} frames, {width} x {height}: {error}") from error
     if num_stored != num_frames:
         raise EncodeFailed(f"{options.video} holds {num_stored} frames; {num_frames} were encoded")
@@ -113,8 +117,17 @@ def read_embedded_video(data: bytes, suffix: str) -> dict[str, Any] | None:
     return embedded
 
 
-def read_frames_of_video(data: bytes, suffix: str, height: int, width: int) -> NDArray[np.uint8]:
+def read_frames_of_video(
+    data: bytes, suffix: str, height: int, width: int, *, scales: bool = False
+) -> NDArray[np.uint8]:
     """Decode a clip that `encode_video` made; returns frames_FHWC, uint8, RGB.
+
+    Args:
+        data: Whole file.
+        suffix: `mp4` or `webm`.
+        height: Height in pixels.
+        width: Width in pixels.
+        scales: Bring frames of another size to this one.
 
     Raises:
         OSError: When it is not a whole clip of that size.
@@ -124,7 +137,8 @@ def read_frames_of_video(data: bytes, suffix: str, height: int, width: int) -> N
         file = Path(name) / "clip"
         file.write_bytes(data)
         arguments = ["-protocol_whitelist", "file", "-threads", "1", "-xerror", "-f", demuxer, "-i", str(file)]
-        arguments += ["-map", "0:v:0", "-f", "rawvideo", "-pix_fmt", "rgb24", "pipe:1"]
+        scaled = ["-vf", f"scale={width}:{height}:flags=area"] if scales else []
+        arguments += ["-map", "0:v:0", *scaled, "-f", "rawvideo", "-pix_fmt", "rgb24", "pipe:1"]
         with running(arguments, timeout_s=TIMEOUT_FIRST_S) as (_, stdout):
             values = np.frombuffer(stdout.read(), dtype=np.uint8)
     if values.size % (height * width * 3):

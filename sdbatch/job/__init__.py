@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sdbatch.job.reach import STORAGE_OPTIONS, Storage, options_for, storage_faults
+from sdbatch.job.reach import STORAGE_OPTIONS, Storage, options_for, prefix_for, storage_faults
 from sdbatch.job.read import parse_job, read_job
 from sdbatch.job.records import job_of_record
 from sdbatch.job.settings import (
@@ -44,6 +44,7 @@ __all__ = [
     "job_schema",
     "options_for",
     "parse_job",
+    "prefix_for",
     "read_job",
     "storage_faults",
 ]

@@ -6,12 +6,20 @@ A prefix ends at a `/` of the URL, so `s3://assets` does not serve `s3://assets-
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 STORAGE_OPTIONS: Final[Mapping[str, tuple[str, ...]]] = {
-    "s3": ("profile", "endpoint_url", "region", "anon"),
+    "s3": (
+        "profile",
+        "endpoint_url",
+        "region",
+        "anon",
+        "addressing_style",
+        "request_checksum_calculation",
+        "response_checksum_validation",
+    ),
     "gs": ("endpoint_url", "anon"),
     "gcs": ("endpoint_url", "anon"),
     "az": ("anon",),
@@ -20,6 +28,9 @@ STORAGE_OPTIONS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 
 """Options that the package of each scheme takes: s3fs, gcsfs and adlfs."""
+
+
+Checksums = Literal["when_supported", "when_required"]
 
 
 class Storage(BaseModel):
@@ -31,6 +42,15 @@ class Storage(BaseModel):
     endpoint_url: str | None = None
     region: str | None = None
     anon: bool | None = None
+    addressing_style: Literal["auto", "path", "virtual"] | None = Field(
+        default=None, description="Whether the bucket stands in the path of a request or in its host name."
+    )
+    request_checksum_calculation: Checksums | None = Field(
+        default=None, description="Checksums of what is written; where endpoint_url is one's own, when_required."
+    )
+    response_checksum_validation: Checksums | None = Field(
+        default=None, description="Checksums of what is read; where endpoint_url is one's own, when_required."
+    )
 
 
 def storage_faults(prefix: str, options: Storage) -> list[str]:
@@ -48,5 +68,11 @@ def storage_faults(prefix: str, options: Storage) -> list[str]:
 
 def options_for(url: str, storage: Mapping[str, Storage]) -> Storage:
     """Return the options of the longest prefix that a URL lies under; none where there is no such prefix."""
+    prefix = prefix_for(url, storage)
+    return storage[prefix] if prefix else Storage()
+
+
+def prefix_for(url: str, storage: Mapping[str, Storage]) -> str:
+    """Return the longest prefix that a URL lies under; "" where there is none."""
     fitting = [prefix for prefix in storage if f"{url}/".startswith(f"{prefix.rstrip('/')}/")]
-    return storage[max(fitting, key=len)] if fitting else Storage()
+    return max(fitting, key=len, default="")

@@ -2,7 +2,8 @@
 
     jobs/*.yaml --> YAML --> --set overrides --> Job
 
-An unknown key is an error that names the nearest known one.
+An unknown key is an error that names the nearest known one. In `--set` a key that takes text takes it as it stands; any
+other value is YAML.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import re
 from datetime import UTC, datetime
 from pathlib import Path
 from string import Template
-from typing import Any, get_args, get_origin
+from types import NoneType, UnionType
+from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -21,13 +23,22 @@ from pydantic import BaseModel, ValidationError
 from sdbatch.errors import JobError
 from sdbatch.job.records import refuse_newer, without_revisions
 from sdbatch.job.settings import Job
-from sdbatch.logs import looks_secret
+from sdbatch.logs import looks_secret, without_secrets
 
 JOB_BYTES_MAX = 1 << 20
+NUMBER_CHARACTERS_MAX: Final = 64
+"""Longest number of a job file: the digits of a longer one take minutes to turn into a value."""
+SHOWN_CHARACTERS_MAX: Final = 200
+"""Longest part of a wrong value that a message shows."""
+_INT, _FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """SafeLoader that refuses duplicate keys and aliases (a small file of aliases expands without bound)."""
+    """SafeLoader without what surprises people or takes them minutes.
+
+    Refused are duplicate keys, aliases (a small file of them expands without bound), and numbers that are too long or
+    to base 60; 12:30 is text.
+    """
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
@@ -42,6 +53,30 @@ class _UniqueKeyLoader(yaml.SafeLoader):
                 raise JobError(f"line {key_node.start_mark.line + 1}: key {key!r} appears twice")
             seen.add(key if isinstance(key, str | int) else id(key))
         return super().construct_mapping(node, deep)
+
+    def construct_number(self, node: yaml.ScalarNode) -> int | float:
+        """Return a number of bounded length."""
+        text = str(self.construct_scalar(node))
+        place = f"line {node.start_mark.line + 1}"
+        if len(text) > NUMBER_CHARACTERS_MAX:
+            raise JobError(f"{place}: a number of {len(text)} characters; {NUMBER_CHARACTERS_MAX} are taken")
+        if ":" in text:
+            raise JobError(f"{place}: {text!r} is a number to base 60; write it with digits alone")
+        number: int | float = self.construct_yaml_int(node) if node.tag == _INT else self.construct_yaml_float(node)
+        return number
+
+
+def _without_base_60(tag: str, pattern: re.Pattern[str]) -> re.Pattern[str]:
+    """Return PyYAML's pattern of a number, but that no colon stands in it."""
+    return re.compile(rf"(?!.*:)(?:{pattern.pattern})", re.VERBOSE | re.DOTALL) if tag in {_INT, _FLOAT} else pattern
+
+
+_UniqueKeyLoader.yaml_implicit_resolvers = {
+    letter: [(tag, _without_base_60(tag, pattern)) for tag, pattern in resolvers]
+    for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+for _tag in (_INT, _FLOAT):
+    _UniqueKeyLoader.add_constructor(_tag, _UniqueKeyLoader.construct_number)
 
 
 def read_job(
@@ -117,20 +152,66 @@ def _overridden(values: dict[str, Any], override: str) -> dict[str, Any]:
     path, separator, text = override.partition("=")
     if not separator or not path:
         raise JobError(f"--set {override}: not of the form KEY.KEY=VALUE")
-    return _set_path(values, path.split("."), _load_yaml(text.encode(), f"--set {override}"), override)
+    keys = _keys_of(values, path.split("."), override)
+    # Among the defaults an empty text means none; elsewhere it takes a value back.
+    takes_empty = "defaults" in keys
+    return _set(values, keys, _override_value(_kind_at(tuple(keys)), text, takes_empty, f"--set {override}"))
 
 
-def _set_path(values: dict[str, Any], parts: list[str], new: Any, override: str) -> dict[str, Any]:
-    """Return `values` with `new` at the path `parts`; of existing keys that hold dots, the longest that fits counts."""
+def _override_value(kind: Any, text: str, takes_empty: bool, name: str) -> Any:
+    """Return the value that an override gives to a key of some type.
+
+    A text is taken as it stands, also one with `#` or `: ` in it, which YAML would cut or split; only where a key may
+    be null, `null` is that. Where a text stands for the first key of a mapping, `{...}` is the mapping.
+    """
+    takes_text, takes_null, takes_mapping = _takes(kind)
+    is_null = takes_null and (text == "null" or (not text and not takes_empty))
+    if not takes_text or is_null or (takes_mapping and text.lstrip().startswith("{")):
+        return _load_yaml(text.encode("utf-8", "surrogateescape"), name)
+    return text
+
+
+def _takes(kind: Any) -> tuple[bool, bool, bool]:
+    """Return whether a type takes text and no other plain value, whether null, and whether a mapping too."""
+    kinds = _alternatives(kind)
+    texts = [one for one in kinds if one is str or _is_choice_of_texts(one)]
+    mappings = [one for one in kinds if isinstance(one, type) and issubclass(one, BaseModel)]
+    # A folder's mapping may be given as its path alone: see `_folder_of` in the settings.
+    stands_for_path = any("path" in one.model_fields for one in mappings) and NoneType in kinds
+    others = [one for one in kinds if one is not NoneType and one not in [*texts, *mappings]]
+    return (bool(texts) or stands_for_path) and not others, NoneType in kinds, bool(mappings)
+
+
+def _is_choice_of_texts(kind: Any) -> bool:
+    return get_origin(kind) is Literal and all(isinstance(choice, str) for choice in get_args(kind))
+
+
+def _alternatives(kind: Any) -> list[Any]:
+    """Return the types that a type is a union of, annotations taken off."""
+    if get_origin(kind) is Annotated:
+        return _alternatives(get_args(kind)[0])
+    if get_origin(kind) in {Union, UnionType}:
+        return [one for inner in get_args(kind) for one in _alternatives(inner)]
+    return [kind]
+
+
+def _keys_of(values: dict[str, Any], parts: list[str], override: str) -> list[str]:
+    """Return the keys of a dotted path; of existing keys that hold dots, the longest that fits counts."""
     joined = [".".join(parts[:count]) for count in range(len(parts), 0, -1)]
     key = next((name for name in joined if name in values), parts[0])
     rest = parts[key.count(".") + 1 :]
     if not rest:
-        return {**values, key: new}
+        return [key]
     inner = values.get(key)
     if inner is not None and not isinstance(inner, dict):
         raise JobError(f"--set {override}: {key} is a value, not a mapping")
-    return {**values, key: _set_path(inner or {}, rest, new, override)}
+    return [key, *_keys_of(inner or {}, rest, override)]
+
+
+def _set(values: dict[str, Any], keys: list[str], new: Any) -> dict[str, Any]:
+    """Return a copy of `values` with `new` at the path `keys`."""
+    first, *rest = keys
+    return {**values, first: _set(values.get(first) or {}, rest, new) if rest else new}
 
 
 def _dated(manifest: str, date: str | None, name: str) -> str:
@@ -150,20 +231,30 @@ def _dated(manifest: str, date: str | None, name: str) -> str:
         raise JobError(f"{name}: manifest: {manifest!r}: the only name to be filled in is ${{date}}") from error
 
 
-def _refuse_secrets(values: Any, name: str, path: str = "") -> None:
-    """Refuse what looks like a credential: a job file is copied into every campaign it makes."""
+def _refuse_secrets(values: Any, name: str, path: str = "", key: str = "") -> None:
+    """Refuse what looks like a credential, in keys and lists too: a job is copied into every campaign it makes."""
     if isinstance(values, dict):
-        for key, value in values.items():
-            here = f"{path}.{key}" if path else str(key)
-            if isinstance(value, str) and looks_secret(str(key), value):
-                raise JobError(f"{name}: {here} looks like a secret; use the environment, a profile or an identity")
-            _refuse_secrets(value, name, here)
+        for inner_key, value in values.items():
+            if without_secrets(str(inner_key)) != str(inner_key):
+                place = without_secrets(f"{path}.{inner_key}".lstrip("."))
+                raise JobError(f"{name}: the key {place} looks like a secret; {_SECRETS_ELSEWHERE}")
+            _refuse_secrets(value, name, f"{path}.{inner_key}".lstrip("."), str(inner_key))
+    elif isinstance(values, list | tuple | set):
+        for number, value in enumerate(values):
+            _refuse_secrets(value, name, f"{path}.{number}", key)
+    elif isinstance(values, str | bytes):
+        text = values.decode("utf-8", "replace") if isinstance(values, bytes) else values
+        if looks_secret(key, text):
+            raise JobError(f"{name}: {path} looks like a secret; {_SECRETS_ELSEWHERE}")
+
+
+_SECRETS_ELSEWHERE: Final = "use the environment, a profile or an identity"
 
 
 def _explain_error(problem: Any) -> tuple[str, str]:
     """Return the key one pydantic error is about, and a line with the value and the bound."""
     loc = tuple(part for part in problem["loc"] if part != "[key]" and not _is_union_branch(part))
-    place = ".".join(str(part) for part in loc) or "job"
+    place = _shortened(".".join(str(part) for part in loc)) or "job"
     if problem["type"] == "extra_forbidden":
         known = _known_keys(loc[:-1])
         near = difflib.get_close_matches(str(loc[-1]), known, n=1)
@@ -178,23 +269,35 @@ def _explain_error(problem: Any) -> tuple[str, str]:
         return place, str(message)
     if problem["type"] == "value_error":
         return place, str(message)
-    return place, f"{value!r} should be {message}" if not isinstance(value, dict | list) else f"should be {message}"
+    is_plain = not isinstance(value, dict | list)
+    return place, f"{_shortened(repr(value))} should be {message}" if is_plain else f"should be {message}"
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= SHOWN_CHARACTERS_MAX else f"{text[:SHOWN_CHARACTERS_MAX]}..."
 
 
 def _is_union_branch(part: Any) -> bool:
     return isinstance(part, str) and bool(re.match(r"^(constrained-|literal\[|int$|float$|str$)", part))
 
 
+def _kind_at(loc: tuple[Any, ...]) -> Any:
+    """Return the type of the value that stands at `loc` in a job; None where nothing may stand."""
+    kind: Any = Job
+    for part in loc:
+        kind = _mapping_of(kind)
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            kind = kind.model_fields[part].annotation if part in kind.model_fields else None
+        elif get_origin(kind) is dict:
+            kind = get_args(kind)[1]
+        else:
+            return None
+    return kind
+
+
 def _known_keys(loc: tuple[Any, ...]) -> list[str]:
     """Return the field names of the model that stands at `loc` in a job."""
-    model: Any = Job
-    for part in loc:
-        model = _mapping_of(model)
-        if isinstance(model, type) and issubclass(model, BaseModel):
-            model = model.model_fields[part].annotation if part in model.model_fields else None
-        elif get_origin(model) is dict:
-            model = get_args(model)[1]
-    model = _mapping_of(model)
+    model = _mapping_of(_kind_at(loc))
     return list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
 
 

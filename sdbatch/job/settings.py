@@ -322,8 +322,8 @@ class Job(_Strict):
     version: Annotated[int, Field(ge=1, le=JOB_VERSION)] = Field(
         default=JOB_VERSION, description="Of the meaning of these keys."
     )
-    manifest: str
-    output: str
+    manifest: Annotated[str, Field(min_length=1)]
+    output: Annotated[str, Field(min_length=1)]
     models: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")], Model]
     loras: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")], Lora] = {}
     defaults: Defaults = Defaults()

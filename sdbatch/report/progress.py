@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 
+from sdbatch.logs import redacted
+
 LINE_EVERY_S = 10.0
 
 
@@ -100,7 +102,7 @@ class Lines:
 
     def say(self, text: str) -> None:
         """Show a text that says what goes on."""
-        sys.stderr.write(f"sdbatch: {text}\n")
+        sys.stderr.write(f"sdbatch: {redacted(text)}\n")
         sys.stderr.flush()
 
     def show(self, snapshot: Snapshot) -> None:
@@ -120,7 +122,7 @@ class Terminal:
         self._bar = Bar(
             TextColumn("[bold]{task.description}"),
             BarColumn(bar_width=None),
-            TextColumn("{task.fields[text]}"),
+            TextColumn("{task.fields[text]}", markup=False),
             console=Console(stderr=True),
             transient=True,
         )
@@ -137,7 +139,7 @@ class Terminal:
 
     def say(self, text: str) -> None:
         """Show a text that says what goes on."""
-        self._bar.update(self._task, text=text)
+        self._bar.update(self._task, text=redacted(text))
 
     def show(self, snapshot: Snapshot) -> None:
         """Show the progress of the run."""

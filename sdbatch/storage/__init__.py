@@ -7,16 +7,17 @@ Build a store inside the process that uses it; an fsspec filesystem does not sur
 
 from __future__ import annotations
 
-from sdbatch.storage.local import LocalStore
+from sdbatch.storage.local import LinkedStore, LocalStore
 from sdbatch.storage.locations import SCHEMES, Location, joined, leads_out, parse_url, split
 from sdbatch.storage.objects import ObjectStore, filesystem
-from sdbatch.storage.opening import open_store
+from sdbatch.storage.opening import open_campaign, open_store
 from sdbatch.storage.store import NO_PUT_IF_ABSENT, Entry, Store
 
 __all__ = [
     "NO_PUT_IF_ABSENT",
     "SCHEMES",
     "Entry",
+    "LinkedStore",
     "LocalStore",
     "Location",
     "ObjectStore",
@@ -24,6 +25,7 @@ __all__ = [
     "filesystem",
     "joined",
     "leads_out",
+    "open_campaign",
     "open_store",
     "parse_url",
     "split",

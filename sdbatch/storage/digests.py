@@ -10,6 +10,7 @@ from pathlib import Path
 from stat import S_ISREG
 
 from sdbatch.storage.cache import cache_folder
+from sdbatch.storage.faults import local_faults_named
 
 
 def sha256_files(paths: Iterable[str]) -> dict[str, str]:
@@ -18,8 +19,14 @@ def sha256_files(paths: Iterable[str]) -> dict[str, str]:
     A digest is remembered with the size, the mtime and the inode of the file. For a link they are those of the file
     that it leads to, so a link that is turned to another file is digested again.
     """
+    folder = cache_folder()
+    with local_faults_named(folder, "SDBATCH_CACHE"):
+        return _sha256_of(folder, paths)
+
+
+def _sha256_of(folder: Path, paths: Iterable[str]) -> dict[str, str]:
     digests: dict[str, str] = {}
-    database = sqlite3.connect(cache_folder() / "digests.sqlite", timeout=10, isolation_level=None)
+    database = sqlite3.connect(folder / "digests.sqlite", timeout=10, isolation_level=None)
     try:
         database.execute("CREATE TABLE IF NOT EXISTS digest (path TEXT PRIMARY KEY, mark TEXT, sha256 TEXT)")
         for path in paths:

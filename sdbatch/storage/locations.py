@@ -65,8 +65,8 @@ def parse_url(url: str) -> Location:
 
 
 def leads_out(path: str) -> bool:
-    """Whether a path relative to a folder leads out of it."""
-    return path.startswith("/") or ".." in path.split("/")
+    """Whether a path relative to a folder leads out of it, or is none."""
+    return path.startswith("/") or "\0" in path or ".." in path.split("/")
 
 
 def joined(url: str, name: str) -> str:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, BinaryIO, Final, TypeVar, cast
+from typing import Any, BinaryIO, Final, Self, TypeVar, cast
 
 from sdbatch.errors import StoreRefused
 from sdbatch.job import Storage, storage_faults
 from sdbatch.storage.locations import PACKAGES, Location, leads_out
-from sdbatch.storage.retries import error_code, retried
-from sdbatch.storage.store import NO_PUT_IF_ABSENT, Entry
+from sdbatch.storage.refusals import error_code, has_reason, message_of, refusal
+from sdbatch.storage.retries import Line
+from sdbatch.storage.store import JSON_BYTES_MAX, NO_PUT_IF_ABSENT, Entry, read_bytes_max
 
 CONNECT_TIMEOUT_S = 5
 
@@ -28,6 +30,10 @@ _EXISTS_CODES = {"PreconditionFailed", "412"}
 
 _UNCONDITIONAL_CODES = {"NotImplemented", "501"}
 
+_DOUBTFUL_CODES = {"400", "BadRequest", "InvalidArgument", "InvalidHeader", "InvalidRequest", "MethodNotAllowed", "405"}
+
+"""Answers to a conditional write that mean the condition, where no row of the table of refusals says otherwise."""
+
 _T = TypeVar("_T")
 
 
@@ -36,8 +42,9 @@ class ObjectStore:
 
     is_local = False
 
-    def __init__(self, location: Location, options: Storage) -> None:
+    def __init__(self, location: Location, options: Storage, prefix: str = "", *, is_reached: bool = False) -> None:
         self.url = location.url
+        self._line = Line(prefix or _bucket_url(location), is_reached=is_reached)
         self._scheme = location.scheme
         self._root = location.path
         self._fs = filesystem(location, options)
@@ -56,8 +63,9 @@ class ObjectStore:
                 code = error_code(error)
                 if code in _EXISTS_CODES or isinstance(error, FileExistsError):
                     return False
-                if code in _UNCONDITIONAL_CODES:
-                    raise StoreRefused(f"{self.url}: {NO_PUT_IF_ABSENT} (it answers {code})") from error
+                if code in _UNCONDITIONAL_CODES or (code in _DOUBTFUL_CODES and not has_reason(error)):
+                    said = f"it answers {code}: {message_of(error)}"
+                    raise StoreRefused(f"{self.url}: {NO_PUT_IF_ABSENT} ({said})") from error
                 raise
             return True
 
@@ -69,7 +77,13 @@ class ObjectStore:
 
     def read(self, path: str) -> bytes:
         """See `Store`."""
-        return cast("bytes", self._retried(lambda: self._fs.cat_file(self._full(path)), path))
+        most = read_bytes_max(path)
+        if most > JSON_BYTES_MAX:
+            return cast("bytes", self._retried(lambda: self._fs.cat_file(self._full(path)), path))
+        data = self.read_range(path, 0, most + 1)
+        if len(data) > most:
+            raise StoreRefused(f"{self.url}/{path}: has over {most} bytes, which is as much as is read of such a file")
+        return data
 
     def stat(self, path: str) -> Entry:
         """See `Store`."""
@@ -108,7 +122,8 @@ class ObjectStore:
 
     def open(self, path: str) -> BinaryIO:
         """See `Store`."""
-        return cast("BinaryIO", self._retried(lambda: self._fs.open(self._full(path), "rb"), path))
+        handle = self._retried(lambda: self._fs.open(self._full(path), "rb"), path)
+        return cast("BinaryIO", _OpenedObject(handle, lambda call: self._retried(call, path)))
 
     def read_range(self, path: str, start: int, stop: int) -> bytes:
         """See `Store`."""
@@ -127,7 +142,32 @@ class ObjectStore:
         return {"ContentType": content_type} if self._scheme == "s3" else {}
 
     def _retried(self, call: Callable[[], _T], path: str) -> _T:
-        return retried(call, f"{self.url}/{path}")
+        return self._line.call(call, f"{self.url}/{path}")
+
+
+def _bucket_url(location: Location) -> str:
+    return f"{location.scheme}://{location.path.partition('/')[0]}/"
+
+
+class _OpenedObject:
+    """An opened object whose reads are tried again, and refused in one line, as every call to the store is."""
+
+    def __init__(self, handle: Any, retried: Callable[[Callable[[], bytes]], bytes]) -> None:
+        self._handle = handle
+        self._retried = retried
+
+    def read(self, size: int = -1) -> bytes:
+        """Read on; a read that fails leaves the place where it was."""
+        return self._retried(lambda: self._handle.read(size))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._handle.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._handle, name)
 
 
 def filesystem(location: Location, options: Storage) -> Any:
@@ -146,6 +186,10 @@ def filesystem(location: Location, options: Storage) -> Any:
         filesystem = fsspec.filesystem(location.scheme, skip_instance_cache=True, use_listings_cache=False, **arguments)
     except ImportError as error:
         raise StoreRefused(f"{location.url}: {location.scheme}:// needs the package {package}") from error
+    except Exception as error:
+        if known := refusal(error, location.url, _bucket_url(location)):
+            raise known from error
+        raise
     if package == "s3fs":
         filesystem.retries = _S3FS_TRIES
     return filesystem
@@ -161,8 +205,42 @@ def _s3fs_arguments(options: Storage) -> dict[str, Any]:
             "retries": {"mode": "standard", "total_max_attempts": 1},
             "connect_timeout": CONNECT_TIMEOUT_S,
             "read_timeout": READ_TIMEOUT_S,
+            **_checksums(options),
+            **({"s3": {"addressing_style": options.addressing_style}} if options.addressing_style else {}),
         },
     }
+
+
+def _checksums(options: Storage) -> dict[str, str]:
+    """Return when checksums are sent and compared.
+
+    botocore sends them with every write by default. Many other stores than Amazon's refuse that, so for an address of
+    one's own they go only where they must; assets have sha256 of our own. What the job or the environment says wins.
+    """
+    is_own_address = bool(options.endpoint_url or _ENDPOINTS & os.environ.keys() or _profile_endpoint(options.profile))
+    found = {}
+    for name in ("request_checksum_calculation", "response_checksum_validation"):
+        chosen = getattr(options, name)
+        if chosen or (is_own_address and f"AWS_{name.upper()}" not in os.environ):
+            found[name] = chosen or "when_required"
+    return found
+
+
+_ENDPOINTS: Final = {"AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"}
+
+
+def _profile_endpoint(profile: str | None) -> str | None:
+    """Return the address that a profile names for S3; None for none, or where there is no such profile."""
+    import botocore.session
+    from botocore.exceptions import BotoCoreError
+
+    try:
+        session = botocore.session.Session(profile=profile)
+        config = session.get_scoped_config()
+    except BotoCoreError:  # the first call says so
+        return None
+    services = session.full_config.get("services", {}).get(config.get("services", ""), {})
+    return config.get("endpoint_url") or (services.get("s3") or {}).get("endpoint_url")
 
 
 def _gcsfs_arguments(options: Storage) -> dict[str, Any]:

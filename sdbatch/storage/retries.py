@@ -1,28 +1,35 @@
 """Calls to a store, tried again within bounds.
 
-    call --> retried() --> its answer | StoreRefused (credentials, bucket) | StoreUnavailable (the bound was reached)
+    call --> Line.call() --> its answer | StoreRefused (see `refusals`) | StoreUnavailable (the bound was reached)
 
-The store's own code says what an error means. It stands in one of the error's causes, since the outermost class differs
-by server and by package.
+The patience is the same at a run's start as later: a store that throttles is waited for. Only where nothing listens,
+and nothing ever did, the address is taken for wrong after a few tries.
 """
 
 from __future__ import annotations
 
+import logging
 import random
 import time
-from collections.abc import Callable, Iterable
-from typing import TypeVar
+from collections.abc import Callable
+from typing import Final, TypeVar
 
 from sdbatch.errors import SdbatchError, StoreRefused, StoreUnavailable
+from sdbatch.storage.refusals import chain, error_code, http_status, message_of, refusal, unknown_refusal
 
-ATTEMPTS_MAX = 8
+LOG = logging.getLogger("sdbatch.storage")
+ATTEMPTS_MAX = 32
 BACKOFF_FIRST_S = 0.2
 BACKOFF_MAX_S = 5.0
-"""Waits between tries double up to here, each shortened by chance to its half at most: 8 to 16 s in all."""
+"""Waits between tries double up to here, each shortened by chance to its half at most: 68 to 136 s in all."""
 WAIT_MAX_S = 120.0
 """After so long no further try of a call begins, however few were made."""
+UNREACHED_ATTEMPTS_MAX = 8
+"""Tries where nothing listens and nothing ever answered: 8 to 16 s."""
+SAID_AT_ATTEMPT = 6
+"""Try of a call, some 3 to 6 s after its first, from which on a person is told that the store is waited for."""
 
-_TRANSIENT_CODES = {
+_TRANSIENT_CODES: Final = {
     "408",
     "409",
     "ConditionalRequestConflict",  # AWS answers a lost race like this and wants a retry; s3fs does not make one
@@ -42,14 +49,16 @@ _TRANSIENT_CODES = {
     "TooManyRequests",
     "TooManyRequestsException",
 }
-_TRANSIENT_CLASSES = {
+_UNREACHED_CLASSES: Final = {"ClientConnectorDNSError", "ClientConnectorError", "EndpointConnectionError"}
+_TRANSIENT_CLASSES: Final = _UNREACHED_CLASSES | {
+    "ClientOSError",
     "ClientPayloadError",
     "ConnectionClosedError",
     "ConnectTimeoutError",
-    "EndpointConnectionError",
     "HTTPClientError",
     "IncompleteRead",
     "IncompleteReadError",
+    "ProxyConnectionError",
     "ProxyError",  # what gcsfs makes of a 502
     "ReadTimeoutError",
     "ResponseParserError",  # a proxy's page instead of the store's XML
@@ -58,82 +67,86 @@ _TRANSIENT_CLASSES = {
     "ServiceRequestError",  # azure: the request did not get out,
     "ServiceResponseError",  # or its answer not back
 }
-_CREDENTIAL_CLASSES = {"NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "TokenRetrievalError"}
-_CREDENTIAL_CODES = {
-    "403",
-    "AccessDenied",
-    "ExpiredToken",
-    "InvalidAccessKeyId",
-    "InvalidToken",
-    "SignatureDoesNotMatch",
-}
+_NOT_IMPLEMENTED: Final = 501
 _T = TypeVar("_T")
 
 
-def retried(call: Callable[[], _T], name: str) -> _T:
-    """Call a store with bounded retries, backoff and jitter; name what was touched in the error.
+class Line:
+    """The line to one store: calls over it are tried again, and what it refuses is said in one line.
 
-    Raises:
-        StoreRefused: On wrong credentials or a missing bucket.
-        StoreUnavailable: When `ATTEMPTS_MAX` tries failed, or those of `WAIT_MAX_S`.
-        FileNotFoundError: When the object is not there.
+    Args:
+        prefix: Prefix in the job's `storage` that the store's options stand under, or would.
+        is_reached: Whether the store is known to be there.
     """
-    started_s = time.monotonic()
-    for attempt in range(ATTEMPTS_MAX):
-        try:
-            return call()
-        except SdbatchError:
-            raise
-        except Exception as error:
-            if refusal := _refusal(error, name):
-                raise refusal from error
-            if not _is_transient(error):
+
+    def __init__(self, prefix: str, *, is_reached: bool = False) -> None:
+        self.prefix = prefix
+        self._is_reached = is_reached
+
+    def call(self, call: Callable[[], _T], name: str) -> _T:
+        """Call a store with bounded retries, backoff and jitter; name what was touched in the error.
+
+        Raises:
+            StoreRefused: When the store says no, or nothing listens where it should be.
+            StoreUnavailable: When `ATTEMPTS_MAX` tries failed, or those of `WAIT_MAX_S`.
+            FileNotFoundError: When the object is not there.
+        """
+        started_s = time.monotonic()
+        for attempt in range(ATTEMPTS_MAX):
+            try:
+                answer = call()
+            except SdbatchError:
                 raise
-            spent_s = time.monotonic() - started_s
-            if attempt + 1 == ATTEMPTS_MAX or spent_s >= WAIT_MAX_S:
-                tries = f"{attempt + 1} tries in {spent_s:.0f} s failed"
-                raise StoreUnavailable(f"{name}: {tries}, the last with {type(error).__name__}: {error}") from error
-            time.sleep(random.uniform(0.5, 1.0) * min(BACKOFF_FIRST_S * 2**attempt, BACKOFF_MAX_S))  # noqa: S311 -- jitter
-    raise AssertionError("unreachable: the loop returns or raises")
+            except Exception as error:  # noqa: BLE001 -- `_settle` raises what no further try can help
+                self._settle(error, name)
+                self._give_up(error, name, attempt + 1, time.monotonic() - started_s)
+                if attempt + 1 == SAID_AT_ATTEMPT:
+                    reason = error_code(error) or type(error).__name__
+                    LOG.error("%s: waiting for the store (%s)", name, reason)  # noqa: TRY400 -- one line, no traceback
+                time.sleep(random.uniform(0.5, 1.0) * min(BACKOFF_FIRST_S * 2**attempt, BACKOFF_MAX_S))  # noqa: S311 -- jitter
+            else:
+                self._is_reached = True
+                return answer
+        raise AssertionError("unreachable: the loop returns or raises")
+
+    def _settle(self, error: Exception, name: str) -> None:
+        """Return when another try may help; raise otherwise what the error means."""
+        self._is_reached = self._is_reached or http_status(error) > 0
+        if refused := refusal(error, name, self.prefix):
+            raise refused from error
+        if _is_transient(error):
+            return
+        if isinstance(error, FileNotFoundError | FileExistsError | IsADirectoryError):
+            raise error
+        if isinstance(error, OSError) or type(error).__module__.startswith(
+            ("botocore", "aiobotocore", "azure", "gcsfs")
+        ):
+            raise unknown_refusal(error, name) from error
+        raise error
+
+    def _give_up(self, error: Exception, name: str, tries: int, spent_s: float) -> None:
+        """Raise when the bound is reached."""
+        said = f"{type(error).__name__}: {message_of(error)}"
+        if not self._is_reached and _is_unreached(error) and tries >= min(UNREACHED_ATTEMPTS_MAX, ATTEMPTS_MAX):
+            raise StoreRefused(
+                f"{name}: nothing listens where the store should be, {tries} tries in {spent_s:.0f} s; look at "
+                f"storage.{self.prefix}.endpoint_url or AWS_ENDPOINT_URL ({said})"
+            ) from error
+        if tries >= ATTEMPTS_MAX or spent_s >= WAIT_MAX_S:
+            raise StoreUnavailable(f"{name}: {tries} tries in {spent_s:.0f} s failed, the last with {said}") from error
 
 
-def _chain(error: BaseException) -> Iterable[BaseException]:
-    current: BaseException | None = error
-    while current is not None:
-        yield current
-        current = current.__cause__ or current.__context__
-
-
-def error_code(error: BaseException) -> str:
-    """Return the store's own error code, from whichever of the causes holds it; "" where none does."""
-    for part in _chain(error):
-        response = getattr(part, "response", None)
-        if isinstance(response, dict) and "Error" in response:
-            return str(response["Error"].get("Code", ""))
-        for name in ("code", "status_code"):  # gcsfs, azure
-            if str(getattr(part, name, "")).isdigit():
-                return str(getattr(part, name))
-    return ""
-
-
-def _refusal(error: Exception, name: str) -> StoreRefused | None:
-    code = error_code(error)
-    names = {type(part).__name__ for part in _chain(error)}
-    if names & _CREDENTIAL_CLASSES or isinstance(error, PermissionError) or code in _CREDENTIAL_CODES:
-        return StoreRefused(f"{name}: the store refused the credentials ({code or type(error).__name__}: {error})")
-    if str(error).startswith("Forbidden: "):  # gcsfs, whose 403 is a plain OSError
-        return StoreRefused(f"{name}: the store refused the credentials ({error})")
-    if code == "NoSuchBucket" or "bucket does not exist" in str(error):
-        return StoreRefused(f"{name}: there is no such bucket")
-    return None
+def _is_unreached(error: Exception) -> bool:
+    return bool({type(part).__name__ for part in chain(error)} & _UNREACHED_CLASSES)
 
 
 def _is_transient(error: Exception) -> bool:
     if isinstance(error, FileNotFoundError | FileExistsError):
         return False
-    names = {type(part).__name__ for part in _chain(error)}
+    names = {type(part).__name__ for part in chain(error)}
     return (
         error_code(error) in _TRANSIENT_CODES
+        or (http_status(error) >= 500 and http_status(error) != _NOT_IMPLEMENTED)
         or isinstance(error, ConnectionError | TimeoutError)
         or bool(names & _TRANSIENT_CLASSES)
     )

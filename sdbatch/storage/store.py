@@ -7,8 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Final, Protocol
 
+JSON_BYTES_MAX: Final = 64 << 20
+"""Longest JSON file that is read whole; a tokenizer's is some 30 MiB, a campaign's own are far shorter."""
+READ_BYTES_MAX: Final = 8 << 30
+"""Longest file of any other kind that is read whole; the snapshot of ten million rows has about 1 GiB."""
+_JSON_SUFFIXES: Final = (".json", ".beat", ".cancel")
 NO_PUT_IF_ABSENT = "the store has no put-if-absent, so it cannot promise exactly once"
 
 
@@ -29,6 +34,11 @@ class Entry:
     modified_s: float
 
 
+def read_bytes_max(path: str) -> int:
+    """Return how many bytes of a file are read at most, by its name."""
+    return JSON_BYTES_MAX if path.endswith(_JSON_SUFFIXES) else READ_BYTES_MAX
+
+
 class Store(Protocol):
     """One folder, local or remote. Paths are relative to it."""
 
@@ -42,7 +52,12 @@ class Store(Protocol):
         """Write `data`, replacing what is there, never showing half of it."""
 
     def read(self, path: str) -> bytes:
-        """Return the content. Raises FileNotFoundError."""
+        """Return the content.
+
+        Raises:
+            FileNotFoundError: When there is no such file.
+            StoreRefused: When it is longer than `read_bytes_max`, or no regular file.
+        """
 
     def stat(self, path: str) -> Entry:
         """Return size and tag of one file. Raises FileNotFoundError."""

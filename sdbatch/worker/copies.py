@@ -16,7 +16,7 @@ from typing import Final
 from sdbatch.campaign import layout
 from sdbatch.campaign.read import read_commit
 from sdbatch.campaign.write import StoredAsset, put_asset, request_columns
-from sdbatch.encode.asset import is_asset_of
+from sdbatch.encode.asset import is_alike, is_asset_of
 from sdbatch.errors import RowError, UserError
 from sdbatch.recipe import parse_recipe
 from sdbatch.storage import Store
@@ -37,7 +37,8 @@ def put_output(
     """
 
     def is_same_request(stored: bytes) -> bool:
-        return is_asset_of(stored, suffix, request.request_key, n)
+        # Anybody can write our key into a file of theirs, so its picture is looked at as well.
+        return is_asset_of(stored, suffix, request.request_key, n) and is_alike(stored, data, suffix)
 
     path = layout.asset(taker, request.request_key, n, suffix)
     return put_asset(store, path, data, media_type, is_same_request)
@@ -135,6 +136,9 @@ class Copier:
 
     def _whole_asset(self, row: Row) -> bytes | None:
         """Return the file of a committed row; None when it is gone, or not what was committed."""
+        if not layout.asset_parts(row["asset"] or ""):
+            LOG.warning("not copied", extra={"commit": row["run_id"], "error": f"{row['asset']!r} is no asset"})
+            return None
         try:
             data = self._store.read(row["asset"])
         except FileNotFoundError:

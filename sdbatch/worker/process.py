@@ -17,7 +17,7 @@ from sdbatch.campaign import layout
 from sdbatch.errors import StoreRefused
 from sdbatch.job import parse_job
 from sdbatch.logs import configure
-from sdbatch.storage import open_store
+from sdbatch.storage import open_campaign
 from sdbatch.types import OnCall, Phase, Receipt, Running, Unit, WorkerSpec
 from sdbatch.worker.render import Renderer
 from sdbatch.worker.unit import UnitMaker
@@ -85,7 +85,7 @@ class Worker:
         self._phases: dict[str, _UnitPhase] = {}
         job = parse_job(spec.job)
         self._uses_gpu = any(model.num_gpus != 0 for model in job.models.values())
-        self._store = open_store(spec.output, job.storage)
+        self._store = open_campaign(spec.output, job.storage, is_reached=True)
         self._maker = UnitMaker(
             name, job, Renderer(job, spec.revisions), self._store, spec.run_id, self._enter, on_call
         )

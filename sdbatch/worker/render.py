@@ -8,6 +8,7 @@ The model stays resident until another one is asked for. The worker, `reproduce`
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ from sdbatch.errors import ROW_FAILURES, DeadlineExceeded, DeviceLost, PromptToo
 from sdbatch.job import Job
 from sdbatch.outcomes import call_deadline_s, outcome_of
 from sdbatch.points import reached
+from sdbatch.storage.faults import local_fault
 from sdbatch.types import Request
 from sdbatch.worker.outputs import CallPlan, FailedOutput, PendingOutput, PipelineCall, RenderedOutput, RenderTally
 from sdbatch.worker.sources import SourceFetcher
@@ -259,7 +261,10 @@ class _Generation:
 
         Raises:
             DeviceLost: When the device refuses every further call.
+            LocalFault: When this machine is out of disk or of open files.
         """
+        if fault := local_fault(error, tempfile.gettempdir(), "TMPDIR"):
+            raise fault from error
         outcome = outcome_of(kind)
         if outcome.replace_worker:
             raise DeviceLost(f"{type(error).__name__}: {error}") from error

@@ -88,7 +88,7 @@ def test_an_opened_file_can_be_read_at_random_places(campaign_url: str) -> None:
 
 def test_a_killed_writer_leaves_nothing_that_can_be_listed(tmp_path: Path) -> None:
     script = (
-        "import os, sdbatch.storage as s; os.link = lambda *a: os._exit(9);"
+        "import os, sdbatch.storage as s; os.link = lambda *a, **k: os._exit(9);"
         f"s.open_store({str(tmp_path / 'c')!r}, {{}}).put_new('assets/x', b'0' * 10_000_000)"
     )
 

@@ -1,0 +1,41 @@
+"""The one way out to the terminal: whatever a command prints goes through `redacted`.
+
+A stranger's model class, file name, prompt or error message reaches a person's terminal only without secrets, and with
+escapes, other control characters and marks of direction made visible. Nothing else in this package prints.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from sdbatch.logs import redacted, redacted_json
+
+
+def show(text: str) -> None:
+    """Print a text to standard output."""
+    print(redacted(text))
+
+
+def tell(text: str, end: str = "\n") -> None:
+    """Print a text to standard error."""
+    print(redacted(text), end=end, file=sys.stderr, flush=True)
+
+
+def show_json(value: Any) -> None:
+    """Print one JSON object to standard output."""
+    print(redacted_json(value))
+
+
+def show_table(rows: Sequence[Sequence[str]], headers: tuple[str, ...] = (), title: str | None = None) -> None:
+    """Print a table to standard output; its texts are texts, and no markup of rich's."""
+    shown_title = Text(redacted(title), style="table.title") if title else None
+    table = Table(*map(redacted, headers), title=shown_title, title_justify="left", show_header=bool(headers))
+    for row in rows:
+        table.add_row(*(Text(redacted(cell)) for cell in row))
+    Console().print(table)
