@@ -265,6 +265,9 @@ class Lora(_Strict):
         "pytorch_lora_weights.safetensors"
     )
     revision: Revision | None = Field(default=None, description="Names the content; see a model's.")
+    partial: Literal["refuse", "allow"] = Field(
+        default="refuse", description="What becomes of rows when some of its keys fit nothing in the model."
+    )
 
 
 class Sources(_Strict):

@@ -52,6 +52,7 @@ class FailedOutput:
         recipe: The request's recipe, parsed.
         error: Why.
         attempts: Times it was tried.
+        traceback: Traceback of the pipeline call that failed; "" where `error` carries its own.
     """
 
     request: Request
@@ -59,6 +60,7 @@ class FailedOutput:
     recipe: Recipe
     error: RowError
     attempts: int
+    traceback: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,6 +23,7 @@ from sdbatch.families import Family
 from sdbatch.generate.accelerators import accelerate
 from sdbatch.generate.load.copies import component_folder, lora_file, model_folder
 from sdbatch.generate.load.loaded import OPTIONS, LoadedModel, quieten
+from sdbatch.generate.load.loras import LoraFile
 from sdbatch.job import Lora, Model, Storage
 from sdbatch.points import reached
 
@@ -79,7 +80,6 @@ def load_model(
         raise ModelLoadFailed(f"{model.path}: {type(error).__name__}: {error}") from error
     _place(pipeline, device, offload_text_encoder=model.offload_text_encoder)
     quieten(pipeline)
-    _name_text_model(getattr(pipeline, "text_encoder", None))
     accelerate(pipeline, info.family, model, device)
     reached("after-load")
     return LoadedModel(pipeline, info.family, device, components, files, model)
@@ -101,15 +101,6 @@ def _from_folder(folder: Path, class_name: str, dtype: torch.dtype) -> Any:
     return cls.from_pretrained(str(folder), dtype=dtype, use_safetensors=True, local_files_only=True, **options)
 
 
-def _name_text_model(encoder: Any) -> None:
-    """Let `clip_skip` find the norm it reads at `text_model`: in transformers 5 CLIP's layers lie in the model itself.
-
-    diffusers 0.42.1 still looks there, and a row with `clip_skip` fails.
-    """
-    if hasattr(encoder, "final_layer_norm") and not hasattr(encoder, "text_model"):
-        object.__setattr__(encoder, "text_model", encoder)  # torch's own setattr would register a loop
-
-
 def _component(folder: Path, class_name: str, dtype: torch.dtype) -> Any:
     if not (folder / "config.json").is_file():
         raise ModelLoadFailed(f"{folder}: no config.json there")
@@ -118,11 +109,15 @@ def _component(folder: Path, class_name: str, dtype: torch.dtype) -> Any:
     )
 
 
-def _lora_files(family: Family, loras: Mapping[str, Lora], storage: Mapping[str, Storage]) -> dict[str, Path]:
-    """Return the file of every LoRA that fits a family, by its identity."""
+def _lora_files(family: Family, loras: Mapping[str, Lora], storage: Mapping[str, Storage]) -> dict[str, LoraFile]:
+    """Return every LoRA that fits a family, by its identity."""
     files = {}
     for name, lora in loras.items():
         if lora.base in {family.title, family.class_name}:
             revision = describe_lora(name, lora, storage).revision
-            files[revision] = lora_file(lora, revision, storage)
+            files[revision] = LoraFile(
+                name=name,
+                path=lora_file(lora, revision, storage),
+                is_partial_allowed=lora.partial == "allow",
+            )
     return files
