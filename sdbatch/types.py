@@ -321,6 +321,7 @@ class WorkerSpec:
         lease_token: That file's token.
         revisions: Planned content revision by model name; a load that finds another is refused.
         log_format: How its log lines look.
+        gpu_ids: GPUs that were reserved for this worker; the executor that places it fills them in.
     """
 
     job: dict[str, object] = field(repr=False)
@@ -330,3 +331,4 @@ class WorkerSpec:
     lease_token: str
     revisions: dict[str, str]
     log_format: Literal["text", "json"] = "text"
+    gpu_ids: tuple[str, ...] = ()

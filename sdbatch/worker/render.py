@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from sdbatch.after import choose_stages, load_judges, stages_digest
-from sdbatch.errors import PromptTooLong
+from sdbatch.after import Judge, choose_stages, load_judges, stages_digest
+from sdbatch.errors import ModelLoadFailed, PromptTooLong
 from sdbatch.job import Job
 from sdbatch.types import Request
 from sdbatch.worker.generation import BeforeCall, DeviceJudges, Generation, failed
@@ -36,11 +36,13 @@ class Renderer:
     Args:
         job: Names the models and how they are run.
         revisions: Planned content revision by model name; a load that finds another is refused.
+        is_gpu_reserved: Whether a GPU was reserved for this process.
     """
 
-    def __init__(self, job: Job, revisions: Mapping[str, str]) -> None:
+    def __init__(self, job: Job, revisions: Mapping[str, str], *, is_gpu_reserved: bool = False) -> None:
         self._job = job
         self._revisions = revisions
+        self._is_gpu_reserved = is_gpu_reserved
         self._sources = SourceFetcher(job)
         self._stages = choose_stages(job.stages)
         self._judges: DeviceJudges | None = None
@@ -107,7 +109,14 @@ class Renderer:
             started_s = time.perf_counter()
             self._unload()  # the old one's memory is free before the new one asks for its own
             job = self._job
-            model = load_model(name, job.models[name], self._revisions[name], job.storage, job.loras)
+            model = load_model(
+                name,
+                job.models[name],
+                self._revisions[name],
+                job.storage,
+                job.loras,
+                is_gpu_reserved=self._is_gpu_reserved,
+            )
             self._model = (name, model)
             tally.load_s += time.perf_counter() - started_s
         return self._model[1]
@@ -125,9 +134,20 @@ class Renderer:
     def _device_judges(self, device: str) -> DeviceJudges:
         """Load the stages that run on the device, once; they stay beside whatever model is resident."""
         if self._judges is None or self._judges.device != device:
-            judges = load_judges(self._stages, "device", device)
+            judges = self._load_judges(device)
             self._judges = DeviceJudges(device=device, judges=judges, digest=stages_digest(self._stages))
         return self._judges
+
+    def _load_judges(self, device: str) -> list[Judge]:
+        from sdbatch.generate.faults import is_out_of_memory
+
+        try:
+            return load_judges(self._stages, "device", device)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            said = f"{type(error).__name__}: {error}"
+        raise ModelLoadFailed(f"the stages after the model do not fit beside it on {device}: {said}")
 
     def _batch_sizes(self) -> BatchSizes:
         from sdbatch.generate.batch_sizes import BatchSizes
