@@ -82,6 +82,7 @@ def load_model(
         if kind == "Raised":
             raise ModelLoadFailed(f"{model.path}: {said}") from error
     else:
+        release_memory()  # what the libraries' loaders have left in cycles
         reached("after-load")
         return loaded
     read = None  # the error is gone as well: both hold what was placed so far
