@@ -22,6 +22,7 @@ import torch
 
 from sdbatch.generate.accelerators import accelerated, denoisers_of
 from sdbatch.generate.decoding import decoding, rows_decoded_at_once
+from sdbatch.generate.exact import exact_arithmetic
 from sdbatch.generate.item import BatchResult, Generated, Item, Memory, Pixels
 from sdbatch.generate.memo import TEXTS_AT_ONCE, remembered
 from sdbatch.generate.tasks import CALLS
@@ -74,6 +75,7 @@ def make_batch(
         _on_each_step(denoisers, on_step),
         torch.inference_mode(),
         _seeded(rows[0].seed, model.device),
+        exact_arithmetic(is_exact=pad_to is not None, is_compiled=model.options.compile),
         accelerated(pipeline, model.family, model.options, recipe),
         text_model_named(pipeline, recipe),
         remembered(

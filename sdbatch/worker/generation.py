@@ -9,6 +9,7 @@ A failed call is let go before the next one begins: its error would hold every t
 
 from __future__ import annotations
 
+import math
 import time
 import traceback
 from collections import deque
@@ -21,6 +22,7 @@ from sdbatch.errors import ROW_FAILURES, DeadlineExceeded, DeviceLost, GpuUnusab
 from sdbatch.job import Job
 from sdbatch.outcomes import call_deadline_s, outcome_of
 from sdbatch.points import reached
+from sdbatch.recipe import Recipe
 from sdbatch.worker.outputs import CallPlan, FailedOutput, PendingOutput, PipelineCall, RenderedOutput, RenderTally
 
 if TYPE_CHECKING:
@@ -140,9 +142,17 @@ class Generation:
         if not self._is_sized:
             return self._plan.batch_size
         model, recipe = self._model, outputs[0].recipe
-        is_free = model.options.batch_size == "auto" and model.family.route_of(recipe).rows != "single"
-        batch_max = BATCH_MAX if is_free else self._plan.batch_size
-        return self._batch_sizes().choose(shape_of(model, recipe), self._plan.batch_size, batch_max)
+        if model.options.batch_size != "auto" or model.family.route_of(recipe).rows == "single":
+            return self._choose(recipe, self._plan.batch_size)
+        size = self._choose(recipe, BATCH_MAX)
+        if model.device == "cuda" and not self._batch_sizes().is_settled(shape_of(model, recipe)):
+            return size  # a size is measured by full calls alone
+        return math.ceil(len(outputs) / math.ceil(len(outputs) / size))  # 17 rows at 16 are 9 and 8, not 16 and 1
+
+    def _choose(self, recipe: Recipe, most: int) -> int:
+        from sdbatch.generate.batch_sizes import shape_of
+
+        return self._batch_sizes().choose(shape_of(self._model, recipe), self._plan.batch_size, most)
 
     def _call(self, outputs: Sequence[PendingOutput]) -> list[RenderedOutput] | CallFailure:
         """Make one pipeline call."""
@@ -167,7 +177,8 @@ class Generation:
                 self._batch_sizes().failed(shape, len(outputs))
             return CallFailure.of(error, kind)
         if shape:
-            self._batch_sizes().ran(shape, len(outputs), result.generate_s, result.memory)
+            cost_tflop = sum(output.request.cost_tflop for output in outputs)
+            self._batch_sizes().ran(shape, len(outputs), result.generate_s, result.memory, cost_tflop=cost_tflop)
         return self._rendered(outputs, result, verdicts)
 
     def _let_go(self, failure: CallFailure) -> None:

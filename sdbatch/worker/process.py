@@ -11,6 +11,7 @@ import platform
 import socket
 import time
 from dataclasses import dataclass
+from typing import Final
 
 from sdbatch.campaign import layout
 from sdbatch.errors import StoreRefused
@@ -21,6 +22,10 @@ from sdbatch.types import OnCall, Phase, Receipt, Running, Unit, WorkerSpec
 from sdbatch.worker.environment import prepare_environment
 from sdbatch.worker.render import Renderer
 from sdbatch.worker.unit import UnitMaker
+
+FLOAT32_NOTE: Final = (
+    "models.{name}: dtype float32 on a GPU takes twice the memory of bfloat16 and several times as long; say dtype"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,9 +148,12 @@ class Worker:
         is_reserved = bool(self._spec.gpu_ids)
         notes = []
         # A slot has either a GPU or none. What a slot without one is asked for is looked at when a model is loaded.
-        for model in self._job.models.values() if is_reserved else ():
+        for name, model in self._job.models.items() if is_reserved else ():
             if model.num_gpus != 0:
-                notes.append(device_of(model.num_gpus, is_reserved=True).note)
+                device = device_of(model.num_gpus, is_reserved=True)
+                notes.append(device.note)
+                if device.name == "cuda" and model.dtype == "float32":
+                    notes.append(FLOAT32_NOTE.format(name=name))
         return [note for note in dict.fromkeys(notes) if note]
 
     def _check_campaign(self) -> None:

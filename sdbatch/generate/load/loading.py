@@ -8,10 +8,11 @@ Only safetensors, only local files, no code from a folder.
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import diffusers
 import torch
@@ -30,6 +31,9 @@ from sdbatch.generate.load.loras import LoraFile
 from sdbatch.generate.memory import memory_at_hand, release_memory
 from sdbatch.job import Lora, Model, Storage
 from sdbatch.points import reached
+
+FLOAT32_VAES: Final = frozenset({"AutoencoderKLWan"})
+"""Autoencoders that are kept in float32 beside a denoiser in 16 bit, as their authors do: in bfloat16 clips flicker."""
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -137,7 +141,7 @@ def _read(name: str, model: Model, revision: str, storage: Mapping[str, Storage]
         for option, component in model.components.items()
     }
     return _Read(
-        pipeline=_from_folder(folder, info.family.class_name, dtype),
+        pipeline=_from_folder(folder, info.family.class_name, dtype, safety_checker=model.safety_checker),
         family=info.family,
         components=components,
         loras=_lora_files(info.family, loras, storage),
@@ -155,14 +159,24 @@ def _place(read: _Read, model: Model, device: Literal["cuda", "cpu"]) -> LoadedM
     return LoadedModel(read.pipeline, read.family, device, read.components, read.loras, model)
 
 
-def _from_folder(folder: Path, class_name: str, dtype: torch.dtype) -> Any:
+def _from_folder(folder: Path, class_name: str, dtype: torch.dtype, *, safety_checker: bool) -> Any:
     # diffusers would take a path that is not a folder for a name on a hub and ask for it over the network.
     if not (folder / "model_index.json").is_file():
         raise ModelLoadFailed(f"{folder}: no model_index.json there")
     cls = getattr(diffusers, class_name)
     taken = inspect.signature(cls.__init__).parameters
     options = {name: value for name, value in OPTIONS.items() if name in taken}
-    return cls.from_pretrained(str(folder), dtype=dtype, use_safetensors=True, local_files_only=True, **options)
+    if "safety_checker" in taken and not safety_checker:
+        options |= {"safety_checker": None, "requires_safety_checker": False}
+    vae = json.loads((folder / "model_index.json").read_text()).get("vae")
+    is_wide = isinstance(vae, list) and vae[-1] in FLOAT32_VAES
+    return cls.from_pretrained(
+        str(folder),
+        dtype={"default": dtype, "vae": torch.float32} if is_wide else dtype,
+        use_safetensors=True,
+        local_files_only=True,
+        **options,
+    )
 
 
 def _component(folder: Path, class_name: str, dtype: torch.dtype) -> Any:
