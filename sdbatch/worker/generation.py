@@ -145,6 +145,8 @@ class Generation:
         if model.options.batch_size != "auto" or model.family.route_of(recipe).rows == "single":
             return self._choose(recipe, self._plan.batch_size)
         size = self._choose(recipe, BATCH_MAX)
+        if size > self._plan.batch_size:
+            self._tally.batch_wanted = max(self._tally.batch_wanted, size)
         if model.device == "cuda" and not self._batch_sizes().is_settled(shape_of(model, recipe)):
             return size  # a size is measured by full calls alone
         return math.ceil(len(outputs) / math.ceil(len(outputs) / size))  # 17 rows at 16 are 9 and 8, not 16 and 1

@@ -130,6 +130,7 @@ class RenderTally:
         generate_s: Wall seconds inside pipeline calls that went well.
         load_s: Wall seconds spent on loading the model; 0 when it was warm.
         batch_size: Outputs of the largest call that went well.
+        batch_wanted: Outputs of the largest call that this machine would make or try; 0 where the plan's is as good.
         texts_encoded: Texts that went through a text encoder.
         sources_encoded: Source pictures and clips that went through the VAE's encoder.
     """
@@ -139,5 +140,6 @@ class RenderTally:
     generate_s: float = 0.0
     load_s: float = 0.0
     batch_size: int = 0
+    batch_wanted: int = 0
     texts_encoded: int = 0
     sources_encoded: int = 0

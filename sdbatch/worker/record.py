@@ -98,6 +98,7 @@ def unit_receipt(unit: str, worker: str, rows: Sequence[Mapping[str, Any]], tall
         generate_s=tally.generate_s,
         load_s=tally.load_s,
         batch_size=tally.batch_size,
+        batch_wanted=tally.batch_wanted,
         texts_encoded=tally.texts_encoded,
         sources_encoded=tally.sources_encoded,
     )
