@@ -6,6 +6,7 @@ start() proves that the campaign is the driver's    run_unit() makes and commits
 from __future__ import annotations
 
 import json
+import logging
 import os
 import platform
 import socket
@@ -22,6 +23,8 @@ from sdbatch.types import OnCall, Phase, Receipt, Running, Unit, WorkerSpec
 from sdbatch.worker.environment import prepare_environment
 from sdbatch.worker.render import Renderer
 from sdbatch.worker.unit import UnitMaker
+
+LOG = logging.getLogger("sdbatch.worker")
 
 FLOAT32_NOTE: Final = (
     "models.{name}: dtype float32 on a GPU takes twice the memory of bfloat16 and several times as long; say dtype"
@@ -142,7 +145,7 @@ class Worker:
         self._phases[unit] = _UnitPhase(phase=phase, since_s=time.monotonic(), bound_s=bound_s, ids=ids)
 
     def _device_notes(self) -> list[str]:
-        """Prove the GPU that was reserved; return what a person should know of the devices that models run on."""
+        """Prove the GPU that was reserved; return what a person should change in the job for it."""
         from sdbatch.generate.device import device_of
 
         is_reserved = bool(self._spec.gpu_ids)
@@ -151,10 +154,11 @@ class Worker:
         for name, model in self._job.models.items() if is_reserved else ():
             if model.num_gpus != 0:
                 device = device_of(model.num_gpus, is_reserved=True)
-                notes.append(device.note)
+                if device.note:
+                    LOG.warning("device", extra={"model": name, "note": device.note})
                 if device.name == "cuda" and model.dtype == "float32":
                     notes.append(FLOAT32_NOTE.format(name=name))
-        return [note for note in dict.fromkeys(notes) if note]
+        return notes
 
     def _check_campaign(self) -> None:
         path = layout.lease(self._spec.lease_epoch)
