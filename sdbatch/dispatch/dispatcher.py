@@ -270,7 +270,8 @@ class Dispatcher:
     def _handle_fault(self, event: Faulted) -> None:
         """Settle a call that ended with an error in a worker whose process lives."""
         outcome = outcome_of(event.kind)
-        text = f"worker {event.worker}: {event.kind}: {event.message}\n{event.traceback}"
+        text = f"worker {event.worker}: {event.kind}: {event.message}"
+        text += "" if outcome.leave_node else f"\n{event.traceback}"  # the node's matter; the message says all
         if outcome.then == "stop":
             self._stop(MachineError(text))
         if event.unit is None:

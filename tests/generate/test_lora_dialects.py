@@ -219,3 +219,27 @@ def test_every_module_gets_the_change_that_the_file_states(
     assert attached.keys() == stated.keys()
     assert max(float((attached[path] - stated[path]).abs().max()) for path in stated) < 1e-5
     assert "lora_state_dict" not in vars(pipeline), "the pipeline's own loader is not back"
+
+
+@pytest.mark.fault("F12", "DoRA in peft's dialect, which peft applies", "applied as plain diffusers applies it")
+@pytest.mark.parametrize("ending", ["", ".weight"])
+def test_dora_that_peft_knows_is_applied_with_its_magnitudes(
+    ending: str, folders: Callable[[str], Path], tmp_path: Path
+) -> None:
+    ours, plain = (diffusers.DiffusionPipeline.from_pretrained(str(folders("sd"))) for _ in range(2))
+    layers = layers_of(ours.unet)
+    tensors, _ = _file_of(DIALECTS["sd peft"], ours)
+    tensors |= {
+        f"unet.{path}.lora_magnitude_vector{ending}": torch.rand(shape[1]) + 1.0 for path, shape in layers.items()
+    }
+    file = write_lora(tmp_path / "l.safetensors", tensors)
+
+    attach_lora(ours, LoraFile(name="ink", path=file), ADAPTER)
+    plain.load_lora_weights(str(tmp_path), weight_name=file.name, adapter_name=ADAPTER)
+
+    for path, (inputs, _) in layers.items():
+        values = torch.randn(3, inputs)
+        one, two, base = (pipeline.unet.get_submodule(path) for pipeline in (ours, plain, ours))
+        assert one.use_dora[ADAPTER], path
+        assert torch.equal(one(values), two(values)), path
+        assert not torch.allclose(one(values), base.base_layer(values)), path
