@@ -14,6 +14,7 @@ import support.toy_models
 import torch
 from support.toy_loras import ATTENTION, CLIP, layers_of, write_lora
 
+from sdbatch.errors import LoraRefused
 from sdbatch.generate.load.loras import LoraFile, attach_lora
 from sdbatch.generate.random_weights import make_tiny_random
 
@@ -243,3 +244,42 @@ def test_dora_that_peft_knows_is_applied_with_its_magnitudes(
         assert one.use_dora[ADAPTER], path
         assert torch.equal(one(values), two(values)), path
         assert not torch.allclose(one(values), base.base_layer(values)), path
+
+
+def _lokr(stem: str, alpha: float | None = None) -> Tensors:
+    """Return LoKr factors of a layer of 32 inputs and 32 outputs."""
+    tensors = {f"{stem}.lokr_w1": torch.randn(4, 4), f"{stem}.lokr_w2": torch.randn(8, 8)}
+    return tensors if alpha is None else tensors | {f"{stem}.alpha": torch.tensor(alpha)}
+
+
+@pytest.mark.fault("F12", "LoKr in LyCORIS' dialect on Flux.2 Klein", "applied as plain diffusers applies it")
+def test_lokr_that_diffusers_knows_is_applied(folders: Callable[[str], Path], tmp_path: Path) -> None:
+    ours, plain = (diffusers.DiffusionPipeline.from_pretrained(str(folders("klein"))) for _ in range(2))
+    tensors: Tensors = {}
+    for layer in "qkv":
+        tensors |= _lokr(f"lycoris_transformer_blocks_0_attn_to_{layer}", 4.0)
+    file = write_lora(tmp_path / "l.safetensors", tensors)
+
+    attach_lora(ours, LoraFile(name="ink", path=file), ADAPTER)
+    plain.load_lora_weights(str(tmp_path), weight_name=file.name, adapter_name=ADAPTER)
+
+    values = torch.randn(3, 32)
+    for layer in "qkv":
+        one, two = (pipe.transformer.get_submodule(f"transformer_blocks.0.attn.to_{layer}") for pipe in (ours, plain))
+        assert torch.equal(one(values), two(values))
+        assert not torch.allclose(one(values), one.base_layer(values))
+
+
+@pytest.mark.fault(
+    "F12", "LoKr over joined projections, for which diffusers would rebuild the model", "refused by name"
+)
+def test_lokr_that_would_change_the_model_for_all_rows_is_refused(
+    folders: Callable[[str], Path], tmp_path: Path
+) -> None:
+    pipeline = diffusers.DiffusionPipeline.from_pretrained(str(folders("klein")))
+    before = [name for name, _ in pipeline.transformer.named_modules()]
+    file = write_lora(tmp_path / "l.safetensors", _lokr("transformer.transformer_blocks.0.attn.to_qkv"))
+
+    with pytest.raises(LoraRefused, match=r"LoRA ink .* fit no module of the model \(.*to_qkv.lokr_w1"):
+        attach_lora(pipeline, LoraFile(name="ink", path=file), ADAPTER)
+    assert [name for name, _ in pipeline.transformer.named_modules()] == before

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import diffusers
+import torch
 from diffusers.loaders import TextualInversionLoaderMixin
 
 from sdbatch.errors import LoraRefused, ModelLoadFailed
@@ -95,6 +96,9 @@ class LoadedModel:
     def forget_call(self) -> None:
         """Drop the tensors that a call has left: schedulers keep predictions, a VAE that failed keeps its frames."""
         for pipeline in self._pipelines.values():
+            vars(pipeline).update(
+                {name: None for name, value in vars(pipeline).items() if isinstance(value, torch.Tensor)}
+            )
             pipeline.scheduler = self._schedulers[""]
             if hasattr(pipeline.vae, "clear_cache"):
                 pipeline.vae.clear_cache()

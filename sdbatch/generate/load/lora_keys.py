@@ -166,7 +166,7 @@ class LoraReader:
             peft_names = _peft_names(components[component], keys)
             for name, key in peft_names.items():
                 module = modules.get(_module_of(name))
-                if module is None and not _is_fused(name):
+                if module is None:  # also one that diffusers would make for LoKr of joined projections, for all rows
                     unknown.append(key)
                 elif fault := _shape_fault(module, name, fitting[key], can_pad=self._can_pad):
                     misshaped.append(f"{key}: {fault}")
@@ -301,11 +301,6 @@ def _plain(name: str) -> str:
 
 def _module_of(name: str) -> str:
     return name.partition(".lora_")[0].partition(".lokr_")[0]
-
-
-def _is_fused(name: str) -> bool:
-    """Whether diffusers may join modules to one of this name while it loads, as it does for LoKr."""
-    return ".lokr_" in name
 
 
 def _shape_fault(module: Any, name: str, weight: torch.Tensor, *, can_pad: bool) -> str:
