@@ -12,12 +12,13 @@
     |-- Interrupted          a signal came before anything was started (exit 130)
     |-- RowError             set the request aside, record it, go on (exit 3 at the end)
     |   |-- SourceMissing, SourceUnreadable, SourceTooLarge, SourceTooShort, SourceChanged
-    |   |-- PromptTooLong, BlankOutput, GenerationFailed, OutOfMemory
+    |   |-- PromptTooLong, LoraRefused, BlankOutput, GenerationFailed, OutOfMemory
     |   |-- DeadlineExceeded, EncodeFailed, AssetConflict
     |   `-- WorkerCrash          a row whose process died twice while it ran alone
     `-- MachineError         try elsewhere, or later; blames no row
         |-- ModelLoadFailed      the folder was right at plan time, the load was not
         |-- DeviceLost           the device refuses every further call; its process must end
+        |-- GpuUnusable          a GPU that torch cannot use; its node is left out
         |-- StoreUnavailable     bounded retries were used up
         |-- LocalFault           this machine is out of disk, quota or open files, or its disk fails
         |-- LeaseLost            another driver took over; stop before the next commit
@@ -174,6 +175,10 @@ class PromptTooLong(RowError):
     """A prompt is longer than the text encoder reads and the job says `long_prompt: error`."""
 
 
+class LoraRefused(RowError):
+    """Some of a LoRA that the request names fits nothing in the model, and the job does not allow that."""
+
+
 class BlankOutput(RowError):
     """The model gave NaN, or an image without any variance."""
 
@@ -222,6 +227,10 @@ class ModelLoadFailed(MachineError):
 
 class DeviceLost(MachineError):
     """The device refuses every further call; the process that holds it must end."""
+
+
+class GpuUnusable(MachineError):
+    """A GPU was reserved and torch cannot use it; its node is given no further worker."""
 
 
 class StoreUnavailable(MachineError):

@@ -31,6 +31,7 @@ class Outcome:
         records: Class that a row is recorded with once it is to blame alone; None where rows are never blamed, "" for
             the error's own class.
         replace_worker: Whether the worker's process is ended and a new one takes its slot.
+        leave_node: Whether the worker's node is given no further worker.
         solo_failures_max: For `bisect`: how often a request may fail in this way while it runs alone, before it is set
             aside.
         in_a_row_max: For `again`: how often in a row, without one unit done by any worker, before the run stops; None
@@ -40,6 +41,7 @@ class Outcome:
     then: Next
     records: str | None = None
     replace_worker: bool = False
+    leave_node: bool = False
     solo_failures_max: int = 0
     in_a_row_max: int | None = None
 
@@ -67,6 +69,7 @@ OUTCOMES: Final[Mapping[str, Outcome]] = {
     "Bug": Outcome(then="stop"),
     # The process ended, or must
     "DeviceLost": _CRASH,
+    "GpuUnusable": Outcome(then="again", replace_worker=True, leave_node=True),
     "Died": _CRASH,
     "Overdue": _TOO_LONG,
     "Silent": _TOO_LONG,
@@ -79,8 +82,68 @@ OUTCOMES: Final[Mapping[str, Outcome]] = {
 
 `Overdue`: a pipeline call went on beyond its deadline and did not heed it between two denoising steps. `Silent`: the
 process answers no ping. `Stuck`: a unit stays in a stage that is not the model's (fetch, finish) beyond its bound.
-`DeviceLost`: the device refuses every further call (a "sticky" CUDA error).
+`DeviceLost`: the device refuses every further call (a "sticky" CUDA error). `GpuUnusable`: the card, its driver or the
+build of torch is at fault, so that no process on this node would do better.
 """
+
+DEVICE_FAULTS: Final[tuple[tuple[str, str], ...]] = (
+    # Memory ran out. First, because some of these texts begin with "CUDA error" as well.
+    ("out of memory", "OutOfMemory"),
+    ("_status_alloc_failed", "OutOfMemory"),  # cuBLAS, cuDNN, cuSOLVER, cuSPARSE, hipBLAS
+    ("_status_not_initialized", "OutOfMemory"),  # a library's handle finds no memory for its own workspace
+    ("unable to find an engine", "OutOfMemory"),  # cuDNN, when no engine's workspace fits
+    ("defaultcpuallocator", "OutOfMemory"),
+    ("not enough memory: you tried to allocate", "OutOfMemory"),
+    ("unable to allocate", "OutOfMemory"),  # NumPy
+    # The card, the driver or the build of torch: every process on this node meets it.
+    ("no kernel image is available", "GpuUnusable"),
+    ("device kernel image is invalid", "GpuUnusable"),
+    ("unsupported toolchain", "GpuUnusable"),
+    ("uncorrectable ecc", "GpuUnusable"),
+    ("uncorrectable nvlink", "GpuUnusable"),
+    ("fallen off the bus", "GpuUnusable"),
+    ("gpu is lost", "GpuUnusable"),
+    ("no cuda-capable device", "GpuUnusable"),
+    ("device(s) is/are busy or unavailable", "GpuUnusable"),
+    ("driver version is insufficient", "GpuUnusable"),
+    ("driver on your system is too old", "GpuUnusable"),
+    ("found no nvidia driver", "GpuUnusable"),
+    ("not compiled with cuda enabled", "GpuUnusable"),
+    ("forward compatibility was attempted", "GpuUnusable"),
+    ("system not yet initialized", "GpuUnusable"),
+    ("system has unsupported display driver", "GpuUnusable"),
+    ("invalid device ordinal", "GpuUnusable"),
+    ("cuda unknown error", "GpuUnusable"),
+    ("no hip gpus are available", "GpuUnusable"),
+    ("no cuda gpus are available", "GpuUnusable"),
+    # The process can use its device no more; another process may.
+    ("illegal memory access", "DeviceLost"),
+    ("illegal address", "DeviceLost"),
+    ("illegal instruction", "DeviceLost"),
+    ("misaligned address", "DeviceLost"),
+    ("device-side assert", "DeviceLost"),
+    ("unspecified launch failure", "DeviceLost"),
+    ("launch timed out", "DeviceLost"),
+    ("hardware stack error", "DeviceLost"),
+    ("nvml_success", "DeviceLost"),  # an assert of torch's allocator, when the driver answers no more
+    ("_status_execution_failed", "DeviceLost"),
+    ("_status_internal_error", "DeviceLost"),
+    ("_status_mapping_error", "DeviceLost"),
+    ("triton error [cuda]", "DeviceLost"),
+    ("cuda driver error", "DeviceLost"),
+    ("cuda error", "DeviceLost"),
+    ("hip error", "DeviceLost"),
+)
+"""What an error of a device says, in lower case, and the kind that it is; the first one that fits holds.
+
+From the sources and the issues of torch 2.13, Triton 3.5, cuDNN 9 and CUDA 13's list of error texts.
+"""
+
+
+def device_fault(text: str) -> str | None:
+    """Return the kind of an error of a device by its text; None where it does not sound like one."""
+    said = text.lower()
+    return next((kind for part, kind in DEVICE_FAULTS if part in said), None)
 
 
 def outcome_of(kind: str) -> Outcome:

@@ -214,6 +214,7 @@ class Receipt:
         generate_s: Wall seconds inside pipeline calls.
         load_s: Wall seconds spent on loading the model for this unit, 0 when it was warm.
         batch_size: Largest batch that was run; below the unit's after an out-of-memory.
+        batch_wanted: Rows that the worker would have put into a call, had the unit held so many; 0 for no wish.
         stage_s: Wall seconds by stage. See `STAGES`.
         texts_encoded: Texts that went through a text encoder; known ones do not.
         sources_encoded: Source pictures and clips that went through the VAE's encoder.
@@ -234,6 +235,7 @@ class Receipt:
     texts_encoded: int = 0
     sources_encoded: int = 0
     assets_copied: int = 0
+    batch_wanted: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -321,6 +323,7 @@ class WorkerSpec:
         lease_token: That file's token.
         revisions: Planned content revision by model name; a load that finds another is refused.
         log_format: How its log lines look.
+        gpu_ids: GPUs that were reserved for this worker; the executor that places it fills them in.
     """
 
     job: dict[str, object] = field(repr=False)
@@ -330,3 +333,4 @@ class WorkerSpec:
     lease_token: str
     revisions: dict[str, str]
     log_format: Literal["text", "json"] = "text"
+    gpu_ids: tuple[str, ...] = ()

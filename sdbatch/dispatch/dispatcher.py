@@ -92,7 +92,7 @@ class Dispatcher:
     Attributes:
         failure: Why the run stops early; None while it does not.
         worker_deaths: Workers that were lost.
-        warnings: In what workers differ from each other, or from those of earlier runs.
+        warnings: In what workers differ from each other or from those of earlier runs, and what they note themselves.
     """
 
     def __init__(
@@ -117,6 +117,7 @@ class Dispatcher:
         self._faults = FaultCounts()
         self._likeness = Likeness(plan.standards)
         self.warnings: list[str] = []
+        self._last_start_fault = ""
         self._stopping_since_s: float | None = None
         self.failure: SdbatchError | None = None
         self.worker_deaths = 0
@@ -253,6 +254,10 @@ class Dispatcher:
         if differences and self._plan.refuse_unlike:
             self._stop(refusal(differences))  # nothing is handed out after a failure
             return
+        note = event.facts.get("note", "")
+        if note and note not in self.warnings:
+            LOG.warning("worker notes", extra={"worker": event.worker, "note": note})
+            self.warnings.append(note)
         for difference in differences:
             LOG.warning("worker differs", extra={"worker": event.worker, "difference": str(difference)})
             self.warnings.append(str(difference))
@@ -271,6 +276,7 @@ class Dispatcher:
         if outcome.then == "stop":
             self._stop(MachineError(text))
         if event.unit is None:
+            self._last_start_fault = text
             self._stop(self._faults.add_start_fault(text, was_ready=self._fleet.was_ready))
             self._replace(event.worker)
         elif outcome.replace_worker:
@@ -387,6 +393,7 @@ class Dispatcher:
         for shape in self._fleet.overdue_shapes(limit_s, is_stopping=self._is_stopping()):
             text = f"no worker became ready within limits.start_timeout_s = {limit_s:g}; "
             text += f"each asks for {shape.num_gpus} GPU and {shape.num_cpus} CPU"
+            text += f"; the last that did not start: {self._last_start_fault}" if self._last_start_fault else ""
             for name in self._fleet.names_of(shape):
                 self._fleet.end(name)
             for model in self._fleet.models[shape]:

@@ -159,11 +159,19 @@ def build_worker(path: str, name: str, spec: WorkerSpec, on_call: OnCall = lambd
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorRecord:
-    """An error as plain values, so that it crosses processes whatever its class."""
+    """An error as plain values, so that it crosses processes whatever its class.
+
+    Attributes:
+        kind: Key of the table of outcomes.
+        message: What a person reads.
+        traceback: Traceback in the worker's process.
+        node: Node of that process, where the executor knows nodes.
+    """
 
     kind: str
     message: str
     traceback: str
+    node: str = ""
 
 
 def guarded(call: Callable[[], object]) -> object:

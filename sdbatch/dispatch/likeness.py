@@ -15,9 +15,9 @@ from sdbatch.errors import WorkersUnlike
 
 Facts = Mapping[str, str]
 
-COMPARED: Final = ("sdbatch", "torch", "diffusers", "transformers", "Pillow", "ffmpeg", "CUDA", "GPU")
-"""Facts in which workers must agree. Host, process and node say where a worker is. Python is recorded and not compared:
-no pixel comes from it, and Ray refuses nodes with another one."""
+COMPARED: Final = ("sdbatch", "torch", "diffusers", "transformers", "Pillow", "ffmpeg", "CUDA", "cuDNN", "GPU")
+"""Facts in which workers must agree. Host, process and node say where a worker is. Python and the GPU's driver are
+recorded and not compared: no pixel comes from them, and Ray refuses nodes with another Python."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -170,16 +170,31 @@ def may_risk(num_ready: int, num_starting: int, has_backlog: bool) -> bool:
     return num_ready >= 2 or not num_starting or not has_backlog
 
 
-def unit_cost_max(backlog_tflop: float, num_workers: int, rate_tflop_per_s: float | None) -> float:
+def unit_cost_max(
+    backlog_tflop: float, num_workers: int, rate_tflop_per_s: float | None, batch_tflop: float = 0.0
+) -> float:
     """Return the cap on a unit's cost in TFLOP.
 
     `UNIT_S` of work at the rate measured in this run, and less toward the end: a quarter of each worker's share of
     what is left (guided self-scheduling), so that all workers, also those that still start, end together. Nothing is
-    known before the first receipt; then the smallest unit, one batch, is the safe one.
+    known before the first receipt; then the smallest unit, one batch, is the safe one. A batch that a worker found to
+    be the best, or would try next, is not cut in two: `BATCH_FACTOR` times the usual unit is the most for it.
+
+    Args:
+        backlog_tflop: Predicted work that is left.
+        num_workers: Workers that share it.
+        rate_tflop_per_s: What one worker does.
+        batch_tflop: Predicted work of the batch that a worker wants; 0 for no wish.
     """
     if rate_tflop_per_s is None:
         return 0.0
-    return min(UNIT_S * rate_tflop_per_s, backlog_tflop / (4 * max(num_workers, 1)))
+    usual = UNIT_S * rate_tflop_per_s
+    share = backlog_tflop / (4 * max(num_workers, 1))
+    return min(max(usual, min(batch_tflop, BATCH_FACTOR * usual)), share)
+
+
+BATCH_FACTOR = 3.0
+"""Units may take so many times `UNIT_S` for the sake of a whole batch: they stay under the notice of a spot node."""
 
 
 def overdue(running: Sequence[Running]) -> tuple[str, Running] | None:

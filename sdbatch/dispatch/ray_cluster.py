@@ -15,6 +15,7 @@ import os
 import socket
 import time
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -22,11 +23,23 @@ from ray._private.state import state
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError, RayTaskError
 from ray.experimental.internal_kv import _internal_kv_del, _internal_kv_get, _internal_kv_put
 
-from sdbatch.dispatch.executor import Died, Draining, Event, Pulse, Ready, Shape, WorkerLike, build_worker, guarded
+from sdbatch.dispatch.executor import (
+    Died,
+    Draining,
+    ErrorRecord,
+    Event,
+    Pulse,
+    Ready,
+    Shape,
+    WorkerLike,
+    build_worker,
+    guarded,
+)
 from sdbatch.dispatch.in_process import event_of
 from sdbatch.dispatch.metrics import DriverMetrics, WorkerMetrics
 from sdbatch.dispatch.policy import IN_FLIGHT_MAX
 from sdbatch.errors import WorkersUnavailable
+from sdbatch.outcomes import outcome_of
 from sdbatch.types import Observation, Receipt, Running, Unit, WorkerSpec
 
 CONNECT_TIMEOUT_S = 10.0
@@ -38,6 +51,9 @@ SILENT_MAX_S = 60.0
 """A process that answers no ping for so long hangs with the interpreter's lock held; it is ended."""
 
 NODES_POLL_S = 5.0
+NODE_LABEL = "ray.io/node-id"
+"""Label that Ray itself gives every node."""
+
 KV_NAMESPACE = b"sdbatch"
 ELASTIC_WORKERS = 1_000_000
 """More workers than any cluster holds; `workers.max` and the work to do are the bounds that matter."""
@@ -53,7 +69,7 @@ class SdbatchWorker:
 
     def start(self) -> object:
         """Build the worker; heavy imports happen here, where an error can be reported (in __init__ it kills)."""
-        return guarded(self._start)
+        return _with_node(guarded(self._start))
 
     def run_unit(self, unit: Unit) -> object:
         """Make and commit one unit."""
@@ -63,7 +79,7 @@ class SdbatchWorker:
         result = guarded(lambda: worker.run_unit(unit))
         if isinstance(result, Receipt):
             metrics.add(result)
-        return result
+        return _with_node(result)
 
     def ping(self) -> tuple[Running, ...]:
         """Return where the units that run here are."""
@@ -71,7 +87,9 @@ class SdbatchWorker:
 
     def _start(self) -> dict[str, str]:
         self._metrics = WorkerMetrics()
-        self._worker = build_worker(*self._build, self._note_call)
+        path, name, spec = self._build
+        gpu_ids = tuple(ray.get_runtime_context().get_accelerator_ids().get("GPU", ()))
+        self._worker = build_worker(path, name, replace(spec, gpu_ids=gpu_ids), self._note_call)
         self._worker.prepare_process()
         return {**self._worker.start(), "node": ray.get_runtime_context().get_node_id()}
 
@@ -115,6 +133,7 @@ class RayExecutor:
         self._pings: dict[Any, tuple[str, float]] = {}
         self._pinged_s = self._nodes_seen_s = time.monotonic()
         self._reported_draining: set[str] = set()
+        self._left_nodes: set[str] = set()
 
     def capacity(self, shape: Shape) -> int:
         """See `Executor`."""
@@ -138,6 +157,8 @@ class RayExecutor:
         }
         if shape.memory_gib:
             options["memory"] = int(shape.memory_gib * 2**30)
+        if self._left_nodes and self._has_others(options["num_gpus"]):
+            options["label_selector"] = {NODE_LABEL: f"!in({','.join(sorted(self._left_nodes))})"}
         actor = _actor_class().options(**options).remote(self._path, worker, self._spec)
         self._actors[worker] = actor
         self._calls[actor.start.options(concurrency_group="units").remote()] = (worker, None)
@@ -226,10 +247,17 @@ class RayExecutor:
             return self._died(worker, "Died", error)
         except RayError as error:
             return self._died(worker, "Unavailable", error)
+        if isinstance(result, ErrorRecord) and outcome_of(result.kind).leave_node:
+            self._left_nodes.add(result.node)
         event = event_of(worker, unit, result)
         if isinstance(event, Ready):
             self._nodes[worker] = event.facts["node"]
         return event
+
+    def _has_others(self, num_gpus: float) -> bool:
+        """Whether a node that was not left has so many GPUs, or may join; without one a start tells the fault again."""
+        others = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in self._left_nodes]
+        return self._is_elastic or any(node["Resources"].get("GPU", 0.0) >= num_gpus for node in others)
 
     def _kind_of_death(self, worker: str, error: ActorDiedError) -> str:
         if getattr(error, "preempted", False):
@@ -260,6 +288,13 @@ class RayExecutor:
         if shape.num_gpus is not None:
             return shape.num_gpus
         return 1.0 if ray.cluster_resources().get("GPU", 0.0) >= 1 else 0.0
+
+
+def _with_node(result: object) -> object:
+    """Return an error with the node of this process; anything else as it is."""
+    if isinstance(result, ErrorRecord):
+        return replace(result, node=ray.get_runtime_context().get_node_id())
+    return result
 
 
 def _call_key(spec: WorkerSpec, worker: str) -> bytes:

@@ -75,6 +75,7 @@ class Supply:
         self._left_tflop = cost_tflop
         self._num_taken = 0
         self._last_taken: dict[str, int] = {}
+        self._wanted_tflop: dict[str, float] = {}
 
     @property
     def is_empty(self) -> bool:
@@ -99,7 +100,9 @@ class Supply:
             num_workers: Workers that share what is left, starting ones too: without them, the first ready worker of
                 16 got two units of ten seconds and ended last.
         """
-        cap_tflop = policy.unit_cost_max(max(self._left_tflop, 0.0), num_workers, self.rates.get(model))
+        wanted_tflop = self._wanted_tflop.get(model, 0.0)
+        left_tflop = max(self._left_tflop, 0.0)
+        cap_tflop = policy.unit_cost_max(left_tflop, num_workers, self.rates.get(model), wanted_tflop)
         return self._taken(self.window.take(model, cap_tflop))
 
     def take_solo(self) -> Unit:
@@ -118,6 +121,9 @@ class Supply:
             share = receipt.rows_generated / unit.num_outputs
             rate = unit.cost_tflop * share / receipt.generate_s
             self.rates[unit.model] = 0.5 * (self.rates.get(unit.model, rate) + rate)
+        # Half a row more, so that rounding does not cost the last one.
+        wanted = receipt.batch_wanted + 0.5 if receipt.batch_wanted else 0.0
+        self._wanted_tflop[unit.model] = wanted * unit.cost_tflop / unit.num_outputs
 
     def put_back(self, unit: Unit) -> None:
         """Put back a unit that did not end and that nobody blames."""

@@ -8,7 +8,6 @@ accelerated()  around a call: attention backend, cache of steps, steps without g
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, Final
@@ -21,15 +20,6 @@ from sdbatch.errors import ModelLoadFailed
 from sdbatch.families import Family
 from sdbatch.job import Model
 from sdbatch.recipe import Recipe
-from sdbatch.storage.cache import cache_folder
-
-COMPILED_FOLDER: Final = "compiled"
-"""Folder of compiled kernels in the cache folder, shared by a node's workers and by runs."""
-
-
-def keep_compiled() -> None:
-    """Let torch keep compiled kernels in the cache folder. It sets the environment of a worker's own process."""
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / COMPILED_FOLDER))
 
 
 def denoisers_of(pipeline: Any, family: Family) -> list[Any]:

@@ -20,13 +20,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from sdbatch.errors import DeadlineExceeded
 from sdbatch.generate.accelerators import accelerated, denoisers_of
 from sdbatch.generate.decoding import decoding, rows_decoded_at_once
+from sdbatch.generate.exact import exact_arithmetic
 from sdbatch.generate.item import BatchResult, Generated, Item, Memory, Pixels
 from sdbatch.generate.memo import TEXTS_AT_ONCE, remembered
 from sdbatch.generate.tasks import CALLS
 from sdbatch.generate.tasks.adapters import adapt
+from sdbatch.generate.text_model import text_model_named
 from sdbatch.points import reached
 from sdbatch.recipe import Recipe
 from sdbatch.types import Sound
@@ -38,26 +39,9 @@ if TYPE_CHECKING:
     from sdbatch.generate.load import LoadedModel
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error says that the device's memory ran out (torch's CPU allocator raises RuntimeError)."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
-
-
 def set_threads(num_threads: int) -> None:
     """Set how many threads torch uses for calls from this thread; the number decides the last bits of a float."""
     torch.set_num_threads(num_threads)
-
-
-def failure_kind(error: Exception) -> str:
-    """Return the key in the table of outcomes for an error of a pipeline call."""
-    if is_out_of_memory(error):
-        return "OutOfMemory"
-    if isinstance(error, DeadlineExceeded):
-        return "DeadlineExceeded"
-    # After such a "sticky" error CUDA fails every further call of the process (CUDA programming guide, error checking).
-    if isinstance(error, torch.AcceleratorError) or "CUDA error" in str(error):
-        return "DeviceLost"
-    return "Raised"
 
 
 def make_batch(
@@ -87,10 +71,13 @@ def make_batch(
     ]  # joined clips draw on from one generator: no noise appears twice
     generator = generators[0] if route.rows == "single" else generators
     with (
+        _forgotten(model),
         _on_each_step(denoisers, on_step),
         torch.inference_mode(),
         _seeded(rows[0].seed, model.device),
+        exact_arithmetic(is_exact=pad_to is not None, is_compiled=model.options.compile),
         accelerated(pipeline, model.family, model.options, recipe),
+        text_model_named(pipeline, recipe),
         remembered(
             pipeline,
             model.memo,
@@ -192,6 +179,15 @@ def _to_uint8(video_BFCHW: torch.Tensor) -> tuple[Pixels, list[bool]]:
     finite_B = torch.isfinite(video_BFCHW).flatten(1).all(dim=1).tolist()
     scaled = video_BFCHW.float().nan_to_num(0.0).clamp(0, 1).mul(255).round().to(torch.uint8)
     return scaled.permute(0, 1, 3, 4, 2).contiguous().cpu().numpy(), finite_B
+
+
+@contextmanager
+def _forgotten(model: LoadedModel) -> Iterator[None]:
+    """Drop what the call of the block has left in the model's pipelines, however it ends."""
+    try:
+        yield
+    finally:
+        model.forget_call()
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import fcntl
 import json
 import os
 import platform
+import time
 import uuid
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -30,10 +31,14 @@ CALLS_PER_SIZE: Final = 2
 """Calls before a size is judged: the first one may compile or tune."""
 
 GAIN_MIN: Final = 0.03
-"""Part of a row's seconds that twice the rows must save."""
+"""Part of the seconds for a piece of work that twice the rows must save."""
 
 MEMORY_MAX: Final = 0.9
 """Part of the memory at hand that a call may be expected to take."""
+
+
+FAILED_FOR_S: Final = 3600.0
+"""Seconds for which a size is not tried again after memory ran out: a neighbour on the card may have had it."""
 
 
 @dataclass(slots=True)
@@ -41,32 +46,44 @@ class Known:
     """Measurements of one shape on one device.
 
     Attributes:
-        row_s: Least seconds per row, by size of full batches.
+        cost_s: Least seconds per TFLOP of predicted work, by size of full batches. Rows of one shape differ in steps,
+            so that seconds per row would tell of the rows that came and not of the size.
         failed: Smallest size at which memory ran out; 0 for none.
-        settled: Whether no larger size is worth a try.
+        failed_at_s: When it did so last, by the clock of this machine.
+        is_dearer: Whether a larger size was tried that gained nothing.
     """
 
-    row_s: dict[int, float] = field(default_factory=dict)
+    cost_s: dict[int, float] = field(default_factory=dict)
     failed: int = 0
-    settled: bool = False
+    failed_at_s: float = 0.0
+    is_dearer: bool = False
 
-    def best(self, planned: int) -> int:
-        """Return the size with the fewest seconds per row that fits; the planned one where none was tried."""
-        fitting = [size for size in self.row_s if not self.failed or size < self.failed]
+    def limit(self, now_s: float) -> int:
+        """Return the smallest size that is known not to fit; 0 for none, or none any longer."""
+        return self.failed if self.failed and now_s - self.failed_at_s < FAILED_FOR_S else 0
+
+    def is_settled(self, now_s: float) -> bool:
+        """Whether no larger size is worth a try."""
+        return self.is_dearer or self.limit(now_s) > 0
+
+    def best(self, planned: int, now_s: float) -> int:
+        """Return the size with the fewest seconds for its work that fits; the planned one where none was tried."""
+        limit = self.limit(now_s)
+        fitting = [size for size in self.cost_s if not limit or size < limit]
         if fitting:
-            return min(fitting, key=lambda size: (self.row_s[size], size))
-        return min(planned, max(1, self.failed // 2)) if self.failed else planned
+            return min(fitting, key=lambda size: (self.cost_s[size], size))
+        return min(planned, max(1, limit // 2)) if limit else planned
 
-    def add(self, size: int, row_s: float) -> None:
-        """Add a measurement: the seconds per row of one size."""
-        self.row_s[size] = min(row_s, self.row_s.get(size, row_s))
-        half = self.row_s.get(size // 2)
-        self.settled = self.settled or (half is not None and self.row_s[size] > (1 - GAIN_MIN) * half)
+    def add(self, size: int, cost_s: float) -> None:
+        """Add a measurement: the seconds per TFLOP of one size."""
+        self.cost_s[size] = min(cost_s, self.cost_s.get(size, cost_s))
+        half = self.cost_s.get(size // 2)
+        self.is_dearer = self.is_dearer or (half is not None and self.cost_s[size] > (1 - GAIN_MIN) * half)
 
-    def add_failure(self, size: int) -> None:
+    def add_failure(self, size: int, now_s: float) -> None:
         """Note that memory ran out at a size."""
-        self.failed = min(size, self.failed or size)
-        self.settled = True
+        self.failed = min(size, self.limit(now_s) or size)
+        self.failed_at_s = now_s
 
 
 class BatchSizes:
@@ -87,15 +104,21 @@ class BatchSizes:
             planned: Size to begin with.
             most: Largest size: the job's own number, or `BATCH_MAX` where it says `auto`.
         """
+        now_s = time.time()
         known = self._known.get(shape, Known())
-        size = known.best(planned)
+        size = known.best(planned, now_s)
         is_judged = self._calls.get((shape, size), 0) >= CALLS_PER_SIZE
-        if is_judged and self._has_room.get(shape) and not known.settled:
+        if is_judged and self._has_room.get(shape) and not known.is_settled(now_s):
             size *= 2
         self._chosen[shape] = min(size, most)
         return self._chosen[shape]
 
-    def ran(self, shape: str, size: int, seconds: float, memory: Memory | None) -> None:
+    def is_settled(self, shape: str) -> bool:
+        """Return whether no other size will be tried, so that calls need not be of the full size to be measured."""
+        known = self._known.get(shape)
+        return self._has_room.get(shape) is False or (known is not None and known.is_settled(time.time()))
+
+    def ran(self, shape: str, size: int, seconds: float, memory: Memory | None, *, cost_tflop: float = 0.0) -> None:
         """Add a call that went well. A call of fewer rows than were chosen, the last of a unit, is not counted.
 
         Args:
@@ -103,6 +126,7 @@ class BatchSizes:
             size: Rows of the call.
             seconds: Wall seconds of the call.
             memory: The device's memory around the call; None where it is not known.
+            cost_tflop: Predicted work of the call; 0 where it is not known, and each row counts as 1.
         """
         if size != self._chosen.get(shape):
             return
@@ -111,21 +135,26 @@ class BatchSizes:
             return
         self._has_room[shape] = memory.holds_twice(MEMORY_MAX)
         known = self._known.setdefault(shape, Known())
-        was_new = size not in known.row_s
-        known.add(size, seconds / size)
+        was_new = size not in known.cost_s
+        known.add(size, seconds / (cost_tflop or size))
         if was_new:
             self._write(shape)
 
     def failed(self, shape: str, size: int) -> None:
         """Note that memory ran out at a size."""
-        self._known.setdefault(shape, Known()).add_failure(size)
+        self._known.setdefault(shape, Known()).add_failure(size, time.time())
         self._write(shape)
 
     def _read(self) -> dict[str, Known]:
         try:
             sizes = json.loads(self._file.read_text())
             return {
-                shape: Known({int(size): row_s for size, row_s in one["row_s"].items()}, one["failed"], one["settled"])
+                shape: Known(
+                    cost_s={int(size): cost_s for size, cost_s in one["cost_s"].items()},
+                    failed=one["failed"],
+                    failed_at_s=one["failed_at_s"],
+                    is_dearer=one["is_dearer"],
+                )
                 for shape, one in sizes.items()
             }
         except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):

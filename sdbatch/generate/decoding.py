@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 import torch
@@ -52,7 +52,7 @@ class TimedDecode:
 
     def __call__(self, latents: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         """Decode latents, some rows at a time."""
-        started_s = time.perf_counter()
+        started_s = _now_s(latents)
         try:
             if len(latents) <= self._rows_at_once or kwargs.get("return_dict", True):
                 return self._decode(latents, *args, **kwargs)
@@ -64,7 +64,15 @@ class TimedDecode:
                 decoded.append(self._decode(first, *others, **named)[0])
             return (torch.cat(decoded),)
         finally:
-            self.spent_s += time.perf_counter() - started_s
+            self.spent_s += _now_s(latents) - started_s
+
+
+def _now_s(tensor: torch.Tensor) -> float:
+    """Return the time once a GPU has done what it was given: its calls return before their work is done."""
+    if tensor.is_cuda:
+        with suppress(RuntimeError):  # an error of the work itself is raised where its result is read
+            torch.cuda.synchronize(tensor.device)
+    return time.perf_counter()
 
 
 def _slice_rows(value: Any, part: slice, rows: int) -> Any:

@@ -60,6 +60,7 @@ class Memo:
         self._rows_max = rows_max
         self._bytes = 0
         self._rows: OrderedDict[Hashable, Parts] = OrderedDict()
+        self._fresh: list[tuple[Hashable, Path]] = []
 
     @property
     def texts_encoded(self) -> int:
@@ -81,9 +82,18 @@ class Memo:
         """Keep one part of a row."""
         self.parts(key)[path] = part
         self._bytes += part.nbytes
+        self._fresh.append((key, path))
+
+    def forget_fresh(self) -> None:
+        """Drop what was kept since the last `trim`: a call that failed leaves as much memory as it found."""
+        for key, path in self._fresh:
+            part = self._rows[key].pop(path, None)
+            self._bytes -= 0 if part is None else part.nbytes
+        self._fresh.clear()
 
     def trim(self) -> None:
         """Drop rows that are over the bounds. It runs between calls, so that no call loses a row it began with."""
+        self._fresh.clear()
         while self._bytes > self._bytes_max or len(self._rows) > self._rows_max:
             _, parts = self._rows.popitem(last=False)
             self._bytes -= sum(part.nbytes for part in parts.values())
@@ -121,6 +131,9 @@ def remembered(
     pipeline.vae.encode = _SourceEncoder(pipeline.vae.encode, memo)
     try:
         yield
+    except BaseException:
+        memo.forget_fresh()
+        raise
     finally:
         for owner, attribute, before in replaced:
             delattr(owner, attribute)

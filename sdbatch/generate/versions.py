@@ -10,18 +10,20 @@ import torch
 import transformers
 
 from sdbatch import ffmpeg
+from sdbatch.generate.device import driver_version
 
 
 def worker_versions(*, uses_gpu: bool) -> dict[str, str]:
     """Return the versions of what makes and encodes an output, and the GPU's name, by what they are called.
 
     Args:
-        uses_gpu: Whether a model of the job may run on a GPU. `GPU` is "" without one, `CUDA` where torch was built
-            without it.
+        uses_gpu: Whether a model of the job may run on a GPU. `GPU`, its `driver` and `cuDNN` are "" without one,
+            `CUDA` where torch was built without it.
 
     Raises:
         FfmpegFailed: When the bundled ffmpeg does not run.
     """
+    has_gpu = uses_gpu and torch.cuda.is_available()
     return {
         "sdbatch": importlib.metadata.version("sdbatch"),
         "torch": str(torch.__version__),
@@ -30,5 +32,7 @@ def worker_versions(*, uses_gpu: bool) -> dict[str, str]:
         "Pillow": PIL.__version__,
         "ffmpeg": ffmpeg.version(),
         "CUDA": torch.version.cuda or "",
-        "GPU": torch.cuda.get_device_name() if uses_gpu and torch.cuda.is_available() else "",
+        "cuDNN": str(torch.backends.cudnn.version() or "") if has_gpu else "",
+        "GPU": torch.cuda.get_device_name() if has_gpu else "",
+        "driver": driver_version() if has_gpu else "",
     }

@@ -174,6 +174,10 @@ class Model(_Strict):
     offload_text_encoder: bool = Field(
         default=False, description="Text encoders lie in host memory and visit the GPU for texts not yet known."
     )
+    safety_checker: bool = Field(
+        default=False,
+        description="Whether the folder's own checker (Stable Diffusion 1.x) blanks what it takes for nude.",
+    )
     compile: bool = Field(default=False, description="Compile the denoiser's repeated blocks; kept on disk for others.")
     channels_last: bool = Field(default=False, description="Memory format of UNet and VAE.")
     attention_backend: (
@@ -265,6 +269,9 @@ class Lora(_Strict):
         "pytorch_lora_weights.safetensors"
     )
     revision: Revision | None = Field(default=None, description="Names the content; see a model's.")
+    partial: Literal["refuse", "allow"] = Field(
+        default="refuse", description="What becomes of rows when some of its keys fit nothing in the model."
+    )
 
 
 class Sources(_Strict):

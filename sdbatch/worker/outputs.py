@@ -52,6 +52,7 @@ class FailedOutput:
         recipe: The request's recipe, parsed.
         error: Why.
         attempts: Times it was tried.
+        traceback: Traceback of the pipeline call that failed; "" where `error` carries its own.
     """
 
     request: Request
@@ -59,6 +60,7 @@ class FailedOutput:
     recipe: Recipe
     error: RowError
     attempts: int
+    traceback: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +130,7 @@ class RenderTally:
         generate_s: Wall seconds inside pipeline calls that went well.
         load_s: Wall seconds spent on loading the model; 0 when it was warm.
         batch_size: Outputs of the largest call that went well.
+        batch_wanted: Outputs of the largest call that this machine would make or try; 0 where the plan's is as good.
         texts_encoded: Texts that went through a text encoder.
         sources_encoded: Source pictures and clips that went through the VAE's encoder.
     """
@@ -137,5 +140,6 @@ class RenderTally:
     generate_s: float = 0.0
     load_s: float = 0.0
     batch_size: int = 0
+    batch_wanted: int = 0
     texts_encoded: int = 0
     sources_encoded: int = 0

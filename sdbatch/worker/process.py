@@ -6,6 +6,7 @@ start() proves that the campaign is the driver's    run_unit() makes and commits
 from __future__ import annotations
 
 import json
+import logging
 import os
 import platform
 import socket
@@ -19,18 +20,15 @@ from sdbatch.job import parse_job
 from sdbatch.logs import configure
 from sdbatch.storage import open_campaign
 from sdbatch.types import OnCall, Phase, Receipt, Running, Unit, WorkerSpec
+from sdbatch.worker.environment import prepare_environment
 from sdbatch.worker.render import Renderer
 from sdbatch.worker.unit import UnitMaker
 
-OFFLINE_ENVIRONMENT: Final = {
-    "HF_HUB_OFFLINE": "1",
-    "TRANSFORMERS_OFFLINE": "1",
-    "DIFFUSERS_DISABLE_REMOTE_CODE": "1",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-}
-"""No model folder may reach a hub or bring code. diffusers reads these once, when it is imported."""
+LOG = logging.getLogger("sdbatch.worker")
+
+FLOAT32_NOTE: Final = (
+    "models.{name}: dtype float32 on a GPU takes twice the memory of bfloat16 and several times as long; say dtype"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,18 +41,19 @@ class _UnitPhase:
     ids: tuple[str, ...]
 
 
-def prepare_generation() -> None:
+def prepare_generation(num_cpus: int = 1) -> None:
     """Set what only a process that is there to run models may: environment, memory allocator, the libraries' messages.
 
     A worker of its own process calls it, and a command that runs models in its own.
+
+    Args:
+        num_cpus: Cores that the process may use.
     """
-    os.environ.update(OFFLINE_ENVIRONMENT)  # before the first import of diffusers
-    from sdbatch.generate.accelerators import keep_compiled
+    prepare_environment(num_cpus)  # before the first import of torch and diffusers
     from sdbatch.generate.host_memory import keep_freed_memory
     from sdbatch.generate.load import quieten_libraries
 
     keep_freed_memory()
-    keep_compiled()
     quieten_libraries()
 
 
@@ -66,7 +65,7 @@ def prepare_process(spec: WorkerSpec, name: str) -> None:
         name: Name of the worker; it stands in every log line.
     """
     configure(spec.log_format, campaign=spec.output, run_id=spec.run_id, worker=name)
-    prepare_generation()
+    prepare_generation(max(model.num_cpus for model in parse_job(spec.job).models.values()))
 
 
 class Worker:
@@ -84,10 +83,16 @@ class Worker:
         self._spec = spec
         self._phases: dict[str, _UnitPhase] = {}
         job = parse_job(spec.job)
-        self._uses_gpu = any(model.num_gpus != 0 for model in job.models.values())
+        self._job = job
         self._store = open_campaign(spec.output, job.storage, is_reached=True)
         self._maker = UnitMaker(
-            name, job, Renderer(job, spec.revisions), self._store, spec.run_id, self._enter, on_call
+            name,
+            job,
+            Renderer(job, spec.revisions, is_gpu_reserved=bool(spec.gpu_ids)),
+            self._store,
+            spec.run_id,
+            self._enter,
+            on_call,
         )
 
     def prepare_process(self) -> None:
@@ -102,16 +107,19 @@ class Worker:
 
         Raises:
             StoreRefused: When the campaign's lease is not there: a local folder that this node does not share.
+            GpuUnusable: When a GPU was reserved for this worker and torch cannot use it.
         """
         self._check_campaign()
         import sdbatch.generate.batch  # noqa: F401 -- torch and diffusers: seconds, before the first unit's clock
         from sdbatch.generate.versions import worker_versions
 
+        notes = self._device_notes()
         return {
             "host": socket.gethostname(),
             "pid": str(os.getpid()),
             "python": platform.python_version(),
-            **worker_versions(uses_gpu=self._uses_gpu),
+            **worker_versions(uses_gpu=any(model.num_gpus != 0 for model in self._job.models.values())),
+            **({"note": "; ".join(notes)} if notes else {}),
         }
 
     def run_unit(self, unit: Unit) -> Receipt:
@@ -135,6 +143,22 @@ class Worker:
 
     def _enter(self, unit: str, phase: Phase, bound_s: float, ids: tuple[str, ...]) -> None:
         self._phases[unit] = _UnitPhase(phase=phase, since_s=time.monotonic(), bound_s=bound_s, ids=ids)
+
+    def _device_notes(self) -> list[str]:
+        """Prove the GPU that was reserved; return what a person should change in the job for it."""
+        from sdbatch.generate.device import device_of
+
+        is_reserved = bool(self._spec.gpu_ids)
+        notes = []
+        # A slot has either a GPU or none. What a slot without one is asked for is looked at when a model is loaded.
+        for name, model in self._job.models.items() if is_reserved else ():
+            if model.num_gpus != 0:
+                device = device_of(model.num_gpus, is_reserved=True)
+                if device.note:
+                    LOG.warning("device", extra={"model": name, "note": device.note})
+                if device.name == "cuda" and model.dtype == "float32":
+                    notes.append(FLOAT32_NOTE.format(name=name))
+        return notes
 
     def _check_campaign(self) -> None:
         path = layout.lease(self._spec.lease_epoch)

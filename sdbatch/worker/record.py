@@ -42,7 +42,7 @@ class Recorder:
         request, n = failed.request, failed.n
         row = {
             **request_columns(request, failed.recipe, n),
-            **failure_columns(failed.error),
+            **failure_columns(failed.error, failed.traceback),
             **self._worker_columns(request.model),
             "attempts": failed.attempts,
         }
@@ -78,9 +78,14 @@ class Recorder:
         return {"worker": self.worker, "accelerators": accelerators, "versions": versions()}
 
 
-def failure_columns(error: RowError) -> Row:
-    """Return the columns that say why an output failed."""
-    text = "".join(traceback.format_exception(error))
+def failure_columns(error: RowError, traceback_text: str = "") -> Row:
+    """Return the columns that say why an output failed.
+
+    Args:
+        error: Why.
+        traceback_text: Its traceback, where the error itself does not carry it.
+    """
+    text = traceback_text or "".join(traceback.format_exception(error))
     return error_columns(type(error).__name__, str(error), retryable=error.retryable, traceback=text)
 
 
@@ -93,6 +98,7 @@ def unit_receipt(unit: str, worker: str, rows: Sequence[Mapping[str, Any]], tall
         generate_s=tally.generate_s,
         load_s=tally.load_s,
         batch_size=tally.batch_size,
+        batch_wanted=tally.batch_wanted,
         texts_encoded=tally.texts_encoded,
         sources_encoded=tally.sources_encoded,
     )

@@ -185,6 +185,7 @@ class Lab:
         self.folder.mkdir(parents=True, exist_ok=True)
         os.environ["SDBATCH_CACHE"] = str(self.folder / "cache")
         os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
+        os.environ["SDBATCH_DEVICE"] = "cpu"  # the GPUs of a case are numbers alone
         return self
 
     def __exit__(self, *_: object) -> None:

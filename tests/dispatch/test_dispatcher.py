@@ -17,6 +17,7 @@ from sdbatch.dispatch.dispatcher import Dispatcher, Plan
 from sdbatch.dispatch.executor import Died, Event, Executor, Faulted, Ready, Shape, UnitDone
 from sdbatch.dispatch.in_process import InProcessExecutor
 from sdbatch.dispatch.likeness import Standard
+from sdbatch.dispatch.policy import START_FAULTS_MAX
 from sdbatch.errors import MachineError, ModelLoadFailed, WorkersUnavailable, WorkersUnlike
 from sdbatch.outcomes import Outcome
 from sdbatch.plan.window import Window, bisected
@@ -277,6 +278,27 @@ def test_a_worker_is_pinned_to_the_gpus_it_asks_for(ray_executor: Executor) -> N
     job.dispatcher.run()
 
     assert len(job.done) == 8
+
+
+@pytest.mark.ray
+@pytest.mark.fault(
+    "A4", "the only node's GPU cannot be used", "the run ends after 3 starts with the reason; no row is blamed"
+)
+def test_a_run_whose_only_node_has_no_usable_gpu_ends_with_the_reason(tmp_path: Path, ray_cluster: None) -> None:
+    from sdbatch.dispatch.ray_cluster import RayExecutor
+
+    spec = WorkerSpec(job={}, output=str(tmp_path), run_id=tmp_path.name, lease_epoch=1, lease_token="", revisions={})
+    executor = RayExecutor(spec, "support.workers:SightlessWorker")
+    shape = Shape(num_gpus=1, num_cpus=1, memory_gib=None)
+    job = Job(executor, _requests(4), shapes={"a": shape}, worker_count=1)
+    try:
+        with pytest.raises(MachineError, match=r"GpuUnusable: a GPU is asked for .* uncorrectable ECC error"):
+            job.dispatcher.run()
+    finally:
+        executor.close()
+
+    assert len((tmp_path / "starts").read_text().splitlines()) == START_FAULTS_MAX
+    assert job.set_aside == []
 
 
 @pytest.mark.ray

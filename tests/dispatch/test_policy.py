@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from sdbatch.dispatch.policy import (
     ABORT_GRACE_S,
+    BATCH_FACTOR,
     IN_FLIGHT_MAX,
     UNIT_S,
     Roster,
@@ -329,3 +330,13 @@ def test_what_was_in_the_model_runs_alone_and_the_rest_together() -> None:
     assert split("a", "b", "c", "d") == [["a"], ["b"], ["c"], ["d"]]
     assert split() == [["a", "b", "c", "d"]]
     assert split("of another unit") == [["a", "b", "c", "d"]]
+
+
+@pytest.mark.fault(
+    "A10", "a batch of 16 rows in units of 12", "a unit holds the batch that a worker wants, within a bound"
+)
+def test_a_unit_holds_the_batch_that_a_worker_wants() -> None:
+    assert unit_cost_max(1e9, 4, 3.0, batch_tflop=1.3 * UNIT_S * 3.0) == pytest.approx(1.3 * UNIT_S * 3.0)
+    assert unit_cost_max(1e9, 4, 3.0, batch_tflop=0.5 * UNIT_S * 3.0) == UNIT_S * 3.0
+    assert unit_cost_max(1e9, 4, 3.0, batch_tflop=50 * UNIT_S * 3.0) == BATCH_FACTOR * UNIT_S * 3.0
+    assert unit_cost_max(80.0, 4, 3.0, batch_tflop=1e9) == 5.0, "toward the end all workers share what is left"

@@ -80,3 +80,65 @@ def test_a_draining_node_ends_what_it_has_is_fed_no_more_and_its_worker_moves(tm
     workers = [line.split()[1] for line in story["log"]]
     assert "w2" in workers
     assert "w0" not in workers[workers.index("w2") :]
+
+
+SIGHTLESS = """
+import json, sys
+from pathlib import Path
+
+import ray
+from ray.cluster_utils import Cluster
+
+sys.path.insert(0, {tests!r})
+from test_dispatcher import Job, _requests
+from sdbatch.dispatch.executor import Shape
+from sdbatch.dispatch.ray_cluster import RayExecutor
+from sdbatch.types import WorkerSpec
+
+folder = Path({folder!r})
+cluster = Cluster(initialize_head=True, head_node_args={{"num_cpus": 0}})
+for _ in range(2):
+    cluster.add_node(num_cpus=2, num_gpus=2)
+cluster.connect(namespace="sdbatch")
+spec = WorkerSpec(job={{}}, output=str(folder), run_id="nodes", lease_epoch=1, lease_token="", revisions={{}})
+executor = RayExecutor(spec, "support.workers:SightlessWorker")
+shape = Shape(num_gpus=1, num_cpus=1, memory_gib=None)
+job = Job(executor, _requests(40), shapes={{"a": shape}}, worker_count=2)
+job.dispatcher.run()
+facts = job.dispatcher.facts.values()
+story = {{
+    "done": len(job.done),
+    "set_aside": job.set_aside,
+    "nodes": sorted({{fact["node"] for fact in facts}}),
+    "gpu_ids": sorted({{fact["gpu_ids"] for fact in facts}}),
+    "broken": (folder / "broken").read_text(),
+    "starts": (folder / "starts").read_text().split(),
+}}
+executor.close()
+ray.shutdown()
+cluster.shutdown()
+print("STORY", json.dumps(story))
+"""
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.fault(
+    "A4", "one of two nodes has a GPU that torch cannot use", "its workers are replaced, on the other node"
+)
+def test_a_node_whose_gpu_cannot_be_used_is_given_no_further_worker(tmp_path: Path) -> None:
+    script = SIGHTLESS.format(tests=str(Path(__file__).parent), folder=str(tmp_path))
+    environment = {"PYTHONPATH": ":".join(sys.path), "RAY_AUTH_MODE": "disabled", "HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=600, env={**os.environ, **environment}
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    story = json.loads(
+        next(line for line in done.stdout.splitlines() if line.startswith("STORY")).removeprefix("STORY")
+    )
+
+    assert (story["done"], story["set_aside"]) == (40, [])
+    assert story["broken"] not in story["nodes"]
+    assert 1 <= story["starts"].count(story["broken"]) <= 2, "only those that were asked for before it was known"
+    assert set(story["gpu_ids"]) <= {"0", "1"}
+    assert story["gpu_ids"] != []

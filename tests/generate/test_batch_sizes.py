@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from sdbatch.generate import batch_sizes
 from sdbatch.generate.batch_sizes import BATCH_MAX, BatchSizes
 from sdbatch.generate.item import Memory
 
@@ -71,6 +73,31 @@ def test_a_first_size_that_does_not_fit_is_halved_until_one_does() -> None:
     assert _run(BatchSizes(), lambda _: 1.0, calls=4, fails_from=2) == [4, 2, 1, 1]
 
 
+@pytest.mark.fault(
+    "A10", "rows of 20 steps, then rows of 50", "the size that does most work a second, whatever rows came"
+)
+def test_a_size_is_measured_by_its_work_and_not_by_its_rows() -> None:
+    sizes = BatchSizes()
+    for steps in (20, 20, 50, 50, 20, 50):
+        size = sizes.choose("shape", 4, 8)
+        seconds = steps * (1.0 + 0.2 * size)  # twice the rows save a third of a row's time
+        sizes.ran("shape", size, seconds, _memory(size), cost_tflop=float(steps * size))
+
+    assert sizes.choose("shape", 4, 8) == 8
+
+
+@pytest.mark.fault("A10", "out of memory once, because of a neighbour", "the size is tried again an hour later")
+def test_a_size_that_failed_is_tried_again_after_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [1_000_000.0]
+    monkeypatch.setattr(batch_sizes, "time", SimpleNamespace(time=lambda: clock[0]))
+    assert _run(BatchSizes(), lambda size: 1.0 + size * 0.01, calls=6, fails_from=16) == [4, 4, 8, 8, 16, 8]
+
+    clock[0] += batch_sizes.FAILED_FOR_S - 1
+    assert _run(BatchSizes(), lambda size: 1.0 + size * 0.01, calls=3) == [8, 8, 8]
+    clock[0] += 2
+    assert _run(BatchSizes(), lambda size: 1.0 + size * 0.01, calls=3) == [8, 8, 16]
+
+
 def test_the_job_s_own_number_is_never_exceeded() -> None:
     assert set(_run(BatchSizes(), lambda _: 1.0, calls=6, most=4)) == {4}
 
@@ -95,6 +122,6 @@ def test_on_a_cpu_the_planned_size_stays() -> None:
 
 
 def test_a_torn_file_is_learned_anew(tmp_path: Path) -> None:
-    (tmp_path / "batch_sizes.json").write_text('{"shape": {"row_s"')
+    (tmp_path / "batch_sizes.json").write_text('{"shape": {"cost_s"')
 
     assert BatchSizes().choose("shape", 4, BATCH_MAX) == 4

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from sdbatch import points
-from sdbatch.errors import DeviceLost, ModelLoadFailed, StoreUnavailable
+from sdbatch.errors import DeviceLost, GpuUnusable, ModelLoadFailed, StoreUnavailable
 from sdbatch.types import OnCall, Receipt, Running, Unit, WorkerSpec
 from sdbatch.worker import Worker
 
@@ -125,3 +125,28 @@ class UnlikeWorker(ScriptedWorker):
     def start(self) -> dict[str, str]:
         """Take a moment, as an import does."""
         return {**super().start(), "torch": f"2.{self._name[1:]}"}
+
+
+class SightlessWorker(ScriptedWorker):
+    """Cannot use the GPU of the node that starts one first; on other nodes it tells which GPU was reserved for it."""
+
+    def __init__(self, name: str, spec: WorkerSpec, on_call: OnCall) -> None:
+        super().__init__(name, spec, on_call)
+        self._gpu_ids = spec.gpu_ids
+
+    def start(self) -> dict[str, str]:
+        """Take a moment, as an import does, and look for the GPU."""
+        import ray
+
+        node = ray.get_runtime_context().get_node_id()
+        (self._folder / "starts").open("a").write(f"{node}\n")
+        broken = self._folder / "broken"
+        with contextlib.suppress(FileExistsError):
+            (self._folder / "chosen").touch(exist_ok=False)
+            broken.write_text(node)
+        deadline_s = time.monotonic() + 10
+        while not broken.is_file() and time.monotonic() < deadline_s:
+            time.sleep(0.05)
+        if broken.read_text() == node:
+            raise GpuUnusable("a GPU is asked for and torch 2.13 cannot use it: uncorrectable ECC error")
+        return {**super().start(), "gpu_ids": ",".join(self._gpu_ids)}

@@ -5,14 +5,15 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import diffusers
+import torch
 from diffusers.loaders import TextualInversionLoaderMixin
 
-from sdbatch.errors import ModelLoadFailed
+from sdbatch.errors import LoraRefused, ModelLoadFailed
 from sdbatch.families import Family, Route
+from sdbatch.generate.load.loras import LoraFile, attach_lora
 from sdbatch.generate.memo import Memo
 from sdbatch.generate.tokens import TokenCounter
 from sdbatch.job import Model
@@ -39,7 +40,7 @@ class LoadedModel:
         family: Family,
         device: str,
         components: Mapping[str, Any] | None = None,
-        loras: Mapping[str, Path] | None = None,
+        loras: Mapping[str, LoraFile] | None = None,
         options: Model | None = None,
     ) -> None:
         """Take a loaded pipeline.
@@ -49,7 +50,7 @@ class LoadedModel:
             family: Family of the model.
             device: Device that holds it.
             components: Further modules by name: `controlnet`, `motion_adapter`.
-            loras: File of weights by identity, of the LoRAs that fit the family.
+            loras: By identity, the LoRAs that were made for the family.
             options: The job's entry of the model.
         """
         self.class_name = type(pipeline).__name__
@@ -62,6 +63,7 @@ class LoadedModel:
         self._pipelines: dict[str, Any] = {self.class_name: pipeline}
         self._schedulers: dict[str, Any] = {"": pipeline.scheduler}
         self._adapters: set[str] = set()
+        self._refused: dict[str, str] = {}
         self.tokens = TokenCounter(pipeline, family)
         self.memo = Memo()
 
@@ -75,6 +77,7 @@ class LoadedModel:
 
         Raises:
             ModelLoadFailed: When a LoRA is no longer what was planned.
+            LoraRefused: When some of a LoRA fits nothing in the model.
         """
         pipeline = self._pipelines.get(route.pipeline)
         if pipeline is None:
@@ -90,22 +93,40 @@ class LoadedModel:
         """Return the class name of the scheduler a row gets."""
         return scheduler or type(self._schedulers[""]).__name__
 
+    def forget_call(self) -> None:
+        """Drop the tensors that a call has left: schedulers keep predictions, a VAE that failed keeps its frames."""
+        for pipeline in self._pipelines.values():
+            vars(pipeline).update(
+                {name: None for name, value in vars(pipeline).items() if isinstance(value, torch.Tensor)}
+            )
+            pipeline.scheduler = self._schedulers[""]
+            if hasattr(pipeline.vae, "clear_cache"):
+                pipeline.vae.clear_cache()
+
     def _adapt(self, loras: Sequence[Sequence[Any]]) -> None:
         """Switch adapters on and off. They are never fused with the weights, which stay as they were read."""
         for revision, _ in loras:
             if revision not in self._adapters:
-                file = self._loras.get(revision)
-                if file is None:
-                    raise ModelLoadFailed(f"none of the job's loras is what was planned: revision {revision}")
-                self._base.load_lora_weights(
-                    str(file.parent), weight_name=file.name, adapter_name=revision, use_safetensors=True
-                )
-                self._adapters.add(revision)
+                self._attach(revision)
         if loras:
             self._base.enable_lora()
             self._base.set_adapters([revision for revision, _ in loras], [weight for _, weight in loras])
         elif self._adapters:
             self._base.disable_lora()
+
+    def _attach(self, revision: str) -> None:
+        """Attach a LoRA, once; one that was refused stays refused as long as the model is in memory."""
+        if revision in self._refused:
+            raise LoraRefused(self._refused[revision])
+        lora = self._loras.get(revision)
+        if lora is None:
+            raise ModelLoadFailed(f"none of the job's loras is what was planned: revision {revision}")
+        try:
+            attach_lora(self._base, lora, revision)
+        except LoraRefused as error:
+            self._refused[revision] = str(error)
+            raise
+        self._adapters.add(revision)
 
 
 def _sibling(base: Any, class_name: str, further: Mapping[str, Any]) -> Any:
@@ -130,10 +151,16 @@ def quieten(pipeline: Any) -> None:
     """
     pipeline.set_progress_bar_config(disable=True)
     if isinstance(pipeline, TextualInversionLoaderMixin):
-        convert = pipeline.maybe_convert_prompt
+        pipeline.maybe_convert_prompt = _convert_prompt
 
-        def converted(prompt: str | list[str], tokenizer: Any) -> str | list[str]:
-            added = tokenizer.added_tokens_encoder
-            return convert(prompt, tokenizer) if any(f"{word}_1" in added for word in added) else prompt
 
-        pipeline.maybe_convert_prompt = converted
+_INVERSIONS = TextualInversionLoaderMixin()
+
+
+def _convert_prompt(prompt: str | list[str], tokenizer: Any) -> str | list[str]:
+    """Put the words of a textual inversion into a prompt. It holds no pipeline: one that holds itself is not freed."""
+    added = tokenizer.added_tokens_encoder
+    if not any(f"{word}_1" in added for word in added):
+        return prompt
+    converted: str | list[str] = _INVERSIONS.maybe_convert_prompt(prompt, tokenizer)
+    return converted

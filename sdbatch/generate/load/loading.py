@@ -8,9 +8,11 @@ Only safetensors, only local files, no code from a folder.
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal
 
 import diffusers
 import torch
@@ -18,13 +20,20 @@ from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
 from sdbatch.checkpoints import describe, describe_lora
-from sdbatch.errors import ModelError, ModelLoadFailed
+from sdbatch.errors import DeviceLost, GpuUnusable, ModelError, ModelLoadFailed
 from sdbatch.families import Family
 from sdbatch.generate.accelerators import accelerate
+from sdbatch.generate.device import device_of
+from sdbatch.generate.faults import failure_kind
 from sdbatch.generate.load.copies import component_folder, lora_file, model_folder
 from sdbatch.generate.load.loaded import OPTIONS, LoadedModel, quieten
+from sdbatch.generate.load.loras import LoraFile
+from sdbatch.generate.memory import memory_at_hand, release_memory
 from sdbatch.job import Lora, Model, Storage
 from sdbatch.points import reached
+
+FLOAT32_VAES: Final = frozenset({"AutoencoderKLWan"})
+"""Autoencoders that are kept in float32 beside a denoiser in 16 bit, as their authors do: in bfloat16 clips flicker."""
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -40,7 +49,13 @@ def quieten_libraries() -> None:
 
 
 def load_model(
-    name: str, model: Model, revision: str, storage: Mapping[str, Storage], loras: Mapping[str, Lora] | None = None
+    name: str,
+    model: Model,
+    revision: str,
+    storage: Mapping[str, Storage],
+    loras: Mapping[str, Lora] | None = None,
+    *,
+    is_gpu_reserved: bool = False,
 ) -> LoadedModel:
     """Load a model for generation.
 
@@ -50,64 +65,118 @@ def load_model(
         revision: Planned, or recorded, identity of everything the entry names: `ModelInfo.combined_revision`.
         storage: The job's options by URL prefix.
         loras: The job's LoRAs; those that fit the model can be laid over it.
+        is_gpu_reserved: Whether Ray reserved a GPU for this process.
 
     Raises:
-        ModelLoadFailed: When it cannot be loaded, or is no longer what was planned. The files of a stated content
-            digest are compared with it; a stated commit is believed.
+        ModelLoadFailed: When it cannot be loaded, does not fit the device, or is no longer what was planned. The files
+            of a stated content digest are compared with it; a stated commit is believed.
+        GpuUnusable: When it asks for a GPU and torch cannot use one.
+        DeviceLost: When the device refuses every further call.
     """
     reached("before-load")
-    dtype = DTYPES[model.dtype]
     # A worker that reserved no GPU leaves them to others, though Ray does not hide them from it.
-    device = "cuda" if torch.cuda.is_available() and model.num_gpus != 0 else "cpu"
+    device = device_of(model.num_gpus, is_reserved=is_gpu_reserved).name
+    needed = "its weights"
     try:
-        info = describe(name, model.model_copy(update={"family": None}), storage)
-        if model.family not in {None, info.family.title}:
-            raise ModelLoadFailed(f"{model.path} is {info.family.title}, the job says {model.family}")
-        if not info.answers_to(revision):
-            revision_now = info.combined_revision
-            raise ModelLoadFailed(f"{model.path} is not what was planned: revision {revision_now}, not {revision}")
-        folder = model_folder(model, info.base_revision, storage)
-        pipeline = _from_folder(folder, info.family.class_name, dtype)
-        components = {
-            option: _component(
-                component_folder(component, info.component_revisions[option], storage), info.components[option], dtype
-            ).to(device)
-            for option, component in model.components.items()
-        }
-        files = _lora_files(info.family, loras or {}, storage)
-    except (OSError, ValueError, RuntimeError, ImportError, ModelError) as error:
-        raise ModelLoadFailed(f"{model.path}: {type(error).__name__}: {error}") from error
-    _place(pipeline, device, offload_text_encoder=model.offload_text_encoder)
-    quieten(pipeline)
-    _name_text_model(getattr(pipeline, "text_encoder", None))
-    accelerate(pipeline, info.family, model, device)
-    reached("after-load")
-    return LoadedModel(pipeline, info.family, device, components, files, model)
+        read = _read(name, model, revision, storage, loras or {})
+        needed = f"its weights of {read.num_bytes / 2**30:.2f} GiB"
+        loaded = _place(read, model, device)
+    except (OSError, ValueError, RuntimeError, ImportError, MemoryError, ModelError) as error:
+        kind, said = failure_kind(error), f"{type(error).__name__}: {error}"
+        if kind == "Raised":
+            raise ModelLoadFailed(f"{model.path}: {said}") from error
+    else:
+        release_memory()  # what the libraries' loaders have left in cycles
+        reached("after-load")
+        return loaded
+    read = None  # the error is gone as well: both hold what was placed so far
+    release_memory()
+    if kind == "OutOfMemory":
+        raise ModelLoadFailed(f"{model.path}: {needed} do not fit: {memory_at_hand(device)}; {said}")
+    raise (GpuUnusable if kind == "GpuUnusable" else DeviceLost)(f"{model.path}: {said}")
 
 
-def _place(pipeline: Any, device: str, *, offload_text_encoder: bool) -> None:
-    for name, module in pipeline.components.items():
-        if isinstance(module, torch.nn.Module) and not (offload_text_encoder and name.startswith("text_encoder")):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Read:
+    """A model in host memory.
+
+    Attributes:
+        pipeline: Pipeline of the folder's own class.
+        family: Family of the model.
+        components: Further modules by name.
+        loras: By identity, the LoRAs that were made for the family.
+    """
+
+    pipeline: Any
+    family: Family
+    components: Mapping[str, Any]
+    loras: Mapping[str, LoraFile]
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all weights."""
+        modules = [*self.pipeline.components.values(), *self.components.values()]
+        return sum(
+            weight.nbytes
+            for module in modules
+            if isinstance(module, torch.nn.Module)
+            for weight in (*module.parameters(), *module.buffers())
+        )
+
+
+def _read(name: str, model: Model, revision: str, storage: Mapping[str, Storage], loras: Mapping[str, Lora]) -> _Read:
+    """Read a model into host memory, once it is known to be the one that was planned."""
+    dtype = DTYPES[model.dtype]
+    info = describe(name, model.model_copy(update={"family": None}), storage)
+    if model.family not in {None, info.family.title}:
+        raise ModelLoadFailed(f"{model.path} is {info.family.title}, the job says {model.family}")
+    if not info.answers_to(revision):
+        revision_now = info.combined_revision
+        raise ModelLoadFailed(f"{model.path} is not what was planned: revision {revision_now}, not {revision}")
+    folder = model_folder(model, info.base_revision, storage)
+    components = {
+        option: _component(
+            component_folder(component, info.component_revisions[option], storage), info.components[option], dtype
+        )
+        for option, component in model.components.items()
+    }
+    return _Read(
+        pipeline=_from_folder(folder, info.family.class_name, dtype, safety_checker=model.safety_checker),
+        family=info.family,
+        components=components,
+        loras=_lora_files(info.family, loras, storage),
+    )
+
+
+def _place(read: _Read, model: Model, device: Literal["cuda", "cpu"]) -> LoadedModel:
+    """Put a model on its device and set it up."""
+    for name, module in (*read.pipeline.components.items(), *read.components.items()):
+        is_offloaded = model.offload_text_encoder and name.startswith("text_encoder")
+        if isinstance(module, torch.nn.Module) and not is_offloaded:
             module.to(device)
+    quieten(read.pipeline)
+    accelerate(read.pipeline, read.family, model, device)
+    return LoadedModel(read.pipeline, read.family, device, read.components, read.loras, model)
 
 
-def _from_folder(folder: Path, class_name: str, dtype: torch.dtype) -> Any:
+def _from_folder(folder: Path, class_name: str, dtype: torch.dtype, *, safety_checker: bool) -> Any:
     # diffusers would take a path that is not a folder for a name on a hub and ask for it over the network.
     if not (folder / "model_index.json").is_file():
         raise ModelLoadFailed(f"{folder}: no model_index.json there")
     cls = getattr(diffusers, class_name)
     taken = inspect.signature(cls.__init__).parameters
     options = {name: value for name, value in OPTIONS.items() if name in taken}
-    return cls.from_pretrained(str(folder), dtype=dtype, use_safetensors=True, local_files_only=True, **options)
-
-
-def _name_text_model(encoder: Any) -> None:
-    """Let `clip_skip` find the norm it reads at `text_model`: in transformers 5 CLIP's layers lie in the model itself.
-
-    diffusers 0.42.1 still looks there, and a row with `clip_skip` fails.
-    """
-    if hasattr(encoder, "final_layer_norm") and not hasattr(encoder, "text_model"):
-        object.__setattr__(encoder, "text_model", encoder)  # torch's own setattr would register a loop
+    if "safety_checker" in taken and not safety_checker:
+        options |= {"safety_checker": None, "requires_safety_checker": False}
+    vae = json.loads((folder / "model_index.json").read_text()).get("vae")
+    is_wide = isinstance(vae, list) and vae[-1] in FLOAT32_VAES
+    return cls.from_pretrained(
+        str(folder),
+        dtype={"default": dtype, "vae": torch.float32} if is_wide else dtype,
+        use_safetensors=True,
+        local_files_only=True,
+        **options,
+    )
 
 
 def _component(folder: Path, class_name: str, dtype: torch.dtype) -> Any:
@@ -118,11 +187,15 @@ def _component(folder: Path, class_name: str, dtype: torch.dtype) -> Any:
     )
 
 
-def _lora_files(family: Family, loras: Mapping[str, Lora], storage: Mapping[str, Storage]) -> dict[str, Path]:
-    """Return the file of every LoRA that fits a family, by its identity."""
+def _lora_files(family: Family, loras: Mapping[str, Lora], storage: Mapping[str, Storage]) -> dict[str, LoraFile]:
+    """Return every LoRA that fits a family, by its identity."""
     files = {}
     for name, lora in loras.items():
         if lora.base in {family.title, family.class_name}:
             revision = describe_lora(name, lora, storage).revision
-            files[revision] = lora_file(lora, revision, storage)
+            files[revision] = LoraFile(
+                name=name,
+                path=lora_file(lora, revision, storage),
+                is_partial_allowed=lora.partial == "allow",
+            )
     return files

@@ -1,0 +1,91 @@
+"""Attaches a LoRA to a model in memory, whole or not at all.
+
+LoraFile --> diffusers' loader, its keys compared before and after --> attached, or LoraRefused with the LoRA's name
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from sdbatch.errors import LoraRefused, ModelLoadFailed
+from sdbatch.generate.faults import failure_kind
+from sdbatch.generate.load.lora_keys import CONVERSION_ERRORS, LoraMisfit, LoraReader, Misfits, components_of
+
+LOG = logging.getLogger("sdbatch.generate")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoraFile:
+    """A LoRA of the job that fits a model's family.
+
+    Attributes:
+        name: Name in the job.
+        path: File of weights on this machine.
+        is_partial_allowed: Whether it is applied though some of its keys fit nothing.
+    """
+
+    name: str
+    path: Path
+    is_partial_allowed: bool = False
+
+
+def attach_lora(pipeline: Any, lora: LoraFile, adapter: str) -> None:
+    """Attach a LoRA to a pipeline's denoiser and text encoders, switched on.
+
+    Args:
+        pipeline: Pipeline whose components take it.
+        lora: What to attach.
+        adapter: Name that it is switched by.
+
+    Raises:
+        LoraRefused: When some of it fits nothing, unless the job allows that; the model is as it was before.
+        ModelLoadFailed: When its file cannot be read.
+    """
+    hint = ""
+    reader = LoraReader(pipeline, is_partial_allowed=lora.is_partial_allowed)
+    pipeline.lora_state_dict = reader
+    try:
+        pipeline.load_lora_weights(
+            str(lora.path.parent), weight_name=lora.path.name, adapter_name=adapter, use_safetensors=True
+        )
+        reason = _fault_after(reader, adapter)
+    except LoraMisfit as error:
+        reason = str(error)
+        if error.can_be_partial:
+            hint = f"; loras.{lora.name}.partial: allow applies the rest"
+    except OSError as error:
+        raise ModelLoadFailed(f"LoRA {lora.name} ({lora.path.name}) cannot be read: {error}") from error
+    except (*CONVERSION_ERRORS, SafetensorError) as error:
+        if failure_kind(error) != "Raised":  # the device's matter, not the file's
+            raise
+        reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+    finally:
+        del pipeline.lora_state_dict
+    if reason:
+        _detach(pipeline, adapter)
+        raise LoraRefused(f"LoRA {lora.name} ({lora.path.name}) is not applied: {reason}{hint}")
+    reader.set_scales(adapter)
+    if reader.misfits:
+        LOG.warning("lora applied in part", extra={"lora": lora.name, "left_out": str(reader.misfits)})
+
+
+def _fault_after(reader: LoraReader, adapter: str) -> str:
+    """Return what is wrong with a LoRA that was loaded, "" for nothing."""
+    if reader.misfits is None:
+        return "diffusers' loader did not read its keys"
+    unattached = reader.unattached(adapter)
+    return str(Misfits(num_keys=reader.misfits.num_keys, unattached=unattached)) if unattached else ""
+
+
+def _detach(pipeline: Any, adapter: str) -> None:
+    """Remove what a load that failed has left in the components."""
+    from diffusers.utils.peft_utils import delete_adapter_layers
+
+    for module in components_of(pipeline).values():
+        delete_adapter_layers(module, adapter)
+        getattr(module, "peft_config", {}).pop(adapter, None)
