@@ -15,13 +15,16 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Final
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from sdbatch.errors import SourceTooLarge, SourceTooShort, SourceUnreadable
+from sdbatch.fetch.clip_colour import decoder_arguments, deinterlacing, filters, scale_options
+from sdbatch.fetch.clip_header import ClipHeader, input_arguments, read_header
+from sdbatch.fetch.containers import HEAD_BYTES, demuxer_of
 from sdbatch.fetch.pictures import fit_image, mean_colour, on_white
 from sdbatch.ffmpeg import FfmpegFailed, exact_rate, running
 
@@ -34,10 +37,6 @@ LATE_S = 0.002
 PROCESSOR_S = 120
 WALL_S = 300.0
 HEADER_BYTES_MAX = 256
-DECODERS = "h264,hevc,mpeg4,prores,vp8,vp9,av1,libdav1d,gif"
-
-_CONTAINERS: Final = ((4, b"ftyp", "mov"), (0, b"\x1aE\xdf\xa3", "matroska"), (0, b"GIF8", "gif"))
-"""Containers by their mark, each as (offset, mark, ffmpeg's demuxer): MP4 and MOV, WebM and Matroska, GIF."""
 
 
 def decode_clip(
@@ -62,20 +61,20 @@ def decode_clip(
         frames_FHWC, uint8.
 
     Raises:
-        SourceUnreadable: When it is not a whole MP4, MOV, WebM, Matroska or GIF with video of a decoder we allow.
+        SourceUnreadable: When it is not a whole clip of a container and a decoder of `sdbatch.fetch.containers`, or says of
+            itself what is not honoured.
         SourceTooLarge: When a frame has more pixels than `pixels_max`.
         SourceTooShort: When more than `HELD_FRAMES_MAX` frames are missing at its end.
     """
-    demuxers = [demuxer for start, mark, demuxer in _CONTAINERS if data[start : start + len(mark)] == mark]
-    if not demuxers:
-        raise SourceUnreadable(f"{name}: not an MP4, WebM or GIF file")
+    demuxer = demuxer_of(data[:HEAD_BYTES], name)
     frames: list[NDArray[np.uint8]] = []
     ground: tuple[int, int, int] | None = None
     with tempfile.TemporaryDirectory(prefix="sdbatch-") as folder:
         file = Path(folder) / "source"
         file.write_bytes(data)
-        arguments = [*_input(file, demuxers[0], pixels_max), *_output(num_frames, fps)]
         try:
+            header = read_header(file, demuxer, name, pixels_max)
+            arguments = [*_input(file, demuxer, header, pixels_max), *_output(header, name, num_frames, fps)]
             with running(arguments, timeout_s=WALL_S, is_strict=False) as (_, stdout):
                 for image in _pictures(stdout, name, pixels_max):
                     ground = ground or mean_colour(image)
@@ -91,16 +90,17 @@ def decode_clip(
     return np.stack(frames + frames[-1:] * missing)
 
 
-def _input(file: Path, demuxer: str, pixels_max: int) -> list[str]:
-    bounds = ["-timelimit", str(PROCESSOR_S), "-threads", "1", "-max_pixels", str(pixels_max), "-xerror"]
-    allowed = ["-protocol_whitelist", "file", "-codec_whitelist", DECODERS]
-    return [*bounds, *allowed, "-f", demuxer, "-i", f"file:{file}"]
+def _input(file: Path, demuxer: str, header: ClipHeader, pixels_max: int) -> list[str]:
+    bounds = ["-timelimit", str(PROCESSOR_S), "-threads", "1", "-xerror"]
+    return [*bounds, *decoder_arguments(header), *input_arguments(file, demuxer, pixels_max)]
 
 
-def _output(num_frames: int, fps: float) -> list[str]:
-    square = "scale=w=iw*if(sar\\,clip(sar\\,1/4\\,4)\\,1):h=ih:flags=bicubic+accurate_rnd+full_chroma_int"
-    chain = f"setpts=PTS-STARTPTS-{LATE_S}/TB,fps=fps={exact_rate(fps)}:round=up,{square},format=rgba"
-    frames = ["-map", "0:v:0", "-vf", chain, "-frames:v", str(num_frames)]
+def _output(header: ClipHeader, name: str, num_frames: int, fps: float) -> list[str]:
+    times = f"setpts=PTS-STARTPTS-{LATE_S}/TB,fps=fps={exact_rate(fps)}:round=up"
+    square = f"scale=w=iw*if(sar\\,clip(sar\\,1/4\\,4)\\,1):h=ih:{scale_options(header)}"
+    alpha = ["unpremultiply=inplace=1"] if header.is_premultiplied else []
+    chain = ",".join([*deinterlacing(header), times, *filters(header, name), square, "format=rgba", *alpha])
+    frames = ["-map", "0:V:0", "-vf", chain, "-frames:v", str(num_frames)]
     return [*frames, "-f", "image2pipe", "-c:v", "pam", "pipe:1"]
 
 
