@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
+import click
 import typer
 
 from sdbatch.driver import Selection
@@ -27,6 +28,15 @@ Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY.KEY=VALUE",
 Date = Annotated[
     str | None,
     typer.Option("--date", metavar="YYYY-MM-DD", help="${date} in the manifest's path; today (UTC) without."),
+]
+
+Sources = Annotated[
+    str,
+    typer.Option(
+        "--sources",
+        click_type=click.Choice(["sample", "all"]),
+        help="Read the headers of all remote sources, or of a sample; local ones are all read.",
+    ),
 ]
 
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Make at most so many requests.")]

@@ -14,7 +14,7 @@ from sdbatch.fetch.clip_header import ClipHeader
 from sdbatch.fetch.containers import CODECS
 
 HD_PIXELS: Final = 720
-"""Width or height from which on a clip that does not say so is BT.709; below, and in the sizes of television, BT.601."""
+"""Width or height from which on a clip that states no matrix is BT.709; below, and in television's sizes, BT.601."""
 
 TELEVISION: Final = frozenset({(720, 480), (720, 486), (720, 576), (704, 480), (704, 576)})
 WHITE_NITS: Final = 203
@@ -65,12 +65,13 @@ _PLAIN_TRANSFERS: Final = frozenset(
         "bt2020-12",
     }
 )
-"""Transfers whose values screens show alike. The 2.8 of BT.470 is among them: every PAL disc says it and no screen has it."""
+"""Transfers whose values screens show alike. The 2.8 of BT.470 is one: every PAL disc says it and no screen has it."""
 
-_HDR_TRANSFERS: Final = {"smpte2084": "smpte2084", "arib-std-b67": "arib-std-b67"}
+_HDR_TRANSFERS: Final = {"smpte2084": "PQ", "arib-std-b67": "HLG"}
 ALPHA_DECODERS: Final = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 """Decoders that read the alpha of a codec where ffmpeg's own passes it over."""
 
+_OUTPUT: Final = "p=709:m=gbr:r=full"
 _PLAIN_DOLBY_VISION: Final = frozenset({1, 2, 4, 6})
 """Numbers of signals that players without Dolby Vision show rightly: HDR10, SDR, HLG, and that of discs."""
 
@@ -140,6 +141,12 @@ def filters(header: ClipHeader, name: str) -> list[str]:
     return []
 
 
+def note_of(header: ClipHeader) -> str | None:
+    """Return what is to be known of how a clip is read; it goes on after its name."""
+    title = _HDR_TRANSFERS.get(header.transfer)
+    return f"its HDR ({title}) was brought to SDR, where what is brighter than paper is white" if title else None
+
+
 def deinterlacing(header: ClipHeader) -> list[str]:
     """Return the filter that makes whole frames of fields, in frames that say they are interlaced, and in no other."""
     if header.is_rgb or not (header.is_interlaced or header.codec in _FIELD_CODECS):
@@ -162,18 +169,13 @@ def default_matrix(header: ClipHeader) -> str:
     return "bt709" if is_hd else "smpte170m"
 
 
-_OUTPUT: Final = "p=709:m=gbr:r=full"
-
-
 def _tone_mapped(header: ClipHeader) -> list[str]:
     """Return the filters from HLG or PQ to SDR.
 
     In light where white paper is 1, colours up to it stay as they are, and what is brighter keeps its hue.
     """
     primaries = _PRIMARIES.get(header.primaries, "2020")
-    light = (
-        f"zscale={_input(header, primaries, _HDR_TRANSFERS[header.transfer])}:t=linear:m=gbr:r=full:npl={WHITE_NITS}"
-    )
+    light = f"zscale={_input(header, primaries, header.transfer)}:t=linear:m=gbr:r=full:npl={WHITE_NITS}"
     floats = "format=gbrapf32le" if header.has_alpha else "format=gbrpf32le"
     return [
         *_spread(header),

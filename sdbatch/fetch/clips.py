@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sdbatch.errors import SourceTooLarge, SourceTooShort, SourceUnreadable
-from sdbatch.fetch.clip_colour import decoder_arguments, deinterlacing, filters, scale_options
+from sdbatch.fetch.clip_colour import decoder_arguments, deinterlacing, filters, note_of, scale_options
 from sdbatch.fetch.clip_header import ClipHeader, input_arguments, read_header
 from sdbatch.fetch.containers import HEAD_BYTES, demuxer_of
 from sdbatch.fetch.pictures import fit_image, mean_colour, on_white
@@ -40,12 +40,22 @@ HEADER_BYTES_MAX = 256
 
 
 def decode_clip(
-    data: bytes, name: str, *, num_frames: int, fps: float, height: int, width: int, fit: str, pixels_max: int
+    data: bytes,
+    name: str,
+    *,
+    num_frames: int,
+    fps: float,
+    height: int,
+    width: int,
+    fit: str,
+    pixels_max: int,
+    notes: list[str] | None = None,
 ) -> NDArray[np.uint8]:
     """Decode the beginning of a clip at another rate and size.
 
     Frame i is the one on screen i / fps seconds after the first: frames are repeated or left out, never blended.
-    Transparent parts are laid on white, rotated clips are turned upright, and pixels become square.
+    Transparent parts are laid on white, rotated clips are turned upright, pixels become square, fields become whole
+    frames, and colours become BT.709 in 8 bits, also those of HLG and PQ.
 
     Args:
         data: Content of the file.
@@ -56,13 +66,14 @@ def decode_clip(
         width: Width in pixels.
         fit: `cover` or `contain`, as `fit_image` takes it; `contain` pads every frame with the first one's mean colour.
         pixels_max: Height times width of the source, checked before a frame is unpacked.
+        notes: Receives a sentence for each thing that is to be known of how it was read.
 
     Returns:
         frames_FHWC, uint8.
 
     Raises:
-        SourceUnreadable: When it is not a whole clip of a container and a decoder of `sdbatch.fetch.containers`, or says of
-            itself what is not honoured.
+        SourceUnreadable: When it is not a whole clip of a container and a codec of `sdbatch.fetch.containers`, or
+            says of itself what is not honoured.
         SourceTooLarge: When a frame has more pixels than `pixels_max`.
         SourceTooShort: When more than `HELD_FRAMES_MAX` frames are missing at its end.
     """
@@ -82,6 +93,8 @@ def decode_clip(
         except FfmpegFailed as error:
             kind = SourceTooLarge if "max pixel count" in str(error) else SourceUnreadable
             raise kind(f"{name}: {error}") from error
+    if notes is not None and (note := note_of(header)):
+        notes.append(f"{name}: {note}")
     missing = num_frames - len(frames)
     if not frames:
         raise SourceUnreadable(f"{name}: holds no frame")

@@ -21,11 +21,10 @@ INTENT: Final = ImageCms.Intent.RELATIVE_COLORIMETRIC
 CACHED_BYTES_MAX: Final = 4 << 20
 """Longest profile whose transform is kept; with 16 of them, so many bytes at most."""
 
-_MODES: Final = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK", "Lab": "LAB"}
+_MODES: Final = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
 """Pillow's mode for the channels of each colour space of a profile."""
 
 _CLASSES: Final = frozenset({"scnr", "mntr", "prtr", "spac"})
-_LAB_CLASS: Final = "abst"
 _LATTICE: Final = np.stack(np.meshgrid(*[np.arange(0, 256, 51, dtype=np.uint8)] * 3), axis=-1).reshape(1, -1, 3)
 
 
@@ -42,9 +41,7 @@ def to_srgb(image: Image.Image, profile: bytes | None) -> tuple[Image.Image, str
     """
     base, alpha = _split(image)
     note = None
-    if profile is None and base.mode == "LAB":
-        profile = _lab_profile()
-    if profile is not None:
+    if profile is not None and base.mode != "LAB":  # CIELAB says itself what its colours are
         try:
             base = _transformed(base, profile)
         except _UnusableProfile as error:
@@ -93,7 +90,7 @@ def _transform(profile: bytes) -> tuple[str, Any]:
         space, kind = opened.profile.xcolor_space.strip(), opened.profile.device_class.strip()
     except (OSError, ImageCms.PyCMSError) as error:
         raise _UnusableProfile("is broken") from error
-    if space not in _MODES or kind not in _CLASSES | ({_LAB_CLASS} if space == "Lab" else set()):
+    if space not in _MODES or kind not in _CLASSES:
         raise _UnusableProfile(f"is of a kind that pictures do not have ({space}, {kind})")
     mode = _MODES[space]
     try:
@@ -105,7 +102,7 @@ def _transform(profile: bytes) -> tuple[str, Any]:
 
 def _changes_nothing(transform: Any, mode: str) -> bool:
     """Whether no colour moves by more than 1 of 255, as with the many profiles that describe sRGB."""
-    if mode not in {"RGB", "L"}:
+    if mode == "CMYK":
         return False
     before_HWC = _LATTICE if mode == "RGB" else np.arange(256, dtype=np.uint8).reshape(1, -1)
     after = ImageCms.applyTransform(Image.fromarray(before_HWC), transform)
@@ -117,9 +114,3 @@ def _changes_nothing(transform: Any, mode: str) -> bool:
 @functools.cache
 def _srgb() -> Any:
     return ImageCms.createProfile("sRGB")
-
-
-@functools.cache
-def _lab_profile() -> bytes:
-    """Return a profile for CIELAB with the white of print, D50, which a TIFF of that mode has when it carries none."""
-    return ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB", 5000)).tobytes()

@@ -29,23 +29,24 @@ def decode_sources(
 
     Returns:
         Pixels by role: `images` a tuple of image_HWC, `mask` a mask_HW, `video` a video_FHWC, `control_image` an
-        image_HWC.
+        image_HWC. Beside them `notes`, a tuple of sentences, when something is to be known of how they were read.
 
     Raises:
         RowError: When a source cannot be read, decoded or fitted.
     """
     height, width, fit = recipe.height, recipe.width, recipe.fit or "cover"
     pixels: dict[str, Any] = {}
+    notes: list[str] = []
     first_size = (width, height)
     for source in sources:
         data = read(source)
         match source.role:
             case "images":
-                image = decode_image(data, source.url, pixels_max)
+                image = decode_image(data, source.url, pixels_max, notes)
                 first_size = first_size if "images" in pixels else image.size
                 pixels["images"] = (*pixels.get("images", ()), fit_image(image, height, width, fit))
             case "mask":
-                mask = decode_mask(data, source.url, pixels_max)
+                mask = decode_mask(data, source.url, pixels_max, notes)
                 pixels["mask"] = fit_mask(mask, first_size, height, width, fit, source.url)
             case "video":
                 assert recipe.num_frames is not None, "a recipe with a source clip has num_frames"
@@ -59,8 +60,11 @@ def decode_sources(
                     width=width,
                     fit=fit,
                     pixels_max=pixels_max,
+                    notes=notes,
                 )
             case role:
-                image = decode_image(data, source.url, pixels_max)
+                image = decode_image(data, source.url, pixels_max, notes)
                 pixels[role] = fit_image(image, height, width, fit)
+    if notes:
+        pixels["notes"] = tuple(notes)
     return pixels

@@ -17,8 +17,8 @@ from PIL import Image, ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 
 END: Final = b"\xff\xd9"
-LOST_ROWS_MAX: Final = 16
-"""Rows that may be missing at the bottom: one row of blocks of a JPEG of the usual 4:2:0."""
+LOST_ROWS_MAX: Final = 18
+"""Rows that may be missing at the bottom: one row of blocks of the usual 4:2:0, whose colours reach two rows up."""
 
 _NOISE: Final = bytes((37 * place + 11) % 255 for place in range(256))
 _NO_LENGTH: Final = frozenset({0x01, *range(0xD0, 0xDA)})

@@ -96,11 +96,11 @@ def _matrix_profile(chromaticities: tuple[float, ...], exponent: float | None) -
 def _open_png(data: bytes) -> Opened:
     lean, colour = read_png(data)
     opened = Opened(image=PngImageFile(io.BytesIO(lean)), data=lean)
-    opened.profile = _png_profile(colour)
+    opened.profile = png_profile(colour)
     return opened
 
 
-def _png_profile(colour: PngColour) -> bytes | None:
+def png_profile(colour: PngColour) -> bytes | None:
     """Return the profile of a PNG's colours: of cICP, iCCP, sRGB, gAMA and cHRM the first one that is there."""
     if colour.cicp is not None:
         return profile_of_cicp(colour.cicp, is_rgb=True)

@@ -5,9 +5,10 @@ first bytes --> picture_format() --> one of FORMATS
 
 from __future__ import annotations
 
+import struct
 from typing import Final
 
-from sdbatch.fetch.boxes import brands
+from sdbatch.fetch.boxes import brands, pixel_size
 
 FORMATS: Final = ("PNG", "JPEG", "WEBP", "AVIF", "TIFF", "BMP", "GIF", "HEIC")
 LISTED: Final = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
@@ -72,3 +73,40 @@ def picture_format(head: bytes) -> str:
         if head[start : start + len(mark)] == mark:
             raise Refused(f"is a {title} file; pictures are {LISTED}")
     raise Refused(f"not a picture of {LISTED}")
+
+
+def stated_size(kind: str, head: bytes) -> tuple[int, int] | None:
+    """Return width and height of a picture whose decoder would take memory for them before they can be looked at.
+
+    Args:
+        kind: One of `FORMATS`.
+        head: Its beginning.
+
+    Returns:
+        None for other formats, and where the size is not stated.
+
+    Raises:
+        ValueError, struct.error: When the head is damaged.
+    """
+    match kind:
+        case "PNG":
+            width, height = struct.unpack_from(">2I", head, 16)
+            return width, height
+        case "WEBP":
+            return _webp_size(head)
+        case "AVIF" | "HEIC":
+            return pixel_size(head)
+    return None
+
+
+def _webp_size(head: bytes) -> tuple[int, int]:
+    match head[12:16]:
+        case b"VP8X":
+            return int.from_bytes(head[24:27], "little") + 1, int.from_bytes(head[27:30], "little") + 1
+        case b"VP8L":
+            bits = int.from_bytes(head[21:25], "little")
+            return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+        case b"VP8 ":
+            width, height = struct.unpack_from("<2H", head, 26)
+            return width & 0x3FFF, height & 0x3FFF
+    raise ValueError("no WebP chunk that is known")
