@@ -1,6 +1,7 @@
-"""Decides how the frames of a clip become RGB as its maker saw it: progressive, BT.709, 8 bits.
+r"""Decides how the frames of a clip become RGB as its maker saw it: progressive, BT.709, 8 bits.
 
-    ClipHeader --> filters() --> ffmpeg's filters, in order        or SourceUnreadable, naming what is not honoured
+    ClipHeader --> refuse_unread() --> SourceUnreadable, naming what is not honoured
+               \-> filters() --> ffmpeg's filters, in order
 
 Pure: a table of what the words of ITU-T H.273 mean here. BT.709 values stand in RGB as they are, as in every player.
 """
@@ -116,17 +117,12 @@ def decoder_arguments(header: ClipHeader) -> list[str]:
     return ["-c:v", decoder] if decoder else []
 
 
-def filters(header: ClipHeader, name: str) -> list[str]:
+def filters(header: ClipHeader) -> list[str]:
     """Return the filters that turn decoded frames to RGB, without the scaling to square pixels, which comes last.
 
     Args:
-        header: What the clip says of itself.
-        name: Name of the source in messages.
-
-    Raises:
-        SourceUnreadable: When it says what is not honoured.
+        header: What the clip says of itself; `refuse_unread` has looked at it.
     """
-    refuse_unread(header, name)
     if header.transfer in _HDR_TRANSFERS:
         return _tone_mapped(header)
     primaries = _PRIMARIES.get(header.primaries, "2020" if header.matrix == "bt2020nc" else "709")
@@ -156,7 +152,7 @@ def deinterlacing(header: ClipHeader) -> list[str]:
 
 def scale_options(header: ClipHeader) -> str:
     """Return what the last filter, which makes RGB, is told of the values that come to it."""
-    if header.is_rgb or filters(header, ""):
+    if header.is_rgb or filters(header):
         return FLAGS
     matrix = header.matrix if header.matrix in _SCALE_MATRICES else default_matrix(header)
     full = ":in_range=pc" if header.range == "pc" else ""
@@ -172,7 +168,8 @@ def default_matrix(header: ClipHeader) -> str:
 def _tone_mapped(header: ClipHeader) -> list[str]:
     """Return the filters from HLG or PQ to SDR.
 
-    In light where white paper is 1, colours up to it stay as they are, and what is brighter keeps its hue.
+    In light where white paper is 1, colours up to it stay as they are, and what is brighter keeps its hue. zscale (zimg
+    3.0) brings HLG to light channel by channel; by the formula of BT.2100 saturated colours would come out paler.
     """
     primaries = _PRIMARIES.get(header.primaries, "2020")
     light = f"zscale={_input(header, primaries, header.transfer)}:t=linear:m=gbr:r=full:npl={WHITE_NITS}"

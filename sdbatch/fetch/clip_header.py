@@ -20,6 +20,7 @@ HEADER_S: Final = 30.0
 _STREAM: Final = re.compile(r"  Stream #0:\d+(?:\[\w+\])?(?:\(\w+\))?: Video: (?P<codec>\w+)(?P<rest>.*)")
 _PIXELS: Final = re.compile(r", (?P<format>[a-z]\w*)(?:\((?P<said>[^)]*(?:\([^)]*\)[^)]*)*)\))?, (?P<w>\d+)x(?P<h>\d+)")
 _DOVI: Final = re.compile(r"DOVI configuration record: .*profile: (\d+).*compatibility id: (\d+)")
+_LOGGED_BY: Final = re.compile(r"\[[^\]]* @ 0x[0-9a-f]+\] *")
 _FIELDS: Final = re.compile(r"(top|bottom)( coded)? first")
 _ALPHA: Final = re.compile(r"yuva|gbrap|rgba|bgra|argb|abgr|^ya|pal8|rgb32|bgr32|ayuv|vuya|uyva")
 
@@ -96,7 +97,7 @@ def parse_header(text: str, name: str) -> ClipHeader:
         if (stream := _STREAM.match(line)) and "(attached pic)" not in line:
             break
     else:
-        raise SourceUnreadable(f"{name}: holds no video; ffmpeg says: {_last_line(text)}")
+        raise SourceUnreadable(f"{name}: {_why(text)}")
     details = []
     for line in lines:
         if line.startswith("  Stream #") or not line.startswith("  "):
@@ -141,6 +142,9 @@ def _colours(said: list[str]) -> tuple[str, str, str]:
     return (rest[0], rest[0], rest[0]) if rest else ("", "", "")
 
 
-def _last_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip() and "output file" not in line]
-    return lines[-1] if lines else "nothing"
+def _why(text: str) -> str:
+    """Return why ffmpeg describes no video stream."""
+    if "  Stream #" in text:
+        return "holds no video"
+    lines = [_LOGGED_BY.sub("", line.strip()) for line in text.splitlines() if line.strip() and "Input #" not in line]
+    return f"cannot be opened: {lines[-1] if lines else 'ffmpeg says nothing of it'}"

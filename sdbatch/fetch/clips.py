@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sdbatch.errors import SourceTooLarge, SourceTooShort, SourceUnreadable
-from sdbatch.fetch.clip_colour import decoder_arguments, deinterlacing, filters, note_of, scale_options
+from sdbatch.fetch.clip_colour import decoder_arguments, deinterlacing, filters, note_of, refuse_unread, scale_options
 from sdbatch.fetch.clip_header import ClipHeader, input_arguments, read_header
 from sdbatch.fetch.containers import HEAD_BYTES, demuxer_of
 from sdbatch.fetch.pictures import fit_image, mean_colour, on_white
@@ -85,7 +85,8 @@ def decode_clip(
         file.write_bytes(data)
         try:
             header = read_header(file, demuxer, name, pixels_max)
-            arguments = [*_input(file, demuxer, header, pixels_max), *_output(header, name, num_frames, fps)]
+            refuse_unread(header, name)
+            arguments = [*_input(file, demuxer, header, pixels_max), *_output(header, num_frames, fps)]
             with running(arguments, timeout_s=WALL_S, is_strict=False) as (_, stdout):
                 for image in _pictures(stdout, name, pixels_max):
                     ground = ground or mean_colour(image)
@@ -108,11 +109,11 @@ def _input(file: Path, demuxer: str, header: ClipHeader, pixels_max: int) -> lis
     return [*bounds, *decoder_arguments(header), *input_arguments(file, demuxer, pixels_max)]
 
 
-def _output(header: ClipHeader, name: str, num_frames: int, fps: float) -> list[str]:
+def _output(header: ClipHeader, num_frames: int, fps: float) -> list[str]:
     times = f"setpts=PTS-STARTPTS-{LATE_S}/TB,fps=fps={exact_rate(fps)}:round=up"
     square = f"scale=w=iw*if(sar\\,clip(sar\\,1/4\\,4)\\,1):h=ih:{scale_options(header)}"
     alpha = ["unpremultiply=inplace=1"] if header.is_premultiplied else []
-    chain = ",".join([*deinterlacing(header), times, *filters(header, name), square, "format=rgba", *alpha])
+    chain = ",".join([*deinterlacing(header), times, *filters(header), square, "format=rgba", *alpha])
     frames = ["-map", "0:V:0", "-vf", chain, "-frames:v", str(num_frames)]
     return [*frames, "-f", "image2pipe", "-c:v", "pam", "pipe:1"]
 

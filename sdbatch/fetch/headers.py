@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -32,7 +33,7 @@ from sdbatch.ffmpeg import FfmpegFailed
 HEAD_BYTES: Final = 256 << 10
 """Bytes at the beginning of a source that tell most of it; an index of a clip or a TIFF may stand behind them."""
 
-_PILLOW: Final = {"JPEG": JpegImageFile, "TIFF": TiffImageFile, "BMP": BmpImageFile, "GIF": GifImageFile}
+_PILLOW: Final[dict[str, Callable[[BinaryIO], Image.Image]]] = {"JPEG": JpegImageFile, "TIFF": TiffImageFile, "BMP": BmpImageFile, "GIF": GifImageFile}
 
 
 def picture_fault(head: bytes, file: BinaryIO | None, pixels_max: int) -> str | None:
@@ -127,6 +128,6 @@ def _stated_size(kind: str, head: bytes, file: BinaryIO) -> tuple[int, int] | No
     if kind not in _PILLOW:
         return stated_size(kind, head)
     file.seek(0)
-    image: Image.Image = _PILLOW[kind](file)
+    image = _PILLOW[kind](file)
     refuse_depth(image)
     return image.size

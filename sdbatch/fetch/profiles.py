@@ -110,5 +110,5 @@ def _curve(exponent: float | None) -> bytes:
         light = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
     else:
         light = values**exponent
-    points = np.rint(light * 65535).astype(">u2").tobytes()
+    points: bytes = np.rint(light * 65535).astype(">u2").tobytes()
     return b"curv\0\0\0\0" + struct.pack(">I", _CURVE_POINTS) + points

@@ -274,5 +274,10 @@ def _parts(data: bytes, size: int) -> list[bytes]:
 
 @pytest.mark.fault("F1", "a CIELAB TIFF", "(200, 120, 60) within 3 of 255")
 def test_cielab_comes_out_as_it_looks() -> None:
-    # CIELAB of (200, 120, 60) with the white of print is 58.6, 28, 46.
-    assert _near(_middle(_bytes(_patch((149, 28, 46), "LAB"), "TIFF")), BROWN)
+    lightness, a, b = 58.6, 28, 46  # as TIFF stores them: 0 to 255, and two signed bytes
+    image = Image.frombytes("LAB", (48, 32), bytes((round(lightness * 2.55), a, b)) * 48 * 32)
+    data = _bytes(image, "TIFF")
+    assert bytes((149, 28, 46)) * 48 in data
+
+    assert _near(_srgb_of_lab(lightness, a, b), BROWN)
+    assert _near(_middle(data), BROWN)
