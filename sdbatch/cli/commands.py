@@ -29,6 +29,7 @@ from sdbatch.cli.options import (
     RetryFailed,
     Set,
     Sources,
+    SourceScope,
     parse_age_s,
     sample_share,
     selection_of,
@@ -58,10 +59,10 @@ _MISSING_SHOWN = 10
 
 @app.command()
 def check(
-    job: JobFile, overrides: Set = None, date: Date = None, sources: Sources = "sample", as_json: Json = False
+    job: JobFile, overrides: Set = None, date: Date = None, sources: Sources = SourceScope.SAMPLE, as_json: Json = False
 ) -> None:
     """Check a job, every row of its manifest and the headers of its sources. Writes nothing, loads nothing."""
-    is_all = sources == "all"
+    is_all = sources is SourceScope.ALL
     checked = guarded(lambda: api.check(api.load_job(job, overrides or (), date), all_sources=is_all), as_json)
     models = ", ".join(f"{name} ({title})" for name, title in checked.models.items())
     size = f"{checked.rows} rows in {checked.shards} shard(s), {checked.assets} assets"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
+from enum import StrEnum
 from typing import Annotated
 
-import click
 import typer
 
 from sdbatch.driver import Selection
@@ -30,13 +30,17 @@ Date = Annotated[
     typer.Option("--date", metavar="YYYY-MM-DD", help="${date} in the manifest's path; today (UTC) without."),
 ]
 
+
+class SourceScope(StrEnum):
+    """The remote sources whose headers `check` reads."""
+
+    SAMPLE = "sample"
+    ALL = "all"
+
+
 Sources = Annotated[
-    str,
-    typer.Option(
-        "--sources",
-        click_type=click.Choice(["sample", "all"]),
-        help="Read the headers of all remote sources, or of a sample; local ones are all read.",
-    ),
+    SourceScope,
+    typer.Option("--sources", help="Read the headers of all remote sources, or of a sample; local ones are all read."),
 ]
 
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Make at most so many requests.")]

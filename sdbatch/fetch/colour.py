@@ -46,10 +46,21 @@ def to_srgb(image: Image.Image, profile: bytes | None) -> tuple[Image.Image, str
             base = _transformed(base, profile)
         except _UnusableProfile as error:
             note = f"its colour profile {error}, so that its values were taken as sRGB"
-    colours = base.convert("RGB")
+    colours = base if base.mode == "RGB" else base.convert("RGB")
     if alpha is not None:
         colours.putalpha(alpha)
     return colours, note
+
+
+def is_transformed(image: Image.Image, profile: bytes | None) -> bool:
+    """Whether `to_srgb` changes every pixel of a picture by itself, so that it may be shrunk before."""
+    if profile is None or image.mode not in {"L", "RGB", "CMYK"} or "transparency" in image.info:
+        return False
+    try:
+        mode, transform = _found(profile)
+    except _UnusableProfile:
+        return False
+    return transform is not None and mode in {image.mode, "RGB"}
 
 
 def _split(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
@@ -65,8 +76,7 @@ def _split(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
 
 
 def _transformed(image: Image.Image, profile: bytes) -> Image.Image:
-    find = _transform if len(profile) <= CACHED_BYTES_MAX else _transform.__wrapped__
-    mode, transform = find(profile)
+    mode, transform = _found(profile)
     if image.mode == "L" and mode == "RGB":
         image = image.convert("RGB")
     if image.mode != mode:
@@ -76,6 +86,11 @@ def _transformed(image: Image.Image, profile: bytes) -> Image.Image:
     changed = ImageCms.applyTransform(image, transform)
     assert changed is not None, "only a transform in place returns nothing"
     return changed
+
+
+def _found(profile: bytes) -> tuple[str, Any]:
+    """See `_transform`."""
+    return (_transform if len(profile) <= CACHED_BYTES_MAX else _transform.__wrapped__)(profile)
 
 
 @functools.lru_cache(maxsize=16)

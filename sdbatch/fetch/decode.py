@@ -10,8 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from sdbatch.fetch.clips import decode_clip
-from sdbatch.fetch.pictures import decode_image, decode_mask, fit_image, fit_mask
+from sdbatch.fetch.pictures import decode_fitted, decode_mask, fit_mask
 from sdbatch.recipe import Recipe
 from sdbatch.types import Source
 
@@ -38,13 +41,17 @@ def decode_sources(
     pixels: dict[str, Any] = {}
     notes: list[str] = []
     first_size = (width, height)
+
+    def picture(name: str, data: bytes) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+        return decode_fitted(data, name, pixels_max, height=height, width=width, fit=fit, notes=notes)
+
     for source in sources:
         data = read(source)
         match source.role:
             case "images":
-                image = decode_image(data, source.url, pixels_max, notes)
-                first_size = first_size if "images" in pixels else image.size
-                pixels["images"] = (*pixels.get("images", ()), fit_image(image, height, width, fit))
+                image_HWC, own_size = picture(source.url, data)
+                first_size = first_size if "images" in pixels else own_size
+                pixels["images"] = (*pixels.get("images", ()), image_HWC)
             case "mask":
                 mask = decode_mask(data, source.url, pixels_max, notes)
                 pixels["mask"] = fit_mask(mask, first_size, height, width, fit, source.url)
@@ -63,8 +70,7 @@ def decode_sources(
                     notes=notes,
                 )
             case role:
-                image = decode_image(data, source.url, pixels_max, notes)
-                pixels[role] = fit_image(image, height, width, fit)
+                pixels[role], _ = picture(source.url, data)
     if notes:
         pixels["notes"] = tuple(notes)
     return pixels

@@ -33,7 +33,12 @@ from sdbatch.ffmpeg import FfmpegFailed
 HEAD_BYTES: Final = 256 << 10
 """Bytes at the beginning of a source that tell most of it; an index of a clip or a TIFF may stand behind them."""
 
-_PILLOW: Final[dict[str, Callable[[BinaryIO], Image.Image]]] = {"JPEG": JpegImageFile, "TIFF": TiffImageFile, "BMP": BmpImageFile, "GIF": GifImageFile}
+_PILLOW: Final[dict[str, Callable[[BinaryIO], Image.Image]]] = {
+    "JPEG": JpegImageFile,
+    "TIFF": TiffImageFile,
+    "BMP": BmpImageFile,
+    "GIF": GifImageFile,
+}
 
 
 def picture_fault(head: bytes, file: BinaryIO | None, pixels_max: int) -> str | None:

@@ -91,11 +91,13 @@ def load_picture(opened: Opened, name: str) -> Image.Image:
             image, note = jpeg.load(image, opened.data)
             opened.notes += [note] if note else []
         image.load()
-        return ImageOps.exif_transpose(_eight_bits(image))
+        image = _eight_bits(image)
+        ImageOps.exif_transpose(image, in_place=True)
     except Refused as error:
         raise SourceUnreadable(f"{name}: {error}") from error
     except BROKEN as error:
         raise _unreadable(name, error) from error
+    return image
 
 
 def refuse_depth(image: Image.Image) -> None:

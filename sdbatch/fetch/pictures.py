@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from sdbatch.errors import SourceUnreadable
-from sdbatch.fetch.colour import to_srgb
+from sdbatch.fetch.colour import is_transformed, to_srgb
+from sdbatch.fetch.openers import Opened
 from sdbatch.fetch.opening import load_picture, open_picture
 
 SHAPE_DIFFERENCE_MAX = 0.02
@@ -42,7 +43,38 @@ def decode_image(data: bytes, name: str, pixels_max: int, notes: list[str] | Non
         SourceTooLarge: When it has more pixels.
     """
     opened = open_picture(data, name, pixels_max)
-    image, note = to_srgb(load_picture(opened, name), opened.profile)
+    return _in_srgb(opened, load_picture(opened, name), name, notes)
+
+
+def decode_fitted(
+    data: bytes,
+    name: str,
+    pixels_max: int,
+    *,
+    height: int,
+    width: int,
+    fit: str,
+    notes: list[str] | None = None,
+) -> tuple[Pixels, tuple[int, int]]:
+    """Decode a picture and bring it to a size, as `decode_image` and `fit_image` do one after the other.
+
+    A picture whose colours must be changed is shrunk before, when it is larger: of 12 million pixels, few are needed.
+
+    Returns:
+        image_HWC, and the picture's own width and height.
+    """
+    opened = open_picture(data, name, pixels_max)
+    image = load_picture(opened, name)
+    own_size, size = image.size, (width, height)
+    if is_transformed(image, opened.profile) and min(own_size[0] - width, own_size[1] - height) > 0:
+        shrink = ImageOps.fit if fit == "cover" else ImageOps.contain
+        image = shrink(image, size, Image.Resampling.LANCZOS)
+    return fit_image(_in_srgb(opened, image, name, notes), height, width, fit), own_size
+
+
+def _in_srgb(opened: Opened, image: Image.Image, name: str, notes: list[str] | None) -> Image.Image:
+    """Return a picture in sRGB and on white, and tell of how it was read."""
+    image, note = to_srgb(image, opened.profile)
     if notes is not None:
         notes.extend(f"{name}: {text}" for text in (*opened.notes, note) if text)
     return on_white(image) if image.mode == "RGBA" else image

@@ -13,7 +13,7 @@ from PIL import Image
 from support.icc import ADOBE_RGB, INKS, P3, PROPHOTO, SRGB, cmyk_profile, grey_profile, rgb_profile
 
 from sdbatch.errors import SourceUnreadable
-from sdbatch.fetch.pictures import decode_image, decode_mask
+from sdbatch.fetch.pictures import decode_fitted, decode_image, decode_mask, fit_image
 
 CAP = 1_000_000
 BROWN = (200, 120, 60)
@@ -281,3 +281,26 @@ def test_cielab_comes_out_as_it_looks() -> None:
 
     assert _near(_srgb_of_lab(lightness, a, b), BROWN)
     assert _near(_middle(data), BROWN)
+
+
+@pytest.mark.parametrize("fit", ["cover", "contain"])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK", "RGBA"])
+@pytest.mark.parametrize("size", [(300, 200), (64, 48), (40, 30)])
+def test_colours_are_the_same_whether_a_picture_is_shrunk_before_or_after(
+    fit: str, mode: str, size: tuple[int, int]
+) -> None:
+    slope = Image.linear_gradient("L")
+    turns = (slope, slope.transpose(Image.Transpose.ROTATE_90), slope.transpose(Image.Transpose.ROTATE_180))
+    smooth = slope.resize(size)
+    channels = [*(turn.resize(size) for turn in turns), Image.new("L", size, 40)]
+    image = smooth if mode == "L" else Image.merge(mode, channels[: len(mode)])
+    profile = {"L": grey_profile(1.8), "CMYK": cmyk_profile()}.get(mode, P3_PROFILE)
+    data = _bytes(image, "TIFF", icc_profile=profile)
+    shrunk_HWC, own_size = decode_fitted(data, "a", CAP, height=48, width=64, fit=fit)
+    whole_HWC = fit_image(decode_image(data, "a", CAP), 48, 64, fit)
+
+    assert own_size == size
+    assert shrunk_HWC.shape == whole_HWC.shape == (48, 64, 3)
+    apart_HWC = np.abs(shrunk_HWC.astype(int) - whole_HWC)
+    assert np.percentile(apart_HWC, 99) <= 3
+    assert apart_HWC.max() <= 10  # where colours leave the gamut of sRGB the order matters a little
