@@ -117,24 +117,34 @@ def decoder_arguments(header: ClipHeader) -> list[str]:
     return ["-c:v", decoder] if decoder else []
 
 
-def filters(header: ClipHeader) -> list[str]:
+def filters(header: ClipHeader, height: int, width: int) -> list[str]:
     """Return the filters that turn decoded frames to RGB, without the scaling to square pixels, which comes last.
 
     Args:
         header: What the clip says of itself; `refuse_unread` has looked at it.
+        height: Height that frames are fitted to in the end. Where colours are to be changed, larger frames are shrunk
+            to twice that size before.
+        width: Width that frames are fitted to in the end.
     """
+    if not changes_colours(header):
+        return []
+    whole = _shrunk_and_spread(header, height, width)
     if header.transfer in _HDR_TRANSFERS:
-        return _tone_mapped(header)
-    primaries = _PRIMARIES.get(header.primaries, "2020" if header.matrix == "bt2020nc" else "709")
-    if header.transfer == "linear":
-        return [
-            *_spread(header),
-            f"zscale={_input(header, primaries, 'linear')}:{_OUTPUT}:t=iec61966-2-1",
-            _planar(header),
-        ]
-    if primaries != "709":
-        return [*_spread(header), f"zscale={_input(header, primaries, '709')}:{_OUTPUT}:t=709", _planar(header)]
-    return []
+        return [*whole, *_tone_mapped(header)]
+    is_linear = header.transfer == "linear"
+    given, wanted = ("linear", "iec61966-2-1") if is_linear else ("709", "709")
+    return [*whole, f"zscale={_input(header, _primaries(header), given)}:{_OUTPUT}:t={wanted}", _planar(header)]
+
+
+def changes_colours(header: ClipHeader) -> bool:
+    """Whether a clip's values are not those of BT.709 once they are RGB."""
+    return header.transfer in _HDR_TRANSFERS.keys() | {"linear"} or _primaries(header) != "709"
+
+
+def _primaries(header: ClipHeader) -> str:
+    """Return zscale's name of a clip's primaries; of one that does not say, those that its matrix or transfer has."""
+    is_wide = header.matrix == "bt2020nc" or header.transfer in _HDR_TRANSFERS
+    return _PRIMARIES.get(header.primaries, "2020" if is_wide else "709")
 
 
 def note_of(header: ClipHeader) -> str | None:
@@ -152,7 +162,7 @@ def deinterlacing(header: ClipHeader) -> list[str]:
 
 def scale_options(header: ClipHeader) -> str:
     """Return what the last filter, which makes RGB, is told of the values that come to it."""
-    if header.is_rgb or filters(header):
+    if header.is_rgb or changes_colours(header):
         return FLAGS
     matrix = header.matrix if header.matrix in _SCALE_MATRICES else default_matrix(header)
     full = ":in_range=pc" if header.range == "pc" else ""
@@ -171,11 +181,9 @@ def _tone_mapped(header: ClipHeader) -> list[str]:
     In light where white paper is 1, colours up to it stay as they are, and what is brighter keeps its hue. zscale (zimg
     3.0) brings HLG to light channel by channel; by the formula of BT.2100 saturated colours would come out paler.
     """
-    primaries = _PRIMARIES.get(header.primaries, "2020")
-    light = f"zscale={_input(header, primaries, header.transfer)}:t=linear:m=gbr:r=full:npl={WHITE_NITS}"
+    light = f"zscale={_input(header, _primaries(header), header.transfer)}:t=linear:m=gbr:r=full:npl={WHITE_NITS}"
     floats = "format=gbrapf32le" if header.has_alpha else "format=gbrpf32le"
     return [
-        *_spread(header),
         light,
         floats,
         "zscale=p=709",
@@ -185,11 +193,12 @@ def _tone_mapped(header: ClipHeader) -> list[str]:
     ]
 
 
-def _spread(header: ClipHeader) -> list[str]:
+def _shrunk_and_spread(header: ClipHeader, height: int, width: int) -> list[str]:
     """Return the filters that give every pixel its own colour, since zscale takes no odd sizes of 4:2:0."""
-    if header.is_rgb:
-        return ["format=gbrap12le" if header.has_alpha else "format=gbrp12le"]
-    return [f"scale={FLAGS}", "format=yuva444p12le" if header.has_alpha else "format=yuv444p12le"]
+    factor = f"max(1\\,min(iw/{2 * width}\\,ih/{2 * height}))"
+    scale = f"scale=w=iw/{factor}:h=ih/{factor}:{FLAGS}"
+    alpha = "a" if header.has_alpha else ""
+    return [scale, f"format=gbr{alpha}p12le" if header.is_rgb else f"format=yuv{alpha}444p12le"]
 
 
 def _planar(header: ClipHeader) -> str:

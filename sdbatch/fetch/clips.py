@@ -86,7 +86,7 @@ def decode_clip(
         try:
             header = read_header(file, demuxer, name, pixels_max)
             refuse_unread(header, name)
-            arguments = [*_input(file, demuxer, header, pixels_max), *_output(header, num_frames, fps)]
+            arguments = [*_input(file, demuxer, header, pixels_max), *_output(header, num_frames, fps, height, width)]
             with running(arguments, timeout_s=WALL_S, is_strict=False) as (_, stdout):
                 for image in _pictures(stdout, name, pixels_max):
                     ground = ground or mean_colour(image)
@@ -109,11 +109,11 @@ def _input(file: Path, demuxer: str, header: ClipHeader, pixels_max: int) -> lis
     return [*bounds, *decoder_arguments(header), *input_arguments(file, demuxer, pixels_max)]
 
 
-def _output(header: ClipHeader, num_frames: int, fps: float) -> list[str]:
+def _output(header: ClipHeader, num_frames: int, fps: float, height: int, width: int) -> list[str]:
     times = f"setpts=PTS-STARTPTS-{LATE_S}/TB,fps=fps={exact_rate(fps)}:round=up"
     square = f"scale=w=iw*if(sar\\,clip(sar\\,1/4\\,4)\\,1):h=ih:{scale_options(header)}"
     alpha = ["unpremultiply=inplace=1"] if header.is_premultiplied else []
-    chain = ",".join([*deinterlacing(header), times, *filters(header), square, "format=rgba", *alpha])
+    chain = ",".join([*deinterlacing(header), times, *filters(header, height, width), square, "format=rgba", *alpha])
     frames = ["-map", "0:V:0", "-vf", chain, "-frames:v", str(num_frames)]
     return [*frames, "-f", "image2pipe", "-c:v", "pam", "pipe:1"]
 
