@@ -76,13 +76,18 @@ def load_job(
     return read_job(job, tuple(overrides), date, with_revisions=with_revisions)
 
 
-def check(job: JobLike, overrides: Iterable[str] = ()) -> CheckReport:
+def check(job: JobLike, overrides: Iterable[str] = (), *, all_sources: bool = False) -> CheckReport:
     """Check a job and every row of its manifest; nothing is written.
+
+    Args:
+        job: The job.
+        overrides: `key.key=value` each.
+        all_sources: Whether the headers of all remote sources are read, and not only a sample's.
 
     Raises:
         UserError: With everything that is wrong.
     """
-    return check_job(load_job(job, overrides))
+    return check_job(load_job(job, overrides), all_sources=all_sources)
 
 
 def plan(job: JobLike, selection: Selection | None = None, overrides: Iterable[str] = ()) -> PlanReport:

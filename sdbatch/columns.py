@@ -277,6 +277,7 @@ COLUMNS: Final[tuple[Column, ...]] = (
         meaning="assets for this row, seeds following on",
     ),
     _recorded("source_digests", _TEXTS),
+    _recorded("source_notes", _TEXTS),
     _recorded("prompt_tokens", _INT),
     _recorded("prompt_truncated", pa.bool_()),
     Column(name="dtype", type=_TEXT, neutral="float32", in_recipe=True, in_metadata=True),

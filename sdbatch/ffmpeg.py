@@ -16,7 +16,7 @@ import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
-from subprocess import PIPE
+from subprocess import DEVNULL, PIPE
 from typing import IO
 
 import imageio_ffmpeg
@@ -24,6 +24,7 @@ import imageio_ffmpeg
 from sdbatch.storage.faults import LOCAL_FAULTS, number_said
 
 MESSAGE_CHARACTERS_MAX = 400
+DESCRIPTION_BYTES_MAX = 1 << 20
 VERSION_TIMEOUT_S = 30.0
 NTSC_RATES = {round(rate * 1000 / 1001, 2): Fraction(rate * 1000, 1001) for rate in (24, 30, 48, 60, 120)}
 """Rates that people write as decimals, such as 23.976 or 29.97, and the fractions they stand for."""
@@ -92,6 +93,26 @@ def running(
             number = errno.EFBIG if status == -signal.SIGXFSZ else 256 - status
             failed.errno = number if number in LOCAL_FAULTS and number != errno.EIO else number_said(text)
             raise failed
+
+
+def described(arguments: Sequence[str], *, timeout_s: float) -> str:
+    """Return what ffmpeg says of an input, whether it can be opened or not; nothing of it is decoded.
+
+    Args:
+        arguments: The input and its options.
+        timeout_s: Bound on its wall seconds.
+
+    Raises:
+        FfmpegFailed: When it had to be stopped.
+    """
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-nostdin", *arguments]
+    with tempfile.TemporaryFile() as messages:
+        try:
+            subprocess.run(command, stdin=DEVNULL, stdout=DEVNULL, stderr=messages, env=_ENVIRONMENT, timeout=timeout_s)  # noqa: S603, PLW1510 -- a list, no shell; it ends with 1, for want of an output
+        except subprocess.TimeoutExpired as error:
+            raise FfmpegFailed(f"ffmpeg took over {timeout_s:g} s") from error
+        messages.seek(0)
+        return messages.read(DESCRIPTION_BYTES_MAX).decode("utf-8", "replace")
 
 
 def exact_rate(fps: float) -> Fraction:

@@ -41,6 +41,7 @@ HOMES = {
     "imageio_ffmpeg": {"ffmpeg"},
     "jinja2": {"report"},
     "PIL": {"fetch", "generate", "encode"},
+    "pillow_heif": {"fetch"},
     "typer": {"cli"},
 }
 

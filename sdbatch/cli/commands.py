@@ -26,6 +26,8 @@ from sdbatch.cli.options import (
     Only,
     RetryFailed,
     Set,
+    Sources,
+    SourceScope,
     parse_age_s,
     sample_share,
     selection_of,
@@ -55,11 +57,16 @@ _MISSING_SHOWN = 10
 
 
 @app.command()
-def check(job: JobFile, overrides: Set = None, date: Date = None, as_json: Json = False) -> None:
-    """Check a job and every row of its manifest. Writes nothing, loads nothing."""
-    checked = guarded(lambda: api.check(api.load_job(job, overrides or (), date)), as_json)
+def check(
+    job: JobFile, overrides: Set = None, date: Date = None, sources: Sources = SourceScope.SAMPLE, as_json: Json = False
+) -> None:
+    """Check a job, every row of its manifest and the headers of its sources. Writes nothing, loads nothing."""
+    is_all = sources is SourceScope.ALL
+    checked = guarded(lambda: api.check(api.load_job(job, overrides or (), date), all_sources=is_all), as_json)
     models = ", ".join(f"{name} ({title})" for name, title in checked.models.items())
     size = f"{checked.rows} rows in {checked.shards} shard(s), {checked.assets} assets"
+    if checked.sources_read < checked.sources:
+        size += f", headers of {checked.sources_read} of {checked.sources} sources (--sources all reads all)"
     say(asdict(checked), as_json, f"ok: {size}, {models}")
 
 

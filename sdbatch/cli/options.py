@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -27,6 +28,19 @@ Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY.KEY=VALUE",
 Date = Annotated[
     str | None,
     typer.Option("--date", metavar="YYYY-MM-DD", help="${date} in the manifest's path; today (UTC) without."),
+]
+
+
+class SourceScope(StrEnum):
+    """The remote sources whose headers `check` reads."""
+
+    SAMPLE = "sample"
+    ALL = "all"
+
+
+Sources = Annotated[
+    SourceScope,
+    typer.Option("--sources", help="Read the headers of all remote sources, or of a sample; local ones are all read."),
 ]
 
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Make at most so many requests.")]

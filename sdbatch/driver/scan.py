@@ -22,6 +22,7 @@ from sdbatch.campaign.schema import to_parquet
 from sdbatch.checkpoints import ModelInfo, describe, describe_lora, refuse_shared_revisions
 from sdbatch.driver.scratch import Scratch
 from sdbatch.driver.shared_keys import SharedKeys, leading_words
+from sdbatch.driver.source_headers import SourceHeaders
 from sdbatch.errors import ManifestError, Problem
 from sdbatch.fetch.sources import digest_sources
 from sdbatch.job import Job
@@ -75,13 +76,20 @@ class Scanned:
     unpinned: tuple[str, ...] = ()
 
 
-def scan(job: Job, keep: Callable[[RowBatch, ResolvedRows], None] | None = None, *, loads_here: bool = True) -> Scanned:
+def scan(
+    job: Job,
+    keep: Callable[[RowBatch, ResolvedRows], None] | None = None,
+    *,
+    loads_here: bool = True,
+    headers: SourceHeaders | None = None,
+) -> Scanned:
     """Check every row of a job's manifest, and resolve it.
 
     Args:
         job: The job.
         keep: Called with each batch until there is a problem; with it, sources and models are digested too.
         loads_here: Whether this machine's Python packages are those that load the models.
+        headers: Reads the headers of sources; None leaves them unread.
 
     Raises:
         ManifestError: With every problem of the manifest.
@@ -108,6 +116,8 @@ def scan(job: Job, keep: Callable[[RowBatch, ResolvedRows], None] | None = None,
         problems.extend(shard.problems)
         for batch in read_batches(shard):
             duplicates.add(batch)
+            if headers is not None:
+                headers.add(batch)
             if keep is not None:
                 fresh = resolver.source_urls(batch.columns) - digests.keys()
                 digests.update(digest_sources(fresh, job.storage))
@@ -117,6 +127,8 @@ def scan(job: Job, keep: Callable[[RowBatch, ResolvedRows], None] | None = None,
             if keep is not None and not problems.count:
                 keep(batch, rows)
     problems.extend(duplicates.problems(shards))
+    if headers is not None:
+        problems.extend(headers.problems(shards))
     if problems.count:
         raise ManifestError(_in_order(problems.kept), problems.count)
     return Scanned(

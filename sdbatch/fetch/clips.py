@@ -15,13 +15,16 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Final
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from sdbatch.errors import SourceTooLarge, SourceTooShort, SourceUnreadable
+from sdbatch.fetch.clip_colour import decoder_arguments, deinterlacing, filters, note_of, refuse_unread, scale_options
+from sdbatch.fetch.clip_header import ClipHeader, input_arguments, read_header
+from sdbatch.fetch.containers import HEAD_BYTES, demuxer_of
 from sdbatch.fetch.pictures import fit_image, mean_colour, on_white
 from sdbatch.ffmpeg import FfmpegFailed, exact_rate, running
 
@@ -34,19 +37,25 @@ LATE_S = 0.002
 PROCESSOR_S = 120
 WALL_S = 300.0
 HEADER_BYTES_MAX = 256
-DECODERS = "h264,hevc,mpeg4,prores,vp8,vp9,av1,libdav1d,gif"
-
-_CONTAINERS: Final = ((4, b"ftyp", "mov"), (0, b"\x1aE\xdf\xa3", "matroska"), (0, b"GIF8", "gif"))
-"""Containers by their mark, each as (offset, mark, ffmpeg's demuxer): MP4 and MOV, WebM and Matroska, GIF."""
 
 
 def decode_clip(
-    data: bytes, name: str, *, num_frames: int, fps: float, height: int, width: int, fit: str, pixels_max: int
+    data: bytes,
+    name: str,
+    *,
+    num_frames: int,
+    fps: float,
+    height: int,
+    width: int,
+    fit: str,
+    pixels_max: int,
+    notes: list[str] | None = None,
 ) -> NDArray[np.uint8]:
     """Decode the beginning of a clip at another rate and size.
 
     Frame i is the one on screen i / fps seconds after the first: frames are repeated or left out, never blended.
-    Transparent parts are laid on white, rotated clips are turned upright, and pixels become square.
+    Transparent parts are laid on white, rotated clips are turned upright, pixels become square, fields become whole
+    frames, and colours become BT.709 in 8 bits, also those of HLG and PQ.
 
     Args:
         data: Content of the file.
@@ -57,25 +66,27 @@ def decode_clip(
         width: Width in pixels.
         fit: `cover` or `contain`, as `fit_image` takes it; `contain` pads every frame with the first one's mean colour.
         pixels_max: Height times width of the source, checked before a frame is unpacked.
+        notes: Receives a sentence for each thing that is to be known of how it was read.
 
     Returns:
         frames_FHWC, uint8.
 
     Raises:
-        SourceUnreadable: When it is not a whole MP4, MOV, WebM, Matroska or GIF with video of a decoder we allow.
+        SourceUnreadable: When it is not a whole clip of a container and a codec of `sdbatch.fetch.containers`, or
+            says of itself what is not honoured.
         SourceTooLarge: When a frame has more pixels than `pixels_max`.
         SourceTooShort: When more than `HELD_FRAMES_MAX` frames are missing at its end.
     """
-    demuxers = [demuxer for start, mark, demuxer in _CONTAINERS if data[start : start + len(mark)] == mark]
-    if not demuxers:
-        raise SourceUnreadable(f"{name}: not an MP4, WebM or GIF file")
+    demuxer = demuxer_of(data[:HEAD_BYTES], name)
     frames: list[NDArray[np.uint8]] = []
     ground: tuple[int, int, int] | None = None
     with tempfile.TemporaryDirectory(prefix="sdbatch-") as folder:
         file = Path(folder) / "source"
         file.write_bytes(data)
-        arguments = [*_input(file, demuxers[0], pixels_max), *_output(num_frames, fps)]
         try:
+            header = read_header(file, demuxer, name, pixels_max)
+            refuse_unread(header, name)
+            arguments = [*_input(file, demuxer, header, pixels_max), *_output(header, num_frames, fps, height, width)]
             with running(arguments, timeout_s=WALL_S, is_strict=False) as (_, stdout):
                 for image in _pictures(stdout, name, pixels_max):
                     ground = ground or mean_colour(image)
@@ -83,6 +94,8 @@ def decode_clip(
         except FfmpegFailed as error:
             kind = SourceTooLarge if "max pixel count" in str(error) else SourceUnreadable
             raise kind(f"{name}: {error}") from error
+    if notes is not None and (note := note_of(header)):
+        notes.append(f"{name}: {note}")
     missing = num_frames - len(frames)
     if not frames:
         raise SourceUnreadable(f"{name}: holds no frame")
@@ -91,16 +104,17 @@ def decode_clip(
     return np.stack(frames + frames[-1:] * missing)
 
 
-def _input(file: Path, demuxer: str, pixels_max: int) -> list[str]:
-    bounds = ["-timelimit", str(PROCESSOR_S), "-threads", "1", "-max_pixels", str(pixels_max), "-xerror"]
-    allowed = ["-protocol_whitelist", "file", "-codec_whitelist", DECODERS]
-    return [*bounds, *allowed, "-f", demuxer, "-i", f"file:{file}"]
+def _input(file: Path, demuxer: str, header: ClipHeader, pixels_max: int) -> list[str]:
+    bounds = ["-timelimit", str(PROCESSOR_S), "-threads", "1", "-xerror"]
+    return [*bounds, *decoder_arguments(header), *input_arguments(file, demuxer, pixels_max)]
 
 
-def _output(num_frames: int, fps: float) -> list[str]:
-    square = "scale=w=iw*if(sar\\,clip(sar\\,1/4\\,4)\\,1):h=ih:flags=bicubic+accurate_rnd+full_chroma_int"
-    chain = f"setpts=PTS-STARTPTS-{LATE_S}/TB,fps=fps={exact_rate(fps)}:round=up,{square},format=rgba"
-    frames = ["-map", "0:v:0", "-vf", chain, "-frames:v", str(num_frames)]
+def _output(header: ClipHeader, num_frames: int, fps: float, height: int, width: int) -> list[str]:
+    times = f"setpts=PTS-STARTPTS-{LATE_S}/TB,fps=fps={exact_rate(fps)}:round=up"
+    square = f"scale=w=iw*if(sar\\,clip(sar\\,1/4\\,4)\\,1):h=ih:{scale_options(header)}"
+    alpha = ["unpremultiply=inplace=1"] if header.is_premultiplied else []
+    chain = ",".join([*deinterlacing(header), times, *filters(header, height, width), square, "format=rgba", *alpha])
+    frames = ["-map", "0:V:0", "-vf", chain, "-frames:v", str(num_frames)]
     return [*frames, "-f", "image2pipe", "-c:v", "pam", "pipe:1"]
 
 

@@ -10,8 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from sdbatch.fetch.clips import decode_clip
-from sdbatch.fetch.pictures import decode_image, decode_mask, fit_image, fit_mask
+from sdbatch.fetch.pictures import decode_fitted, decode_mask, fit_mask
 from sdbatch.recipe import Recipe
 from sdbatch.types import Source
 
@@ -29,23 +32,28 @@ def decode_sources(
 
     Returns:
         Pixels by role: `images` a tuple of image_HWC, `mask` a mask_HW, `video` a video_FHWC, `control_image` an
-        image_HWC.
+        image_HWC. Beside them `notes`, a tuple of sentences, when something is to be known of how they were read.
 
     Raises:
         RowError: When a source cannot be read, decoded or fitted.
     """
     height, width, fit = recipe.height, recipe.width, recipe.fit or "cover"
     pixels: dict[str, Any] = {}
+    notes: list[str] = []
     first_size = (width, height)
+
+    def picture(name: str, data: bytes) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+        return decode_fitted(data, name, pixels_max, height=height, width=width, fit=fit, notes=notes)
+
     for source in sources:
         data = read(source)
         match source.role:
             case "images":
-                image = decode_image(data, source.url, pixels_max)
-                first_size = first_size if "images" in pixels else image.size
-                pixels["images"] = (*pixels.get("images", ()), fit_image(image, height, width, fit))
+                image_HWC, own_size = picture(source.url, data)
+                first_size = first_size if "images" in pixels else own_size
+                pixels["images"] = (*pixels.get("images", ()), image_HWC)
             case "mask":
-                mask = decode_mask(data, source.url, pixels_max)
+                mask = decode_mask(data, source.url, pixels_max, notes)
                 pixels["mask"] = fit_mask(mask, first_size, height, width, fit, source.url)
             case "video":
                 assert recipe.num_frames is not None, "a recipe with a source clip has num_frames"
@@ -59,8 +67,10 @@ def decode_sources(
                     width=width,
                     fit=fit,
                     pixels_max=pixels_max,
+                    notes=notes,
                 )
             case role:
-                image = decode_image(data, source.url, pixels_max)
-                pixels[role] = fit_image(image, height, width, fit)
+                pixels[role], _ = picture(source.url, data)
+    if notes:
+        pixels["notes"] = tuple(notes)
     return pixels

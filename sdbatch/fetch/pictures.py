@@ -4,22 +4,22 @@
     bytes --> decode_mask()  --> fit_mask()  --> mask_HW
 
 Sources may come from anybody. Only formats of an allow-list are decoded (Pillow's default reaches Ghostscript), pixels
-are counted before they are unpacked, and every mode becomes RGB by a stated rule.
+are counted before they are unpacked, colours are brought to sRGB, and every mode becomes RGB by a stated rule.
 """
 
 # H and W pixels, C = 3 channels.
 
 from __future__ import annotations
 
-import io
-
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
-from sdbatch.errors import SourceTooLarge, SourceUnreadable
+from sdbatch.errors import SourceUnreadable
+from sdbatch.fetch.colour import is_transformed, to_srgb
+from sdbatch.fetch.openers import Opened
+from sdbatch.fetch.opening import load_picture, open_picture
 
-FORMATS = ("PNG", "JPEG", "WEBP", "AVIF")
 SHAPE_DIFFERENCE_MAX = 0.02
 """Share by which the proportions of a mask and its picture may differ, because sizes are rounded to whole pixels."""
 
@@ -29,31 +29,73 @@ WHITE_MIN = 128
 Pixels = NDArray[np.uint8]
 
 
-def decode_image(data: bytes, name: str, pixels_max: int) -> Image.Image:
-    """Decode a picture to RGB: first frame, upright, alpha composited on white, 16 bit scaled to 8.
+def decode_image(data: bytes, name: str, pixels_max: int, notes: list[str] | None = None) -> Image.Image:
+    """Decode a picture to RGB in sRGB: first frame, upright, alpha composited on white, 16 bit scaled to 8.
 
     Args:
         data: Content of the file.
         name: Name of the source in messages.
         pixels_max: Most pixels, height times width, checked before anything is unpacked.
+        notes: Receives a sentence for each thing that is to be known of how it was read.
 
     Raises:
-        SourceUnreadable: When it is not a whole picture of one of `FORMATS`.
+        SourceUnreadable: When it is not a whole picture of one of `sdbatch.fetch.picture_formats.FORMATS`.
         SourceTooLarge: When it has more pixels.
     """
-    return _rgb(_opened(data, name, pixels_max))
+    opened = open_picture(data, name, pixels_max)
+    return _in_srgb(opened, load_picture(opened, name), name, notes)
 
 
-def decode_mask(data: bytes, name: str, pixels_max: int) -> Image.Image:
+def decode_fitted(
+    data: bytes,
+    name: str,
+    pixels_max: int,
+    *,
+    height: int,
+    width: int,
+    fit: str,
+    notes: list[str] | None = None,
+) -> tuple[Pixels, tuple[int, int]]:
+    """Decode a picture and bring it to a size, as `decode_image` and `fit_image` do one after the other.
+
+    A picture whose colours must be changed is shrunk before, when it is larger: of 12 million pixels, few are needed.
+
+    Returns:
+        image_HWC, and the picture's own width and height.
+    """
+    opened = open_picture(data, name, pixels_max)
+    image = load_picture(opened, name)
+    own_size, size = image.size, (width, height)
+    if is_transformed(image, opened.profile) and min(own_size[0] - width, own_size[1] - height) > 0:
+        shrink = ImageOps.fit if fit == "cover" else ImageOps.contain
+        image = shrink(image, size, Image.Resampling.LANCZOS)
+    return fit_image(_in_srgb(opened, image, name, notes), height, width, fit), own_size
+
+
+def _in_srgb(opened: Opened, image: Image.Image, name: str, notes: list[str] | None) -> Image.Image:
+    """Return a picture in sRGB and on white, and tell of how it was read."""
+    image, note = to_srgb(image, opened.profile)
+    if notes is not None:
+        notes.extend(f"{name}: {text}" for text in (*opened.notes, note) if text)
+    return on_white(image) if image.mode == "RGBA" else image
+
+
+def decode_mask(data: bytes, name: str, pixels_max: int, notes: list[str] | None = None) -> Image.Image:
     """Decode a mask to one channel, its brightness: white parts are painted, black parts are kept.
+
+    Its colour profile does not matter, since a mask has no colours.
 
     Raises:
         SourceUnreadable: Also when parts are transparent, which mean white to some programs and black to others.
     """
-    image = _opened(data, name, pixels_max)
-    if _is_layered(image) and not _is_opaque(image.convert("RGBA")):
+    opened = open_picture(data, name, pixels_max)
+    image = load_picture(opened, name)
+    if notes is not None:
+        notes.extend(f"{name}: {text}" for text in opened.notes)
+    colours, _ = to_srgb(image, None)
+    if colours.mode == "RGBA" and not _is_opaque(colours):
         raise SourceUnreadable(f"{name}: a mask is black and white; this one has transparent parts")
-    return _rgb(image).convert("L")
+    return colours.convert("L")
 
 
 def fit_image(
@@ -126,32 +168,5 @@ def on_white(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(ground, image).convert("RGB")
 
 
-def _opened(data: bytes, name: str, pixels_max: int) -> Image.Image:
-    """Open, check and unpack a picture, upright, in its own mode."""
-    try:
-        image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
-        if image.width * image.height > pixels_max:
-            raise SourceTooLarge(f"{name}: {image.width} x {image.height} pixels are over {pixels_max}")
-        image.load()
-        return ImageOps.exif_transpose(image)
-    except Image.DecompressionBombError as error:
-        raise SourceTooLarge(f"{name}: {error}") from error
-    except UnidentifiedImageError as error:
-        raise SourceUnreadable(f"{name}: not a whole picture of {', '.join(FORMATS)}") from error
-    except (OSError, SyntaxError, ValueError) as error:
-        raise SourceUnreadable(f"{name}: not a whole picture of {', '.join(FORMATS)}: {error}") from error
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16") or image.mode == "I":  # convert("RGB") would clip at 255
-        scaled = np.asarray(image, dtype=np.float64) / 257.0
-        return Image.fromarray(np.clip(np.rint(scaled), 0, 255).astype(np.uint8)).convert("RGB")
-    return on_white(image.convert("RGBA")) if _is_layered(image) else image.convert("RGB")
-
-
 def _is_opaque(image: Image.Image) -> bool:
     return image.getchannel("A").getextrema()[0] == 255
-
-
-def _is_layered(image: Image.Image) -> bool:
-    return image.mode in {"RGBA", "LA", "PA"} or "transparency" in image.info

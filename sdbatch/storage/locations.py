@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from dataclasses import dataclass
 
 from sdbatch.errors import UserError
@@ -53,15 +54,32 @@ def parse_url(url: str) -> Location:
         raise UserError(f"{url!r}: chained URLs and NUL are refused")
     scheme, separator, rest = url.partition("://")
     if not separator:
-        return Location(scheme="file", path=os.path.abspath(url))  # noqa: PTH100 -- Path.resolve would follow symbolic links
+        return Location(scheme="file", path=_as_on_disk(os.path.abspath(url)))  # noqa: PTH100 -- Path.resolve would follow symbolic links
     if scheme not in SCHEMES:
         raise UserError(f"{url}: scheme {scheme!r} is not one of {', '.join(SCHEMES)}")
     if scheme == "file":
-        return Location(scheme="file", path=os.path.abspath("/" + rest.lstrip("/")))  # noqa: PTH100
+        return Location(scheme="file", path=_as_on_disk(os.path.abspath("/" + rest.lstrip("/"))))  # noqa: PTH100
     parts = rest.rstrip("/").split("/")
     if not parts[0] or any(part in {"", ".", ".."} for part in parts):
         raise UserError(f"{url}: a bucket and a key without empty, '.' or '..' parts are needed")
     return Location(scheme=scheme, path="/".join(parts))
+
+
+def _as_on_disk(path: str) -> str:
+    """Return an absolute path in the Unicode form that its names have on disk.
+
+    A name with an accent can be written in two forms that look alike. Tables have the composed one (NFC), files copied
+    from a Mac often the other (NFD). A path that is there is left as it is, and so is one that is there in no form.
+    """
+    if path.isascii() or os.path.lexists(path):
+        return path
+    found = "/"
+    for name in path.strip("/").split("/"):
+        forms = (name, unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name))
+        found = next((there for form in forms if os.path.lexists(there := os.path.join(found, form))), "")  # noqa: PTH118
+        if not found:
+            return path
+    return found
 
 
 def leads_out(path: str) -> bool:

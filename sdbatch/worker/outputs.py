@@ -25,6 +25,7 @@ class PendingOutput:
         n: Output number.
         recipe: The request's recipe, parsed.
         pixels: Its sources by the names that an `Item` gives them.
+        notes: What is to be known of how its sources were read, such as a colour profile that is broken.
         fetch_s: This output's share of the seconds that reading its sources took.
         attempts: Pipeline calls that it was part of.
     """
@@ -33,6 +34,7 @@ class PendingOutput:
     n: int
     recipe: Recipe
     pixels: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
     fetch_s: float = 0.0
     attempts: int = 0
 

@@ -50,8 +50,9 @@ class SourceFetcher:
                 yield FailedOutput(request=request, n=None, recipe=recipe, error=error, attempts=1)
                 continue
             share_s = fetch_s / len(request.outputs)
+            notes = pixels.pop("notes", ())
             for n in request.outputs:
-                yield PendingOutput(request=request, n=n, recipe=recipe, pixels=pixels, fetch_s=share_s)
+                yield PendingOutput(request=request, n=n, recipe=recipe, pixels=pixels, notes=notes, fetch_s=share_s)
 
     def _pixels(self, request: Request, recipe: Recipe) -> tuple[dict[str, Any], float]:
         started_s = time.perf_counter()

@@ -1,0 +1,141 @@
+"""Opens a picture, and unpacks it to 8 bits a channel.
+
+    bytes --> open_picture() --> Opened --> load_picture() --> upright picture, in its own mode and colours
+
+What a file says of itself and cannot be honoured is refused by name.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from typing import Final
+
+import numpy as np
+from PIL import Image, ImageOps
+from PIL.JpegImagePlugin import JpegImageFile
+
+from sdbatch.errors import SourceTooLarge, SourceUnreadable
+from sdbatch.fetch import jpeg
+from sdbatch.fetch.openers import OPENERS, Opened
+from sdbatch.fetch.picture_formats import LISTED, Refused, picture_format, stated_size
+
+BROKEN: Final = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
+"""What Pillow's decoders raise on damaged files."""
+
+
+def open_picture(data: bytes, name: str, pixels_max: int) -> Opened:
+    """Read a picture's header.
+
+    Args:
+        data: Content of the file.
+        name: Name of the source in messages.
+        pixels_max: Most pixels, height times width.
+
+    Raises:
+        SourceUnreadable: When it is of no format that is read, or says of itself what is not honoured.
+        SourceTooLarge: When it has more pixels.
+    """
+    try:
+        kind = picture_format(data)
+        _refuse_large(stated_size(kind, data), name, pixels_max)
+        opened = OPENERS[kind](data)
+    except Refused as error:
+        raise SourceUnreadable(f"{name}: {error}") from error
+    except Image.DecompressionBombError as error:
+        raise SourceTooLarge(f"{name}: {error}") from error
+    except BROKEN as error:
+        raise _unreadable(name, error) from error
+    _refuse_large(opened.image.size, name, pixels_max)
+    num_frames = getattr(opened.image, "n_frames", 1)
+    if num_frames > 1 and kind != "HEIC":  # the other pictures of a HEIC are no frames
+        opened.notes.append(f"it has {num_frames} frames, of which the first was taken")
+    return opened
+
+
+def lift_bounds_of_pillow() -> None:
+    """Take away Pillow's own bound on pixels, which its WebP and TIFF still keep; for a process that is ours alone."""
+    Image.MAX_IMAGE_PIXELS = None
+
+
+def _refuse_large(size: tuple[int, int] | None, name: str, pixels_max: int) -> None:
+    if size is not None and size[0] * size[1] > pixels_max:
+        raise SourceTooLarge(f"{name}: {size[0]} x {size[1]} pixels are over {pixels_max}")
+
+
+def load_picture(opened: Opened, name: str) -> Image.Image:
+    """Unpack a picture's pixels: upright, first frame, 8 bits a channel.
+
+    Args:
+        opened: The picture, which receives further notes.
+        name: Name of the source in messages.
+
+    Raises:
+        SourceUnreadable: When the file is not whole, or of a kind that 8 bits cannot stand for.
+    """
+    try:
+        image = opened.image
+        if isinstance(image, JpegImageFile):
+            image, note = jpeg.load(image, opened.data)
+            opened.notes += [note] if note else []
+        image.load()
+        image = _eight_bits(image)
+        ImageOps.exif_transpose(image, in_place=True)
+    except Refused as error:
+        raise SourceUnreadable(f"{name}: {error}") from error
+    except BROKEN as error:
+        raise _unreadable(name, error) from error
+    return image
+
+
+def refuse_depth(image: Image.Image) -> None:
+    """Refuse a picture whose values have no stated white, so that 8 bits cannot stand for them.
+
+    Raises:
+        Refused: When it holds floating-point, signed or 32-bit values.
+    """
+    tags = getattr(image, "tag_v2", {})
+    bits = int(tags.get(_BITS, (16,))[0])
+    if image.mode == "F":
+        raise Refused("holds 32-bit floating-point values, which have no stated white; save it with 8 or 16 bits")
+    if image.mode == "I" and (tags.get(_SAMPLE_FORMAT, (1,))[0] != 1 or bits > 16):
+        raise Refused(f"holds signed or {bits}-bit values, which have no stated white; save it with 8 or 16 bits")
+
+
+_BITS: Final = 258
+_PHOTOMETRIC: Final = 262
+_SAMPLE_FORMAT: Final = 339
+"""Tags of TIFF: bits a sample, whether 0 is white, and whether samples are unsigned."""
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Return a picture with 8 bits a channel; Pillow's own `convert` would clip at 255."""
+    refuse_depth(image)
+    if image.mode != "I" and not image.mode.startswith("I;16"):
+        return image
+    tags = getattr(image, "tag_v2", {})
+    scaled = np.asarray(image, dtype=np.float64) * (255.0 / (2 ** int(tags.get(_BITS, (16,))[0]) - 1))
+    if tags.get(_PHOTOMETRIC) == 0:  # white is 0, which Pillow 13.0 turns in pictures of 8 bits and fewer alone
+        scaled = 255.0 - scaled
+    eight = Image.fromarray(np.clip(np.rint(scaled), 0, 255).astype(np.uint8))
+    if isinstance(key := image.info.get("transparency"), int):
+        opaque = np.where(np.asarray(image) == key, 0, 255).astype(np.uint8)
+        eight = Image.merge("LA", [eight, Image.fromarray(opaque)])
+    eight.info = {name: value for name, value in image.info.items() if name in {"exif", "xmp"}}
+    return eight
+
+
+def _unreadable(name: str, error: BaseException) -> SourceUnreadable:
+    return SourceUnreadable(f"{name}: not a whole picture of {LISTED}: {error or type(error).__name__}")

@@ -1,0 +1,112 @@
+"""Which formats of pictures are read; no other decoder is tried.
+
+first bytes --> picture_format() --> one of FORMATS
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+from sdbatch.fetch.boxes import brands, pixel_size
+
+FORMATS: Final = ("PNG", "JPEG", "WEBP", "AVIF", "TIFF", "BMP", "GIF", "HEIC")
+LISTED: Final = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
+_MARKS: Final = (
+    (0, b"\x89PNG\r\n\x1a\n", "PNG"),
+    (0, b"\xff\xd8\xff", "JPEG"),
+    (8, b"WEBP", "WEBP"),
+    (0, b"GIF87a", "GIF"),
+    (0, b"GIF89a", "GIF"),
+    (0, b"II*\0", "TIFF"),
+    (0, b"MM\0*", "TIFF"),
+    (0, b"II+\0", "TIFF"),
+    (0, b"MM\0+", "TIFF"),
+    (0, b"BM", "BMP"),
+)
+_AVIF_BRANDS: Final = frozenset({b"avif", b"avis"})
+_HEIC_BRANDS: Final = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
+_FOREIGN: Final = (
+    (0, b"8BPS", "Photoshop (PSD)"),
+    (0, b"\x00\x00\x00\x0cjP  ", "JPEG 2000"),
+    (0, b"\xff\x4f\xff\x51", "JPEG 2000"),
+    (0, b"\xff\x0a", "JPEG XL"),
+    (0, b"\x00\x00\x00\x0cJXL ", "JPEG XL"),
+    (0, b"%PDF", "PDF"),
+    (0, b"%!PS", "PostScript"),
+    (0, b"<svg", "SVG"),
+    (0, b"<?xml", "SVG or XML"),
+    (0, b"<!DOCTYPE", "HTML"),
+    (0, b"<html", "HTML"),
+    (0, b"v/1\x01", "OpenEXR"),
+    (0, b"#?RADIANCE", "Radiance HDR"),
+    (0, b"\x00\x00\x01\x00", "icon (ICO)"),
+    (0, b"qoif", "QOI"),
+    (0, b"IIRO", "camera raw"),
+    (0, b"FUJIFILM", "camera raw"),
+    (4, b"ftypcrx", "camera raw"),
+    (4, b"ftyp", "video (MP4 or MOV)"),
+    (0, b"\x1aE\xdf\xa3", "video (WebM or Matroska)"),
+)
+"""Files that people take for pictures, by (offset, mark), and what they are."""
+
+
+class Refused(ValueError):
+    """A picture says of itself what is not read; the text goes on after its name."""
+
+
+def picture_format(head: bytes) -> str:
+    """Return which of `FORMATS` a file is, by its first bytes.
+
+    Raises:
+        Refused: When it is none, with what it is where that is known.
+    """
+    for start, mark, kind in _MARKS:
+        if head[start : start + len(mark)] == mark:
+            return kind
+    named = set(brands(head))
+    if named & _AVIF_BRANDS:
+        return "AVIF"
+    if named & _HEIC_BRANDS:
+        return "HEIC"
+    for start, mark, title in _FOREIGN:
+        if head[start : start + len(mark)] == mark:
+            raise Refused(f"is a {title} file; pictures are {LISTED}")
+    raise Refused(f"not a picture of {LISTED}")
+
+
+def stated_size(kind: str, head: bytes) -> tuple[int, int] | None:
+    """Return width and height of a picture whose decoder would take memory for them before they can be looked at.
+
+    Args:
+        kind: One of `FORMATS`.
+        head: Its beginning.
+
+    Returns:
+        None for other formats, and where the size is not stated.
+
+    Raises:
+        ValueError, struct.error: When the head is damaged.
+    """
+    match kind:
+        case "PNG":
+            width, height = struct.unpack_from(">2I", head, 16)
+            return width, height
+        case "WEBP":
+            return _webp_size(head)
+        case "AVIF" | "HEIC":
+            return pixel_size(head)
+    return None
+
+
+def _webp_size(head: bytes) -> tuple[int, int]:
+    match head[12:16]:
+        case b"VP8X":
+            return int.from_bytes(head[24:27], "little") + 1, int.from_bytes(head[27:30], "little") + 1
+        case b"VP8L":
+            bits = int.from_bytes(head[21:25], "little")
+            return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+        case b"VP8 ":
+            width, height = struct.unpack_from("<2H", head, 26)
+            return width & 0x3FFF, height & 0x3FFF
+    raise ValueError("no WebP chunk that is known")

@@ -1,0 +1,251 @@
+"""Pictures of every format that people bring are read whole, within the job's bounds alone, or refused by name."""
+
+from __future__ import annotations
+
+import io
+import struct
+import sys
+import zlib
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, PngImagePlugin
+
+from sdbatch.errors import SourceTooLarge, SourceUnreadable
+from sdbatch.fetch.opening import open_picture
+from sdbatch.fetch.pictures import decode_image
+
+CAP = 1_000_000
+RED = (200, 40, 40)
+
+
+def _bytes(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def _array(data: bytes, notes: list[str] | None = None, pixels_max: int = CAP) -> Any:
+    return np.asarray(decode_image(data, "a", pixels_max, notes)).astype(int)
+
+
+@pytest.mark.fault("F35", "TIFF, BMP and GIF stills", "their pixels")
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("TIFF", {}),
+        ("TIFF", {"compression": "tiff_lzw"}),
+        ("TIFF", {"compression": "jpeg"}),
+        ("TIFF", {"compression": "tiff_adobe_deflate", "big_tiff": True}),
+        ("BMP", {}),
+        ("GIF", {}),
+    ],
+)
+def test_more_formats_of_stills_are_read(kind: str, options: dict[str, Any]) -> None:
+    assert np.abs(_array(_bytes(Image.new("RGB", (40, 20), RED), kind, **options)) - RED).max() <= 3
+
+
+@pytest.mark.fault("F35", "an animated GIF, and a TIFF of several pages", "the first frame, and a note")
+@pytest.mark.parametrize("kind", ["GIF", "TIFF"])
+def test_of_several_frames_the_first_is_taken_and_noted(kind: str) -> None:
+    frames = [Image.new("RGB", (8, 8), colour) for colour in (RED, (0, 0, 255))]
+    notes: list[str] = []
+    data = _bytes(frames[0], kind, save_all=True, append_images=frames[1:])
+
+    assert np.abs(_array(data, notes) - RED).max() <= 3
+    assert notes == ["a: it has 2 frames, of which the first was taken"]
+
+
+@pytest.mark.fault("F35", "a HEIC picture, upright by its own rotation", "its pixels, with the extra `heic`")
+def test_a_heic_is_read() -> None:
+    heif = pytest.importorskip("pillow_heif")
+    image = Image.new("RGB", (64, 32), RED)
+    image.paste((0, 0, 200), (32, 0, 64, 32))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # its left half is to stand on top
+    buffer = io.BytesIO()
+    heif.from_pillow(image).save(buffer, quality=95, exif=exif.tobytes())
+    values = _array(buffer.getvalue())
+
+    assert values.shape == (64, 32, 3)
+    assert np.abs(values[8, 16] - RED).max() <= 8
+    assert np.abs(values[56, 16] - (0, 0, 200)).max() <= 8
+
+
+@pytest.mark.fault("F35", "a HEIC picture where the extra is not installed", "refused, naming the extra")
+def test_a_heic_without_its_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+
+    with pytest.raises(SourceUnreadable, match=r"a: is a HEIC picture; `pip install 'sdbatch\[heic\]'` reads these"):
+        _array(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+
+
+@pytest.mark.fault("F35", "PSD, JPEG 2000, PDF, SVG, a clip in the place of a picture", "refused by what it is")
+@pytest.mark.parametrize(
+    ("data", "title"),
+    [
+        (b"8BPS\0\1", "Photoshop"),
+        (b"\0\0\0\x0cjP  \r\n", "JPEG 2000"),
+        (b"%PDF-1.7", "PDF"),
+        (b"<svg xmlns=", "SVG"),
+        (b"\0\0\0\x18ftypisom\0\0\0\0", "video"),
+        (b"\0\0\0\x0cJXL \r\n", "JPEG XL"),
+    ],
+)
+def test_what_is_not_read_is_named(data: bytes, title: str) -> None:
+    with pytest.raises(SourceUnreadable, match=rf"a: is a .*{title}.* file; pictures are PNG, JPEG"):
+        _array(data)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
+@pytest.mark.parametrize(("turn", "corner"), [(3, (19, 39)), (6, (0, 19)), (8, (39, 0))])
+def test_every_format_stands_upright(kind: str, turn: int, corner: tuple[int, int]) -> None:
+    image = Image.new("RGB", (40, 20), (0, 0, 200))
+    image.paste(RED, (0, 0, 20, 10))
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    values = _array(_bytes(image, kind, exif=exif))
+    row, column = corner
+
+    assert values.shape == ((20, 40, 3) if turn == 3 else (40, 20, 3))
+    assert (
+        np.abs(values[min(max(row, 2), values.shape[0] - 3), min(max(column, 2), values.shape[1] - 3)] - RED).max() < 40
+    )
+
+
+# --- values without 8 bits ------------------------------------------------------------------------------------------
+
+
+def _tiff(values: Any, **tags: int) -> bytes:
+    return _bytes(Image.fromarray(values), "TIFF", tiffinfo={int(tag[1:]): value for tag, value in tags.items()})
+
+
+def test_sixteen_bits_with_white_as_0_are_turned() -> None:
+    values = np.full((16, 16), 40_000, np.uint16)
+
+    assert _array(_tiff(values))[0, 0, 0] == 156
+    assert _array(_tiff(values, t262=0))[0, 0, 0] == 99
+
+
+@pytest.mark.parametrize(("kind", "title"), [(np.float32, "floating-point"), (np.int32, "signed or 32-bit")])
+def test_values_without_a_white_are_refused(kind: Any, title: str) -> None:
+    with pytest.raises(SourceUnreadable, match=f"a: holds .*{title}.* values"):
+        _array(_tiff(np.full((16, 16), 0.5, kind)))
+
+
+# --- the job's bounds are the only ones -----------------------------------------------------------------------------
+
+
+@pytest.mark.fault("F26", "a PNG with texts that unpack to more than 1 MiB, before and behind its pixels", "its pixels")
+@pytest.mark.parametrize("is_behind", [False, True])
+def test_a_pngs_long_texts_do_no_harm(is_behind: bool) -> None:
+    info = PngImagePlugin.PngInfo()
+    info.add_itxt("workflow", "x" * (3 << 20), zip=True)
+    info.add_text("prompt", "y" * (3 << 20), zip=True)
+    data = _bytes(Image.new("RGB", (8, 8), RED), pnginfo=info)
+    if is_behind:
+        start, stop = data.index(b"iTXt") - 4, data.index(b"IDAT") - 4
+        data = data[:start] + data[stop:-12] + data[start:stop] + data[-12:]
+
+    with pytest.raises(ValueError, match="too large"):
+        Image.open(io.BytesIO(data)).load()
+    assert (_array(data) == RED).all()
+
+
+@pytest.mark.fault("F26", "a PNG whose profile unpacks to more than 1 MiB", "its pixels, through the profile")
+def test_a_pngs_long_profile_is_read() -> None:
+    from support.icc import P3, rgb_profile
+
+    profile = rgb_profile(P3, None)
+    profile = struct.pack(">I", 3 << 20) + profile[4:] + b"\0" * ((3 << 20) - len(profile))
+    data = _bytes(Image.new("RGB", (8, 8), (200, 120, 60)))
+    body = b"iCCPp3\0\0" + zlib.compress(profile)
+    data = data[:33] + struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body)) + data[33:]
+
+    assert np.abs(_array(data) - (213, 115, 42)).max() <= 3
+
+
+def _white(width: int, height: int) -> bytes:
+    """Return a PNG of one bit a pixel."""
+    packed = zlib.compress((b"\0" + b"\xff" * (width // 8)) * height, 1)
+    data = b"\x89PNG\r\n\x1a\n"
+    for kind, body in (
+        (b"IHDR", struct.pack(">2I5B", width, height, 1, 0, 0, 0, 0)),
+        (b"IDAT", packed),
+        (b"IEND", b""),
+    ):
+        data += struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+    return data
+
+
+@pytest.mark.fault("F26", "a panorama of 200 million pixels, the job allowing so many", "opened, and its pixels")
+def test_a_panorama_within_the_jobs_bound_is_opened() -> None:
+    data = _white(25_000, 8_000)
+
+    with pytest.raises(Image.DecompressionBombError):
+        Image.open(io.BytesIO(data))
+    with pytest.raises(SourceTooLarge, match="25000 x 8000 pixels are over 199999999"):
+        open_picture(data, "a", 199_999_999)
+    assert open_picture(data, "a", 200_000_000).image.size == (25_000, 8_000)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "AVIF", "BMP"])
+def test_pillows_bound_on_pixels_does_not_hold(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = _bytes(Image.new("RGB", (40, 20), RED), kind)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+
+    with pytest.raises(Image.DecompressionBombError):
+        Image.open(io.BytesIO(data))
+    assert np.abs(_array(data) - RED).max() <= 8
+
+
+@pytest.mark.slow
+def test_a_panorama_is_read_to_its_last_pixel() -> None:
+    assert decode_image(_white(25_000, 8_000), "a", 200_000_000).getpixel((24_999, 7_999)) == (255, 255, 255)
+
+
+# --- JPEGs without their end ----------------------------------------------------------------------------------------
+
+
+def _photo(**options: Any) -> bytes:
+    noise = Image.effect_noise((200, 304), 60).convert("RGB")
+    return _bytes(noise, "JPEG", quality=80, **options)
+
+
+@pytest.mark.fault("F36", "a JPEG without its last bytes", "its pixels, and a note")
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("missing", [1, 2, 3, 12])
+def test_a_jpeg_without_its_last_bytes_is_read(missing: int, progressive: bool) -> None:
+    whole = _photo(progressive=progressive)
+    notes: list[str] = []
+    values = _array(whole[:-missing], notes)
+
+    assert (values[:-16] == _array(whole)[:-16]).all()
+    if missing <= 2:
+        assert (values == _array(whole)).all()
+    assert len(notes) == 1
+    assert notes[0].startswith("a: the file lacks its last bytes")
+
+
+@pytest.mark.fault("F36", "a JPEG that is cut in the middle", "refused by name")
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.8])
+def test_a_jpeg_that_is_cut_in_the_middle_is_refused(share: float, progressive: bool) -> None:
+    whole = _photo(progressive=progressive)
+
+    with pytest.raises(SourceUnreadable, match=r"a: not a whole picture of .*: the file is cut off"):
+        _array(whole[: int(len(whole) * share)])
+
+
+def test_a_progressive_jpeg_that_ends_with_a_scan_before_the_last_is_refused() -> None:
+    whole = _photo(progressive=True)
+    last_scan = whole.rindex(b"\xff\xda")
+
+    for end in (b"", b"\xff\xd9"):
+        cut = whole[:last_scan] + end
+        if not end:
+            with pytest.raises(SourceUnreadable, match="cut off before its last scan"):
+                _array(cut)
+        else:  # it says that it ends here, and who made it so may have meant it
+            assert _array(cut).shape == (304, 200, 3)
