@@ -75,7 +75,7 @@ def gpu_fault() -> str:
     if torch.version.cuda is None and torch.version.hip is None:
         return "this build of torch is for CPUs alone"
     try:
-        torch.cuda.init()
+        torch.cuda.current_device()  # begins with the driver, and raises what it says
         capability = torch.cuda.get_device_capability()
         if torch.version.cuda and not is_built_for(torch.cuda.get_arch_list(), capability):
             return (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+from typing import Any
 
 import diffusers
 import PIL
@@ -23,6 +24,7 @@ def worker_versions(*, uses_gpu: bool) -> dict[str, str]:
     Raises:
         FfmpegFailed: When the bundled ffmpeg does not run.
     """
+    cudnn: Any = torch.backends.cudnn
     has_gpu = uses_gpu and torch.cuda.is_available()
     return {
         "sdbatch": importlib.metadata.version("sdbatch"),
@@ -32,7 +34,7 @@ def worker_versions(*, uses_gpu: bool) -> dict[str, str]:
         "Pillow": PIL.__version__,
         "ffmpeg": ffmpeg.version(),
         "CUDA": torch.version.cuda or "",
-        "cuDNN": str(torch.backends.cudnn.version() or "") if has_gpu else "",
+        "cuDNN": str(cudnn.version() or "") if has_gpu else "",
         "GPU": torch.cuda.get_device_name() if has_gpu else "",
         "driver": driver_version() if has_gpu else "",
     }

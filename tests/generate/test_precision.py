@@ -58,10 +58,11 @@ def test_exact_compiles_by_rule() -> None:
 
     from sdbatch.generate.exact import exact_arithmetic
 
-    assert not config.deterministic
+    seen = [config.deterministic]
     with exact_arithmetic(is_exact=True, is_compiled=True):
-        assert config.deterministic
-    assert not config.deterministic
+        seen.append(config.deterministic)
+    seen.append(config.deterministic)
+    assert seen == [False, True, False]
 
 
 @pytest.mark.fault("A13", "Wan with dtype: bfloat16", "its autoencoder in float32, the rest in bfloat16")

@@ -192,7 +192,7 @@ def test_no_module_of_the_old_model_lives_when_the_next_one_is_loaded(
 
     strike(count)
     for model in (*MAKERS, "sd"):
-        further = {"loras": [[identity, 0.8]], "parameters": {"clip_skip": 1}} if model == "sd" else {}
+        further: dict[str, Any] = {"loras": [[identity, 0.8]], "parameters": {"clip_skip": 1}} if model == "sd" else {}
         (made,) = renderer.render([_request(model, **further)], CallPlan(batch_size=4))
         assert isinstance(made, RenderedOutput), made
         alive = [weakref.ref(module) for module in _modules(renderer)]

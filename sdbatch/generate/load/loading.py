@@ -77,6 +77,7 @@ def load_model(
     # A worker that reserved no GPU leaves them to others, though Ray does not hide them from it.
     device = device_of(model.num_gpus, is_reserved=is_gpu_reserved).name
     needed = "its weights"
+    read: _Read | None = None
     try:
         read = _read(name, model, revision, storage, loras or {})
         needed = f"its weights of {read.num_bytes / 2**30:.2f} GiB"
@@ -165,7 +166,7 @@ def _from_folder(folder: Path, class_name: str, dtype: torch.dtype, *, safety_ch
         raise ModelLoadFailed(f"{folder}: no model_index.json there")
     cls = getattr(diffusers, class_name)
     taken = inspect.signature(cls.__init__).parameters
-    options = {name: value for name, value in OPTIONS.items() if name in taken}
+    options: dict[str, Any] = {name: value for name, value in OPTIONS.items() if name in taken}
     if "safety_checker" in taken and not safety_checker:
         options |= {"safety_checker": None, "requires_safety_checker": False}
     vae = json.loads((folder / "model_index.json").read_text()).get("vae")
