@@ -18,6 +18,7 @@
         |-- ModelLoadFailed      the folder was right at plan time, the load was not
         |-- DeviceLost           the device refuses every further call; its process must end
         |-- StoreUnavailable     bounded retries were used up
+        |-- DecoderUnavailable   no process that decodes sources can be started
         |-- LeaseLost            another driver took over; stop before the next commit
         |-- WorkersUnavailable   no worker became ready, or none is left
         `-- WorkersUnlike        a worker has other versions or another device than `determinism: exact` allows
@@ -203,6 +204,10 @@ class DeviceLost(MachineError):
 
 class StoreUnavailable(MachineError):
     """The store did not answer within the bounded retries."""
+
+
+class DecoderUnavailable(MachineError):
+    """No process that decodes sources can be started."""
 
 
 class LeaseLost(MachineError):

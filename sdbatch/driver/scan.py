@@ -25,11 +25,11 @@ from sdbatch.driver.shared_keys import SharedKeys, leading_words
 from sdbatch.errors import ManifestError, Problem
 from sdbatch.fetch.sources import digest_sources
 from sdbatch.job import Job
-from sdbatch.manifest.check import AllowList, Duplicates, Problems, check_text, problem_at
+from sdbatch.manifest.check import Duplicates, Problems, check_text, problem_at
 from sdbatch.manifest.read import RowBatch, Shard, list_shards, read_batches
 from sdbatch.plan.resolve import ResolvedRows, Resolver
 from sdbatch.points import reached
-from sdbatch.storage import Store, parse_url
+from sdbatch.storage import AllowList, Store, parse_url
 
 PART_ROWS = 16_384
 _SPOOL = pa.schema(
@@ -108,7 +108,7 @@ def scan(job: Job, keep: Callable[[RowBatch, ResolvedRows], None] | None = None,
             problems.extend(check_text(batch))
             if keep is not None:
                 fresh = resolver.source_urls(batch.columns) - digests.keys()
-                digests.update(digest_sources(fresh, job.storage))
+                digests.update(digest_sources(fresh, job.storage, allow))
             rows, row_problems = resolver.resolve(batch.columns, batch.num_rows, digests)
             for row in row_problems:
                 problems.add(problem_at(batch, row.offset, row.column, row.value, row.message))

@@ -1,11 +1,10 @@
-"""Checks that need no model: ids and texts of rows, and the places of their sources. The plan checks the rest.
+"""Checks that need no model: ids and texts of rows. The plan checks the rest.
 
 RowBatch --> check_text() --> problems          every id --> Duplicates --> problems
 """
 
 from __future__ import annotations
 
-import os
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,9 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from sdbatch.errors import Problem, UserError
+from sdbatch.errors import Problem
 from sdbatch.manifest.read import RowBatch, Shard, read_batches
-from sdbatch.storage import parse_url
 
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 PROMPT_CHARS_MAX = 8000
@@ -124,37 +122,3 @@ class Duplicates:
                     if value in first:
                         yield problem_at(batch, offset, "id", value, f"appears twice; first in {first[value]}")
                     first.setdefault(value, place)
-
-
-class AllowList:
-    """The places that sources may come from.
-
-    Args:
-        prefixes: Local folders, files, or URLs.
-
-    A local prefix admits every file under it, after symbolic links are followed; a remote prefix ends
-    at a whole path part.
-    """
-
-    def __init__(self, prefixes: Sequence[str]) -> None:
-        self._local: list[str] = []
-        self._remote: list[str] = []
-        self._text = ", ".join(prefixes)
-        for prefix in prefixes:
-            location = parse_url(prefix)
-            if location.is_local:
-                self._local.append(os.path.realpath(location.path))
-            else:
-                self._remote.append(location.url)
-
-    def problem(self, url: str) -> str | None:
-        """Return why a source may not be opened, None when it may."""
-        try:
-            location = parse_url(url)
-        except UserError as error:
-            return f"is refused: {error}"
-        places = self._local if location.is_local else self._remote
-        path = os.path.realpath(location.path) if location.is_local else location.url
-        if any(path == place or path.startswith(place.rstrip("/") + "/") for place in places):
-            return None
-        return f"is outside sources.allow ({self._text or 'which is empty'})"

@@ -18,11 +18,19 @@ from typing import Any
 from sdbatch.checkpoints import LoraInfo, ModelInfo
 from sdbatch.columns import MANIFEST, named
 from sdbatch.families import Family, Given, Route, nearest_multiple, next_frame_count
+from sdbatch.families.arguments import PARAMETER_BOUND, PARAMETER_BOUNDS
 from sdbatch.plan.problems import RowProblem
 from sdbatch.plan.sources import OTHER_ROLES
 
 LORAS_MAX = 16
 LORA_WEIGHT_MAX = 10.0
+PIXELS_MAX = 1 << 24
+"""Most pixels of one picture or frame, such as 4096 x 4096; a guard against typing errors."""
+
+CLIP_PIXELS_MAX = 1 << 30
+"""Most pixels of all frames of one clip, which are 12 GiB in floats; such as 1024 frames of 1024 x 1024."""
+
+VALUE_CHARACTERS_MAX = 40
 STEPS_MAX = 1000
 """Steps that a strength is held against where a row does not say how many."""
 _CHECKED = [MANIFEST[name] for name in named("argument") if not MANIFEST[name].family_bounds]
@@ -60,10 +68,24 @@ def check_family(values: Mapping[str, Any], family: Family) -> list[RowProblem]:
             problems.append(RowProblem(name, value, f"is not in {family.size_min}..{family.size_max}"))
     if "num_frames" in values:
         problems.extend(_check_frames(values["num_frames"], family))
+    if not problems:
+        problems.extend(_check_pixels(values["height"], values["width"], values.get("num_frames", 1)))
     if "scheduler" in values and values["scheduler"] not in family.schedulers:
         hint = near(values["scheduler"], family.schedulers)
         problems.append(RowProblem("scheduler", values["scheduler"], f"is not a scheduler of {family.title}{hint}"))
     return problems
+
+
+def _check_pixels(height: int, width: int, num_frames: int) -> list[RowProblem]:
+    """Check that one output fits a machine: each side and the frames may be within bounds, and their product not."""
+    if height * width > PIXELS_MAX:
+        message = f"x width {width} = {height * width} pixels are over {PIXELS_MAX}"
+        return [RowProblem("height", height, message)]
+    if num_frames * height * width > CLIP_PIXELS_MAX:
+        most = CLIP_PIXELS_MAX // (height * width)
+        message = f"of {height} x {width} pixels are over {CLIP_PIXELS_MAX} pixels in all; at most {most} frames fit"
+        return [RowProblem("num_frames", num_frames, message)]
+    return []
 
 
 def _check_frames(num_frames: int, family: Family) -> list[RowProblem]:
@@ -214,15 +236,24 @@ def settled_parameters(text: str | None, route: Route, task: str) -> tuple[dict[
         if kind is None:
             return refused(f"holds {name}, which {task} of this model does not take{near(name, route.parameters)}")
         if not _is_a(value, kind):
-            return refused(f"holds {name} = {value!r}, which is not of type {kind.__name__}")
+            return refused(f"holds {name} = {_cut(value)}, which is not of type {kind.__name__}")
+        bound = PARAMETER_BOUNDS.get(name, PARAMETER_BOUND)
+        if kind in {int, float} and value not in bound:
+            return refused(f"holds {name} = {_cut(value)}, which is not {bound}")
         given[name] = kind(value)
     return given, []
 
 
 def _is_a(value: Any, kind: type) -> bool:
     if kind is float:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        return isinstance(value, int | float) and not isinstance(value, bool)
     return type(value) is kind
+
+
+def _cut(value: Any) -> str:
+    """Return a value as it may stand inside a message."""
+    text = repr(value)
+    return text if len(text) <= VALUE_CHARACTERS_MAX else f"{text[:VALUE_CHARACTERS_MAX]}..."
 
 
 def settled_loras(
