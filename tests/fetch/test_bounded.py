@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from support.hostile import slow_jpeg
 
 from sdbatch.encode.video import encode_video
 from sdbatch.errors import RowError, SourceMissing, SourceTooLarge, SourceUnreadable, StoreUnavailable
@@ -161,21 +162,10 @@ def test_what_a_reader_raises_is_raised_and_the_next_request_is_served(make: Cal
 # --- what a file may do to its decoder ------------------------------------------------------------------------------
 
 
-def _slow_jpeg(scans: int = 4000) -> bytes:
-    """Return a progressive JPEG of some kB that refines the same coefficients again and again."""
-    buffer = io.BytesIO()
-    Image.effect_noise((3000, 3000), 2).convert("L").save(buffer, "JPEG", quality=1, progressive=True)
-    data = buffer.getvalue()
-    starts = [at for at in range(len(data) - 1) if data[at : at + 2] == b"\xff\xda"]
-    scan = data[starts[-1] : -2]
-    empty = scan[: 2 + struct.unpack(">H", scan[2:4])[0]]
-    return data[:-2] + empty * scans + b"\xff\xd9"
-
-
 @pytest.mark.fault("S6", "a progressive JPEG of 0.2 MB that decodes for minutes", "its row fails at a bound on time")
 def test_a_picture_that_decodes_for_ever_is_ended_and_blamed(make: Callable[..., BoundedDecoder]) -> None:
     decoder = make(picture_processor_s=1.0)
-    data = _slow_jpeg()
+    data = slow_jpeg()
     with pytest.raises(SourceUnreadable, match=r"^slow\.jpg: decoding it took over 1 s of processor time$"):
         _decoded(decoder, data, "slow.jpg")
     assert _decoded(decoder, _png())["images"][0].shape == (32, 48, 3)
@@ -348,7 +338,7 @@ time.sleep(60)
 def test_children_end_with_a_worker_that_is_killed(tmp_path: Path, is_decoding: bool) -> None:
     shared = set(Path("/dev/shm").iterdir())
     slow = tmp_path / "slow.jpg"
-    slow.write_bytes(_slow_jpeg())
+    slow.write_bytes(slow_jpeg())
     owner = subprocess.Popen(
         [sys.executable, "-c", _OWNER, str(slow) if is_decoding else ""], stdout=subprocess.PIPE, text=True
     )

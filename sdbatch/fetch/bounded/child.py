@@ -58,6 +58,7 @@ def serve(line: int, life: int, inbox: int, outbox: int) -> None:
     end_with_worker(life)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     yield_memory_first()
+    Image.preinit()
     AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # one for each core of the machine otherwise
     os.set_inheritable(line, False)  # ffmpeg is not to hold them
     for descriptor in (life, inbox, outbox):
@@ -182,7 +183,7 @@ class _Request:
 def stated_pixels(data: bytes, unknown: int) -> int:
     """Return the pixels that a picture says it has; `unknown` where its header cannot be read."""
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with Image.open(io.BytesIO(data), formats=[kind for kind in FORMATS if kind in Image.OPEN]) as image:
             return image.width * image.height
     except Exception:  # noqa: BLE001 -- what is wrong with it is said when it is decoded
         return unknown

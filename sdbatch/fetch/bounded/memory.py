@@ -12,11 +12,14 @@ from collections.abc import Iterator
 from typing import Final
 
 MIB: Final = 1 << 20
-FIXED_BYTES: Final = 96 * MIB
-"""Address space that any decoder may take whatever the size of its picture: tables, buffers, what was not freed yet."""
+HEAP_KEPT_BYTES: Final = 64 * MIB
+"""Free memory that a child keeps for its next picture."""
 
-PIXEL_BYTES: Final = 48
-"""Bytes for each pixel of a source picture. The dearest path (16 bit, or a colour profile) holds some 34 at once."""
+FIXED_BYTES: Final = 96 * MIB + HEAP_KEPT_BYTES
+"""Address space that any decoder may take whatever the size of its picture: tables, buffers, what was kept."""
+
+PIXEL_BYTES: Final = 40
+"""Bytes for each pixel of a source picture. The dearest path (16 bit) holds 28 at once."""
 
 FILE_COPIES: Final = 3
 """A file lies in memory as it came, as a decoder reads it, and as what the decoder unpacked of its metadata."""
@@ -24,8 +27,9 @@ FILE_COPIES: Final = 3
 CLIP_BYTES: Final = 1024 * MIB
 """Address space for ffmpeg: its program, stacks and arenas of its threads, whatever the size of the frames."""
 
-CLIP_PIXEL_BYTES: Final = 32
-"""Bytes for each pixel of the largest frame: the reference frames of a decoder, and a filter's copies."""
+CLIP_PIXEL_BYTES: Final = 48
+"""Bytes for each pixel of the largest frame: the reference frames of a decoder, and a filter's copies, which are floats
+where tones are mapped."""
 
 
 def picture_needs(pixels: int, file_bytes: int) -> int:

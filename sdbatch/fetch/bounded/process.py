@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdbatch.errors import ROW_FAILURES, DecoderUnavailable, RowError, SourceTooLarge, SourceUnreadable
-from sdbatch.fetch.bounded.memory import MIB, MemoryBudget
+from sdbatch.fetch.bounded.memory import HEAP_KEPT_BYTES, MIB, MemoryBudget
 from sdbatch.fetch.bounded.wire import Line, Nonsense, kind_of, shared_file, taken_up, write_all
 from sdbatch.fetch.settings import PixelSettings
 from sdbatch.types import Source
@@ -37,7 +37,14 @@ KEPT_BYTES: Final = 64 * MIB
 """Shared memory that a child keeps for its next request; what is over it is given back."""
 
 _HANDED_DOWN: Final = ("PATH", "LD_LIBRARY_PATH", "IMAGEIO_FFMPEG_EXE")
-_OWN: Final = {"MALLOC_ARENA_MAX": "1", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "LC_ALL": "C.UTF-8"}
+_OWN: Final = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(32 * MIB),  # what is freed is kept, or the next picture faults every page in again
+    "MALLOC_TRIM_THRESHOLD_": str(HEAP_KEPT_BYTES),
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "LC_ALL": "C.UTF-8",
+}
 # The package's own __init__ imports Arrow and pydantic, which no decoder needs: a bare package stands in its place.
 _START: Final = """
 import json, sys, types
