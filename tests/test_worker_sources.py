@@ -13,8 +13,10 @@ from PIL import Image
 from support.hostile import damaged_avifs, slow_jpeg
 
 import sdbatch
+from sdbatch.driver.session import _as_seen_from_here
 from sdbatch.fetch.bounded.decoder import BoundedDecoder
 from sdbatch.fetch.pictures import decode_image
+from sdbatch.job import parse_job
 from sdbatch.worker.unit import FETCH_MAX_S, _UnitInProgress
 
 
@@ -77,6 +79,14 @@ def _fault(data: bytes) -> str:
     except Exception as error:  # noqa: BLE001 -- a decoder may raise anything
         return type(error).__name__
     return ""
+
+
+def test_workers_in_other_folders_see_the_places_of_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    values = {"manifest": "m", "output": "o", "models": {"tiny": {"path": "builtin:tiny-random"}}}
+    job = parse_job({**values, "sources": {"allow": ["images/", "s3://brand/2026/"]}})
+
+    assert _as_seen_from_here(job)["sources"]["allow"] == [str(tmp_path / "images"), "s3://brand/2026"]  # type: ignore[index]
 
 
 @pytest.mark.fault(

@@ -223,6 +223,36 @@ def test_a_link_that_is_turned_meanwhile_reads_nothing_outside(
     assert f"sha256:{hashlib.sha256(SECRET).hexdigest()}" not in digests
 
 
+@pytest.mark.parametrize("turned_part", ["deep/plan.png", "deep"])
+@pytest.mark.parametrize("verb", ["read", "digest"])
+@pytest.mark.fault("S8", "a link turned in the moment after a path was followed", "nothing outside is read")
+def test_a_link_turned_in_the_very_moment_reads_nothing_outside(
+    brand: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, turned_part: str, verb: str
+) -> None:
+    monkeypatch.setenv("SDBATCH_CACHE", str(tmp_path / "cache"))
+    secret = brand.parent / "brand-secret"
+    (secret / "plan.png").write_bytes(SECRET)
+    path = brand / "deep" / "plan.png"
+    path.write_bytes(b"picture")
+    allow = AllowList([str(brand)])
+    follow = os.path.realpath
+
+    def followed_then_turned(name: str) -> str:
+        real = follow(name)
+        part = brand / turned_part
+        if not part.is_symlink():
+            part.rename(brand / "aside")
+            part.symlink_to(secret if turned_part == "deep" else secret / "plan.png")
+        return real
+
+    monkeypatch.setattr(os.path, "realpath", followed_then_turned)
+    if verb == "digest":
+        assert digest_sources([str(path)], {}, allow) == {str(path): "missing"}
+    else:
+        with pytest.raises(FileNotFoundError):
+            allow.open(str(path))
+
+
 @pytest.mark.fault("S8", "a link turned outside after the plan", "the worker looks again and reads nothing")
 def test_the_worker_looks_again(brand: Path) -> None:
     (brand / "link.png").symlink_to(brand / "beach.png")

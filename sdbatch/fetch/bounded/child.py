@@ -29,7 +29,6 @@ from sdbatch.errors import RowError
 from sdbatch.fetch.bounded.memory import FIXED_BYTES, clip_needs, picture_needs
 from sdbatch.fetch.bounded.wire import Line, kind_of, laid_out, write_all
 from sdbatch.fetch.decode import decode_sources
-from sdbatch.fetch.pictures import FORMATS
 from sdbatch.fetch.settings import PixelSettings
 from sdbatch.types import Source
 
@@ -38,6 +37,9 @@ LOCAL_FAULTS: Final = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.EROFS, errno.EAGAIN}
 )
 """What the machine lacks; a source is not to blame for it."""
+
+_SIZED: Final = ("PNG", "JPEG", "WEBP", "AVIF", "TIFF", "BMP", "GIF")
+"""Formats whose stated size says how much memory a picture is given; others get what the largest one may take."""
 
 Tree = Any
 
@@ -58,12 +60,12 @@ def serve(line: int, life: int, inbox: int, outbox: int) -> None:
     end_with_worker(life)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     yield_memory_first()
-    Image.preinit()
     AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # one for each core of the machine otherwise
     os.set_inheritable(line, False)  # ffmpeg is not to hold them
     for descriptor in (life, inbox, outbox):
         os.set_inheritable(descriptor, False)
     to_worker = Line(socket.socket(fileno=line))
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # decoders warn of what is odd in a file, again and again
     base_bytes = _address_space_bytes()
     to_worker.send({"ready": os.getpid()})
     while True:
@@ -183,7 +185,7 @@ class _Request:
 def stated_pixels(data: bytes, unknown: int) -> int:
     """Return the pixels that a picture says it has; `unknown` where its header cannot be read."""
     try:
-        with Image.open(io.BytesIO(data), formats=[kind for kind in FORMATS if kind in Image.OPEN]) as image:
+        with Image.open(io.BytesIO(data), formats=_SIZED) as image:
             return image.width * image.height
     except Exception:  # noqa: BLE001 -- what is wrong with it is said when it is decoded
         return unknown
