@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -44,19 +45,15 @@ def clips(count: int, seed: int) -> tuple[str, list[str]]:
 
 def shards(count: int, seed: int) -> tuple[str, list[str]]:
     """Check damaged shards; return a summary, and the faults."""
-    from shards import check_shards
-
     with tempfile.TemporaryDirectory(prefix="sdbatch-shards-") as folder:
-        answers = check_shards(count, Path(folder), seed, _say)
+        answers = import_module("shards").check_shards(count, Path(folder), seed, _say)
     return f"{dict(answers)}", [answer for answer in answers if answer not in {"fine", "refused"}]
 
 
 def checks(count: int, _: int) -> tuple[str, list[str]]:
     """Run `sdbatch check` many times; return a summary, and the exit codes that were not 0."""
-    from checks import check_many
-
     with tempfile.TemporaryDirectory(prefix="sdbatch-checks-") as folder:
-        codes = check_many(count, Path(folder), _say)
+        codes = import_module("checks").check_many(count, Path(folder), _say)
     return f"{dict(codes)}", [f"exit {code}, {times} times" for code, times in codes.items() if code]
 
 

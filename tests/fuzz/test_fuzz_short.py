@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -31,7 +32,7 @@ def test_damaged_clips_cost_their_own_rows_alone() -> None:
 
 
 def test_equal_seeds_damage_alike() -> None:
-    one, two = (sources.random.Random("1:7") for _ in range(2))
+    one, two = (random.Random("1:7") for _ in range(2))
     data, other = whole_pictures()[:2]
 
     assert damaged(one, data, other) == damaged(two, data, other) != data
