@@ -24,7 +24,14 @@ from PIL import Image
 from support.hostile import slow_jpeg
 
 from sdbatch.encode.video import encode_video
-from sdbatch.errors import RowError, SourceMissing, SourceTooLarge, SourceUnreadable, StoreUnavailable
+from sdbatch.errors import (
+    DecoderUnavailable,
+    RowError,
+    SourceMissing,
+    SourceTooLarge,
+    SourceUnreadable,
+    StoreUnavailable,
+)
 from sdbatch.fetch.bounded import decoder as module
 from sdbatch.fetch.bounded.decoder import BoundedDecoder
 from sdbatch.fetch.bounded.memory import MIB, MemoryBudget
@@ -336,7 +343,6 @@ time.sleep(60)
     "S6", "a worker that is killed while it decodes", "its decoding processes end, nothing is left behind"
 )
 def test_children_end_with_a_worker_that_is_killed(tmp_path: Path, is_decoding: bool) -> None:
-    shared = set(Path("/dev/shm").iterdir())
     slow = tmp_path / "slow.jpg"
     slow.write_bytes(slow_jpeg())
     owner = subprocess.Popen(
@@ -346,12 +352,14 @@ def test_children_end_with_a_worker_that_is_killed(tmp_path: Path, is_decoding: 
     child = int(owner.stdout.readline())
     time.sleep(0.3 if is_decoding else 0)
     assert _alive(child)
+    held = [str(link.readlink()) for link in Path(f"/proc/{child}/fd").iterdir()]
+    assert len([name for name in held if name.startswith("/memfd:")]) >= 2  # memory without a name goes with its users
+    assert not [name for name in held if name.startswith("/dev/shm")]
     owner.kill()
     owner.wait()
     owner.stdout.close()
 
     assert _until(lambda: not _alive(child), 5)
-    assert set(Path("/dev/shm").iterdir()) <= shared
 
 
 def test_children_end_when_nobody_holds_their_decoder_any_more() -> None:
@@ -364,6 +372,23 @@ def test_children_end_when_nobody_holds_their_decoder_any_more() -> None:
 
     assert not _alive(pid)
     assert len(list(Path("/proc/self/fd").iterdir())) < descriptors
+
+
+@pytest.mark.parametrize(
+    ("program", "said"), [("/bin/false", "does not start: it said nothing"), ("/no/python", "cannot be started")]
+)
+def test_a_machine_that_starts_no_process_is_no_fault_of_a_row(
+    make: Callable[..., BoundedDecoder], monkeypatch: pytest.MonkeyPatch, program: str, said: str
+) -> None:
+    decoder = make()
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "executable", program)
+        descriptors = len(list(Path("/proc/self/fd").iterdir()))
+        with pytest.raises(DecoderUnavailable, match=said):
+            _decoded(decoder, _png())
+        assert len(list(Path("/proc/self/fd").iterdir())) == descriptors
+
+    assert _decoded(decoder, _png())["images"][0].shape == (32, 48, 3)
 
 
 # --- how many, and how much -----------------------------------------------------------------------------------------

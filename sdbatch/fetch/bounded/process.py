@@ -187,11 +187,16 @@ class ChildProcess:
         """Kill it and what it started, and give back what it held; again does nothing."""
         if self._life < 0:
             return
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+        self._killed_status()
         self._said = _last_words(self._messages)
         self._release()
+
+    def _killed_status(self) -> int:
+        """Kill it and what it started; return how it ended, which is its own way where it had ended before."""
+        if self._process.returncode is None:  # later its number may be another process's
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+        return self._process.wait()
 
     def _release(self) -> None:
         self._line.close()
@@ -238,17 +243,15 @@ class ChildProcess:
         return pixels
 
     def _death(self, at: str, kind: str) -> ChildEnded:
-        """Return what is to be told of a child that closed its line: it died, or is about to."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(timeout=1)
-        status = self._process.poll()
+        """Return what is to be told of a child that closed its line, which the system does when a process ends."""
+        status = self._killed_status()
         if status == -signal.SIGXCPU:
             text = f"{at}: decoding it took over {self._bounds.processor_s[kind]:g} s of processor time"
             return ChildEnded(SourceUnreadable(text))
         if status in {-signal.SIGKILL, -signal.SIGTERM}:
             text = f"{at}: the process that decodes it was killed, perhaps because the machine has no memory left"
             return ChildEnded(SourceUnreadable(text), by_system=True)
-        how = f"status {status}" if status is None or status >= 0 else signal.Signals(-status).name
+        how = f"status {status}" if status >= 0 else signal.Signals(-status).name
         return ChildEnded(SourceUnreadable(f"{at}: the process that decodes it ended with {how}"))
 
 
@@ -293,6 +296,8 @@ class _Conversation:
         except BaseException:
             self._send({"stop": True})  # the child waits for the next request then
             raise
+        if os.fstat(self._inbox).st_size > KEPT_BYTES:
+            os.ftruncate(self._inbox, 0)
         write_all(self._inbox, data, 0)
         self._send({"bytes": len(data)})
         match self._line.receive(self._wall_s):
