@@ -10,6 +10,7 @@ import signal
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import zlib
@@ -125,6 +126,22 @@ def test_a_clip_comes_back_through_shared_memory(make: Callable[..., BoundedDeco
 
     assert pixels["video"].shape == (9, 32, 48, 3)
     np.testing.assert_array_equal(pixels["video"], expected["video"])
+
+
+def test_only_clips_take_a_temporary_folder_and_it_goes_with_the_child(
+    make: Callable[..., BoundedDecoder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    decoder = make()
+    _decoded(decoder, _png())
+    assert list(tmp_path.iterdir()) == []
+    settings = PixelSettings(height=32, width=48, num_frames=9, fps=8.0)
+    decoder.decode([_source("a.mp4", "video")], settings, lambda _: _clip(9))
+    (folder,) = tmp_path.iterdir()
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert list(folder.iterdir()) == []
+    decoder.close()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_child_serves_many_and_imports_neither_torch_nor_arrow(make: Callable[..., BoundedDecoder]) -> None:

@@ -19,6 +19,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -34,7 +35,7 @@ from sdbatch.types import Source
 
 TEXT_CHARACTERS_MAX: Final = 500
 LOCAL_FAULTS: Final = frozenset(
-    {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.EROFS, errno.EAGAIN}
+    {errno.EACCES, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.EROFS, errno.EAGAIN}
 )
 """What the machine lacks; a source is not to blame for it."""
 
@@ -177,6 +178,7 @@ class _Request:
 
     def _needs(self, source: Source, data: bytes) -> int:
         if kind_of(source) == "clip":
+            Path(os.environ["TMPDIR"]).mkdir(mode=0o700, exist_ok=True)  # ffmpeg reads files; the worker removes it
             return clip_needs(self._pixels_max, len(data), self._result_bytes)
         pixels = min(stated_pixels(data, self._pixels_max), self._pixels_max)
         return self._result_bytes + picture_needs(pixels, len(data))

@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -203,8 +204,7 @@ class ChildProcess:
         for descriptor in (self._life, self._inbox, self._outbox, self._messages):
             os.close(descriptor)
         self._life = -1
-        if self._folder:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def _outcome(self, answer: dict[str, Any], sources: Sequence[Source], result_bytes: int) -> Any:
         """Return the pixels that an answer stands for, or raise what it tells."""
@@ -315,17 +315,14 @@ class _Conversation:
             raise EOFError from error
 
 
-def _own_folder() -> str | None:
-    """Return a new temporary folder; None where there is no place for one, which pictures do not need."""
-    try:
-        return tempfile.mkdtemp(prefix="sdbatch-decode-")
-    except OSError:
-        return None
+def _own_folder() -> Path:
+    """Return a temporary folder that is not there yet: the child makes it for its first clip, pictures need none."""
+    return Path(tempfile.gettempdir()) / f"sdbatch-decode-{secrets.token_hex(16)}"
 
 
-def _environment(folder: str | None) -> dict[str, str]:
+def _environment(folder: Path) -> dict[str, str]:
     handed_down = {name: os.environ[name] for name in _HANDED_DOWN if name in os.environ}
-    return {**handed_down, **_OWN, "TMPDIR": folder or tempfile.gettempdir()}
+    return {**handed_down, **_OWN, "TMPDIR": str(folder)}
 
 
 def _last_words(messages: int) -> str:
