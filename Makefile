@@ -1,11 +1,11 @@
-# Commands on a machine with Python 3.11 and make: `make demo`, `make test`, and two long ones, `make bench` and `make chaos`.
+# Commands on a machine with Python 3.11 and make: `make demo`, `make test`, and three long ones, `make bench`, `make chaos` and `make fuzz`.
 
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test bench chaos check lint types schema families columns constraints clean
+.PHONY: demo test bench chaos fuzz check lint types schema families columns constraints clean
 
 demo: $(READY) manifests/demo/part-00000.parquet
 	$(BIN)/sdbatch run jobs/demo.yaml
@@ -23,6 +23,10 @@ bench: $(READY)
 # CHAOS='--only kill/s3' runs a part of it, CHAOS=--list names the cases.
 chaos: $(READY)
 	$(BIN)/python tests/chaos/run_chaos.py $(CHAOS)
+
+# Damaged pictures, clips and shards, and `sdbatch check` many times; some 20 minutes. FUZZ='pictures --share 0.1' runs a part.
+fuzz: $(READY)
+	$(BIN)/python tests/fuzz/run_fuzz.py $(FUZZ)
 
 check: lint types
 

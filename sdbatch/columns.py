@@ -38,7 +38,7 @@ class Range:
         """Return whether a row may have this value; NaN and infinities are in no range."""
         most = self._row_most
         return (
-            math.isfinite(value)
+            (isinstance(value, int) or math.isfinite(value))  # an int may be too long for a float
             and (self.least is None or self.least <= value)
             and (self.over is None or self.over < value)
             and (most is None or value <= most)
@@ -219,11 +219,11 @@ COLUMNS: Final[tuple[Column, ...]] = (
         "duration_s",
         _FLOAT,
         "instead of `num_frames`: the next count the family can make is made and trimmed",
-        bound=Range(over=0),
+        bound=Range(over=0, guard=86_400),
         in_recipe=False,
         in_metadata=False,
     ),
-    _argument("fps", _FLOAT, "playback rate", bound=Range(over=0, guard=240)),
+    _argument("fps", _FLOAT, "playback rate", bound=Range(least=0.01, guard=240)),
     _argument(
         "num_inference_steps", _INT, "denoising steps asked for", bound=Range(least=1, guard=1000), in_gallery=True
     ),

@@ -21,6 +21,7 @@
         |-- GpuUnusable          a GPU that torch cannot use; its node is left out
         |-- StoreUnavailable     bounded retries were used up
         |-- LocalFault           this machine is out of disk, quota or open files, or its disk fails
+        |-- DecoderUnavailable   no process that decodes sources can be started
         |-- LeaseLost            another driver took over; stop before the next commit
         |-- WorkersUnavailable   no worker became ready, or none is left
         `-- WorkersUnlike        a worker has other versions or another device than `determinism: exact` allows
@@ -239,6 +240,10 @@ class StoreUnavailable(MachineError):
 
 class LocalFault(MachineError):
     """This machine is out of disk, quota or open files, or its disk fails; see `sdbatch.storage.faults`."""
+
+
+class DecoderUnavailable(MachineError):
+    """No process that decodes sources can be started."""
 
 
 class LeaseLost(MachineError):

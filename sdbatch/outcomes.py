@@ -52,6 +52,8 @@ LOCAL_FAULTS_MAX: Final = 3
 _CRASH: Final = Outcome(then="bisect", records="WorkerCrash", replace_worker=True, solo_failures_max=2)
 # One alone is enough: the first deadline it missed was in company.
 _TOO_LONG: Final = Outcome(then="bisect", records="DeadlineExceeded", replace_worker=True, solo_failures_max=1)
+# Each source has bounds of its own, far closer: a fetch that is overdue all the same is looked at alone.
+_UNDECODED: Final = Outcome(then="bisect", records="SourceUnreadable", replace_worker=True, solo_failures_max=1)
 _LOST: Final = Outcome(then="again", replace_worker=True)
 
 OUTCOMES: Final[Mapping[str, Outcome]] = {
@@ -64,6 +66,7 @@ OUTCOMES: Final[Mapping[str, Outcome]] = {
     "ModelLoadFailed": Outcome(then="end model"),
     "StoreUnavailable": Outcome(then="again"),
     "LocalFault": Outcome(then="again", in_a_row_max=LOCAL_FAULTS_MAX),
+    "DecoderUnavailable": Outcome(then="again"),
     "StoreRefused": Outcome(then="stop"),
     "LeaseLost": Outcome(then="stop"),
     "Bug": Outcome(then="stop"),
@@ -73,6 +76,7 @@ OUTCOMES: Final[Mapping[str, Outcome]] = {
     "Died": _CRASH,
     "Overdue": _TOO_LONG,
     "Silent": _TOO_LONG,
+    "Undecoded": _UNDECODED,
     "Stuck": _LOST,
     "Unavailable": _LOST,
     "NodeLost": _LOST,
@@ -81,7 +85,9 @@ OUTCOMES: Final[Mapping[str, Outcome]] = {
 """A kind that is not here is a bug and stops the run.
 
 `Overdue`: a pipeline call went on beyond its deadline and did not heed it between two denoising steps. `Silent`: the
-process answers no ping. `Stuck`: a unit stays in a stage that is not the model's (fetch, finish) beyond its bound.
+process answers no ping. `Undecoded`: sources of known rows are being decoded beyond the
+bound of a fetch. `Stuck`: a unit stays in a stage that is not the model's (fetch, finish) beyond its bound, and no row
+is known to be the cause.
 `DeviceLost`: the device refuses every further call (a "sticky" CUDA error). `GpuUnusable`: the card, its driver or the
 build of torch is at fault, so that no process on this node would do better.
 """

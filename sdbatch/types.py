@@ -247,7 +247,7 @@ class Running:
         phase: `fetch`, `wait` (for the model), `load`, `generate` or `finish`.
         elapsed_s: Since the phase, in `generate` since the pipeline call, began.
         bound_s: Longest it may take; infinite for `wait`, which others' bounds bound.
-        ids: Requests in the pipeline call; empty in other phases.
+        ids: Requests in the pipeline call; in `fetch` those whose sources are being decoded; empty in other phases.
     """
 
     unit: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import os
 import shutil
 import subprocess
@@ -11,10 +12,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 import sdbatch
-from sdbatch.columns import SOURCE_ROLES
+from sdbatch.columns import MANIFEST, SOURCE_ROLES
 from sdbatch.families import (
     FAMILIES,
     Family,
@@ -25,6 +27,7 @@ from sdbatch.families import (
     nearest_multiple,
     next_frame_count,
 )
+from sdbatch.families.arguments import PARAMETER_BOUNDS
 from sdbatch.families.listing import in_readme
 from sdbatch.families.schedulers import (
     COGVIDEOX_SCHEDULERS,
@@ -227,3 +230,27 @@ def test_of_one_class_the_family_with_the_most_conditions_that_hold_is_found() -
 
     assert find_family("WanPipeline", facts.get) is FAMILIES["Wan 2.2 TI2V"]
     assert find_family("WanPipeline", lambda _: None) is FAMILIES["Wan 2.1 T2V"]
+
+
+def test_every_whole_number_that_a_row_may_hand_on_has_a_bound_of_its_own() -> None:
+    whole = {
+        name
+        for family in FAMILIES.values()
+        for routes in family.tasks.values()
+        for route in routes
+        for name, kind in route.parameters.items()
+        if kind is int
+    }
+
+    assert whole == PARAMETER_BOUNDS.keys()
+
+
+def test_every_number_of_the_manifest_has_bounds_on_both_sides() -> None:
+    kinds = (pa.types.is_integer, pa.types.is_floating)
+    numbers = [column for column in MANIFEST.values() if any(is_kind(column.type) for is_kind in kinds)]
+    by_family = {column.name for column in numbers if column.family_bounds}
+
+    assert by_family == {"height", "width", "num_frames"}
+    for column in numbers:
+        for value in (-math.inf, -1.0, math.nan, 1e300, 10**400):
+            assert column.family_bounds or column.problem(value), (column.name, value)

@@ -11,7 +11,7 @@ from sdbatch.errors import ROW_FAILURES, MachineError, WorkersUnavailable, Worke
 from sdbatch.outcomes import DEADLINE_FACTOR, OUTCOMES, Outcome, call_deadline_s, outcome_of
 
 IN_A_CALL = {"RowError", "Raised", "OutOfMemory", "DeadlineExceeded"}
-OF_A_PROCESS = {"Died", "Overdue", "Silent", "Stuck", "Unavailable", "NodeLost", "Preempted"}
+OF_A_PROCESS = {"Died", "Overdue", "Silent", "Undecoded", "Stuck", "Unavailable", "NodeLost", "Preempted"}
 AROUND = {"StoreRefused", "Bug"}
 
 
@@ -39,7 +39,7 @@ def test_what_the_surroundings_did_blames_no_row(kind: str) -> None:
     assert outcome_of(kind).records is None
 
 
-@pytest.mark.parametrize("kind", ["Died", "DeviceLost", "Overdue", "Silent"])
+@pytest.mark.parametrize("kind", ["Died", "DeviceLost", "Overdue", "Silent", "Undecoded"])
 def test_a_process_that_ended_is_replaced_and_its_rows_are_suspects(kind: str) -> None:
     assert outcome_of(kind).then == "bisect"
     assert outcome_of(kind).replace_worker

@@ -36,10 +36,9 @@ from sdbatch.errors import ModelError, SourceMissing, StoreRefused, UserError
 from sdbatch.fetch.sources import read_source
 from sdbatch.generate.random_weights import make_tiny_random
 from sdbatch.job import Model
-from sdbatch.manifest.check import AllowList
 from sdbatch.manifest.row_place import ID
 from sdbatch.report.gallery import gallery_pages
-from sdbatch.storage import SCHEMES, Entry, LocalStore, open_store, parse_url
+from sdbatch.storage import SCHEMES, AllowList, Entry, LocalStore, open_store, parse_url
 from sdbatch.storage.digests import sha256_files
 
 on_a_busy_machine = settings(deadline=None, suppress_health_check=list(HealthCheck), max_examples=200)
@@ -163,9 +162,10 @@ def test_a_source_that_is_no_file_is_missing_and_nobody_waits_for_it(tmp_path: P
     make = {"pipe": os.mkfifo, "device": lambda p: p.symlink_to("/dev/zero"), "folder": Path.mkdir}
     make[kind](path)
     script = (
-        "import sys; from sdbatch.fetch.sources import read_source; from sdbatch.storage.digests import sha256_files\n"
+        "import sys; from sdbatch.fetch.sources import read_source; from sdbatch.storage import AllowList\n"
+        "from sdbatch.storage.digests import sha256_files\n"
         "print(sha256_files([sys.argv[1]])[sys.argv[1]])\n"
-        "try: read_source(sys.argv[1], {}, 100)\n"
+        "try: read_source(sys.argv[1], {}, 100, AllowList([sys.argv[1]]))\n"
         "except Exception as error: print(type(error).__name__)"
     )
     done = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, timeout=30)
@@ -283,6 +283,6 @@ def test_a_source_in_a_folder_of_ours_is_read(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"picture")
     url = str(tmp_path / "a.png")
 
-    assert read_source(url, {}, 100) == (b"picture", sha256_files([url])[url])
+    assert read_source(url, {}, 100, AllowList([str(tmp_path)])) == (b"picture", sha256_files([url])[url])
     with pytest.raises(SourceMissing):
-        read_source(str(tmp_path), {}, 100)
+        read_source(str(tmp_path), {}, 100, AllowList([str(tmp_path)]))

@@ -201,8 +201,10 @@ def overdue(running: Sequence[Running]) -> tuple[str, Running] | None:
     """Return the kind of outcome of the first unit that is beyond its bound, and where it is; None when all is well."""
     for place in running:
         if place.elapsed_s > place.bound_s + ABORT_GRACE_S:
-            kind = {"generate": "Overdue", "load": "ModelLoadFailed"}.get(place.phase, "Stuck")
-            return kind, place
+            kinds = {"generate": "Overdue", "load": "ModelLoadFailed"}
+            if place.ids:
+                kinds["fetch"] = "Undecoded"
+            return kinds.get(place.phase, "Stuck"), place
     return None
 
 

@@ -26,14 +26,14 @@ from sdbatch.driver.source_headers import SourceHeaders
 from sdbatch.errors import ManifestError, Problem
 from sdbatch.fetch.sources import digest_sources
 from sdbatch.job import Job
-from sdbatch.manifest.check import AllowList, Duplicates, Problems, check_text
+from sdbatch.manifest.check import Duplicates, Problems, check_text
 from sdbatch.manifest.read import RowBatch, Shard, list_shards, read_batches
 from sdbatch.manifest.row_place import problem_at
 from sdbatch.plan.each_row import resolve_each
 from sdbatch.plan.problems import RowProblem
 from sdbatch.plan.resolve import ResolvedRows, Resolver
 from sdbatch.points import reached
-from sdbatch.storage import Store, parse_url
+from sdbatch.storage import AllowList, Store, parse_url
 
 PART_ROWS = 16_384
 _SPOOL = pa.schema(
@@ -120,7 +120,7 @@ def scan(
                 headers.add(batch)
             if keep is not None:
                 fresh = resolver.source_urls(batch.columns) - digests.keys()
-                digests.update(digest_sources(fresh, job.storage))
+                digests.update(digest_sources(fresh, job.storage, allow))
             rows, row_problems = resolve_each(resolver, batch.columns, batch.num_rows, digests)
             problems.extend(_of_batch(batch, row_problems))
             num_outputs += sum(rows.num_outputs)

@@ -33,7 +33,7 @@ from sdbatch.logs import log_format
 from sdbatch.outcomes import Outcome
 from sdbatch.plan.window import Window, bisected
 from sdbatch.report.progress import Progress, Snapshot
-from sdbatch.storage import Store
+from sdbatch.storage import Store, parse_url
 from sdbatch.types import Observation, Receipt, RowOutcome, Unit, WorkerSpec
 
 LOG = logging.getLogger("sdbatch.driver")
@@ -180,7 +180,7 @@ class Session:
 
     def _start_executor(self) -> Executor:
         spec = WorkerSpec(
-            job=self._job.model_dump(mode="json"),
+            job=_as_seen_from_here(self._job),
             output=self._store.url,
             run_id=self.run_id,
             lease_epoch=self._lease.holder.epoch,
@@ -316,3 +316,10 @@ class Session:
             workers=self._dispatcher.num_workers if self._dispatcher else 0,
             in_flight=self._dispatcher.num_in_flight if self._dispatcher else 0,
         )
+
+
+def _as_seen_from_here(job: Job) -> dict[str, object]:
+    """Return a job for workers, whose working directories may be others: the places of sources are absolute."""
+    values = job.model_dump(mode="json")
+    values["sources"]["allow"] = [parse_url(place).url for place in job.sources.allow]
+    return values

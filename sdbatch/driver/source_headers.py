@@ -22,10 +22,10 @@ from sdbatch.columns import SOURCE_ROLES
 from sdbatch.errors import Problem, SdbatchError
 from sdbatch.fetch.headers import HEAD_BYTES, clip_fault, clip_head_fault, picture_fault
 from sdbatch.job import Job
-from sdbatch.manifest.check import AllowList, problem_at
 from sdbatch.manifest.read import RowBatch, Shard, read_batches
+from sdbatch.manifest.row_place import problem_at
 from sdbatch.plan.sources import listed
-from sdbatch.storage import open_store, parse_url, split
+from sdbatch.storage import AllowList, open_store, parse_url, split
 
 REMOTE_MAX: Final = 64
 """Remote sources whose heads are read, unless all are asked for."""
@@ -136,7 +136,7 @@ class SourceHeaders:
                 return fault
             if use.is_clip:
                 return clip_fault(Path(use.url), use.url, self._job.sources.pixels_max)
-            with open(use.url, "rb") as file:  # noqa: PTH123 -- a million times
+            with self._allow.open(use.url) as file:
                 return picture_fault(file.read(HEAD_BYTES), file, self._job.sources.pixels_max)
         except FileNotFoundError:
             return None

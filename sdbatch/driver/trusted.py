@@ -19,8 +19,8 @@ from sdbatch.checkpoints import BUILTINS, SHIPPED
 from sdbatch.columns import IN_RECIPE, SOURCE_ROLES
 from sdbatch.errors import UserError
 from sdbatch.job import Job, job_of_record
-from sdbatch.manifest.check import AllowList
 from sdbatch.recipe import Recipe, parse_recipe
+from sdbatch.storage import AllowList
 
 SIDE_MAX: Final = 16_384
 VALUES_MAX: Final = 1 << 31

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from sdbatch.columns import Range
+
 SETTLED: Final = {"scheduler": "", "loras": ""}
 
 TEXT: Final = {"prompt": "prompt", "negative_prompt": "negative_prompt"}
@@ -55,6 +57,17 @@ FROM_IMAGE: Final[Mapping[str, str]] = {**CLIP, "fit": "", "images": "image"}
 
 FROM_CLIP: Final[Mapping[str, str]] = {**CLIP, "num_frames": "", "fit": "", "video": "video", "strength": "strength"}
 """Arguments for a clip from a clip that was brought to its size and number of frames."""
+
+PARAMETER_BOUNDS: Final[Mapping[str, Range]] = {
+    "clip_skip": Range(least=0, most=32),
+    "decode_chunk_size": Range(least=1, most=1025),
+    "max_sequence_length": Range(least=1, most=4096),
+    "motion_bucket_id": Range(least=0, most=1023),
+}
+"""What further pipeline arguments are held to, those whose bounds are closer than `PARAMETER_BOUND`."""
+
+PARAMETER_BOUND: Final = Range(least=-1000, most=1000)
+"""What every other number among them is held to, a guard against typing errors."""
 
 KEYFRAMES_MAX: Final = 64
 """Greatest number of key frames of a clip, a guard against typing errors."""

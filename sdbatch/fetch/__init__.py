@@ -3,7 +3,9 @@
     sources.py          URLs --> digests, at plan time; URL --> bytes and digest, in a worker
     read_once.py        a file that many requests name is read once
     headers.py          what a source says of itself that a run would refuse, for `check`
-    decode.py           a request's sources --> pixels by role, at the recipe's size
+    decode.py           a request's sources --> pixels by role, at the size asked for
+    settings.py         what decoding is told: plain values
+    bounded/            decode.py in child processes with bounds on memory and time
 
     pictures.py         bytes --> picture or mask --> fitted to a size
     picture_formats.py  first bytes --> format

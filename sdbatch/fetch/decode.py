@@ -1,6 +1,6 @@
 """Decodes a request's sources to the pixels that its pipeline call is given, role by role.
 
-Source x N + recipe --> decode_sources() --> {images, mask, video, control_image}, each at the recipe's size
+Source x N + settings --> decode_sources() --> {images, mask, video, control_image}, each at the size asked for
 """
 
 # F frames, H and W pixels, C = 3 channels.
@@ -15,18 +15,18 @@ from numpy.typing import NDArray
 
 from sdbatch.fetch.clips import decode_clip
 from sdbatch.fetch.pictures import decode_fitted, decode_mask, fit_mask
-from sdbatch.recipe import Recipe
+from sdbatch.fetch.settings import PixelSettings
 from sdbatch.types import Source
 
 
 def decode_sources(
-    sources: Iterable[Source], recipe: Recipe, read: Callable[[Source], bytes], pixels_max: int
+    sources: Iterable[Source], settings: PixelSettings, read: Callable[[Source], bytes], pixels_max: int
 ) -> dict[str, Any]:
     """Read, decode and fit every source of a request.
 
     Args:
         sources: The request's sources; images come before the mask, which belongs to the first of them.
-        recipe: The request's recipe, which states the size and how a source is fitted to it.
+        settings: The size, and how a source is fitted to it.
         read: Returns a source's bytes.
         pixels_max: Most pixels, height times width, of any source.
 
@@ -37,7 +37,7 @@ def decode_sources(
     Raises:
         RowError: When a source cannot be read, decoded or fitted.
     """
-    height, width, fit = recipe.height, recipe.width, recipe.fit or "cover"
+    height, width, fit = settings.height, settings.width, settings.fit
     pixels: dict[str, Any] = {}
     notes: list[str] = []
     first_size = (width, height)
@@ -56,13 +56,13 @@ def decode_sources(
                 mask = decode_mask(data, source.url, pixels_max, notes)
                 pixels["mask"] = fit_mask(mask, first_size, height, width, fit, source.url)
             case "video":
-                assert recipe.num_frames is not None, "a recipe with a source clip has num_frames"
-                assert recipe.fps is not None, "a recipe with a source clip has fps"
+                assert settings.num_frames is not None, "settings for a source clip have num_frames"
+                assert settings.fps is not None, "settings for a source clip have fps"
                 pixels["video"] = decode_clip(
                     data,
                     source.url,
-                    num_frames=recipe.num_frames,
-                    fps=recipe.fps,
+                    num_frames=settings.num_frames,
+                    fps=settings.fps,
                     height=height,
                     width=width,
                     fit=fit,

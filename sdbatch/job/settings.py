@@ -38,7 +38,7 @@ _REVISION = re.compile(r"[0-9a-f]{40,64}")
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 def is_fixed(revision: str) -> bool:
@@ -99,16 +99,21 @@ STEP_CACHES = {
 """diffusers' caches of denoising steps, by class name, and what each takes; absent options are diffusers' own."""
 
 
+_Ratio = Annotated[float, Field(ge=-1000, le=1000)]
+
+
 class StepCache(_Strict):
     """Skips work that changes little from one denoising step to the next. Lossy."""
 
     kind: Literal["FirstBlockCache", "MagCache", "TaylorSeerCache"]
-    threshold: Annotated[float, Field(gt=0)] | None = None
-    max_skip_steps: Annotated[int, Field(ge=1)] | None = None
+    threshold: Annotated[float, Field(gt=0, le=1000)] | None = None
+    max_skip_steps: Annotated[int, Field(ge=1, le=1000)] | None = None
     retention_ratio: Annotated[float, Field(ge=0, le=1)] | None = None
-    mag_ratios: Annotated[list[float], Field(min_length=1)] | None = None
-    cache_interval: Annotated[int, Field(ge=2)] | None = None
-    disable_cache_before_step: Annotated[int, Field(ge=0)] | None = None
+    mag_ratios: (
+        Annotated[list[Annotated[float, Field(ge=-1000, le=1000)]], Field(min_length=1, max_length=10_000)] | None
+    ) = None
+    cache_interval: Annotated[int, Field(ge=2, le=1000)] | None = None
+    disable_cache_before_step: Annotated[int, Field(ge=0, le=1000)] | None = None
     max_order: Annotated[int, Field(ge=0, le=4)] | None = None
 
     @model_validator(mode="after")
@@ -154,11 +159,13 @@ class Model(_Strict):
         description="Title of its family. With it and `revision`, check and plan need no folder; workers look.",
     )
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
-    num_gpus: Annotated[float, Field(ge=0)] | None = Field(
+    num_gpus: Annotated[float, Field(ge=0, le=64)] | None = Field(
         default=None, description="GPUs per worker, fractions allowed; null is 1 where the cluster has GPUs, else 0."
     )
-    num_cpus: Annotated[int, Field(ge=1)] = Field(default=1, description="CPU cores per worker, and torch's threads.")
-    memory_gib: Annotated[float, Field(gt=0)] | None = None
+    num_cpus: Annotated[int, Field(ge=1, le=1024)] = Field(
+        default=1, description="CPU cores per worker, and torch's threads."
+    )
+    memory_gib: Annotated[float, Field(gt=0, le=65_536)] | None = None
     batch_size: Annotated[int, Field(ge=1, le=256)] | Literal["auto"] = "auto"
     long_prompt: Literal["truncate", "error"] = "truncate"
     controlnet: Annotated[Component, BeforeValidator(_folder_of)] | None = Field(
@@ -278,15 +285,15 @@ class Sources(_Strict):
     """Places that sources may come from."""
 
     allow: list[str] = Field(default=[], description="Prefixes: local folders or URLs. Nothing else is ever opened.")
-    bytes_max: Annotated[int, Field(ge=1)] = 64 << 20
-    pixels_max: Annotated[int, Field(ge=1)] = 40_000_000
+    bytes_max: Annotated[int, Field(ge=1, le=1 << 40)] = 64 << 20
+    pixels_max: Annotated[int, Field(ge=1, le=1 << 32)] = 40_000_000
 
 
 class Workers(_Strict):
     """Number of workers per slot shape."""
 
-    count: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
-    max: Annotated[int, Field(ge=1)] = 64
+    count: Annotated[int, Field(ge=1, le=100_000)] | Literal["auto"] = "auto"
+    max: Annotated[int, Field(ge=1, le=100_000)] = 64
 
 
 class Encode(_Strict):
@@ -313,12 +320,12 @@ class Encode(_Strict):
 class Limits(_Strict):
     """Bounds on tries, failures and waits."""
 
-    attempts: Annotated[int, Field(ge=1)] = 3
+    attempts: Annotated[int, Field(ge=1, le=1000)] = 3
     failed_fraction: Annotated[float, Field(ge=0, le=1)] = 0.05
-    start_timeout_s: Annotated[float, Field(gt=0)] = Field(
+    start_timeout_s: Annotated[float, Field(gt=0, le=604_800)] = Field(
         default=600.0, description="Longest wait for a first worker, for a model's load and for its first call."
     )
-    deadline_min_s: Annotated[float, Field(gt=0)] = Field(
+    deadline_min_s: Annotated[float, Field(gt=0, le=604_800)] = Field(
         default=60.0, description="A later call may take ten times its predicted seconds, and never less than this."
     )
 

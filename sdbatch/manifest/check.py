@@ -1,4 +1,4 @@
-"""Checks that need no model: ids and texts of rows, and the places of their sources. The plan checks the rest.
+"""Checks that need no model: ids and texts of rows. The plan checks the rest.
 
 RowBatch --> check_text() --> problems          every id --> Duplicates --> problems
 """
@@ -6,7 +6,6 @@ RowBatch --> check_text() --> problems          every id --> Duplicates --> prob
 from __future__ import annotations
 
 import dataclasses
-import os
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,16 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from sdbatch.errors import Problem, UserError
+from sdbatch.errors import Problem
 from sdbatch.manifest.read import RowBatch, Shard, read_batches
 from sdbatch.manifest.row_place import ID, problem_at
 from sdbatch.manifest.values import NORMALIZED
-from sdbatch.storage import parse_url
 
 PROMPT_CHARS_MAX = 8000
-NAME_BYTES_MAX = 255
-PATH_CHARS_MAX = 4000
-"""Longest file name and path that Linux opens, the path with some room for the end of the working directory."""
 # Control characters but newline and tab, and marks that turn the direction of text (a file name can hide behind one).
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 PROBLEMS_MAX = 1000
@@ -117,50 +112,3 @@ class Duplicates:
                     else:
                         place = dataclasses.replace(problem_at(batch, offset, "id", value, ""), id=None).place
                         first[value] = place
-
-
-class AllowList:
-    """The places that sources may come from.
-
-    Args:
-        prefixes: Local folders, files, or URLs.
-
-    A local prefix admits every file under it, after symbolic links are followed; a remote prefix ends
-    at a whole path part.
-    """
-
-    def __init__(self, prefixes: Sequence[str]) -> None:
-        self._local: list[str] = []
-        self._remote: list[str] = []
-        self._text = ", ".join(prefixes)
-        for prefix in prefixes:
-            location = parse_url(prefix)
-            if location.is_local:
-                self._local.append(os.path.realpath(location.path))
-            else:
-                self._remote.append(location.url)
-
-    def problem(self, url: str) -> str | None:
-        """Return why a source may not be opened, None when it may."""
-        try:
-            location = parse_url(url)
-        except UserError as error:
-            return f"is refused: {error}"
-        if location.is_local and (message := _name_problem(location.path)):
-            return message
-        places = self._local if location.is_local else self._remote
-        path = os.path.realpath(location.path) if location.is_local else location.url
-        if any(path == place or path.startswith(place.rstrip("/") + "/") for place in places):
-            return None
-        return f"is outside sources.allow ({self._text or 'which is empty'})"
-
-
-def _name_problem(path: str) -> str | None:
-    """Return why no file system has a path."""
-    try:
-        longest = max(map(len, os.fsencode(path).split(b"/")))
-    except UnicodeEncodeError:
-        return "holds half of a surrogate pair, which is no character"
-    if longest > NAME_BYTES_MAX:
-        return f"holds a name of {longest} bytes, over {NAME_BYTES_MAX}"
-    return f"is a path of {len(path)} characters, over {PATH_CHARS_MAX}" if len(path) > PATH_CHARS_MAX else None

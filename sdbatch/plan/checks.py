@@ -18,6 +18,7 @@ from sdbatch.canonical import parse_json
 from sdbatch.checkpoints import LoraInfo, ModelInfo
 from sdbatch.columns import MANIFEST, named
 from sdbatch.families import Family, Given, Route, nearest_multiple, next_frame_count
+from sdbatch.families.arguments import PARAMETER_BOUND, PARAMETER_BOUNDS
 from sdbatch.plan.problems import RowProblem
 from sdbatch.plan.sources import OTHER_ROLES
 
@@ -25,8 +26,13 @@ LORAS_MAX = 16
 LORA_WEIGHT_MAX = 10.0
 FRAMES_MAX = 10**9
 """Over what any family makes; seconds times frames a second can be more than a number holds."""
-PARAMETER_MAX = 1e9
-"""Largest number in `parameters`, against typing errors; none of the families' has a use for a larger one."""
+PIXELS_MAX = 1 << 24
+"""Most pixels of one picture or frame, such as 4096 x 4096; a guard against typing errors."""
+
+CLIP_PIXELS_MAX = 1 << 30
+"""Most pixels of all frames of one clip, which are 12 GiB in floats; such as 1024 frames of 1024 x 1024."""
+
+VALUE_CHARACTERS_MAX = 40
 STEPS_MAX = 1000
 """Steps that a strength is held against where a row does not say how many."""
 _CHECKED = [MANIFEST[name] for name in named("argument") if not MANIFEST[name].family_bounds]
@@ -64,10 +70,24 @@ def check_family(values: Mapping[str, Any], family: Family) -> list[RowProblem]:
             problems.append(RowProblem(name, value, f"is not in {family.size_min}..{family.size_max}"))
     if "num_frames" in values:
         problems.extend(_check_frames(values["num_frames"], family))
+    if not problems:
+        problems.extend(_check_pixels(values["height"], values["width"], values.get("num_frames", 1)))
     if "scheduler" in values and values["scheduler"] not in family.schedulers:
         hint = near(values["scheduler"], family.schedulers)
         problems.append(RowProblem("scheduler", values["scheduler"], f"is not a scheduler of {family.title}{hint}"))
     return problems
+
+
+def _check_pixels(height: int, width: int, num_frames: int) -> list[RowProblem]:
+    """Check that one output fits a machine: each side and the frames may be within bounds, and their product not."""
+    if height * width > PIXELS_MAX:
+        message = f"x width {width} = {height * width} pixels are over {PIXELS_MAX}"
+        return [RowProblem("height", height, message)]
+    if num_frames * height * width > CLIP_PIXELS_MAX:
+        most = CLIP_PIXELS_MAX // (height * width)
+        message = f"of {height} x {width} pixels are over {CLIP_PIXELS_MAX} pixels in all; at most {most} frames fit"
+        return [RowProblem("num_frames", num_frames, message)]
+    return []
 
 
 def _check_frames(num_frames: int, family: Family) -> list[RowProblem]:
@@ -218,17 +238,17 @@ def settled_parameters(text: str | None, route: Route, task: str) -> tuple[dict[
         if kind is None:
             return refused(f"holds {name}, which {task} of this model does not take{near(name, route.parameters)}")
         if not _is_a(value, kind):
-            return refused(f"holds {name} = {value!r:.60}, which is not of type {kind.__name__}")
-        if any(type(number) in {int, float} and abs(number) > PARAMETER_MAX for number in _items(value)):
-            return refused(f"holds {name} = {value!r:.60}, which is not in {-PARAMETER_MAX:g}..{PARAMETER_MAX:g}")
+            return refused(f"holds {name} = {_cut(value)}, which is not of type {kind.__name__}")
+        bound = PARAMETER_BOUNDS.get(name, PARAMETER_BOUND)
+        if any(type(number) in {int, float} and number not in bound for number in _items(value)):
+            return refused(f"holds {name} = {_cut(value)}, which is not {bound}")
         given[name] = kind(value)
     return given, []
 
 
 def _is_a(value: Any, kind: type) -> bool:
     if kind is float:
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        return is_number and (isinstance(value, int) or math.isfinite(value))
+        return isinstance(value, int | float) and not isinstance(value, bool)
     if kind is list:
         return isinstance(value, list) and all(type(item) is int for item in value)
     return type(value) is kind
@@ -236,6 +256,12 @@ def _is_a(value: Any, kind: type) -> bool:
 
 def _items(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
+
+
+def _cut(value: Any) -> str:
+    """Return a value as it may stand inside a message."""
+    text = repr(value)
+    return text if len(text) <= VALUE_CHARACTERS_MAX else f"{text[:VALUE_CHARACTERS_MAX]}..."
 
 
 def settled_loras(

@@ -7,6 +7,7 @@ Build a store inside the process that uses it; an fsspec filesystem does not sur
 
 from __future__ import annotations
 
+from sdbatch.storage.allowed import AllowList
 from sdbatch.storage.local import LinkedStore, LocalStore
 from sdbatch.storage.locations import SCHEMES, Location, joined, leads_out, parse_url, split
 from sdbatch.storage.objects import ObjectStore, filesystem
@@ -16,6 +17,7 @@ from sdbatch.storage.store import NO_PUT_IF_ABSENT, Entry, Store
 __all__ = [
     "NO_PUT_IF_ABSENT",
     "SCHEMES",
+    "AllowList",
     "Entry",
     "LinkedStore",
     "LocalStore",

@@ -19,7 +19,7 @@ from sdbatch.job import Job
 from sdbatch.types import Request
 from sdbatch.worker.generation import BeforeCall, DeviceJudges, Generation, failed
 from sdbatch.worker.outputs import CallPlan, FailedOutput, PendingOutput, RenderedOutput, RenderTally
-from sdbatch.worker.sources import SourceFetcher
+from sdbatch.worker.sources import OnProgress, SourceFetcher
 
 if TYPE_CHECKING:
     from sdbatch.generate.batch_sizes import BatchSizes
@@ -63,9 +63,11 @@ class Renderer:
                 yield output
         yield from self.generate(pending, plan, RenderTally())
 
-    def fetch(self, requests: Sequence[Request]) -> Iterator[PendingOutput | FailedOutput]:
+    def fetch(
+        self, requests: Sequence[Request], on_progress: OnProgress = lambda _: None
+    ) -> Iterator[PendingOutput | FailedOutput]:
         """See `SourceFetcher.fetch`."""
-        return self._sources.fetch(requests)
+        return self._sources.fetch(requests, on_progress)
 
     def generate(
         self,

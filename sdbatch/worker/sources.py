@@ -1,27 +1,43 @@
-"""A request's sources become pixels of its recipe's size, on threads of their own, before the model needs them.
+"""A request's sources become pixels of its recipe's size, before the model needs them.
 
-Request x N --> fetch() --> PendingOutput (one per output) or FailedOutput (the whole request)
+    Request x N --> fetch() --> PendingOutput (one per output) or FailedOutput (the whole request)
+
+Threads read the files; they are decoded in child processes, which are bounded (see `sdbatch.fetch.bounded`).
 """
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final
 
 from sdbatch.errors import RowError, SourceChanged, SourceMissing
-from sdbatch.fetch.decode import decode_sources
+from sdbatch.fetch.bounded.decoder import BoundedDecoder
 from sdbatch.fetch.read_once import ReadOnce
+from sdbatch.fetch.settings import PixelSettings
 from sdbatch.fetch.sources import read_source
 from sdbatch.job import Job
 from sdbatch.recipe import Recipe, parse_recipe
+from sdbatch.storage import AllowList
 from sdbatch.types import Request, Source
 from sdbatch.worker.outputs import FailedOutput, PendingOutput
 
 FETCH_THREADS: Final = 8
+CHILDREN_MIN: Final = 2
+"""Sources that are decoded at once on a worker of one core: one of them may be a clip, which takes long."""
+
 SOURCE_BYTES_MAX: Final = 256 << 20
 """Bytes of source files that are kept, because a campaign makes many pictures from one source."""
+
+PROGRESS_S: Final = 5.0
+"""Seconds between two looks at whether any source came further."""
+
+OnProgress = Callable[[tuple[str, ...]], None]
+"""Told the ids whose sources are being decoded, whenever a source of this worker has come further."""
 
 
 class SourceFetcher:
@@ -33,10 +49,20 @@ class SourceFetcher:
 
     def __init__(self, job: Job) -> None:
         self._job = job
+        self._allow = AllowList(job.sources.allow)
         self._threads = ThreadPoolExecutor(FETCH_THREADS, thread_name_prefix="fetch")
         self._files = ReadOnce(SOURCE_BYTES_MAX)
+        cores = max(model.num_cpus for model in job.models.values())
+        self._decoder = BoundedDecoder(
+            pixels_max=job.sources.pixels_max,
+            file_bytes_max=job.sources.bytes_max,
+            num_children=min(max(cores, CHILDREN_MIN), FETCH_THREADS),
+        )
+        self._progress = _Progress()
 
-    def fetch(self, requests: Sequence[Request]) -> Iterator[PendingOutput | FailedOutput]:
+    def fetch(
+        self, requests: Sequence[Request], on_progress: OnProgress = lambda _: None
+    ) -> Iterator[PendingOutput | FailedOutput]:
         """Yield every output of the requests in their order; a request with a bad source fails as a whole."""
         recipes = [parse_recipe(request.recipe) for request in requests]
         fetched = [
@@ -45,7 +71,7 @@ class SourceFetcher:
         ]
         for request, recipe, future in zip(requests, recipes, fetched, strict=True):
             try:
-                pixels, fetch_s = future.result() if future else ({}, 0.0)
+                pixels, fetch_s = self._awaited(future, requests, on_progress) if future else ({}, 0.0)
             except RowError as error:
                 yield FailedOutput(request=request, n=None, recipe=recipe, error=error, attempts=1)
                 continue
@@ -54,18 +80,76 @@ class SourceFetcher:
             for n in request.outputs:
                 yield PendingOutput(request=request, n=n, recipe=recipe, pixels=pixels, notes=notes, fetch_s=share_s)
 
+    def _awaited(
+        self, future: Future[tuple[dict[str, Any], float]], requests: Sequence[Request], on_progress: OnProgress
+    ) -> tuple[dict[str, Any], float]:
+        """Return what a thread fetched; meanwhile tell of sources, of whatever request, that come further."""
+        told = -1
+        while True:
+            try:
+                return future.result(timeout=PROGRESS_S)
+            except TimeoutError:
+                if future.done():
+                    raise
+                steps, decoding = self._progress.seen()
+                if steps != told:
+                    told = steps
+                    on_progress(tuple(request.id for request in requests if request.id in decoding))
+
     def _pixels(self, request: Request, recipe: Recipe) -> tuple[dict[str, Any], float]:
         started_s = time.perf_counter()
-        pixels = decode_sources(request.sources, recipe, self._source_bytes, self._job.sources.pixels_max)
+        for source in request.sources:
+            self._source_bytes(source)  # a slow store keeps no child waiting
+        settings = PixelSettings(
+            height=recipe.height,
+            width=recipe.width,
+            fit=recipe.fit or "cover",
+            num_frames=recipe.num_frames,
+            fps=recipe.fps,
+        )
+        with self._progress.decoding(request.id):
+            pixels = self._decoder.decode(request.sources, settings, self._source_bytes)
         return pixels, time.perf_counter() - started_s
 
     def _source_bytes(self, source: Source) -> bytes:
         if source.digest == "missing":
             raise SourceMissing(f"{source.url}: no such file when the run was planned")
-        return self._files.get(f"{source.digest} {source.url}", lambda: self._planned_bytes(source))
+        data = self._files.get(f"{source.digest} {source.url}", lambda: self._planned_bytes(source))
+        self._progress.step()
+        return data
 
     def _planned_bytes(self, source: Source) -> bytes:
-        data, digest = read_source(source.url, self._job.storage, self._job.sources.bytes_max)
+        sources = self._job.sources
+        data, digest = read_source(source.url, self._job.storage, sources.bytes_max, self._allow)
         if digest != source.digest:
             raise SourceChanged(f"{source.url}: {digest} is not what was planned, {source.digest}")
         return data
+
+
+class _Progress:
+    """Which requests' sources are being decoded, and whether anything comes further."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._steps = 0
+        self._decoding: Counter[str] = Counter()
+
+    def step(self) -> None:
+        with self._lock:
+            self._steps += 1
+
+    @contextlib.contextmanager
+    def decoding(self, request_id: str) -> Iterator[None]:
+        with self._lock:
+            self._decoding[request_id] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._steps += 1
+                self._decoding[request_id] -= 1
+                self._decoding += Counter()  # drops what is at 0
+
+    def seen(self) -> tuple[int, frozenset[str]]:
+        with self._lock:
+            return self._steps, frozenset(self._decoding)

@@ -31,7 +31,8 @@ from sdbatch.worker.render import Renderer
 LOG = logging.getLogger("sdbatch.worker")
 FETCH_MAX_S: Final = 600.0
 FINISH_MAX_S: Final = 600.0
-"""Longest a unit may fetch its sources, and encode, upload and commit; the store's own bounds end a single call."""
+"""Longest a unit may fetch its sources while none of them comes further, and encode, upload and commit; the store's own
+bounds, and those of decoding, end a single call."""
 
 OnPhase = Callable[[str, Phase, float, tuple[str, ...]], None]
 """Told the unit, the phase it enters, the seconds it may stay in it, and the request ids in the pipeline call."""
@@ -111,7 +112,7 @@ class _UnitInProgress:
 
     def _fetch(self, requests: Sequence[Request]) -> list[PendingOutput]:
         outputs: list[PendingOutput] = []
-        for output in self._maker.renderer.fetch(requests):
+        for output in self._maker.renderer.fetch(requests, lambda ids: self._enter("fetch", FETCH_MAX_S, ids)):
             if isinstance(output, PendingOutput):
                 outputs.append(output)
             else:

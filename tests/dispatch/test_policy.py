@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -21,6 +22,7 @@ from sdbatch.dispatch.policy import (
     suspects,
     unit_cost_max,
 )
+from sdbatch.outcomes import OUTCOMES
 from sdbatch.types import PendingWork, Phase, Request, Running, Unit
 
 MODELS = ("a", "b", "c")
@@ -300,7 +302,8 @@ def _running(phase: Phase, elapsed_s: float, bound_s: float) -> Running:
 
 
 @pytest.mark.parametrize(
-    ("phase", "kind"), [("generate", "Overdue"), ("load", "ModelLoadFailed"), ("fetch", "Stuck"), ("finish", "Stuck")]
+    ("phase", "kind"),
+    [("generate", "Overdue"), ("load", "ModelLoadFailed"), ("fetch", "Undecoded"), ("finish", "Stuck")],
 )
 def test_a_unit_beyond_its_bound_is_told_by_where_it_is(phase: Phase, kind: str) -> None:
     well = _running(phase, 10.0 + ABORT_GRACE_S, 10.0)
@@ -308,6 +311,16 @@ def test_a_unit_beyond_its_bound_is_told_by_where_it_is(phase: Phase, kind: str)
 
     assert overdue([well]) is None
     assert overdue([well, late]) == (kind, late)
+
+
+@pytest.mark.fault("S6", "a fetch that is overdue while it decodes", "its rows are suspects; none are while it reads")
+def test_a_fetch_that_is_overdue_in_decoding_has_suspects() -> None:
+    late = _running("fetch", 10.1 + ABORT_GRACE_S, 10.0)
+    kinds = [kind for ids in (("a",), ()) for kind, _ in [overdue([replace(late, ids=ids)]) or ("", late)]]
+
+    assert kinds == ["Undecoded", "Stuck"]
+    assert OUTCOMES["Undecoded"].then == "bisect"
+    assert OUTCOMES["Undecoded"].records == "SourceUnreadable"
 
 
 def test_a_unit_that_waits_for_the_model_is_never_overdue() -> None:

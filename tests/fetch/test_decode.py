@@ -12,8 +12,8 @@ from PIL import Image
 from sdbatch.encode.video import encode_video
 from sdbatch.errors import SourceTooLarge, SourceUnreadable
 from sdbatch.fetch.decode import decode_sources
+from sdbatch.fetch.settings import PixelSettings
 from sdbatch.job import Encode
-from sdbatch.recipe import recipe_from
 from sdbatch.types import Source
 
 RECIPE = {"height": 32, "width": 32, "fit": "cover"}
@@ -42,7 +42,7 @@ def _read(files: list[tuple[str, bytes]], recipe: dict[str, Any], pixels_max: in
     contents = {source.url: data for source, (_, data) in zip(sources, files, strict=True)}
     return decode_sources(
         sources,
-        recipe_from({"task": "", "num_inference_steps": 1, **recipe}),
+        PixelSettings(**recipe),
         lambda source: contents[source.url],
         pixels_max,
     )

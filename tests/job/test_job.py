@@ -392,3 +392,33 @@ def test_a_record_that_lacks_what_no_default_stands_for_is_refused(name: str) ->
 def test_a_record_of_a_newer_version_is_refused() -> None:
     with pytest.raises(JobError, match=f"job version 99: this sdbatch reads up to {JOB_VERSION}"):
         job_of_record(_values(version=99))
+
+
+def _unbounded(schema: Any, place: str = "") -> list[str]:
+    """Return the numbers in a JSON Schema that lack a bound."""
+    if isinstance(schema, list):
+        return [fault for number, item in enumerate(schema) for fault in _unbounded(item, f"{place}.{number}")]
+    if not isinstance(schema, dict):
+        return []
+    faults = [fault for name, item in schema.items() for fault in _unbounded(item, f"{place}.{name}")]
+    if schema.get("type") in {"integer", "number"} and "const" not in schema and "enum" not in schema:
+        most = schema.keys() & {"maximum", "exclusiveMaximum"}
+        least = schema.keys() & {"minimum", "exclusiveMinimum"}
+        faults += [place] if not most or not least else []
+    return faults
+
+
+def test_every_number_of_a_job_has_bounds() -> None:
+    faults = _unbounded(job_schema())
+    # A job's defaults are held to the manifest's bounds, row by row.
+    others = [place for place in faults if not place.startswith(".$defs.Defaults.")]
+
+    assert [place for place in others if "guidance_interval" not in place] == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("limits.start_timeout_s", ".inf"), ("limits.deadline_min_s", ".nan"), ("models.tiny.num_gpus", ".inf")],
+)
+def test_what_is_no_number_is_refused(key: str, value: str) -> None:
+    assert _refusal(_values(), f"{key}={value}").startswith(f"job: {key}: ")

@@ -1,4 +1,4 @@
-"""What a row says by itself: ids, prompts, and where its sources lie."""
+"""What a row says by itself: ids and prompts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from sdbatch.errors import Problem
 from sdbatch.manifest.check import (
     PROBLEMS_MAX,
     PROMPT_CHARS_MAX,
-    AllowList,
     Duplicates,
     Problems,
     check_text,
@@ -153,121 +152,3 @@ def test_ids_that_differ_are_no_duplicates(tmp_path: Path, ids: list[str | None]
 
 def test_no_shard_has_no_duplicates() -> None:
     assert _duplicates([]) == []
-
-
-# --- where sources may come from ------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def brand(tmp_path: Path) -> Path:
-    """A folder `brand` with a picture, beside `brand-secret` with another."""
-    for name in ("brand/beach.png", "brand/deep/sea.png", "brand-secret/plan.png"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_bytes(b"picture")
-    return tmp_path / "brand"
-
-
-@pytest.mark.parametrize("name", ["beach.png", "deep/sea.png", "not-there.png", "deep/../beach.png"])
-@pytest.mark.parametrize("slash", ["", "/"])
-def test_a_file_under_an_allowed_folder_is_taken(brand: Path, name: str, slash: str) -> None:
-    assert AllowList([f"{brand}{slash}"]).problem(f"{brand}/{name}") is None
-
-
-def test_an_allowed_file_is_taken_and_its_neighbour_is_not(brand: Path) -> None:
-    allow = AllowList([str(brand / "beach.png")])
-    assert allow.problem(str(brand / "beach.png")) is None
-    assert allow.problem(str(brand / "deep" / "sea.png")) is not None
-
-
-def test_relative_places_are_taken_from_the_working_directory(brand: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(brand.parent)
-    allow = AllowList(["brand/"])
-    assert allow.problem("brand/beach.png") is None
-    assert allow.problem(str(brand / "beach.png")) is None
-    assert allow.problem(f"file://{brand}/beach.png") is None
-    assert allow.problem("brand-secret/plan.png") is not None
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["../brand-secret/plan.png", "deep/../../brand-secret/plan.png", "..", "../../../../../../../etc/passwd"],
-)
-def test_dots_do_not_leave_an_allowed_folder(brand: Path, name: str) -> None:
-    assert "is outside sources.allow" in str(AllowList([str(brand)]).problem(f"{brand}/{name}"))
-
-
-@pytest.mark.parametrize("slash", ["", "/"])
-def test_a_folder_that_only_begins_like_an_allowed_one_is_refused(brand: Path, slash: str) -> None:
-    fault = AllowList([f"{brand}{slash}"]).problem(f"{brand}-secret/plan.png")
-    assert fault == f"is outside sources.allow ({brand}{slash})"
-
-
-def test_a_symbolic_link_does_not_leave_an_allowed_folder(brand: Path) -> None:
-    (brand / "link.png").symlink_to(brand.parent / "brand-secret" / "plan.png")
-    (brand / "folder").symlink_to(brand.parent / "brand-secret")
-    allow = AllowList([str(brand)])
-    assert "is outside" in str(allow.problem(f"{brand}/link.png"))
-    assert "is outside" in str(allow.problem(f"{brand}/folder/plan.png"))
-
-
-def test_a_symbolic_link_inside_an_allowed_folder_is_taken(brand: Path) -> None:
-    (brand / "link.png").symlink_to(brand / "beach.png")
-    assert AllowList([str(brand)]).problem(f"{brand}/link.png") is None
-
-
-def test_an_allowed_folder_may_itself_be_a_symbolic_link(brand: Path) -> None:
-    (brand.parent / "alias").symlink_to(brand)
-    allow = AllowList([str(brand.parent / "alias")])
-    assert allow.problem(f"{brand.parent}/alias/beach.png") is None
-    assert allow.problem(f"{brand}/beach.png") is None
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "simplecache::file:///etc/passwd",
-        "filecache::s3://brand/a.png",
-        "zip://a.png::s3://brand/b.zip",
-        "http://host/a.png",
-        "memory://a.png",
-        "a\x00.png",
-    ],
-)
-def test_chained_and_foreign_urls_are_refused_even_where_everything_is_allowed(url: str) -> None:
-    assert str(AllowList(["/", "s3://brand/"]).problem(url)).startswith("is refused: ")
-
-
-@pytest.mark.parametrize("prefix", ["s3://brand/2026", "s3://brand/2026/"])
-@pytest.mark.parametrize(
-    ("url", "is_taken"),
-    [
-        ("s3://brand/2026/a.png", True),
-        ("s3://brand/2026/deep/a.png", True),
-        ("s3://brand/2026", True),
-        ("s3://brand/2026-secret/a.png", False),
-        ("s3://brand/20260/a.png", False),
-        ("s3://brand/a.png", False),
-        ("s3://brand-secret/2026/a.png", False),
-        ("gs://brand/2026/a.png", False),
-        ("s3://brand/2026/../a.png", False),
-        ("s3://brand/2026//../a.png", False),
-        ("/brand/2026/a.png", False),
-    ],
-)
-def test_a_remote_prefix_holds_whole_path_parts(prefix: str, url: str, is_taken: bool) -> None:
-    assert (AllowList([prefix]).problem(url) is None) == is_taken
-
-
-def test_a_bucket_is_a_prefix() -> None:
-    allow = AllowList(["s3://brand"])
-    assert allow.problem("s3://brand/a.png") is None
-    assert allow.problem("s3://brand2/a.png") is not None
-
-
-@pytest.mark.parametrize("url", ["/etc/passwd", "a.png", "s3://brand/a.png"])
-def test_an_empty_list_allows_nothing(url: str) -> None:
-    assert AllowList([]).problem(url) == "is outside sources.allow (which is empty)"
-
-
-def test_a_local_prefix_allows_nothing_remote(brand: Path) -> None:
-    assert AllowList([str(brand), "/"]).problem("s3://brand/beach.png") is not None

@@ -82,6 +82,52 @@ def test_the_nearest_layer_that_says_how_long_counts(
     assert _recipe({**CLIP, "fps": 8.0, **row}, models=models, defaults=job)["num_frames"] == frames
 
 
+BEYOND = [
+    (
+        {"num_frames": 1025, "height": 2048, "width": 2048},
+        "num_frames",
+        "of 2048 x 2048 pixels are over 1073741824 pixels in all; at most 256 frames fit",
+        ("a clip of 1025 frames of 2048 x 2048", "refused at plan, the bound named"),
+    ),
+    (
+        {"height": 8192, "width": 8192},
+        "height",
+        "x width 8192 = 67108864 pixels are over 16777216",
+        ("a picture of 8192 x 8192", "refused at plan, the bound named"),
+    ),
+    (
+        {"fps": 1e-300},
+        "fps",
+        "is not in 0.01..240",
+        ("fps 1e-300", "refused at plan, the bound named"),
+    ),
+    (
+        {"duration_s": 1e308},
+        "duration_s",
+        "is not over 0 and at most 86400",
+        ("duration_s 1e308", "refused at plan, the bound named"),
+    ),
+    (
+        {"parameters": '{"max_sequence_length": 1' + "0" * 400 + "}"},
+        "parameters",
+        "holds max_sequence_length = 1" + "0" * 39 + "..., which is not in 1..4096",
+        ("a parameter of 400 digits", "refused at plan, the bound named"),
+    ),
+    (
+        {"parameters": '{"decode_timestep": 1' + "0" * 400 + "}"},
+        "parameters",
+        "holds decode_timestep = 1" + "0" * 39 + "..., which is not in -1000..1000",
+        ("a parameter of 400 digits", "refused at plan, the bound named"),
+    ),
+    (
+        {"parameters": '{"decode_timestep": 1e999}'},
+        "parameters",
+        "holds decode_timestep = inf, which is not in -1000..1000",
+        ("an infinite parameter", "refused at plan, the bound named"),
+    ),
+]
+
+
 @pytest.mark.parametrize(
     ("change", "column", "message"),
     [
@@ -90,12 +136,16 @@ def test_the_nearest_layer_that_says_how_long_counts(
         ({"num_frames": 0}, "num_frames", "is not in 1..1025"),
         ({"num_frames": 1033}, "num_frames", "is not in 1..1025"),
         ({"num_frames": 9, "duration_s": 1.0}, "duration_s", "stands beside num_frames; only one of them can be met"),
-        ({"duration_s": 0.0}, "duration_s", "is not over 0"),
-        ({"duration_s": math.inf}, "duration_s", "is not over 0"),
+        ({"duration_s": 0.0}, "duration_s", "is not over 0 and at most 86400"),
+        ({"duration_s": math.inf}, "duration_s", "is not over 0 and at most 86400"),
         ({"duration_s": 9999.0}, "num_frames", "is not in 1..1025"),
-        ({"fps": 0.0}, "fps", "is not over 0 and at most 240"),
-        ({"fps": math.nan}, "fps", "is not over 0 and at most 240"),
+        ({"fps": 0.0}, "fps", "is not in 0.01..240"),
+        ({"fps": math.nan}, "fps", "is not in 0.01..240"),
         ({"height": 500}, "height", "is not a multiple of 32; the nearest is 512"),
+        *(
+            pytest.param(change, column, message, marks=pytest.mark.fault("S11", *told))
+            for change, column, message, told in BEYOND
+        ),
         ({"strength": 0.5}, "strength", "is not taken by text-to-video of LTX-Video"),
     ],
 )

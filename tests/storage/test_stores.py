@@ -15,7 +15,7 @@ import pytest
 from sdbatch.errors import SourceMissing, SourceTooLarge, StoreRefused, UserError
 from sdbatch.fetch.sources import digest_sources, read_source
 from sdbatch.job import STORAGE_OPTIONS, Storage, options_for
-from sdbatch.storage import open_store, parse_url
+from sdbatch.storage import AllowList, open_store, parse_url
 from sdbatch.storage.digests import sha256_files
 from sdbatch.storage.locations import PACKAGES
 from sdbatch.storage.objects import _ARGUMENTS
@@ -219,12 +219,14 @@ def test_sources_digest_as_what_is_read_later(campaign_url: str) -> None:
     for number in range(10):  # enough for one listing instead of ten questions
         store.put(f"images/{number}.png", f"content {number}".encode())
     urls = [f"{store.url}/images/{number}.png" for number in range(10)]
-    digests = digest_sources([*urls, f"{store.url}/images/absent.png", f"{store.url}/lonely/absent.png"], {})
+    digests = digest_sources(
+        [*urls, f"{store.url}/images/absent.png", f"{store.url}/lonely/absent.png"], {}, AllowList([store.url])
+    )
 
     assert len({digests[url] for url in urls}) == 10
     assert digests[f"{store.url}/images/absent.png"] == digests[f"{store.url}/lonely/absent.png"] == "missing"
     for url in urls:
-        data, digest = read_source(url, {}, bytes_max=100)
+        data, digest = read_source(url, {}, 100, AllowList([store.url]))
         assert digest == digests[url]
         assert data.startswith(b"content")
 
@@ -234,6 +236,6 @@ def test_a_source_over_the_cap_or_absent_is_named(tmp_path: Path) -> None:
     file.write_bytes(b"x" * 101)
 
     with pytest.raises(SourceTooLarge, match="101 bytes are over 100"):
-        read_source(str(file), {}, bytes_max=100)
+        read_source(str(file), {}, 100, AllowList([str(tmp_path)]))
     with pytest.raises(SourceMissing, match="there is no such file"):
-        read_source(str(tmp_path / "b.png"), {}, bytes_max=100)
+        read_source(str(tmp_path / "b.png"), {}, 100, AllowList([str(tmp_path)]))

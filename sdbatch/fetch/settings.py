@@ -1,0 +1,29 @@
+"""What decoding is told of a request: plain values, since they cross to another process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PixelSettings:
+    """The pixels that a request's sources are brought to.
+
+    Attributes:
+        height: Pixels.
+        width: Pixels.
+        fit: How a source meets the size, `cover` or `contain`.
+        num_frames: Frames of a source clip that are needed; None where there is none.
+        fps: Rate of these frames, per second.
+    """
+
+    height: int
+    width: int
+    fit: str = "cover"
+    num_frames: int | None = None
+    fps: float | None = None
+
+    def result_bytes(self, roles: list[str]) -> int:
+        """Return the bytes of the pixels that sources of these roles become."""
+        of_picture = self.height * self.width * 3
+        return sum(of_picture * (self.num_frames or 1) if role == "video" else of_picture for role in roles)
