@@ -21,8 +21,8 @@ from sdbatch.job import Encode
 from sdbatch.storage.faults import local_fault
 from sdbatch.types import Sound
 
-ALIKE_PIXELS: Final = 64
-"""Height and width at which two assets are compared."""
+ALIKE_PIXELS: Final = 16
+"""Height and width at which two assets are compared: what a low rate factor smears is even there."""
 ALIKE_DIFFERENCE_MAX: Final = 16.0
 """Mean difference of two assets that show the same, of 255; pictures of two prompts differ by 40 and more."""
 
