@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from sdbatch import api
 from sdbatch.cli.options import (
     AcceptFailed,
     AcceptNewKeys,
+    AllowOpenRay,
     CampaignUrl,
     Date,
     InProcess,
@@ -28,14 +27,16 @@ from sdbatch.cli.options import (
     Only,
     RetryFailed,
     Set,
+    Strict,
+    Yes,
     parse_age_s,
     sample_share,
     selection_of,
     split_pairs,
     with_optional_class,
 )
-from sdbatch.cli.output import counted, end_run, guarded, progress, say, write_table
-from sdbatch.cli.process import prepare_command, prepare_generation
+from sdbatch.cli.output import counted, end_run, guarded, progress, say, show_plan, warn, write_table
+from sdbatch.cli.process import last_line, prepare_command, prepare_generation
 from sdbatch.driver import RunResult
 from sdbatch.logs import redacted
 from sdbatch.report.progress import duration, per_time
@@ -52,16 +53,18 @@ app.add_typer(models_app, name="models")
 
 VERIFY_EXIT_CODE = 5
 
-_MISSING_SHOWN = 10
-
 
 @app.command()
-def check(job: JobFile, overrides: Set = None, date: Date = None, as_json: Json = False) -> None:
+def check(
+    job: JobFile, overrides: Set = None, date: Date = None, strict: Strict = False, as_json: Json = False
+) -> None:
     """Check a job and every row of its manifest. Writes nothing, loads nothing."""
-    checked = guarded(lambda: api.check(api.load_job(job, overrides or (), date)), as_json)
+    checked = guarded(lambda: api.check(api.load_job(job, overrides or (), date), strict=strict), as_json)
     models = ", ".join(f"{name} ({title})" for name, title in checked.models.items())
     size = f"{checked.rows} rows in {checked.shards} shard(s), {checked.assets} assets"
-    say(asdict(checked), as_json, f"ok: {size}, {models}")
+    warnings = f"; {counted(checked.num_warnings, 'warning', 'warnings')}" if checked.num_warnings else ""
+    warn(checked.lines(), as_json)
+    say(asdict(checked), as_json, f"ok: {size}, {models}{warnings}")
 
 
 @app.command()
@@ -79,22 +82,8 @@ def plan(
     forecast = guarded(lambda: api.plan(api.load_job(job, overrides or (), date), selection), as_json)
     if as_json:
         say(asdict(forecast), as_json, "")
-        return
-    table = Table("rows", "number", title="plan", title_justify="left")
-    for reason, number in sorted(forecast.rows.items()):
-        table.add_row(reason, str(number))
-    Console().print(table)
-    if forecast.changed:
-        print("changed in: " + ", ".join(f"{name} ({number})" for name, number in forecast.changed.items()))
-    basis = "measured here" if forecast.rate_measured else "assumed rate"
-    for url in forecast.sources_missing[:_MISSING_SHOWN]:
-        print(redacted(f"missing source, its rows will fail: {url}"))
-    if len(forecast.sources_missing) > _MISSING_SHOWN:
-        print(f"... and {len(forecast.sources_missing) - _MISSING_SHOWN} more missing sources")
-    if forecast.unpinned:
-        names = ", ".join(forecast.unpinned)
-        print(f"unpinned, known by size and ETag: {names}; `sdbatch models pin` prints the digests")
-    print(f"{forecast.assets} assets to make, about {duration(forecast.predicted_gpu_s)} in the model ({basis})")
+    else:
+        show_plan(forecast)
 
 
 @app.command()
@@ -108,6 +97,8 @@ def run(
     in_process: InProcess = False,
     accept_failed: AcceptFailed = False,
     accept_new_keys: AcceptNewKeys = False,
+    allow_open_ray: AllowOpenRay = False,
+    yes: Yes = False,
     as_json: Json = False,
 ) -> None:
     """Make what is missing of a campaign."""
@@ -117,9 +108,19 @@ def run(
         checked = api.load_job(job, overrides or (), date)
         if in_process:
             prepare_generation()
-        return api.run(checked, selection, in_process=in_process, progress=progress(), accept_new_keys=accept_new_keys)
+        return api.run(
+            checked,
+            selection,
+            in_process=in_process,
+            progress=progress(),
+            accept_new_keys=accept_new_keys,
+            allow_open_ray=allow_open_ray,
+            yes=yes,
+        )
 
-    end_run(guarded(call, as_json), accept_failed, as_json)
+    with last_line():
+        result = guarded(call, as_json)
+    end_run(result, accept_failed, as_json)
 
 
 @app.command()
@@ -132,6 +133,8 @@ def redo(
     date: Date = None,
     in_process: InProcess = False,
     accept_new_keys: AcceptNewKeys = False,
+    allow_open_ray: AllowOpenRay = False,
+    yes: Yes = False,
     as_json: Json = False,
 ) -> None:
     """Make assets again that `verify` finds missing or damaged."""
@@ -140,9 +143,18 @@ def redo(
         checked = api.load_job(job, overrides or (), date)
         if in_process:
             prepare_generation()
-        return api.redo(checked, ids or (), in_process=in_process, progress=progress(), accept_new_keys=accept_new_keys)
+        return api.redo(
+            checked,
+            ids or (),
+            in_process=in_process,
+            progress=progress(),
+            accept_new_keys=accept_new_keys,
+            allow_open_ray=allow_open_ray,
+            yes=yes,
+        )
 
-    result = guarded(call, as_json)
+    with last_line():
+        result = guarded(call, as_json)
     if result is None:
         say({"state": "done", "counts": {}}, as_json, "nothing is missing or damaged")
     else:
@@ -183,11 +195,16 @@ def submit(
     installed: Annotated[
         bool, typer.Option("--installed", help="Send nothing: the cluster's image has the job file at this path.")
     ] = False,
+    exclude: Annotated[
+        list[str] | None, typer.Option(metavar="PATTERN", help="Send no such files; as a line of .gitignore.")
+    ] = None,
     environment: Annotated[
         list[str] | None, typer.Option("--env", metavar="NAME=VALUE", help="Variable of the driver; never a secret.")
     ] = None,
     accept_failed: AcceptFailed = False,
     accept_new_keys: AcceptNewKeys = False,
+    allow_open_ray: AllowOpenRay = False,
+    yes: Yes = False,
     as_json: Json = False,
 ) -> None:
     """Run a job on a cluster through Ray's job server; ends with the job's exit code."""
@@ -203,6 +220,10 @@ def submit(
             environment=variables,
             accept_failed=accept_failed,
             accept_new_keys=accept_new_keys,
+            allow_open_ray=allow_open_ray,
+            yes=yes,
+            exclude=exclude or (),
+            say=lambda text: print(redacted(text), file=sys.stderr, flush=True),
             write=None if no_wait else lambda text: print(text, end="", file=sys.stderr, flush=True),
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
@@ -13,11 +13,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from sdbatch.driver import RunResult
+from sdbatch.driver import PlanReport, RunResult
 from sdbatch.errors import JobError, ManifestError, SdbatchError
 from sdbatch.logs import redacted
-from sdbatch.report.progress import Lines, Progress, Terminal
+from sdbatch.report.progress import Lines, Progress, Terminal, duration
 from sdbatch.storage import joined
+
+_MISSING_SHOWN = 10
 
 
 def write_table(table: Any, path: Path) -> None:
@@ -40,6 +42,39 @@ def progress() -> Progress:
     return Terminal() if sys.stderr.isatty() else Lines()
 
 
+def warn(lines: Iterable[str], as_json: bool) -> None:
+    """Print warnings for people; in a JSON object they stand in the object."""
+    if not as_json:
+        for line in lines:
+            print(redacted(f"warning: {line}"), file=sys.stderr)
+
+
+def show_plan(forecast: PlanReport) -> None:
+    """Print what a run would make, and why."""
+    table = Table("rows", "number", title="plan", title_justify="left")
+    for reason, number in sorted(forecast.rows.items()):
+        table.add_row(reason, str(number))
+    if forecast.rows_leaving:
+        table.add_row("leaving", str(forecast.rows_leaving))
+    Console().print(table)
+    if forecast.changed:
+        print("changed in: " + ", ".join(f"{name} ({number})" for name, number in forecast.changed.items()))
+    for url in forecast.sources_missing[:_MISSING_SHOWN]:
+        print(redacted(f"missing source, its rows will fail: {url}"))
+    if len(forecast.sources_missing) > _MISSING_SHOWN:
+        print(f"... and {len(forecast.sources_missing) - _MISSING_SHOWN} more missing sources")
+    if forecast.unpinned:
+        names = ", ".join(forecast.unpinned)
+        print(f"unpinned, known by size and ETag: {names}; `sdbatch models pin` prints the digests")
+    warn(forecast.warnings, False)
+    basis = "measured here" if forecast.rate_measured else "assumed rate"
+    wall = "" if forecast.predicted_wall_s is None else f", {duration(forecast.predicted_wall_s)} on the clock"
+    print(f"{forecast.assets} assets to make, about {duration(forecast.predicted_gpu_s)} in the model{wall} ({basis})")
+    if forecast.assumed_gpus:
+        names = ", ".join(forecast.assumed_gpus)
+        print(f"num_gpus of {names} is null and counts as one GPU; where it runs on CPUs, say num_gpus: 0")
+
+
 def end_run(result: RunResult, accept_failed: bool, as_json: bool) -> NoReturn:
     """Print how a run ended and exit with its code."""
     if as_json:
@@ -57,8 +92,7 @@ def _summary(result: RunResult) -> None:
     for kind, number in result.failures.items():
         table.add_row(f"failed: {kind}", str(number))
     Console().print(table)
-    for warning in result.warnings:
-        print(redacted(f"warning: {warning}"), file=sys.stderr)
+    warn(result.warnings, False)
     if result.message:
         print(redacted(result.message), file=sys.stderr)
     if result.state in {"done", "failed"}:

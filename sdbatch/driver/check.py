@@ -1,40 +1,106 @@
-"""Checks a job and every row of its manifest; nothing is written."""
+"""Checks a job and every row of its manifest; nothing is written.
+
+    Job --> scan() --> errors, or CheckReport with warnings: about rows, and of rows that leave the campaign
+
+Warnings stop nothing, unless the caller is strict.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 
-from sdbatch.driver.scan import scan
+import pyarrow as pa
+
+from sdbatch.campaign.campaign import Campaign
+from sdbatch.campaign.leaving import Leaving, leaving_rows
+from sdbatch.driver.scan import Scanned, scan
+from sdbatch.errors import Problem, SdbatchError, WarningsRefused, grouped
 from sdbatch.job import Job
+from sdbatch.manifest.read import list_shards, read_batches
+from sdbatch.storage import open_store, parse_url
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckReport:
-    """The size of a job that passed every check.
+    """The size of a job that passed every check, and what a person should know before it is run.
 
     Attributes:
         rows: Manifest rows.
         shards: Parquet files.
         assets: Files a full run makes.
         models: Family title by model name.
+        warnings: What may not be as it was meant, one entry for each row and cause; the first 1000.
+        num_warnings: Number of all of them.
+        rows_leaving: Rows of the campaign that the manifest does not have; their assets stay.
     """
 
     rows: int
     shards: int
     assets: int
     models: dict[str, str]
+    warnings: list[Problem] = field(default_factory=list)
+    num_warnings: int = 0
+    rows_leaving: int = 0
+
+    def lines(self) -> list[str]:
+        """Return the warnings as people read them, equal ones together."""
+        return grouped(self.warnings)
 
 
-def check_job(job: Job) -> CheckReport:
+def check_job(job: Job, *, strict: bool = False) -> CheckReport:
     """Check a job and every row of its manifest.
+
+    Args:
+        job: The job.
+        strict: Whether warnings are errors.
 
     Raises:
         UserError: With everything that is wrong.
+        WarningsRefused: When `strict`, with every warning.
     """
     scanned = scan(job)
+    leaving, of_campaign = _of_campaign(job, scanned.ids_digest)
+    warnings = [*of_campaign, *scanned.warnings]
+    num_warnings = scanned.num_warnings + len(of_campaign)
+    if strict and num_warnings:
+        raise WarningsRefused(warnings, num_warnings)
+    return _report(scanned, warnings, num_warnings, leaving)
+
+
+def _report(scanned: Scanned, warnings: list[Problem], num_warnings: int, leaving: Leaving) -> CheckReport:
     return CheckReport(
         rows=scanned.num_rows,
         shards=scanned.num_shards,
         assets=scanned.num_outputs,
         models={name: model.family.title for name, model in scanned.models.items()},
+        warnings=warnings,
+        num_warnings=num_warnings,
+        rows_leaving=leaving.num_rows,
     )
+
+
+def _of_campaign(job: Job, ids_digest: str) -> tuple[Leaving, list[Problem]]:
+    """Return the rows that leave the campaign, and the warning they are, or why that is not known.
+
+    A campaign in a bucket is asked when the manifest is in one as well. Otherwise a check needs no network, and `plan`
+    tells of it.
+    """
+    if not parse_url(job.output).is_local and parse_url(job.manifest).is_local:
+        return Leaving(), []
+    try:
+        store = open_store(job.output, job.storage)
+        leaving = leaving_rows(store, lambda: _ids(job), ids_digest, lambda: Campaign(store).history(unreadable=[]))
+    except SdbatchError as error:
+        message = f"could not be read, so rows that leave it are not counted: {error}"
+        return Leaving(), [Problem(shard=job.output, row=None, column=None, value=None, message=message)]
+    if not leaving.num_rows:
+        return leaving, []
+    return leaving, [Problem(shard=job.output, row=None, column=None, value=None, message=str(leaving))]
+
+
+def _ids(job: Job) -> Iterable[pa.Table]:
+    """Yield the ids of a manifest; keys are not known without digests of sources and models."""
+    for shard in list_shards(job.manifest, job.storage):
+        for batch in read_batches(shard):
+            yield pa.table({"id": pa.array(batch.columns["id"], pa.string())})

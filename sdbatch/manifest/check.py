@@ -91,7 +91,10 @@ def _text_problem(text: str) -> str | None:
 def problem_at(batch: RowBatch, offset: int, column: str | None, value: Any, message: str) -> Problem:
     """Return a problem of one row."""
     text = None if value is None else shown(value)
-    return Problem(shard=batch.shard, row=batch.start + offset, column=column, value=text, message=message)
+    ids = batch.columns.get("id", [])
+    own = ids[offset] if offset < len(ids) and column != "id" else None
+    row_id = own if isinstance(own, str) and ID.fullmatch(own) else None
+    return Problem(shard=batch.shard, row=batch.start + offset, column=column, value=text, message=message, id=row_id)
 
 
 class Duplicates:
