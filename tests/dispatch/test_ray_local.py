@@ -160,12 +160,12 @@ def test_the_folder_of_a_killed_run_is_removed_by_the_next() -> None:
         (folder / ray_local.LOCK).touch()
     with (held / ray_local.LOCK).open("r+") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        folder = ray_local._PrivateFolder()
+        fresh = ray_local._PrivateFolder()
         there = left.exists(), held.exists()
-        folder.remove()
+        fresh.remove()
 
     assert there == (False, True)
-    assert not folder.path.exists()
+    assert not fresh.path.exists()
     ray_local._remove_left(RAY_FOLDER)
 
 

@@ -13,17 +13,17 @@ from typer.testing import CliRunner
 
 import sdbatch
 from sdbatch.cli import app
-from sdbatch.driver.forecast import ASSUMED_TFLOP_PER_S
+from sdbatch.driver.forecast import ASSUMED_TFLOP_PER_S, PlanReport
 
 Values = dict[str, Any]
 NULL = "num_gpus: null in plan"
 
 
 @pytest.fixture
-def plan_of(write_manifest: Callable[..., str], job_of: Callable[..., Values]) -> Callable[..., sdbatch.PlanReport]:
+def plan_of(write_manifest: Callable[..., str], job_of: Callable[..., Values]) -> Callable[..., PlanReport]:
     manifest = write_manifest(prompts(6))
 
-    def plan(count: int | str = 2, **model: Any) -> sdbatch.PlanReport:
+    def plan(count: int | str = 2, **model: Any) -> PlanReport:
         models = {"m": {"path": "builtin:tiny-sd", "batch_size": 1, **model}}
         return sdbatch.plan(job_of(manifest, models=models, workers={"count": count}))
 
@@ -31,7 +31,7 @@ def plan_of(write_manifest: Callable[..., str], job_of: Callable[..., Values]) -
 
 
 @pytest.mark.fault("F17", NULL, "the same seconds as num_gpus: 1, not a CPU's")
-def test_null_counts_as_one_gpu(plan_of: Callable[..., sdbatch.PlanReport]) -> None:
+def test_null_counts_as_one_gpu(plan_of: Callable[..., PlanReport]) -> None:
     null, one, none = plan_of(), plan_of(num_gpus=1.0), plan_of(num_gpus=0.0)
     ratio = ASSUMED_TFLOP_PER_S["gpu"] / ASSUMED_TFLOP_PER_S["cpu"]
 
@@ -41,7 +41,7 @@ def test_null_counts_as_one_gpu(plan_of: Callable[..., sdbatch.PlanReport]) -> N
 
 
 @pytest.mark.fault("F17", "seconds of slots and seconds on the clock", "a slot counts its GPUs, none or null as one")
-def test_a_slot_counts_its_gpus_and_the_clock_its_workers(plan_of: Callable[..., sdbatch.PlanReport]) -> None:
+def test_a_slot_counts_its_gpus_and_the_clock_its_workers(plan_of: Callable[..., PlanReport]) -> None:
     one = plan_of(num_gpus=1.0)
 
     assert one.predicted_wall_s == pytest.approx(one.predicted_gpu_s / 2)
