@@ -16,6 +16,7 @@ import os
 import secrets
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -27,6 +28,9 @@ from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-d
 
 PREFIX: Final = "sdb-ray-"
 LOCK: Final = "lock"
+UNLOCKED_MAX_S: Final = 3600.0
+"""A folder without a lock is one that is being made, and after so long one that was left."""
+
 LOOPBACK: Final = "127.0.0.1"
 BASE_CHARACTERS_MAX: Final = 24
 """Longest folder that Ray's sockets still fit below: their paths are cut at 107 bytes."""
@@ -145,11 +149,16 @@ def _base() -> str:
 
 
 def _remove_left(base: str) -> None:
-    """Remove the folders that killed processes left behind."""
-    for path in Path(base).glob(f"{PREFIX}*/{LOCK}"):
-        with contextlib.suppress(OSError), path.open("r+") as lock:  # somebody else's, or in use
-            if _is_free(lock):
-                shutil.rmtree(path.parent, ignore_errors=True)
+    """Remove the folders that killed processes left behind, and those that Ray wrote into after they were removed."""
+    for folder in Path(base).glob(f"{PREFIX}*"):
+        with contextlib.suppress(OSError):  # somebody else's, or in use
+            if not (folder / LOCK).exists():
+                is_left = time.time() - folder.stat().st_mtime > UNLOCKED_MAX_S
+            else:
+                with (folder / LOCK).open("r+") as lock:
+                    is_left = _is_free(lock)
+            if is_left:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _is_free(lock: TextIO) -> bool:

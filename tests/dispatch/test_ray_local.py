@@ -85,7 +85,7 @@ def _listeners(root: psutil.Process) -> dict[str, set[str]]:
 def test_a_local_run_is_closed_to_strangers(job: Callable[..., str], tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
-    path = job(prompts(60), defaults={"task": "text-to-image", "num_inference_steps": 12})
+    path = job(prompts(20), defaults={"task": "text-to-image", "num_inference_steps": 8})
     before = set(Path(RAY_FOLDER).glob("sdb-ray-*"))
     process = _start(["run", path, "--json"], _environment(home))
     seen: dict[str, set[str]] = {}
@@ -96,13 +96,13 @@ def test_a_local_run_is_closed_to_strangers(job: Callable[..., str], tmp_path: P
         for folder in set(Path(RAY_FOLDER).glob("sdb-ray-*")) - before:
             for entry in [folder, *folder.glob("token"), *folder.glob("session_20*")]:
                 modes[entry.name.split("_")[0].split("-")[0]] = stat.S_IMODE(entry.lstat().st_mode)
-        time.sleep(0.2)
+        time.sleep(0.5)
     output, errors = process.communicate()
     told = (f"{name} listens on {', '.join(sorted(addresses))}" for name, addresses in sorted(seen.items()))
     sys.stdout.write("".join(f"{line}\n" for line in told))
 
     assert process.returncode == 0, errors
-    assert json.loads(output)["counts"]["rows_ok"] == 60
+    assert json.loads(output)["counts"]["rows_ok"] == 20
     assert {"gcs_server", "raylet"} <= seen.keys()
     assert set().union(*seen.values()) <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}
     assert modes == {"sdb": 0o700, "token": 0o600, "session": 0o700}
@@ -154,19 +154,22 @@ def test_the_folder_of_a_killed_run_is_removed_by_the_next() -> None:
 
     from sdbatch.dispatch import ray_local
 
-    left, held = (Path(RAY_FOLDER) / f"{ray_local.PREFIX}{name}" for name in ("left", "held"))
-    for folder in (left, held):
+    left, held, old, new = (Path(RAY_FOLDER) / f"{ray_local.PREFIX}{name}" for name in ("left", "held", "old", "new"))
+    for folder in (left, held, old, new):
         folder.mkdir()
+    for folder in (left, held):
         (folder / ray_local.LOCK).touch()
+    os.utime(old, (1, 1))
     with (held / ray_local.LOCK).open("r+") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         fresh = ray_local._PrivateFolder()
-        there = left.exists(), held.exists()
+        there = [folder.exists() for folder in (left, held, old, new)]
         fresh.remove()
 
-    assert there == (False, True)
+    assert there == [False, True, False, True]
     assert not fresh.path.exists()
     ray_local._remove_left(RAY_FOLDER)
+    new.rmdir()
 
 
 @dataclass(frozen=True, kw_only=True)
