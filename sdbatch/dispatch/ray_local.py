@@ -32,7 +32,7 @@ UNLOCKED_MAX_S: Final = 3600.0
 """A folder without a lock is one that is being made, and after so long one that was left."""
 
 LOOPBACK: Final = "127.0.0.1"
-BASE_CHARACTERS_MAX: Final = 24
+BASE_CHARACTERS_MAX: Final = 22
 """Longest folder that Ray's sockets still fit below: their paths are cut at 107 bytes."""
 
 _ON_ONE_MACHINE: Final = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
@@ -62,7 +62,7 @@ class LocalRay:
                     num_cpus=max(os.cpu_count() or 1, num_cpus or 1),
                     num_gpus=num_gpus,
                     include_dashboard=False,
-                    _temp_dir=str(self._folder.path),
+                    _temp_dir=str(self._folder.path / "r"),  # Ray opens it to everybody; what is around it stays shut
                     _node_ip_address=LOOPBACK,
                     **COMMON,
                 )

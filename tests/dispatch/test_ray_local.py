@@ -94,7 +94,7 @@ def test_a_local_run_is_closed_to_strangers(job: Callable[..., str], tmp_path: P
         for name, addresses in _listeners(psutil.Process(process.pid)).items():
             seen.setdefault(name, set()).update(addresses)
         for folder in set(Path(RAY_FOLDER).glob("sdb-ray-*")) - before:
-            for entry in [folder, *folder.glob("token"), *folder.glob("session_20*")]:
+            for entry in [folder, *folder.glob("token"), *folder.glob("r/session_20*")]:
                 modes[entry.name.split("_")[0].split("-")[0]] = stat.S_IMODE(entry.lstat().st_mode)
         time.sleep(0.5)
     output, errors = process.communicate()
