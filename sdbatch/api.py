@@ -76,18 +76,21 @@ def load_job(
     return read_job(job, tuple(overrides), date, with_revisions=with_revisions)
 
 
-def check(job: JobLike, overrides: Iterable[str] = (), *, all_sources: bool = False) -> CheckReport:
+def check(
+    job: JobLike, overrides: Iterable[str] = (), *, all_sources: bool = False, strict: bool = False
+) -> CheckReport:
     """Check a job and every row of its manifest; nothing is written.
 
     Args:
         job: The job.
         overrides: `key.key=value` each.
         all_sources: Whether the headers of all remote sources are read, and not only a sample's.
+        strict: Take warnings for errors.
 
     Raises:
         UserError: With everything that is wrong.
     """
-    return check_job(load_job(job, overrides), all_sources=all_sources)
+    return check_job(load_job(job, overrides), all_sources=all_sources, strict=strict)
 
 
 def plan(job: JobLike, selection: Selection | None = None, overrides: Iterable[str] = ()) -> PlanReport:
@@ -107,6 +110,8 @@ def run(
     in_process: bool = False,
     progress: Progress | None = None,
     accept_new_keys: bool = False,
+    allow_open_ray: bool = False,
+    yes: bool = False,
 ) -> RunResult:
     """Make what is missing of a campaign.
 
@@ -117,6 +122,8 @@ def run(
         in_process: One worker in this process instead of a Ray cluster: for breakpoints and tests.
         progress: Shown while it runs; nothing by default.
         accept_new_keys: Render outputs again whose keys an older version of sdbatch made; refused otherwise.
+        allow_open_ray: Use Ray without a token where RAY_AUTH_MODE=disabled says so; refused otherwise.
+        yes: Let more rows of the campaign leave than `limits.leaving_fraction`; refused otherwise.
 
     Raises:
         UserError: Before anything was started.
@@ -128,6 +135,8 @@ def run(
         in_process=in_process,
         progress=progress or Silent(),
         accept_new_keys=accept_new_keys,
+        allow_open_ray=allow_open_ray,
+        yes=yes,
     )
 
 
@@ -241,6 +250,8 @@ def redo(
     in_process: bool = False,
     progress: Progress | None = None,
     accept_new_keys: bool = False,
+    allow_open_ray: bool = False,
+    yes: bool = False,
 ) -> RunResult | None:
     """Make assets again that are missing or damaged; those that are whole stay.
 
@@ -251,6 +262,8 @@ def redo(
         in_process: See `run`.
         progress: See `run`.
         accept_new_keys: See `run`.
+        allow_open_ray: See `run`.
+        yes: See `run`.
 
     Returns:
         The run, or None when nothing is missing or damaged.
@@ -264,6 +277,8 @@ def redo(
         in_process=in_process,
         progress=progress or Silent(),
         accept_new_keys=accept_new_keys,
+        allow_open_ray=allow_open_ray,
+        yes=yes,
     )
 
 
@@ -292,6 +307,10 @@ def submit(
     environment: Mapping[str, str] | None = None,
     accept_failed: bool = False,
     accept_new_keys: bool = False,
+    allow_open_ray: bool = False,
+    yes: bool = False,
+    exclude: Iterable[str] = (),
+    say: Callable[[str], None] | None = None,
     write: Callable[[str], None] | None = None,
 ) -> SubmitReport:
     """Run a job on a cluster through Ray's job server.
@@ -301,11 +320,15 @@ def submit(
         address: URL of the job server, such as `http://head:8265`.
         overrides: `key.key=value` each.
         date: See `load_job`; fixed here, so that a retry after midnight makes the same.
-        working_dir: Folder to send along; None when the cluster's image has the job file at the same path. Ray leaves
-            out what git ignores unless RAY_RUNTIME_ENV_IGNORE_GITIGNORE is 1, as the command line sets it.
+        working_dir: Folder to send along; None when the cluster's image has the job file at the same path. What git
+            ignores stays here, but for what the job names; names of secrets stay here in any case.
         environment: Variables of the driver there; what looks like a secret is refused.
         accept_failed: Exit 0 although rows failed.
         accept_new_keys: See `run`.
+        allow_open_ray: See `run`.
+        yes: See `run`.
+        exclude: Further patterns of files that stay here, as lines of .gitignore.
+        say: Told what is sent, before it is sent.
         write: Given the job's log as it comes; without it the call does not wait.
 
     Raises:
@@ -326,6 +349,10 @@ def submit(
         environment=environment or {},
         accept_failed=accept_failed,
         accept_new_keys=accept_new_keys,
+        allow_open_ray=allow_open_ray,
+        yes=yes,
+        exclude=tuple(exclude),
+        say=say or (lambda _: None),
         write=write,
     )
 

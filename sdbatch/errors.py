@@ -31,11 +31,15 @@ Anything else is a bug and ends the run.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 from typing import ClassVar
 
 LINES_MAX = 50
-"""Problems spelled out in a ManifestError's text; all that were kept are in its `problems`."""
+"""Lines of a ManifestError's text, each a group of equal problems; all that were kept are in its `problems`."""
+IDS_SHOWN = 5
+"""Ids that a group of equal problems names."""
 
 
 class SdbatchError(Exception):
@@ -79,9 +83,7 @@ class Problem:
     line: int | None = None
 
     def __str__(self) -> str:
-        value = "" if self.value is None else f" {self.value}"
-        name = "" if self.column is None else f" {self.column}"
-        return f"{self.place}:{name}{value} {self.message}"
+        return f"{self.place}: {self.statement(with_value=True)}"
 
     @property
     def place(self) -> str:
@@ -93,6 +95,35 @@ class Problem:
             return f"line {self.line} of {self.source or self.shard}{named}"
         return f"row {self.row + 1} of {self.source or self.shard}{named}"
 
+    def statement(self, *, with_value: bool) -> str:
+        """Return what is wrong, without the place."""
+        value = self.value if with_value else None
+        return " ".join(part for part in (self.column, value, self.message) if part)
+
+
+def grouped(problems: Iterable[Problem], num_lines: int = LINES_MAX) -> list[str]:
+    """Return a line for each group of equal problems, in the order in which they were met.
+
+    Problems are equal when column and message are. A group names its number of rows, the first ids, and the place of
+    its first row; what else there is stands in the problems themselves.
+    """
+    groups: dict[tuple[str | None, str], list[Problem]] = {}
+    for problem in problems:
+        groups.setdefault((problem.column, problem.message), []).append(problem)
+    return [_group_line(group) for group in islice(groups.values(), num_lines)]
+
+
+def _group_line(group: list[Problem]) -> str:
+    first = group[0]
+    if len(group) == 1:
+        return str(first)
+    values = list(dict.fromkeys(problem.value for problem in group if problem.value is not None))
+    statement = first.statement(with_value=len(values) == 1)
+    shown = [problem.id or problem.place.split(" of ")[0] for problem in group[:IDS_SHOWN]]
+    more = ", ..." if len(group) > len(shown) else ""
+    others = f"; such as {', '.join(values[:2])}" if len(values) > 1 else ""
+    return f"{len(group)} rows: {statement} ({', '.join(shown)}{more}{others}; the first is {first.place})"
+
 
 class ManifestError(UserError):
     """The manifest cannot be run as it is.
@@ -102,13 +133,22 @@ class ManifestError(UserError):
         num_problems: Number of all problems; `problems` is cut at a bound.
     """
 
+    KIND: ClassVar[str] = "problem(s) in the manifest"
+
     def __init__(self, problems: list[Problem], num_problems: int | None = None) -> None:
         self.problems = problems
         self.num_problems = len(problems) if num_problems is None else num_problems
-        lines = [str(problem) for problem in problems[:LINES_MAX]]
-        if self.num_problems > len(lines):
-            lines.append(f"... and {self.num_problems - len(lines)} more (--json gives up to 1000)")
-        super().__init__(f"{self.num_problems} problem(s) in the manifest:\n" + "\n".join(lines))
+        lines = grouped(problems)
+        told = len(problems) if len(lines) < LINES_MAX else len(lines)
+        if self.num_problems > told:
+            lines.append(f"... and {self.num_problems - told} more (--json gives up to 1000)")
+        super().__init__(f"{self.num_problems} {self.KIND}:\n" + "\n".join(lines))
+
+
+class WarningsRefused(ManifestError):
+    """The manifest has warnings, and the caller takes them for errors."""
+
+    KIND = "warning(s) about the manifest, which --strict takes for errors"
 
 
 class ModelError(UserError):

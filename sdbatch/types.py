@@ -218,6 +218,7 @@ class Receipt:
         stage_s: Wall seconds by stage. See `STAGES`.
         texts_encoded: Texts that went through a text encoder; known ones do not.
         sources_encoded: Source pictures and clips that went through the VAE's encoder.
+        rows_truncated: Requests whose prompt is longer than the text encoder reads.
     """
 
     unit: str
@@ -236,6 +237,7 @@ class Receipt:
     sources_encoded: int = 0
     assets_copied: int = 0
     batch_wanted: int = 0
+    rows_truncated: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -291,6 +293,7 @@ class Counts:
     model_loads: int = 0
     worker_deaths: int = 0
     units_committed: int = 0
+    rows_truncated: int = 0
 
     def as_dict(self) -> dict[str, int]:
         """Return the counts by name, in declaration order."""

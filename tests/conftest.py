@@ -19,7 +19,10 @@ import pytest
 
 if TYPE_CHECKING:
     from support.studio import Studio
+from support.fault_table import pytest_addoption, pytest_runtest_makereport, pytest_terminal_summary
 from support.servers import BUCKET, KEY, SECRET, S3Server
+
+__all__ = ["pytest_addoption", "pytest_runtest_makereport", "pytest_terminal_summary"]
 
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")

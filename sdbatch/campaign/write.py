@@ -143,6 +143,7 @@ def receipt_of(unit: str, worker: str, rows: Sequence[Mapping[str, Any]]) -> Rec
         load_s=stage_s["load"],
         batch_size=max(batch_sizes, default=0),
         stage_s=stage_s,
+        rows_truncated=len({row["id"] for row in rows if row.get("prompt_truncated")}),
     )
 
 

@@ -17,6 +17,7 @@ from sdbatch import api
 from sdbatch.cli.options import (
     AcceptFailed,
     AcceptNewKeys,
+    AllowOpenRay,
     CampaignUrl,
     Date,
     InProcess,
@@ -28,15 +29,17 @@ from sdbatch.cli.options import (
     Set,
     Sources,
     SourceScope,
+    Strict,
+    Yes,
     parse_age_s,
     sample_share,
     selection_of,
     split_pairs,
     with_optional_class,
 )
-from sdbatch.cli.output import counted, end_run, guarded, progress, say
-from sdbatch.cli.process import prepare_command, prepare_generation
-from sdbatch.cli.shown import show, show_table, tell
+from sdbatch.cli.output import counted, end_run, guarded, progress, say, show_plan, warn
+from sdbatch.cli.process import last_line, prepare_command, prepare_generation
+from sdbatch.cli.shown import show, tell
 from sdbatch.driver import RunResult
 from sdbatch.report.progress import duration, per_time
 from sdbatch.report.tables import write_rows
@@ -53,21 +56,28 @@ app.add_typer(models_app, name="models")
 
 VERIFY_EXIT_CODE = 5
 
-_MISSING_SHOWN = 10
-
 
 @app.command()
 def check(
-    job: JobFile, overrides: Set = None, date: Date = None, sources: Sources = SourceScope.SAMPLE, as_json: Json = False
+    job: JobFile,
+    overrides: Set = None,
+    date: Date = None,
+    sources: Sources = SourceScope.SAMPLE,
+    strict: Strict = False,
+    as_json: Json = False,
 ) -> None:
     """Check a job, every row of its manifest and the headers of its sources. Writes nothing, loads nothing."""
     is_all = sources is SourceScope.ALL
-    checked = guarded(lambda: api.check(api.load_job(job, overrides or (), date), all_sources=is_all), as_json)
+    checked = guarded(
+        lambda: api.check(api.load_job(job, overrides or (), date), all_sources=is_all, strict=strict), as_json
+    )
     models = ", ".join(f"{name} ({title})" for name, title in checked.models.items())
     size = f"{checked.rows} rows in {checked.shards} shard(s), {checked.assets} assets"
     if checked.sources_read < checked.sources:
         size += f", headers of {checked.sources_read} of {checked.sources} sources (--sources all reads all)"
-    say(asdict(checked), as_json, f"ok: {size}, {models}")
+    warnings = f"; {counted(checked.num_warnings, 'warning', 'warnings')}" if checked.num_warnings else ""
+    warn(checked.lines(), as_json)
+    say(asdict(checked), as_json, f"ok: {size}, {models}{warnings}")
 
 
 @app.command()
@@ -85,20 +95,8 @@ def plan(
     forecast = guarded(lambda: api.plan(api.load_job(job, overrides or (), date), selection), as_json)
     if as_json:
         say(asdict(forecast), as_json, "")
-        return
-    rows = [(reason, str(number)) for reason, number in sorted(forecast.rows.items())]
-    show_table(rows, ("rows", "number"), "plan")
-    if forecast.changed:
-        show("changed in: " + ", ".join(f"{name} ({number})" for name, number in forecast.changed.items()))
-    basis = "measured here" if forecast.rate_measured else "assumed rate"
-    for url in forecast.sources_missing[:_MISSING_SHOWN]:
-        show(f"missing source, its rows will fail: {url}")
-    if len(forecast.sources_missing) > _MISSING_SHOWN:
-        show(f"... and {len(forecast.sources_missing) - _MISSING_SHOWN} more missing sources")
-    if forecast.unpinned:
-        names = ", ".join(forecast.unpinned)
-        show(f"unpinned, known by size and ETag: {names}; `sdbatch models pin` prints the digests")
-    show(f"{forecast.assets} assets to make, about {duration(forecast.predicted_gpu_s)} in the model ({basis})")
+    else:
+        show_plan(forecast)
 
 
 @app.command()
@@ -112,6 +110,8 @@ def run(
     in_process: InProcess = False,
     accept_failed: AcceptFailed = False,
     accept_new_keys: AcceptNewKeys = False,
+    allow_open_ray: AllowOpenRay = False,
+    yes: Yes = False,
     as_json: Json = False,
 ) -> None:
     """Make what is missing of a campaign."""
@@ -121,9 +121,19 @@ def run(
         checked = api.load_job(job, overrides or (), date)
         if in_process:
             prepare_generation()
-        return api.run(checked, selection, in_process=in_process, progress=progress(), accept_new_keys=accept_new_keys)
+        return api.run(
+            checked,
+            selection,
+            in_process=in_process,
+            progress=progress(),
+            accept_new_keys=accept_new_keys,
+            allow_open_ray=allow_open_ray,
+            yes=yes,
+        )
 
-    end_run(guarded(call, as_json), accept_failed, as_json)
+    with last_line():
+        result = guarded(call, as_json)
+    end_run(result, accept_failed, as_json)
 
 
 @app.command()
@@ -136,6 +146,8 @@ def redo(
     date: Date = None,
     in_process: InProcess = False,
     accept_new_keys: AcceptNewKeys = False,
+    allow_open_ray: AllowOpenRay = False,
+    yes: Yes = False,
     as_json: Json = False,
 ) -> None:
     """Make assets again that `verify` finds missing or damaged."""
@@ -144,9 +156,18 @@ def redo(
         checked = api.load_job(job, overrides or (), date)
         if in_process:
             prepare_generation()
-        return api.redo(checked, ids or (), in_process=in_process, progress=progress(), accept_new_keys=accept_new_keys)
+        return api.redo(
+            checked,
+            ids or (),
+            in_process=in_process,
+            progress=progress(),
+            accept_new_keys=accept_new_keys,
+            allow_open_ray=allow_open_ray,
+            yes=yes,
+        )
 
-    result = guarded(call, as_json)
+    with last_line():
+        result = guarded(call, as_json)
     if result is None:
         say({"state": "done", "counts": {}}, as_json, "nothing is missing or damaged")
     else:
@@ -187,11 +208,16 @@ def submit(
     installed: Annotated[
         bool, typer.Option("--installed", help="Send nothing: the cluster's image has the job file at this path.")
     ] = False,
+    exclude: Annotated[
+        list[str] | None, typer.Option(metavar="PATTERN", help="Send no such files; as a line of .gitignore.")
+    ] = None,
     environment: Annotated[
         list[str] | None, typer.Option("--env", metavar="NAME=VALUE", help="Variable of the driver; never a secret.")
     ] = None,
     accept_failed: AcceptFailed = False,
     accept_new_keys: AcceptNewKeys = False,
+    allow_open_ray: AllowOpenRay = False,
+    yes: Yes = False,
     as_json: Json = False,
 ) -> None:
     """Run a job on a cluster through Ray's job server; ends with the job's exit code."""
@@ -207,6 +233,10 @@ def submit(
             environment=variables,
             accept_failed=accept_failed,
             accept_new_keys=accept_new_keys,
+            allow_open_ray=allow_open_ray,
+            yes=yes,
+            exclude=exclude or (),
+            say=tell,
             write=None if no_wait else lambda text: tell(text, end=""),
         )
 
@@ -344,8 +374,7 @@ def manifest_build(
         return api.build_manifest(source, to, shards=shards, rename=names, drop=drop or (), id_format=id_format)
 
     built = guarded(call, as_json)
-    for warning in built.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+    warn(built.warnings, as_json)
     say(asdict(built), as_json, f"{built.rows} rows in {len(built.files)} shard(s) under {to}")
 
 

@@ -58,6 +58,16 @@ AcceptNewKeys = Annotated[
     bool, typer.Option("--accept-new-keys", help="Render outputs again whose keys an older version made.")
 ]
 
+Strict = Annotated[bool, typer.Option("--strict", help="Take warnings for errors.")]
+
+Yes = Annotated[
+    bool, typer.Option("--yes", help="Let more rows leave the campaign than limits.leaving_fraction allows.")
+]
+
+AllowOpenRay = Annotated[
+    bool, typer.Option("--allow-open-ray", help="Use Ray without a token where RAY_AUTH_MODE=disabled says so.")
+]
+
 AcceptFailed = Annotated[bool, typer.Option("--accept-failed", help="Exit 0 although rows failed.")]
 
 

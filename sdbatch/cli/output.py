@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from typing import Any, NoReturn
 
 import typer
 
 from sdbatch.cli.shown import show, show_json, show_table, tell
-from sdbatch.driver import RunResult
+from sdbatch.driver import PlanReport, RunResult
 from sdbatch.errors import ManifestError, SdbatchError
-from sdbatch.report.progress import Lines, Progress, Terminal
+from sdbatch.report.progress import Lines, Progress, Terminal, duration
 from sdbatch.storage import joined
 from sdbatch.storage.faults import local_faults_named
+
+_MISSING_SHOWN = 10
 
 
 def counted(number: int, singular: str, plural: str) -> str:
@@ -26,6 +28,36 @@ def counted(number: int, singular: str, plural: str) -> str:
 def progress() -> Progress:
     """Return what shows a run: a line that changes on a terminal, lines in a log."""
     return Terminal() if sys.stderr.isatty() else Lines()
+
+
+def warn(lines: Iterable[str], as_json: bool) -> None:
+    """Print warnings for people; in a JSON object they stand in the object."""
+    if not as_json:
+        for line in lines:
+            tell(f"warning: {line}")
+
+
+def show_plan(forecast: PlanReport) -> None:
+    """Print what a run would make, and why."""
+    rows = [(reason, str(number)) for reason, number in sorted(forecast.rows.items())]
+    leaving = [("leaving", str(forecast.rows_leaving))] if forecast.rows_leaving else []
+    show_table([*rows, *leaving], ("rows", "number"), "plan")
+    if forecast.changed:
+        show("changed in: " + ", ".join(f"{name} ({number})" for name, number in forecast.changed.items()))
+    for url in forecast.sources_missing[:_MISSING_SHOWN]:
+        show(f"missing source, its rows will fail: {url}")
+    if len(forecast.sources_missing) > _MISSING_SHOWN:
+        show(f"... and {len(forecast.sources_missing) - _MISSING_SHOWN} more missing sources")
+    if forecast.unpinned:
+        names = ", ".join(forecast.unpinned)
+        show(f"unpinned, known by size and ETag: {names}; `sdbatch models pin` prints the digests")
+    warn(forecast.warnings, False)
+    basis = "measured here" if forecast.rate_measured else "assumed rate"
+    wall = "" if forecast.predicted_wall_s is None else f", {duration(forecast.predicted_wall_s)} on the clock"
+    show(f"{forecast.assets} assets to make, about {duration(forecast.predicted_gpu_s)} in the model{wall} ({basis})")
+    if forecast.assumed_gpus:
+        names = ", ".join(forecast.assumed_gpus)
+        show(f"num_gpus of {names} is null and counts as one GPU; where it runs on CPUs, say num_gpus: 0")
 
 
 def end_run(result: RunResult, accept_failed: bool, as_json: bool) -> NoReturn:
@@ -41,8 +73,7 @@ def _summary(result: RunResult) -> None:
     show(f"{result.run_id} {result.state}")
     counts = [(name, str(number)) for name, number in result.counts.items()]
     show_table([*counts, *((f"failed: {kind}", str(number)) for kind, number in result.failures.items())])
-    for warning in result.warnings:
-        tell(f"warning: {warning}")
+    warn(result.warnings, False)
     if result.message:
         tell(result.message)
     if result.state in {"done", "failed"}:

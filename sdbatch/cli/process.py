@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-import os
+import subprocess
+from collections.abc import Iterator
 
 import pyarrow as pa
 
@@ -15,10 +17,34 @@ def prepare_command() -> None:
     configure(log_format())
     # Ray's notes on packaging and on its socket are not for the person who waits for a job.
     logging.getLogger("ray").setLevel(logging.ERROR)
-    # A manifest that was built, and that git ignores, travels with the working directory all the same.
-    os.environ.setdefault("RAY_RUNTIME_ENV_IGNORE_GITIGNORE", "1")
     # Arrow's default pool keeps the memory of every part it read.
     pa.set_memory_pool(pa.system_memory_pool())
+
+
+LAST_LINE = (
+    "sdbatch: the run ended without a word of its own: its process was killed, or Ray ended it because the cluster's "
+    "head is gone. What was committed stays; run again to go on"
+)
+_WATCH = "trap '' INT TERM HUP; read -r ended || printf '%s\\n' \"$0\" >&2"
+
+
+@contextlib.contextmanager
+def last_line() -> Iterator[None]:
+    """See to it that a run says its last line also where its process cannot.
+
+    When a cluster's head is gone, Ray's native code ends the driver's process, and no handler of Python runs. A shell
+    waits at a pipe meanwhile: it hears that the block ended, or nothing.
+    """
+    with subprocess.Popen(  # noqa: S603 -- a fixed command
+        ["/bin/sh", "-c", _WATCH, LAST_LINE], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+    ) as watch:
+        assert watch.stdin is not None, "a pipe was asked for"
+        try:
+            yield
+        finally:
+            with contextlib.suppress(BrokenPipeError):
+                watch.stdin.write(b"ended\n")
+                watch.stdin.flush()
 
 
 def prepare_generation() -> None:

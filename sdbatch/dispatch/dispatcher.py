@@ -9,54 +9,28 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from sdbatch.dispatch import policy
+from sdbatch.dispatch.backoff import Backoff
 from sdbatch.dispatch.blame import FaultCounts, suspects_of
-from sdbatch.dispatch.executor import Died, Draining, Event, Executor, Faulted, Pulse, Ready, Shape, UnitDone
+from sdbatch.dispatch.executor import Died, Draining, Event, Executor, Faulted, Pulse, Ready, UnitDone
 from sdbatch.dispatch.fleet import Fleet
-from sdbatch.dispatch.likeness import Likeness, Standard, refusal
+from sdbatch.dispatch.likeness import Likeness, refusal
+from sdbatch.dispatch.plan import Plan
 from sdbatch.dispatch.supply import Supply, WindowLike
 from sdbatch.errors import MachineError, SdbatchError, WorkersUnavailable
 from sdbatch.outcomes import OUTCOMES, Next, Outcome, outcome_of
-from sdbatch.types import Receipt, Request, Unit
+from sdbatch.types import Receipt, Unit
+
+__all__ = ["Dispatcher", "Plan"]
 
 LOG = logging.getLogger("sdbatch.dispatch")
 TICK_S = 0.5
 STOP_WAIT_S = 60.0
 """Longest wait for units in flight once a run stops."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """The work of a dispatcher, and the bounds it works within.
-
-    Attributes:
-        requests: Pending requests in manifest order.
-        cost_tflop: Predicted cost of all of them.
-        shapes: Slot shape of each model.
-        worker_count: Workers per shape, None for as many as fit.
-        worker_max: Most workers per shape.
-        start_timeout_s: Longest wait for a first worker.
-        bisect: Splits the requests of a unit whose process died.
-        recover: Returns the receipt of a unit that was committed though its worker could not say so, else None.
-        standards: What each model's outputs were made with by earlier runs.
-        refuse_unlike: Whether a worker that differs from them, or from the first ready one, stops the run. Otherwise
-            it is warned of.
-    """
-
-    requests: Iterator[Request]
-    cost_tflop: float
-    shapes: Mapping[str, Shape]
-    worker_count: int | None
-    worker_max: int
-    start_timeout_s: float
-    bisect: Callable[[Unit], list[tuple[Request, ...]]]
-    recover: Callable[[Unit], Receipt | None]
-    standards: Mapping[str, Standard] = field(default_factory=dict)
-    refuse_unlike: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +62,7 @@ class Dispatcher:
             alone, with the worker, the outcome and a message.
         on_tick: Called at least every `TICK_S` seconds.
         should_stop: Asked between rounds; once it says so, nothing more is handed out.
+        clock: Seconds that only grow.
 
     Attributes:
         failure: Why the run stops early; None while it does not.
@@ -105,6 +80,7 @@ class Dispatcher:
         on_set_aside: Callable[[Unit, str, Outcome, str], None],
         on_tick: Callable[[], None],
         should_stop: Callable[[], bool],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._executor = executor
         self._plan = plan
@@ -112,9 +88,13 @@ class Dispatcher:
         self._on_set_aside = on_set_aside
         self._on_tick = on_tick
         self._should_stop = should_stop
-        self._fleet = Fleet(executor, plan.shapes)
+        self._clock = clock
+        self._fleet = Fleet(executor, plan.shapes, clock)
         self._supply = Supply(window, plan.requests, plan.cost_tflop)
         self._faults = FaultCounts()
+        self._backoff = Backoff()
+        self._last_fault = ""
+        self._hands_out_from_s = clock()
         self._likeness = Likeness(plan.standards)
         self.warnings: list[str] = []
         self._last_start_fault = ""
@@ -131,6 +111,15 @@ class Dispatcher:
     def num_in_flight(self) -> int:
         """Units handed out that have not ended."""
         return self._fleet.num_in_flight
+
+    @property
+    def waits_for(self) -> list[str]:
+        """In words, what workers that are not ready wait for."""
+        texts = [self._plan.shortage(shape) for shape in sorted(self._fleet.starting_shapes, key=str)]
+        if number := len(self._backoff.waiting):
+            wait_s = max(0.0, self._backoff.until_s - self._clock())
+            texts.append(f"{number} lost worker(s) are replaced in {wait_s:.0f} s; the last fault: {self._last_fault}")
+        return texts
 
     @property
     def retries(self) -> int:
@@ -167,6 +156,7 @@ class Dispatcher:
                 self._handle(event)
             for name in self._fleet.drained():
                 self._replace(name)
+            self._start_due()
             self._give_up_shapes()
             self._on_tick()
         if self.failure:
@@ -180,8 +170,8 @@ class Dispatcher:
 
     def _is_unfinished(self) -> bool:
         if self._is_stopping():
-            self._stopping_since_s = self._stopping_since_s or time.monotonic()
-            return self.num_in_flight > 0 and time.monotonic() - self._stopping_since_s < STOP_WAIT_S
+            self._stopping_since_s = self._stopping_since_s or self._clock()
+            return self.num_in_flight > 0 and self._clock() - self._stopping_since_s < STOP_WAIT_S
         return self.num_in_flight > 0 or not self._supply.is_empty
 
     def _stop(self, failure: SdbatchError | None) -> None:
@@ -203,6 +193,8 @@ class Dispatcher:
                 self._fleet.start(shape)
 
     def _hand_out(self) -> None:
+        if self._clock() < self._hands_out_from_s:
+            return
         window, roster = self._supply.window, self._fleet.roster
         may_risk = window.has_solo() and self._may_risk()
         while may_risk and window.has_solo():
@@ -217,11 +209,16 @@ class Dispatcher:
             if choice is None:
                 return
             worker, model = choice
-            self._submit(worker, self._supply.take(model, num_workers=len(self._fleet)))
+            self._submit(worker, self._supply.take(model, num_workers=self._num_slots))
+
+    @property
+    def _num_slots(self) -> int:
+        """Workers that are there or to be started."""
+        return len(self._fleet) + len(self._backoff.waiting)
 
     def _may_risk(self) -> bool:
         num_ready = len(self._fleet.roster)
-        return policy.may_risk(num_ready, len(self._fleet) - num_ready, bool(self._supply.window.backlog()))
+        return policy.may_risk(num_ready, self._num_slots - num_ready, bool(self._supply.window.backlog()))
 
     def _submit(self, worker: str, unit: Unit) -> None:
         self._fleet.give(worker, unit)
@@ -264,6 +261,7 @@ class Dispatcher:
 
     def _finish(self, unit: Unit, receipt: Receipt) -> None:
         self._faults.clear(unit.model)
+        self._go_on()
         self._supply.measure(unit, receipt)
         self._on_receipt(unit, receipt)
 
@@ -277,8 +275,10 @@ class Dispatcher:
             self._stop(MachineError(text))
         if event.unit is None:
             self._last_start_fault = text
+            if self._fleet.was_ready:
+                self._count_machine_fault(text)
             self._stop(self._faults.add_start_fault(text, was_ready=self._fleet.was_ready))
-            self._replace(event.worker)
+            self._replace(event.worker, waits=self._fleet.was_ready)
         elif outcome.replace_worker:
             self._lose(event.worker, event.kind, event.message, unit_id=event.unit)
         else:
@@ -312,7 +312,7 @@ class Dispatcher:
         """
         worker, outcome = self._fleet[name], outcome_of(kind)
         self.worker_deaths += 1
-        self._stop(self._faults.add_machine_fault(f"worker {name}: {kind}: {message}"))
+        self._count_machine_fault(f"worker {name}: {kind}: {message}")
         if not worker.is_ready and outcome.then != "again":
             text = f"worker {name} died while it started: {message}"
             self._stop(self._faults.add_start_fault(text, was_ready=self._fleet.was_ready))
@@ -325,7 +325,9 @@ class Dispatcher:
                 self.LOSS_HANDLERS[outcome.then](self, loss, unit)
             else:
                 self._supply.put_back(unit)
-        self._replace(name)
+        # A node that goes takes no other worker with it; a start that fails before any went well ends the run soon.
+        waits = kind not in {"NodeLost", "Preempted"} and (self._fleet.was_ready or outcome.then == "again")
+        self._replace(name, waits=waits)
 
     # --- what follows: see FAULT_HANDLERS and LOSS_HANDLERS -----------------------------------------------------------
 
@@ -335,14 +337,14 @@ class Dispatcher:
     def _try_again(self, event: Faulted, unit: Unit) -> None:
         self._supply.put_back(unit)
         message = f"worker {event.worker}: {event.kind}: {event.message}"
-        self._stop(self._faults.add_machine_fault(message, outcome_of(event.kind).in_a_row_max))
+        self._count_machine_fault(message, outcome_of(event.kind).in_a_row_max)
+        self._hands_out_from_s = self._backoff.until_s
 
     def _blame_load(self, event: Faulted, unit: Unit) -> None:
         """Blame the worker where its model loads elsewhere, and in the end the model where it does not."""
         self._supply.put_back(unit)
         message = f"{event.message}\n{event.traceback}"
         if self._faults.is_loadable(unit.model):
-            self._stop(self._faults.add_machine_fault(f"worker {event.worker}: {message}"))
             self._lose(event.worker, "Stuck", message)
         else:
             self._fleet.unload(event.worker)
@@ -356,6 +358,7 @@ class Dispatcher:
         parts = suspects_of(unit, loss.ids, self._plan.bisect, loss.outcome.solo_failures_max)
         if parts is None:
             self._faults.clear_machine()
+            self._go_on()
             self._on_set_aside(unit, loss.worker, loss.outcome, loss.message)
         else:
             self._supply.put_suspects(unit, parts)
@@ -381,18 +384,37 @@ class Dispatcher:
         if error is not None:
             self._supply.lose_model(model, error)
 
-    def _replace(self, name: str) -> None:
-        """End a worker and start another in its slot."""
+    def _count_machine_fault(self, message: str, in_a_row_max: int | None = None) -> None:
+        """Count a fault that blames no row; those of one wait count as one, and so many in a row end the run."""
+        self._last_fault = message.partition("\n")[0]
+        if self._backoff.add(self._clock()):
+            self._stop(self._faults.add_machine_fault(message, in_a_row_max))
+
+    def _go_on(self) -> None:
+        """Wait for nothing more: a unit ended."""
+        self._backoff.clear()
+        self._hands_out_from_s = self._clock()
+
+    def _replace(self, name: str, *, waits: bool = False) -> None:
+        """End a worker and start another in its slot, at once or once the present wait is over."""
         worker = self._fleet.end(name)
-        if not self._is_stopping():
+        if self._is_stopping():
+            return
+        if waits:
+            self._backoff.waiting.append(worker.shape)
+        else:
             self._fleet.start(worker.shape)
+
+    def _start_due(self) -> None:
+        for shape in self._backoff.due(self._clock()):
+            if not self._is_stopping() and not self._fleet.models[shape] <= self.lost_models.keys():
+                self._fleet.start(shape)
 
     def _give_up_shapes(self) -> None:
         """Give up a shape of which no worker was ready for `start_timeout_s`, at first or since the last one died."""
         limit_s = self._plan.start_timeout_s
         for shape in self._fleet.overdue_shapes(limit_s, is_stopping=self._is_stopping()):
-            text = f"no worker became ready within limits.start_timeout_s = {limit_s:g}; "
-            text += f"each asks for {shape.num_gpus} GPU and {shape.num_cpus} CPU"
+            text = f"no worker became ready within limits.start_timeout_s = {limit_s:g}; {self._plan.shortage(shape)}"
             text += f"; the last that did not start: {self._last_start_fault}" if self._last_start_fault else ""
             for name in self._fleet.names_of(shape):
                 self._fleet.end(name)

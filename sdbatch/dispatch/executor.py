@@ -24,7 +24,7 @@ class Shape:
     """The resources that one worker reserves.
 
     Attributes:
-        num_gpus: GPUs, fractions allowed; None is 1 where the cluster has GPUs, else 0.
+        num_gpus: GPUs, fractions allowed; None is 1 where the cluster has GPUs, else 0. See `Slots.settled`.
         num_cpus: Cores.
         memory_gib: Host memory, None for no reservation.
     """
@@ -32,6 +32,13 @@ class Shape:
     num_gpus: float | None
     num_cpus: int
     memory_gib: float | None
+
+    @property
+    def words(self) -> str:
+        """What it reserves, as people say it."""
+        gpus = "the GPUs of its machine" if self.num_gpus is None else f"{self.num_gpus:g} GPU"
+        memory = f", {self.memory_gib:g} GiB of memory" if self.memory_gib else ""
+        return f"{gpus} and {self.num_cpus} CPU{memory}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +135,20 @@ class Executor(Protocol):
 
     def close(self) -> None:
         """End all workers and whatever this executor started."""
+
+
+class Slots(Protocol):
+    """What an executor knows of the slots that its workers are started in."""
+
+    def settled(self, shape: Shape) -> Shape:
+        """Return a shape with its GPUs as a number, where they are reserved."""
+
+    def shortage(self, shape: Shape) -> str:
+        """Say in words what a worker of a shape waits for."""
+
+
+class SlotExecutor(Executor, Slots, Protocol):
+    """An executor that a run can be made with."""
 
 
 class WorkerLike(Protocol):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from sdbatch.dispatch import policy
@@ -42,6 +42,7 @@ class Fleet:
     Args:
         executor: Runs them.
         shapes: Slot shape of each model.
+        clock: Seconds that only grow.
 
     Attributes:
         roster: The ready workers, as the policy sees them.
@@ -51,8 +52,11 @@ class Fleet:
         was_ready: Whether any worker was ever ready.
     """
 
-    def __init__(self, executor: Executor, shapes: Mapping[str, Shape]) -> None:
+    def __init__(
+        self, executor: Executor, shapes: Mapping[str, Shape], clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._executor = executor
+        self._clock = clock
         self.models: dict[Shape, frozenset[str]] = {
             shape: frozenset(name for name, other in shapes.items() if other == shape) for shape in set(shapes.values())
         }
@@ -64,7 +68,7 @@ class Fleet:
         self._num_ready: Counter[Shape] = Counter()
         self._draining: set[str] = set()
         self._num_started = 0
-        self._none_ready_since_s = dict.fromkeys(self.models, time.monotonic())
+        self._none_ready_since_s = dict.fromkeys(self.models, clock())
 
     def __len__(self) -> int:
         return len(self._workers)
@@ -79,6 +83,11 @@ class Fleet:
     def num_ready(self) -> int:
         """Workers that are ready, draining ones too."""
         return self._num_ready.total()
+
+    @property
+    def starting_shapes(self) -> frozenset[Shape]:
+        """Shapes of the workers that are not ready yet."""
+        return frozenset(worker.shape for worker in self._workers.values() if not worker.is_ready)
 
     def start(self, shape: Shape) -> None:
         """Ask for one more worker."""
@@ -137,7 +146,7 @@ class Fleet:
 
     def overdue_shapes(self, start_timeout_s: float, *, is_stopping: bool) -> list[Shape]:
         """Return the shapes of which workers were asked for and none was ready for so long."""
-        now_s = time.monotonic()
+        now_s = self._clock()
         overdue = []
         for shape in self.models:
             if self._num_ready[shape] or is_stopping or not self.names_of(shape):

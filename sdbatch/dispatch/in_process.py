@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from functools import partial
 
@@ -37,6 +38,14 @@ class InProcessExecutor:
         """See `Executor`: one process, one worker."""
         return 1
 
+    def settled(self, shape: Shape) -> Shape:
+        """See `Slots`: what this machine has is used."""
+        return shape
+
+    def shortage(self, shape: Shape) -> str:
+        """See `Slots`: nothing is reserved."""
+        return "the worker of this process does not start"
+
     def start(self, worker: str, shape: Shape) -> None:
         """See `Executor`."""
         self._workers[worker] = build_worker(self._path, worker, self._spec)
@@ -49,6 +58,7 @@ class InProcessExecutor:
     def wait(self, timeout_s: float) -> list[Event]:
         """See `Executor`. Runs the oldest call."""
         if not self._calls:
+            time.sleep(timeout_s)
             return []
         name, unit = self._calls.popleft()
         worker = self._workers.get(name)

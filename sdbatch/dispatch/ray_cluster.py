@@ -9,10 +9,8 @@ shows up as merely unavailable, for guilty and innocent calls alike, and a poiso
 
 from __future__ import annotations
 
-import logging
 import math
 import os
-import socket
 import time
 from contextlib import suppress
 from dataclasses import replace
@@ -38,11 +36,13 @@ from sdbatch.dispatch.executor import (
 from sdbatch.dispatch.in_process import event_of
 from sdbatch.dispatch.metrics import DriverMetrics, WorkerMetrics
 from sdbatch.dispatch.policy import IN_FLIGHT_MAX
+from sdbatch.dispatch.ray_joined import first_line, join, refuse_open
+from sdbatch.dispatch.ray_local import LocalRay
+from sdbatch.dispatch.shortage import shortage_text
 from sdbatch.errors import WorkersUnavailable
 from sdbatch.outcomes import outcome_of
 from sdbatch.types import Observation, Receipt, Running, Unit, WorkerSpec
 
-CONNECT_TIMEOUT_S = 10.0
 PING_EVERY_S = 2.0
 PINGS_PER_S_MAX = 128.0
 """More workers are asked less often, so that pings never cost more than units: 1,024 of them every 8 s."""
@@ -114,20 +114,39 @@ class RayExecutor:
         worker_path: Dotted path of the worker's class.
         num_cpus: Logical CPUs of a cluster started here, at least the machine's; None for the machine's.
         num_gpus: Logical GPUs of a cluster started here; None for the machine's.
+        allow_open: Whether a cluster may do without a token because RAY_AUTH_MODE says so.
+
+    Raises:
+        ClusterRefused: When the cluster does not take our token, or would do without one.
+        WorkersUnavailable: When there is no cluster at RAY_ADDRESS, or none starts here.
     """
 
     def __init__(
-        self, spec: WorkerSpec, worker_path: str, *, num_cpus: int | None = None, num_gpus: int | None = None
+        self,
+        spec: WorkerSpec,
+        worker_path: str,
+        *,
+        num_cpus: int | None = None,
+        num_gpus: int | None = None,
+        allow_open: bool = False,
     ) -> None:
         self._spec = spec
         self._path = worker_path
         self._actors: dict[str, Any] = {}
         self._calls: dict[Any, tuple[str, Unit | None]] = {}
-        self._owns_cluster = not ray.is_initialized()
+        self._owns_connection = not ray.is_initialized()
+        address = os.environ.get("RAY_ADDRESS") or "local"
         # A cluster joined by address may grow: actors that do not fit now wait, and are the autoscaler's demand.
-        self._is_elastic = self._owns_cluster and os.environ.get("RAY_ADDRESS", "local") != "local"
-        if self._owns_cluster:
-            _connect(num_cpus, num_gpus)
+        self._is_elastic = self._owns_connection and address != "local"
+        self._local: LocalRay | None = None
+        if self._owns_connection:
+            refuse_open(allow_open=allow_open)
+            if self._is_elastic:
+                join(address)
+            else:
+                self._local = _start_local(num_cpus, num_gpus)
+        # Counted once, so that all workers of a run have the same slots.
+        self._gpus_of_null = 1.0 if ray.cluster_resources().get("GPU", 0.0) >= 1 else 0.0
         self._metrics = DriverMetrics()
         self._nodes: dict[str, str] = {}
         self._pings: dict[Any, tuple[str, float]] = {}
@@ -141,11 +160,19 @@ class RayExecutor:
             return ELASTIC_WORKERS
         total = ray.cluster_resources()
         limits = [total.get("CPU", 1.0) / shape.num_cpus]
-        if gpus := self._num_gpus(shape):
+        if gpus := self.settled(shape).num_gpus:
             limits.append(total.get("GPU", 0.0) / gpus)
         if shape.memory_gib:
             limits.append(total.get("memory", math.inf) / (shape.memory_gib * 2**30))
         return max(1, int(min(limits)))
+
+    def settled(self, shape: Shape) -> Shape:
+        """See `Slots`."""
+        return shape if shape.num_gpus is not None else replace(shape, num_gpus=self._gpus_of_null)
+
+    def shortage(self, shape: Shape) -> str:
+        """See `Slots`."""
+        return shortage_text(self.settled(shape), ray.cluster_resources(), ray.available_resources())
 
     def start(self, worker: str, shape: Shape) -> None:
         """See `Executor`."""
@@ -153,7 +180,7 @@ class RayExecutor:
             "name": f"sdbatch-{self._spec.run_id}-{worker}",
             "namespace": "sdbatch",
             "num_cpus": shape.num_cpus,
-            "num_gpus": self._num_gpus(shape),
+            "num_gpus": self.settled(shape).num_gpus,
         }
         if shape.memory_gib:
             options["memory"] = int(shape.memory_gib * 2**30)
@@ -169,9 +196,22 @@ class RayExecutor:
         self._calls[actor.run_unit.options(concurrency_group="units").remote(unit)] = (worker, unit)
 
     def wait(self, timeout_s: float) -> list[Event]:
-        """See `Executor`."""
+        """See `Executor`.
+
+        Raises:
+            WorkersUnavailable: When the cluster does not answer any more.
+        """
+        try:
+            return self._events(timeout_s)
+        except (RayError, ConnectionError, TimeoutError) as error:
+            raise WorkersUnavailable(
+                f"the Ray cluster does not answer any more ({first_line(error)}); run again to go on"
+            ) from error
+
+    def _events(self, timeout_s: float) -> list[Event]:
         if not self._calls:
-            return []
+            time.sleep(timeout_s)
+            return [*self._pulses(), *self._drains()]
         refs = list(self._calls)
         ready, _ = ray.wait(refs, num_returns=1, timeout=timeout_s)
         if ready:  # whatever else is ready comes along, so that a round handles all there is
@@ -195,7 +235,9 @@ class RayExecutor:
         """See `Executor`."""
         for worker in list(self._actors):
             self._forget(worker)
-        if self._owns_cluster:
+        if self._local is not None:
+            self._local.close()
+        elif self._owns_connection:
             ray.shutdown()
 
     def _pulses(self) -> list[Event]:
@@ -229,7 +271,7 @@ class RayExecutor:
         if now_s - self._nodes_seen_s < NODES_POLL_S:
             return []
         self._nodes_seen_s = now_s
-        if self._owns_cluster and not self._is_elastic and not any(node["Alive"] for node in ray.nodes()):
+        if self._owns_connection and not self._is_elastic and not any(node["Alive"] for node in ray.nodes()):
             raise WorkersUnavailable("the Ray cluster that this run had started is gone; run again to go on")
         draining = state.get_draining_nodes()
         names = [name for name, node in self._nodes.items() if node in draining and name not in self._reported_draining]
@@ -284,11 +326,6 @@ class RayExecutor:
             for ref in [ref for ref, (name, _) in waiting.items() if name == worker]:
                 del waiting[ref]
 
-    def _num_gpus(self, shape: Shape) -> float:
-        if shape.num_gpus is not None:
-            return shape.num_gpus
-        return 1.0 if ray.cluster_resources().get("GPU", 0.0) >= 1 else 0.0
-
 
 def _with_node(result: object) -> object:
     """Return an error with the node of this process; anything else as it is."""
@@ -306,28 +343,9 @@ def _actor_class() -> Any:
     return ray.remote(max_restarts=0, max_task_retries=0, concurrency_groups=groups)(SdbatchWorker)
 
 
-def _connect(num_cpus: int | None, num_gpus: int | None) -> None:
-    """Join RAY_ADDRESS, or start a cluster on this machine."""
-    # Ray's own warnings of every local start (metrics agent, /dev/shm size) are not for a person who types one command.
-    common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "namespace": "sdbatch"}
-    address = os.environ.get("RAY_ADDRESS")
-    _check_reachable(address or "")
+def _start_local(num_cpus: int | None, num_gpus: int | None) -> LocalRay:
+    is_open = os.environ.get("RAY_AUTH_MODE", "").lower() == "disabled"
     try:
-        if address and address != "local":
-            ray.init(address=address, **common)
-        else:
-            cpus = max(os.cpu_count() or 1, num_cpus or 1)
-            ray.init(address="local", num_cpus=cpus, num_gpus=num_gpus, include_dashboard=False, **common)
+        return LocalRay(num_cpus, num_gpus, with_token=not is_open)
     except Exception as error:  # Ray has no class for a start that takes too long: a bare Exception
-        raise WorkersUnavailable(f"no Ray cluster at {address or 'this machine'}: {error}") from error
-
-
-def _check_reachable(address: str) -> None:
-    """Refuse a HOST:PORT where nothing listens; Ray itself would try for minutes and end the process."""
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdigit() or "/" in host:
-        return
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT_S).close()
-    except OSError as error:
-        raise WorkersUnavailable(f"no Ray cluster at RAY_ADDRESS {address}: {error}") from error
+        raise WorkersUnavailable(f"Ray does not start on this machine: {error}") from error

@@ -1,6 +1,6 @@
 """Sends a job to a cluster through Ray's job server.
 
-    entrypoint + working directory --> submit() --> submission id --> follow() --> the driver's exit code
+    entrypoint + package --> submit() --> submission id --> follow() --> the driver's exit code
 
 A submission id is used once; a campaign's are its name and a number. One that runs is followed, not started twice: the
 campaign's lease would refuse the second driver anyway.
@@ -20,9 +20,9 @@ from typing import Any
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
+from sdbatch.dispatch.ray_joined import first_line, refuse_open, refuse_without_token
 from sdbatch.errors import ClusterRefused, JobError, WorkersUnavailable
 
-EXCLUDES = (".git", ".venv", "out", "__pycache__", "*.egg-info", ".pytest_cache", ".mypy_cache", ".ruff_cache")
 END_WAIT_S = 30.0
 _RUNNING = {JobStatus.PENDING, JobStatus.RUNNING}
 
@@ -46,37 +46,37 @@ class Cluster:
     Args:
         address: Such as `http://head:8265`. A token is taken from where Ray looks for it (RAY_AUTH_TOKEN, ...).
 
+        allow_open: Whether it may do without a token because RAY_AUTH_MODE says so.
+
     Raises:
-        ClusterRefused: When it does not take our token.
+        ClusterRefused: When it does not take our token, or would do without one.
         WorkersUnavailable: When it does not answer.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, *, allow_open: bool = False) -> None:
+        refuse_open(allow_open=allow_open)
+        refuse_without_token()
         self._address = address
         self._client = self._call(lambda: JobSubmissionClient(address))
 
-    def submit(
-        self, entrypoint: str, campaign: str, working_dir: Path | None, environment: dict[str, str]
-    ) -> Submitted:
-        """Start a job for a campaign, or find the one that runs.
+    def running(self, campaign: str) -> Submitted | None:
+        """Return the job of a campaign that runs; None when none does."""
+        found = (job for job in self._jobs(campaign).values() if job.status in _RUNNING)
+        return next((Submitted(submission_id=job.submission_id, is_new=False) for job in found), None)
+
+    def submit(self, entrypoint: str, campaign: str, package: Path | None, environment: dict[str, str]) -> Submitted:
+        """Start a job for a campaign; see `running` for one that was started before.
 
         Args:
             entrypoint: Shell command.
             campaign: Name of the campaign; see `campaign_name`.
-            working_dir: Folder to send along, None when the cluster's image holds all.
+            package: A .zip file to send along, None when the cluster's image holds all.
             environment: Variables of the driver; never secrets, since the job server shows them to anybody.
         """
-        numbers = {}
-        for job in self._call(self._client.list_jobs):
-            match = re.fullmatch(rf"{re.escape(campaign)}-(\d+)", job.submission_id or "")
-            if match:
-                numbers[int(match.group(1))] = job
-        for job in numbers.values():
-            if job.status in _RUNNING:
-                return Submitted(submission_id=job.submission_id, is_new=False)
+        numbers = self._jobs(campaign)
         runtime_env: dict[str, Any] = {"env_vars": environment} if environment else {}
-        if working_dir is not None:
-            runtime_env |= {"working_dir": str(working_dir), "excludes": list(EXCLUDES)}
+        if package is not None:
+            runtime_env |= {"working_dir": str(package)}
         submission_id = f"{campaign}-{max(numbers, default=0) + 1}"
         self._call(
             lambda: self._client.submit_job(
@@ -84,6 +84,15 @@ class Cluster:
             )
         )
         return Submitted(submission_id=submission_id, is_new=True)
+
+    def _jobs(self, campaign: str) -> dict[int, Any]:
+        """Return a campaign's jobs by their numbers."""
+        numbers = {}
+        for job in self._call(self._client.list_jobs):
+            match = re.fullmatch(rf"{re.escape(campaign)}-(\d+)", job.submission_id or "")
+            if match:
+                numbers[int(match.group(1))] = job
+        return numbers
 
     def follow(self, submission_id: str, write: Callable[[str], None]) -> int:
         """Write the job's log as it comes; return the driver's exit code, 1 when it has none."""
@@ -107,9 +116,9 @@ class Cluster:
         try:
             return call()
         except AuthenticationError as error:
-            raise ClusterRefused(f"{self._address}: {_first_line(error)}") from error
+            raise ClusterRefused(f"{self._address}: {first_line(error)}") from error
         except (RuntimeError, ConnectionError, ValueError) as error:
-            raise WorkersUnavailable(f"{self._address}: {_first_line(error)}") from error
+            raise WorkersUnavailable(f"{self._address}: {first_line(error)}") from error
 
 
 def campaign_name(output: str) -> str:
@@ -128,7 +137,3 @@ def inside(path: Path, folder: Path) -> str:
         return str(path.resolve().relative_to(folder.resolve()))
     except ValueError as error:
         raise JobError(f"{path} is not inside the working directory {folder}, so it would not travel") from error
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

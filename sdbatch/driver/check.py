@@ -1,17 +1,30 @@
-"""Checks a job and every row of its manifest; nothing is written."""
+"""Checks a job and every row of its manifest; nothing is written.
+
+    Job --> scan() --> errors, or CheckReport with warnings: about rows, and of rows that leave the campaign
+
+Warnings stop nothing, unless the caller is strict.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 
-from sdbatch.driver.scan import scan
+import pyarrow as pa
+
+from sdbatch.campaign.campaign import Campaign
+from sdbatch.campaign.leaving import Leaving, leaving_rows
+from sdbatch.driver.scan import Scanned, scan
 from sdbatch.driver.source_headers import SourceHeaders
+from sdbatch.errors import Problem, SdbatchError, WarningsRefused, grouped
 from sdbatch.job import Job
+from sdbatch.manifest.read import list_shards, read_batches
+from sdbatch.storage import open_campaign, parse_url
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckReport:
-    """The size of a job that passed every check.
+    """The size of a job that passed every check, and what a person should know before it is run.
 
     Attributes:
         rows: Manifest rows.
@@ -20,6 +33,9 @@ class CheckReport:
         models: Family title by model name.
         sources: Pictures and clips that the manifest names.
         sources_read: How many of them had their headers read.
+        warnings: What may not be as it was meant, one entry for each row and cause; the first 1000.
+        num_warnings: Number of all of them.
+        rows_leaving: Rows of the campaign that the manifest does not have; their assets stay.
     """
 
     rows: int
@@ -28,20 +44,40 @@ class CheckReport:
     models: dict[str, str]
     sources: int = 0
     sources_read: int = 0
+    warnings: list[Problem] = field(default_factory=list)
+    num_warnings: int = 0
+    rows_leaving: int = 0
+
+    def lines(self) -> list[str]:
+        """Return the warnings as people read them, equal ones together."""
+        return grouped(self.warnings)
 
 
-def check_job(job: Job, *, all_sources: bool = False) -> CheckReport:
+def check_job(job: Job, *, all_sources: bool = False, strict: bool = False) -> CheckReport:
     """Check a job and every row of its manifest, and read the headers of its sources.
 
     Args:
         job: The job.
         all_sources: Whether the headers of all remote sources are read, and not only a sample's.
+        strict: Whether warnings are errors.
 
     Raises:
         UserError: With everything that is wrong.
+        WarningsRefused: When `strict`, with every warning.
     """
     headers = SourceHeaders(job, reads_all=all_sources)
     scanned = scan(job, headers=headers)
+    leaving, of_campaign = _of_campaign(job, scanned.ids_digest)
+    warnings = [*of_campaign, *scanned.warnings]
+    num_warnings = scanned.num_warnings + len(of_campaign)
+    if strict and num_warnings:
+        raise WarningsRefused(warnings, num_warnings)
+    return _report(scanned, headers, warnings, num_warnings, leaving)
+
+
+def _report(
+    scanned: Scanned, headers: SourceHeaders, warnings: list[Problem], num_warnings: int, leaving: Leaving
+) -> CheckReport:
     return CheckReport(
         rows=scanned.num_rows,
         shards=scanned.num_shards,
@@ -49,4 +85,33 @@ def check_job(job: Job, *, all_sources: bool = False) -> CheckReport:
         models={name: model.family.title for name, model in scanned.models.items()},
         sources=headers.num_sources,
         sources_read=headers.num_read,
+        warnings=warnings,
+        num_warnings=num_warnings,
+        rows_leaving=leaving.num_rows,
     )
+
+
+def _of_campaign(job: Job, ids_digest: str) -> tuple[Leaving, list[Problem]]:
+    """Return the rows that leave the campaign, and the warning they are, or why that is not known.
+
+    A campaign in a bucket is asked when the manifest is in one as well. Otherwise a check needs no network, and `plan`
+    tells of it.
+    """
+    if not parse_url(job.output).is_local and parse_url(job.manifest).is_local:
+        return Leaving(), []
+    try:
+        store = open_campaign(job.output, job.storage)
+        leaving = leaving_rows(store, lambda: _ids(job), ids_digest, lambda: Campaign(store).history(unreadable=[]))
+    except SdbatchError as error:
+        message = f"could not be read, so rows that leave it are not counted: {error}"
+        return Leaving(), [Problem(shard=job.output, row=None, column=None, value=None, message=message)]
+    if not leaving.num_rows:
+        return leaving, []
+    return leaving, [Problem(shard=job.output, row=None, column=None, value=None, message=str(leaving))]
+
+
+def _ids(job: Job) -> Iterable[pa.Table]:
+    """Yield the ids of a manifest; keys are not known without digests of sources and models."""
+    for shard in list_shards(job.manifest, job.storage):
+        for batch in read_batches(shard):
+            yield pa.table({"id": pa.array(batch.columns["id"], pa.string())})

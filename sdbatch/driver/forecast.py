@@ -5,7 +5,7 @@ ClassifiedRows + measured rates --> forecast() --> PlanReport
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -15,10 +15,12 @@ import pyarrow as pa
 from sdbatch.campaign.campaign import Campaign
 from sdbatch.campaign.done import Done
 from sdbatch.campaign.read import read_commit
+from sdbatch.driver.leaving import rows_leaving
 from sdbatch.driver.scan import COUNTED, ResolvedManifest
 from sdbatch.driver.select import Selection, check_selection, classify
 from sdbatch.driver.shared_keys import Sharing
-from sdbatch.job import Job
+from sdbatch.errors import grouped
+from sdbatch.job import Job, Model
 from sdbatch.recipe import recipe_changes
 from sdbatch.storage import Store, open_campaign
 
@@ -37,11 +39,15 @@ class PlanReport:
         assets: Files it would make.
         copies: Those of them that are copies of another id's file, or of one that an earlier run made.
         assets_by_model: The same by model.
-        predicted_gpu_s: Seconds in the model over all workers (of one core each where a model runs on CPUs).
+        predicted_gpu_s: Seconds in the model times the GPUs of a worker's slot, where none or a null counts as one.
+        predicted_wall_s: The same on the clock, where the job says how many workers there are; else None.
+        assumed_gpus: Models whose `num_gpus` is null and whose rate was not measured: a GPU's was assumed.
         rate_measured: Whether the prediction rests on an earlier run of this campaign.
         sources_missing: Sources that are not there; their rows will fail.
         unpinned: Entries such as `models.sdxl` whose weights in a bucket are known by size and ETag only; `pin_models`
             returns the digests that pin them.
+        rows_leaving: Rows of the campaign that the manifest does not have; their assets stay.
+        warnings: What a person should know before the run, equal warnings about rows together.
     """
 
     rows: dict[str, int]
@@ -50,9 +56,13 @@ class PlanReport:
     copies: int = 0
     assets_by_model: dict[str, int] = field(default_factory=dict)
     predicted_gpu_s: float = 0.0
+    predicted_wall_s: float | None = None
+    assumed_gpus: list[str] = field(default_factory=list)
     rate_measured: bool = False
     sources_missing: list[str] = field(default_factory=list)
     unpinned: list[str] = field(default_factory=list)
+    rows_leaving: int = 0
+    warnings: list[str] = field(default_factory=list)
 
 
 def forecast(job: Job, selection: Selection) -> PlanReport:
@@ -61,15 +71,16 @@ def forecast(job: Job, selection: Selection) -> PlanReport:
     Raises:
         UserError: With everything that is wrong.
     """
-    with closing(ResolvedManifest(job, loads_here=False)) as manifest:
+    with closing(ResolvedManifest(job, loads_here=False, counts_tokens=True)) as manifest:
         check_selection(manifest, selection)
         store = open_campaign(job.output, job.storage)
         done = Campaign(store).done()
-        rates, is_measured = measured_rates(job, store)
+        rates, measured = _rates(job, store)
+        leaving = rows_leaving(manifest, store)
         reasons: Counter[str] = Counter()
         assets: Counter[str] = Counter()
         changed: dict[str, str] = {}
-        predicted_s = 0.0
+        slot_s: defaultdict[str, float] = defaultdict(float)
         num_rendered = 0
         sharing = Sharing(manifest.shared_keys(), done.origins)
         columns = [*COUNTED, *([] if done.is_empty else ["recipe"])]
@@ -81,7 +92,7 @@ def forecast(job: Job, selection: Selection) -> PlanReport:
                 if outputs:
                     assets[model] += len(outputs)
                     num_rendered += len(own)
-                    predicted_s += cost_tflop * len(own) / rates[model]
+                    slot_s[model] += cost_tflop * len(own) / rates[model]
             changed.update((row["id"], row["recipe"]) for row in part.rows_for("changed").to_pylist())
         return PlanReport(
             rows=dict(reasons),
@@ -89,21 +100,47 @@ def forecast(job: Job, selection: Selection) -> PlanReport:
             assets=assets.total(),
             copies=assets.total() - num_rendered,
             assets_by_model=dict(assets),
-            predicted_gpu_s=predicted_s,
-            rate_measured=is_measured,
+            predicted_gpu_s=sum(slot_s[name] * job.models[name].slot_gpus for name in slot_s),
+            predicted_wall_s=_wall_s(job, slot_s),
+            assumed_gpus=sorted(name for name in slot_s if job.models[name].num_gpus is None and name not in measured),
+            rate_measured=rates.keys() <= measured,
             sources_missing=list(manifest.scanned.sources_missing),
             unpinned=list(manifest.scanned.unpinned),
+            rows_leaving=leaving.num_rows,
+            warnings=[*([str(leaving)] if leaving.num_rows else []), *grouped(manifest.scanned.warnings)],
         )
 
 
 def measured_rates(job: Job, store: Store) -> tuple[dict[str, float], bool]:
     """Return TFLOP a second of one worker by model, and whether the campaign's runs measured all of them."""
+    rates, measured = _rates(job, store)
+    return rates, rates.keys() <= measured
+
+
+def _rates(job: Job, store: Store) -> tuple[dict[str, float], frozenset[str]]:
+    """Return TFLOP a second of one worker by model, and the models whose rate the campaign's runs measured."""
     measured = Campaign(store).rates_tflop_per_s(job.models)
-    rates = {
-        name: measured.get(name, ASSUMED_TFLOP_PER_S["gpu" if model.num_gpus else "cpu"])
-        for name, model in job.models.items()
-    }
-    return rates, rates.keys() <= measured.keys()
+    rates = {name: measured.get(name) or assumed_rate(model) for name, model in job.models.items()}
+    return rates, frozenset(measured)
+
+
+def assumed_rate(model: Model) -> float:
+    """Return TFLOP a second of one worker of which nothing was measured.
+
+    `num_gpus: null` is one GPU where the cluster has any. A plan asks no cluster, and takes it for one GPU.
+    """
+    return ASSUMED_TFLOP_PER_S["cpu" if model.num_gpus == 0 else "gpu"]
+
+
+def _wall_s(job: Job, slot_s: Mapping[str, float]) -> float | None:
+    """Return how long the longest pool of workers takes; None where the number of workers is not stated."""
+    if not isinstance(job.workers.count, int):
+        return None
+    count = min(job.workers.count, job.workers.max)
+    pools: defaultdict[tuple[object, ...], float] = defaultdict(float)
+    for name, seconds in slot_s.items():
+        pools[job.models[name].slot] += seconds / count
+    return max(pools.values(), default=0.0)
 
 
 def _changes(store: Store, done: Done, changed: Mapping[str, str]) -> dict[str, int]:

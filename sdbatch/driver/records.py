@@ -58,7 +58,9 @@ class RunResult:
         failures: Failed rows of the manifest by class.
         wall_s: From start to end.
         message: Why it stopped; None when it did not.
-        warnings: In what its workers differed from each other, or from those of earlier runs.
+        warnings: What a person should know: rows that leave, warnings of the manifest (equal ones grouped), prompts
+            that were cut, in what its workers differed from each other or from those of earlier runs.
+        rows_leaving: Rows of the campaign that its manifest does not have; their assets stay.
     """
 
     run_id: str
@@ -70,6 +72,7 @@ class RunResult:
     wall_s: float
     message: str | None = None
     warnings: tuple[str, ...] = ()
+    rows_leaving: int = 0
 
 
 class RunRecords:
@@ -130,6 +133,7 @@ class RunRecords:
             "started_at": self._started_at,
             "updated_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "rows": self._scanned.num_rows,
+            "ids_digest": self._scanned.ids_digest,
             "assets_pending": snapshot.outputs_pending - snapshot.outputs_ended,
             "assets_ended": snapshot.outputs_ended,
             "rate_per_s": rate,
@@ -163,6 +167,7 @@ class RunRecords:
             "exit_code": result.exit_code,
             "message": result.message,
             "warnings": result.warnings,
+            "rows_leaving": result.rows_leaving,
             "started_at": self._started_at,
             "wall_s": round(result.wall_s, 3),
             "job": self._job.model_dump(mode="json"),

@@ -14,7 +14,14 @@ from sdbatch.storage import open_campaign
 
 
 def redo_job(
-    job: Job, ids: frozenset[str], *, in_process: bool, progress: Progress, accept_new_keys: bool = False
+    job: Job,
+    ids: frozenset[str],
+    *,
+    in_process: bool,
+    progress: Progress,
+    accept_new_keys: bool = False,
+    allow_open_ray: bool = False,
+    yes: bool = False,
 ) -> RunResult | None:
     """Verify the campaign of a job, and make again what is missing or damaged; return None when nothing is.
 
@@ -24,6 +31,8 @@ def redo_job(
         in_process: See `run_job`.
         progress: See `run_job`.
         accept_new_keys: See `run_job`.
+        allow_open_ray: See `run_job`.
+        yes: See `run_job`.
 
     Raises:
         UserError: Before anything was started.
@@ -54,6 +63,8 @@ def redo_job(
         progress=progress,
         void=[dict(zip(("id", "request_key", "n"), place, strict=True)) for place in void],
         accept_new_keys=accept_new_keys,
+        allow_open_ray=allow_open_ray,
+        yes=yes,
         # A commit that was tampered with may name a file that is none of the campaign's assets.
         remove=tuple(sorted(asset for asset in void.values() if layout.asset_parts(asset))),
     )

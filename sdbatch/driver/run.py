@@ -18,6 +18,7 @@ from sdbatch.campaign.schema import VOID, table, to_parquet
 from sdbatch.dispatch.executor import WORKER
 from sdbatch.driver.compact import write_metadata
 from sdbatch.driver.key_versions import settle_key_version
+from sdbatch.driver.leaving import settle_leaving
 from sdbatch.driver.records import RunResult
 from sdbatch.driver.scan import ResolvedManifest
 from sdbatch.driver.select import Selection, check_selection
@@ -40,6 +41,8 @@ def run_job(
     remove: Sequence[str] = (),
     worker: str = WORKER,
     accept_new_keys: bool = False,
+    allow_open_ray: bool = False,
+    yes: bool = False,
 ) -> RunResult:
     """Make what is missing of a job's campaign.
 
@@ -52,6 +55,8 @@ def run_job(
         remove: Damaged assets.
         worker: Dotted path of the class that makes units; benchmarks name another one.
         accept_new_keys: Whether outputs with keys of an older version may be rendered again.
+        allow_open_ray: Whether a Ray cluster may do without a token because RAY_AUTH_MODE says so.
+        yes: Whether more rows of the campaign may leave than `limits.leaving_fraction`.
 
     Raises:
         UserError, CampaignHeld: Before anything was written.
@@ -62,6 +67,7 @@ def run_job(
         check_selection(manifest, selection)
         store = open_campaign(job.output, job.storage)
         key_version = settle_key_version(job, manifest, store, selection, accept_new_keys=accept_new_keys)
+        leaving = settle_leaving(job, manifest, store, yes=yes)
         lease = acquire(store, lambda: interrupt.count > 0)
         session = Session(
             job,
@@ -71,8 +77,9 @@ def run_job(
             selection=selection,
             interrupt=interrupt,
             progress=progress,
-            workers=Workers(in_process=in_process, path=worker),
+            workers=Workers(in_process=in_process, path=worker, allow_open=allow_open_ray),
             key_version=key_version,
+            leaving=leaving,
         )
         try:
             _void(store, session.run_id, void, remove)

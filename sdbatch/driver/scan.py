@@ -7,6 +7,7 @@ Nothing is written into a campaign before every row was checked.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from sdbatch.after import check_stages, choose_stages, stages_digest
 from sdbatch.campaign import layout
 from sdbatch.campaign.schema import to_parquet
 from sdbatch.checkpoints import ModelInfo, describe, describe_lora, refuse_shared_revisions
+from sdbatch.driver.row_warnings import RowWarnings, is_absent_file
 from sdbatch.driver.scratch import Scratch
 from sdbatch.driver.shared_keys import SharedKeys, leading_words
 from sdbatch.driver.source_headers import SourceHeaders
@@ -65,6 +67,9 @@ class Scanned:
         sources_missing: Sources that are not there, sorted; empty when sources are not digested.
         stages_digest: Settings of the stages that may block; None without any, or when sources are not digested.
         unpinned: Entries of the job whose weights are known by size and ETag only, such as `models.sdxl`.
+        warnings: The first warnings about rows that can be made; see `sdbatch.driver.row_warnings`.
+        num_warnings: Number of all of them.
+        ids_digest: Digest of all ids in their order.
     """
 
     num_rows: int
@@ -74,6 +79,9 @@ class Scanned:
     sources_missing: tuple[str, ...]
     stages_digest: str | None
     unpinned: tuple[str, ...] = ()
+    warnings: tuple[Problem, ...] = ()
+    num_warnings: int = 0
+    ids_digest: str = ""
 
 
 def scan(
@@ -82,6 +90,7 @@ def scan(
     *,
     loads_here: bool = True,
     headers: SourceHeaders | None = None,
+    counts_tokens: bool = True,
 ) -> Scanned:
     """Check every row of a job's manifest, and resolve it.
 
@@ -90,6 +99,7 @@ def scan(
         keep: Called with each batch until there is a problem; with it, sources and models are digested too.
         loads_here: Whether this machine's Python packages are those that load the models.
         headers: Reads the headers of sources; None leaves them unread.
+        counts_tokens: Whether the tokens of long prompts are counted, for warnings.
 
     Raises:
         ManifestError: With every problem of the manifest.
@@ -111,7 +121,10 @@ def scan(
     _check_own_columns(shards, problems)
     duplicates = Duplicates()
     digests: dict[str, str] = {}
+    is_missing = (lambda url: digests.get(url) == "missing") if keep is not None else is_absent_file
+    warnings = RowWarnings(models, is_missing, counts_tokens=counts_tokens)
     num_outputs = 0
+    ids = hashlib.sha256()
     for shard in shards:
         problems.extend(shard.problems)
         for batch in read_batches(shard):
@@ -124,6 +137,8 @@ def scan(
             rows, row_problems = resolve_each(resolver, batch.columns, batch.num_rows, digests)
             problems.extend(_of_batch(batch, row_problems))
             num_outputs += sum(rows.num_outputs)
+            warnings.look(batch, rows)
+            ids.update("".join(f"{request_id}\n" for request_id in rows.id).encode())
             if keep is not None and not problems.count:
                 keep(batch, rows)
     problems.extend(duplicates.problems(shards))
@@ -142,6 +157,9 @@ def scan(
             *(f"models.{name}" for name, model in models.items() if not model.is_pinned),
             *(f"loras.{name}" for name, lora in loras.items() if not lora.is_pinned),
         ),
+        warnings=tuple(warnings.problems.kept),
+        num_warnings=warnings.problems.count,
+        ids_digest=ids.hexdigest(),
     )
 
 
@@ -173,14 +191,14 @@ def _in_order(problems: list[Problem]) -> list[Problem]:
 class ResolvedManifest:
     """Every row of a manifest, resolved, in parts on this machine's disk: the manifest as one run saw it."""
 
-    def __init__(self, job: Job, *, loads_here: bool = True) -> None:
+    def __init__(self, job: Job, *, loads_here: bool = True, counts_tokens: bool = False) -> None:
         self._scratch = Scratch()
         self._folder = self._scratch.folder
         self._waiting: list[pa.Table] = []
         self._num_parts = 0
         self._key_words: list[NDArray[np.uint64]] = []
         try:
-            self.scanned = scan(job, self._keep, loads_here=loads_here)
+            self.scanned = scan(job, self._keep, loads_here=loads_here, counts_tokens=counts_tokens)
             self._flush()
         except BaseException:
             self.close()

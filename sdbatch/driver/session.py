@@ -17,17 +17,18 @@ from sdbatch.campaign import layout
 from sdbatch.campaign.done import Done
 from sdbatch.campaign.history import History
 from sdbatch.campaign.lease import Lease
+from sdbatch.campaign.leaving import Leaving
 from sdbatch.campaign.read import read_commit
 from sdbatch.campaign.write import failed_unit_rows, outcomes_of, put_commit, receipt_of
 from sdbatch.dispatch.dispatcher import Dispatcher, Plan
-from sdbatch.dispatch.executor import Executor, Shape
+from sdbatch.dispatch.executor import Shape, SlotExecutor
 from sdbatch.driver.records import RunRecords, RunResult, State
 from sdbatch.driver.scan import COUNTED, ResolvedManifest
 from sdbatch.driver.select import ClassifiedRows, Selection, classify, requests_of
 from sdbatch.driver.shared_keys import Sharing
 from sdbatch.driver.signals import Interrupt
 from sdbatch.driver.tally import RunTally
-from sdbatch.errors import ROW_FAILURES, SdbatchError, StoreUnavailable
+from sdbatch.errors import ROW_FAILURES, ClusterRefused, SdbatchError, StoreUnavailable, grouped
 from sdbatch.job import Job
 from sdbatch.logs import log_format
 from sdbatch.outcomes import Outcome
@@ -37,6 +38,8 @@ from sdbatch.storage import Store, parse_url
 from sdbatch.types import Observation, Receipt, RowOutcome, Unit, WorkerSpec
 
 LOG = logging.getLogger("sdbatch.driver")
+WAITING_SAID_EVERY_S = 15.0
+"""A run without a worker says so often what it waits for; a start on an idle machine takes less."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,10 +49,12 @@ class Workers:
     Attributes:
         in_process: One worker in this process instead of a Ray cluster.
         path: Dotted path of the worker's class.
+        allow_open: Whether a Ray cluster may do without a token.
     """
 
     in_process: bool
     path: str
+    allow_open: bool = False
 
 
 class Session:
@@ -65,6 +70,7 @@ class Session:
         progress: Shown while it runs.
         workers: What makes the units.
         key_version: Recorded with the run. See `settle_key_version`.
+        leaving: Rows of the campaign that its manifest does not have.
     """
 
     def __init__(
@@ -79,7 +85,9 @@ class Session:
         progress: Progress,
         workers: Workers,
         key_version: int,
+        leaving: Leaving,
     ) -> None:
+        self._leaving = leaving
         self._job = job
         self._manifest = manifest
         self._store = store
@@ -94,7 +102,8 @@ class Session:
         self._tally = RunTally()
         self._records = RunRecords(store, self.run_id, job, manifest.scanned, started_at, key_version)
         self._working_since_s: float | None = None
-        self._executor: Executor | None = None
+        self._waiting_said_s = self._started_s
+        self._executor: SlotExecutor | None = None
         self._dispatcher: Dispatcher | None = None
         self._stop_reason: str | None = None
 
@@ -122,6 +131,8 @@ class Session:
                 self._dispatcher.run()
         except KeyboardInterrupt:
             return "interrupted", "stopped at once by a second signal"
+        except ClusterRefused:
+            raise  # nothing was started, and the remedy is the caller's
         except SdbatchError as error:
             LOG.warning("stopped", extra={"run_id": self.run_id, "error": str(error)})
             return "stopped", str(error)
@@ -165,7 +176,8 @@ class Session:
             failures=dict(sorted(self._tally.failures.items())),
             wall_s=time.monotonic() - self._started_s,
             message=message,
-            warnings=tuple(self._dispatcher.warnings) if self._dispatcher else (),
+            warnings=self._warnings(),
+            rows_leaving=self._leaving.num_rows,
         )
         dispatcher = self._dispatcher
         facts, rates = (dispatcher.facts, dispatcher.rates) if dispatcher else ({}, {})
@@ -176,9 +188,21 @@ class Session:
             self._records.write_run_json(result, facts, rates)
         return result
 
+    def _warnings(self) -> tuple[str, ...]:
+        leaving = [str(self._leaving)] if self._leaving.num_rows else []
+        manifest = grouped(self._manifest.scanned.warnings)
+        truncated = self._tally.counts.rows_truncated
+        cut = [f"{truncated} row(s) have a prompt that is longer than the text encoder reads; its end was left out"]
+        return (
+            *leaving,
+            *manifest,
+            *(cut if truncated else ()),
+            *(self._dispatcher.warnings if self._dispatcher else ()),
+        )
+
     # --- wiring -----------------------------------------------------------------------------------------------------
 
-    def _start_executor(self) -> Executor:
+    def _start_executor(self) -> SlotExecutor:
         spec = WorkerSpec(
             job=_as_seen_from_here(self._job),
             output=self._store.url,
@@ -195,7 +219,7 @@ class Session:
         from sdbatch.dispatch.ray_cluster import RayExecutor
 
         cpus = sum(shape.num_cpus for shape in set(self._shapes().values())) * (self._worker_count() or 0)
-        return RayExecutor(spec, self._workers.path, num_cpus=cpus or None)
+        return RayExecutor(spec, self._workers.path, num_cpus=cpus or None, allow_open=self._workers.allow_open)
 
     def _shapes(self) -> dict[str, Shape]:
         return {
@@ -211,11 +235,11 @@ class Session:
         count = self._job.workers.count
         return count if isinstance(count, int) and not self._workers.in_process else None
 
-    def _build_dispatcher(self, executor: Executor, done: Done) -> Dispatcher:
+    def _build_dispatcher(self, executor: SlotExecutor, done: Done) -> Dispatcher:
         plan = Plan(
             requests=requests_of(self._classified(done), self._sharing),
             cost_tflop=self._tally.cost_pending,
-            shapes=self._shapes(),
+            shapes={name: executor.settled(shape) for name, shape in self._shapes().items()},
             worker_count=self._worker_count(),
             worker_max=self._job.workers.max,
             start_timeout_s=self._job.limits.start_timeout_s,
@@ -223,6 +247,7 @@ class Session:
             recover=self._recover,
             standards=self._records.standards,
             refuse_unlike=self._job.determinism == "exact",
+            shortage=executor.shortage,
         )
         window = Window(
             {name: model.batch_size for name, model in self._job.models.items()},
@@ -285,10 +310,20 @@ class Session:
             self._working_since_s = time.monotonic()
         snapshot = self._snapshot()
         self._progress.show(snapshot)
+        self._say_waiting(snapshot)
         self._observe(snapshot)
         if self._records.is_status_due:
             with self._records.tolerated("status"):
                 self.write_status("running")
+
+    def _say_waiting(self, snapshot: Snapshot) -> None:
+        """Say now and then what the run waits for while it has no worker."""
+        now_s = time.monotonic()
+        if snapshot.workers or self._dispatcher is None:
+            self._waiting_said_s = now_s
+        elif now_s - self._waiting_said_s >= WAITING_SAID_EVERY_S:
+            self._waiting_said_s = now_s
+            self._progress.say("waiting for a worker: " + "; ".join(self._dispatcher.waits_for))
 
     def _should_stop(self) -> bool:
         return self._interrupt.count > 0 or self._stop_reason is not None or self._lease.is_cancelled

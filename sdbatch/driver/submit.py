@@ -1,15 +1,21 @@
 """Sends a job that was checked here to a cluster, where its driver runs.
 
-Job + overrides --> `sdbatch run ...` --> Cluster.submit() --> SubmitReport
+Job + overrides --> `sdbatch run ...`   \
+                                             Cluster.submit() --> SubmitReport
+its folder --> list_package() --> .zip   /
 """
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterable, Mapping
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from sdbatch.dispatch.package import list_package, pack
 from sdbatch.dispatch.submit import Cluster, campaign_name, inside
 from sdbatch.errors import JobError
 from sdbatch.job import Job
@@ -45,6 +51,10 @@ def submit_job(
     environment: Mapping[str, str],
     accept_failed: bool,
     accept_new_keys: bool,
+    allow_open_ray: bool,
+    yes: bool,
+    exclude: tuple[str, ...],
+    say: Callable[[str], None],
     write: Callable[[str], None] | None,
 ) -> SubmitReport:
     """Run a job on a cluster. The arguments are those of `sdbatch.api.submit`.
@@ -59,6 +69,10 @@ def submit_job(
         environment: Variables of the driver there.
         accept_failed: Exit 0 although rows failed.
         accept_new_keys: Render outputs again whose keys an older version of sdbatch made.
+        allow_open_ray: Use Ray without a token where RAY_AUTH_MODE=disabled says so.
+        yes: Let more rows of the campaign leave than `limits.leaving_fraction`.
+        exclude: Further patterns of files that stay here.
+        say: Told what is sent, before it is sent.
         write: Given the job's log as it comes; without it the call does not wait.
 
     Raises:
@@ -74,11 +88,62 @@ def submit_job(
     for override in (*kept, f"output={output}"):
         arguments += ["--set", override]
     arguments += ["--date", date] if date else []
-    arguments += ["--accept-failed"] if accept_failed else []
-    arguments += ["--accept-new-keys"] if accept_new_keys else []
-    cluster = Cluster(address)
-    submitted = cluster.submit(shlex.join(arguments), campaign_name(output), working_dir, dict(environment))
+    flags = {
+        "--accept-failed": accept_failed,
+        "--accept-new-keys": accept_new_keys,
+        "--allow-open-ray": allow_open_ray,
+        "--yes": yes,
+    }
+    arguments += [flag for flag, is_given in flags.items() if is_given]
+    with _packed(Path(path), job, working_dir, exclude) as (package, described):
+        cluster = Cluster(address, allow_open=allow_open_ray)
+        campaign = campaign_name(output)
+        submitted = cluster.running(campaign)
+        if submitted is None:
+            if described:
+                say(described)
+            submitted = cluster.submit(shlex.join(arguments), campaign, package, dict(environment))
     exit_code = cluster.follow(submitted.submission_id, write) if write else None
     return SubmitReport(
         submission_id=submitted.submission_id, is_new=submitted.is_new, output=output, exit_code=exit_code
     )
+
+
+@contextmanager
+def _packed(
+    path: Path, job: Job, working_dir: Path | None, exclude: tuple[str, ...]
+) -> Iterator[tuple[Path | None, str]]:
+    """Pack what a job takes along, which is there while the block runs, and say what that is."""
+    if working_dir is None:
+        yield None, ""
+        return
+    folder = working_dir.resolve()
+    output = parse_url(job.output)
+    package = list_package(
+        folder,
+        [path.resolve(), *_named_paths(job.model_dump(mode="json", exclude={"output"}), folder)],
+        exclude,
+        Path(output.path) if output.is_local else None,
+    )
+    with tempfile.TemporaryDirectory(prefix="sdbatch-package-") as scratch:
+        archive = Path(scratch) / "package.zip"
+        pack(package, archive)
+        yield archive, package.described()
+
+
+def _named_paths(value: Any, folder: Path) -> Iterator[Path]:
+    """Yield the local files and folders that a job names and that lie in its folder; of a glob, its folder."""
+    if isinstance(value, dict):
+        for inner in value.values():
+            yield from _named_paths(inner, folder)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _named_paths(inner, folder)
+    elif isinstance(value, str) and value and "://" not in value and "\0" not in value:
+        path = folder / value
+        path = path.parent if any(letter in path.name for letter in "*?[") else path
+        try:
+            if path != folder and path.exists():
+                yield path
+        except OSError:  # no path: a text of the job
+            return

@@ -67,6 +67,7 @@ class RunTally:
         self.counts.assets_put += receipt.assets_put
         self.counts.assets_adopted += receipt.assets_adopted
         self.counts.assets_copied += receipt.assets_copied
+        self.counts.rows_truncated += receipt.rows_truncated
         self.counts.model_loads += receipt.load_s > 0
 
     @property

@@ -244,6 +244,16 @@ class Model(_Strict):
         return self
 
     @property
+    def slot(self) -> tuple[float, int, float | None]:
+        """GPUs, cores and memory of a worker; models with equal slots share their workers. Null counts as one GPU."""
+        return 1.0 if self.num_gpus is None else self.num_gpus, self.num_cpus, self.memory_gib
+
+    @property
+    def slot_gpus(self) -> float:
+        """GPUs that a second of a worker counts as, in predictions and costs: none, or a null, counts as one."""
+        return self.num_gpus or 1.0
+
+    @property
     def components(self) -> dict[str, Component]:
         """The further folders that the entry names, by the job's keys."""
         return {name: folder for name in COMPONENTS if (folder := getattr(self, name)) is not None}
@@ -322,6 +332,9 @@ class Limits(_Strict):
 
     attempts: Annotated[int, Field(ge=1, le=1000)] = 3
     failed_fraction: Annotated[float, Field(ge=0, le=1)] = 0.05
+    leaving_fraction: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.5, description="A run that lets a larger share of the campaign's rows leave is refused without --yes."
+    )
     start_timeout_s: Annotated[float, Field(gt=0, le=604_800)] = Field(
         default=600.0, description="Longest wait for a first worker, for a model's load and for its first call."
     )

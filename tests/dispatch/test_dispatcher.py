@@ -53,6 +53,7 @@ class Job:
         self.set_aside: list[tuple[str, str | None]] = []
         self.units: list[Unit] = []
         models = {request.model for request in requests}
+        clock: Callable[[], float] = changes.pop("clock", time.monotonic)
         plan: dict[str, Any] = {
             "requests": iter(requests),
             "cost_tflop": float(len(requests)),
@@ -72,6 +73,7 @@ class Job:
             on_set_aside=self._on_set_aside,
             on_tick=lambda: None,
             should_stop=lambda: False,
+            clock=clock,
         )
 
     def _on_set_aside(self, unit: Unit, worker: str, outcome: Outcome, message: str) -> None:
@@ -120,6 +122,9 @@ def test_every_request_ends_once(executor: Executor) -> None:
     assert job.dispatcher.num_in_flight == 0
 
 
+@pytest.mark.fault(
+    "F13", "a worker with another torch than earlier runs", "refused in exact, warned of in fast, nothing in silence"
+)
 @pytest.mark.parametrize("refuse_unlike", [True, False])
 def test_a_worker_unlike_earlier_ones_stops_the_run_or_is_warned_of(
     refuse_unlike: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -141,6 +146,7 @@ def test_a_worker_unlike_earlier_ones_stops_the_run_or_is_warned_of(
     assert [record.difference for record in caplog.records if hasattr(record, "difference")] == job.dispatcher.warnings
 
 
+@pytest.mark.fault("F13", "two workers with unlike versions in one run", "an exact run stops before the second is fed")
 @pytest.mark.ray
 def test_two_workers_that_differ_stop_an_exact_run(tmp_path: Path, ray_cluster: None) -> None:
     from sdbatch.dispatch.ray_cluster import RayExecutor
@@ -474,3 +480,102 @@ def test_the_first_worker_that_is_ready_leaves_those_that_still_start_their_shar
     assert sizes[:2] == [4, 4]  # nothing is known yet: a batch each
     assert sizes[2] == 248 // (4 * 4) // 4 * 4  # a quarter of one of four workers' share, in whole batches
     assert len(job.done) == 256
+
+
+class Squeezed(Rounds):
+    """A node whose memory a neighbour takes: workers die two seconds after they were started, until it gives it back.
+
+    Time passes where the dispatcher waits, and nowhere else.
+    """
+
+    def __init__(self, squeeze_s: float, kind: str) -> None:
+        super().__init__()
+        self._squeeze_s = squeeze_s
+        self._kind = kind
+        self._ready_at_s: dict[str, float] = {}
+        self.now_s = 0.0
+
+    def start(self, worker: str, shape: Shape) -> None:
+        super().start(worker, shape)
+        self._ready_at_s[worker] = self.now_s + 2.0
+
+    def wait(self, timeout_s: float) -> list[Event]:
+        self.now_s += timeout_s
+        due = [name for name, at_s in self._ready_at_s.items() if self.now_s >= at_s and name not in self.stopped]
+        if self.now_s < self._squeeze_s:
+            return [Died(worker=name, kind=self._kind, message="the node ran low on memory") for name in due]
+        given, self.given = self.given, []
+        for name in due:
+            del self._ready_at_s[name]
+        return [*(Ready(worker=name, facts={}) for name in due), *(_done(*pair) for pair in given)]
+
+
+@pytest.mark.fault(
+    "F34", "a neighbour takes the node's memory for 45 s", "few workers are started, and the run goes on"
+)
+def test_a_squeeze_of_45_seconds_is_waited_out() -> None:
+    executor = Squeezed(45.0, "Unavailable")
+    job = Job(executor, _requests(30), worker_count=4, clock=lambda: executor.now_s)
+    job.dispatcher.run()
+
+    assert sorted(job.done) == [request.id for request in _requests(30)]
+    assert not job.set_aside
+    assert len(executor.started) == 4 * 7  # at first, and after waits of 1, 2, 4, 8, 16 and 32 s; without waits some 90
+    assert executor.now_s < 90
+
+
+@pytest.mark.fault(
+    "F34", "a node that never gives the memory back", "the run ends after a quarter of an hour, resumable"
+)
+def test_a_squeeze_that_does_not_end_stops_the_run_after_a_time_and_not_a_number_of_deaths() -> None:
+    executor = Squeezed(1e9, "Unavailable")
+    job = Job(executor, _requests(30), worker_count=4, clock=lambda: executor.now_s)
+
+    with pytest.raises(MachineError, match=r"20 faults without one unit done; the last: worker w.*ran low on memory"):
+        job.dispatcher.run()
+    assert 600 < executor.now_s < 1200
+
+
+def test_a_store_that_refuses_everything_is_asked_less_and_less_often() -> None:
+    now_s = [0.0]
+    times: list[float] = []
+
+    class Refusing(Rounds):
+        def wait(self, timeout_s: float) -> list[Event]:
+            now_s[0] += timeout_s
+            if len(self.started) == 1 and not times and not self.given:
+                return [Ready(worker="w0", facts={})]
+            times.extend(now_s[0] for _ in self.given)
+            given, self.given = self.given, []
+            return [
+                Faulted(worker=name, unit=unit.id, kind="StoreUnavailable", message="no answer", traceback="")
+                for name, unit in given
+            ]
+
+    job = Job(Refusing(), _requests(4), worker_count=1, clock=lambda: now_s[0])
+    with pytest.raises(MachineError, match="20 faults without one unit done"):
+        job.dispatcher.run()
+    waits = [two - one for one, two in pairwise(times) if two > one]
+
+    assert waits[:4] == pytest.approx([1.5, 2.5, 4.5, 8.5], abs=0.5)
+    assert now_s[0] > 600
+
+
+@pytest.mark.ray
+@pytest.mark.fault(
+    "F34", "no worker process starts for six seconds, on a real cluster", "few tries, no row blamed, all rows made"
+)
+def test_processes_that_end_while_they_start_are_replaced_ever_later(tmp_path: Path, ray_cluster: None) -> None:
+    from sdbatch.dispatch.ray_cluster import RayExecutor
+
+    spec = WorkerSpec(job={}, output=str(tmp_path), run_id=tmp_path.name, lease_epoch=1, lease_token="", revisions={})
+    executor = RayExecutor(spec, "support.workers:SqueezedWorker")
+    job = Job(executor, [*_requests(8), _request("die-once-0"), *_requests(20)[8:]], worker_count=1)
+    try:
+        job.dispatcher.run()
+    finally:
+        executor.close()
+
+    assert sorted(job.done) == sorted(["die-once-0", *(request.id for request in _requests(20))])
+    assert not job.set_aside
+    assert 1 <= len(list(tmp_path.glob("ended-*"))) <= 3  # after 1, 3 and 7 s; one a second without a wait

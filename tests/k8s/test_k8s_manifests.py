@@ -405,11 +405,100 @@ def test_no_secret_stands_in_plain_text(overlay: str) -> None:
     for config in of_kind(rendered(overlay), "ConfigMap"):
         literals += config["data"].items()
     assert not [name for name, _ in literals if re.search(r"SECRET|TOKEN|PASSWORD|ACCESS_KEY", name, re.IGNORECASE)]
-    for spec in ray_job_specs(rendered(overlay)):
-        for group in (spec["rayClusterSpec"]["headGroupSpec"], *spec["rayClusterSpec"]["workerGroupSpecs"]):
-            sources = group["template"]["spec"]["containers"][0]["envFrom"]
-            (secret,) = (source["secretRef"] for source in sources if "secretRef" in source)
-            assert secret["optional"] is True
+    for _, template in pod_templates(rendered(overlay)):
+        for container in template["spec"]["containers"]:
+            assert not [source for source in container.get("envFrom", ()) if "secretRef" in source]
+            assert not [entry for entry in container.get("env", ()) if "secretKeyRef" in entry.get("valueFrom", {})]
+
+
+def test_static_keys_are_a_file_that_only_the_pods_user_reads() -> None:
+    for name, template in pod_templates(rendered("overlays/local")):
+        secrets = [volume["secret"] for volume in template["spec"]["volumes"] if "secret" in volume]
+        assert secrets == ([] if name == "submitter" else [{"secretName": "sdbatch-s3", "defaultMode": 0o440}])
+    (config,) = (c for c in of_kind(rendered("overlays/local"), "ConfigMap") if c["metadata"]["name"] == "sdbatch-env")
+    assert config["data"]["AWS_SHARED_CREDENTIALS_FILE"] == "/etc/sdbatch-s3/credentials"
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_the_job_server_is_open_to_the_operator_of_one_namespace_and_to_pods_of_its_own(overlay: str) -> None:
+    (policy,) = (p for p in of_kind(rendered(overlay), "NetworkPolicy") if p["metadata"]["name"] == "sdbatch")
+    own, operator = policy["spec"]["ingress"]
+    assert own["from"] == [{"podSelector": {"matchLabels": {"app.kubernetes.io/part-of": "sdbatch"}}}]
+    assert operator["ports"] == [{"protocol": "TCP", "port": 8265}]
+    (peer,) = operator["from"]  # one peer with both selectors: a pod's own label opens nothing from elsewhere
+    assert peer["namespaceSelector"] == {"matchLabels": {"kubernetes.io/metadata.name": "kuberay-system"}}
+    assert peer["podSelector"] == {"matchLabels": {"app.kubernetes.io/component": "kuberay-operator"}}
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_a_worker_reaches_nothing_inside_the_network_and_the_submitter_nothing_outside(overlay: str) -> None:
+    from ipaddress import ip_address, ip_network
+
+    inside = [ip_address(text) for text in ("10.0.0.1", "172.16.9.1", "192.168.1.1", "100.64.0.1", "fd12::1")]
+    for name, template in pod_templates(rendered(overlay)):
+        if name == "tick" or overlay == "overlays/local":
+            continue
+        kind = {"submitter": {}, "head": {"ray.io/node-type": "head"}}.get(name, {"ray.io/node-type": "worker"})
+        labels = {**template["metadata"]["labels"], **kind}
+        rules = [rule for spec in _policies_of(rendered(overlay), labels) for rule in spec.get("egress", ())]
+        blocks = [peer["ipBlock"] for rule in rules for peer in rule["to"] if "ipBlock" in peer]
+        open_to = [
+            str(address)
+            for block in blocks
+            for address in inside
+            if address in ip_network(block["cidr"])
+            and not any(address in ip_network(text) for text in block.get("except", ()))
+        ]
+        assert open_to == [] or name == "head"  # the autoscaler asks the API server, which is inside
+        is_outside_open = any(ip_address("52.216.0.1") in ip_network(block["cidr"]) for block in blocks)
+        assert is_outside_open is (name != "submitter")
+
+
+def _policies_of(resources: tuple[Resource, ...], labels: dict[str, str]) -> list[Resource]:
+    """Return the network policies that select pods with some labels."""
+    selected = []
+    for policy in of_kind(resources, "NetworkPolicy"):
+        selector = policy["spec"]["podSelector"]
+        fits = selector["matchLabels"].items() <= labels.items()
+        for rule in selector.get("matchExpressions", ()):
+            assert rule["operator"] == "In"
+            fits = fits and labels.get(rule["key"]) in rule["values"]
+        if fits:
+            selected.append(policy["spec"])
+    return selected
+
+
+def test_an_image_may_be_named_by_its_digest(tmp_path: Path) -> None:
+    shutil.copytree(K8S, tmp_path / "k8s")
+    overlay = tmp_path / "k8s/overlays/gpu-spot/kustomization.yaml"
+    digest = f"sha256:{'0123456789abcdef' * 4}"
+    overlay.write_text(overlay.read_text().replace("newTag: 0.1.0", f"digest: {digest}"))
+    images = {
+        container["image"]
+        for _, template in pod_templates(_kustomize(overlay.parent))
+        for container in template["spec"]["containers"]
+    }
+    assert images == {f"registry.example.com/sdbatch@{digest}"}
+
+
+def test_what_the_tick_may_create_is_held_to_its_pattern(creator: ModuleType) -> None:
+    policy, binding = yaml.safe_load_all((K8S / "overlays/nightly-cronjob/admission.yaml").read_text())
+    assert schema_problems(policy) == schema_problems(binding) == []
+    assert (binding["spec"]["policyName"], binding["spec"]["validationActions"]) == (
+        policy["metadata"]["name"],
+        ["Deny"],
+    )
+    assert policy["spec"]["failurePolicy"] == "Fail"
+    (pattern,) = of_kind(rendered("overlays/nightly-cronjob"), "RayJob")
+    run = creator.run_of(pattern, TICK_NAME, "uid", TICK)
+    rules = " ".join(rule["expression"] for rule in policy["spec"]["validations"])
+    (entrypoint,) = re.findall(r'entrypoint\.matches\("(.*?)"\)', rules)
+    assert re.search(entrypoint.replace("\\\\", "\\"), run["spec"]["entrypoint"])
+    assert not re.search(entrypoint.replace("\\\\", "\\"), f"{run['spec']['entrypoint']}; curl x | sh")
+    assert run["metadata"]["name"].startswith("sdbatch-nightly-")
+    (account,) = of_kind(rendered("overlays/nightly-cronjob"), "CronJob")
+    name = account["spec"]["jobTemplate"]["spec"]["template"]["spec"]["serviceAccountName"]
+    assert policy["spec"]["matchConditions"][0]["expression"].endswith(f'"system:serviceaccount:sdbatch:{name}"')
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -419,7 +508,7 @@ def test_no_pod_reaches_the_metadata_address_and_none_is_without_a_policy(overla
     policies = of_kind(rendered(overlay), "NetworkPolicy")
     for name, template in pod_templates(rendered(overlay)):
         labels = template["metadata"]["labels"] | ({"ray.io/node-type": "head"} if name == "head" else {})
-        mine = [p["spec"] for p in policies if p["spec"]["podSelector"]["matchLabels"].items() <= labels.items()]
+        mine = _policies_of(tuple(policies), labels)
         assert {"Ingress", "Egress"} <= {kind for policy in mine for kind in policy["policyTypes"]}, name
         for rule in (rule for policy in mine for rule in policy.get("egress", ())):
             assert rule["to"], "a rule without `to` is open to all"

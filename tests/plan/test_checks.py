@@ -42,7 +42,7 @@ def _recipe(row: dict[str, Any], **changes: Any) -> dict[str, Any]:
     return recipe
 
 
-def _explain_error(row: dict[str, Any], **changes: Any) -> list[tuple[str, str]]:
+def _explain_error(row: dict[str, Any], **changes: Any) -> list[tuple[str | None, str]]:
     faults = _resolve(row, **changes)
     assert not isinstance(faults, Row)
     return [(fault.column, fault.message) for fault in faults]

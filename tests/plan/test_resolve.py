@@ -69,7 +69,7 @@ def _key(row: Mapping[str, Any], **changes: Any) -> str:
     return _one(row, _job(**changes)).request_key
 
 
-def _faults(row: Mapping[str, Any], job: Job | None = None) -> list[tuple[str, str]]:
+def _faults(row: Mapping[str, Any], job: Job | None = None) -> list[tuple[str | None, str]]:
     (resolved,), faults = _resolve(row, job=job)
     assert resolved is None
     return [(fault.column, fault.message) for fault in faults]

@@ -150,3 +150,18 @@ class SightlessWorker(ScriptedWorker):
         if broken.read_text() == node:
             raise GpuUnusable("a GPU is asked for and torch 2.13 cannot use it: uncorrectable ECC error")
         return {**super().start(), "gpu_ids": ",".join(self._gpu_ids)}
+
+
+class SqueezedWorker(ScriptedWorker):
+    """Lives on a node whose memory a neighbour takes when `die-once...` is met: for six seconds no process starts."""
+
+    def start(self) -> dict[str, str]:
+        """Start, or end like a process that the node has no memory for."""
+        met = list(self._folder.glob("met-die-once-*"))
+        if met and time.time() - met[0].stat().st_mtime < SQUEEZE_S:
+            (self._folder / f"ended-{self._name}").touch()
+            os._exit(9)
+        return super().start()
+
+
+SQUEEZE_S = 6.0

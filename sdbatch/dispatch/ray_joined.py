@@ -1,0 +1,127 @@
+"""Joins a Ray cluster by its address, and says at once why that cannot be.
+
+    RAY_ADDRESS --> refuse_open(), refuse_without_token() --> does it answer, does it take our token? --> ray.init()
+
+Ray itself tries a wrong token for half a minute and then names another reason; without any token it ends the process.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+import ray
+from ray._private import services
+
+from sdbatch.dispatch.ray_local import COMMON, kept_environment
+from sdbatch.errors import ClusterRefused, WorkersUnavailable
+
+CONNECT_TIMEOUT_S: Final = 10.0
+ANSWER_TIMEOUT_S: Final = 30.0
+"""A head that is up answers in milliseconds; most of this is the import of Ray on a busy machine."""
+
+_REMEDY: Final = "RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH for a file that holds it"
+_ASK: Final = """
+import sys
+from ray._private.authentication import authentication_token_setup as setup
+from ray._raylet import GcsClient
+setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+try:
+    GcsClient(address=sys.argv[1])
+    print("ok")
+except Exception as error:
+    print(type(error).__name__, str(error).splitlines()[0])
+"""
+"""Asks a head for its id. Ray's native code writes to standard error and may end its process, hence one of its own."""
+
+
+def refuse_open(*, allow_open: bool) -> None:
+    """Refuse RAY_AUTH_MODE=disabled, unless the caller knows.
+
+    Raises:
+        ClusterRefused: When it is set and not allowed.
+    """
+    mode = os.environ.get("RAY_AUTH_MODE", "")
+    if mode.lower() == "disabled" and not allow_open:
+        raise ClusterRefused(
+            f"RAY_AUTH_MODE={mode}: whoever reaches such a cluster runs code as you. Unset it and give the cluster a "
+            "token, or say --allow-open-ray where nobody else reaches it"
+        )
+
+
+def refuse_without_token() -> None:
+    """Refuse RAY_AUTH_MODE=token where no token is at hand.
+
+    Raises:
+        ClusterRefused: When there is none.
+    """
+    if os.environ.get("RAY_AUTH_MODE", "").lower() != "token" or os.environ.get("RAY_AUTH_TOKEN"):
+        return
+    stated = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    path = Path(stated) if stated else Path(os.path.expanduser("~")) / ".ray" / "auth_token"  # noqa: PTH111 -- without a HOME it stays as it is
+    try:
+        text = path.read_text()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise ClusterRefused(f"RAY_AUTH_MODE=token, and no token in {path}: {reason}; set {_REMEDY}") from error
+    if not text.strip():
+        raise ClusterRefused(f"RAY_AUTH_MODE=token, and {path} is empty; set {_REMEDY}")
+
+
+def join(address: str) -> None:
+    """Join the cluster at an address.
+
+    Raises:
+        ClusterRefused: When it does not take our token.
+        WorkersUnavailable: When nothing answers there.
+    """
+    refuse_without_token()
+    with kept_environment():  # Ray turns token mode on in it when a token lies under HOME
+        try:
+            found = services.canonicalize_bootstrap_address_or_die(address) if address == "auto" else address
+            _check_reachable(found)
+            ray.init(address=address, **COMMON)
+        except (ClusterRefused, WorkersUnavailable):
+            raise
+        except Exception as error:  # Ray has no class for a start that takes too long: a bare Exception
+            raise WorkersUnavailable(f"no Ray cluster at RAY_ADDRESS {address}: {first_line(error)}") from error
+
+
+def _check_reachable(address: str) -> None:
+    """Ask a HOST:PORT for the cluster's id; any other form of address is left to Ray."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or "/" in host:
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT_S).close()
+    except (OSError, OverflowError) as error:
+        raise WorkersUnavailable(f"no Ray cluster at RAY_ADDRESS {address}: {error}") from error
+    _check_token(address)
+
+
+def _check_token(address: str) -> None:
+    try:
+        answer = subprocess.run(  # noqa: S603 -- our own interpreter
+            [sys.executable, "-c", _ASK, address], check=False, capture_output=True, text=True, timeout=ANSWER_TIMEOUT_S
+        )
+    except subprocess.TimeoutExpired as error:
+        raise WorkersUnavailable(
+            f"no Ray cluster at RAY_ADDRESS {address}: something listens there that does not answer as a Ray head "
+            f"within {ANSWER_TIMEOUT_S:g} s"
+        ) from error
+    if "AuthenticationError" in answer.stdout:
+        has_token = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
+        gave = "does not take our token" if has_token else "asks for a token"
+        raise ClusterRefused(f"the Ray cluster at RAY_ADDRESS {address} {gave}; set {_REMEDY}")
+    if answer.stdout.strip() != "ok":
+        reason = answer.stdout.strip() or f"asking it ended with exit code {answer.returncode}"
+        raise WorkersUnavailable(f"no Ray cluster at RAY_ADDRESS {address}: {reason}")
+
+
+def first_line(error: Exception) -> str:
+    """Return what an error says, in one line."""
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

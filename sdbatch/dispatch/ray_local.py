@@ -1,0 +1,169 @@
+"""Ray on this machine for one run, closed to everybody else.
+
+    LocalRay() --> a folder of its own (0700) with a token of its own (0600), every listener on 127.0.0.1 --> close()
+
+Ray's own local start listens on all interfaces and keeps one token a user under HOME, in a file others may read. What
+decides that is the environment and a constant that Ray reads as it starts: both are put back at once, because the
+process is the caller's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import secrets
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final, TextIO
+
+import ray
+from ray._private import ray_constants
+from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]  # compiled
+
+PREFIX: Final = "sdb-ray-"
+LOCK: Final = "lock"
+UNLOCKED_MAX_S: Final = 3600.0
+"""A folder without a lock is one that is being made, and after so long one that was left."""
+
+LOOPBACK: Final = "127.0.0.1"
+BASE_CHARACTERS_MAX: Final = 22
+"""Longest folder that Ray's sockets still fit below: their paths are cut at 107 bytes."""
+
+_ON_ONE_MACHINE: Final = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
+"""Where it is 0, a node's own address is 127.0.0.1, as on macOS; otherwise Ray puts a public one in its place."""
+
+
+class LocalRay:
+    """A cluster of this machine alone, which ends with `close`.
+
+    Args:
+        num_cpus: Logical CPUs, at least the machine's; None for the machine's.
+        num_gpus: Logical GPUs; None for the machine's.
+        with_token: Whether a token of its own is asked for; without it the caller's environment says what Ray does.
+    """
+
+    def __init__(self, num_cpus: int | None, num_gpus: int | None, *, with_token: bool = True) -> None:
+        self._folder = _PrivateFolder()
+        changes: dict[str, str | None] = {_ON_ONE_MACHINE: "0"}
+        if with_token:
+            path = self._folder.write_private("token", secrets.token_hex(32))
+            changes |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(path), "RAY_AUTH_TOKEN": None}
+        try:
+            with kept_environment(changes), _one_machine():
+                _read_authentication_anew()
+                context = ray.init(
+                    address="local",
+                    num_cpus=max(os.cpu_count() or 1, num_cpus or 1),
+                    num_gpus=num_gpus,
+                    include_dashboard=False,
+                    _temp_dir=str(self._folder.path / "r"),  # Ray opens it to everybody; what is around it stays shut
+                    _node_ip_address=LOOPBACK,
+                    **COMMON,
+                )
+            Path(context.address_info["session_dir"]).chmod(0o700)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """End Ray, and remove its folder."""
+        ray.shutdown()
+        _read_authentication_anew()
+        self._folder.remove()
+
+
+# Ray's own warnings of every local start (metrics agent, /dev/shm size) are not for a person who types one command.
+COMMON: Final[dict[str, Any]] = {"log_to_driver": False, "logging_level": logging.ERROR, "namespace": "sdbatch"}
+
+
+def _read_authentication_anew() -> None:
+    """Let Ray's native code look again at the environment and at the token, which it remembers in a process."""
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
+
+
+@contextlib.contextmanager
+def kept_environment(changes: Mapping[str, str | None] = MappingProxyType({})) -> Iterator[None]:
+    """Put the environment back after the block; changes hold while it runs, and in the processes that it starts."""
+    before = dict(os.environ)
+    for name, value in changes.items():
+        os.environ.pop(name, None)
+        if value is not None:
+            os.environ[name] = value
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
+
+
+@contextlib.contextmanager
+def _one_machine() -> Iterator[None]:
+    """Let Ray take 127.0.0.1 for the node's address while the block runs; it read the variable when it was imported."""
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+class _PrivateFolder:
+    """A folder that only this user may enter; the next run removes it when this process is killed.
+
+    Its lock is the kernel's, so it goes with the process.
+    """
+
+    def __init__(self) -> None:
+        base = _base()
+        _remove_left(base)
+        self.path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=base))  # 0700
+        self._lock = (self.path / f"{LOCK}-new").open("w")
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        (self.path / f"{LOCK}-new").rename(self.path / LOCK)  # only now may others look for its owner
+
+    def write_private(self, name: str, text: str) -> Path:
+        """Write a new file that only this user may read."""
+        path = self.path / name
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(text)
+        return path
+
+    def remove(self) -> None:
+        """Remove the folder."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        self._lock.close()
+
+
+def _base() -> str:
+    """Return the folder for Ray's folders: RAY_TMPDIR, else the temporary one, else /tmp when that is too long."""
+    base = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+    return base if len(base) <= BASE_CHARACTERS_MAX else "/tmp"  # noqa: S108 -- what lies there is in a folder of 0700
+
+
+def _remove_left(base: str) -> None:
+    """Remove the folders that killed processes left behind, and those that Ray wrote into after they were removed."""
+    for folder in Path(base).glob(f"{PREFIX}*"):
+        with contextlib.suppress(OSError):  # somebody else's, or in use
+            if not (folder / LOCK).exists():
+                is_left = time.time() - folder.stat().st_mtime > UNLOCKED_MAX_S
+            else:
+                with (folder / LOCK).open("r+") as lock:
+                    is_left = _is_free(lock)
+            if is_left:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_free(lock: TextIO) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -1,0 +1,121 @@
+"""Warnings about rows that can be made, and will perhaps not be what was meant.
+
+    RowBatch + ResolvedRows --> RowWarnings.look() --> Problems: prompts that are cut, foreign syntax, missing sources
+
+Nothing here stops a run; `check --strict` takes them for errors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Final
+
+from sdbatch.checkpoints import ModelInfo
+from sdbatch.checkpoints.token_counts import TokenCounter, token_counter
+from sdbatch.errors import Problem
+from sdbatch.manifest.check import Problems
+from sdbatch.manifest.foreign_syntax import foreign_syntax, may_hold_syntax
+from sdbatch.manifest.read import RowBatch
+from sdbatch.manifest.row_place import problem_at
+from sdbatch.plan.resolve import ResolvedRows
+from sdbatch.storage import parse_url
+
+PROMPTS_COUNTED_MAX: Final = 100_000
+"""Prompts near or over their limit whose tokens are counted, some 50 us each; those after them are not."""
+
+_TEXTS: Final = ("prompt", "negative_prompt")
+
+
+class RowWarnings:
+    """Collects the warnings of one manifest.
+
+    Args:
+        models: Description of each of the job's models.
+        is_missing: Whether a source, given as an absolute URL, is known not to be there.
+        counts_tokens: Whether the tokens of prompts are counted; a run leaves that to its workers.
+    """
+
+    def __init__(
+        self, models: Mapping[str, ModelInfo], is_missing: Callable[[str], bool], *, counts_tokens: bool
+    ) -> None:
+        self._models = models
+        self._is_missing = is_missing
+        self._counts_tokens = counts_tokens
+        self._counters: dict[str, TokenCounter | None] = {}
+        self._num_counted = 0
+        self.problems = Problems()
+
+    def look(self, batch: RowBatch, rows: ResolvedRows) -> None:
+        """Look at a batch, and at those of its rows that can be made."""
+        for column in _TEXTS:
+            texts = batch.columns.get(column, [])
+            if may_hold_syntax(texts):
+                self.problems.extend(_syntax_problems(batch, column, texts))
+        offsets = _offsets(batch, rows)
+        if any(rows.sources):
+            self.problems.extend(self._source_problems(batch, rows, offsets))
+        if self._counts_tokens:
+            self.problems.extend(self._token_problems(batch, rows, offsets))
+
+    def _source_problems(self, batch: RowBatch, rows: ResolvedRows, offsets: list[int]) -> Iterable[Problem]:
+        for offset, sources in zip(offsets, rows.sources, strict=True):
+            for source in sources:
+                if self._is_missing(source.url):
+                    message = "is a source that is not there; the row will fail"
+                    yield problem_at(batch, offset, source.role, source.url, message)
+
+    def _token_problems(self, batch: RowBatch, rows: ResolvedRows, offsets: list[int]) -> Iterable[Problem]:
+        """Yield a problem for each prompt that the text encoder does not read to its end."""
+        counters = {model: self._counter(model) for model in set(rows.model)}
+        least = min((counter.bytes_min for counter in counters.values() if counter), default=None)
+        prompts = batch.columns.get("prompt", [None] * batch.num_rows)
+        if least is None or _all_within(prompts, least):
+            return
+        for offset, model, recipe in zip(offsets, rows.model, rows.recipe, strict=True):
+            counter, prompt = counters[model], prompts[offset]
+            if counter is None or (prompt is not None and len(prompt.encode()) <= counter.bytes_min):
+                continue
+            self._num_counted += 1
+            if self._num_counted > PROMPTS_COUNTED_MAX:
+                return
+            if excess := counter.excess(recipe):
+                tokens, limit = excess
+                message = f"tokens are over the {limit} that the text encoder reads; the end is left out"
+                yield problem_at(batch, offset, "prompt", tokens, message)
+
+    def _counter(self, model: str) -> TokenCounter | None:
+        if model not in self._counters:
+            self._counters[model] = token_counter(self._models[model])
+        return self._counters[model]
+
+
+def _all_within(prompts: Sequence[str | None], num_bytes: int) -> bool:
+    """Whether no prompt has more bytes; one look at all of them is faster than a look at each."""
+    if None in prompts:
+        return False  # a default stands for it
+    texts = [text for text in prompts if text]
+    longest = max(map(len, texts), default=0)
+    return longest <= num_bytes and ("".join(texts).isascii() or 4 * longest <= num_bytes)
+
+
+def _syntax_problems(batch: RowBatch, column: str, texts: Iterable[str | None]) -> Iterable[Problem]:
+    for offset, text in enumerate(texts):
+        for snippet, message in foreign_syntax(text) if isinstance(text, str) else ():
+            yield problem_at(batch, offset, column, snippet, message)
+
+
+@lru_cache(maxsize=65_536)
+def is_absent_file(url: str) -> bool:
+    """Whether a source is a local file that is not there; nothing is asked of a bucket."""
+    location = parse_url(url)
+    return location.is_local and not Path(location.path).is_file()
+
+
+def _offsets(batch: RowBatch, rows: ResolvedRows) -> list[int]:
+    """Return where in the batch each resolved row stands: rows with problems are left out of them."""
+    if len(rows.id) == batch.num_rows:
+        return list(range(batch.num_rows))
+    places = {request_id: offset for offset, request_id in enumerate(batch.columns.get("id", []))}
+    return [places[request_id] for request_id in rows.id]

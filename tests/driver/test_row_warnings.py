@@ -1,0 +1,120 @@
+"""What `check` warns of: prompts that are cut, foreign syntax, missing sources; equal ones are told together."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import prompts
+from typer.testing import CliRunner
+
+import sdbatch
+from sdbatch.cli import app
+from sdbatch.errors import ManifestError, Problem, WarningsRefused, grouped
+
+Values = dict[str, Any]
+LONG = " ".join(f"scene number {number}" for number in range(60))
+
+
+@pytest.fixture
+def job(write_manifest: Callable[..., str], job_of: Callable[..., Values]) -> Callable[..., Values]:
+    """A job of the builtin model, whose text encoder reads 40 tokens."""
+
+    def make(rows: list[Values], **changes: Any) -> Values:
+        return job_of(write_manifest(rows), models={"m": {"path": "builtin:tiny-sd", "batch_size": 1}}, **changes)
+
+    return make
+
+
+@pytest.mark.fault("F19", "a prompt over the encoder's 40 tokens", "check names row, tokens and limit")
+def test_a_prompt_that_is_cut_is_warned_of_with_its_tokens(job: Callable[..., Values]) -> None:
+    checked = sdbatch.check(job([*prompts(3), {"id": "long", "prompt": LONG}]))
+
+    (warning,) = checked.warnings
+    assert (warning.id, warning.row, warning.column) == ("long", 3, "prompt")
+    assert warning.message == "tokens are over the 40 that the text encoder reads; the end is left out"
+    assert int(warning.value or 0) > 60 * 3
+
+
+def test_the_count_is_the_one_that_the_worker_records(job: Callable[..., Values]) -> None:
+    values = job([{"id": "long", "prompt": LONG}], defaults={"task": "text-to-image", "num_inference_steps": 1})
+    (warning,) = sdbatch.check(values).warnings
+    result = sdbatch.run(values, in_process=True)
+    row = sdbatch.metadata(values["output"]).to_pylist()[0]
+
+    assert row["prompt_truncated"]
+    assert row["prompt_tokens"] == int(warning.value or 0)
+    assert result.counts["rows_truncated"] == 1
+    assert any("a prompt that is longer than the text encoder reads" in text for text in result.warnings)
+
+
+@pytest.mark.fault("F19", "60 rows with the same foreign syntax", "one line with the number and the first ids")
+def test_equal_warnings_are_one_line_and_complete_in_json(job: Callable[..., Values], tmp_path: Path) -> None:
+    rows = [
+        {"id": f"mug-{number:02d}", "prompt": f"a (red:1.{number % 9 + 1}) mug, number {number}"}
+        for number in range(60)
+    ]
+    path = tmp_path / "job.yaml"
+    path.write_text(json.dumps(job(rows)))
+    shown = CliRunner().invoke(app, ["check", str(path)])
+    told = json.loads(CliRunner().invoke(app, ["check", str(path), "--json"]).stdout)
+
+    assert shown.exit_code == 0
+    lines = [line for line in shown.output.splitlines() if line.startswith("warning: ")]
+    assert len(lines) == 1
+    assert lines[0].startswith("warning: 60 rows: prompt is a weight of A1111 or ComfyUI; the model reads it as plain ")
+    assert "(mug-00, mug-01, mug-02, mug-03, mug-04, ...; such as '(red:1.1)', '(red:1.2)'; the first is " in lines[0]
+    assert "60 warnings" in shown.stdout
+    assert told["num_warnings"] == len(told["warnings"]) == 60
+    assert [(entry["id"], entry["row"]) for entry in told["warnings"]] == [(row["id"], n) for n, row in enumerate(rows)]
+
+
+@pytest.mark.fault("F19", "check --strict on a manifest with warnings", "exit 2, every warning named")
+def test_strict_takes_warnings_for_errors(job: Callable[..., Values], tmp_path: Path) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_text(json.dumps(job([{"id": "a", "prompt": "a {red|blue} mug"}])))
+    done = CliRunner().invoke(app, ["check", str(path), "--strict"])
+
+    assert done.exit_code == 2
+    assert "1 warning(s) about the manifest, which --strict takes for errors" in done.output
+    assert "(a): prompt '{red|blue}' is a choice of dynamic prompts" in done.output
+    with pytest.raises(WarningsRefused):
+        sdbatch.check(path, strict=True)
+    assert sdbatch.check(job(prompts(2)), strict=True).num_warnings == 0
+
+
+@pytest.mark.fault("F19", "a source that is not there", "check names row and file, the run goes on")
+def test_missing_sources_are_warned_of(job: Callable[..., Values], tmp_path: Path) -> None:
+    row = {"prompt": "p", "task": "image-to-image", "strength": 0.5, "images": str(tmp_path / "absent.png")}
+    values = job([{"id": "a", **row}, {"id": "b", **row}])
+
+    (line,) = sdbatch.check(values).lines()
+    assert line.startswith("2 rows: images ")
+    assert " is a source that is not there; the row will fail (a, b; the first is row 0 of " in line
+    assert sdbatch.plan(values).warnings == [line]
+
+
+def test_equal_errors_are_one_line(job: Callable[..., Values]) -> None:
+    rows = [{"id": f"r{number}", "prompt": "p", "height": 66} for number in range(60)] + [
+        {"id": "z", "prompt": "p", "width": 65}
+    ]
+
+    with pytest.raises(ManifestError) as refused:
+        sdbatch.check(job(rows))
+    lines = str(refused.value).splitlines()
+    assert lines[0] == "61 problem(s) in the manifest:"
+    assert lines[1].startswith("60 rows: height 66 is not a multiple of 8; the nearest is ")
+    assert "(r0, r1, r2, r3, r4, ...; the first is row 0 of " in lines[1]
+    assert lines[2].startswith("row 60 of ")
+    assert len(lines) == 3
+    assert len(refused.value.problems) == 61
+
+
+def test_groups_are_bounded_and_say_how_many_are_left() -> None:
+    problems = [Problem(shard="s", row=n, column="id", value=None, message=f"is wrong in way {n}") for n in range(70)]
+
+    assert len(grouped(problems)) == 50
+    assert str(ManifestError(problems)).splitlines()[-1] == "... and 20 more (--json gives up to 1000)"
