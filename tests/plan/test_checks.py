@@ -143,8 +143,8 @@ BEYOND = [
         ({"fps": math.nan}, "fps", "is not in 0.01..240"),
         ({"height": 500}, "height", "is not a multiple of 32; the nearest is 512"),
         *(
-            pytest.param(change, column, message, marks=pytest.mark.fault("S11", *told))
-            for change, column, message, told in BEYOND
+            pytest.param(change, column, message, marks=pytest.mark.fault("S11", given, right))
+            for change, column, message, (given, right) in BEYOND
         ),
         ({"strength": 0.5}, "strength", "is not taken by text-to-video of LTX-Video"),
     ],
