@@ -133,9 +133,10 @@ def test_a_submitted_job_is_done_and_its_exit_code_passed_through(
     assert names[1] == names[0][:-1] + "2"
     assert "12/12 assets" in first.stderr
     absent = {"task": "image-to-image", "strength": 1.0, "images": str(tmp_path / "absent.png")}
-    assert head.submit(job([{"id": "a", "prompt": "p", **absent}])).returncode == 3
-    assert head.submit(job([{"id": "a", "prompt": "p", **absent}]), "--accept-failed").returncode == 0
-    assert head.submit(job([{"id": "a", "prompt": "p", "height": 3}])).returncode == 2
+    other = {"output": "other"}  # in the first campaign, its twelve rows would leave
+    assert head.submit(job([{"id": "a", "prompt": "p", **absent}], **other)).returncode == 3
+    assert head.submit(job([{"id": "a", "prompt": "p", **absent}], **other), "--accept-failed").returncode == 0
+    assert head.submit(job([{"id": "a", "prompt": "p", "height": 3}], **other)).returncode == 2
 
 
 def test_a_wrong_token_is_refused(head: Head, job: Callable[..., Path], tmp_path: Path) -> None:
