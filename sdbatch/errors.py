@@ -279,7 +279,7 @@ class StoreUnavailable(MachineError):
 
 
 class LocalFault(MachineError):
-    """This machine is out of disk, quota or open files, or its disk fails; see `sdbatch.storage.faults`."""
+    """This machine is out of disk, quota or open files, or its disk fails; see `sdbatch.local_faults`."""
 
 
 class DecoderUnavailable(MachineError):

@@ -21,7 +21,7 @@ from typing import IO
 
 import imageio_ffmpeg
 
-from sdbatch.storage.faults import LOCAL_FAULTS, number_said
+from sdbatch.local_faults import LOCAL_FAULTS, number_said
 
 MESSAGE_CHARACTERS_MAX = 400
 DESCRIPTION_BYTES_MAX = 1 << 20

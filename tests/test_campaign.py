@@ -526,7 +526,7 @@ def _wait_for_commits(output: str, count: int, process: subprocess.Popen[bytes])
 def test_real_prompts_survive_a_kill_of_driver_and_workers(s3_endpoint: str, tmp_path: Path, job_of: JobOf) -> None:
     """The whole file takes a minute a run, so a part of it is the default; `SDBATCH_PARTI=1632` asks for all."""
     campaign_url = f"s3://campaigns/{tmp_path.name}"
-    count = int(os.environ.get("SDBATCH_PARTI", "400"))
+    count = int(os.environ.get("SDBATCH_PARTI", "300"))
     models = {"tiny": {"path": "builtin:tiny-random", "batch_size": 8}}
     job = _job_file(tmp_path, job_of(_parti(tmp_path, count), campaign_url, models=models))
     store = open_store(campaign_url, {})

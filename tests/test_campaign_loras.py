@@ -48,4 +48,4 @@ def test_rows_of_a_mixed_campaign_are_what_they_are_alone(
         output = str(tmp_path / f"alone-{name}")
         sdbatch.run({**job, "output": output}, Selection(only=frozenset({name})), in_process=True)
         assert asset_digests(output).items() <= together.items()
-    assert sdbatch.reproduce(job["output"], "led-ink").is_same_file
+    assert sdbatch.reproduce(job["output"], "led-ink", job=job).is_same_file

@@ -24,6 +24,7 @@ NOUNS = {
     "ffmpeg",
     "formats",
     "job",
+    "local_faults",
     "logs",
     "outcomes",
     "points",

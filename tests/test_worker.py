@@ -96,6 +96,7 @@ def test_a_metadata_row_says_everything(make: Make) -> None:
     empty = {name for name, value in row.items() if value is None}
     assert empty == {
         *("negative_prompt", "strength", "fit", "images", "mask", "video", "control_image", "source_digests", "fps"),
+        "source_notes",
         *("error_type", "error_message", "error_retryable", "error_traceback_sha256", "stages_digest", "copied_from"),
     }
 

@@ -13,9 +13,9 @@ import typer
 from sdbatch.cli.shown import show, show_json, show_table, tell
 from sdbatch.driver import PlanReport, RunResult
 from sdbatch.errors import ManifestError, SdbatchError
+from sdbatch.local_faults import local_faults_named
 from sdbatch.report.progress import Lines, Progress, Terminal, duration
 from sdbatch.storage import joined
-from sdbatch.storage.faults import local_faults_named
 
 _MISSING_SHOWN = 10
 

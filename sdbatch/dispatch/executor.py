@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from sdbatch.errors import MachineError, StoreRefused
-from sdbatch.storage.faults import local_fault
+from sdbatch.local_faults import local_fault
 from sdbatch.types import Observation, OnCall, Receipt, Running, Unit, WorkerSpec
 
 

@@ -26,9 +26,9 @@ from sdbatch.driver.session import Session, Workers
 from sdbatch.driver.signals import Interrupt
 from sdbatch.errors import SdbatchError
 from sdbatch.job import Job
+from sdbatch.local_faults import local_faults_named
 from sdbatch.report.progress import Progress
 from sdbatch.storage import Store, open_campaign
-from sdbatch.storage.faults import local_faults_named
 
 
 def run_job(

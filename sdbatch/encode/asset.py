@@ -18,7 +18,7 @@ from sdbatch.encode.image import encode_image, read_embedded_image, read_image, 
 from sdbatch.encode.video import encode_video, read_embedded_video, read_frames_of_video
 from sdbatch.formats import CLIPS
 from sdbatch.job import Encode
-from sdbatch.storage.faults import local_fault
+from sdbatch.local_faults import local_fault
 from sdbatch.types import Sound
 
 ALIKE_PIXELS: Final = 16

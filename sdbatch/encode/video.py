@@ -25,7 +25,7 @@ from sdbatch.errors import EncodeFailed
 from sdbatch.ffmpeg import FfmpegFailed, exact_rate, running
 from sdbatch.formats import CLIPS, ClipFormat
 from sdbatch.job import Encode
-from sdbatch.storage.faults import local_fault
+from sdbatch.local_faults import local_fault
 from sdbatch.types import Sound
 
 TIMEOUT_FIRST_S = 60.0

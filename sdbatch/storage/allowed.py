@@ -8,6 +8,7 @@ that has no link in it any more, and what is read is that open file.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from collections.abc import Sequence
@@ -61,7 +62,7 @@ class AllowList:
         if location.is_local and (message := _name_problem(location.path)):
             return message
         if location.is_local:
-            place = self._place(os.path.realpath(location.path))
+            place = self._place(_real(location.path))
         else:
             place = next((one for one in self._remote if _is_under(location.url, one)), None)
         return None if place is not None else f"is outside sources.allow ({self._text or 'which is empty'})"
@@ -74,7 +75,7 @@ class AllowList:
         """
         path = parse_url(url).path
         for _ in range(TRIES):
-            real = os.path.realpath(path)
+            real = _real(path)
             place = self._place(real)
             if place is None:
                 break
@@ -98,6 +99,14 @@ def _name_problem(path: str) -> str | None:
     if longest > NAME_BYTES_MAX:
         return f"holds a name of {longest} bytes, over {NAME_BYTES_MAX}"
     return f"is a path of {len(path)} characters, over {PATH_CHARS_MAX}" if len(path) > PATH_CHARS_MAX else None
+
+
+def _real(path: str) -> str:
+    """Return a path with its links followed; "" where they are turned faster than they can be read."""
+    for _ in range(TRIES):
+        with contextlib.suppress(OSError):
+            return os.path.realpath(path)
+    return ""
 
 
 def _is_under(path: str, place: str) -> bool:

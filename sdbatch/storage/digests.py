@@ -11,8 +11,8 @@ from io import BufferedReader
 from pathlib import Path
 from stat import S_ISREG
 
+from sdbatch.local_faults import local_faults_named
 from sdbatch.storage.cache import cache_folder
-from sdbatch.storage.faults import local_faults_named
 
 _NOT_THERE = frozenset({errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
 

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from sdbatch.errors import StoreRefused
+from sdbatch.local_faults import LOCAL_FAULTS, local_fault
 from sdbatch.points import reached
 from sdbatch.storage.beneath import DEPTH_MAX, kind_of, opened_file, opened_folder
-from sdbatch.storage.faults import LOCAL_FAULTS, local_fault
 from sdbatch.storage.locations import leads_out
 from sdbatch.storage.store import Entry, read_bytes_max
 

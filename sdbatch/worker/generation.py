@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING
 from sdbatch.after import Judge, Verdict, judge
 from sdbatch.errors import ROW_FAILURES, DeadlineExceeded, DeviceLost, GpuUnusable, MachineError, RowError
 from sdbatch.job import Job
+from sdbatch.local_faults import local_fault
 from sdbatch.outcomes import call_deadline_s, outcome_of
 from sdbatch.points import reached
 from sdbatch.recipe import Recipe
-from sdbatch.storage.faults import local_fault
 from sdbatch.worker.outputs import CallPlan, FailedOutput, PendingOutput, PipelineCall, RenderedOutput, RenderTally
 
 if TYPE_CHECKING:

@@ -35,6 +35,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+STATUS = {
+    "state": "done",
+    "updated_at": "2026-01-01T00:00:00+00:00",
+    "rows": 2,
+    "rate_per_s": None,
+    "eta_s": None,
+    "counts": {"rows_ok": 2, "rows_failed": 0, "rows_reused": 0},
+}
+
+
 def _run(epoch: int) -> str:
     return layout.run_id(epoch, "20260101T000000Z")
 
@@ -61,7 +71,10 @@ def _nightly_run(store: CountingStore, epoch: int) -> None:
     if is_due(history):
         write_snapshot(store, run, history)
     store.put_new(layout.run_json(run), json.dumps({"state": "done", "rate_tflop_per_s": {"m": 1.0}}).encode())
-    store.put(layout.status_json(run), json.dumps({"state": "done", "run_id": run}).encode())
+    store.put(
+        layout.status_json(run),
+        json.dumps({**STATUS, "run_id": run}).encode(),
+    )
 
 
 def _request(request_id: str, key: str) -> Request:
@@ -80,7 +93,7 @@ def test_status_of_a_run_that_goes_on_looks_at_its_lease_too(folder: Path) -> No
     store = CountingStore(str(folder))
     path = layout.status_json(_run(NUM_RUNS))
     before = store.read(path)
-    store.put(path, json.dumps({"state": "running", "run_id": _run(NUM_RUNS)}).encode())
+    store.put(path, json.dumps({**json.loads(before), "state": "running"}).encode())
     store.set_fault(None)
     try:
         assert Campaign(store).status()["state"] == "running"

@@ -32,6 +32,7 @@ def _campaign(folder: Path, ids: list[str]) -> dict[str, Any]:
         "models": {"pictures": {"path": "builtin:tiny-random", "batch_size": 2}},
         "defaults": {"task": "text-to-image", "num_inference_steps": 2, "guidance_scale": 3.0},
         "determinism": "exact",
+        "limits": {"leaving_fraction": 1.0},
         "seed": 11,
     }
 

@@ -50,7 +50,7 @@ def test_a_worker_states_every_version_that_is_compared(jobs: Any) -> None:
     (facts,) = _record(_run(jobs("exact")[0]))["workers"].values()
 
     assert {*COMPARED, "host", "pid", "python"} <= facts.keys()
-    assert all(facts[name] for name in COMPARED if name not in {"CUDA", "GPU"})
+    assert all(facts[name] for name in COMPARED if name not in {"CUDA", "cuDNN", "GPU"})
 
 
 def test_an_exact_campaign_is_not_resumed_with_another_torch(jobs: Any) -> None:

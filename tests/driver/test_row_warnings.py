@@ -93,7 +93,7 @@ def test_missing_sources_are_warned_of(job: Callable[..., Values], tmp_path: Pat
 
     (line,) = sdbatch.check(values).lines()
     assert line.startswith("2 rows: images ")
-    assert " is a source that is not there; the row will fail (a, b; the first is row 0 of " in line
+    assert " is a source that is not there; the row will fail (a, b; the first is row 1 of " in line
     assert sdbatch.plan(values).warnings == [line]
 
 
@@ -107,8 +107,8 @@ def test_equal_errors_are_one_line(job: Callable[..., Values]) -> None:
     lines = str(refused.value).splitlines()
     assert lines[0] == "61 problem(s) in the manifest:"
     assert lines[1].startswith("60 rows: height 66 is not a multiple of 8; the nearest is ")
-    assert "(r0, r1, r2, r3, r4, ...; the first is row 0 of " in lines[1]
-    assert lines[2].startswith("row 60 of ")
+    assert "(r0, r1, r2, r3, r4, ...; the first is row 1 of " in lines[1]
+    assert lines[2].startswith("row 61 of ")
     assert len(lines) == 3
     assert len(refused.value.problems) == 61
 

@@ -166,7 +166,7 @@ def test_of_remote_sources_a_sample_is_read_and_all_when_asked_for(
     monkeypatch.setattr(source_headers, "REMOTE_MAX", 2)
 
     assert (sdbatch.check(job).sources, sdbatch.check(job).sources_read) == (8, 2)
-    with pytest.raises(ManifestError, match=r"row 1 of .* its colours have the transfer PQ"):
+    with pytest.raises(ManifestError, match=r"row 2 of .* its colours have the transfer PQ"):
         sdbatch.check(job, all_sources=True)
 
 

@@ -26,10 +26,10 @@ from sdbatch.encode.video import encode_video
 from sdbatch.errors import LocalFault, MachineError, RowError, StoreRefused
 from sdbatch.ffmpeg import FfmpegFailed
 from sdbatch.job import Encode
+from sdbatch.local_faults import LOCAL_FAULTS, local_fault, number_said
 from sdbatch.outcomes import LOCAL_FAULTS_MAX, outcome_of
 from sdbatch.storage import Store, open_campaign
 from sdbatch.storage.digests import sha256_files
-from sdbatch.storage.faults import LOCAL_FAULTS, local_fault, number_said
 
 DISK = "No space left on device"
 
