@@ -13,6 +13,7 @@ import json
 from collections.abc import Collection, Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass, field, fields
 from json.encoder import encode_basestring
+from operator import attrgetter
 from typing import Any, Final
 
 from sdbatch.canonical import canonical
@@ -133,15 +134,19 @@ class Recipe:
 
     def columns(self) -> dict[str, Any]:
         """Return the fields and further columns that have a value, by name; "" is a value, but for `scheduler`."""
-        values = {**{name: getattr(self, name) for name in _FIELDS}, **self.more}
-        return {
-            name: value
-            for name, value in values.items()
-            if value not in (None, (), {}) and (name, value) != ("scheduler", "")
-        }
+        values = zip(_NAMES, _VALUES_OF(self), strict=True)
+        found = {name: value for name, value in values if value or value in _EMPTY_VALUES}
+        if not self.scheduler:
+            del found["scheduler"]
+        return {**found, **{name: value for name, value in self.more.items() if value or value in _EMPTY_VALUES}}
 
 
-_FIELDS: Final = frozenset(item.name for item in fields(Recipe)) - {"more"}
+_NAMES: Final = tuple(item.name for item in fields(Recipe) if item.name != "more")
+_FIELDS: Final = frozenset(_NAMES)
+_VALUES_OF: Final = attrgetter(*_NAMES)
+_EMPTY_VALUES: Final = (0, "")
+"""Values that are false in Python and yet values; None, and tuples and mappings without an item, are none."""
+_MORE: Final = IN_RECIPE.keys() - _FIELDS
 
 
 def parse_recipe(text: str) -> Recipe:
@@ -159,9 +164,10 @@ def recipe_from(values: Mapping[str, Any]) -> Recipe:
     if version > KEY_VERSION:
         raise UserError(f"a recipe has key_version {version}; this sdbatch reads up to {KEY_VERSION}")
     known = {name: value for name, value in values.items() if name not in _OF_OLDER_VERSIONS}
-    more = {name: known.pop(name) for name in (IN_RECIPE.keys() - _FIELDS) & known.keys()}
-    if unknown := sorted(known.keys() - _FIELDS):
-        raise UserError(f"a recipe holds {unknown[0]!r}, which this sdbatch does not know")
+    more = {name: known.pop(name) for name in _MORE & known.keys()}
+    if not known.keys() <= _FIELDS:
+        unknown = min(known.keys() - _FIELDS)
+        raise UserError(f"a recipe holds {unknown!r}, which this sdbatch does not know")
     if not known.keys().isdisjoint(SOURCE_ROLES):
         known.setdefault("fit", NEUTRAL["fit"])
     known |= {name: tuple(known[name]) for name in _TUPLES & known.keys()}
