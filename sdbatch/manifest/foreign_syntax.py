@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
-_HINT: Final = re.compile(r"[(\[{<\\]|__|BREAK|AND|::|--|embedding:", re.IGNORECASE)
+_HINTS: Final = ("(", "[", "{", "<", "\\", "__", "BREAK", "AND", "::", "--", "dding:", "DDING:")
 """One of these is in every text that holds any syntax, so most batches are passed over in one look."""
 
 
@@ -61,7 +61,7 @@ TABLE: Final[Sequence[Syntax]] = (
 
 def foreign_syntax(text: str) -> Iterator[tuple[str, str]]:
     """Yield each kind of syntax in a text, once: the first snippet, and what it is."""
-    if not _HINT.search(text):
+    if not _may_hold(text):
         return
     left = text
     for syntax in TABLE:
@@ -74,4 +74,8 @@ def foreign_syntax(text: str) -> Iterator[tuple[str, str]]:
 
 def may_hold_syntax(texts: Sequence[str | None]) -> bool:
     """Whether any of some texts may hold syntax; one look at all of them is faster than a look at each."""
-    return _HINT.search("\n".join(filter(None, texts))) is not None
+    return _may_hold("\n".join(filter(None, texts)))
+
+
+def _may_hold(text: str) -> bool:
+    return any(hint in text for hint in _HINTS)
