@@ -17,7 +17,7 @@ from operator import attrgetter
 from typing import Any, Final
 
 from sdbatch.canonical import canonical
-from sdbatch.columns import IN_RECIPE, SOURCE_ROLES, named
+from sdbatch.columns import AS_IN_RECIPE, IN_RECIPE, SOURCE_ROLES, named
 from sdbatch.errors import UserError
 
 KEY_VERSION: Final = 2
@@ -134,18 +134,32 @@ class Recipe:
 
     def columns(self) -> dict[str, Any]:
         """Return the fields and further columns that have a value, by name; "" is a value, but for `scheduler`."""
-        values = zip(_NAMES, _VALUES_OF(self), strict=True)
-        found = {name: value for name, value in values if value or value in _EMPTY_VALUES}
+        found = _given(zip(_NAMES, _VALUES_OF(self), strict=True))
         if not self.scheduler:
             del found["scheduler"]
-        return {**found, **{name: value for name, value in self.more.items() if value or value in _EMPTY_VALUES}}
+        return {**found, **_given(self.more.items())} if self.more else found
+
+    def metadata(self) -> dict[str, Any]:
+        """Return those of `columns()` that stand in the metadata as they are."""
+        found = _given(zip(_IN_METADATA, _METADATA_OF(self), strict=True))
+        if not self.scheduler:
+            found.pop("scheduler", None)
+        more = {name: value for name, value in self.more.items() if name in AS_IN_RECIPE}
+        return {**found, **_given(more.items())} if more else found
+
+
+def _given(columns: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the columns that have a value: None, and tuples and mappings without an item, are none."""
+    return {name: value for name, value in columns if value or value in _FALSE_VALUES}
 
 
 _NAMES: Final = tuple(item.name for item in fields(Recipe) if item.name != "more")
 _FIELDS: Final = frozenset(_NAMES)
 _VALUES_OF: Final = attrgetter(*_NAMES)
-_EMPTY_VALUES: Final = (0, "")
-"""Values that are false in Python and yet values; None, and tuples and mappings without an item, are none."""
+_FALSE_VALUES: Final = (0, "")
+"""Values that are false in Python and yet values."""
+_IN_METADATA: Final = tuple(name for name in _NAMES if name in AS_IN_RECIPE)
+_METADATA_OF: Final = attrgetter(*_IN_METADATA)
 _MORE: Final = IN_RECIPE.keys() - _FIELDS
 
 
@@ -163,14 +177,18 @@ def recipe_from(values: Mapping[str, Any]) -> Recipe:
     version = values.get("key_version", KEY_VERSION)
     if version > KEY_VERSION:
         raise UserError(f"a recipe has key_version {version}; this sdbatch reads up to {KEY_VERSION}")
-    known = {name: value for name, value in values.items() if name not in _OF_OLDER_VERSIONS}
+    known = dict(values)
+    for name in _OF_OLDER_VERSIONS:
+        known.pop(name, None)
     more = {name: known.pop(name) for name in _MORE & known.keys()}
     if not known.keys() <= _FIELDS:
         unknown = min(known.keys() - _FIELDS)
         raise UserError(f"a recipe holds {unknown!r}, which this sdbatch does not know")
     if not known.keys().isdisjoint(SOURCE_ROLES):
         known.setdefault("fit", NEUTRAL["fit"])
-    known |= {name: tuple(known[name]) for name in _TUPLES & known.keys()}
+    for name in _TUPLES:
+        if name in known:
+            known[name] = tuple(known[name])
     if "loras" in known:
         known["loras"] = tuple((identity, weight) for identity, weight in known["loras"])
     if "seed" in known:  # over 2**53 it stands as text, since JSON's numbers are doubles

@@ -20,7 +20,6 @@ import pyarrow as pa
 
 from sdbatch.campaign import layout
 from sdbatch.campaign.schema import COMMIT, footer, table, to_parquet
-from sdbatch.columns import AS_IN_RECIPE
 from sdbatch.errors import AssetConflict, RowError
 from sdbatch.logs import redacted
 from sdbatch.points import reached
@@ -95,7 +94,7 @@ def put_commit(store: Store, run_id: str, unit: str, rows: Iterable[Mapping[str,
 
 def request_columns(request: Request, recipe: Recipe, n: int | None) -> dict[str, Any]:
     """Return the metadata columns that follow from a request alone; columns without a value are left out."""
-    columns = {name: value for name, value in recipe.columns().items() if name in AS_IN_RECIPE}
+    columns = recipe.metadata()
     columns["id"] = request.id
     columns["request_key"] = request.request_key
     columns["n"] = n
