@@ -33,7 +33,7 @@ def shortage_text(shape: Shape, total: Mapping[str, float], free: Mapping[str, f
     if lacking:
         return f"{text}: too few {_listed(lacking)} for one worker, unless nodes are added"
     if held:
-        return f"{text}: it waits until other jobs give back {_listed(held)}"
+        return f"{text}: other jobs, or workers of this run that still start, hold {_listed(held)}"
     return f"{text}: no single node has that much free, or the worker still starts"
 
 

@@ -224,7 +224,9 @@ def test_what_a_cluster_lacks_is_said(other: Other, job: Callable[..., str], tmp
     waiting = _start(["run", path], _environment(tmp_path, **own, RAY_AUTH_TOKEN=other.token))
     _, errors = waiting.communicate(timeout=240)
     assert waiting.returncode == 1
-    said = f"the cluster has {os.cpu_count()} CPU (0 free): it waits until other jobs give back CPU"
+    said = (
+        f"the cluster has {os.cpu_count()} CPU (0 free): other jobs, or workers of this run that still start, hold CPU"
+    )
     assert f"sdbatch: waiting for a worker: each asks for 0 GPU and 1 CPU; {said}" in errors
     assert f"no worker became ready within limits.start_timeout_s = 18; each asks for 0 GPU and 1 CPU; {said}" in errors
 

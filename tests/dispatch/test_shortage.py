@@ -17,7 +17,7 @@ def test_what_other_jobs_hold_is_named() -> None:
 
     assert said == (
         "each asks for 1 GPU and 4 CPU; the cluster has 2 GPU (0 free) and 16 CPU (12 free): "
-        "it waits until other jobs give back GPU"
+        "other jobs, or workers of this run that still start, hold GPU"
     )
 
 
