@@ -17,7 +17,6 @@ import sdbatch.points
 
 SHORT = (
     "kill/local/between-two-assets/worker",
-    "kill/local/after-generate/cluster",
     "kill/local/amid-compaction/driver",
     "kill/s3/before-the-commit/s3",
 )
