@@ -29,6 +29,7 @@ NOUNS = {
     "outcomes",
     "points",
     "recipe",
+    "scratch",
     "storage",
     "types",
 }

@@ -10,24 +10,22 @@ process is the caller's.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import os
 import secrets
-import shutil
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, TextIO
+from typing import Any, Final
 
 import ray
 from ray._private import ray_constants
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]  # compiled
 
+from sdbatch.scratch import Scratch
+
 PREFIX: Final = "sdb-ray-"
-LOCK: Final = "lock"
 UNLOCKED_MAX_S: Final = 3600.0
 """A folder without a lock is one that is being made, and after so long one that was left."""
 
@@ -49,10 +47,12 @@ class LocalRay:
     """
 
     def __init__(self, num_cpus: int | None, num_gpus: int | None, *, with_token: bool = True) -> None:
-        self._folder = _PrivateFolder()
+        self._scratch = own_folder()
+        folder = self._scratch.folder
         changes: dict[str, str | None] = {_ON_ONE_MACHINE: "0"}
         if with_token:
-            path = self._folder.write_private("token", secrets.token_hex(32))
+            path = folder / "token"
+            _write_private(path, secrets.token_hex(32))
             changes |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(path), "RAY_AUTH_TOKEN": None}
         try:
             with kept_environment(changes), _one_machine():
@@ -62,7 +62,7 @@ class LocalRay:
                     num_cpus=max(os.cpu_count() or 1, num_cpus or 1),
                     num_gpus=num_gpus,
                     include_dashboard=False,
-                    _temp_dir=str(self._folder.path / "r"),  # Ray opens it to everybody; what is around it stays shut
+                    _temp_dir=str(folder / "r"),  # Ray opens it to everybody; what is around it stays shut
                     _node_ip_address=LOOPBACK,
                     **COMMON,
                 )
@@ -75,7 +75,7 @@ class LocalRay:
         """End Ray, and remove its folder."""
         ray.shutdown()
         _read_authentication_anew()
-        self._folder.remove()
+        self._scratch.close()
 
 
 # Ray's own warnings of every local start (metrics agent, /dev/shm size) are not for a person who types one command.
@@ -115,55 +115,18 @@ def _one_machine() -> Iterator[None]:
         ray_constants.ENABLE_RAY_CLUSTER = before
 
 
-class _PrivateFolder:
-    """A folder that only this user may enter; the next run removes it when this process is killed.
+def _write_private(path: Path, text: str) -> None:
+    """Write a new file that only this user may read."""
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
 
-    Its lock is the kernel's, so it goes with the process.
-    """
 
-    def __init__(self) -> None:
-        base = _base()
-        _remove_left(base)
-        self.path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=base))  # 0700
-        self._lock = (self.path / f"{LOCK}-new").open("w")
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
-        (self.path / f"{LOCK}-new").rename(self.path / LOCK)  # only now may others look for its owner
-
-    def write_private(self, name: str, text: str) -> Path:
-        """Write a new file that only this user may read."""
-        path = self.path / name
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(text)
-        return path
-
-    def remove(self) -> None:
-        """Remove the folder."""
-        shutil.rmtree(self.path, ignore_errors=True)
-        self._lock.close()
+def own_folder() -> Scratch:
+    """Return a new folder for Ray, and remove those that killed runs left, also where Ray wrote after their removal."""
+    return Scratch(PREFIX, _base(), unlocked_max_s=UNLOCKED_MAX_S)
 
 
 def _base() -> str:
     """Return the folder for Ray's folders: RAY_TMPDIR, else the temporary one, else /tmp when that is too long."""
     base = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
     return base if len(base) <= BASE_CHARACTERS_MAX else "/tmp"  # noqa: S108 -- what lies there is in a folder of 0700
-
-
-def _remove_left(base: str) -> None:
-    """Remove the folders that killed processes left behind, and those that Ray wrote into after they were removed."""
-    for folder in Path(base).glob(f"{PREFIX}*"):
-        with contextlib.suppress(OSError):  # somebody else's, or in use
-            if not (folder / LOCK).exists():
-                is_left = time.time() - folder.stat().st_mtime > UNLOCKED_MAX_S
-            else:
-                with (folder / LOCK).open("r+") as lock:
-                    is_left = _is_free(lock)
-            if is_left:
-                shutil.rmtree(folder, ignore_errors=True)
-
-
-def _is_free(lock: TextIO) -> bool:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

@@ -22,7 +22,6 @@ from sdbatch.campaign import layout
 from sdbatch.campaign.schema import to_parquet
 from sdbatch.checkpoints import ModelInfo, describe, describe_lora, refuse_shared_revisions
 from sdbatch.driver.row_warnings import RowWarnings, is_absent_file
-from sdbatch.driver.scratch import Scratch
 from sdbatch.driver.shared_keys import SharedKeys, leading_words
 from sdbatch.driver.source_headers import SourceHeaders
 from sdbatch.errors import ManifestError, Problem
@@ -35,6 +34,7 @@ from sdbatch.plan.each_row import resolve_each
 from sdbatch.plan.problems import RowProblem
 from sdbatch.plan.resolve import ResolvedRows, Resolver
 from sdbatch.points import reached
+from sdbatch.scratch import Scratch
 from sdbatch.storage import AllowList, Store, parse_url
 
 PART_ROWS = 16_384

@@ -37,7 +37,7 @@ class OtherJob:
 
 held = OtherJob.remote()
 ray.get(held.hold.remote())
-print(ray.get_runtime_context().gcs_address, (cluster._folder.path / "token").read_text(), flush=True)
+print(ray.get_runtime_context().gcs_address, (cluster._scratch.folder / "token").read_text(), flush=True)
 sys.stdin.read()
 cluster.close()
 """
@@ -128,10 +128,10 @@ def test_a_cluster_without_a_token_is_refused_unless_it_is_allowed(job: Callable
 def test_a_caller_keeps_its_environment_and_its_token(tmp_path: Path) -> None:
     script = """
 import os
+import ray  # sets a variable of its own when it is imported
 os.environ.update(RAY_AUTH_TOKEN="f" * 64, RAY_TMPDIR={folder!r})
 before = dict(os.environ)
 from sdbatch.dispatch.ray_local import LocalRay
-import ray
 from ray._raylet import AuthenticationMode, get_authentication_mode
 for _ in range(2):
     cluster = LocalRay(1, None)
@@ -153,22 +153,23 @@ def test_the_folder_of_a_killed_run_is_removed_by_the_next() -> None:
     import fcntl
 
     from sdbatch.dispatch import ray_local
+    from sdbatch.scratch import LOCK
 
     left, held, old, new = (Path(RAY_FOLDER) / f"{ray_local.PREFIX}{name}" for name in ("left", "held", "old", "new"))
     for folder in (left, held, old, new):
         folder.mkdir()
     for folder in (left, held):
-        (folder / ray_local.LOCK).touch()
+        (folder / LOCK).touch()
     os.utime(old, (1, 1))
-    with (held / ray_local.LOCK).open("r+") as lock:
+    with (held / LOCK).open("r+") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        fresh = ray_local._PrivateFolder()
+        fresh = ray_local.own_folder()
         there = [folder.exists() for folder in (left, held, old, new)]
-        fresh.remove()
+        fresh.close()
 
     assert there == [False, True, False, True]
-    assert not fresh.path.exists()
-    ray_local._remove_left(RAY_FOLDER)
+    assert not fresh.folder.exists()
+    ray_local.own_folder().close()
     new.rmdir()
 
 

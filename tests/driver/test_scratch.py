@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sdbatch.driver.scratch import Scratch
+from sdbatch.scratch import Scratch
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +27,7 @@ def test_a_folder_goes_with_its_owner() -> None:
 
 def test_the_folder_of_a_killed_process_is_removed_and_that_of_a_living_one_is_not(tmp_path: Path) -> None:
     script = (
-        f"import os, tempfile; tempfile.tempdir = {str(tmp_path)!r}; from sdbatch.driver.scratch import Scratch;"
+        f"import os, tempfile; tempfile.tempdir = {str(tmp_path)!r}; from sdbatch.scratch import Scratch;"
         "print(Scratch().folder, flush=True); os.kill(os.getpid(), 9)"
     )
     killed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
