@@ -31,7 +31,7 @@ Anything else is a bug and ends the run.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import ClassVar
@@ -301,3 +301,11 @@ class WorkersUnlike(MachineError):
 ROW_FAILURES = {cls.__name__: cls for cls in RowError.__subclasses__()}
 ROW_ERRORS = frozenset({*ROW_FAILURES, "SafetyChecker"})
 """Classes a failed row may be recorded with; `SafetyChecker` is a model's own, for blocked ones."""
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and its causes, the outermost first."""
+    part: BaseException | None = error
+    while part is not None:
+        yield part
+        part = part.__cause__ or part.__context__

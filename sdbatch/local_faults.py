@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from sdbatch.errors import LocalFault
+from sdbatch.errors import LocalFault, causes
 
 _DISK: Final = "free some space"
 _FILES: Final = "raise the bound on open files (`ulimit -n`) or run fewer workers"
@@ -48,7 +48,7 @@ def local_fault(error: BaseException, folder: str | os.PathLike[str], what: str 
         folder: Folder that was written to, or read from, where the error names no file elsewhere.
         what: What that folder is, such as TMPDIR.
     """
-    parts = list(_chain(error))
+    parts = list(causes(error))
     if any(hasattr(part, "response") for part in parts):  # s3fs gives an unknown answer of a store the number of EIO
         return None
     for part in parts:
@@ -94,13 +94,6 @@ def free_space(folder: str) -> str:
         if free_bytes >= size:
             return f"{free_bytes / size:.1f} {unit} free"
     return f"{free_bytes} bytes free"
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    part: BaseException | None = error
-    while part is not None:
-        yield part
-        part = part.__cause__ or part.__context__
 
 
 def _number_of(error: BaseException) -> int | None:

@@ -9,10 +9,10 @@ by server and by package.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
-from sdbatch.errors import StoreRefused
+from sdbatch.errors import StoreRefused, causes
 
 MESSAGE_CHARACTERS_MAX = 300
 
@@ -111,7 +111,7 @@ def refusal(error: BaseException, name: str, prefix: str) -> StoreRefused | None
         prefix: Prefix in the job's `storage` that its options stand under, or would.
     """
     code, text = error_code(error), message_of(error)
-    names = [type(part).__name__ for part in chain(error)]
+    names = [type(part).__name__ for part in causes(error)]
     by_text = next((meaning for pattern, meaning in _BY_TEXT if pattern.search(text)), None)
     by_class = next((BY_CLASS[kind] for kind in names if kind in BY_CLASS), None)
     meaning = BY_CODE.get(code) or by_class or (_RIGHTS if isinstance(error, PermissionError) else None)
@@ -134,17 +134,9 @@ def unknown_refusal(error: BaseException, name: str) -> StoreRefused:
     )
 
 
-def chain(error: BaseException) -> Iterable[BaseException]:
-    """Yield an error and its causes."""
-    current: BaseException | None = error
-    while current is not None:
-        yield current
-        current = current.__cause__ or current.__context__
-
-
 def error_code(error: BaseException) -> str:
     """Return the store's own error code, from whichever of the causes holds it; "" where none does."""
-    for part in chain(error):
+    for part in causes(error):
         response = getattr(part, "response", None)
         if isinstance(response, dict) and "Error" in response:
             return str(response["Error"].get("Code", ""))
@@ -158,7 +150,7 @@ def error_code(error: BaseException) -> str:
 
 def http_status(error: BaseException) -> int:
     """Return the HTTP status that a store answered; 0 where nothing was answered, or nobody says."""
-    for part in chain(error):
+    for part in causes(error):
         response = getattr(part, "response", None)
         if isinstance(response, dict) and "Error" in response:
             return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode") or 0)
@@ -174,7 +166,7 @@ def message_of(error: BaseException) -> str:
 
 
 def _response(error: BaseException) -> Mapping[str, Any]:
-    responses = (getattr(part, "response", None) for part in chain(error))
+    responses = (getattr(part, "response", None) for part in causes(error))
     return next((one for one in responses if isinstance(one, dict)), {})
 
 

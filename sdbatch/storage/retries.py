@@ -14,8 +14,8 @@ import time
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-from sdbatch.errors import SdbatchError, StoreRefused, StoreUnavailable
-from sdbatch.storage.refusals import chain, error_code, http_status, message_of, refusal, unknown_refusal
+from sdbatch.errors import SdbatchError, StoreRefused, StoreUnavailable, causes
+from sdbatch.storage.refusals import error_code, http_status, message_of, refusal, unknown_refusal
 
 LOG = logging.getLogger("sdbatch.storage")
 ATTEMPTS_MAX = 32
@@ -137,13 +137,13 @@ class Line:
 
 
 def _is_unreached(error: Exception) -> bool:
-    return bool({type(part).__name__ for part in chain(error)} & _UNREACHED_CLASSES)
+    return bool({type(part).__name__ for part in causes(error)} & _UNREACHED_CLASSES)
 
 
 def _is_transient(error: Exception) -> bool:
     if isinstance(error, FileNotFoundError | FileExistsError):
         return False
-    names = {type(part).__name__ for part in chain(error)}
+    names = {type(part).__name__ for part in causes(error)}
     return (
         error_code(error) in _TRANSIENT_CODES
         or (http_status(error) >= 500 and http_status(error) != _NOT_IMPLEMENTED)
