@@ -21,7 +21,7 @@ from sdbatch.manifest.row_place import shown, shown_id
 from sdbatch.manifest.schema import COLUMNS, COLUMNS_MAX, own_name_problem
 from sdbatch.manifest.spool import LINE
 from sdbatch.manifest.tables import fault
-from sdbatch.manifest.values import FLOAT_EXACT_MAX, TEXT_BYTES_MAX, ValueRefused, called, read_value
+from sdbatch.manifest.values import FLOAT_EXACT_MAX, ValueRefused, called, plain_text, read_value
 
 BATCH_CHARS_MAX = 32 << 20
 """Characters of the texts that are kept before a table is made of them."""
@@ -154,11 +154,6 @@ class TypedRows:
 
 def _check_own_value(value: Any) -> None:
     if isinstance(value, str):
-        try:
-            size = len(value.encode())
-        except UnicodeEncodeError as error:
-            raise ValueRefused("holds half of a surrogate pair, which is no character") from error
-        if size > TEXT_BYTES_MAX:
-            raise ValueRefused(f"has {size} bytes, over {TEXT_BYTES_MAX}")
+        plain_text(value)
     elif type(value) is int and not -(2**63) <= value < 2**63:
         raise ValueRefused(f"is not in {-(2**63)}..{2**63 - 1}")

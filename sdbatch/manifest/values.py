@@ -84,11 +84,16 @@ _WORDS: Final[tuple[tuple[tuple[type, ...], str], ...]] = (
 def _text(name: str, value: Any) -> str:
     if name == "parameters" and isinstance(value, dict):
         value = json.dumps(value, ensure_ascii=False)
-    text = _plain_text(value)
+    text = plain_text(value)
     return normal_text(text) if name in NORMALIZED else text
 
 
-def _plain_text(value: Any) -> str:
+def plain_text(value: Any) -> str:
+    """Return a value that is text.
+
+    Raises:
+        ValueRefused: When it is something else, no Unicode, or over `TEXT_BYTES_MAX`.
+    """
     if not isinstance(value, str):
         raise ValueRefused(f"is {called(value)}; this column takes text alone")
     try:
@@ -185,7 +190,7 @@ def _text_item(_: str, value: Any) -> str:
     if not isinstance(value, str):
         found = "null" if value is None else f"{value!r:.40}, which is {called(value)}"
         raise ValueRefused(f"holds {found}; its items are text")
-    return _plain_text(value)
+    return plain_text(value)
 
 
 def _frame_item(name: str, value: Any) -> int:

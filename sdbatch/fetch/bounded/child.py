@@ -32,13 +32,12 @@ from sdbatch.fetch.decode import decode_sources
 from sdbatch.fetch.headers import picture_size
 from sdbatch.fetch.opening import lift_bounds_of_pillow
 from sdbatch.fetch.settings import PixelSettings
+from sdbatch.local_faults import LOCAL_FAULTS
 from sdbatch.types import Source
 
 TEXT_CHARACTERS_MAX: Final = 500
-LOCAL_FAULTS: Final = frozenset(
-    {errno.EACCES, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.EROFS, errno.EAGAIN}
-)
-"""What the machine lacks; a source is not to blame for it."""
+MACHINE_FAULTS: Final = LOCAL_FAULTS.keys() - {errno.EFBIG} | {errno.EACCES, errno.EAGAIN}
+"""What the machine lacks; a source is not to blame for it. A file that grows too long here is the source's doing."""
 
 Tree = Any
 
@@ -139,7 +138,7 @@ class _Request:
         except MemoryError:
             return {"memory": f"{self._at}: decoding it takes more than {self._granted >> 20} MiB of memory"}
         except OSError as error:
-            if error.errno in LOCAL_FAULTS:
+            if error.errno in MACHINE_FAULTS:
                 return {"errno": error.errno, "text": _short(f"{self._at}: {error.strerror}")}
             return self._failed(error)
         except Exception as error:  # noqa: BLE001 -- a decoder may raise anything; that is its source's fault
