@@ -17,6 +17,7 @@ from stat import S_ISLNK, S_ISREG
 from typing import Final
 
 from sdbatch.errors import UserError
+from sdbatch.storage.beneath import walked_down
 from sdbatch.storage.locations import parse_url
 
 NAME_BYTES_MAX: Final = 255
@@ -122,21 +123,20 @@ def _opened_beneath(place: str, real: str) -> int:
     if real == place:
         place = os.path.dirname(place)  # noqa: PTH120 -- text alone
     *folders, name = os.path.relpath(real, place).split("/")
-    holder = os.open(place, _FOLDER)
+
+    def open_part(holder: int, number: int) -> int:
+        return os.open(folders[number], _FOLDER, dir_fd=holder)
+
+    first = os.open(place, _FOLDER)
     try:
-        for folder in folders:
-            inner = os.open(folder, _FOLDER, dir_fd=holder)
-            os.close(holder)
-            holder = inner
-        # Looked at before it is opened, because opening a device can do something.
-        mode = os.stat(name, dir_fd=holder, follow_symlinks=False).st_mode
-        if not S_ISREG(mode):
-            raise OSError(errno.ELOOP if S_ISLNK(mode) else errno.ENOENT, "is not a file", real)
-        descriptor = os.open(name, _FILE, dir_fd=holder)
+        with walked_down(first, len(folders), open_part) as holder:
+            # Looked at before it is opened, because opening a device can do something.
+            mode = os.stat(name, dir_fd=holder, follow_symlinks=False).st_mode
+            if not S_ISREG(mode):
+                raise OSError(errno.ELOOP if S_ISLNK(mode) else errno.ENOENT, "is not a file", real)
+            descriptor = os.open(name, _FILE, dir_fd=holder)
     except PermissionError as error:
         raise FileNotFoundError(errno.ENOENT, "may not be read", real) from error
-    finally:
-        os.close(holder)
     if not S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise FileNotFoundError(errno.ENOENT, "is not a file", real)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
 
@@ -39,10 +39,26 @@ def opened_folder(root: str, parts: tuple[str, ...] = (), *, makes: bool = False
     """
     if makes:
         os.makedirs(root, exist_ok=True)  # noqa: PTH103 -- called for every file
-    folder = os.open(root, _FOLDER)
+
+    def open_part(folder: int, number: int) -> int:
+        return _opened(folder, parts[number], root, "/".join(parts[: number + 1]), makes=makes)
+
+    with walked_down(os.open(root, _FOLDER), len(parts), open_part) as folder:
+        yield folder
+
+
+@contextmanager
+def walked_down(folder: int, depth: int, open_part: Callable[[int, int], int]) -> Iterator[int]:
+    """Give the descriptor of the last of some nested folders while the block runs; the others are closed on the way.
+
+    Args:
+        folder: Descriptor of the first one, which is closed too.
+        depth: Folders below it.
+        open_part: Opens the next one, given the descriptor of the one that it lies in, and its number from 0.
+    """
     try:
-        for number, name in enumerate(parts):
-            inner = _opened(folder, name, root, "/".join(parts[: number + 1]), makes=makes)
+        for number in range(depth):
+            inner = open_part(folder, number)
             os.close(folder)
             folder = inner
         yield folder

@@ -14,7 +14,7 @@ import os
 import stat
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -150,8 +150,12 @@ class LocalStore:
     @contextmanager
     def _opened(self, folder: str) -> Iterator[int]:
         """Give the descriptor of a folder that is read."""
-        with self._named(folder), opened_folder(self.url, _parts(self.url, folder)) as handle:
+        with self._named(folder), self._beneath(_parts(self.url, folder)) as handle:
             yield handle
+
+    def _beneath(self, parts: tuple[str, ...]) -> AbstractContextManager[int]:
+        """Give the descriptor of a folder, by its names from here on."""
+        return opened_folder(self.url, parts)
 
     @contextmanager
     def _reading(self, path: str) -> Iterator[tuple[int, str]]:
@@ -159,7 +163,7 @@ class LocalStore:
         parts = _parts(self.url, path)
         if not parts:
             raise IsADirectoryError(f"{self.url}: is a folder")
-        with self._named(path), opened_folder(self.url, parts[:-1]) as folder:
+        with self._named(path), self._beneath(parts[:-1]) as folder:
             yield folder, parts[-1]
 
     @contextmanager
@@ -267,19 +271,8 @@ class LinkedStore(LocalStore):
 
     _follows = True
 
-    @contextmanager
-    def _opened(self, folder: str) -> Iterator[int]:
-        _parts(self.url, folder)
-        with self._named(folder), opened_folder(str(Path(self.url) / folder)) as handle:
-            yield handle
-
-    @contextmanager
-    def _reading(self, path: str) -> Iterator[tuple[int, str]]:
-        parts = _parts(self.url, path)
-        if not parts:
-            raise IsADirectoryError(f"{self.url}: is a folder")
-        with self._named(path), opened_folder(str(Path(self.url, *parts[:-1]))) as folder:
-            yield folder, parts[-1]
+    def _beneath(self, parts: tuple[str, ...]) -> AbstractContextManager[int]:
+        return opened_folder(str(Path(self.url, *parts)))
 
 
 def _parts(url: str, path: str) -> tuple[str, ...]:
