@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from sdbatch.campaign.campaign import Campaign
 from sdbatch.campaign.leaving import Leaving, leaving_rows
-from sdbatch.driver.scan import Scanned, scan
+from sdbatch.driver.scan import scan
 from sdbatch.driver.source_headers import SourceHeaders
 from sdbatch.errors import Problem, SdbatchError, WarningsRefused, grouped
 from sdbatch.job import Job
@@ -72,12 +72,6 @@ def check_job(job: Job, *, all_sources: bool = False, strict: bool = False) -> C
     num_warnings = scanned.num_warnings + len(of_campaign)
     if strict and num_warnings:
         raise WarningsRefused(warnings, num_warnings)
-    return _report(scanned, headers, warnings, num_warnings, leaving)
-
-
-def _report(
-    scanned: Scanned, headers: SourceHeaders, warnings: list[Problem], num_warnings: int, leaving: Leaving
-) -> CheckReport:
     return CheckReport(
         rows=scanned.num_rows,
         shards=scanned.num_shards,

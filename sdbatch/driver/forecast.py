@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from sdbatch.campaign.campaign import Campaign
 from sdbatch.campaign.done import Done
+from sdbatch.campaign.leaving import Leaving
 from sdbatch.campaign.read import read_commit
 from sdbatch.driver.leaving import rows_leaving
 from sdbatch.driver.scan import COUNTED, ResolvedManifest
@@ -74,9 +75,8 @@ def forecast(job: Job, selection: Selection) -> PlanReport:
     with closing(ResolvedManifest(job, loads_here=False, counts_tokens=True)) as manifest:
         check_selection(manifest, selection)
         store = open_campaign(job.output, job.storage)
-        done = Campaign(store).done()
-        rates, measured = _rates(job, store)
-        leaving = rows_leaving(manifest, store)
+        done, leaving = _done_and_leaving(manifest, store)
+        rates, measured = measured_rates(job, store)
         reasons: Counter[str] = Counter()
         assets: Counter[str] = Counter()
         changed: dict[str, str] = {}
@@ -111,13 +111,13 @@ def forecast(job: Job, selection: Selection) -> PlanReport:
         )
 
 
-def measured_rates(job: Job, store: Store) -> tuple[dict[str, float], bool]:
-    """Return TFLOP a second of one worker by model, and whether the campaign's runs measured all of them."""
-    rates, measured = _rates(job, store)
-    return rates, rates.keys() <= measured
+def _done_and_leaving(manifest: ResolvedManifest, store: Store) -> tuple[Done, Leaving]:
+    """Return what is done, and the rows that leave; the history is read once, and not kept."""
+    history = Campaign(store).history()
+    return Done(history), rows_leaving(manifest, store, lambda: history)
 
 
-def _rates(job: Job, store: Store) -> tuple[dict[str, float], frozenset[str]]:
+def measured_rates(job: Job, store: Store) -> tuple[dict[str, float], frozenset[str]]:
     """Return TFLOP a second of one worker by model, and the models whose rate the campaign's runs measured."""
     measured = Campaign(store).rates_tflop_per_s(job.models)
     rates = {name: measured.get(name) or assumed_rate(model) for name, model in job.models.items()}

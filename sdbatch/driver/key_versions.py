@@ -37,7 +37,7 @@ def settle_key_version(
     if recorded >= KEY_VERSION:
         return KEY_VERSION
     done = Campaign(store).done()
-    rates, is_measured = measured_rates(job, store)
+    rates, measured = measured_rates(job, store)
     num_rows = num_outputs = 0
     cost_s = 0.0
     for part in classify(manifest.parts(COUNTED), done, selection):
@@ -49,10 +49,11 @@ def settle_key_version(
                 cost_s += cost_tflop * len(outputs) / rates[model]
     if not num_rows:
         return recorded
+    basis = "measured here" if rates.keys() <= measured else "assumed rate"
     raise UserError(
         f"{num_outputs} of {manifest.scanned.num_outputs} outputs have keys of version {recorded}, made by an older "
         f"sdbatch; rendering them again ({num_rows} rows) would take about {duration(cost_s)} in the model "
-        f"({'measured here' if is_measured else 'assumed rate'}). Run again with --accept-new-keys to do so, or leave "
+        f"({basis}). Run again with --accept-new-keys to do so, or leave "
         "the campaign as it is: everything in it remains readable"
     )
 

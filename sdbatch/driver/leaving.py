@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from sdbatch.campaign.campaign import Campaign
+from sdbatch.campaign.history import History
 from sdbatch.campaign.leaving import Leaving, leaving_rows
 from sdbatch.driver.scan import ResolvedManifest
 from sdbatch.errors import UserError
@@ -10,14 +13,9 @@ from sdbatch.job import Job
 from sdbatch.storage import Store
 
 
-def rows_leaving(manifest: ResolvedManifest, store: Store) -> Leaving:
-    """Return the rows of a campaign that are not in a manifest."""
-    return leaving_rows(
-        store,
-        lambda: manifest.parts(["id", "request_key"]),
-        manifest.scanned.ids_digest,
-        lambda: Campaign(store).history(unreadable=[]),
-    )
+def rows_leaving(manifest: ResolvedManifest, store: Store, history: Callable[[], History]) -> Leaving:
+    """Return the rows of a campaign that are not in a manifest; its history is asked when ids are gone."""
+    return leaving_rows(store, lambda: manifest.parts(["id", "request_key"]), manifest.scanned.ids_digest, history)
 
 
 def settle_leaving(job: Job, manifest: ResolvedManifest, store: Store, *, yes: bool) -> Leaving:
@@ -28,7 +26,7 @@ def settle_leaving(job: Job, manifest: ResolvedManifest, store: Store, *, yes: b
     Raises:
         UserError: When more of them leave than `limits.leaving_fraction`.
     """
-    leaving = rows_leaving(manifest, store)
+    leaving = rows_leaving(manifest, store, lambda: Campaign(store).history(unreadable=[]))
     bound = job.limits.leaving_fraction
     if leaving.fraction > bound and not yes:
         raise UserError(
