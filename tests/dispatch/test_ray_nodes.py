@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -61,17 +62,28 @@ print("STORY", json.dumps(story))
 """
 
 
-@pytest.mark.ray
-@pytest.mark.slow
-def test_a_draining_node_ends_what_it_has_is_fed_no_more_and_its_worker_moves(tmp_path: Path) -> None:
-    script = SCRIPT.format(tests=str(Path(__file__).parent), folder=str(tmp_path))
-    environment = {"PYTHONPATH": ":".join(sys.path), "RAY_AUTH_MODE": "disabled", "HOME": str(tmp_path)}
+def _story(script: str, folder: Path, *, timeout_s: float) -> dict[str, Any]:
+    """Run a script with a cluster of several nodes in a process of its own; return what it tells."""
+    text = script.format(tests=str(Path(__file__).parent), folder=str(folder))
+    environment = {"PYTHONPATH": ":".join(sys.path), "RAY_AUTH_MODE": "disabled", "HOME": str(folder)}
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=180, env={**os.environ, **environment}
+        [sys.executable, "-c", text],
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        env={**os.environ, **environment},
     )
     told = [line for line in done.stdout.splitlines() if line.startswith("STORY ")]
     assert told, done.stderr[-3000:]
-    story = json.loads(told[0].removeprefix("STORY "))
+    assert done.returncode == 0, done.stderr[-3000:]
+    story: dict[str, Any] = json.loads(told[0].removeprefix("STORY "))
+    return story
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_draining_node_ends_what_it_has_is_fed_no_more_and_its_worker_moves(tmp_path: Path) -> None:
+    story = _story(SCRIPT, tmp_path, timeout_s=180)
 
     assert story["done"] == [f"nap-{n:03d}" for n in range(150)]
     assert (story["set_aside"], story["deaths"], story["retries"]) == ([], 0, 0)
@@ -127,15 +139,7 @@ print("STORY", json.dumps(story))
     "A4", "one of two nodes has a GPU that torch cannot use", "its workers are replaced, on the other node"
 )
 def test_a_node_whose_gpu_cannot_be_used_is_given_no_further_worker(tmp_path: Path) -> None:
-    script = SIGHTLESS.format(tests=str(Path(__file__).parent), folder=str(tmp_path))
-    environment = {"PYTHONPATH": ":".join(sys.path), "RAY_AUTH_MODE": "disabled", "HOME": str(tmp_path)}
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=600, env={**os.environ, **environment}
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    story = json.loads(
-        next(line for line in done.stdout.splitlines() if line.startswith("STORY")).removeprefix("STORY")
-    )
+    story = _story(SIGHTLESS, tmp_path, timeout_s=600)
 
     assert (story["done"], story["set_aside"]) == (40, [])
     assert story["broken"] not in story["nodes"]

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from damage import cut, hole, put_in, taken_out
 
 from sdbatch.errors import UserError
 from sdbatch.job import Job, parse_job
@@ -142,27 +143,6 @@ def _footer_bits_turned(draw: random.Random, data: bytes, _: bytes) -> bytes:
     return bytes(changed)
 
 
-def _cut(draw: random.Random, data: bytes, _: bytes) -> bytes:
-    return data[: draw.randrange(len(data))]
-
-
-def _hole(draw: random.Random, data: bytes, _: bytes) -> bytes:
-    start = draw.randrange(len(data))
-    end = min(len(data), start + draw.choice((1, 16, 200, 4096)))
-    return data[:start] + draw.choice((b"\0", b"\xff")) * (end - start) + data[end:]
-
-
-def _taken_out(draw: random.Random, data: bytes, _: bytes) -> bytes:
-    start = draw.randrange(len(data))
-    return data[:start] + data[start + draw.choice((1, 7, 100)) :]
-
-
-def _put_in(draw: random.Random, data: bytes, other: bytes) -> bytes:
-    place = draw.randrange(len(data))
-    start = draw.randrange(len(other))
-    return data[:place] + other[start : start + draw.choice((1, 9, 300))] + data[place:]
-
-
 def _footer_of_another(_: random.Random, data: bytes, other: bytes) -> bytes:
     def footer(of: bytes) -> int:
         return len(of) - 8 - int.from_bytes(of[-8:-4], "little")
@@ -178,11 +158,11 @@ def _length_lies(draw: random.Random, data: bytes, _: bytes) -> bytes:
 _DAMAGES: tuple[Damage, ...] = (
     _bits_turned,
     _footer_bits_turned,
-    _hole,
+    hole,
     _footer_bits_turned,
-    _cut,
-    _taken_out,
-    _put_in,
+    cut,
+    taken_out,
+    put_in,
     _footer_of_another,
     _length_lies,
 )

@@ -27,6 +27,7 @@ from typing import Any
 
 import imageio_ffmpeg
 import numpy as np
+from damage import cut, hole, put_in, taken_out
 from PIL import Image, ImageCms
 
 from sdbatch.errors import RowError
@@ -235,26 +236,6 @@ def _head_lies(draw: random.Random, data: bytes, _: bytes) -> bytes:
     return data[:start] + text + data[start + len(text) :]
 
 
-def _cut(draw: random.Random, data: bytes, _: bytes) -> bytes:
-    return data[: draw.randrange(len(data))]
-
-
-def _hole(draw: random.Random, data: bytes, _: bytes) -> bytes:
-    start = draw.randrange(len(data))
-    end = min(len(data), start + draw.choice((1, 16, 200, 4096)))
-    return data[:start] + draw.choice((b"\0", b"\xff")) * (end - start) + data[end:]
-
-
-def _taken_out(draw: random.Random, data: bytes, _: bytes) -> bytes:
-    start = draw.randrange(len(data))
-    return data[:start] + data[start + draw.choice((1, 7, 100)) :]
-
-
-def _put_in(draw: random.Random, data: bytes, other: bytes) -> bytes:
-    place, start = draw.randrange(len(data)), draw.randrange(len(other))
-    return data[:place] + other[start : start + draw.choice((1, 9, 300))] + data[place:]
-
-
 def _repeated(draw: random.Random, data: bytes, _: bytes) -> bytes:
     """Repeat a part many times, as a bomb does."""
     start = draw.randrange(len(data))
@@ -277,10 +258,10 @@ _DAMAGES: tuple[Damage, ...] = (
     _head_bits_turned,
     _head_lies,
     _head_lies,
-    _cut,
-    _hole,
-    _taken_out,
-    _put_in,
+    cut,
+    hole,
+    taken_out,
+    put_in,
     _repeated,
     _tail_of_another,
     _anything,
