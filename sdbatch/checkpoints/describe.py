@@ -50,7 +50,7 @@ def describe(name: str, model: Model, storage: Mapping[str, Storage], *, with_re
     classes: dict[str, str] = {}
     revisions: dict[str, str] = {}
     is_pinned = info.is_pinned
-    for option, component in model.components.items():
+    for option, component in model.laid_over.items():
         store = open_store(parse_url(component.path).url, storage)
         classes[option], entries = _look_into(store, f"models.{name}.{option}: {store.url}")
         revisions[option] = _revision(component, store, entries, with_revision)

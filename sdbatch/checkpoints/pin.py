@@ -48,7 +48,7 @@ def pins(job: Job) -> Iterator[Pin]:
         else:
             known = ", ".join(f"builtin:{key}" for key in (*SHIPPED, *BUILTINS))
             raise ModelError(f"{place}: {model.path} is not a builtin; there are {known}")
-        for option, component in model.components.items():
+        for option, component in model.laid_over.items():
             yield _pin(job, f"{place}.{option}", component.path, lambda store, _: folder_files(store))
     for name, lora in job.loras.items():
         yield _pin(job, f"loras.{name}", lora.path, _files_of_lora(lora.weight_name))

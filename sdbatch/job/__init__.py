@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
+from sdbatch.job.model import ENTRY_COMPONENTS, STEP_CACHES, Defaults, Model, StepCache
 from sdbatch.job.reach import STORAGE_OPTIONS, Storage, options_for, prefix_for, storage_faults
 from sdbatch.job.read import parse_job, read_job
 from sdbatch.job.records import job_of_record
-from sdbatch.job.settings import (
-    COMPONENTS,
-    JOB_VERSION,
-    STEP_CACHES,
-    Component,
-    Defaults,
-    Encode,
-    Job,
-    Limits,
-    Lora,
-    Model,
-    Sources,
-    StepCache,
-    Workers,
-    is_fixed,
-    job_schema,
-)
+from sdbatch.job.settings import JOB_VERSION, Encode, Job, Limits, Sources, Workers, job_schema
+from sdbatch.job.weights import QUANTIZE_TYPES, Component, Lora, Quantize, VaeOptions, is_fixed
 
 __all__ = [
-    "COMPONENTS",
+    "ENTRY_COMPONENTS",
     "JOB_VERSION",
+    "QUANTIZE_TYPES",
     "STEP_CACHES",
     "STORAGE_OPTIONS",
     "Component",
@@ -35,9 +22,11 @@ __all__ = [
     "Limits",
     "Lora",
     "Model",
+    "Quantize",
     "Sources",
     "StepCache",
     "Storage",
+    "VaeOptions",
     "Workers",
     "is_fixed",
     "job_of_record",

@@ -14,8 +14,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from sdbatch.errors import JobError
+from sdbatch.job.model import ENTRY_COMPONENTS
 from sdbatch.job.reach import STORAGE_OPTIONS
-from sdbatch.job.settings import COMPONENTS, JOB_VERSION, Job, is_fixed
+from sdbatch.job.settings import JOB_VERSION, Job
+from sdbatch.job.weights import is_fixed
 
 FAULTS_MAX = 100
 """Values left out of one record; a record with more of them is not a job."""
@@ -66,7 +68,9 @@ def _with_models(values: Mapping[str, Any], keeps: Callable[[Any], bool]) -> dic
     def entry(value: Any) -> Any:
         if not isinstance(value, Mapping):
             return value
-        copy = {**value, **{name: entry(value[name]) for name in COMPONENTS if name in value}}
+        copy = {**value, **{name: entry(value[name]) for name in ENTRY_COMPONENTS if name in value}}
+        if isinstance(copy.get("components"), Mapping):
+            copy["components"] = {name: entry(component) for name, component in copy["components"].items()}
         if not keeps(copy.get("revision")):
             copy.pop("revision", None)
             copy.pop("family", None)

@@ -318,9 +318,9 @@ def test_a_further_folder_is_a_path_or_a_path_with_a_revision() -> None:
     plain = parse_job(_values(models=_model(controlnet="/c"))).models["tiny"]
     pinned = parse_job(_values(models=_model(controlnet={"path": "/c", "revision": "a" * 40}))).models["tiny"]
 
-    assert plain.components["controlnet"].path == pinned.components["controlnet"].path == "/c"
+    assert plain.laid_over["controlnet"].path == pinned.laid_over["controlnet"].path == "/c"
     assert (plain.controlnet and plain.controlnet.revision, plain.motion_adapter) == (None, None)
-    assert pinned.components["controlnet"].revision == "a" * 40
+    assert pinned.laid_over["controlnet"].revision == "a" * 40
     assert parse_job(json.loads(json.dumps(parse_job(_values(models=_model(controlnet="/c"))).model_dump(mode="json"))))
     assert "models.tiny.controlnet.revison: unknown key; did you mean revision?" in _refusal(
         _values(models=_model(controlnet={"path": "/c", "revison": "a" * 40}))
@@ -401,7 +401,7 @@ def _unbounded(schema: Any, place: str = "") -> list[str]:
     if not isinstance(schema, dict):
         return []
     faults = [fault for name, item in schema.items() for fault in _unbounded(item, f"{place}.{name}")]
-    if schema.get("type") in {"integer", "number"} and "const" not in schema and "enum" not in schema:
+    if schema.get("type") in ("integer", "number") and "const" not in schema and "enum" not in schema:
         most = schema.keys() & {"maximum", "exclusiveMaximum"}
         least = schema.keys() & {"minimum", "exclusiveMinimum"}
         faults += [place] if not most or not least else []
@@ -422,3 +422,36 @@ def test_every_number_of_a_job_has_bounds() -> None:
 )
 def test_what_is_no_number_is_refused(key: str, value: str) -> None:
     assert _refusal(_values(), f"{key}={value}").startswith(f"job: {key}: ")
+
+
+# --- modules laid over a model ---------------------------------------------------------------------------------------
+
+
+def test_components_are_named_once_and_what_changes_pixels_is_lossy() -> None:
+    vae = {"path": "/vae", "dtype": "float32", "quantize": {"backend": "torchao", "type": "int8wo"}}
+    components = {"vae": vae, "transformer": "/t.gguf"}
+    model = parse_job(_values(models=_model(dtype="bfloat16", components=components, controlnet="/c"))).models["tiny"]
+
+    assert list(model.laid_over) == ["controlnet", "vae", "transformer"]
+    assert model.lossy == {
+        "dtypes": {"vae": "float32"},
+        "quantize": {"vae": {"backend": "torchao", "type": "int8wo"}},
+    }
+    assert "say it once" in _refusal(_values(models=_model(components={"controlnet": "/d"}, controlnet="/c")))
+    assert "quantize.vae stands beside components.vae.quantize" in _refusal(
+        _values(models=_model(components=components, quantize={"vae": {"backend": "torchao", "type": "int8wo"}}))
+    )
+
+
+def test_tiling_is_lossy_where_it_is_said_and_parts_of_a_decode_are_of_exact_keys_alone() -> None:
+    said = parse_job(_values(models=_model(vae={"tiling": True, "decode_batch": 2}))).models["tiny"]
+    plain = parse_job(_values(models=_model(vae={}, offload="group"))).models["tiny"]
+
+    assert said.lossy == {"vae": {"tiling": True}}
+    assert said.accelerators == {"vae": {"tiling": True, "decode_batch": 2}}
+    assert plain.lossy == plain.accelerators == {}
+
+
+def test_a_type_that_a_backend_does_not_have_is_refused_with_those_it_has() -> None:
+    refusal = _refusal(_values(models=_model(quantize={"unet": {"backend": "quanto", "type": "nf4"}})))
+    assert "models.tiny.quantize.unet: type: 'nf4' is none of quanto's; it has int8, int4, int2, float8" in refusal

@@ -139,7 +139,7 @@ def _read(name: str, model: Model, revision: str, storage: Mapping[str, Storage]
         option: _component(
             component_folder(component, info.component_revisions[option], storage), info.components[option], dtype
         )
-        for option, component in model.components.items()
+        for option, component in model.laid_over.items()
     }
     return _Read(
         pipeline=_from_folder(folder, info.family.class_name, dtype, safety_checker=model.safety_checker),

@@ -1,0 +1,123 @@
+"""Weights as a model entry names them: folders and files, what is laid over a model, and how weights are stored."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+DTYPES: Final = ("float32", "float16", "bfloat16")
+"""Numbers that a module may be run in."""
+
+_REVISION = re.compile(r"[0-9a-f]{40,64}")
+
+
+class Strict(BaseModel):
+    """Refuses unknown keys and values of another type."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+def is_fixed(revision: str) -> bool:
+    """Whether a revision names one content for ever: a commit or a digest of 40 to 64 hex digits."""
+    return _REVISION.fullmatch(revision) is not None
+
+
+def _refuse_moving(revision: Any) -> Any:
+    """Refuse a name that may stand for other weights tomorrow, while the request keys stay as they are."""
+    if not isinstance(revision, str):
+        return revision
+    if not is_fixed(revision.lower()):
+        raise ValueError(
+            f"{revision!r} is a name that can move, not a commit or a digest of 40 to 64 hex digits; "
+            "`sdbatch models pin JOB` prints the digest to paste, and without a revision the files are digested"
+        )
+    return revision.lower()
+
+
+Revision = Annotated[str, BeforeValidator(_refuse_moving), Field(pattern=r"^[0-9a-fA-F]{40,64}$")]
+
+
+Dtype = Literal["float32", "float16", "bfloat16"]
+
+QUANTIZE_TYPES: Final = {
+    "torchao": (
+        "int8wo",
+        "int8dq",
+        "int4wo",
+        "float8wo",
+        "float8dq",
+    ),
+    "bitsandbytes": ("nf4", "fp4", "int8"),
+    "quanto": ("int8", "int4", "int2", "float8"),
+}
+"""Types of quantised weights, by the package that computes with them: `wo` quantises weights only, `dq` the
+activations of a call as well."""
+
+
+class Quantize(Strict):
+    """How the weights of one module are quantised as they are loaded. Lossy."""
+
+    backend: Literal["torchao", "bitsandbytes", "quanto"] = Field(
+        description="Python package. A GGUF file is quantised already: name it as components.NAME.path."
+    )
+    type: str = Field(description="One of the backend's.")
+    skip_modules: list[Annotated[str, Field(min_length=1)]] = Field(
+        default=[], description="Names of submodules that stay as they are."
+    )
+
+    @model_validator(mode="after")
+    def _type_of_its_backend(self) -> Quantize:
+        known = QUANTIZE_TYPES[self.backend]
+        if self.type not in known:
+            raise ValueError(f"type: {self.type!r} is none of {self.backend}'s; it has {', '.join(known)}")
+        return self
+
+
+class Component(Strict):
+    """One module that is laid over a model's own, or that it lacks; a plain path stands for one without a revision."""
+
+    path: str = Field(description="Local folder, or fsspec URL of a folder; or one file, .safetensors or .gguf.")
+    revision: Revision | None = Field(default=None, description="Names the content; see a model's.")
+    config: str | None = Field(
+        default=None, description="Folder of a file's config.json; without it the model's own of that module counts."
+    )
+    dtype: Dtype | None = Field(default=None, description="Numbers it is run in; null is the model's dtype.")
+    quantize: Quantize | None = Field(default=None, description="How its weights are quantised.")
+
+
+class VaeOptions(Strict):
+    """How a VAE decodes what does not fit at once."""
+
+    tiling: bool | Literal["auto"] = Field(
+        default="auto", description="Decode in tiles that overlap; auto tiles what is larger than its family allows."
+    )
+    slicing: bool = Field(default=False, description="Decode the rows of a call one by one.")
+    decode_batch: Annotated[int, Field(ge=1, le=256)] | None = Field(
+        default=None, description="Rows that are decoded at once; null is all rows of a call."
+    )
+
+
+def folder_of(value: Any) -> Any:
+    """Return a component's values where a plain path stands for it."""
+    return {"path": value} if isinstance(value, str) else value
+
+
+def or_string(schema: dict[str, Any]) -> None:
+    """Let a JSON Schema take a plain path as well."""
+    schema["anyOf"] = [{"type": "string"}, *schema.get("anyOf", [])]
+
+
+class Lora(Strict):
+    """Weights that a row may lay over a model, by name."""
+
+    path: str = Field(description="Local folder or fsspec URL of a folder.")
+    base: str = Field(description="Family it was trained for: its title, or the class name in model_index.json.")
+    weight_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\.safetensors$")] = (
+        "pytorch_lora_weights.safetensors"
+    )
+    revision: Revision | None = Field(default=None, description="Names the content; see a model's.")
+    partial: Literal["refuse", "allow"] = Field(
+        default="refuse", description="What becomes of rows when some of its keys fit nothing in the model."
+    )
