@@ -11,16 +11,26 @@ files are those of a stated content digest is looked at where they are loaded (`
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 from sdbatch.checkpoints.builtins import BUILTINS, SHIPPED, SHIPPED_DEFAULTS
 from sdbatch.checkpoints.entries import refuse_accelerators
-from sdbatch.checkpoints.files import component_files, content_revision, folder_files, lora_files, read_json
+from sdbatch.checkpoints.files import (
+    component_files,
+    content_revision,
+    folder_files,
+    lora_files,
+    read_json,
+    variant_in,
+)
+from sdbatch.checkpoints.headers import Header, read_headers
 from sdbatch.checkpoints.identity import identity, is_content_digest
 from sdbatch.checkpoints.info import LoraInfo, ModelInfo
-from sdbatch.checkpoints.parameters import num_parameters
+from sdbatch.checkpoints.lacks import faults_of_folder, faults_of_model
+from sdbatch.checkpoints.parameters import num_parameters, stored_dtype
 from sdbatch.checkpoints.refusals import refuse_code, refuse_libraries
 from sdbatch.errors import ModelError
 from sdbatch.families import FAMILIES, Family, find_family
@@ -52,7 +62,7 @@ def describe(name: str, model: Model, storage: Mapping[str, Storage], *, with_re
     is_pinned = info.is_pinned
     for option, component in model.laid_over.items():
         store = open_store(parse_url(component.path).url, storage)
-        classes[option], entries = _look_into(store, f"models.{name}.{option}: {store.url}")
+        classes[option], entries = _look_into(store, f"models.{name}.{option}", component.dtype or info.options.dtype)
         revisions[option] = _revision(component, store, entries, with_revision)
         is_pinned = is_pinned and _is_pinned(component, store)
     refuse_accelerators(name, model, info.family)
@@ -61,6 +71,11 @@ def describe(name: str, model: Model, storage: Mapping[str, Storage], *, with_re
     )
     # Request keys of version 1 take the digest of the folder and its components as one.
     return replace(info, revision=info.combined_revision)
+
+
+def dtype_of(name: str, model: Model, storage: Mapping[str, Storage]) -> str:
+    """Return the numbers that a model is run in; `auto` is looked up in its folder."""
+    return model.dtype if model.dtype != "auto" else describe(name, model, storage, with_revision=False).options.dtype
 
 
 def describe_lora(name: str, lora: Lora, storage: Mapping[str, Storage], *, with_revision: bool = True) -> LoraInfo:
@@ -74,6 +89,10 @@ def describe_lora(name: str, lora: Lora, storage: Mapping[str, Storage], *, with
         entries = lora_files(store, lora.weight_name)
     except ModelError as error:
         raise ModelError(f"loras.{name}: {error}") from error
+    _refuse(
+        f"loras.{name}",
+        [str(fault) for fault in read_headers(store, entries).values() if not isinstance(fault, Header)],
+    )
     if lora.revision is not None:
         revision = identity(lora.revision, file=lora.weight_name)
     else:
@@ -87,7 +106,7 @@ def describe_lora(name: str, lora: Lora, storage: Mapping[str, Storage], *, with
 def _revision(entry: Model | Component, store: Store, entries: list[Entry], with_revision: bool) -> str:
     """Return the identity of a folder: the stated revision, else that of its files."""
     if entry.revision is not None:
-        return identity(entry.revision)
+        return identity(entry.revision, variant=variant_in(entry.path for entry in entries))
     return content_revision(store, entries) if with_revision else ""
 
 
@@ -95,12 +114,29 @@ def _is_pinned(entry: Model | Component | Lora, store: Store) -> bool:
     return entry.revision is not None or store.is_local
 
 
-def _look_into(store: Store, name: str) -> tuple[str, list[Entry]]:
+def _look_into(store: Store, place: str, dtype: str) -> tuple[str, list[Entry]]:
     """Return class and files of a folder that holds one component."""
+    name = f"{place}: {store.url}"
     config = read_json(store, "config.json", name)
-    entries = folder_files(store)
+    with _naming(place):
+        entries = folder_files(store, dtype=dtype)
     refuse_code(store, entries, name)
+    _refuse(place, faults_of_folder(store, entries, read_headers(store, entries)))
     return str(config.get("_class_name")), entries
+
+
+def _refuse(place: str, faults: Sequence[str]) -> None:
+    if faults:
+        raise ModelError("\n".join(f"{place}: {fault}" for fault in faults))
+
+
+@contextmanager
+def _naming(place: str) -> Iterator[None]:
+    """Name the entry of the job in a refusal of its files."""
+    try:
+        yield
+    except ModelError as error:
+        raise ModelError(f"{place}: {error}") from error
 
 
 def _describe_folder(name: str, model: Model, storage: Mapping[str, Storage], with_revision: bool) -> ModelInfo:
@@ -120,9 +156,20 @@ def _describe_folder(name: str, model: Model, storage: Mapping[str, Storage], wi
     if family is None:
         served = sorted({family.class_name for family in FAMILIES.values()})
         raise ModelError(f"models.{name}: {location.url} is a {class_name}; families served: {', '.join(served)}")
-    entries = component_files(store, index)
+    with _naming(f"models.{name}"):
+        entries = component_files(store, index, variant=model.variant, dtype=model.dtype)
     refuse_libraries(index, f"models.{name}: {location.url}/model_index.json")
     refuse_code(store, entries, f"models.{name}: {location.url}")
+    headers = read_headers(store, entries)
+    # diffusers does not read a checker that the job does not ask for, and many a folder lacks it.
+    unread = () if model.safety_checker else ("safety_checker",)
+    _refuse(f"models.{name}", faults_of_model(store, index, entries, headers, unread))
+    denoiser = [
+        header
+        for path, header in headers.items()
+        if path.startswith(f"{family.denoiser}/") and isinstance(header, Header)
+    ]
+    options = model if model.dtype != "auto" else model.model_copy(update={"dtype": stored_dtype(denoiser)})
     height, width = _native_size(family, fact)
     return ModelInfo(
         name=name,
@@ -132,8 +179,8 @@ def _describe_folder(name: str, model: Model, storage: Mapping[str, Storage], wi
         is_pinned=_is_pinned(model, store),
         height=height,
         width=width,
-        parameters=num_parameters(store, [entry for entry in entries if entry.path.startswith(f"{family.denoiser}/")]),
-        options=model,
+        parameters=num_parameters(denoiser),
+        options=options,
     )
 
 
@@ -144,6 +191,8 @@ def _describe_stated(name: str, model: Model, title: str) -> ModelInfo:
         near = difflib.get_close_matches(title, FAMILIES, n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(FAMILIES)}"
         raise ModelError(f"models.{name}.family: {title!r} is not a family; {hint}")
+    if model.dtype == "auto":
+        raise ModelError(f"models.{name}.dtype: auto is read from the folder, and a stated family leaves it unread")
     height = model.defaults.height or family.defaults.get("height")
     width = model.defaults.width or family.defaults.get("width")
     if height is None or width is None:
@@ -152,7 +201,7 @@ def _describe_stated(name: str, model: Model, title: str) -> ModelInfo:
         name=name,
         path=parse_url(model.path).url,
         family=family,
-        revision=identity(model.revision or ""),
+        revision=identity(model.revision or "", variant=None if model.variant == "auto" else model.variant),
         height=height,
         width=width,
         parameters=0,
@@ -167,7 +216,8 @@ def _describe_builtin(name: str, model: Model, storage: Mapping[str, Storage], w
         info = _describe_folder(name, shipped, storage, with_revision)
         own = SHIPPED_DEFAULTS.get(title, {})
         height, width = own.get("height", info.height), own.get("width", info.width)
-        return replace(info, path=model.path, options=model, height=height, width=width, defaults=own)
+        options = model.model_copy(update={"dtype": info.options.dtype})
+        return replace(info, path=model.path, options=options, height=height, width=width, defaults=own)
     builtin = BUILTINS.get(title)
     if builtin is None:
         known = ", ".join(f"builtin:{key}" for key in (*SHIPPED, *BUILTINS))
@@ -182,7 +232,7 @@ def _describe_builtin(name: str, model: Model, storage: Mapping[str, Storage], w
         height=builtin.height,
         width=builtin.width,
         parameters=builtin.parameters,
-        options=model,
+        options=model if model.dtype != "auto" else model.model_copy(update={"dtype": "float32"}),
     )
 
 

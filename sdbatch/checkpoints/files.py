@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from sdbatch.checkpoints.identity import digest_of
+from sdbatch.checkpoints.variants import WeightNames, chosen_word, is_weights, word_in
 from sdbatch.errors import ModelError
 from sdbatch.storage import Entry, LocalStore, Store, leads_out
 from sdbatch.storage.digests import sha256_files
@@ -19,29 +20,117 @@ READ_SUFFIXES = (".json", ".safetensors", ".txt", ".model", ".jinja")
 _CHUNK_BYTES = 16 << 20
 
 
-def component_files(store: Store, index: Mapping[str, Any]) -> list[Entry]:
-    """Return the files a loader reads: model_index.json and what its components' folders hold."""
-    folders = {name for name, value in index.items() if isinstance(value, list) and value and value[0] is not None}
-    return [
-        entry
-        for entry in folder_files(store)
-        if entry.path == "model_index.json" or entry.path.partition("/")[0] in folders
-    ]
+def component_files(
+    store: Store,
+    index: Mapping[str, Any],
+    *,
+    variant: str = "auto",
+    dtype: str = "float32",
+    without: Collection[str] = (),
+) -> list[Entry]:
+    """Return the files a loader reads: model_index.json and what its components' folders hold, weights in one variant.
 
-
-def folder_files(store: Store) -> list[Entry]:
-    """Return the files a loader reads of a folder that holds one component, behind links as well.
+    Args:
+        store: The folder.
+        index: Content of its model_index.json.
+        variant: The entry's.
+        dtype: The entry's.
+        without: Components that are read elsewhere.
 
     Raises:
-        ModelError: When a name would lead out of the folder (an object store's keys may hold `..`).
+        ModelError: When the variant is not there, or a name would lead out of the folder.
+    """
+    folders = named_components(index) - set(without)
+    listed = _listed(store)
+    chosen = _chosen(store, [entry for entry in listed if _folder_of(entry) in folders], variant, dtype)
+    return [entry for entry in listed if entry.path == "model_index.json" or entry.path in chosen]
+
+
+def folder_files(store: Store, *, variant: str = "auto", dtype: str = "float32") -> list[Entry]:
+    """Return the files a loader reads of a folder that holds one component, behind links as well.
+
+    Args:
+        store: The folder.
+        variant: The entry's.
+        dtype: The component's.
+
+    Raises:
+        ModelError: When the variant is not there, or a name would lead out of the folder (an object store's keys may
+            hold `..`).
         StoreRefused: When a link leads nowhere, or in a circle.
     """
+    listed = _listed(store)
+    chosen = _chosen(store, listed, variant, dtype, depth=0)
+    return [entry for entry in listed if entry.path in chosen]
+
+
+def named_components(index: Mapping[str, Any]) -> set[str]:
+    """Return the components that a model_index.json gives a class."""
+    return {name for name, value in index.items() if isinstance(value, list) and value and value[0] is not None}
+
+
+def variant_in(paths: Iterable[str]) -> str:
+    """Return the variant among the files that were chosen of a model; "" where all of them are the plain ones."""
+    return next(filter(None, (word_in(path.rpartition("/")[2]) for path in paths)), "")
+
+
+def _listed(store: Store) -> list[Entry]:
     listed = store.list_linked(READ_SUFFIXES) if isinstance(store, LocalStore) else store.list()
     entries = [entry for entry in listed if entry.path.endswith(READ_SUFFIXES)]
     for entry in entries:
         if leads_out(entry.path):
             raise ModelError(f"{store.url}: the file name {entry.path!r} leads out of the folder")
     return entries
+
+
+def _folder_of(entry: Entry) -> str:
+    folder, slash, _ = entry.path.partition("/")
+    return folder if slash else ""
+
+
+def _chosen(store: Store, entries: Iterable[Entry], variant: str, dtype: str, *, depth: int = 1) -> set[str]:
+    """Return the paths of what is read: every text, and of each module's weights those of one variant."""
+    read: set[str] = set()
+    names: dict[str, set[str]] = {}
+    for entry in entries:
+        *folders, name = entry.path.split("/")
+        if not is_weights(name):
+            read.add(entry.path)
+        if len(folders) == depth:  # weights in deeper folders are not the module's
+            names.setdefault("/".join(folders), set()).add(name)
+    modules = {folder: WeightNames.of(inside) for folder, inside in names.items()}
+    word = chosen_word(modules, variant, dtype, store.url)
+    for folder, module in modules.items():
+        read |= {f"{folder}/{name}".lstrip("/") for name in _weights(store, folder, names[folder], module, word)}
+    return read
+
+
+def _weights(store: Store, folder: str, names: Collection[str], module: WeightNames, word: str) -> set[str]:
+    """Return the names of the weights that are read of one module, those of shards that are not there included."""
+    adapters = {ADAPTER} & set(names) if ADAPTER_CONFIG in names else set()
+    known = module.word_for(word)
+    if known is None:
+        return adapters
+    name = module.name_of(known)
+    return {name, *adapters, *shards_of(store, f"{folder}/{name}".lstrip("/"))}
+
+
+ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
+"""Weights that transformers lays over a module's own when both lie in its folder."""
+
+
+def shards_of(store: Store, path: str) -> set[str]:
+    """Return the names that an index gives of its shards; none for a file that is no index.
+
+    Raises:
+        ModelError: When the index cannot be read.
+    """
+    if not path.endswith(".json"):
+        return set()
+    weights = read_json(store, path, store.url).get("weight_map")
+    if not isinstance(weights, dict) or not weights:
+        raise ModelError(f"{store.url}/{path}: has no weight_map, which names the shards; copy the file again")
+    return {str(name) for name in weights.values()}
 
 
 def lora_files(store: Store, weight_name: str) -> list[Entry]:

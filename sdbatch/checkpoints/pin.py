@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from sdbatch.checkpoints.builtins import BUILTINS, SHIPPED
+from sdbatch.checkpoints.describe import dtype_of
 from sdbatch.checkpoints.files import component_files, content_digest, folder_files, lora_files, read_json
 from sdbatch.errors import ModelError
-from sdbatch.job import Job
+from sdbatch.job import Job, Model
 from sdbatch.storage import Entry, Store, open_store, parse_url
 
 
@@ -40,22 +42,32 @@ def pins(job: Job) -> Iterator[Pin]:
         place = f"models.{name}"
         title = model.path.removeprefix("builtin:")
         if title == model.path:
-            yield _pin(job, place, model.path, _files_of_model)
+            yield _pin(job, place, model.path, _files_of_model(model))
         elif title in SHIPPED:
-            yield Pin(place=place, path=model.path, revision=_digest(job, place, str(SHIPPED[title]), _files_of_model))
+            digest = _digest(job, place, str(SHIPPED[title]), _files_of_model(model))
+            yield Pin(place=place, path=model.path, revision=digest)
         elif title in BUILTINS:
             yield Pin(place=place, path=model.path, revision=BUILTINS[title].identity)
         else:
             known = ", ".join(f"builtin:{key}" for key in (*SHIPPED, *BUILTINS))
             raise ModelError(f"{place}: {model.path} is not a builtin; there are {known}")
         for option, component in model.laid_over.items():
-            yield _pin(job, f"{place}.{option}", component.path, lambda store, _: folder_files(store))
+            dtype = component.dtype or dtype_of(name, model, job.storage)
+            yield _pin(job, f"{place}.{option}", component.path, partial(_files_of_folder, dtype=dtype))
     for name, lora in job.loras.items():
         yield _pin(job, f"loras.{name}", lora.path, _files_of_lora(lora.weight_name))
 
 
-def _files_of_model(store: Store, place: str) -> list[Entry]:
-    return component_files(store, read_json(store, "model_index.json", f"{place}: {store.url}"))
+def _files_of_model(model: Model) -> Callable[[Store, str], list[Entry]]:
+    def files(store: Store, place: str) -> list[Entry]:
+        index = read_json(store, "model_index.json", f"{place}: {store.url}")
+        return component_files(store, index, variant=model.variant, dtype=model.dtype)
+
+    return files
+
+
+def _files_of_folder(store: Store, _: str, *, dtype: str) -> list[Entry]:
+    return folder_files(store, dtype=dtype)
 
 
 def _files_of_lora(weight_name: str) -> Callable[[Store, str], list[Entry]]:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 from support.revisions import PINNED
+from support.weights import weights
 
 from sdbatch.checkpoints import BUILTINS, describe
 from sdbatch.errors import ModelError, ModelLoadFailed
@@ -150,6 +151,7 @@ def test_a_load_looks_whether_the_stated_family_is_the_folders(folder: Path) -> 
 
 def test_each_further_folder_has_an_identity_of_its_own(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"_class_name": "ControlNetModel"}))
+    (tmp_path / "diffusion_pytorch_model.safetensors").write_bytes(weights({"w": [1]}))
     plain = describe("tiny", Model(path=str(folder)), {})
     first = describe("tiny", Model(path=str(folder), controlnet=Component(path=str(tmp_path))), {})
     (tmp_path / "config.json").write_text(json.dumps({"_class_name": "ControlNetModel", "in_channels": 4}))

@@ -10,23 +10,25 @@ from typing import Any
 
 import pytest
 from support.revisions import PINNED
+from support.weights import weights, with_length
 
 from sdbatch import api
 from sdbatch.checkpoints import (
     BUILTINS,
     SHIPPED,
+    component_files,
     content_digest,
     describe,
     describe_lora,
-    folder_files,
     identity,
     is_content_digest,
     refuse_shared_revisions,
 )
-from sdbatch.checkpoints.parameters import HEADER_BYTES_MAX, num_parameters
+from sdbatch.checkpoints.headers import HEADER_BYTES_MAX, Header, read_headers
+from sdbatch.checkpoints.parameters import num_parameters, stored_dtype
 from sdbatch.errors import JobError, ModelError, StoreRefused
 from sdbatch.job import Component, Lora, Model, is_fixed
-from sdbatch.storage import open_store
+from sdbatch.storage import Store, open_store
 
 TINY = SHIPPED["tiny-sd"]
 WEIGHTS = Path("unet") / "diffusion_pytorch_model.safetensors"
@@ -102,7 +104,7 @@ def test_every_builtin_has_a_content_identity() -> None:
 def test_the_digest_follows_paths_and_contents(folder: Path) -> None:
     def digest(place: Path) -> str:
         store = open_store(str(place), {})
-        return content_digest(store, folder_files(store))
+        return content_digest(store, component_files(store, json.loads(store.read("model_index.json"))))
 
     before = digest(folder)
     assert before == digest(TINY)
@@ -148,10 +150,6 @@ def test_links_that_lead_nowhere_or_in_circles_are_refused_by_name(folder: Path)
 # --- parameters ------------------------------------------------------------------------------------------------------
 
 
-def _safetensors(header: bytes, size: int | None = None) -> bytes:
-    return (len(header) if size is None else size).to_bytes(8, "little") + header
-
-
 def test_parameters_are_counted_from_headers_whatever_type_they_are_stored_in(folder: Path) -> None:
     stored = describe("a", Model(path=str(folder)), {}).parameters
     assert stored == describe("a", Model(path=str(folder), dtype="bfloat16"), {}).parameters
@@ -161,26 +159,44 @@ def test_parameters_are_counted_from_headers_whatever_type_they_are_stored_in(fo
     assert stored == pytest.approx((folder / WEIGHTS).stat().st_size / 2, rel=0.02)
 
 
-def test_a_tensor_in_two_variants_counts_once(tmp_path: Path) -> None:
-    header = json.dumps({"__metadata__": {"format": "pt"}, "w": {"dtype": "F16", "shape": [3, 5]}, "s": {"shape": []}})
-    store = open_store(str(tmp_path), {})
-    store.put("unet/a.safetensors", _safetensors(header.encode()))
-    store.put("unet/a.fp16.safetensors", _safetensors(header.encode() + b" " * (1 << 20)))  # longer than is read first
+def _headers(store: Store) -> list[Header]:
+    headers = read_headers(store, store.list()).values()
+    for header in headers:
+        if isinstance(header, ModelError):
+            raise header
+    return [header for header in headers if isinstance(header, Header)]
 
-    assert num_parameters(store, store.list()) == 16
+
+def test_a_tensor_in_two_files_counts_once(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path), {})
+    store.put("unet/a.safetensors", weights({"w": [3, 5], "s": []}))
+    store.put("unet/b.safetensors", weights({"w": [3, 5], "s": []}, spaces=1 << 20))  # longer than is read first
+
+    assert num_parameters(_headers(store)) == 16
+
+
+@pytest.mark.parametrize(("dtype", "expected"), [("F32", "float32"), ("BF16", "bfloat16"), ("F8_E4M3", "bfloat16")])
+def test_the_numbers_of_most_bytes_are_the_modules(tmp_path: Path, dtype: str, expected: str) -> None:
+    store = open_store(str(tmp_path), {})
+    store.put("a.safetensors", weights({"small": [3]}, "F16"))
+    store.put("b.safetensors", weights({"w": [3, 5]}, dtype))
+
+    assert stored_dtype(_headers(store)) == expected
 
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"abc", _safetensors(b"{}", HEADER_BYTES_MAX), _safetensors(b"{"), _safetensors(b"[]"),
-     _safetensors(b'{"w": {"shape": "all"}}'), _safetensors(b'{"w": {"shape": [-1]}}')],
+    [b"", b"abc", with_length(b"{}", HEADER_BYTES_MAX), with_length(b"{"), with_length(b"[]"),
+     with_length(b'{"w": {"dtype": "F16", "shape": "all", "data_offsets": [0, 0]}}'),
+     with_length(b'{"w": {"dtype": "F16", "shape": [-1], "data_offsets": [0, 0]}}'),
+     with_length(b'{"w": {"dtype": "F16", "shape": [1]}}')],
 )  # fmt: skip
 def test_what_is_no_safetensors_file_is_named(tmp_path: Path, data: bytes) -> None:
     store = open_store(str(tmp_path), {})
     store.put("unet/w.safetensors", data)
 
     with pytest.raises(ModelError, match=r"unet/w\.safetensors: is not a safetensors file"):
-        num_parameters(store, store.list())
+        _headers(store)
 
 
 # --- pins ------------------------------------------------------------------------------------------------------------
@@ -193,7 +209,8 @@ def _job(tmp_path: Path, **models: Any) -> dict[str, Any]:
 def test_a_pin_is_what_a_local_folder_is_known_by_and_stands_for_it(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "control").mkdir()
     (tmp_path / "control" / "config.json").write_text(json.dumps({"_class_name": "ControlNetModel"}))
-    (tmp_path / "ink.safetensors").write_bytes(b"ink")
+    (tmp_path / "control" / "diffusion_pytorch_model.safetensors").write_bytes(weights({"w": [1]}))
+    (tmp_path / "ink.safetensors").write_bytes(weights({"ink": [1]}))
     entry = {"path": str(folder), "revision": "v1", "controlnet": str(tmp_path / "control")}
     lora = Lora(path=str(tmp_path), base="Stable Diffusion 1.x/2.x", weight_name="ink.safetensors")
     job = {**_job(tmp_path, sd=entry), "loras": {"ink": lora.model_dump()}}
@@ -212,7 +229,7 @@ def test_a_pin_is_what_a_local_folder_is_known_by_and_stands_for_it(folder: Path
 def test_two_loras_of_one_commit_are_two_identities(tmp_path: Path) -> None:
     revisions = []
     for name in ("ink", "wool"):
-        (tmp_path / f"{name}.safetensors").write_bytes(b"")
+        (tmp_path / f"{name}.safetensors").write_bytes(weights({name: [1]}))
         lora = Lora(path=str(tmp_path), base="Stable Diffusion XL", weight_name=f"{name}.safetensors", revision=PINNED)
         revisions.append(describe_lora(name, lora, {}).revision)
 

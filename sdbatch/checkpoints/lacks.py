@@ -1,0 +1,120 @@
+"""What the folder of a model lacks to be loaded, from names, sizes and headers alone.
+
+    folder + chosen files + their headers --> lacks() --> one line for each fault: file, what is wrong, remedy
+
+Everything here is found where a job is checked, before anything is downloaded and before a GPU is held.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from sdbatch.checkpoints.files import named_components, shards_of
+from sdbatch.checkpoints.headers import POINTER, POINTER_BYTES_MAX, POINTER_REMEDY, Header
+from sdbatch.checkpoints.variants import WeightNames
+from sdbatch.errors import ModelError
+from sdbatch.storage import Entry, Store
+
+_WITHOUT_WEIGHTS: Final = ("Scheduler", "Tokenizer", "TokenizerFast", "Processor", "ProcessorFast", "FeatureExtractor")
+"""Endings of the classes that have no weights."""
+
+_UNREAD: Final[Mapping[str, str]] = {
+    ".bin": "a pickle",
+    ".ckpt": "a pickle",
+    ".pt": "a pickle",
+    ".pth": "a pickle",
+    ".h5": "TensorFlow's",
+    ".msgpack": "Flax's",
+    ".onnx": "ONNX's",
+    ".gguf": "GGUF's",
+}
+"""Endings of files of weights that are not read from a folder, and what they are."""
+
+
+def faults_of_model(
+    store: Store,
+    index: Mapping[str, Any],
+    entries: Sequence[Entry],
+    headers: Mapping[str, Header | ModelError],
+    without: Collection[str] = (),
+) -> list[str]:
+    """Return what each component of a folder lacks.
+
+    Args:
+        store: The folder.
+        index: Content of its model_index.json.
+        entries: The files that were chosen in it.
+        headers: Of its weights; see `read_headers`.
+        without: Components that are not read.
+    """
+    files = [entry for entry in entries if entry.path.partition("/")[0] not in without]
+    found = [*_bad_files(store, files, headers)]
+    for name in sorted(named_components(index) - set(without)):
+        class_name = str(index[name][-1])
+        inside = {path[len(name) + 1 :] for path in (entry.path for entry in files) if path.startswith(f"{name}/")}
+        if not inside and not _names(store, name):
+            found.append(
+                f"{store.url}/{name}: model_index.json names this component ({class_name}), and there is no such "
+                "folder; copy it there"
+            )
+        elif not class_name.endswith(_WITHOUT_WEIGHTS):
+            found += _lacking(store, name, inside)
+    return found
+
+
+def faults_of_folder(store: Store, entries: Sequence[Entry], headers: Mapping[str, Header | ModelError]) -> list[str]:
+    """Return what the folder of a single component lacks. See `faults_of_model`."""
+    return [*_bad_files(store, entries, headers), *_lacking(store, "", {entry.path for entry in entries})]
+
+
+def _bad_files(store: Store, entries: Iterable[Entry], headers: Mapping[str, Header | ModelError]) -> Iterable[str]:
+    for entry in entries:
+        header = headers.get(entry.path)
+        if isinstance(header, ModelError):
+            yield str(header)
+        elif header is None and entry.size_bytes <= POINTER_BYTES_MAX and _is_pointer(store, entry):
+            yield f"{store.url}/{entry.path}: {POINTER_REMEDY}"
+
+
+def _is_pointer(store: Store, entry: Entry) -> bool:
+    # A pointer names a sha256, so it is never shorter than its beginning and 64 digits.
+    return entry.size_bytes > len(POINTER) + 64 and store.read_range(entry.path, 0, len(POINTER)) == POINTER
+
+
+def _lacking(store: Store, folder: str, inside: Collection[str]) -> list[str]:
+    """Return what a module's folder lacks of configuration and weights.
+
+    Args:
+        store: The model.
+        folder: The module's folder in it; "" for the model's own.
+        inside: Names of the chosen files in it.
+    """
+    place = f"{store.url}/{folder}".rstrip("/")
+    found = [] if "config.json" in inside else [f"{place}: has no config.json; copy it there"]
+    read = WeightNames.of(inside)
+    if not read.words:
+        return [*found, f"{place}: {_without_weights(_names(store, folder))}"]
+    (word,) = read.words
+    file = read.name_of(word)
+    missing = sorted(shards_of(store, f"{folder}/{file}".lstrip("/")) - set(inside))
+    return [*found, *(f"{place}: {file} names {name}, which is not there; copy it there" for name in missing)]
+
+
+def _without_weights(names: Collection[str]) -> str:
+    variants = sorted(WeightNames.of(names).words)
+    if variants:
+        return f"has weights as variant {', '.join(variants)} alone; say variant: {variants[0]}"
+    for ending, kind in _UNREAD.items():
+        others = sorted(name for name in names if name.endswith(ending))
+        if others:
+            return (
+                f"has no .safetensors file, only {others[0]}, which is {kind} and is never opened; load the model "
+                "where you trust it and save it again with `save_pretrained(..., safe_serialization=True)`"
+            )
+    return "has no weights; copy the .safetensors files there"
+
+
+def _names(store: Store, folder: str) -> set[str]:
+    """Return the names of all files in a folder of the model, whatever they are."""
+    return {entry.path.rpartition("/")[2] for entry in store.list(folder, deep=False)}

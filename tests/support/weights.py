@@ -1,0 +1,28 @@
+"""Safetensors files made of their header alone: true ones, whose tensors are zeros, and ones that are damaged."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any, Final
+
+POINTER: Final = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'a' * 64}\nsize 3438167536\n".encode()
+"""What git-lfs leaves in the place of a file it has not fetched."""
+
+_BYTES: Final = {"F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "U8": 1}
+
+
+def with_length(header: bytes, size: int | None = None) -> bytes:
+    """Return a header behind its length, or behind another one."""
+    return (len(header) if size is None else size).to_bytes(8, "little") + header
+
+
+def weights(shapes: Mapping[str, list[int]], dtype: str = "F16", *, spaces: int = 0) -> bytes:
+    """Return a file with tensors of zeros; spaces make its header longer."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, shape in shapes.items():
+        start, end = end, end + math.prod(shape) * _BYTES[dtype]
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
+    return with_length(json.dumps(header).encode() + b" " * spaces) + bytes(end)
