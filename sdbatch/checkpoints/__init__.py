@@ -5,7 +5,15 @@ from __future__ import annotations
 from sdbatch.checkpoints.builtins import BUILTINS, SHIPPED, builtin_folder
 from sdbatch.checkpoints.describe import describe, describe_lora
 from sdbatch.checkpoints.entries import refuse_shared_revisions
-from sdbatch.checkpoints.files import component_files, content_digest, content_revision, folder_files, lora_files
+from sdbatch.checkpoints.files import (
+    component_files,
+    content_digest,
+    content_revision,
+    folder_files,
+    lora_files,
+    model_files,
+    variant_in,
+)
 from sdbatch.checkpoints.identity import digest_of, identity, is_content_digest
 from sdbatch.checkpoints.info import LoraInfo, ModelInfo
 from sdbatch.checkpoints.pin import Pin, pins
@@ -27,6 +35,8 @@ __all__ = [
     "identity",
     "is_content_digest",
     "lora_files",
+    "model_files",
     "pins",
     "refuse_shared_revisions",
+    "variant_in",
 ]

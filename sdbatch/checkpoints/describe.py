@@ -19,10 +19,10 @@ from typing import Any
 from sdbatch.checkpoints.builtins import BUILTINS, SHIPPED, SHIPPED_DEFAULTS
 from sdbatch.checkpoints.entries import refuse_accelerators
 from sdbatch.checkpoints.files import (
-    component_files,
     content_revision,
     folder_files,
     lora_files,
+    model_files,
     read_json,
     variant_in,
 )
@@ -157,7 +157,7 @@ def _describe_folder(name: str, model: Model, storage: Mapping[str, Storage], wi
         served = sorted({family.class_name for family in FAMILIES.values()})
         raise ModelError(f"models.{name}: {location.url} is a {class_name}; families served: {', '.join(served)}")
     with _naming(f"models.{name}"):
-        entries = component_files(store, index, variant=model.variant, dtype=model.dtype)
+        entries = model_files(store, index, model)
     refuse_libraries(index, f"models.{name}: {location.url}/model_index.json")
     refuse_code(store, entries, f"models.{name}: {location.url}")
     headers = read_headers(store, entries)

@@ -10,6 +10,7 @@ from typing import Any
 from sdbatch.checkpoints.identity import digest_of
 from sdbatch.checkpoints.variants import WeightNames, chosen_word, is_weights, word_in
 from sdbatch.errors import ModelError
+from sdbatch.job import Model
 from sdbatch.storage import Entry, LocalStore, Store, leads_out
 from sdbatch.storage.digests import sha256_files
 
@@ -18,6 +19,11 @@ READ_SUFFIXES = (".json", ".safetensors", ".txt", ".model", ".jinja")
 """Files that the loader reads. Pickles (.bin, .ckpt, .pt) and code (.py) are never opened and never digested."""
 
 _CHUNK_BYTES = 16 << 20
+
+
+def model_files(store: Store, index: Mapping[str, Any], model: Model) -> list[Entry]:
+    """Return the files that are read of the folder of a job's model. See `component_files`."""
+    return component_files(store, index, variant=model.variant, dtype=model.dtype)
 
 
 def component_files(

@@ -11,7 +11,7 @@ from functools import partial
 
 from sdbatch.checkpoints.builtins import BUILTINS, SHIPPED
 from sdbatch.checkpoints.describe import dtype_of
-from sdbatch.checkpoints.files import component_files, content_digest, folder_files, lora_files, read_json
+from sdbatch.checkpoints.files import content_digest, folder_files, lora_files, model_files, read_json
 from sdbatch.errors import ModelError
 from sdbatch.job import Job, Model
 from sdbatch.storage import Entry, Store, open_store, parse_url
@@ -61,7 +61,7 @@ def pins(job: Job) -> Iterator[Pin]:
 def _files_of_model(model: Model) -> Callable[[Store, str], list[Entry]]:
     def files(store: Store, place: str) -> list[Entry]:
         index = read_json(store, "model_index.json", f"{place}: {store.url}")
-        return component_files(store, index, variant=model.variant, dtype=model.dtype)
+        return model_files(store, index, model)
 
     return files
 

@@ -85,12 +85,13 @@ def is_weights(name: str) -> bool:
     return name.endswith(".safetensors") or _ANY_INDEX.fullmatch(name) is not None
 
 
-def plain_name(name: str) -> str:
-    """Return the name under which a loader that was told of no variant looks for a file that was chosen."""
+def plain_path(path: str) -> str:
+    """Return the path at which a loader that was told of no variant looks for a file that was chosen."""
+    folder, slash, name = path.rpartition("/")
     parts = _parts(name)
     if parts is None:
-        return name
-    return f"{parts[0]}.safetensors{'.index.json' if parts[2] else ''}"
+        return path
+    return f"{folder}{slash}{parts[0]}.safetensors{'.index.json' if parts[2] else ''}"
 
 
 def _parts(name: str) -> tuple[str, str, bool] | None:

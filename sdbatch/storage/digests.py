@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import math
 import os
 import sqlite3
 from collections.abc import Callable, Iterable
 from io import BufferedReader
 from pathlib import Path
 from stat import S_ISREG
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 from sdbatch.local_faults import local_faults_named
 from sdbatch.storage.cache import cache_folder
+from sdbatch.storage.progress import moved
 
+if TYPE_CHECKING:
+    from hashlib import _Hash as Hash
+
+_CHUNK_BYTES: Final = 4 << 20
 _NOT_THERE = frozenset({errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
 
 
@@ -48,6 +55,17 @@ def _sha256_of(folder: Path, paths: Iterable[str], open_file: Callable[[str], Bu
     return digests
 
 
+def sha256_of(handle: BinaryIO, size_bytes: float = math.inf) -> Hash:
+    """Return the digest of what an opened file holds from here on, at most so many bytes; tell that it moves on."""
+    digest = hashlib.sha256()
+    buffer = memoryview(bytearray(_CHUNK_BYTES))
+    while size_bytes and (count := handle.readinto(buffer[: int(min(size_bytes, _CHUNK_BYTES))])):  # type: ignore[attr-defined]
+        digest.update(buffer[:count])
+        size_bytes -= count
+        moved()
+    return digest
+
+
 def mark_of(path: str) -> str | None:
     """Return size, mtime and inode of a regular file, as one word; None for anything else.
 
@@ -72,7 +90,7 @@ def _sha256_remembered(database: sqlite3.Connection, path: str, open_file: Calla
         if row is None:
             with open_file(path) as handle:
                 mark = _mark(os.fstat(handle.fileno()))  # of what is digested, whatever lies at the path by now
-                row = (hashlib.file_digest(handle, "sha256").hexdigest(),)
+                row = (sha256_of(handle).hexdigest(),)
             database.execute("INSERT OR REPLACE INTO digest VALUES (?, ?, ?)", (path, mark, row[0]))
     except OSError as error:
         if error.errno not in _NOT_THERE:

@@ -9,13 +9,14 @@ The model stays resident until another one is asked for. The worker, `reproduce`
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sdbatch.after import Judge, choose_stages, load_judges, stages_digest
 from sdbatch.errors import ModelLoadFailed, PromptTooLong
 from sdbatch.job import Job
+from sdbatch.storage.progress import Watch, watched
 from sdbatch.types import Request
 from sdbatch.worker.generation import BeforeCall, DeviceJudges, Generation, failed
 from sdbatch.worker.outputs import CallPlan, FailedOutput, PendingOutput, RenderedOutput, RenderTally
@@ -75,6 +76,7 @@ class Renderer:
         plan: CallPlan,
         tally: RenderTally,
         before_call: BeforeCall = lambda *_: None,
+        on_loading: Callable[[], None] = lambda: None,
     ) -> Iterator[RenderedOutput | FailedOutput]:
         """Make outputs of one batch key, batch by batch; each is yielded once.
 
@@ -83,6 +85,7 @@ class Renderer:
             plan: How they are divided into pipeline calls.
             tally: Counts what is done.
             before_call: Called before every pipeline call.
+            on_loading: Called, from any thread, whenever the copy or the digest of a model's files comes further.
 
         Raises:
             MachineError: When the model cannot be loaded, or the device is lost.
@@ -93,7 +96,9 @@ class Renderer:
 
         options = self._job.models[outputs[0].request.model]
         set_threads(options.num_cpus)
-        model = self._warm(outputs[0].request.model, tally)
+        # Copying takes as long as it takes; only while nothing moves is it waited for with a bound.
+        with watched(Watch(told=on_loading, still_max_s=self._job.limits.start_timeout_s)):
+            model = self._warm(outputs[0].request.model, tally)
         if options.long_prompt == "error":
             outputs, refused = _without_long_prompts(outputs, model.tokens)
             yield from refused

@@ -100,7 +100,7 @@ class _UnitInProgress:
         if outputs:
             self._enter("wait", math.inf)
             with self._maker.generating:
-                self._enter("load", self._maker.job.limits.start_timeout_s)
+                self._begin_load()
                 self._generate(outputs)
         self._enter("finish", FINISH_MAX_S)
         for future in self._finishing:
@@ -109,6 +109,10 @@ class _UnitInProgress:
 
     def _enter(self, phase: Phase, bound_s: float, ids: tuple[str, ...] = ()) -> None:
         self._maker.on_phase(self._unit.id, phase, bound_s, ids)
+
+    def _begin_load(self) -> None:
+        """Let the time to load begin, or begin anew: what is copied or digested has no bound, standing still has."""
+        self._enter("load", self._maker.job.limits.start_timeout_s)
 
     def _fetch(self, requests: Sequence[Request]) -> list[PendingOutput]:
         outputs: list[PendingOutput] = []
@@ -124,7 +128,8 @@ class _UnitInProgress:
         """Render all outputs; each is handed on to the finishing threads as it comes out."""
         unit = self._unit
         plan = CallPlan(batch_size=unit.batch_size, is_fixed=unit.solo, rate_tflop_per_s=unit.rate_tflop_per_s)
-        for output in self._maker.renderer.generate(outputs, plan, self._tally, self._begin_call):
+        rendered = self._maker.renderer.generate(outputs, plan, self._tally, self._begin_call, self._begin_load)
+        for output in rendered:
             if isinstance(output, FailedOutput):
                 self._rows += self._maker.recorder.failed_rows(output)
             else:

@@ -1,7 +1,8 @@
 """Finds weights on this machine, and copies them once from a bucket where they are not here.
 
     path + identity --> local folder, as it is
-                    --> bucket: models/TAIL-HASH/ in the cache folder, and models/TAIL-HASH.json beside it
+                    --> bucket: models/HASH-TAIL/ in the cache folder, and models/HASH-TAIL.json beside it
+                    --> in a variant: models/HASH-view-TAIL/, links to either under the names of plain files
 
 A copy is named by URL and identity, so that two buckets are two copies whatever their revisions say. The record beside
 it holds size, mtime, inode and digest of every file; a file that changed since is digested again, and a copy that is no
@@ -10,7 +11,6 @@ longer what was downloaded is made anew.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import importlib
 import json
@@ -26,22 +26,26 @@ from sdbatch.checkpoints import (
     BUILTINS,
     SHIPPED,
     builtin_folder,
-    component_files,
     content_digest,
     content_revision,
     digest_of,
     folder_files,
     is_content_digest,
     lora_files,
+    model_files,
+    variant_in,
 )
+from sdbatch.checkpoints.transfer import FILES, copy_files
+from sdbatch.checkpoints.turns import turn
+from sdbatch.checkpoints.variants import plain_path
 from sdbatch.errors import ModelLoadFailed
+from sdbatch.generate.load.partials import lock_of, partial_of, sweep
 from sdbatch.job import Component, Lora, Model, Storage
 from sdbatch.storage import Entry, Store, open_store, parse_url
 from sdbatch.storage.cache import cache_folder
 from sdbatch.storage.digests import mark_of, sha256_files
 
 LOG = logging.getLogger("sdbatch.generate")
-_CHUNK_BYTES = 16 << 20
 
 Listing = Callable[[Store], list[Entry]]
 """Function that lists the files of a folder that belong to a model."""
@@ -51,7 +55,7 @@ def model_folder(model: Model, revision: str, storage: Mapping[str, Storage]) ->
     """Return the folder of a model on this machine; where it is missing, it is made or copied first.
 
     Args:
-        model: The job's entry.
+        model: The job's entry; its dtype is no longer `auto`.
         revision: Identity of the folder.
         storage: The job's options by URL prefix.
 
@@ -62,37 +66,72 @@ def model_folder(model: Model, revision: str, storage: Mapping[str, Storage]) ->
     if name in BUILTINS and name != model.path:
         return _built(name)
     path = str(SHIPPED[name]) if name in SHIPPED and name != model.path else model.path
-    return _local(path, model.revision, revision, storage, _files_of_model)
+
+    def listing(store: Store) -> list[Entry]:
+        return model_files(store, json.loads(store.read("model_index.json")), model)
+
+    return _under_plain_names(*_local(path, model.revision, revision, storage, listing))
 
 
-def component_folder(component: Component, revision: str, storage: Mapping[str, Storage]) -> Path:
-    """Return a folder of weights without a model_index.json on this machine. See `model_folder`."""
-    return _local(component.path, component.revision, revision, storage, folder_files)
+def component_folder(component: Component, revision: str, storage: Mapping[str, Storage], dtype: str) -> Path:
+    """Return a folder of weights without a model_index.json on this machine. See `model_folder`.
+
+    Args:
+        component: The job's entry.
+        revision: Identity of the folder.
+        storage: The job's options by URL prefix.
+        dtype: Numbers that the component is run in.
+    """
+
+    def listing(store: Store) -> list[Entry]:
+        return folder_files(store, dtype=dtype)
+
+    return _under_plain_names(*_local(component.path, component.revision, revision, storage, listing))
 
 
 def lora_file(lora: Lora, revision: str, storage: Mapping[str, Storage]) -> Path:
     """Return the file of a LoRA on this machine. See `model_folder`."""
-    folder = _local(lora.path, lora.revision, revision, storage, lambda store: lora_files(store, lora.weight_name))
+    folder, _ = _local(lora.path, lora.revision, revision, storage, lambda store: lora_files(store, lora.weight_name))
     return folder / lora.weight_name
 
 
-def _files_of_model(store: Store) -> list[Entry]:
-    return component_files(store, json.loads(store.read("model_index.json")))
-
-
-def _local(path: str, stated: str | None, revision: str, storage: Mapping[str, Storage], listing: Listing) -> Path:
-    """Return the local folder of weights; its content is checked against a stated content digest."""
+def _local(
+    path: str, stated: str | None, revision: str, storage: Mapping[str, Storage], listing: Listing
+) -> tuple[Path, list[str]]:
+    """Return the local folder of weights and the files in it; they are compared with a stated content digest."""
     store = open_store(parse_url(path).url, storage)
     if not store.is_local:
         return _copied(store, stated, revision, listing)
+    entries = listing(store)
     if stated is not None and is_content_digest(stated):
-        _refuse_other(store.url, stated, content_digest(store, listing(store)))
-    return Path(store.url)
+        _refuse_other(store.url, stated, content_digest(store, entries))
+    return Path(store.url), [entry.path for entry in entries]
 
 
 def _refuse_other(url: str, stated: str, digest: str) -> None:
     if digest != stated:
         raise ModelLoadFailed(f"{url}: its files have the digest {digest}, the job's revision is {stated}")
+
+
+def _under_plain_names(folder: Path, paths: Sequence[str]) -> Path:
+    """Return a folder in which the files that were chosen bear the names of plain ones; as it is where they do.
+
+    diffusers takes one variant for a whole pipeline, finds it by the beginning of a word in any file's name, and does
+    not survive a file without an ending (0.42.1); links say of each module which file is read.
+    """
+    if not variant_in(paths):
+        return folder
+    links = {plain_path(path): str((folder / path).absolute()) for path in paths}
+    name = hashlib.sha256(json.dumps(links, sort_keys=True).encode()).hexdigest()[:16]
+    view = cache_folder() / "models" / f"{name}-view-{folder.name}"
+    if not all((view / path).exists() for path in links):
+        with turn(lock_of(view), str(folder)), _partial(view) as partial:
+            for path, target in links.items():
+                (partial / path).parent.mkdir(parents=True, exist_ok=True)
+                (partial / path).symlink_to(target)
+            shutil.rmtree(view, ignore_errors=True)  # links that somebody removed some of
+            _move(partial, view)
+    return view
 
 
 # --- builtins -------------------------------------------------------------------------------------------------------
@@ -101,7 +140,7 @@ def _refuse_other(url: str, stated: str, digest: str) -> None:
 def _built(name: str) -> Path:
     folder = Path(builtin_folder(name))
     if not folder.is_dir():
-        with _lock(folder):
+        with turn(lock_of(folder), f"builtin:{name}"):
             if not folder.is_dir():
                 module, _, function = BUILTINS[name].maker.partition(":")
                 with _partial(folder) as partial:
@@ -113,12 +152,12 @@ def _built(name: str) -> Path:
 # --- copies of folders in buckets -----------------------------------------------------------------------------------
 
 
-def _copied(store: Store, stated: str | None, revision: str, listing: Listing) -> Path:
+def _copied(store: Store, stated: str | None, revision: str, listing: Listing) -> tuple[Path, list[str]]:
     folder = _copy_of(store.url, revision)
-    with _lock(folder):
+    with turn(lock_of(folder), store.url):
         if not _is_whole(folder):
             _download(store, stated, revision, listing, folder)
-    return folder
+        return folder, sorted(_recorded(folder))
 
 
 def _copy_of(url: str, revision: str) -> Path:
@@ -132,10 +171,15 @@ def _record_of(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.json")
 
 
+def _recorded(folder: Path) -> dict[str, dict[str, str]]:
+    files: dict[str, dict[str, str]] = json.loads(_record_of(folder).read_bytes())["files"]
+    return files
+
+
 def _is_whole(folder: Path) -> bool:
     """Whether a copy is there and holds what was downloaded; files whose marks changed are digested again."""
     try:
-        files: dict[str, dict[str, str]] = json.loads(_record_of(folder).read_bytes())["files"]
+        files = _recorded(folder)
     except FileNotFoundError:
         return False
     present = {str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir()}
@@ -153,35 +197,28 @@ def _is_whole(folder: Path) -> bool:
 
 def _download(store: Store, stated: str | None, revision: str, listing: Listing, folder: Path) -> None:
     entries = listing(store)
-    with _partial(folder) as partial:
-        sha256_by_path = _fetch(store, entries, partial)
-        if stated is None and content_revision(store, listing(store)) != revision:
-            raise ModelLoadFailed(f"{store.url}: changed while it was copied; it is no longer what was planned")
-        if stated is not None and is_content_digest(stated):
-            _refuse_other(store.url, stated, digest_of(sha256_by_path))
-        _record_of(folder).unlink(
-            missing_ok=True
-        )  # a kill from here on leaves a copy without a record, which does not count
-        if folder.exists():
-            with _partial(folder) as outdated:
-                os.rename(folder, outdated)  # noqa: PTH104 -- processes that have its files open keep them
-        _move(partial, folder)
+    if stated is None and content_revision(store, entries) != revision:
+        raise ModelLoadFailed(f"{store.url}: changed since it was looked into; it is no longer what was planned")
+    sweep(folder)
+    partial = partial_of(folder)
+    sha256_by_path = copy_files(store, entries, partial, lambda: sweep(folder, needs_room=True))
+    if _objects(listing(store)) != _objects(entries):
+        raise ModelLoadFailed(f"{store.url}: changed while it was copied; it is no longer what was planned")
+    if stated is not None and is_content_digest(stated) and digest_of(sha256_by_path) != stated:
+        shutil.rmtree(partial, ignore_errors=True)
+        _refuse_other(store.url, stated, digest_of(sha256_by_path))
+    # A kill from here on leaves a copy without a record, which does not count.
+    _record_of(folder).unlink(missing_ok=True)
+    if folder.exists():
+        with _partial(folder) as outdated:
+            os.rename(folder, outdated)  # noqa: PTH104 -- processes that have its files open keep them
+    _move(partial / FILES, folder)
     _write_record(folder, sha256_by_path)
+    shutil.rmtree(partial, ignore_errors=True)
 
 
-def _fetch(store: Store, entries: Sequence[Entry], folder: Path) -> dict[str, str]:
-    """Copy files into a folder; return `sha256:...` of each."""
-    sha256_by_path = {}
-    for entry in entries:
-        target = folder / entry.path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        digest = hashlib.sha256()
-        with store.open(entry.path) as source, target.open("wb") as copy:
-            while chunk := source.read(_CHUNK_BYTES):
-                digest.update(chunk)
-                copy.write(chunk)
-        sha256_by_path[entry.path] = f"sha256:{digest.hexdigest()}"
-    return sha256_by_path
+def _objects(entries: Sequence[Entry]) -> set[tuple[str, int, str]]:
+    return {(entry.path, entry.size_bytes, entry.etag) for entry in entries}
 
 
 def _move(partial: Path, folder: Path) -> None:
@@ -199,15 +236,6 @@ def _write_record(folder: Path, sha256_by_path: Mapping[str, str]) -> None:
     partial = record.with_name(f".{record.name}-{uuid.uuid4().hex}")
     partial.write_text(json.dumps({"files": files}, indent=1))
     partial.replace(record)
-
-
-@contextmanager
-def _lock(folder: Path) -> Iterator[None]:
-    """Hold a folder's lock: one process of a node makes the folder while the others wait."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_name(f".{folder.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # the system frees it when the process ends, in whatever way
-        yield
 
 
 @contextmanager

@@ -81,7 +81,7 @@ def load_model(
     try:
         read = _read(name, model, revision, storage, loras or {})
         needed = f"its weights of {read.num_bytes / 2**30:.2f} GiB"
-        loaded = _place(read, model, device)
+        loaded = _place(read, read.options, device)
     except (OSError, ValueError, RuntimeError, ImportError, MemoryError, ModelError) as error:
         kind, said = failure_kind(error), f"{type(error).__name__}: {error}"
         if kind == "Raised":
@@ -106,12 +106,14 @@ class _Read:
         family: Family of the model.
         components: Further modules by name.
         loras: By identity, the LoRAs that were made for the family.
+        options: The job's entry, its dtype looked up.
     """
 
     pipeline: Any
     family: Family
     components: Mapping[str, Any]
     loras: Mapping[str, LoraFile]
+    options: Model
 
     @property
     def num_bytes(self) -> int:
@@ -127,8 +129,9 @@ class _Read:
 
 def _read(name: str, model: Model, revision: str, storage: Mapping[str, Storage], loras: Mapping[str, Lora]) -> _Read:
     """Read a model into host memory, once it is known to be the one that was planned."""
-    dtype = DTYPES[model.dtype]
     info = describe(name, model.model_copy(update={"family": None}), storage)
+    model = model.model_copy(update={"dtype": info.options.dtype})
+    dtype = DTYPES[model.dtype]
     if model.family not in {None, info.family.title}:
         raise ModelLoadFailed(f"{model.path} is {info.family.title}, the job says {model.family}")
     if not info.answers_to(revision):
@@ -137,7 +140,9 @@ def _read(name: str, model: Model, revision: str, storage: Mapping[str, Storage]
     folder = model_folder(model, info.base_revision, storage)
     components = {
         option: _component(
-            component_folder(component, info.component_revisions[option], storage), info.components[option], dtype
+            component_folder(component, info.component_revisions[option], storage, component.dtype or model.dtype),
+            info.components[option],
+            dtype,
         )
         for option, component in model.laid_over.items()
     }
@@ -146,6 +151,7 @@ def _read(name: str, model: Model, revision: str, storage: Mapping[str, Storage]
         family=info.family,
         components=components,
         loras=_lora_files(info.family, loras, storage),
+        options=model,
     )
 
 
