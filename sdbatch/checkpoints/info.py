@@ -57,7 +57,10 @@ class ModelInfo:
 
         A name that can move, as version 0.1 recorded it, is not compared: it never told the content.
         """
-        return revision in {self.revision, self.base_revision, self.combined_revision} or not is_fixed(revision)
+        # Who states a family leaves the folder unread, and so does not know which variant `auto` finds in it.
+        unread = combined(self.options.revision or "", self.component_revisions)
+        known = {self.revision, self.base_revision, self.combined_revision, unread} - {""}
+        return revision in known or not is_fixed(revision)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
