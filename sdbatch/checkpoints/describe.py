@@ -73,9 +73,9 @@ def describe(name: str, model: Model, storage: Mapping[str, Storage], *, with_re
     return replace(info, revision=info.combined_revision)
 
 
-def dtype_of(name: str, model: Model, storage: Mapping[str, Storage]) -> str:
-    """Return the numbers that a model is run in; `auto` is looked up in its folder."""
-    return model.dtype if model.dtype != "auto" else describe(name, model, storage, with_revision=False).options.dtype
+def with_dtype(name: str, model: Model, storage: Mapping[str, Storage]) -> Model:
+    """Return an entry whose dtype is looked up in its folder where it is `auto`."""
+    return model if model.dtype != "auto" else describe(name, model, storage, with_revision=False).options
 
 
 def describe_lora(name: str, lora: Lora, storage: Mapping[str, Storage], *, with_revision: bool = True) -> LoraInfo:
@@ -169,7 +169,11 @@ def _describe_folder(name: str, model: Model, storage: Mapping[str, Storage], wi
         for path, header in headers.items()
         if path.startswith(f"{family.denoiser}/") and isinstance(header, Header)
     ]
-    options = model if model.dtype != "auto" else model.model_copy(update={"dtype": stored_dtype(denoiser)})
+    if (
+        model.dtype == "auto"
+    ):  # the files are chosen by the numbers that were found, as they are wherever those are said
+        found = model.model_copy(update={"dtype": stored_dtype(denoiser)})
+        return _describe_folder(name, found, storage, with_revision)
     height, width = _native_size(family, fact)
     return ModelInfo(
         name=name,
@@ -180,7 +184,7 @@ def _describe_folder(name: str, model: Model, storage: Mapping[str, Storage], wi
         height=height,
         width=width,
         parameters=num_parameters(denoiser),
-        options=options,
+        options=model,
     )
 
 

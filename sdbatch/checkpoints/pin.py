@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from sdbatch.checkpoints.builtins import BUILTINS, SHIPPED
-from sdbatch.checkpoints.describe import dtype_of
+from sdbatch.checkpoints.describe import with_dtype
 from sdbatch.checkpoints.files import content_digest, folder_files, lora_files, model_files, read_json
 from sdbatch.errors import ModelError
 from sdbatch.job import Job, Model
@@ -38,7 +38,8 @@ def pins(job: Job) -> Iterator[Pin]:
     Raises:
         ModelError: When a folder or a file is not there.
     """
-    for name, model in job.models.items():
+    for name, entry in job.models.items():
+        model = with_dtype(name, entry, job.storage)
         place = f"models.{name}"
         title = model.path.removeprefix("builtin:")
         if title == model.path:
@@ -52,7 +53,7 @@ def pins(job: Job) -> Iterator[Pin]:
             known = ", ".join(f"builtin:{key}" for key in (*SHIPPED, *BUILTINS))
             raise ModelError(f"{place}: {model.path} is not a builtin; there are {known}")
         for option, component in model.laid_over.items():
-            dtype = component.dtype or dtype_of(name, model, job.storage)
+            dtype = component.dtype or model.dtype
             yield _pin(job, f"{place}.{option}", component.path, partial(_files_of_folder, dtype=dtype))
     for name, lora in job.loras.items():
         yield _pin(job, f"loras.{name}", lora.path, _files_of_lora(lora.weight_name))

@@ -29,6 +29,7 @@ BATCH_SIZE_MAX: Final = 256
 _SETTINGS: Final = (
     "revision",
     "family",
+    "variant",
     "num_gpus",
     "num_cpus",
     "long_prompt",
