@@ -8,6 +8,7 @@ from __future__ import annotations
 import http.client
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -31,12 +32,16 @@ class FaultyProxy:
     Attributes:
         endpoint: Its URL.
         rule: Fault of a request by method and path, None to pass it on.
+        hold: Called before that with path and `Range` of a request, which goes on when it returns.
         seen: Method, path and fault of every request, in order.
+        sent: Bytes of the store's answers, by path.
     """
 
     endpoint: str
     rule: Rule = lambda *_: None
+    hold: Callable[[str, str], object] = lambda *_: None
     seen: list[tuple[str, str, Fault | None]] = field(default_factory=list)
+    sent: Counter[str] = field(default_factory=Counter)
 
     def faults(self) -> list[Fault]:
         """Return the faults met so far."""
@@ -68,6 +73,7 @@ def faulty_proxy(upstream: str) -> Iterator[FaultyProxy]:
 
         def _pass_on(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            proxy.hold(self.path, self.headers.get("Range") or "")
             fault = proxy.rule(self.command, self.path)
             proxy.seen.append((self.command, self.path, fault))
             if fault == "drop":
@@ -102,6 +108,7 @@ def faulty_proxy(upstream: str) -> Iterator[FaultyProxy]:
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(data[: len(data) // 2] if cut else data)
+            proxy.sent[self.path] += len(data)
             self.close_connection = self.close_connection or cut
 
         do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _pass_on
