@@ -6,17 +6,23 @@ import json
 import logging
 import os
 import shutil
+import threading
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.proxy import faulty_proxy, first
 
 from sdbatch.checkpoints import SHIPPED, describe
-from sdbatch.errors import ModelLoadFailed
+from sdbatch.checkpoints.turns import turn
+from sdbatch.errors import ModelLoadFailed, StoreUnavailable
 from sdbatch.generate.load import load_model
 from sdbatch.generate.load.copies import lora_file, model_folder
+from sdbatch.generate.load.partials import lock_of, partial_of, sweep
 from sdbatch.job import Lora, Model
-from sdbatch.storage import Store, open_store
+from sdbatch.storage import Store, open_store, retries
+from sdbatch.storage.cache import cache_folder
 
 TINY = SHIPPED["tiny-sd"]
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
@@ -142,3 +148,87 @@ def test_of_a_lora_only_its_own_file_is_copied(s3_endpoint: str) -> None:
 
     assert file.read_bytes() == b"ink"
     assert [path.name for path in file.parent.iterdir()] == ["ink.safetensors"]
+
+
+# --- copies that were broken off --------------------------------------------------------------------------------------
+
+
+@pytest.mark.s3
+def test_a_copy_that_was_broken_off_is_taken_up(
+    bucket: Store, s3_endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retries, "ATTEMPTS_MAX", 1)
+    model = Model(path=bucket.url)
+    revision = describe("m", model, {}).base_revision
+    with faulty_proxy(s3_endpoint) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        text = "text_encoder/model.safetensors"
+        is_whole = threading.Event()
+
+        def hold(path: str, _: str) -> None:
+            if path.endswith(WEIGHTS):
+                is_whole.wait(30)
+            elif path.endswith(text):
+                threading.Timer(1.0, is_whole.set).start()
+
+        proxy.hold = hold
+        proxy.rule = first(10, 503, "GET", WEIGHTS)
+        with pytest.raises(StoreUnavailable, match=WEIGHTS):
+            model_folder(model, revision, {})
+        partials = [path for path in (cache_folder() / "models").glob(".*.partial") if (path / "files" / text).exists()]
+        proxy.rule = proxy.hold = lambda *_: None
+        proxy.seen.clear()
+        folder = model_folder(model, revision, {})
+        gets = Counter(path.partition("/model/")[2] for method, path, _ in proxy.seen if method == "GET")
+
+    assert [path.exists() for path in partials] == [False]
+    assert (folder / WEIGHTS).read_bytes() == (TINY / WEIGHTS).read_bytes()
+    assert (gets[text], gets[WEIGHTS]) == (0, 2)
+    assert sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()) == [
+        entry.path for entry in bucket.list() if not entry.path.endswith(".md")
+    ]
+
+
+def test_what_dead_processes_left_is_swept_and_what_lives_is_not(tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    boot = partial_of(own).name.split(".")[2]
+    kept = [
+        f".young.{boot}.partial",
+        ".young.00000000.partial",
+        f".alive-{'b' * 32}",
+        f".alive.{boot}.partial",
+        "whole",
+    ]
+    swept = [f".dead-{'a' * 32}", f".own-{'c' * 32}", f".old.{boot}.partial", ".old.00000000.partial"]
+    for name in (*kept, *swept, partial_of(own).name):
+        (tmp_path / name / "files").mkdir(parents=True)
+        (tmp_path / name / "ledger.jsonl").touch()
+        if ".old." in name:
+            os.utime(tmp_path / name / "ledger.jsonl", (1, 1))
+
+    with turn(lock_of(tmp_path / "alive"), "alive"):
+        sweep(own)
+        assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {*kept, partial_of(own).name}
+        sweep(own, needs_room=True)
+    assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {*kept[1:], partial_of(own).name}
+
+
+@pytest.mark.s3
+def test_a_bucket_that_changes_while_it_is_copied_gives_no_copy(
+    bucket: Store, s3_endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = Model(path=bucket.url)
+    revision = describe("m", model, {}).base_revision
+    with faulty_proxy(s3_endpoint) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        once = threading.Lock()
+
+        def change(path: str, _: str) -> None:
+            if path.endswith("tokenizer.json") and once.acquire(blocking=False):
+                bucket.put("vae/config.json", bucket.read("vae/config.json") + b" ")
+
+        proxy.hold = change
+        with pytest.raises(ModelLoadFailed, match="changed while it was copied"):
+            model_folder(model, revision, {})
+        with pytest.raises(ModelLoadFailed, match="changed since it was looked into"):
+            model_folder(model, revision, {})

@@ -14,6 +14,8 @@ import hashlib
 import re
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -59,15 +61,20 @@ def sweep(folder: Path, *, needs_room: bool = False) -> None:
         if matched is None or left == own or not left.is_dir():
             continue
         # A lock tells of the processes of this boot; the copy of another one may be another machine's.
-        is_due = not matched[2] or _age_s(left) > KEPT_S or (needs_room and left.name.endswith(boot))
-        if not is_due:
-            continue
-        if matched[1] == folder.name:
-            shutil.rmtree(left, ignore_errors=True)
-            continue
-        with held_if_free(lock_of(folder.with_name(matched[1]))) as is_held:
-            if is_held:
+        is_copy, is_of_boot = matched[2] is not None, left.name.endswith(boot)
+        with _held(folder.with_name(matched[1]), folder) as is_held, suppress(FileNotFoundError):
+            if is_held and (not is_copy or (needs_room and is_of_boot) or _age_s(left) > KEPT_S):
                 shutil.rmtree(left, ignore_errors=True)
+
+
+@contextmanager
+def _held(other: Path, own: Path) -> Iterator[bool]:
+    """Hold the lock of a folder while the block runs; give whether this process does."""
+    if other == own:
+        yield True
+    else:
+        with held_if_free(lock_of(other)) as is_held:
+            yield is_held
 
 
 def _age_s(partial: Path) -> float:

@@ -1,0 +1,90 @@
+"""The time to load begins anew while bytes move, so that a copy that is longer than it ends no worker."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from conftest import prompts
+from support.proxy import faulty_proxy
+
+from sdbatch.campaign.campaign import Campaign
+from sdbatch.campaign.lease import acquire
+from sdbatch.checkpoints import SHIPPED, transfer
+from sdbatch.dispatch.policy import overdue
+from sdbatch.driver import ResolvedManifest, Selection
+from sdbatch.driver.select import pending_requests
+from sdbatch.job import parse_job
+from sdbatch.storage import open_store
+from sdbatch.types import Running, Unit, WorkerSpec
+from sdbatch.worker import Worker
+
+START_TIMEOUT_S = 3.0
+TINY = SHIPPED["tiny-sd"]
+
+
+@pytest.mark.s3
+def test_a_copy_may_take_longer_than_the_time_to_load(
+    s3_endpoint: str,
+    write_manifest: Callable[..., str],
+    job_of: Callable[..., dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = open_store("s3://campaigns/load-clock/model", {})
+    for file in TINY.rglob("*"):
+        if file.is_file():
+            store.put(str(file.relative_to(TINY)), file.read_bytes())
+    monkeypatch.setattr(transfer, "RANGE_BYTES", 1 << 20)
+    values = job_of(
+        write_manifest(prompts(1)),
+        models={"tiny": {"path": store.url, "batch_size": 1}},
+        limits={"start_timeout_s": START_TIMEOUT_S},
+    )
+    job = parse_job(values)
+    resolved_manifest = ResolvedManifest(job)
+    lease = acquire(open_store(job.output, {}))
+    spec = WorkerSpec(
+        job=job.model_dump(mode="json"),
+        output=job.output,
+        run_id="r000001-20260101T000000Z",
+        lease_epoch=lease.holder.epoch,
+        lease_token=lease.holder.token,
+        revisions={name: model.revision for name, model in resolved_manifest.scanned.models.items()},
+    )
+    requests = tuple(pending_requests(resolved_manifest, Campaign(open_store(job.output, {})).done(), Selection()))
+    with faulty_proxy(s3_endpoint) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        worker = Worker("w0", spec)
+        worker.start()
+        turns = threading.Lock()
+        held_s: list[float] = []
+
+        def one_by_one(path: str, asked: str) -> None:
+            if asked and path.endswith(".safetensors") and not asked.startswith("bytes=0-"):  # where headers stand
+                with turns:
+                    held_s.append(time.monotonic())
+                    time.sleep(0.4)
+
+        proxy.hold = one_by_one
+        pings = _pings(worker, Unit(id="0", model="tiny", requests=requests, batch_size=1, cost_tflop=1.0))
+    lease.release()
+    loading = [place for at_s, place in pings if at_s <= held_s[-1]]
+
+    assert held_s[-1] - held_s[0] > START_TIMEOUT_S
+    assert max(place.elapsed_s for place in loading) < START_TIMEOUT_S
+    assert {place.bound_s for place in loading} == {START_TIMEOUT_S}
+    assert overdue(loading) is None
+
+
+def _pings(worker: Worker, unit: Unit) -> list[tuple[float, Running]]:
+    """Run a unit; return what pings saw of its load, and when."""
+    thread = threading.Thread(target=worker.run_unit, args=(unit,))
+    thread.start()
+    pings = []
+    while thread.is_alive():
+        pings += [(time.monotonic(), place) for place in worker.running() if place.phase == "load"]
+        time.sleep(0.02)
+    return pings
