@@ -259,6 +259,7 @@ def test_who_holds_the_lock_and_stands_still_is_waited_for_with_a_bound(tmp_path
     with subprocess.Popen([sys.executable, "-c", script, str(lock)], stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None
         holder.stdout.readline()
+        begun_s = time.monotonic()
         try:
             with (
                 watched(Watch(still_max_s=0.5)),
@@ -268,5 +269,6 @@ def test_who_holds_the_lock_and_stands_still_is_waited_for_with_a_bound(tmp_path
                 pass
         finally:
             holder.kill()
+        assert time.monotonic() - begun_s < 5
     with turn(lock, "s3://b/m"):  # the system freed it
         moved()

@@ -53,7 +53,8 @@ def _scales(folder: str, **changes: Any) -> dict[str, float]:
 
 
 def _size(loaded: Any, module: str) -> float:
-    return sum(parameter.double().abs().sum().item() for parameter in getattr(loaded._base, module).parameters())
+    size: float = sum(parameter.double().abs().sum().item() for parameter in getattr(loaded._base, module).parameters())
+    return size
 
 
 def _loaded_tiny(kept: list[Any] = []) -> Any:  # noqa: B006 -- loaded once
@@ -158,12 +159,11 @@ def test_a_component_loads_in_half_precision_alone(tmp_path: Path) -> None:
 
 def _quantized(folder: Path) -> None:
     """Quantise the UNet as its maker would, and write it down."""
-    pytest.importorskip("torchao")
+    torchao = pytest.importorskip("torchao.quantization")
     from diffusers import TorchAoConfig, UNet2DConditionModel
-    from torchao.quantization import Int8WeightOnlyConfig
 
     unet = UNet2DConditionModel.from_pretrained(
-        TINY / "unet", quantization_config=TorchAoConfig(Int8WeightOnlyConfig()), dtype=torch.float32
+        TINY / "unet", quantization_config=TorchAoConfig(torchao.Int8WeightOnlyConfig()), dtype=torch.float32
     )
     shutil.rmtree(folder / "unet")
     unet.save_pretrained(folder / "unet", safe_serialization=True)
