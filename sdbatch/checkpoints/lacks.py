@@ -16,7 +16,16 @@ from sdbatch.checkpoints.variants import WeightNames
 from sdbatch.errors import ModelError
 from sdbatch.storage import Entry, Store
 
-_WITHOUT_WEIGHTS: Final = ("Scheduler", "Tokenizer", "TokenizerFast", "Processor", "ProcessorFast", "FeatureExtractor")
+_WITHOUT_WEIGHTS: Final = (
+    "Scheduler",
+    "Tokenizer",
+    "TokenizerFast",
+    "Processor",
+    "ProcessorFast",
+    "FeatureExtractor",
+    "Backend",
+    "Guidance",
+)
 """Endings of the classes that have no weights."""
 
 _UNREAD: Final[Mapping[str, str]] = {
