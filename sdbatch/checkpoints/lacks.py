@@ -16,17 +16,8 @@ from sdbatch.checkpoints.variants import WeightNames
 from sdbatch.errors import ModelError
 from sdbatch.storage import Entry, Store
 
-_WITHOUT_WEIGHTS: Final = (
-    "Scheduler",
-    "Tokenizer",
-    "TokenizerFast",
-    "Processor",
-    "ProcessorFast",
-    "FeatureExtractor",
-    "Backend",
-    "Guidance",
-)
-"""Endings of the classes that have no weights."""
+_WITHOUT_WEIGHTS: Final = ("Scheduler", "Tokenizer", "Processor", "FeatureExtractor", "Backend", "Guidance")
+"""Words in the names of the classes that have no weights, such as `CLIPImageProcessorPil`."""
 
 _UNREAD: Final[Mapping[str, str]] = {
     ".bin": "a pickle",
@@ -67,7 +58,7 @@ def faults_of_model(
                 f"{store.url}/{name}: model_index.json names this component ({class_name}), and there is no such "
                 "folder; copy it there"
             )
-        elif not class_name.endswith(_WITHOUT_WEIGHTS):
+        elif not any(word in class_name for word in _WITHOUT_WEIGHTS):
             found += _lacking(store, name, inside)
     return found
 
