@@ -40,6 +40,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     made = {name: tmp_path_factory.mktemp(name) for name in MAKERS}
     for name, folder in made.items():
         MAKERS[name](folder)
+    gc.collect()  # the pipelines that were made refer to themselves
     return made
 
 
