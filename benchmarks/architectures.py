@@ -360,7 +360,7 @@ def _flux_few() -> Architecture:
     return replace(
         flux,
         parts={**flux.parts, "transformer": (path, {**values, **FEW_BLOCKS})},
-        parameters=2552.60,
+        parameters=2556.18,
         target=None,
         memory_gib=24.0,
     )

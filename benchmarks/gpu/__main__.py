@@ -1,7 +1,7 @@
-"""The command: parts in their order, each in a process of its own, within a bound of seconds.
+r"""The command: parts in their order, each in a process of its own, within a bound of seconds.
 
-    this process (libraries imported, the GPU untouched) --> fork --> part --> gpu.json at every step
-                                                        \-> too long: killed; the next part begins
+this process (libraries imported, the GPU untouched) --> fork --> part --> gpu.json at every step
+                                                    \-> too long: killed; the next part begins
 """
 
 from __future__ import annotations
@@ -16,19 +16,29 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from sdbatch.worker.environment import prepare_environment
+from sdbatch.worker.process import prepare_generation
+
 ROOT = Path(__file__).parents[2]
+Figures = dict[str, Any]
 BY_NVML: Final = "PYTORCH_NVML_BASED_CUDA_CHECK"
 """Lets torch ask the driver's library whether there is a GPU: a process that began with CUDA has forks without one."""
 
 GRACE_S: Final = 5.0
 """Seconds that a part may take beyond its bound before it is killed: its steps look at the clock themselves."""
 
+LEAST_S: Final = 8.0
+"""Seconds below which no part is begun."""
+
 COMPILERS: Final = 12
+"""Processes that compile at most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,15 +63,15 @@ class Part:
 PARTS: Final = (
     Part(name="card", measure="card:measure", limit_s=20),
     Part(name="no-card", measure="card:measure_hidden", limit_s=10),
-    Part(name="correct", measure="correct:measure", limit_s=60),
+    Part(name="correct", measure="correct:measure", limit_s=70),
     Part(name="faults", measure="faults:measure", limit_s=30),
-    Part(name="exact", measure="exact:measure", limit_s=50),
+    Part(name="exact", measure="exact:measure", limit_s=60),
     Part(name="sdxl", measure="sdxl:measure", limit_s=130),
-    Part(name="sdxl-4-steps", measure="campaign:measure", limit_s=60),
-    Part(name="sd15", measure="campaign:measure", limit_s=50),
+    Part(name="sdxl-4-steps", measure="campaign:measure", limit_s=70),
+    Part(name="sd15", measure="campaign:measure", limit_s=60),
     Part(name="flux-few", measure="flux:measure", limit_s=70),
     Part(name="files", measure="files:measure", limit_s=25),
-    Part(name="bitsandbytes", measure="flux:measure_bitsandbytes", limit_s=40, is_fresh=True),
+    Part(name="quantized", measure="flux:measure_quantized", limit_s=60, is_fresh=True),
     Part(name="sdxl-whole", measure="sdxl:measure_whole", limit_s=120),
     Part(name="sdxl-campaign", measure="campaign:measure", limit_s=150, is_asked=True),
     Part(name="flux", measure="campaign:measure", limit_s=240, is_asked=True),
@@ -69,20 +79,19 @@ PARTS: Final = (
 )
 """In the order of what is worth most; what the whole bound leaves no time for is said and left out."""
 
-ARCHITECTURE_OF: Final = {"sdxl-campaign": "sdxl"}
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the parts, write gpu.json and gpu.md, print the table."""
     options = _options(arguments)
     device = "cpu" if options.toy else "cuda"
-    if device == "cuda" and not _has_gpu():
-        print("no GPU here; --toy runs the same at toy size on a CPU")
-        return 2
-    options.out.mkdir(parents=True, exist_ok=True)
     folder = options.folder or Path(tempfile.mkdtemp(prefix="sdb"))
-    _prepare(folder)
+    _set_environment(folder)  # before torch is imported, as in a worker
     try:
+        if device == "cuda" and not _has_gpu():
+            print("no GPU here; --toy runs the same at toy size on a CPU")
+            return 2
+        options.out.mkdir(parents=True, exist_ok=True)
+        prepare_generation()
         if options.part:
             _measure(_part(options.part), options, device, folder, options.part_limit_s)
             return 0
@@ -97,7 +106,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     names = ", ".join(part.name for part in PARTS)
     parser.add_argument("--only", metavar="REGEX", help=f"of {names}; without it all that fit one run")
     parser.add_argument("--limit-s", type=float, default=420.0, help="of all parts together")
-    parser.add_argument("--seconds", type=float, default=12.0, help="of each measured campaign, after warm-up")
+    parser.add_argument("--seconds", type=float, default=10.0, help="of each measured campaign, after warm-up")
     parser.add_argument(
         "--options", type=json.loads, default={}, metavar="JSON", help="further keys of every job's model"
     )
@@ -111,7 +120,6 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _has_gpu() -> bool:
-    os.environ[BY_NVML] = "1"
     import torch
 
     return torch.cuda.is_available()
@@ -136,13 +144,11 @@ def _run(options: argparse.Namespace, device: str, folder: Path) -> int:
     return 0 if all(end["status"] == 0 for end in ends.values()) else 1
 
 
-def _prepare(folder: Path) -> None:
-    """Set what a worker's process sets before it runs models."""
+def _set_environment(folder: Path) -> None:
     os.environ["SDBATCH_CACHE"] = str(folder / "cache")  # what a machine learned of batch sizes is not our figure
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(min(COMPILERS, len(os.sched_getaffinity(0)))))
-    from sdbatch.worker.process import prepare_generation
-
-    prepare_generation()
+    os.environ[BY_NVML] = "1"
+    prepare_environment()
 
 
 def _begin(options: argparse.Namespace, device: str) -> Any:
@@ -170,43 +176,61 @@ def _import_libraries() -> None:
     importlib.import_module("sdbatch.generate.batch")
 
 
-def _in_process(
-    part: Part, options: argparse.Namespace, device: str, folder: Path, limit_s: float
-) -> dict[str, float | int | str]:
-    """Run a part in a child that is killed when it takes too long; return how it ended."""
-    if limit_s < GRACE_S:
+def _in_process(part: Part, options: argparse.Namespace, device: str, folder: Path, limit_s: float) -> Figures:
+    """Run a part in a child; return how it ended."""
+    if limit_s < LEAST_S:
         return {"status": 0, "said": "left out: no time is left"}
+
+    def measure() -> None:
+        if part.is_fresh or (device == "cuda" and _is_spoilt()):
+            _replace_process(part, options, folder, limit_s)
+        _measure(part, options, device, folder, limit_s)
+
+    end = run_part(measure, limit_s)
+    print(f"--- {part.name}: {json.dumps(end)}", flush=True)
+    return end
+
+
+def run_part(measure: Callable[[], None], limit_s: float, grace_s: float = GRACE_S) -> Figures:
+    """Run a function in a fork of this process, which is killed when it takes too long.
+
+    Args:
+        measure: The function.
+        limit_s: Seconds that it may take.
+        grace_s: Seconds after these, in which it is to end by itself.
+
+    Returns:
+        Its exit status, and the seconds it took.
+    """
     begin_s = time.monotonic()
     sys.stdout.flush()
     child = os.fork()
     if not child:
-        _in_child(part, options, device, folder, limit_s)
-    deadline_s = begin_s + limit_s + GRACE_S
+        _in_child(measure)
+    with suppress(OSError):  # the child does so too; whoever is first
+        os.setpgid(child, child)
     done, status = 0, 0
     while not done:
         done, status = os.waitpid(child, os.WNOHANG)
-        if not done and time.monotonic() > deadline_s:
+        if not done and time.monotonic() > begin_s + limit_s + grace_s:
             os.killpg(child, signal.SIGKILL)
             done, status = os.waitpid(child, 0)
-        time.sleep(0.05)
-    took_s = round(time.monotonic() - begin_s, 1)
-    code = os.waitstatus_to_exitcode(status)
-    print(f"--- {part.name}: status {code}, {took_s} s of {limit_s:.0f}", flush=True)
-    return {"status": code, "took_s": took_s, "limit_s": round(limit_s, 1)}
+        time.sleep(0.02)
+    return {
+        "status": os.waitstatus_to_exitcode(status),
+        "took_s": round(time.monotonic() - begin_s, 1),
+        "limit_s": round(limit_s, 1),
+    }
 
 
-def _in_child(part: Part, options: argparse.Namespace, device: str, folder: Path, limit_s: float) -> None:
-    """Measure a part and end this process; what its libraries leave running is not waited for."""
+def _in_child(measure: Callable[[], None]) -> None:
+    """Run the function and end this process; what its libraries leave running is not waited for."""
     status = 1
     try:
         os.setpgid(0, 0)
-        if part.is_fresh or (device == "cuda" and _is_spoilt()):
-            _replace_process(part, options, folder, limit_s)
-        _measure(part, options, device, folder, limit_s)
+        measure()
         status = 0
     except BaseException:  # noqa: BLE001 -- a child never returns into its parent's code
-        import traceback
-
         traceback.print_exc()
     finally:
         sys.stdout.flush()
@@ -218,7 +242,7 @@ def _is_spoilt() -> bool:
     """Whether the parent touched the GPU, so that its fork cannot use it."""
     import torch
 
-    return bool(torch._C._cuda_isInBadFork())  # noqa: SLF001 -- torch.cuda says it by raising only
+    return bool(getattr(torch._C, "_cuda_isInBadFork", bool)())  # noqa: SLF001 -- torch.cuda says it by raising only
 
 
 def _replace_process(part: Part, options: argparse.Namespace, folder: Path, limit_s: float) -> None:
@@ -228,7 +252,14 @@ def _replace_process(part: Part, options: argparse.Namespace, folder: Path, limi
     if (more := environment.get("SDBATCH_BENCH_MORE")) and part.is_fresh:
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, (environment.get("PYTHONPATH"), more)))
     arguments = ["--part", part.name, "--part-limit-s", str(limit_s), "--folder", str(folder)]
-    arguments += ["--out", str(options.out), "--seconds", str(options.seconds), "--options", json.dumps(options.options)]
+    arguments += [
+        "--out",
+        str(options.out),
+        "--seconds",
+        str(options.seconds),
+        "--options",
+        json.dumps(options.options),
+    ]
     arguments += [name for name, is_set in (("--toy", options.toy), ("--toy-compile", options.toy_compile)) if is_set]
     os.execve(sys.executable, [sys.executable, "-m", "benchmarks.gpu", *arguments], environment)  # noqa: S606 -- our own command
 

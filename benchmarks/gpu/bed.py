@@ -1,6 +1,6 @@
 """Rows in, pixels out, through the product's own plan and renderer; nothing is written.
 
-    rows (dicts) --> Parquet --> real plan --> Request --> Renderer.generate() --> RenderedOutput
+rows (dicts) --> Parquet --> real plan --> Request --> Renderer.generate() --> RenderedOutput
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import torch
 
 from benchmarks.gpu.bench import Bench, Figures, allocated
-from benchmarks.gpu.device import PassClock, wait_for
+from benchmarks.gpu.device import PassClock, is_in_use, wait_for
 from sdbatch.campaign.campaign import Campaign
 from sdbatch.driver.scan import ResolvedManifest
 from sdbatch.driver.select import Selection, pending_requests
@@ -113,7 +113,7 @@ class Bed:
             "finite": sum(one.generated.is_finite for one in outputs),
             "devices": sorted({one.call.device for one in outputs}),
         }
-        if torch.cuda.is_initialized():
+        if is_in_use():
             figures["peak_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 3)
             figures["weights_gib"] = round(allocated() / 2**30, 3)
         return outputs, figures

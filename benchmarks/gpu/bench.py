@@ -1,6 +1,6 @@
 """What a part of the benchmark is given: a folder, a clock, and a place where every figure is kept at once.
 
-    Bench.step("B4", measure, needs_s=8) --> figures, or the traceback, or "left out" --> gpu.json
+Bench.step("B4", measure, needs_s=8) --> figures, or the traceback, or "left out" --> gpu.json
 """
 
 from __future__ import annotations
@@ -19,9 +19,13 @@ from typing import Any
 import torch
 
 from benchmarks.architectures import ARCHITECTURES, PARTIAL, Architecture, make
+from benchmarks.gpu.device import is_in_use
 from benchmarks.lab import load
 
 Figures = dict[str, Any]
+
+ALIKE: Mapping[str, str] = {"sdxl-4-steps": "sdxl"}
+"""Architectures that differ in their rows alone, by the one whose weights they share."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +50,7 @@ class Results:
         for name in place[:-1]:
             inner = inner.setdefault(name, {})
         inner[place[-1]] = value
-        partial = self.file.with_name(f"{self.file.name}.partial")
+        partial = self.file.with_name(f"{self.file.name}.{os.getpid()}")
         partial.write_text(json.dumps(result, indent=1, default=str) + "\n")
         partial.replace(self.file)
 
@@ -106,18 +110,19 @@ class Bench:
             self.put(name, {"left_out": f"it needs {needs_s:.0f} s, {self.left_s:.0f} s are left"})
             return None
         begin_s = time.monotonic()
+        figures: Figures | None = None
+        said: Figures
         try:
-            figures = measure()
+            figures = said = measure()
         except Exception:  # noqa: BLE001 -- minutes on a card are dear: the next step goes on, and this one says why
-            figures = None
-            self.put(name, {"raised": traceback.format_exc()[-4000:], "took_s": time.monotonic() - begin_s})
-        else:
-            self.put(name, {**figures, "took_s": round(time.monotonic() - begin_s, 2), "load": load()})
+            said = {"raised": traceback.format_exc()[-4000:]}
+        self.put(name, {**said, "took_s": round(time.monotonic() - begin_s, 2), "load": load()})
         release()
         return figures
 
     def model(self, name: str) -> Path:
         """Return the folder of an architecture's model; its weights are drawn where no part has done so yet."""
+        name = ALIKE.get(name, name)
         folder = self.folder / "models" / name
         if not folder.is_dir():
             begin_s = time.monotonic()
@@ -148,13 +153,13 @@ class Bench:
 def release() -> None:
     """Free what nothing refers to any longer."""
     gc.collect()
-    if torch.cuda.is_initialized():
+    if is_in_use():
         torch.cuda.empty_cache()
 
 
 def allocated() -> int:
     """Return the bytes that tensors of this process take on the GPU; 0 without one."""
-    return torch.cuda.memory_allocated() if torch.cuda.is_initialized() else 0
+    return torch.cuda.memory_allocated() if is_in_use() else 0
 
 
 @contextmanager

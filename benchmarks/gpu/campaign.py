@@ -1,7 +1,7 @@
-"""One architecture as a campaign: ids in, files and commits out, against the eager loop, which saves files as well.
+r"""One architecture as a campaign: ids in, files and commits out, against the eager loop, which saves files as well.
 
     manifest --> real plan --> two units in flight --> files and commits: rate, share of the matrix rate
-             \\-> one call a row and .save(): the eager loop, and the FLOPs of one call
+             \-> one call a row and .save(): the eager loop, and the FLOPs of one call
 
 FLOPs are those that torch's FlopCounterMode counts in denoiser and VAE, guidance as executed, text encoders left out.
 On a CPU the two arms' pictures are compared.
@@ -90,11 +90,12 @@ def measure(bench: Bench) -> None:
     folder = bench.folder / bench.part
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    architecture = bench.architecture(bench.part)
+    name = bench.part.removesuffix("-campaign")
+    architecture = bench.architecture(name)
     sizes = (1, 2) if bench.is_toy else CURVES.get(bench.part, architecture.batch_sizes)
     keys = {} if bench.is_toy else architecture.model
-    arms = Arms(bench=bench, name=bench.part, folder=folder, batch_sizes=sizes, keys=keys)
-    bench.model(bench.part)
+    arms = Arms(bench=bench, name=name, folder=folder, batch_sizes=sizes, keys=keys)
+    bench.model(name)
     manifest.write(arms.rows, 64 if bench.is_toy else ROWS_MAX, 1)
     ours = bench.step("ours", lambda: _ours(arms))
     eager = bench.step("eager", lambda: _eager(arms, (ours or {}).get("ids", ["row-000000", "row-000001"])), needs_s=6)
@@ -102,7 +103,7 @@ def measure(bench: Bench) -> None:
         bench.step("compared", lambda: _compared(arms, ours, eager))
 
 
-CURVES: Mapping[str, Sequence[int]] = {"sdxl-4-steps": (4, 16), "sd15": (16, 64)}
+CURVES: Mapping[str, Sequence[int]] = {"sdxl-4-steps": (4, 16), "sd15": (16, 64), "sdxl-campaign": (4, 16)}
 """Batch sizes where the whole curve would take too long on a card."""
 
 
@@ -134,12 +135,13 @@ def _ours(arms: Arms) -> Figures:
     """Run the worker: the batch curve, then the best batch size for as long as asked."""
     bench = arms.bench
     curve: dict[int, float] = {}
+    first_s = 0.0
     with _units(arms) as (maker, take):
         begin_s = time.perf_counter()
         for batch_size in arms.batch_sizes:
             warm, timed = take(batch_size, 2 * batch_size)
             _check([maker.make(warm)])
-            first_s = time.perf_counter() - begin_s if not curve else first_s
+            first_s = first_s or time.perf_counter() - begin_s
             receipt = _check([maker.make(timed)])[0]
             if receipt.batch_size < batch_size:  # halved: it does not fit
                 break

@@ -91,7 +91,8 @@ def _card() -> Figures:
     }
     if program := shutil.which("nvidia-smi"):
         asked = "name,driver_version,memory.total,power.limit,clocks.sm,clocks.max.sm,temperature.gpu,ecc.mode.current"
-        said = subprocess.run([program, f"--query-gpu={asked}", "--format=csv,noheader"], capture_output=True, text=True)  # noqa: PLW1510 -- what it says of a failure is kept as well
+        command = [program, f"--query-gpu={asked}", "--format=csv,noheader"]
+        said = subprocess.run(command, capture_output=True, text=True, check=False)  # what it says of a failure is kept
         figures["nvidia_smi"] = (said.stdout or said.stderr).strip()
     return figures
 

@@ -1,6 +1,6 @@
 """Whether the worker's memory is right on a card: switches of models, and a batch that does not fit.
 
-    A, B, A  --> what the old model left                     a call that runs out --> bytes before it, and at its retry
+A, B, A  --> what the old model left                     a call that runs out --> bytes before it, and at its retry
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch
 import sdbatch.generate.faults
 from benchmarks.gpu.bed import Bed, bed, row
 from benchmarks.gpu.bench import Bench, Figures, allocated, release
+from benchmarks.gpu.device import is_in_use
 
 SMALL, LARGE = "sd15", "sdxl"
 BATCH = 8
@@ -47,7 +48,7 @@ def switches(made: Bed) -> Figures:
             "allocated_bytes": allocated(),
             "weights_bytes": weights,
             "beyond_weights_mib": round((allocated() - weights) / 2**20, 2) if allocated() else None,
-            "reserved_mib": round(torch.cuda.memory_reserved() / 2**20, 1) if torch.cuda.is_initialized() else None,
+            "reserved_mib": round(torch.cuda.memory_reserved() / 2**20, 1) if is_in_use() else None,
             "live_modules": sum(isinstance(one, torch.nn.Module) for one in gc.get_objects()),
         }
     first, last = found[f"0 {SMALL}"], found[f"2 {SMALL}"]
@@ -59,9 +60,7 @@ def switches(made: Bed) -> Figures:
 def _weights(made: Bed) -> int:
     """Return the bytes of the resident model's weights."""
     modules = {id(part): part for part in made.pipeline().components.values() if isinstance(part, torch.nn.Module)}
-    return sum(
-        weight.nbytes for module in modules.values() for weight in (*module.parameters(), *module.buffers())
-    )
+    return sum(weight.nbytes for module in modules.values() for weight in (*module.parameters(), *module.buffers()))
 
 
 def out_of_memory(made: Bed) -> Figures:

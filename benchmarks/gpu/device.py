@@ -10,9 +10,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import torch
+
+
+def is_in_use() -> bool:
+    """Return whether this process has begun to use a GPU."""
+    return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
 
 
 def wait_for(device: str) -> None:
@@ -43,7 +49,7 @@ def host_rates(device: str) -> dict[str, float]:
     there = torch.empty(64 << 20, dtype=torch.uint8, device="cuda").random_()
     plain, pinned = torch.empty_like(there, device="cpu"), torch.empty(64 << 20, dtype=torch.uint8, pin_memory=True)
     moves: dict[str, Callable[[], Any]] = {
-        "to_host": lambda: there.cpu(),
+        "to_host": there.cpu,
         "to_pinned_host": lambda: pinned.copy_(there),
         "to_device": lambda: there.copy_(plain),
         "pinned_to_device": lambda: there.copy_(pinned),
@@ -116,9 +122,7 @@ class PassClock:
                 found[name] = {
                     "passes": len(done),
                     "s": round(sum(self._between_s(one.begin, one.end) for one in done), 5),
-                    "gaps_s": round(
-                        sum(self._between_s(one.end, two.begin) for one, two in zip(done, done[1:], strict=False)), 5
-                    ),
+                    "gaps_s": round(sum(self._between_s(one.end, two.begin) for one, two in pairwise(done)), 5),
                     "host_ms_a_pass": round(1e3 * sum(one.host_s for one in done) / len(done), 3),
                 }
         return found
@@ -126,7 +130,7 @@ class PassClock:
     def _now(self) -> Any:
         if self.device != "cuda":
             return time.perf_counter()
-        event = torch.cuda.Event(enable_timing=True)
+        event: Any = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         event.record()
         return event
 

@@ -21,8 +21,8 @@ from benchmarks.gpu.bench import Bench, Figures
 TIMEOUT_S = 25.0
 
 _KERNELS = r"""
-extern "C" __global__ void wild(int* p) { *(int*)(0x7ff000000000ull + threadIdx.x * 64ull) = 1; }
-extern "C" __global__ void crooked(int* p) { *(int*)((char*)p + 1) = 1; }
+extern "C" __global__ void wild(int* p) { *(volatile int*)(16ull + (unsigned long long)p[0]) = 1; }
+extern "C" __global__ void crooked(int* p) { *(volatile int*)((char*)p + 1) = 1; }
 extern "C" __global__ void trapped(int* p) { asm("trap;"); }
 """
 

@@ -1,6 +1,6 @@
 """Flux of its true width with fewer blocks: each attention backend, what quantising and offloading cost.
 
-    a model of 4 + 8 blocks (of 19 + 38) --> seconds of a pass by backend --> all blocks by proportion
+a model of 4 + 8 blocks (of 19 + 38) --> seconds of a pass by backend --> all blocks by proportion
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from diffusers.models.attention_dispatch import AttentionBackendName, attention_
 
 from benchmarks.gpu.bed import Bed, bed, row
 from benchmarks.gpu.bench import Bench, Figures, peak
+from benchmarks.gpu.device import is_in_use
 
 NAME = "flux-few"
 STEPS = 6
@@ -32,15 +33,22 @@ BACKENDS = (
 
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "compile": {"compile": True},
-    "int8wo": {"quantize": {"transformer": {"backend": "torchao", "type": "int8wo"}}},
-    "float8dq": {"quantize": {"transformer": {"backend": "torchao", "type": "float8dq"}}},
-    "float8dq compile": {"quantize": {"transformer": {"backend": "torchao", "type": "float8dq"}}, "compile": True},
     "offload model": {"offload": "model"},
     "offload group": {"offload": "group"},
 }
+
+
+def _quantized(backend: str, kind: str, **keys: Any) -> Mapping[str, Any]:
+    return {"quantize": {"transformer": {"backend": backend, "type": kind}}, **keys}
+
+
 QUANTIZED: Mapping[str, Mapping[str, Any]] = {
-    "nf4": {"quantize": {"transformer": {"backend": "bitsandbytes", "type": "nf4"}}},
-    "int8": {"quantize": {"transformer": {"backend": "bitsandbytes", "type": "int8"}}},
+    "plain": {},
+    "torchao float8dq": _quantized("torchao", "float8dq"),
+    "torchao int8wo": _quantized("torchao", "int8wo"),
+    "bitsandbytes nf4": _quantized("bitsandbytes", "nf4"),
+    "torchao float8dq compile": _quantized("torchao", "float8dq", compile=True),
+    "bitsandbytes int8": _quantized("bitsandbytes", "int8"),
 }
 
 
@@ -55,9 +63,10 @@ def measure(bench: Bench) -> None:
     _variants(bench, VARIANTS)
 
 
-def measure_bitsandbytes(bench: Bench) -> None:
-    """Measure what bitsandbytes makes; it touches the GPU when it is imported, so it has a process of its own."""
-    _variants(bench, QUANTIZED)
+def measure_quantized(bench: Bench) -> None:
+    """Measure quantised models; both packages touch the GPU when they are imported, so these have their own process."""
+    names = ("plain", "torchao int8wo") if bench.is_toy else QUANTIZED
+    _variants(bench, {name: QUANTIZED[name] for name in names})
 
 
 def _variants(bench: Bench, variants: Mapping[str, Mapping[str, Any]]) -> None:
@@ -72,7 +81,7 @@ def _variant(bench: Bench, keys: Mapping[str, Any]) -> Figures:
     with bed(bench, {NAME: (NAME, keys)}, _rows(bench)) as made:
         with peak(found, "load_peak_gib"):
             made.render(["row-0"], 1)
-        if torch.cuda.is_initialized():
+        if is_in_use():
             found["allocated_gib"] = round(torch.cuda.memory_allocated() / 2**30, 3)
         return {**found, **_timed(made, 1)}
 
