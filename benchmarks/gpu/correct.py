@@ -79,7 +79,11 @@ def out_of_memory(made: Bed) -> Figures:
             free, _ = torch.cuda.mem_get_info()
             ballast = torch.empty(max(0, free - room), dtype=torch.uint8, device="cuda")
             made.live.clear()
-            outputs, figures = made.timed(ids, BATCH, is_fixed=False)
+            try:
+                outputs, figures = made.timed(ids, BATCH, is_fixed=False)
+            finally:  # a row that fails in the end ends this step: what was said before is kept
+                errors = [{"kind": kind, "said": said[:400]} for kind, said in seen]
+                made.bench.put(f"out_of_memory errors at share {share}", {"errors": errors, "calls": len(made.live)})
             live = [(rows, taken - ballast.nbytes) for rows, taken in made.live]
             del ballast
             found[f"share {share}"] = {"room_gib": round(room / 2**30, 3), **figures, "calls_rows_bytes": live}
@@ -91,7 +95,7 @@ def out_of_memory(made: Bed) -> Figures:
     ]
     return {
         **found,
-        "errors": [{"kind": kind, "said": said[:400]} for kind, said in seen],
+        "errors": errors,
         "bytes_more_at_retry": max((taken for _, taken in live[1:]), default=0) - live[0][1],
         "difference_max": max(apart),
     }
