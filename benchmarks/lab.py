@@ -53,8 +53,15 @@ def machine() -> dict[str, str | int]:
 
 
 def versions() -> dict[str, str]:
-    """Return the version of every library the figures depend on."""
-    return {name: importlib.metadata.version(name) for name in LIBRARIES}
+    """Return the version of every library the figures depend on; "none" for one that is not installed."""
+    return {name: _version(name) for name in LIBRARIES}
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "none"
 
 
 def load() -> float:
