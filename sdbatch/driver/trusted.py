@@ -40,6 +40,7 @@ _SETTINGS: Final = (
     "layerwise_casting",
     "step_cache",
     "guidance_interval",
+    "quantize",
 )
 """Keys of a model's entry that are taken as its run wrote them down: none of them names a place."""
 

@@ -266,7 +266,9 @@ class Settler:
             "route": route.name,
             "route_version": route.version,
             "model": model.base_revision or model.revision,
-            "components": {name: model.component_revisions[name] for name in route.components},
+            "components": {
+                name: model.component_revisions[name] for name in (*route.components, *model.always_laid_over)
+            },
             "dtype": model.options.dtype,
             **{name: float(value) if name in _FLOATS else value for name, value in values.items()},
         }
