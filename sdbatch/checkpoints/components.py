@@ -209,7 +209,7 @@ def look_into(
     if file:
         config, of_config = _config_of_file(place, module, component, own_config, storage)
     else:
-        config, of_config = _config_of_folder(store, module, name), ""
+        config, of_config = folder_config(store, module, name), ""
     class_name = _class_name(name, module, config, expected, schedulers)
     with naming(place):
         entries = component_entries(store, file, dtype)
@@ -242,7 +242,17 @@ def method_of(config: Mapping[str, Any]) -> str:
     return "bitsandbytes" if is_bitsandbytes else str(stated.get("quant_method") or "an unnamed backend")
 
 
-def _config_of_folder(store: Store, module: str, name: str) -> Mapping[str, Any]:
+def folder_config(store: Store, module: str, name: str) -> dict[str, Any]:
+    """Return the configuration of a component's folder.
+
+    Args:
+        store: The folder.
+        module: Name of the module.
+        name: Key in the job and the folder, for messages.
+
+    Raises:
+        ModelError: When there is none.
+    """
     try:
         return read_json(store, config_file(module), name)
     except ModelError as error:
@@ -292,7 +302,7 @@ def _class_name(
         return expected
     if module.startswith("tokenizer") and _is_same_tokenizer(found, expected):
         return expected
-    raise ModelError(f"{name}: is a {found}; as {module} the model takes a {expected}")
+    raise ModelError(f"{name}: is a {found}; as {module} the model takes {expected}")
 
 
 def _stated_class(module: str, config: Mapping[str, Any]) -> str | None:

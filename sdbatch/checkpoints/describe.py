@@ -19,6 +19,7 @@ from sdbatch.checkpoints.builtins import BUILTINS, SHIPPED, SHIPPED_DEFAULTS, bu
 from sdbatch.checkpoints.components import (
     LaidOver,
     expected_class,
+    folder_config,
     has_weights,
     is_file,
     look_into,
@@ -180,7 +181,7 @@ def _describe_folder(name: str, model: Model, storage: Mapping[str, Storage], wi
     def fact(place: str) -> Any:
         file, _, key = place.partition(" ")
         if file not in configs:
-            configs[file] = _config(store, file, model, storage, location.url)
+            configs[file] = _config(store, file, name, model, storage)
         return configs[file].get(key)
 
     class_name = str(index.get("_class_name"))
@@ -226,14 +227,15 @@ def _describe_folder(name: str, model: Model, storage: Mapping[str, Storage], wi
     )
 
 
-def _config(store: Store, file: str, model: Model, storage: Mapping[str, Storage], url: str) -> dict[str, Any]:
+def _config(store: Store, file: str, name: str, model: Model, storage: Mapping[str, Storage]) -> dict[str, Any]:
     """Return a configuration of a model: that of a module's component, where one is laid over it."""
-    module, _, name = file.partition("/")
+    module, _, tail = file.partition("/")
     component = model.components.get(module)
     folder = component and (component.config if is_file(component) else component.path)
-    if folder and name == "config.json":
-        return read_json(open_store(parse_url(folder).url, storage), name, f"{url}: {module}")
-    return read_json(store, file, url)
+    if not folder or tail != "config.json":
+        return read_json(store, file, store.url)
+    other = open_store(parse_url(folder).url, storage)
+    return folder_config(other, module, f"models.{name}.components.{module}: {other.url}")
 
 
 def _config_if_there(store: Store, entries: Sequence[Entry], module: str) -> dict[str, Any]:

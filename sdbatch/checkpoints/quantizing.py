@@ -82,10 +82,10 @@ def refuse_quantize(
                 f"{place}: its weights were quantised already ({already[module]}); leave quantize out, or name weights "
                 "in 16 bits"
             )
-        if component is not None and is_file(component) and not known.get(module, "").startswith(_READ_FROM_FILE):
+        if component is not None and is_file(component) and quantize.backend == "bitsandbytes":
             raise ModelError(
-                f"{place}: a {known.get(module, module)} is quantised as it is read from a folder; name its folder as "
-                f"models.{name}.components.{module}.path"
+                f"{place}: bitsandbytes quantises what is read from a folder; name its folder as "
+                f"models.{name}.components.{module}.path, or backend: torchao"
             )
         if module == "unet" and "motion_adapter" in known:
             raise ModelError(f"{place}: AnimateDiff makes a UNet of its own from the weights; leave quantize out")
@@ -96,10 +96,6 @@ def refuse_quantize(
             f"models.{name}.layerwise_casting: the weights of {denoiser} are quantised already ({already[denoiser]}), "
             "which cannot be cast; leave it out"
         )
-
-
-_READ_FROM_FILE: Final = ("UNet", "ControlNet", "Flux", "SD3", "Wan", "Qwen", "ZImage", "LTX", "Chroma", "Sana")
-"""Beginnings of diffusers' classes that are quantised as they are read from one file."""
 
 
 def _refuse_module(place: str, module: str, family: Family, known: Mapping[str, str], *, is_known: bool) -> None:

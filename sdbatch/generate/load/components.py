@@ -24,7 +24,7 @@ from safetensors.torch import load_file
 from sdbatch.checkpoints import ModelInfo, has_weights, is_file
 from sdbatch.errors import ModelLoadFailed
 from sdbatch.generate.load.copies import component_config, component_path
-from sdbatch.generate.load.quantizing import config_of, refuse_device, refuse_missing, refuse_unquantised
+from sdbatch.generate.load.quantizing import config_of, quantise, refuse_device, refuse_missing, refuse_unquantised
 from sdbatch.job import Component, Model, Storage
 from sdbatch.job.weights import Quantize
 
@@ -76,7 +76,7 @@ class ModuleReader:
         for name, quantize in own.items():
             class_name = (index.get(name) or [None, None])[1]
             if class_name is None:
-                raise ModelLoadFailed(f"quantize.{name}: {self._folder} has no {name}")
+                raise ModelLoadFailed(f"{self._place(name)}: {self._folder} has no {name}")
             dtype = DTYPES[self._model.dtype]
             modules[name] = self._from_folder(name, self._folder / name, class_name, dtype, quantize)
         return modules
@@ -127,12 +127,14 @@ class ModuleReader:
         quantize: Quantize | None,
     ) -> Any:
         cls = class_of(class_name)
-        options = self._quantised(name, cls, dtype, quantize)
+        if quantize is not None:
+            refuse_device(self._place(name), quantize, self._device)
         if issubclass(cls, transformers.PreTrainedModel):
             module = _from_state_of_transformers(name, cls, path, config, dtype)
         elif class_name in SINGLE_FILE_LOADABLE_CLASSES:
+            options: dict[str, Any] = {}
             if path.suffix == ".gguf":
-                refuse_missing(name, "gguf")
+                refuse_missing(f"models.{self._info.name}.components.{name}", "gguf")
                 options = {"quantization_config": diffusers.GGUFQuantizationConfig(compute_dtype=dtype)}
             with tempfile.TemporaryDirectory() as folder:
                 (Path(folder) / "config.json").write_text(json.dumps(dict(config)))
@@ -142,13 +144,15 @@ class ModuleReader:
             _refuse_lacking(name, path, module.load_state_dict(load_file(path), strict=False).missing_keys)
             module = module.to(dtype).eval()
         _refuse_lacking(name, path, [key for key, weight in module.named_parameters() if weight.is_meta])
+        if quantize is not None:
+            quantise(module, quantize)
         return self._checked(name, module, quantize)
 
     def _quantised(self, name: str, cls: Any, dtype: torch.dtype, quantize: Quantize | None) -> dict[str, Any]:
         """Return the arguments by which a module is quantised as it is read, where it can be on its device."""
         if quantize is None:
             return {}
-        refuse_device(f"quantize.{name}", quantize, self._device)
+        refuse_device(self._place(name), quantize, self._device)
         is_diffusers = issubclass(cls, diffusers.ModelMixin)
         options = {"quantization_config": config_of(quantize, dtype, is_diffusers=is_diffusers)}
         is_on_host = self._model.offload != "none" or self._model.offload_text_encoder
@@ -158,8 +162,11 @@ class ModuleReader:
 
     def _checked(self, name: str, module: Any, quantize: Quantize | None) -> Any:
         if quantize is not None:
-            refuse_unquantised(f"quantize.{name}", module, quantize)
+            refuse_unquantised(self._place(name), module, quantize)
         return module.eval()
+
+    def _place(self, name: str) -> str:
+        return f"models.{self._info.name}.quantize.{name}"
 
 
 def class_of(class_name: str) -> Any:

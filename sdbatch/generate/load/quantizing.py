@@ -1,6 +1,6 @@
 """Quantises the weights of a module as it is read, through diffusers' and transformers' own configurations.
 
-job's quantize + device --> refuse_device() --> config_of() --> from_pretrained or from_single_file
+job's quantize + device --> refuse_device() --> config_of() --> from_pretrained
                                                             --> refuse_unquantised(): something was quantised
 """
 
@@ -73,6 +73,29 @@ def config_of(quantize: Quantize, dtype: torch.dtype, *, is_diffusers: bool) -> 
     )
 
 
+def quantise(module: torch.nn.Module, quantize: Quantize) -> None:
+    """Quantise a module in place, as `config_of` would have it.
+
+    diffusers' `from_single_file` takes weights that it is to quantise for quantised ones, and leaves them as they are
+    (0.42.1); `transformers` reads no file alone.
+    """
+    skipped = [*quantize.skip_modules, *(getattr(module, "_keep_in_fp32_modules", None) or ())]
+    chosen = {
+        name: layer
+        for name, layer in module.named_modules()
+        if isinstance(layer, torch.nn.Linear) and not any(f"{part}." in f"{name}." for part in skipped)
+    }
+    if quantize.backend == "torchao":
+        from torchao.quantization import quantize_
+
+        quantize_(module, _torchao_type(quantize.type), filter_fn=lambda _, name: name in chosen)
+        return
+    from optimum import quanto
+
+    quanto.quantize(module, weights=getattr(quanto, f"q{quantize.type}"), include=list(chosen) or ["-"])
+    quanto.freeze(module)
+
+
 def _torchao_type(name: str) -> Any:
     from torchao import quantization
 
@@ -91,6 +114,8 @@ _TORCHAO_CLASSES: Final = {
 
 def refuse_unquantised(place: str, module: torch.nn.Module, quantize: Quantize) -> None:
     """Refuse a module of which nothing was quantised, and names to be skipped that it does not have.
+
+    A library that cannot quantise a module says so in a log alone, or not at all.
 
     Raises:
         ModelLoadFailed: Naming the module, or the name and the nearest.
