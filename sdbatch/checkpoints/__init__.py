@@ -19,7 +19,7 @@ from sdbatch.checkpoints.files import (
 from sdbatch.checkpoints.identity import digest_of, identity, is_content_digest
 from sdbatch.checkpoints.info import LoraInfo, ModelInfo
 from sdbatch.checkpoints.pin import Pin, pins
-from sdbatch.checkpoints.quantizing import CPU_NEAREST, GPU_ALONE, missing_package
+from sdbatch.checkpoints.quantizing import CPU_NEAREST, GPU_ALONE, loras_problem, missing_package
 
 __all__ = [
     "BUILTINS",
@@ -43,6 +43,7 @@ __all__ = [
     "is_content_digest",
     "is_file",
     "lora_files",
+    "loras_problem",
     "missing_package",
     "model_files",
     "pins",

@@ -54,7 +54,11 @@ def refuse_shared_revisions(models: Iterable[ModelInfo], storage: Mapping[str, S
         if one.options.revision == two.options.revision and one.path != two.path:
             # What either lays over its folder is read elsewhere, and is no part of what the revision names.
             without = {*one.options.components, *two.options.components}
-            differing = _first_difference(_samples(one, storage, without), _samples(two, storage, without))
+            samples = [_samples(model, storage, without) for model in (one, two)]
+            spare = {f"{module}/config.json" for module in without} - (samples[0].keys() & samples[1].keys())
+            differing = _first_difference(
+                *({path: mark for path, mark in found.items() if path not in spare} for found in samples)
+            )
             if differing is not None:
                 raise ModelError(
                     f"models.{one.name} and models.{two.name} state one revision, {one.options.revision}, but "

@@ -55,6 +55,19 @@ def missing_package(backend: str) -> str:
     return ""
 
 
+def loras_problem(family: Family, quantized_by: Mapping[str, str]) -> str:
+    """Return why LoRAs are not laid over a family's quantised denoiser; "" where they are.
+
+    diffusers looks for each weight of a Flux.1 transformer by its name (0.42.1), and quanto keeps them by others.
+    """
+    if family.title.startswith("Flux.1") and quantized_by.get(family.denoiser) == "quanto":
+        return (
+            "are not laid over a transformer of Flux.1 that quanto quantised; the nearest is "
+            "{backend: torchao, type: int8wo}"
+        )
+    return ""
+
+
 def refuse_quantize(
     name: str, model: Model, family: Family, modules: Modules, already: Mapping[str, str], classes: Mapping[str, str]
 ) -> None:

@@ -23,7 +23,9 @@ from safetensors.torch import load_file
 
 from sdbatch.checkpoints import ModelInfo, has_weights, is_file
 from sdbatch.errors import ModelLoadFailed
+from sdbatch.generate.faults import failure_kind
 from sdbatch.generate.load.copies import component_config, component_path
+from sdbatch.generate.load.lora_keys import CONVERSION_ERRORS
 from sdbatch.generate.load.quantizing import config_of, quantise, refuse_device, refuse_missing, refuse_unquantised
 from sdbatch.job import Component, Model, Storage
 from sdbatch.job.weights import Quantize
@@ -136,9 +138,7 @@ class ModuleReader:
             if path.suffix == ".gguf":
                 refuse_missing(f"models.{self._info.name}.components.{name}", "gguf")
                 options = {"quantization_config": diffusers.GGUFQuantizationConfig(compute_dtype=dtype)}
-            with tempfile.TemporaryDirectory() as folder:
-                (Path(folder) / "config.json").write_text(json.dumps(dict(config)))
-                module = cls.from_single_file(str(path), config=folder, dtype=dtype, local_files_only=True, **options)
+            module = _from_single_file(cls, path, config, dtype, options)
         else:
             module = cls.from_config(dict(config))
             _refuse_lacking(name, path, module.load_state_dict(load_file(path), strict=False).missing_keys)
@@ -180,6 +180,23 @@ def class_of(class_name: str) -> Any:
         if isinstance(cls, type) and hasattr(cls, "from_pretrained"):
             return cls
     raise ModelLoadFailed(f"diffusers and transformers, as they are installed, have no {class_name}")
+
+
+def _from_single_file(
+    cls: Any, path: Path, config: Mapping[str, Any], dtype: torch.dtype, options: Mapping[str, Any]
+) -> Any:
+    """Read one file by diffusers' converters, which take one that lacks weights for another program's layout."""
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "config.json").write_text(json.dumps(dict(config)))
+        try:
+            return cls.from_single_file(str(path), config=folder, dtype=dtype, local_files_only=True, **options)
+        except CONVERSION_ERRORS as error:
+            if failure_kind(error) != "Raised":  # the device's matter, not the file's
+                raise
+            raise ModelLoadFailed(
+                f"{path}: is not read as a {cls.__name__}: {type(error).__name__}: {error}; it lacks weights, or is "
+                "another model's"
+            ) from error
 
 
 def _from_state_of_transformers(name: str, cls: Any, path: Path, config: Mapping[str, Any], dtype: torch.dtype) -> Any:
