@@ -202,9 +202,13 @@ def _describe_folder(name: str, model: Model, storage: Mapping[str, Storage], wi
         for path, header in headers.items()
         if path.startswith(f"{family.denoiser}/") and isinstance(header, Header)
     ]
-    if (
-        model.dtype == "auto"
-    ):  # the files are chosen by the numbers that were found, as they are wherever those are said
+    if model.dtype == "auto":
+        if family.denoiser in model.components:
+            raise ModelError(
+                f"models.{name}.dtype: auto is read from the model's own {family.denoiser}, and another is laid over "
+                "it; say float32, float16 or bfloat16"
+            )
+        # The files are chosen by the numbers that were found, as they are wherever those are said.
         found = model.model_copy(update={"dtype": stored_dtype(denoiser)})
         return _describe_folder(name, found, storage, with_revision)
     height, width = _native_size(family, fact)

@@ -47,4 +47,4 @@ def pixels_of(model: Any, **recipe: Any) -> NDArray[np.float32]:
     task = "text-to-video" if "num_frames" in recipe else "text-to-image"
     values = {"task": task, "prompt": "a town", "height": 64, "width": 64, "num_inference_steps": 2, **recipe}
     (output,) = make_batch(model, [Item(recipe=recipe_from(values), seed=1)], None).outputs
-    return output.frames_FHWC.astype(np.float32) / 255
+    return output.frames_FHWC.astype(np.float32) / np.float32(255)
