@@ -12,29 +12,41 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from sdbatch.checkpoints.builtins import BUILTINS, SHIPPED, SHIPPED_DEFAULTS
+from sdbatch.checkpoints.builtins import BUILTINS, SHIPPED, SHIPPED_DEFAULTS, builtin_folder
+from sdbatch.checkpoints.components import (
+    LaidOver,
+    expected_class,
+    folder_config,
+    has_weights,
+    is_file,
+    look_into,
+    method_of,
+    modules_of,
+    naming,
+    place_of,
+)
 from sdbatch.checkpoints.entries import refuse_accelerators
 from sdbatch.checkpoints.files import (
     content_revision,
-    folder_files,
     lora_files,
     model_files,
+    named_components,
     read_json,
     variant_in,
 )
 from sdbatch.checkpoints.headers import Header, read_headers
 from sdbatch.checkpoints.identity import identity, is_content_digest
 from sdbatch.checkpoints.info import LoraInfo, ModelInfo
-from sdbatch.checkpoints.lacks import faults_of_folder, faults_of_model
+from sdbatch.checkpoints.lacks import faults_of_model
 from sdbatch.checkpoints.parameters import num_parameters, stored_dtype
+from sdbatch.checkpoints.quantizing import refuse_quantize
 from sdbatch.checkpoints.refusals import refuse_code, refuse_libraries
 from sdbatch.errors import ModelError
 from sdbatch.families import FAMILIES, Family, find_family
-from sdbatch.job import Component, Lora, Model, Storage
+from sdbatch.job import Lora, Model, Storage
 from sdbatch.storage import Entry, Store, open_store, parse_url
 
 
@@ -57,20 +69,61 @@ def describe(name: str, model: Model, storage: Mapping[str, Storage], *, with_re
         info = _describe_stated(name, model, model.family)
     else:
         info = _describe_folder(name, model, storage, with_revision)
-    classes: dict[str, str] = {}
-    revisions: dict[str, str] = {}
-    is_pinned = info.is_pinned
-    for option, component in model.laid_over.items():
-        store = open_store(parse_url(component.path).url, storage)
-        classes[option], entries = _look_into(store, f"models.{name}.{option}", component.dtype or info.options.dtype)
-        revisions[option] = _revision(component, store, entries, with_revision)
-        is_pinned = is_pinned and _is_pinned(component, store)
+    found = dict(_components(name, info, storage, with_revision))
     refuse_accelerators(name, model, info.family)
+    classes = {module: one.class_name for module, one in found.items()}
+    already = {**info.quantized_by, **{module: one.quantized_by for module, one in found.items() if one.quantized_by}}
+    refuse_quantize(name, info.options, info.family, info.modules, already, classes)
+    denoiser = found.get(info.family.denoiser)
     info = replace(
-        info, base_revision=info.revision, components=classes, component_revisions=revisions, is_pinned=is_pinned
+        info,
+        base_revision=info.revision,
+        components=classes,
+        component_revisions={module: one.revision for module, one in found.items()},
+        is_pinned=info.is_pinned and all(one.is_pinned for one in found.values()),
+        parameters=denoiser.parameters if denoiser is not None else info.parameters,
+        quantized_by={**already, **{module: one.backend for module, one in model.quantized.items()}},
     )
     # Request keys of version 1 take the digest of the folder and its components as one.
     return replace(info, revision=info.combined_revision)
+
+
+def _components(
+    name: str, info: ModelInfo, storage: Mapping[str, Storage], with_revision: bool
+) -> Iterator[tuple[str, LaidOver]]:
+    """Yield every component of an entry, looked into."""
+    model = info.options
+    for module, component in model.laid_over.items():
+        place = place_of(name, module, is_top=module not in model.components)
+        if module == "safety_checker" and not model.safety_checker:
+            raise ModelError(f"{place}: the checker is left out; say safety_checker: true")
+        yield (
+            module,
+            look_into(
+                place,
+                module,
+                component,
+                dtype=component.dtype or model.dtype,
+                expected=expected_class(place, module, info.family, info.modules),
+                own_config=_own_config(info, module, storage) if is_file(component) else None,
+                schedulers=info.family.schedulers,
+                storage=storage,
+                with_revision=with_revision,
+            ),
+        )
+
+
+def _own_config(info: ModelInfo, module: str, storage: Mapping[str, Storage]) -> Mapping[str, Any] | None:
+    """Return the configuration that a model's own folder has of a module; None where it has none, or none is known."""
+    title = info.path.removeprefix("builtin:")
+    if title in BUILTINS and title != info.path:
+        path = builtin_folder(title)
+    else:
+        path = str(SHIPPED[title]) if title in SHIPPED and title != info.path else info.path
+    try:
+        return read_json(open_store(path, storage), f"{module}/config.json", info.path)
+    except ModelError:
+        return None
 
 
 def with_dtype(name: str, model: Model, storage: Mapping[str, Storage]) -> Model:
@@ -103,40 +156,20 @@ def describe_lora(name: str, lora: Lora, storage: Mapping[str, Storage], *, with
     return info
 
 
-def _revision(entry: Model | Component, store: Store, entries: list[Entry], with_revision: bool) -> str:
+def _revision(entry: Model, store: Store, entries: list[Entry], with_revision: bool) -> str:
     """Return the identity of a folder: the stated revision, else that of its files."""
     if entry.revision is not None:
         return identity(entry.revision, variant=variant_in(entry.path for entry in entries))
     return content_revision(store, entries) if with_revision else ""
 
 
-def _is_pinned(entry: Model | Component | Lora, store: Store) -> bool:
+def _is_pinned(entry: Model | Lora, store: Store) -> bool:
     return entry.revision is not None or store.is_local
-
-
-def _look_into(store: Store, place: str, dtype: str) -> tuple[str, list[Entry]]:
-    """Return class and files of a folder that holds one component."""
-    name = f"{place}: {store.url}"
-    config = read_json(store, "config.json", name)
-    with _naming(place):
-        entries = folder_files(store, dtype=dtype)
-    refuse_code(store, entries, name)
-    _refuse(place, faults_of_folder(store, entries, read_headers(store, entries)))
-    return str(config.get("_class_name")), entries
 
 
 def _refuse(place: str, faults: Sequence[str]) -> None:
     if faults:
         raise ModelError("\n".join(f"{place}: {fault}" for fault in faults))
-
-
-@contextmanager
-def _naming(place: str) -> Iterator[None]:
-    """Name the entry of the job in a refusal of its files."""
-    try:
-        yield
-    except ModelError as error:
-        raise ModelError(f"{place}: {error}") from error
 
 
 def _describe_folder(name: str, model: Model, storage: Mapping[str, Storage], with_revision: bool) -> ModelInfo:
@@ -148,7 +181,7 @@ def _describe_folder(name: str, model: Model, storage: Mapping[str, Storage], wi
     def fact(place: str) -> Any:
         file, _, key = place.partition(" ")
         if file not in configs:
-            configs[file] = read_json(store, file, location.url)
+            configs[file] = _config(store, file, name, model, storage)
         return configs[file].get(key)
 
     class_name = str(index.get("_class_name"))
@@ -156,22 +189,26 @@ def _describe_folder(name: str, model: Model, storage: Mapping[str, Storage], wi
     if family is None:
         served = sorted({family.class_name for family in FAMILIES.values()})
         raise ModelError(f"models.{name}: {location.url} is a {class_name}; families served: {', '.join(served)}")
-    with _naming(f"models.{name}"):
+    with naming(f"models.{name}"):
         entries = model_files(store, index, model)
     refuse_libraries(index, f"models.{name}: {location.url}/model_index.json")
     refuse_code(store, entries, f"models.{name}: {location.url}")
     headers = read_headers(store, entries)
     # diffusers does not read a checker that the job does not ask for, and many a folder lacks it.
-    unread = () if model.safety_checker else ("safety_checker",)
+    unread = {*model.components, *(() if model.safety_checker else ("safety_checker",))}
     _refuse(f"models.{name}", faults_of_model(store, index, entries, headers, unread))
     denoiser = [
         header
         for path, header in headers.items()
         if path.startswith(f"{family.denoiser}/") and isinstance(header, Header)
     ]
-    if (
-        model.dtype == "auto"
-    ):  # the files are chosen by the numbers that were found, as they are wherever those are said
+    if model.dtype == "auto":
+        if family.denoiser in model.components:
+            raise ModelError(
+                f"models.{name}.dtype: auto is read from the model's own {family.denoiser}, and another is laid over "
+                "it; say float32, float16 or bfloat16"
+            )
+        # The files are chosen by the numbers that were found, as they are wherever those are said.
         found = model.model_copy(update={"dtype": stored_dtype(denoiser)})
         return _describe_folder(name, found, storage, with_revision)
     height, width = _native_size(family, fact)
@@ -185,7 +222,29 @@ def _describe_folder(name: str, model: Model, storage: Mapping[str, Storage], wi
         width=width,
         parameters=num_parameters(denoiser),
         options=model,
+        modules=modules_of(index),
+        quantized_by={
+            module: method
+            for module in sorted(named_components(index) - unread)
+            if has_weights(module) and (method := method_of(_config_if_there(store, entries, module)))
+        },
     )
+
+
+def _config(store: Store, file: str, name: str, model: Model, storage: Mapping[str, Storage]) -> dict[str, Any]:
+    """Return a configuration of a model: that of a module's component, where one is laid over it."""
+    module, _, tail = file.partition("/")
+    component = model.components.get(module)
+    folder = component and (component.config if is_file(component) else component.path)
+    if not folder or tail != "config.json":
+        return read_json(store, file, store.url)
+    other = open_store(parse_url(folder).url, storage)
+    return folder_config(other, module, f"models.{name}.components.{module}: {other.url}")
+
+
+def _config_if_there(store: Store, entries: Sequence[Entry], module: str) -> dict[str, Any]:
+    path = f"{module}/config.json"
+    return read_json(store, path, store.url) if any(entry.path == path for entry in entries) else {}
 
 
 def _describe_stated(name: str, model: Model, title: str) -> ModelInfo:

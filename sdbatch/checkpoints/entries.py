@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from itertools import combinations
 
 from sdbatch.checkpoints.files import component_files, read_json
@@ -52,7 +52,13 @@ def refuse_shared_revisions(models: Iterable[ModelInfo], storage: Mapping[str, S
     folders = [model for model in stated if not model.path.startswith("builtin:")]
     for one, two in combinations(folders, 2):
         if one.options.revision == two.options.revision and one.path != two.path:
-            differing = _first_difference(_samples(one, storage), _samples(two, storage))
+            # What either lays over its folder is read elsewhere, and is no part of what the revision names.
+            without = {*one.options.components, *two.options.components}
+            samples = [_samples(model, storage, without) for model in (one, two)]
+            spare = {f"{module}/config.json" for module in without} - (samples[0].keys() & samples[1].keys())
+            differing = _first_difference(
+                *({path: mark for path, mark in found.items() if path not in spare} for found in samples)
+            )
             if differing is not None:
                 raise ModelError(
                     f"models.{one.name} and models.{two.name} state one revision, {one.options.revision}, but "
@@ -61,10 +67,10 @@ def refuse_shared_revisions(models: Iterable[ModelInfo], storage: Mapping[str, S
                 )
 
 
-def _samples(model: ModelInfo, storage: Mapping[str, Storage]) -> dict[str, str]:
+def _samples(model: ModelInfo, storage: Mapping[str, Storage], without: Collection[str]) -> dict[str, str]:
     store = open_store(model.path, storage)
     index = read_json(store, "model_index.json", f"models.{model.name}: {model.path}")
-    return {entry.path: _sample(store, entry) for entry in component_files(store, index)}
+    return {entry.path: _sample(store, entry) for entry in component_files(store, index, without=without)}
 
 
 def _sample(store: Store, entry: Entry) -> str:

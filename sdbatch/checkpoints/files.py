@@ -23,7 +23,7 @@ _CHUNK_BYTES = 16 << 20
 
 def model_files(store: Store, index: Mapping[str, Any], model: Model) -> list[Entry]:
     """Return the files that are read of the folder of a job's model. See `component_files`."""
-    return component_files(store, index, variant=model.variant, dtype=model.dtype)
+    return component_files(store, index, variant=model.variant, dtype=model.dtype, without=model.components)
 
 
 def component_files(
@@ -41,7 +41,7 @@ def component_files(
         index: Content of its model_index.json.
         variant: The entry's.
         dtype: The entry's.
-        without: Components that are read elsewhere.
+        without: Components that are laid over; of them the configuration alone is read, which may describe a file.
 
     Raises:
         ModelError: When the variant is not there, or a name would lead out of the folder.
@@ -49,7 +49,8 @@ def component_files(
     folders = named_components(index) - set(without)
     listed = _listed(store)
     chosen = _chosen(store, [entry for entry in listed if _folder_of(entry) in folders], variant, dtype)
-    return [entry for entry in listed if entry.path == "model_index.json" or entry.path in chosen]
+    texts = {"model_index.json", *(f"{name}/config.json" for name in without)}
+    return [entry for entry in listed if entry.path in texts or entry.path in chosen]
 
 
 def folder_files(store: Store, *, variant: str = "auto", dtype: str = "float32") -> list[Entry]:

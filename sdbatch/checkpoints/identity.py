@@ -55,4 +55,5 @@ def combined(base: str, components: Mapping[str, str]) -> str:
     """Return one digest for a model and the folders laid over it; the model's own where there are none."""
     if not base or not any(components.values()):
         return base
-    return hashlib.sha256("\n".join([base, *components.values()]).encode()).hexdigest()
+    ordered = [components[name] for name in sorted(components)]
+    return hashlib.sha256("\n".join([base, *ordered]).encode()).hexdigest()

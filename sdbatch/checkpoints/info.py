@@ -28,8 +28,10 @@ class ModelInfo:
         options: The job's entry.
         is_pinned: Whether the identities name contents; folders in a bucket without a stated revision are known by
             size and ETag only.
-        components: diffusers class of each further folder the entry names: `controlnet`, `motion_adapter`.
-        component_revisions: Identity of the content of each of those folders.
+        components: Class of each component that the entry lays over the model, or names beside it.
+        component_revisions: Identity of the content of each of them.
+        modules: Library and class of every module in model_index.json; empty where it was not looked into.
+        quantized_by: Backend of every module whose weights are quantised, when they are loaded or before.
         defaults: Settings of its own, over its family's.
     """
 
@@ -45,7 +47,16 @@ class ModelInfo:
     is_pinned: bool = True
     components: Mapping[str, str] = field(default_factory=dict)
     component_revisions: Mapping[str, str] = field(default_factory=dict)
+    modules: Mapping[str, tuple[str | None, str | None]] = field(default_factory=dict)
+    quantized_by: Mapping[str, str] = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def always_laid_over(self) -> list[str]:
+        """Components that every call is made with; the others are for the routes that name them."""
+        routes = [route for routes in self.family.tasks.values() for route in routes]
+        of_routes = {name for route in routes for name in route.components}
+        return [name for name in self.options.components if name not in of_routes]
 
     @property
     def combined_revision(self) -> str:

@@ -68,6 +68,11 @@ def faults_of_folder(store: Store, entries: Sequence[Entry], headers: Mapping[st
     return [*_bad_files(store, entries, headers), *_lacking(store, "", {entry.path for entry in entries})]
 
 
+def faults_of_files(store: Store, entries: Sequence[Entry], headers: Mapping[str, Header | ModelError]) -> list[str]:
+    """Return which files of a component without weights are none. See `faults_of_model`."""
+    return list(_bad_files(store, entries, headers))
+
+
 def _bad_files(store: Store, entries: Iterable[Entry], headers: Mapping[str, Header | ModelError]) -> Iterable[str]:
     for entry in entries:
         header = headers.get(entry.path)

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 
 from sdbatch.checkpoints.builtins import BUILTINS, SHIPPED
+from sdbatch.checkpoints.components import component_entries, place_of, store_of
 from sdbatch.checkpoints.describe import with_dtype
-from sdbatch.checkpoints.files import content_digest, folder_files, lora_files, model_files, read_json
+from sdbatch.checkpoints.files import content_digest, lora_files, model_files, read_json
 from sdbatch.errors import ModelError
 from sdbatch.job import Job, Model
 from sdbatch.storage import Entry, Store, open_store, parse_url
@@ -54,7 +54,10 @@ def pins(job: Job) -> Iterator[Pin]:
             raise ModelError(f"{place}: {model.path} is not a builtin; there are {known}")
         for option, component in model.laid_over.items():
             dtype = component.dtype or model.dtype
-            yield _pin(job, f"{place}.{option}", component.path, partial(_files_of_folder, dtype=dtype))
+            store, file = store_of(component, job.storage)
+            where = place_of(name, option, is_top=option not in model.components)
+            entries = component_entries(store, file, dtype)
+            yield Pin(place=where, path=parse_url(component.path).url, revision=_digest_of(where, store, entries))
     for name, lora in job.loras.items():
         yield _pin(job, f"loras.{name}", lora.path, _files_of_lora(lora.weight_name))
 
@@ -67,10 +70,6 @@ def _files_of_model(model: Model) -> Callable[[Store, str], list[Entry]]:
     return files
 
 
-def _files_of_folder(store: Store, _: str, *, dtype: str) -> list[Entry]:
-    return folder_files(store, dtype=dtype)
-
-
 def _files_of_lora(weight_name: str) -> Callable[[Store, str], list[Entry]]:
     return lambda store, _: lora_files(store, weight_name)
 
@@ -81,7 +80,10 @@ def _pin(job: Job, place: str, path: str, files: Callable[[Store, str], list[Ent
 
 def _digest(job: Job, place: str, path: str, files: Callable[[Store, str], list[Entry]]) -> str:
     store = open_store(path, job.storage)
-    entries = files(store, place)
+    return _digest_of(place, store, files(store, place))
+
+
+def _digest_of(place: str, store: Store, entries: list[Entry]) -> str:
     if not entries:
         raise ModelError(f"{place}: {store.url}: no file of a model there")
     return content_digest(store, entries)

@@ -18,7 +18,7 @@ from sdbatch.campaign import layout
 from sdbatch.checkpoints import BUILTINS, SHIPPED
 from sdbatch.columns import IN_RECIPE, SOURCE_ROLES
 from sdbatch.errors import UserError
-from sdbatch.job import Job, job_of_record
+from sdbatch.job import ENTRY_COMPONENTS, Job, job_of_record
 from sdbatch.recipe import Recipe, parse_recipe
 from sdbatch.storage import AllowList
 
@@ -142,9 +142,24 @@ def _entry(row: Mapping[str, Any], recipe: Recipe, recorded: Mapping[str, Any], 
     elif own is None:
         entry["path"] = _builtin(row, recorded)
     entry["dtype"] = row["dtype"]
+    _set_numbers(entry, recipe)
     if recipe.batch_size is not None:
         entry["batch_size"] = recipe.batch_size
     return entry
+
+
+def _set_numbers(entry: dict[str, Any], recipe: Recipe) -> None:
+    """Set how weights are quantised, and the formats of components, as the recipe has them."""
+    dtypes = _mapping(recipe.accelerators.get("dtypes"))
+    entry["quantize"] = _mapping(recipe.accelerators.get("quantize"))
+    named = _mapping(entry.get("components"))
+    if named:
+        entry["components"] = {
+            name: {**one, "quantize": None, "dtype": dtypes.get(name)} for name, one in named.items()
+        }
+    for name in ENTRY_COMPONENTS:
+        if isinstance(entry.get(name), Mapping):
+            entry[name] = {**entry[name], "quantize": None, "dtype": dtypes.get(name)}
 
 
 def _builtin(row: Mapping[str, Any], recorded: Mapping[str, Any]) -> str:

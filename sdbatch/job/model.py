@@ -266,7 +266,9 @@ class Model(Strict):
         """Options that change what is seen, by the job's keys: part of the request key."""
         sage = ("attention_backend",) if self.attention_backend == "sage" else ()
         found = self._chosen(*sage, *_LOSSY)
-        dtypes = {name: one.dtype for name, one in self.laid_over.items() if one.dtype not in {None, self.dtype}}
+        # Some VAEs are run in float32 unless the entry says otherwise, so that no stated dtype of one is neutral.
+        neutral = {name: {None} if name.endswith("vae") else {None, self.dtype} for name in self.laid_over}
+        dtypes = {name: one.dtype for name, one in self.laid_over.items() if one.dtype not in neutral[name]}
         if dtypes:
             found["dtypes"] = dtypes
         if self.quantized:

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sdbatch.canonical import parse_json
-from sdbatch.checkpoints import LoraInfo, ModelInfo
+from sdbatch.checkpoints import LoraInfo, ModelInfo, missing_package
 from sdbatch.columns import MANIFEST, named
 from sdbatch.families import Family, Given, Route, nearest_multiple, next_frame_count
 from sdbatch.families.arguments import PARAMETER_BOUND, PARAMETER_BOUNDS
@@ -158,6 +158,9 @@ def lacking(route: Route, model: ModelInfo, *, loads_here: bool = True) -> list[
     for package in route.requires if loads_here else ():
         if importlib.util.find_spec(package) is None:
             reasons.append(f"needs the Python package {package}, which is not installed")
+    for module, backend in model.quantized_by.items() if loads_here else ():
+        if package := missing_package(backend):
+            reasons.append(f"needs, for the quantised {module}, {package}")
     return reasons
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from sdbatch.checkpoints import LoraInfo, ModelInfo
+from sdbatch.checkpoints import LoraInfo, ModelInfo, loras_problem
 from sdbatch.columns import IN_RECIPE, MANIFEST, named
 from sdbatch.families import Given, Route, cost_tflop
 from sdbatch.job import Job
@@ -193,6 +193,8 @@ class Settler:
             values["parameters"] = parameters
         if row["loras"] and "loras" not in route.arguments:
             problems.append(RowProblem("loras", row["loras"], f"are not taken by {binding.task} of {family.title}"))
+        elif row["loras"] and (problem := loras_problem(family, binding.model.quantized_by)):
+            problems.append(RowProblem("loras", row["loras"], problem))
         elif row["loras"]:
             values["loras"], refused = settled_loras(row["loras"], self._loras, family, loads_here=self._loads_here)
             problems.extend(refused)
@@ -266,7 +268,9 @@ class Settler:
             "route": route.name,
             "route_version": route.version,
             "model": model.base_revision or model.revision,
-            "components": {name: model.component_revisions[name] for name in route.components},
+            "components": {
+                name: model.component_revisions[name] for name in (*route.components, *model.always_laid_over)
+            },
             "dtype": model.options.dtype,
             **{name: float(value) if name in _FLOATS else value for name, value in values.items()},
         }

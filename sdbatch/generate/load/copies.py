@@ -21,18 +21,21 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from sdbatch.checkpoints import (
     BUILTINS,
     SHIPPED,
     builtin_folder,
+    component_entries,
     content_digest,
     content_revision,
     digest_of,
-    folder_files,
     is_content_digest,
     lora_files,
     model_files,
+    read_json,
+    store_of,
     variant_in,
 )
 from sdbatch.checkpoints.transfer import FILES, copy_files
@@ -70,23 +73,38 @@ def model_folder(model: Model, revision: str, storage: Mapping[str, Storage]) ->
     def listing(store: Store) -> list[Entry]:
         return model_files(store, json.loads(store.read("model_index.json")), model)
 
-    return _under_plain_names(*_local(path, model.revision, revision, storage, listing))
+    # One commit is copied apart for every set of modules that is not read of it.
+    part = ",".join(sorted(model.components)) if model.revision else ""
+    return _under_plain_names(*_local(path, model.revision, revision, storage, listing, part))
 
 
-def component_folder(component: Component, revision: str, storage: Mapping[str, Storage], dtype: str) -> Path:
-    """Return a folder of weights without a model_index.json on this machine. See `model_folder`.
+def component_path(component: Component, revision: str, storage: Mapping[str, Storage], dtype: str) -> Path:
+    """Return a component's folder on this machine, or its one file. See `model_folder`.
 
     Args:
         component: The job's entry.
-        revision: Identity of the folder.
+        revision: Identity of its content.
         storage: The job's options by URL prefix.
         dtype: Numbers that the component is run in.
     """
+    store, file = store_of(component, storage)
 
     def listing(store: Store) -> list[Entry]:
-        return folder_files(store, dtype=dtype)
+        return component_entries(store, file, dtype)
 
-    return _under_plain_names(*_local(component.path, component.revision, revision, storage, listing))
+    stated = component.revision
+    if not file:
+        return _under_plain_names(*_local(component.path, stated, revision, storage, listing))
+    # A file's own configuration is in its identity and is not among the files.
+    digest = revision if stated or component.config is None else content_revision(store, listing(store))
+    folder, _ = _local(store.url, stated, digest, storage, listing)
+    return folder / file
+
+
+def component_config(component: Component, storage: Mapping[str, Storage]) -> dict[str, Any]:
+    """Return the configuration that an entry names for its one file."""
+    assert component.config is not None
+    return read_json(open_store(parse_url(component.config).url, storage), "config.json", component.config)
 
 
 def lora_file(lora: Lora, revision: str, storage: Mapping[str, Storage]) -> Path:
@@ -96,12 +114,12 @@ def lora_file(lora: Lora, revision: str, storage: Mapping[str, Storage]) -> Path
 
 
 def _local(
-    path: str, stated: str | None, revision: str, storage: Mapping[str, Storage], listing: Listing
+    path: str, stated: str | None, revision: str, storage: Mapping[str, Storage], listing: Listing, part: str = ""
 ) -> tuple[Path, list[str]]:
     """Return the local folder of weights and the files in it; they are compared with a stated content digest."""
     store = open_store(parse_url(path).url, storage)
     if not store.is_local:
-        return _copied(store, stated, revision, listing)
+        return _copied(store, stated, revision, listing, part)
     entries = listing(store)
     if stated is not None and is_content_digest(stated):
         _refuse_other(store.url, stated, content_digest(store, entries))
@@ -152,8 +170,8 @@ def _built(name: str) -> Path:
 # --- copies of folders in buckets -----------------------------------------------------------------------------------
 
 
-def _copied(store: Store, stated: str | None, revision: str, listing: Listing) -> tuple[Path, list[str]]:
-    folder = _copy_of(store.url, revision)
+def _copied(store: Store, stated: str | None, revision: str, listing: Listing, part: str) -> tuple[Path, list[str]]:
+    folder = _copy_of(store.url, f"{revision}\nwithout {part}" if part else revision)
     with turn(lock_of(folder), store.url):
         if not _is_whole(folder):
             _download(store, stated, revision, listing, folder)

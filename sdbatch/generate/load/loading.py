@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 import diffusers
 import torch
@@ -25,17 +25,15 @@ from sdbatch.families import Family
 from sdbatch.generate.accelerators import accelerate
 from sdbatch.generate.device import device_of
 from sdbatch.generate.faults import failure_kind
-from sdbatch.generate.load.copies import component_folder, lora_file, model_folder
+from sdbatch.generate.load.components import DTYPES, FLOAT32_VAES, ModuleReader
+from sdbatch.generate.load.copies import lora_file, model_folder
 from sdbatch.generate.load.loaded import OPTIONS, LoadedModel, quieten
 from sdbatch.generate.load.loras import LoraFile
+from sdbatch.generate.load.mixed import cast_inputs
+from sdbatch.generate.load.quantizing import weight_bytes
 from sdbatch.generate.memory import memory_at_hand, release_memory
 from sdbatch.job import Lora, Model, Storage
 from sdbatch.points import reached
-
-FLOAT32_VAES: Final = frozenset({"AutoencoderKLWan"})
-"""Autoencoders that are kept in float32 beside a denoiser in 16 bit, as their authors do: in bfloat16 clips flicker."""
-
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 def quieten_libraries() -> None:
@@ -79,7 +77,7 @@ def load_model(
     needed = "its weights"
     read: _Read | None = None
     try:
-        read = _read(name, model, revision, storage, loras or {})
+        read = _read(name, model, revision, storage, loras or {}, device)
         needed = f"its weights of {read.num_bytes / 2**30:.2f} GiB"
         loaded = _place(read, read.options, device)
     except (OSError, ValueError, RuntimeError, ImportError, MemoryError, ModelError) as error:
@@ -120,36 +118,36 @@ class _Read:
         """Bytes of all weights."""
         modules = [*self.pipeline.components.values(), *self.components.values()]
         return sum(
-            weight.nbytes
+            weight_bytes(weight)
             for module in modules
             if isinstance(module, torch.nn.Module)
             for weight in (*module.parameters(), *module.buffers())
         )
 
 
-def _read(name: str, model: Model, revision: str, storage: Mapping[str, Storage], loras: Mapping[str, Lora]) -> _Read:
+def _read(
+    name: str, model: Model, revision: str, storage: Mapping[str, Storage], loras: Mapping[str, Lora], device: str
+) -> _Read:
     """Read a model into host memory, once it is known to be the one that was planned."""
     info = describe(name, model.model_copy(update={"family": None}), storage)
     model = model.model_copy(update={"dtype": info.options.dtype})
-    dtype = DTYPES[model.dtype]
     if model.family not in {None, info.family.title}:
         raise ModelLoadFailed(f"{model.path} is {info.family.title}, the job says {model.family}")
     if not info.answers_to(revision):
         revision_now = info.combined_revision
         raise ModelLoadFailed(f"{model.path} is not what was planned: revision {revision_now}, not {revision}")
     folder = model_folder(model, info.base_revision, storage)
-    components = {
-        option: _component(
-            component_folder(component, info.component_revisions[option], storage, component.dtype or model.dtype),
-            info.components[option],
-            dtype,
-        )
-        for option, component in model.laid_over.items()
-    }
+    reader = ModuleReader(info, model, folder, storage, device)
+    laid_over = reader.laid_over()
+    passed = {**{module: laid_over[module] for module in info.always_laid_over}, **reader.quantised()}
+    pipeline = _from_folder(folder, info.family.class_name, model, passed)
+    further = {module: component for module, component in laid_over.items() if module not in passed}
+    if any(component.dtype not in {None, model.dtype} for component in model.laid_over.values()):
+        cast_inputs({**pipeline.components, **further})
     return _Read(
-        pipeline=_from_folder(folder, info.family.class_name, dtype, safety_checker=model.safety_checker),
+        pipeline=pipeline,
         family=info.family,
-        components=components,
+        components=further,
         loras=_lora_files(info.family, loras, storage),
         options=model,
     )
@@ -166,31 +164,28 @@ def _place(read: _Read, model: Model, device: Literal["cuda", "cpu"]) -> LoadedM
     return LoadedModel(read.pipeline, read.family, device, read.components, read.loras, model)
 
 
-def _from_folder(folder: Path, class_name: str, dtype: torch.dtype, *, safety_checker: bool) -> Any:
+def _from_folder(folder: Path, class_name: str, model: Model, passed: Mapping[str, Any]) -> Any:
+    """Return the pipeline of a folder, with some modules that were read before."""
     # diffusers would take a path that is not a folder for a name on a hub and ask for it over the network.
     if not (folder / "model_index.json").is_file():
         raise ModelLoadFailed(f"{folder}: no model_index.json there")
     cls = getattr(diffusers, class_name)
     taken = inspect.signature(cls.__init__).parameters
+    if unknown := sorted(passed.keys() - taken.keys()):
+        raise ModelLoadFailed(f"{class_name} takes no {unknown[0]}; it takes {', '.join(list(taken)[1:])}")
     options: dict[str, Any] = {name: value for name, value in OPTIONS.items() if name in taken}
-    if "safety_checker" in taken and not safety_checker:
+    if "safety_checker" in taken and not model.safety_checker:
         options |= {"safety_checker": None, "requires_safety_checker": False}
     vae = json.loads((folder / "model_index.json").read_text()).get("vae")
     is_wide = isinstance(vae, list) and vae[-1] in FLOAT32_VAES
+    dtype = DTYPES[model.dtype]
     return cls.from_pretrained(
         str(folder),
         dtype={"default": dtype, "vae": torch.float32} if is_wide else dtype,
         use_safetensors=True,
         local_files_only=True,
         **options,
-    )
-
-
-def _component(folder: Path, class_name: str, dtype: torch.dtype) -> Any:
-    if not (folder / "config.json").is_file():
-        raise ModelLoadFailed(f"{folder}: no config.json there")
-    return getattr(diffusers, class_name).from_pretrained(
-        str(folder), dtype=dtype, use_safetensors=True, local_files_only=True
+        **passed,
     )
 
 
