@@ -130,6 +130,12 @@ _PICTURES: Final = (
     _sd3("Stable Diffusion 3 medium", "sd3-medium", 1536, 36864, 23),
     _sd3("Stable Diffusion 3.5 medium", "sd35-medium", 1536, 147456, 23),
     _sd3("Stable Diffusion 3.5 large", "sd35-large", 2432, 36864, 37),
+    # Flux.2's files have the keys that tell Flux.1's as well.
+    Layout(title="Flux.2 dev", family="", marks=(_FLUX2, _GUIDED)),
+    _klein("Flux.2 Klein 4B", "flux2-klein-4b", 3072, 19, _DISTILLED),
+    _klein("Flux.2 Klein base 4B", "flux2-klein-base-4b", 3072, 19),
+    _klein("Flux.2 Klein 9B", "flux2-klein-9b", 4096, 23, _DISTILLED),
+    _klein("Flux.2 Klein base 9B", "flux2-klein-base-9b", 4096, 23),
     Layout(title="Chroma", family="", marks=(_FLUX, "distilled_guidance_layer.in_proj.bias")),
     Layout(title="Flux.1 Depth or Canny", family="", marks=(_FLUX, _GUIDED), kind={("img_in.weight", 1): 128}),
     _flux("Flux.1 Fill", "Flux.1 Fill", "flux1-fill", kind={("img_in.weight", 1): 384}, sizes=_FLUX_SIZES),
@@ -141,11 +147,6 @@ _PICTURES: Final = (
     ),
     _flux("Flux.1 Kontext", "Flux.1 Kontext", "flux1-kontext"),
     _flux("Flux.1 schnell", "Flux.1", "flux1-schnell", marks=(_FLUX,), absent=(_GUIDED,)),
-    _klein("Flux.2 Klein 4B", "flux2-klein-4b", 3072, 19, _DISTILLED),
-    _klein("Flux.2 Klein base 4B", "flux2-klein-base-4b", 3072, 19),
-    _klein("Flux.2 Klein 9B", "flux2-klein-9b", 4096, 23, _DISTILLED),
-    _klein("Flux.2 Klein base 9B", "flux2-klein-base-9b", 4096, 23),
-    Layout(title="Flux.2 dev", family="", marks=(_FLUX2, _GUIDED)),
     *(
         Layout(
             title=title,

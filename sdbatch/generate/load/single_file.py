@@ -63,13 +63,11 @@ def pipeline_from_file(
     try:
         if family.denoiser not in given:
             given[family.denoiser] = _denoiser(file, configs, family.denoiser, index[family.denoiser][-1], dtype)
-        pipeline = cls.from_single_file(
-            str(file),
-            config=str(configs),
-            local_files_only=True,
-            dtype=dtype,
-            **{**_tokenizers(configs, index, given), **given, **options},
-        )
+        given = {**_tokenizers(configs, index, given), **given, **options}
+        if hasattr(cls, "from_single_file"):
+            pipeline = cls.from_single_file(str(file), config=str(configs), local_files_only=True, dtype=dtype, **given)
+        else:  # its files hold the denoiser alone, and the folder gives what has no weights
+            pipeline = cls.from_pretrained(str(configs), local_files_only=True, dtype=dtype, **given)
     except _CONVERSION_ERRORS as error:
         raise ModelLoadFailed(f"{file}: cannot be converted: {type(error).__name__}: {error}") from error
     for name, module in pipeline.components.items():
