@@ -74,6 +74,11 @@ def flux_transformer(weights: Tensors) -> dict[str, torch.Tensor]:
     return dict(_flux(weights))
 
 
+def flux2_transformer(weights: Tensors) -> dict[str, torch.Tensor]:
+    """Return Flux.2's transformer."""
+    return dict(_flux2(weights))
+
+
 def _weights(folder: Path) -> dict[str, torch.Tensor]:
     (file,) = folder.glob("*.safetensors")
     return load_file(file)

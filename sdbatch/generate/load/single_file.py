@@ -68,6 +68,8 @@ def pipeline_from_file(
             pipeline = cls.from_single_file(str(file), config=str(configs), local_files_only=True, dtype=dtype, **given)
         else:  # its files hold the denoiser alone, and the folder gives what has no weights
             pipeline = cls.from_pretrained(str(configs), local_files_only=True, dtype=dtype, **given)
+    except NotImplementedError as error:  # torch's word for a module that stayed empty
+        raise ModelLoadFailed(f"{file}: lacks tensors that its configs {configs} have places for: {error}") from error
     except _CONVERSION_ERRORS as error:
         raise ModelLoadFailed(f"{file}: cannot be converted: {type(error).__name__}: {error}") from error
     for name, module in pipeline.components.items():
