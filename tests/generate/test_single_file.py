@@ -165,7 +165,7 @@ def test_a_campaign_of_a_single_file_by_command(
     toys: Path, tmp_path: Path, write_manifest: Callable[..., str], job_of: Callable[..., dict[str, Any]]
 ) -> None:
     def pictures(output: Path) -> dict[str, np.ndarray[Any, Any]]:
-        return {path.name.split("-")[0]: np.asarray(Image.open(path)) for path in output.glob("assets/*.png")}
+        return {path.name.rsplit("-", 2)[0]: np.asarray(Image.open(path)) for path in output.glob("assets/*.png")}
 
     entry = {"path": str(toys / "sd.safetensors"), "config": str(toys / "sd"), "batch_size": 2}
     manifest = write_manifest(prompts(2))
