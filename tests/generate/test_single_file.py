@@ -22,11 +22,12 @@ from typer.testing import CliRunner
 import sdbatch
 from sdbatch.checkpoints import describe
 from sdbatch.cli import app
-from sdbatch.errors import ModelLoadFailed
-from sdbatch.generate.load import LoadedModel, load_model
+from sdbatch.errors import ModelError, ModelLoadFailed
+from sdbatch.families import FAMILIES
+from sdbatch.generate.load import load_model
 from sdbatch.generate.load.single_file import pipeline_from_file
 from sdbatch.generate.random_weights import make_tiny_random
-from sdbatch.job import Model
+from sdbatch.job import Component, Model
 from sdbatch.storage import open_store
 
 
@@ -96,14 +97,16 @@ def test_pixels_are_those_of_the_folder(toys: Path, name: str) -> None:
 
 def test_a_flux_transformer_with_the_folders_other_modules_makes_the_folders_pixels(toys: Path) -> None:
     folder = _studio(path=str(toys / "klein"))
-    modules = {name: folder.loaded._base.components[name] for name in ("vae", "text_encoder", "tokenizer")}
-    family = folder.info.family
-    pipeline = pipeline_from_file(toys / "klein.safetensors", toys / "klein", family, torch.float32, modules)
-    single = Studio(folder.info, LoadedModel(pipeline, family, "cpu"))
+    modules = ("vae", "text_encoder", "tokenizer")
+    components = {name: Component(path=str(toys / "klein" / name)) for name in modules}
+    file = {"path": str(toys / "klein.safetensors"), "config": str(toys / "klein")}
+    single = _studio(**file, components=components)
 
     row = {"negative_prompt": None}
-    assert pipeline.transformer is not folder.loaded._base.transformer
     assert np.array_equal(_pixels(folder, **row), _pixels(single, **row))
+    del components["text_encoder"]
+    with pytest.raises(ModelError, match=r"comes without text_encoder \(Qwen3ForCausalLM\)"):
+        _studio(**file, components=components)
 
 
 def test_a_flux_transformer_of_the_true_width_in_float8_is_read_exactly(toys: Path, tmp_path: Path) -> None:
@@ -127,7 +130,7 @@ def test_a_flux_transformer_of_the_true_width_in_float8_is_read_exactly(toys: Pa
     config = tmp_path / "flux" / "transformer" / "config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), **width, **small, **layers}))
     others = dict.fromkeys(("vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"))
-    family = sdbatch.families.FAMILIES["Flux.1"]
+    family = FAMILIES["Flux.1"]
     read = pipeline_from_file(tmp_path / "flux.safetensors", tmp_path / "flux", family, torch.bfloat16, others)
 
     found = read.transformer.state_dict()
@@ -204,6 +207,3 @@ def test_a_file_in_a_bucket_is_copied_once_and_loaded(s3_endpoint: str, toys: Pa
     remote = _studio(path=f"{store.url}/sd.safetensors", config=configs.url)
 
     assert np.array_equal(_pixels(remote), _pixels(_studio(path=str(toys / "sd"))))
-    wrong = {"path": f"{store.url}/sd.safetensors", "config": configs.url, "revision": "0" * 64}
-    with pytest.raises(ModelLoadFailed, match="the job's revision is"):
-        _studio(**wrong)
