@@ -20,7 +20,7 @@ from typing import Any, Final
 import diffusers
 import torch
 from safetensors.torch import load_file
-from transformers import CLIPTokenizer
+from transformers import CLIPTokenizer, PreTrainedModel
 
 from sdbatch.checkpoints.layouts import PREFIX
 from sdbatch.checkpoints.single_files import CLIP_WORDS
@@ -112,7 +112,7 @@ def _denoiser(file: Path, configs: Path, name: str, class_name: str, dtype: torc
 
 
 def _refuse_empty(file: Path, name: str, module: torch.nn.Module) -> None:
-    if hasattr(module, "tie_weights"):
+    if isinstance(module, PreTrainedModel):
         module.tie_weights()
     empty = [key for key, value in module.named_parameters() if value.is_meta]
     if empty:
