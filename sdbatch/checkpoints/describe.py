@@ -11,7 +11,7 @@ files are those of a stated content digest is looked at where they are loaded (`
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -29,6 +29,7 @@ from sdbatch.checkpoints.components import (
     place_of,
 )
 from sdbatch.checkpoints.entries import refuse_accelerators
+from sdbatch.checkpoints.facts import facts_of, native_size
 from sdbatch.checkpoints.files import (
     content_revision,
     lora_files,
@@ -44,8 +45,9 @@ from sdbatch.checkpoints.lacks import faults_of_model
 from sdbatch.checkpoints.parameters import num_parameters, stored_dtype
 from sdbatch.checkpoints.quantizing import refuse_quantize
 from sdbatch.checkpoints.refusals import refuse_code, refuse_libraries
+from sdbatch.checkpoints.single_files import describe_file, is_single_file
 from sdbatch.errors import ModelError
-from sdbatch.families import FAMILIES, Family, find_family
+from sdbatch.families import FAMILIES, find_family
 from sdbatch.job import Lora, Model, Storage
 from sdbatch.storage import Entry, Store, open_store, parse_url
 
@@ -65,6 +67,8 @@ def describe(name: str, model: Model, storage: Mapping[str, Storage], *, with_re
     """
     if model.path.startswith("builtin:"):
         info = _describe_builtin(name, model, storage, with_revision)
+    elif is_single_file(model.path):
+        info = describe_file(name, model, storage, with_revision=with_revision)
     elif model.family is not None:
         info = _describe_stated(name, model, model.family)
     else:
@@ -118,6 +122,8 @@ def _own_config(info: ModelInfo, module: str, storage: Mapping[str, Storage]) ->
     title = info.path.removeprefix("builtin:")
     if title in BUILTINS and title != info.path:
         path = builtin_folder(title)
+    elif info.single_file is not None:
+        path = info.single_file.configs
     else:
         path = str(SHIPPED[title]) if title in SHIPPED and title != info.path else info.path
     try:
@@ -176,14 +182,7 @@ def _describe_folder(name: str, model: Model, storage: Mapping[str, Storage], wi
     location = parse_url(model.path)
     store = open_store(location.url, storage)
     index = read_json(store, "model_index.json", f"models.{name}: {location.url}")
-    configs = {"model_index.json": index}
-
-    def fact(place: str) -> Any:
-        file, _, key = place.partition(" ")
-        if file not in configs:
-            configs[file] = _config(store, file, name, model, storage)
-        return configs[file].get(key)
-
+    fact = facts_of(index, lambda file: _config(store, file, name, model, storage))
     class_name = str(index.get("_class_name"))
     family = find_family(class_name, fact)
     if family is None:
@@ -211,7 +210,7 @@ def _describe_folder(name: str, model: Model, storage: Mapping[str, Storage], wi
         # The files are chosen by the numbers that were found, as they are wherever those are said.
         found = model.model_copy(update={"dtype": stored_dtype(denoiser)})
         return _describe_folder(name, found, storage, with_revision)
-    height, width = _native_size(family, fact)
+    height, width = native_size(family, fact)
     return ModelInfo(
         name=name,
         path=location.url,
@@ -297,14 +296,3 @@ def _describe_builtin(name: str, model: Model, storage: Mapping[str, Storage], w
         parameters=builtin.parameters,
         options=model if model.dtype != "auto" else model.model_copy(update={"dtype": "float32"}),
     )
-
-
-def _native_size(family: Family, fact: Callable[[str], Any]) -> tuple[int, int]:
-    """Return height and width the model was made for: the family's, or the denoiser's sample size times the VAE's."""
-    if "height" in family.defaults:
-        return family.defaults["height"], family.defaults["width"]
-    sample = fact(f"{family.denoiser}/config.json sample_size") or 64
-    height, width = sample if isinstance(sample, list) else (sample, sample)
-    channels = fact("vae/config.json block_out_channels") or fact("vae/config.json encoder_block_out_channels")
-    factor = 2 ** (len(channels or [0] * 4) - 1)
-    return int(height) * factor, int(width) * factor

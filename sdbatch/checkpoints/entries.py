@@ -8,10 +8,12 @@ from itertools import combinations
 
 from sdbatch.checkpoints.files import component_files, read_json
 from sdbatch.checkpoints.info import ModelInfo
+from sdbatch.checkpoints.single_files import file_of
 from sdbatch.errors import ModelError
 from sdbatch.families import Family
 from sdbatch.job import Model, Storage
 from sdbatch.storage import Entry, Store, open_store
+from sdbatch.storage.locations import split
 
 SAMPLE_BYTES = 64 << 10
 """Read from the middle of each file of weights where two folders are said to be one content."""
@@ -51,7 +53,7 @@ def refuse_shared_revisions(models: Iterable[ModelInfo], storage: Mapping[str, S
     stated = [model for model in models if model.options.revision and not model.options.family]
     folders = [model for model in stated if not model.path.startswith("builtin:")]
     for one, two in combinations(folders, 2):
-        if one.options.revision == two.options.revision and one.path != two.path:
+        if one.options.revision == two.options.revision and one.path != two.path and not _are_two_files(one, two):
             # What either lays over its folder is read elsewhere, and is no part of what the revision names.
             without = {*one.options.components, *two.options.components}
             samples = [_samples(model, storage, without) for model in (one, two)]
@@ -67,7 +69,16 @@ def refuse_shared_revisions(models: Iterable[ModelInfo], storage: Mapping[str, S
                 )
 
 
+def _are_two_files(one: ModelInfo, two: ModelInfo) -> bool:
+    """Whether two models are files of different names, which a commit may well hold: their identities differ."""
+    singles = (one.single_file, two.single_file)
+    return None not in singles and split(one.path)[1] != split(two.path)[1]
+
+
 def _samples(model: ModelInfo, storage: Mapping[str, Storage], without: Collection[str]) -> dict[str, str]:
+    if model.single_file is not None:
+        store, file = file_of(model.options, storage)
+        return {file: _sample(store, store.stat(file))}
     store = open_store(model.path, storage)
     index = read_json(store, "model_index.json", f"models.{model.name}: {model.path}")
     return {entry.path: _sample(store, entry) for entry in component_files(store, index, without=without)}

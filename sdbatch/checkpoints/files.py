@@ -71,6 +71,17 @@ def folder_files(store: Store, *, variant: str = "auto", dtype: str = "float32")
     return [entry for entry in listed if entry.path in chosen]
 
 
+def config_files(store: Store, index: Mapping[str, Any]) -> list[Entry]:
+    """Return the files of a folder that configure the components of a model: all that is read but weights."""
+    folders = named_components(index)
+    return [
+        entry
+        for entry in _listed(store)
+        if entry.path == "model_index.json"
+        or (_folder_of(entry) in folders and not is_weights(entry.path.rpartition("/")[2]))
+    ]
+
+
 def named_components(index: Mapping[str, Any]) -> set[str]:
     """Return the components that a model_index.json gives a class."""
     return {name for name, value in index.items() if isinstance(value, list) and value and value[0] is not None}

@@ -12,6 +12,23 @@ from sdbatch.job import Model, is_fixed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SingleFile:
+    """What is known of a model whose weights are one file.
+
+    Attributes:
+        title: Published model it is laid out as, such as `Flux.1 dev`.
+        configs: Folder with its configs: the package's own, or the one that the job names.
+        revision: Identity of the file alone; "" when it was not asked for.
+        assumed: What its keys do not tell and was assumed, as a sentence; "" where nothing was.
+    """
+
+    title: str
+    configs: str
+    revision: str
+    assumed: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelInfo:
     """One entry of the job's `models`, looked into.
 
@@ -21,7 +38,7 @@ class ModelInfo:
         family: Row of the family table.
         revision: Identity of the folder and of every further folder the entry names, in one digest; "" when it was not
             asked for.
-        base_revision: Identity of the model folder alone.
+        base_revision: Identity of the model folder alone; of a single file, with its configs.
         height: Native height in pixels.
         width: Native width in pixels.
         parameters: Number of the denoiser's parameters; 0 when unknown.
@@ -33,6 +50,7 @@ class ModelInfo:
         modules: Library and class of every module in model_index.json; empty where it was not looked into.
         quantized_by: Backend of every module whose weights are quantised, when they are loaded or before.
         defaults: Settings of its own, over its family's.
+        single_file: What is known of it where its weights are one file; None for a folder.
     """
 
     name: str
@@ -50,6 +68,7 @@ class ModelInfo:
     modules: Mapping[str, tuple[str | None, str | None]] = field(default_factory=dict)
     quantized_by: Mapping[str, str] = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    single_file: SingleFile | None = None
 
     @property
     def always_laid_over(self) -> list[str]:

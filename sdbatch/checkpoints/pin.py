@@ -12,9 +12,11 @@ from sdbatch.checkpoints.builtins import BUILTINS, SHIPPED
 from sdbatch.checkpoints.components import component_entries, place_of, store_of
 from sdbatch.checkpoints.describe import with_dtype
 from sdbatch.checkpoints.files import content_digest, lora_files, model_files, read_json
+from sdbatch.checkpoints.single_files import is_single_file
 from sdbatch.errors import ModelError
 from sdbatch.job import Job, Model
 from sdbatch.storage import Entry, Store, open_store, parse_url
+from sdbatch.storage.locations import split
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +44,11 @@ def pins(job: Job) -> Iterator[Pin]:
         model = with_dtype(name, entry, job.storage)
         place = f"models.{name}"
         title = model.path.removeprefix("builtin:")
-        if title == model.path:
+        if is_single_file(model.path):
+            folder, file = split(model.path)
+            digest = _digest(job, place, folder, _only(file))
+            yield Pin(place=place, path=parse_url(model.path).url, revision=digest)
+        elif title == model.path:
             yield _pin(job, place, model.path, _files_of_model(model))
         elif title in SHIPPED:
             digest = _digest(job, place, str(SHIPPED[title]), _files_of_model(model))
@@ -59,7 +65,7 @@ def pins(job: Job) -> Iterator[Pin]:
             entries = component_entries(store, file, dtype)
             yield Pin(place=where, path=parse_url(component.path).url, revision=_digest_of(where, store, entries))
     for name, lora in job.loras.items():
-        yield _pin(job, f"loras.{name}", lora.path, _files_of_lora(lora.weight_name))
+        yield _pin(job, f"loras.{name}", lora.path, _only(lora.weight_name))
 
 
 def _files_of_model(model: Model) -> Callable[[Store, str], list[Entry]]:
@@ -70,7 +76,7 @@ def _files_of_model(model: Model) -> Callable[[Store, str], list[Entry]]:
     return files
 
 
-def _files_of_lora(weight_name: str) -> Callable[[Store, str], list[Entry]]:
+def _only(weight_name: str) -> Callable[[Store, str], list[Entry]]:
     return lambda store, _: lora_files(store, weight_name)
 
 

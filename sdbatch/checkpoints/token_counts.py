@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sdbatch.checkpoints.builtins import BUILTINS, SHIPPED, builtin_folder
 from sdbatch.checkpoints.info import ModelInfo
+from sdbatch.checkpoints.single_files import CLIP_WORDS
 from sdbatch.recipe import parse_recipe
 from sdbatch.storage import parse_url
 
@@ -77,7 +78,7 @@ def token_counter(model: ModelInfo) -> TokenCounter | None:
     place = named if named.is_dir() else folder / "tokenizer"
     try:
         settings = json.loads(_text(place / "tokenizer_config.json"))
-        tokenizer, num_added = _read_tokenizer(place)
+        tokenizer, num_added = _read_tokenizer(_words_of(place, model))
     # tokenizers raises a bare Exception for what it cannot read; then the worker counts.
     except Exception:  # noqa: BLE001
         return None
@@ -87,7 +88,16 @@ def token_counter(model: ModelInfo) -> TokenCounter | None:
     return TokenCounter(model, tokenizer, num_added, known)
 
 
+def _words_of(place: Path, model: ModelInfo) -> Path:
+    """Return the folder of a tokenizer's vocabulary: of a single file's CLIP, the package's own."""
+    has_settings_alone = model.single_file is not None and len(list(place.iterdir())) == 1
+    return CLIP_WORDS if has_settings_alone else place
+
+
 def _folder(model: ModelInfo) -> Path | None:
+    if model.single_file is not None:
+        configs = parse_url(model.single_file.configs)
+        return Path(configs.path) if configs.is_local and Path(configs.path).is_dir() else None
     name = model.path.removeprefix("builtin:")
     if name != model.path:
         folder = Path(builtin_folder(name)) if name in {*SHIPPED, *BUILTINS} else None

@@ -391,6 +391,8 @@ def models_list(
         return
     for model in models:
         show(f"{model.name}: {model.family}, {model.path}")
+        if model.laid_out_as:
+            show(f"  one file: {model.assumed or model.laid_out_as}")
         show(f"  tasks: {', '.join(model.tasks)}")
         show(f"  size: {model.width} x {model.height} native, multiples of {model.size_multiple}; {model.dtype}")
         if model.frame_rule:

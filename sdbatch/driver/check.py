@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from sdbatch.campaign.campaign import Campaign
 from sdbatch.campaign.leaving import Leaving, leaving_rows
+from sdbatch.checkpoints import ModelInfo
 from sdbatch.driver.scan import scan
 from sdbatch.driver.source_headers import SourceHeaders
 from sdbatch.errors import Problem, SdbatchError, WarningsRefused, grouped
@@ -68,8 +69,11 @@ def check_job(job: Job, *, all_sources: bool = False, strict: bool = False) -> C
     headers = SourceHeaders(job, reads_all=all_sources)
     scanned = scan(job, headers=headers)
     leaving, of_campaign = _of_campaign(job, scanned.ids_digest)
-    warnings = [*of_campaign, *scanned.warnings]
-    num_warnings = scanned.num_warnings + len(of_campaign)
+    of_models = [
+        _assumed(model) for model in scanned.models.values() if model.single_file and model.single_file.assumed
+    ]
+    warnings = [*of_models, *of_campaign, *scanned.warnings]
+    num_warnings = scanned.num_warnings + len(of_campaign) + len(of_models)
     if strict and num_warnings:
         raise WarningsRefused(warnings, num_warnings)
     return CheckReport(
@@ -83,6 +87,12 @@ def check_job(job: Job, *, all_sources: bool = False, strict: bool = False) -> C
         num_warnings=num_warnings,
         rows_leaving=leaving.num_rows,
     )
+
+
+def _assumed(model: ModelInfo) -> Problem:
+    """Return the warning of what the keys of a single file do not tell."""
+    said = model.single_file.assumed if model.single_file else ""
+    return Problem(shard=f"models.{model.name}", row=None, column=None, value=None, message=f"{model.path} is {said}")
 
 
 def _of_campaign(job: Job, ids_digest: str) -> tuple[Leaving, list[Problem]]:

@@ -29,6 +29,8 @@ class ModelReport:
         fps: Playback rate of its clips by default.
         schedulers: Class names a row may ask for.
         dtype: Number format it is run in.
+        laid_out_as: Published model that a single file is laid out as; "" for a folder.
+        assumed: What a single file does not tell of itself and was assumed; "" where nothing was.
     """
 
     name: str
@@ -44,6 +46,8 @@ class ModelReport:
     fps: float | None
     schedulers: list[str]
     dtype: str
+    laid_out_as: str = ""
+    assumed: str = ""
 
 
 def job_of_builtins() -> Job:
@@ -81,4 +85,6 @@ def _model_report(model: ModelInfo) -> ModelReport:
         fps=defaults.get("fps"),
         schedulers=list(family.schedulers),
         dtype=model.options.dtype,
+        laid_out_as=model.single_file.title if model.single_file else "",
+        assumed=model.single_file.assumed if model.single_file else "",
     )

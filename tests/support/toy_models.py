@@ -6,8 +6,13 @@ from pathlib import Path
 from typing import Any
 
 
-def make_tiny_sdxl(folder: Path) -> None:
-    """Write an SDXL folder: 64 px native, two text encoders, seeded random weights."""
+def make_tiny_sdxl(folder: Path, *, width_2: int = 32) -> None:
+    """Write an SDXL folder: 64 px native, two text encoders, seeded random weights.
+
+    Args:
+        folder: Where it is written.
+        width_2: Width of the second text encoder; the first one's is 32.
+    """
     import torch
     from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTextModelWithProjection
@@ -15,6 +20,8 @@ def make_tiny_sdxl(folder: Path) -> None:
     from sdbatch.generate.random_weights import byte_tokenizer, tiny_text_config, tiny_vae
 
     torch.manual_seed(0)
+    config_2 = tiny_text_config()
+    config_2.hidden_size = config_2.projection_dim = width_2
     unet = UNet2DConditionModel(
         sample_size=32,
         in_channels=4,
@@ -23,18 +30,18 @@ def make_tiny_sdxl(folder: Path) -> None:
         block_out_channels=(16, 32),
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        cross_attention_dim=64,
+        cross_attention_dim=32 + width_2,
         attention_head_dim=(2, 4),
         addition_embed_type="text_time",
         addition_time_embed_dim=8,
-        projection_class_embeddings_input_dim=8 * 6 + 32,
+        projection_class_embeddings_input_dim=8 * 6 + width_2,
         use_linear_projection=True,
         norm_num_groups=8,
     )
     pipeline = StableDiffusionXLPipeline(
         vae=tiny_vae(),
         text_encoder=CLIPTextModel(tiny_text_config()),
-        text_encoder_2=CLIPTextModelWithProjection(tiny_text_config()),
+        text_encoder_2=CLIPTextModelWithProjection(config_2),
         tokenizer=byte_tokenizer(),
         tokenizer_2=byte_tokenizer(),
         unet=unet,

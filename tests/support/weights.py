@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final
 
 POINTER: Final = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'a' * 64}\nsize 3438167536\n".encode()
@@ -26,3 +27,16 @@ def weights(shapes: Mapping[str, list[int]], dtype: str = "F16", *, spaces: int 
         start, end = end, end + math.prod(shape) * _BYTES[dtype]
         header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
     return with_length(json.dumps(header).encode() + b" " * spaces) + bytes(end)
+
+
+def sparse(file: Path, shapes: Mapping[str, list[int]], dtype: str = "F16") -> None:
+    """Write such a file whose zeros take no room on the disk, so that its tensors may be as large as a real model's."""
+    header: dict[str, Any] = {}
+    end = 0
+    for name, shape in shapes.items():
+        start, end = end, end + math.prod(shape) * _BYTES[dtype]
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
+    data = with_length(json.dumps(header).encode())
+    with file.open("wb") as handle:
+        handle.write(data)
+        handle.truncate(len(data) + end)

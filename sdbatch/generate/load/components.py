@@ -83,6 +83,22 @@ class ModuleReader:
             modules[name] = self._from_folder(name, self._folder / name, class_name, dtype, quantize)
         return modules
 
+    def quantise_own(self, pipeline: Any) -> None:
+        """Quantise modules of a pipeline that were read from the model's one file.
+
+        Raises:
+            ModelLoadFailed: See `laid_over`; also when the pipeline has no such module.
+        """
+        for name, quantize in self._model.quantized.items():
+            if name in self._model.laid_over:
+                continue
+            module = pipeline.components.get(name)
+            if module is None:
+                raise ModelLoadFailed(f"{self._place(name)}: {type(pipeline).__name__} has no {name}")
+            refuse_device(self._place(name), quantize, self._device)
+            quantise(module, quantize)
+            self._checked(name, module, quantize)
+
     def _component(self, name: str, component: Component) -> Any:
         dtype_name = component.dtype or self._model.dtype
         path = component_path(component, self._info.component_revisions[name], self._storage, dtype_name)

@@ -38,6 +38,7 @@ from sdbatch.checkpoints import (
     store_of,
     variant_in,
 )
+from sdbatch.checkpoints.files import config_files
 from sdbatch.checkpoints.transfer import FILES, copy_files
 from sdbatch.checkpoints.turns import turn
 from sdbatch.checkpoints.variants import plain_path
@@ -47,6 +48,7 @@ from sdbatch.job import Component, Lora, Model, Storage
 from sdbatch.storage import Entry, Store, open_store, parse_url
 from sdbatch.storage.cache import cache_folder
 from sdbatch.storage.digests import mark_of, sha256_files
+from sdbatch.storage.locations import split
 
 LOG = logging.getLogger("sdbatch.generate")
 
@@ -76,6 +78,24 @@ def model_folder(model: Model, revision: str, storage: Mapping[str, Storage]) ->
     # One commit is copied apart for every set of modules that is not read of it.
     part = ",".join(sorted(model.components)) if model.revision else ""
     return _under_plain_names(*_local(path, model.revision, revision, storage, listing, part))
+
+
+def model_file(model: Model, revision: str, storage: Mapping[str, Storage]) -> Path:
+    """Return the file of a model that is one file on this machine. See `model_folder`."""
+    folder, name = split(model.path)
+    local, _ = _local(folder, model.revision, revision, storage, lambda store: lora_files(store, name))
+    return local / name
+
+
+def config_folder(configs: str, storage: Mapping[str, Storage]) -> Path:
+    """Return a folder of configs without weights on this machine; see `SingleFile.configs`."""
+
+    def listing(store: Store) -> list[Entry]:
+        return config_files(store, json.loads(store.read("model_index.json")))
+
+    store = open_store(configs, storage)
+    revision = "" if store.is_local else content_revision(store, listing(store))
+    return _local(configs, None, revision, storage, listing)[0]
 
 
 def component_path(component: Component, revision: str, storage: Mapping[str, Storage], dtype: str) -> Path:

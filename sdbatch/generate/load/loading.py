@@ -26,11 +26,12 @@ from sdbatch.generate.accelerators import accelerate
 from sdbatch.generate.device import device_of
 from sdbatch.generate.faults import failure_kind
 from sdbatch.generate.load.components import DTYPES, FLOAT32_VAES, ModuleReader
-from sdbatch.generate.load.copies import lora_file, model_folder
+from sdbatch.generate.load.copies import config_folder, lora_file, model_file, model_folder
 from sdbatch.generate.load.loaded import OPTIONS, LoadedModel, quieten
 from sdbatch.generate.load.loras import LoraFile
 from sdbatch.generate.load.mixed import cast_inputs
 from sdbatch.generate.load.quantizing import weight_bytes
+from sdbatch.generate.load.single_file import pipeline_from_file
 from sdbatch.generate.memory import memory_at_hand, release_memory
 from sdbatch.job import Lora, Model, Storage
 from sdbatch.points import reached
@@ -136,11 +137,18 @@ def _read(
     if not info.answers_to(revision):
         revision_now = info.combined_revision
         raise ModelLoadFailed(f"{model.path} is not what was planned: revision {revision_now}, not {revision}")
-    folder = model_folder(model, info.base_revision, storage)
+    single = info.single_file
+    folder = config_folder(single.configs, storage) if single else model_folder(model, info.base_revision, storage)
     reader = ModuleReader(info, model, folder, storage, device)
     laid_over = reader.laid_over()
-    passed = {**{module: laid_over[module] for module in info.always_laid_over}, **reader.quantised()}
-    pipeline = _from_folder(folder, info.family.class_name, model, passed)
+    passed = {module: laid_over[module] for module in info.always_laid_over}
+    if single is not None:
+        file = model_file(model, single.revision, storage)
+        pipeline = pipeline_from_file(file, folder, info.family, DTYPES[model.dtype], passed)
+        reader.quantise_own(pipeline)
+    else:
+        passed |= reader.quantised()
+        pipeline = _from_folder(folder, info.family.class_name, model, passed)
     further = {module: component for module, component in laid_over.items() if module not in passed}
     if any(component.dtype not in {None, model.dtype} for component in model.laid_over.values()):
         cast_inputs({**pipeline.components, **further})

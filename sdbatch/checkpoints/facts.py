@@ -1,0 +1,40 @@
+"""Single facts that stand in the configs of a model's folder, each file read once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sdbatch.families import Family
+
+Fact = Callable[[str], Any]
+"""Returns what stands at `FILE KEY` in the folder, None when nothing does."""
+
+
+def facts_of(index: Mapping[str, Any], read: Callable[[str], Mapping[str, Any]]) -> Fact:
+    """Return the function that looks facts up in a folder.
+
+    Args:
+        index: Content of its model_index.json.
+        read: Returns the content of another of its files.
+    """
+    configs: dict[str, Mapping[str, Any]] = {"model_index.json": index}
+
+    def fact(place: str) -> Any:
+        file, _, key = place.partition(" ")
+        if file not in configs:
+            configs[file] = read(file)
+        return configs[file].get(key)
+
+    return fact
+
+
+def native_size(family: Family, fact: Fact) -> tuple[int, int]:
+    """Return height and width the model was made for: the family's, or the denoiser's sample size times the VAE's."""
+    if "height" in family.defaults:
+        return family.defaults["height"], family.defaults["width"]
+    sample = fact(f"{family.denoiser}/config.json sample_size") or 64
+    height, width = sample if isinstance(sample, list) else (sample, sample)
+    channels = fact("vae/config.json block_out_channels") or fact("vae/config.json encoder_block_out_channels")
+    factor = 2 ** (len(channels or [0] * 4) - 1)
+    return int(height) * factor, int(width) * factor

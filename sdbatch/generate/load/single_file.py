@@ -1,0 +1,121 @@
+"""Reads a pipeline from one file of weights and a local folder of configs.
+
+    file --> denoiser, and the text encoders and VAE that it holds \
+    configs --> scheduler, tokenizers                               --> pipeline
+    modules of the entry's components, already loaded              /
+
+Only diffusers' `from_single_file` with a local config converts, and no hub is asked. diffusers passes over tensors that
+its config has no place for and leaves modules empty that the file has no tensors for; both are refused here, since
+either makes other pictures without a word.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import diffusers
+import torch
+from safetensors.torch import load_file
+from transformers import CLIPTokenizer, PreTrainedModel
+
+from sdbatch.checkpoints.layouts import PREFIX
+from sdbatch.checkpoints.single_files import CLIP_WORDS
+from sdbatch.errors import ModelLoadFailed
+from sdbatch.families import Family
+from sdbatch.generate.load.loaded import OPTIONS
+
+KEPT_AS_THEY_ARE: Final = frozenset({"QwenImageTransformer2DModel"})
+"""Denoisers whose keys diffusers does not convert, so that it does not take a prefix off either (0.42.1)."""
+
+UNUSED_MAX: Final = 0.001
+"""Share of a denoiser's numbers that may be in the file alone: Z-Image's files hold a norm that nothing reads."""
+
+_CONVERSION_ERRORS: Final = (AttributeError, IndexError, KeyError, TypeError)
+"""What diffusers' conversions raise on a file that lacks tensors."""
+
+
+def pipeline_from_file(
+    file: Path, configs: Path, family: Family, dtype: torch.dtype, modules: Mapping[str, Any]
+) -> Any:
+    """Return the pipeline of a single file, in host memory.
+
+    Args:
+        file: The weights, a safetensors file.
+        configs: Folder in diffusers' layout; weights in it are not read.
+        family: Family of the model.
+        dtype: Numbers it is run in; modules that are given keep theirs.
+        modules: Modules by name that are laid over it, or that the file lacks.
+
+    Raises:
+        ModelLoadFailed: When the file does not fit its configs.
+    """
+    index: dict[str, Any] = json.loads((configs / "model_index.json").read_text())
+    cls = getattr(diffusers, family.class_name)
+    taken = inspect.signature(cls.__init__).parameters
+    options: dict[str, Any] = {name: value for name, value in OPTIONS.items() if name in taken}
+    if "safety_checker" in taken and "safety_checker" not in modules:
+        options |= {"safety_checker": None, "requires_safety_checker": False}
+    given = {name: module for name, module in modules.items() if name in index or name in taken}
+    try:
+        if family.denoiser not in given:
+            given[family.denoiser] = _denoiser(file, configs, family.denoiser, index[family.denoiser][-1], dtype)
+        given = {**_tokenizers(configs, index, given), **given, **options}
+        if hasattr(cls, "from_single_file"):
+            pipeline = cls.from_single_file(str(file), config=str(configs), local_files_only=True, dtype=dtype, **given)
+        else:  # its files hold the denoiser alone, and the folder gives what has no weights
+            pipeline = cls.from_pretrained(str(configs), local_files_only=True, dtype=dtype, **given)
+    except NotImplementedError as error:  # torch's word for a module that stayed empty
+        raise ModelLoadFailed(f"{file}: lacks tensors that its configs {configs} have places for: {error}") from error
+    except _CONVERSION_ERRORS as error:
+        raise ModelLoadFailed(f"{file}: cannot be converted: {type(error).__name__}: {error}") from error
+    for name, module in pipeline.components.items():
+        if isinstance(module, torch.nn.Module) and name not in modules:
+            _refuse_empty(file, name, module)
+            module.eval()  # diffusers leaves text encoders in training, with dropout
+    return pipeline
+
+
+def _tokenizers(configs: Path, index: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the CLIP tokenizers whose folder has settings alone: their vocabulary is one and the same."""
+    found = {}
+    for name, value in index.items():
+        settings = configs / name / "tokenizer_config.json"
+        is_clip = isinstance(value, list) and str(value[-1]).startswith("CLIPTokenizer")
+        if is_clip and name not in given and settings.is_file() and len(list(settings.parent.iterdir())) == 1:
+            found[name] = CLIPTokenizer.from_pretrained(
+                str(CLIP_WORDS), local_files_only=True, **json.loads(settings.read_text())
+            )
+    return found
+
+
+def _denoiser(file: Path, configs: Path, name: str, class_name: str, dtype: torch.dtype) -> torch.nn.Module:
+    weights = load_file(file)
+    prefixed = {key: value for key, value in weights.items() if key.startswith(PREFIX)}
+    own = prefixed or weights
+    in_file = sum(value.numel() for value in own.values())
+    if class_name in KEPT_AS_THEY_ARE:
+        own = {key.removeprefix(PREFIX): value for key, value in own.items()}
+    module: torch.nn.Module = getattr(diffusers, class_name).from_single_file(
+        dict(own), config=str(configs), subfolder=name, local_files_only=True, dtype=dtype
+    )
+    read = sum(value.numel() for value in module.state_dict().values())
+    if in_file - read > UNUSED_MAX * read:
+        raise ModelLoadFailed(
+            f"{file}: its {name} has {in_file} numbers, and by its config {configs} it has {read}; "
+            "name a folder of its own configs with config:"
+        )
+    return module
+
+
+def _refuse_empty(file: Path, name: str, module: torch.nn.Module) -> None:
+    if isinstance(module, PreTrainedModel):
+        module.tie_weights()
+    empty = [key for key, value in module.named_parameters() if value.is_meta]
+    if empty:
+        raise ModelLoadFailed(
+            f"{file}: lacks {len(empty)} tensors of its {name} ({', '.join(empty[:3])}); name it in components"
+        )
