@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from sdbatch.generate.accelerators import accelerated, denoisers_of
-from sdbatch.generate.decoding import decoding, rows_decoded_at_once
+from sdbatch.generate.decoding import decoding
 from sdbatch.generate.exact import exact_arithmetic
 from sdbatch.generate.item import BatchResult, Generated, Item, Memory, Pixels
 from sdbatch.generate.memo import TEXTS_AT_ONCE, remembered
@@ -65,6 +65,7 @@ def make_batch(
     started_s = time.perf_counter()
     before = _begin_measuring(model.device)
     parts: list[_CallOutput] = []
+    plan = model.decode_plan(recipe, len(rows), is_exact=pad_to is not None)
     denoisers = denoisers_of(pipeline, model.family)
     generators = [
         torch.Generator("cpu").manual_seed(row.seed) for row in rows
@@ -85,11 +86,13 @@ def make_batch(
             _texts_at_once(route),
             model.device if model.options.offload_text_encoder else None,
         ),
-        decoding(pipeline.vae, rows_decoded_at_once(recipe, len(rows), is_exact=pad_to is not None)) as decode,
+        decoding(pipeline.vae, plan) as decode,
     ):
         for arguments in CALLS[recipe.task](route, rows):
             adapted = adapt(route.adapter, pipeline, arguments, recipe)
             parts.append(_read_output(pipeline(**adapted, generator=generator, output_type="pt"), pipeline))
+    if decode.retries:
+        model.learn_decoding(recipe, decode.rows_at_once)
     video_BFHWC = _join(parts, recipe)
     generate_s = time.perf_counter() - started_s
     return BatchResult(
@@ -104,6 +107,7 @@ def make_batch(
         ],
         generate_s=generate_s,
         decode_s=decode.spent_s,
+        decode_retries=decode.retries,
         pipeline_class=route.pipeline,
         scheduler=model.scheduler_name(recipe.scheduler),
         device=model.device,

@@ -87,6 +87,7 @@ class BatchResult:
         scheduler: diffusers class that ran.
         device: `cuda` or `cpu`.
         memory: The GPU's memory around the call; None on a CPU.
+        decode_retries: Times that the VAE's decoder ran out of memory and went on in smaller parts.
     """
 
     outputs: list[Generated]
@@ -96,3 +97,4 @@ class BatchResult:
     scheduler: str
     device: str
     memory: Memory | None = None
+    decode_retries: int = 0

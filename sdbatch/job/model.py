@@ -259,11 +259,14 @@ class Model(Strict):
         bits = {"decode_batch": self.vae.decode_batch, "slicing": self.vae.slicing or None}
         vae = {name: value for name, value in bits.items() if value is not None}
         found = {**self._chosen("compile", "channels_last", "attention_backend"), **self.lossy}
-        return {**found, "vae": {**found.get("vae", {}), **vae}} if vae else found
+        return {**found, "vae": vae} if vae else found
 
     @property
     def lossy(self) -> dict[str, Any]:
-        """Options that change what is seen, by the job's keys: part of the request key."""
+        """Options that change what is seen, by the job's keys: part of the request key.
+
+        A recipe's `vae.tiling` stands beside them: it follows from the size as well (`Family.is_tiled`).
+        """
         sage = ("attention_backend",) if self.attention_backend == "sage" else ()
         found = self._chosen(*sage, *_LOSSY)
         dtypes = {name: one.dtype for name, one in self.laid_over.items() if one.dtype not in {None, self.dtype}}
@@ -271,8 +274,6 @@ class Model(Strict):
             found["dtypes"] = dtypes
         if self.quantized:
             found["quantize"] = {name: one.model_dump(exclude_defaults=True) for name, one in self.quantized.items()}
-        if self.vae.tiling != "auto":
-            found["vae"] = {"tiling": self.vae.tiling}
         return found
 
     def _chosen(self, *names: str) -> dict[str, Any]:

@@ -272,7 +272,11 @@ class Settler:
         }
         is_exact = self._job.determinism == "exact"
         # Compiled or in another memory format, the last bits are others: nothing to see, but not exact either.
-        if accelerators := model.options.accelerators if is_exact else model.options.lossy:
+        accelerators = model.options.accelerators if is_exact else model.options.lossy
+        height, width, num_frames = values["height"], values["width"], values.get("num_frames", 1)
+        if model.family.is_tiled(model.options.vae.tiling, height=height, width=width, num_frames=num_frames):
+            accelerators["vae"] = {**accelerators.get("vae", {}), "tiling": True}
+        if accelerators:
             shared["accelerators"] = accelerators
         if is_exact:
             shared["batch_size"] = 1 if route.batch_of_one_in_exact else model.options.batch_size

@@ -13,10 +13,12 @@ from diffusers.loaders import TextualInversionLoaderMixin
 
 from sdbatch.errors import LoraRefused, ModelLoadFailed
 from sdbatch.families import Family, Route
+from sdbatch.generate.decoding import DecodePlan, is_tiled, plan_decoding
 from sdbatch.generate.load.loras import LoraFile, attach_lora
 from sdbatch.generate.memo import Memo
 from sdbatch.generate.tokens import TokenCounter
 from sdbatch.job import Model
+from sdbatch.recipe import Recipe
 
 OPTIONS = {"add_watermarker": False}
 """Arguments of every pipeline class that accepts them: a campaign's pictures bear no watermark."""
@@ -64,6 +66,7 @@ class LoadedModel:
         self._schedulers: dict[str, Any] = {"": pipeline.scheduler}
         self._adapters: set[str] = set()
         self._refused: dict[str, str] = {}
+        self._decoded_max: dict[tuple[int, int, int | None, bool], int] = {}
         self.tokens = TokenCounter(pipeline, family)
         self.memo = Memo()
 
@@ -88,6 +91,15 @@ class LoadedModel:
         pipeline.scheduler = copy.deepcopy(self._schedulers[scheduler])
         self._adapt(loras)
         return pipeline
+
+    def decode_plan(self, recipe: Recipe, rows: int, *, is_exact: bool) -> DecodePlan:
+        """Return how the rows of a call are decoded; what a decoder ran out of memory at is not tried again."""
+        known_max = self._decoded_max.get(_decoded_size(recipe))
+        return plan_decoding(recipe, rows, self.options.vae, is_exact=is_exact, known_max=known_max)
+
+    def learn_decoding(self, recipe: Recipe, rows_max: int) -> None:
+        """Note how many rows of a recipe's size the decoder could take at once."""
+        self._decoded_max[_decoded_size(recipe)] = rows_max
 
     def scheduler_name(self, scheduler: str) -> str:
         """Return the class name of the scheduler a row gets."""
@@ -127,6 +139,10 @@ class LoadedModel:
             self._refused[revision] = str(error)
             raise
         self._adapters.add(revision)
+
+
+def _decoded_size(recipe: Recipe) -> tuple[int, int, int | None, bool]:
+    return recipe.height, recipe.width, recipe.num_frames, is_tiled(recipe)
 
 
 def _sibling(base: Any, class_name: str, further: Mapping[str, Any]) -> Any:
