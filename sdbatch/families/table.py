@@ -144,8 +144,8 @@ class Family:
         step_caches: diffusers' caches of steps that its denoiser knows and that skip something on it.
         cfg_layout: How a call is guided, where guidance can be left out of some steps: with rows twice in a pass, first
             without and then with the prompt (`halves`), or with and without it in a pass each (`passes`); else "".
-        untiled_max: Most pixels times frames of an output that `vae.tiling: auto` decodes whole; 0 for no bound. Keys of
-            larger outputs hold the tiling, so that another number moves keys.
+        untiled_max: Most pixels times frames of an output that `vae.tiling: auto` decodes whole; 0 for no bound. Keys
+            of larger outputs hold the tiling, so that another number moves keys.
         vae_tiles: Whether its VAE can decode in tiles.
     """
 

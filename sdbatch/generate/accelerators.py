@@ -1,6 +1,6 @@
 """Accelerators that a job may ask for; diffusers runs a model without them, and all are off by default.
 
-accelerate()   once, when the model is loaded: memory format, storage type, compiled blocks
+accelerate()   once, when the model is loaded: memory format, compiled blocks
 accelerated()  around a call: attention backend, cache of steps, steps without guidance
 """
 
@@ -38,9 +38,6 @@ def accelerate(pipeline: Any, family: Family, options: Model, device: str) -> No
         if options.channels_last:
             denoiser.to(memory_format=torch.channels_last)
             pipeline.vae.to(memory_format=torch.channels_last)
-        if options.layerwise_casting:
-            stored = getattr(torch, options.layerwise_casting)
-            denoiser.enable_layerwise_casting(storage_dtype=stored, compute_dtype=denoiser.dtype)
         if options.compile:
             _check_compiler(device)
             denoiser.compile_repeated_blocks()

@@ -24,6 +24,7 @@ from sdbatch.generate.accelerators import accelerated, denoisers_of
 from sdbatch.generate.decoding import decoding
 from sdbatch.generate.exact import exact_arithmetic
 from sdbatch.generate.item import BatchResult, Generated, Item, Memory, Pixels
+from sdbatch.generate.load.placing import offloading
 from sdbatch.generate.memo import TEXTS_AT_ONCE, remembered
 from sdbatch.generate.tasks import CALLS
 from sdbatch.generate.tasks.adapters import adapt
@@ -73,6 +74,7 @@ def make_batch(
     generator = generators[0] if route.rows == "single" else generators
     with (
         _forgotten(model),
+        offloading(pipeline, model.options),
         _on_each_step(denoisers, on_step),
         torch.inference_mode(),
         _seeded(rows[0].seed, model.device),

@@ -50,8 +50,9 @@ def strike() -> Iterator[Callable[[Callable[[str], None]], None]]:
     points.install(lambda _: None)
 
 
-def _job(folders: dict[str, Path], **changes: Any) -> Job:
-    models = {name: {"path": str(folder), "revision": PINNED, "batch_size": 4} for name, folder in folders.items()}
+def _job(folders: dict[str, Path], offload: str = "none", **changes: Any) -> Job:
+    every = {"revision": PINNED, "batch_size": 4, "offload": offload}
+    models = {name: {"path": str(folder), **every} for name, folder in folders.items()}
     return parse_job({"manifest": "m", "output": "o", "models": models, "determinism": "fast", **changes})
 
 
@@ -161,8 +162,9 @@ def test_a_row_that_fails_keeps_none_of_its_tensors(folders: dict[str, Path]) ->
 @pytest.mark.fault(
     "A2", "a switch of models: SD with LoRAs, SDXL, Wan, LTX", "no module of the old one lives when the new one loads"
 )
+@pytest.mark.parametrize("offload", ["none", "model", "group"])
 def test_no_module_of_the_old_model_lives_when_the_next_one_is_loaded(
-    folders: dict[str, Path], tmp_path: Path, strike: Callable[[Callable[[str], None]], None]
+    offload: str, folders: dict[str, Path], tmp_path: Path, strike: Callable[[Callable[[str], None]], None]
 ) -> None:
     import diffusers
 
@@ -172,7 +174,7 @@ def test_no_module_of_the_old_model_lives_when_the_next_one_is_loaded(
     write_lora(tmp_path / "ink.safetensors", tensors)
     del pipeline
     lora = {"path": str(tmp_path), "base": "StableDiffusionPipeline", "weight_name": "ink.safetensors"}
-    job = _job(folders, loras={"ink": lora})
+    job = _job(folders, offload, loras={"ink": lora})
     identity = describe_lora("ink", job.loras["ink"], {}).revision
     renderer = Renderer(job, dict.fromkeys(folders, PINNED))
     alive: list[weakref.ref[torch.nn.Module]] = []

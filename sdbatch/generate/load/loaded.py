@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import diffusers
 import torch
@@ -15,6 +15,7 @@ from sdbatch.errors import LoraRefused, ModelLoadFailed
 from sdbatch.families import Family, Route
 from sdbatch.generate.decoding import DecodePlan, is_tiled, plan_decoding
 from sdbatch.generate.load.loras import LoraFile, attach_lora
+from sdbatch.generate.load.placing import ModelOffload, offload_groups
 from sdbatch.generate.memo import Memo
 from sdbatch.generate.tokens import TokenCounter
 from sdbatch.job import Model
@@ -40,7 +41,7 @@ class LoadedModel:
         self,
         pipeline: Any,
         family: Family,
-        device: str,
+        device: Literal["cuda", "cpu"],
         components: Mapping[str, Any] | None = None,
         loras: Mapping[str, LoraFile] | None = None,
         options: Model | None = None,
@@ -66,6 +67,7 @@ class LoadedModel:
         self._schedulers: dict[str, Any] = {"": pipeline.scheduler}
         self._adapters: set[str] = set()
         self._refused: dict[str, str] = {}
+        self._offload = ModelOffload(device) if self.options.offload == "model" else None
         self._decoded_max: dict[tuple[int, int, int | None, bool], int] = {}
         self.tokens = TokenCounter(pipeline, family)
         self.memo = Memo()
@@ -86,10 +88,14 @@ class LoadedModel:
         if pipeline is None:
             further = {name: self._components[name] for name in route.components}
             pipeline = self._pipelines[route.pipeline] = _sibling(self._base, route.pipeline, further)
+            if self.options.offload == "group":
+                offload_groups(pipeline.components, self.device)  # some pipelines make a denoiser of their own
         if scheduler not in self._schedulers:
             self._schedulers[scheduler] = getattr(diffusers, scheduler).from_config(self._base.scheduler.config)
         pipeline.scheduler = copy.deepcopy(self._schedulers[scheduler])
         self._adapt(loras)
+        if self._offload is not None:
+            self._offload.hook(pipeline)
         return pipeline
 
     def decode_plan(self, recipe: Recipe, rows: int, *, is_exact: bool) -> DecodePlan:
@@ -133,6 +139,8 @@ class LoadedModel:
         lora = self._loras.get(revision)
         if lora is None:
             raise ModelLoadFailed(f"none of the job's loras is what was planned: revision {revision}")
+        if self._offload is not None:
+            self._offload.unhook()  # diffusers would lay hooks of its own again
         try:
             attach_lora(self._base, lora, revision)
         except LoraRefused as error:

@@ -22,12 +22,12 @@ from transformers.utils import logging as transformers_logging
 from sdbatch.checkpoints import describe, describe_lora
 from sdbatch.errors import DeviceLost, GpuUnusable, ModelError, ModelLoadFailed
 from sdbatch.families import Family
-from sdbatch.generate.accelerators import accelerate
 from sdbatch.generate.device import device_of
 from sdbatch.generate.faults import failure_kind
 from sdbatch.generate.load.copies import component_folder, lora_file, model_folder
 from sdbatch.generate.load.loaded import OPTIONS, LoadedModel, quieten
 from sdbatch.generate.load.loras import LoraFile
+from sdbatch.generate.load.placing import place, reads_to_device
 from sdbatch.generate.memory import memory_at_hand, release_memory
 from sdbatch.job import Lora, Model, Storage
 from sdbatch.points import reached
@@ -79,7 +79,7 @@ def load_model(
     needed = "its weights"
     read: _Read | None = None
     try:
-        read = _read(name, model, revision, storage, loras or {})
+        read = _read(name, model, revision, storage, loras or {}, device)
         needed = f"its weights of {read.num_bytes / 2**30:.2f} GiB"
         loaded = _place(read, model, device)
     except (OSError, ValueError, RuntimeError, ImportError, MemoryError, ModelError) as error:
@@ -99,7 +99,7 @@ def load_model(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Read:
-    """A model in host memory.
+    """A model that was read, into host memory or to its device.
 
     Attributes:
         pipeline: Pipeline of the folder's own class.
@@ -125,8 +125,10 @@ class _Read:
         )
 
 
-def _read(name: str, model: Model, revision: str, storage: Mapping[str, Storage], loras: Mapping[str, Lora]) -> _Read:
-    """Read a model into host memory, once it is known to be the one that was planned."""
+def _read(
+    name: str, model: Model, revision: str, storage: Mapping[str, Storage], loras: Mapping[str, Lora], device: str
+) -> _Read:
+    """Read a model, once it is known to be the one that was planned; module by module to its device where it can."""
     dtype = DTYPES[model.dtype]
     info = describe(name, model.model_copy(update={"family": None}), storage)
     if model.family not in {None, info.family.title}:
@@ -142,7 +144,13 @@ def _read(name: str, model: Model, revision: str, storage: Mapping[str, Storage]
         for option, component in model.laid_over.items()
     }
     return _Read(
-        pipeline=_from_folder(folder, info.family.class_name, dtype, safety_checker=model.safety_checker),
+        pipeline=_from_folder(
+            folder,
+            info.family.class_name,
+            dtype,
+            safety_checker=model.safety_checker,
+            device=device if reads_to_device(model) else None,
+        ),
         family=info.family,
         components=components,
         loras=_lora_files(info.family, loras, storage),
@@ -151,16 +159,12 @@ def _read(name: str, model: Model, revision: str, storage: Mapping[str, Storage]
 
 def _place(read: _Read, model: Model, device: Literal["cuda", "cpu"]) -> LoadedModel:
     """Put a model on its device and set it up."""
-    for name, module in (*read.pipeline.components.items(), *read.components.items()):
-        is_offloaded = model.offload_text_encoder and name.startswith("text_encoder")
-        if isinstance(module, torch.nn.Module) and not is_offloaded:
-            module.to(device)
+    place(read.pipeline, read.components, read.family, model, device)
     quieten(read.pipeline)
-    accelerate(read.pipeline, read.family, model, device)
     return LoadedModel(read.pipeline, read.family, device, read.components, read.loras, model)
 
 
-def _from_folder(folder: Path, class_name: str, dtype: torch.dtype, *, safety_checker: bool) -> Any:
+def _from_folder(folder: Path, class_name: str, dtype: torch.dtype, *, safety_checker: bool, device: str | None) -> Any:
     # diffusers would take a path that is not a folder for a name on a hub and ask for it over the network.
     if not (folder / "model_index.json").is_file():
         raise ModelLoadFailed(f"{folder}: no model_index.json there")
@@ -176,6 +180,7 @@ def _from_folder(folder: Path, class_name: str, dtype: torch.dtype, *, safety_ch
         dtype={"default": dtype, "vae": torch.float32} if is_wide else dtype,
         use_safetensors=True,
         local_files_only=True,
+        device_map=device,
         **options,
     )
 
