@@ -8,6 +8,7 @@ accelerated()  around a call: attention backend, cache of steps, steps without g
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, Final
@@ -20,6 +21,9 @@ from sdbatch.errors import ModelLoadFailed
 from sdbatch.families import Family
 from sdbatch.job import Model
 from sdbatch.recipe import Recipe
+
+_LIMIT_EXCEEDED: Final = "Dynamo recompile limit exceeded"
+"""What torch 2.13 counts where a block has met as many shapes, or sets of LoRAs, as it compiles it for."""
 
 
 def denoisers_of(pipeline: Any, family: Family) -> list[Any]:
@@ -61,6 +65,15 @@ def compile_counts() -> dict[str, int]:
 
     inductor = counters["inductor"]
     return {"compiled": inductor["fxgraph_cache_miss"], "found": inductor["fxgraph_cache_hit"]}
+
+
+def recompile_limits() -> int:
+    """Return how often torch gave up compiling a block anew in this process; such a block runs as it is, slowly."""
+    if "torch._dynamo" not in sys.modules:
+        return 0
+    from torch._dynamo.utils import counters
+
+    return sum(count for text, count in counters["unimplemented"].items() if text.startswith(_LIMIT_EXCEEDED))
 
 
 @contextmanager

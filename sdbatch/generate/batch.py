@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from sdbatch.generate.accelerators import accelerated, denoisers_of
+from sdbatch.generate.accelerators import accelerated, denoisers_of, recompile_limits
 from sdbatch.generate.decoding import decoding
 from sdbatch.generate.exact import exact_arithmetic
 from sdbatch.generate.item import BatchResult, Generated, Item, Memory, Pixels
@@ -64,7 +64,7 @@ def make_batch(
     route = model.family.route_of(recipe)
     pipeline = model.pipeline(route, recipe.scheduler, recipe.loras)
     started_s = time.perf_counter()
-    before = _begin_measuring(model.device)
+    before, limits_before = _begin_measuring(model.device), recompile_limits()
     parts: list[_CallOutput] = []
     plan = model.decode_plan(recipe, len(rows), is_exact=pad_to is not None)
     denoisers = denoisers_of(pipeline, model.family)
@@ -110,6 +110,7 @@ def make_batch(
         generate_s=generate_s,
         decode_s=decode.spent_s,
         decode_retries=decode.retries,
+        recompile_limits=max(0, recompile_limits() - limits_before),
         pipeline_class=route.pipeline,
         scheduler=model.scheduler_name(recipe.scheduler),
         device=model.device,

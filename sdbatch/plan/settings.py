@@ -42,6 +42,10 @@ _ARGUMENTS = named("argument")
 _TEXTS = named("text")
 _LENGTHS = ("num_frames", "duration_s")
 _FLOATS = frozenset(name for name, column in IN_RECIPE.items() if pa.types.is_floating(column.type))
+_COMPILED_WITHOUT_LORAS = (
+    "are not taken by a model with compile: true, whose blocks would be compiled anew for each set of them; "
+    "name a model entry without compile"
+)
 _LAST = {name: column.default for name, column in MANIFEST.items()}
 
 
@@ -193,6 +197,8 @@ class Settler:
             values["parameters"] = parameters
         if row["loras"] and "loras" not in route.arguments:
             problems.append(RowProblem("loras", row["loras"], f"are not taken by {binding.task} of {family.title}"))
+        elif row["loras"] and binding.model.options.compile:
+            problems.append(RowProblem("loras", row["loras"], _COMPILED_WITHOUT_LORAS))
         elif row["loras"]:
             values["loras"], refused = settled_loras(row["loras"], self._loras, family, loads_here=self._loads_here)
             problems.extend(refused)

@@ -11,10 +11,10 @@ import diffusers
 import torch
 from diffusers.loaders import TextualInversionLoaderMixin
 
-from sdbatch.errors import LoraRefused, ModelLoadFailed
 from sdbatch.families import Family, Route
 from sdbatch.generate.decoding import DecodePlan, is_tiled, plan_decoding
-from sdbatch.generate.load.loras import LoraFile, attach_lora
+from sdbatch.generate.load.kept_loras import KeptLoras
+from sdbatch.generate.load.loras import LoraFile
 from sdbatch.generate.load.placing import ModelOffload, offload_groups
 from sdbatch.generate.memo import Memo
 from sdbatch.generate.tokens import TokenCounter
@@ -35,6 +35,7 @@ class LoadedModel:
         options: The job's entry.
         memo: Outputs of its encoders; kept as long as the model is.
         tokens: Counter of the tokens of a prompt.
+        loras: The LoRAs that can be laid over it.
     """
 
     def __init__(
@@ -62,12 +63,12 @@ class LoadedModel:
         self.options = options or Model(path="")
         self._base = pipeline
         self._components = components or {}
-        self._loras = loras or {}
         self._pipelines: dict[str, Any] = {self.class_name: pipeline}
         self._schedulers: dict[str, Any] = {"": pipeline.scheduler}
-        self._adapters: set[str] = set()
-        self._refused: dict[str, str] = {}
         self._offload = ModelOffload(device) if self.options.offload == "model" else None
+        # diffusers would lay hooks of its own again
+        before_attach = self._offload.unhook if self._offload is not None else lambda: None
+        self.loras = KeptLoras(pipeline, loras or {}, before_attach)
         self._decoded_max: dict[tuple[int, int, int | None, bool], int] = {}
         self.tokens = TokenCounter(pipeline, family)
         self.memo = Memo()
@@ -93,7 +94,7 @@ class LoadedModel:
         if scheduler not in self._schedulers:
             self._schedulers[scheduler] = getattr(diffusers, scheduler).from_config(self._base.scheduler.config)
         pipeline.scheduler = copy.deepcopy(self._schedulers[scheduler])
-        self._adapt(loras)
+        self.loras.switch(loras)
         if self._offload is not None:
             self._offload.hook(pipeline)
         return pipeline
@@ -120,33 +121,6 @@ class LoadedModel:
             pipeline.scheduler = self._schedulers[""]
             if hasattr(pipeline.vae, "clear_cache"):
                 pipeline.vae.clear_cache()
-
-    def _adapt(self, loras: Sequence[Sequence[Any]]) -> None:
-        """Switch adapters on and off. They are never fused with the weights, which stay as they were read."""
-        for revision, _ in loras:
-            if revision not in self._adapters:
-                self._attach(revision)
-        if loras:
-            self._base.enable_lora()
-            self._base.set_adapters([revision for revision, _ in loras], [weight for _, weight in loras])
-        elif self._adapters:
-            self._base.disable_lora()
-
-    def _attach(self, revision: str) -> None:
-        """Attach a LoRA, once; one that was refused stays refused as long as the model is in memory."""
-        if revision in self._refused:
-            raise LoraRefused(self._refused[revision])
-        lora = self._loras.get(revision)
-        if lora is None:
-            raise ModelLoadFailed(f"none of the job's loras is what was planned: revision {revision}")
-        if self._offload is not None:
-            self._offload.unhook()  # diffusers would lay hooks of its own again
-        try:
-            attach_lora(self._base, lora, revision)
-        except LoraRefused as error:
-            self._refused[revision] = str(error)
-            raise
-        self._adapters.add(revision)
 
 
 def _decoded_size(recipe: Recipe) -> tuple[int, int, int | None, bool]:
