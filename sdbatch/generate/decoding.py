@@ -15,19 +15,17 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import torch
 
+from sdbatch.checkpoints.fits import DECODED_PIXELS_MAX
 from sdbatch.generate.faults import is_out_of_memory
 from sdbatch.generate.memory import release_memory
 from sdbatch.job import VaeOptions
 from sdbatch.recipe import Recipe
 
 LOG = logging.getLogger("sdbatch.generate")
-
-DECODED_PIXELS_MAX: Final = 8 * 1024 * 1024
-"""Pixels that the VAE decodes at a time: 8 pictures of 1024 px, as the fastest SDXL of MLPerf Inference 5.1 does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

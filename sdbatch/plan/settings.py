@@ -16,6 +16,7 @@ import pyarrow as pa
 from sdbatch.checkpoints import LoraInfo, ModelInfo
 from sdbatch.columns import IN_RECIPE, MANIFEST, named
 from sdbatch.families import Given, Route, cost_tflop
+from sdbatch.families.peaks import OutputSize
 from sdbatch.job import Job
 from sdbatch.plan.batch_key import batch_key
 from sdbatch.plan.checks import (
@@ -102,6 +103,9 @@ class _Binding:
 class Settler:
     """Settles the settings of one job's rows.
 
+    Attributes:
+        sizes: Sizes of what was settled, by model.
+
     Args:
         job: The checked job.
         models: Description of each of the job's models.
@@ -116,6 +120,7 @@ class Settler:
         self._job = job
         self._models = models
         self._loras = loras
+        self.sizes: dict[str, set[OutputSize]] = {}
         self._kept: dict[tuple[Any, ...], SettledGroup | RejectedGroup] = {}
 
     def settle(self, row: Mapping[str, Any], given: Given) -> SettledGroup | RejectedGroup:
@@ -243,6 +248,8 @@ class Settler:
         guidance = values.get("guidance_scale", 1.0)
         if route.negative_needs:
             guidance = values.get("parameters", {}).get(route.negative_needs, 1.0)
+        size = OutputSize(values["height"], values["width"], values.get("num_frames", 1), guidance > 1)
+        self.sizes.setdefault(model.name, set()).add(size)
         together = {**shared, "guidance_scale": guidance > 1} if route.per_row_guidance else shared
         return SettledGroup(
             route=route,

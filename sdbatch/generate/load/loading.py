@@ -28,6 +28,7 @@ from sdbatch.generate.load.copies import component_folder, lora_file, model_fold
 from sdbatch.generate.load.loaded import OPTIONS, LoadedModel, quieten
 from sdbatch.generate.load.loras import LoraFile
 from sdbatch.generate.load.placing import place, reads_to_device
+from sdbatch.generate.load.room import refuse_without_room, weights_in_words
 from sdbatch.generate.memory import memory_at_hand, release_memory
 from sdbatch.job import Lora, Model, Storage
 from sdbatch.points import reached
@@ -76,11 +77,9 @@ def load_model(
     reached("before-load")
     # A worker that reserved no GPU leaves them to others, though Ray does not hide them from it.
     device = device_of(model.num_gpus, is_reserved=is_gpu_reserved).name
-    needed = "its weights"
     read: _Read | None = None
     try:
         read = _read(name, model, revision, storage, loras or {}, device)
-        needed = f"its weights of {read.num_bytes / 2**30:.2f} GiB"
         loaded = _place(read, model, device)
     except (OSError, ValueError, RuntimeError, ImportError, MemoryError, ModelError) as error:
         kind, said = failure_kind(error), f"{type(error).__name__}: {error}"
@@ -93,6 +92,7 @@ def load_model(
     read = None  # the error is gone as well: both hold what was placed so far
     release_memory()
     if kind == "OutOfMemory":
+        needed = weights_in_words(describe(name, model, storage, with_revision=False), storage)
         raise ModelLoadFailed(f"{model.path}: {needed} do not fit: {memory_at_hand(device)}; {said}")
     raise (GpuUnusable if kind == "GpuUnusable" else DeviceLost)(f"{model.path}: {said}")
 
@@ -113,17 +113,6 @@ class _Read:
     components: Mapping[str, Any]
     loras: Mapping[str, LoraFile]
 
-    @property
-    def num_bytes(self) -> int:
-        """Bytes of all weights."""
-        modules = [*self.pipeline.components.values(), *self.components.values()]
-        return sum(
-            weight.nbytes
-            for module in modules
-            if isinstance(module, torch.nn.Module)
-            for weight in (*module.parameters(), *module.buffers())
-        )
-
 
 def _read(
     name: str, model: Model, revision: str, storage: Mapping[str, Storage], loras: Mapping[str, Lora], device: str
@@ -136,6 +125,7 @@ def _read(
     if not info.answers_to(revision):
         revision_now = info.combined_revision
         raise ModelLoadFailed(f"{model.path} is not what was planned: revision {revision_now}, not {revision}")
+    refuse_without_room(info, storage, device)
     folder = model_folder(model, info.base_revision, storage)
     components = {
         option: _component(
