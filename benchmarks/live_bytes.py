@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 
-class LiveBytes(TorchDispatchMode):
+class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the storages that operations of the block make; what was there before it counts nothing.
 
     What an operation takes and gives back inside itself is not seen: workspaces of a convolution or an attention.
@@ -25,7 +25,7 @@ class LiveBytes(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.live = 0
         self.peak = 0
         self._storages: dict[int, tuple[StorageWeakRef, int]] = {}
@@ -48,19 +48,19 @@ class LiveBytes(TorchDispatchMode):
 
     def _note_input(self, tensor: torch.Tensor) -> None:
         """Remember a storage that was there before the block, so that a view of it does not count as made by it."""
-        reference = StorageWeakRef(tensor.untyped_storage())
+        reference = StorageWeakRef(tensor.untyped_storage())  # type: ignore[no-untyped-call]
         if reference.cdata not in self._storages:
             self._inputs[reference.cdata] = reference
 
     def _add(self, storage: Any) -> None:
         # A reference keeps the place of its storage, so that no later one is taken for it.
-        reference = StorageWeakRef(storage)
+        reference = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
         if reference.cdata not in self._storages and reference.cdata not in self._inputs:
             self._storages[reference.cdata] = (reference, storage.nbytes())
             self.live += storage.nbytes()
 
     def _forget(self) -> None:
         for place, (reference, num_bytes) in list(self._storages.items()):
-            if reference.expired():
+            if reference.expired():  # type: ignore[no-untyped-call]
                 del self._storages[place]
                 self.live -= num_bytes

@@ -23,8 +23,12 @@ import torch
 from benchmarks.live_bytes import LiveBytes
 from benchmarks.passes import PASSES
 from benchmarks.published import PUBLISHED, Published
+from sdbatch.api import load_job
+from sdbatch.checkpoints import ModelInfo
+from sdbatch.driver.memory import memory_with
 from sdbatch.families import FAMILIES, Family
-from sdbatch.families.peaks import TABLE, Activations, Peaks
+from sdbatch.families.peaks import TABLE, Activations, OutputSize, Peaks, peaks_of
+from sdbatch.job import Model
 
 ROOT = Path(__file__).parent.parent
 
@@ -65,7 +69,12 @@ def _fitted(
         names = tuple(name for name in names if name in {"row", "pixel" if "pixel" in names else "pixel_time"})
     rows = [_terms(height * width, frames, names) for height, width, frames in sizes]
     solved = np.linalg.lstsq(np.array(rows), np.array([measure(*size) for size in sizes]), rcond=None)[0]
-    return Activations(**{name: float(f"{value:.6g}") for name, value in zip(names, solved, strict=True)})
+    return Activations(**{name: _rounded(value) for name, value in zip(names, solved, strict=True)})
+
+
+def _rounded(value: float) -> float:
+    """Return six digits; what is left of a term that is none becomes 0."""
+    return float(f"{value:.6g}") if abs(value) > 1e-3 else 0.0
 
 
 def _terms(pixels: int, frames: int, names: tuple[str, ...]) -> list[float]:
@@ -83,14 +92,15 @@ def _decoder_bytes(vae: Any, height: int, width: int, frames: int) -> int:
     channels, *sides = latent_shape(vae, height, width, frames)
     weights = next(vae.parameters())
     latents = torch.empty(1, channels, *sides, dtype=weights.dtype, device=weights.device)
-    more = {"num_frames": frames} if type(vae).__name__ == "AutoencoderKLTemporalDecoder" else {}
+    more: dict[str, Any] = {"num_frames": frames} if type(vae).__name__ == "AutoencoderKLTemporalDecoder" else {}
     if getattr(vae.config, "timestep_conditioning", False):
         more["temb"] = torch.empty(1, dtype=weights.dtype, device=weights.device)
     return _peak(lambda: vae.decode(latents, **more, return_dict=False))
 
 
 def _peak(call: Callable[[], Any]) -> int:
-    with torch.inference_mode(), LiveBytes() as live:
+    live = LiveBytes()
+    with torch.inference_mode(), live:
         call()
     return live.peak
 
@@ -188,8 +198,9 @@ def _sizes(size: tuple[int, int, int], family: Family) -> Sizes:
     height, width, frames = size
     step = family.frame_multiple
     shorter = (frames - 1) // 2 // step * step + 1 if frames > 1 else 1
+    multiple = family.size_multiple
     return [
-        (*(round(side * share) // family.size_multiple * family.size_multiple for side in (height, width)), count)
+        (round(height * share) // multiple * multiple, round(width * share) // multiple * multiple, count)
         for share in (0.5, 1.0)
         for count in dict.fromkeys((shorter, frames))
     ]
@@ -198,8 +209,62 @@ def _sizes(size: tuple[int, int, int], family: Family) -> Sizes:
 def _tiled_sizes(vae: Any, family: Family) -> Sizes:
     """Return short clips, or pictures, of a few tiles: a tile takes the same in any of them."""
     side = getattr(vae, "tile_sample_min_size", 0) or max(vae.tile_sample_min_height, vae.tile_sample_min_width)
-    counts = [family.frame_multiple * steps + 1 for steps in (1, 3)] if family.frame_multiple else [1]
+    takes_frames = type(vae).__name__ in _CLIP_SCALES and family.frame_multiple > 0
+    counts = [family.frame_multiple * steps + 1 for steps in (1, 3)] if takes_frames else [1]
     return [(side * times, side * 2, count) for times in (1, 2) for count in counts]
+
+
+_READ_ME: Final = ROOT / "README.md"
+_MARKS: Final = ("<!-- cards: written by python -m benchmarks.peaks -->\n", "<!-- cards end -->\n")
+_TITLES: Final = {
+    "flux-16gb": "Flux.1",
+    "flux-24gb": "Flux.1",
+    "wan-a14b": "Wan 2.2 T2V A14B",
+    "qwen-edit": "Qwen-Image-Edit",
+}
+"""Families of ready jobs whose model entry does not say it, as its folder does."""
+
+
+def card_table() -> str:
+    """Return the README's table: each ready job of published models, what it takes, and the card that holds it."""
+    lines = ["| job | family | an output | weights | at the peak | card |", "|---|---|---|---|---|---|"]
+    for file in sorted((ROOT / "jobs").glob("*.yaml")):
+        for name, model in load_job(file).models.items():
+            title = model.family or model.like or _TITLES.get(file.stem)
+            if title is not None:
+                lines.append(_card_row(file, name, model.model_copy(update={"family": title}), title))
+    return "\n".join(lines) + "\n"
+
+
+def _card_row(file: Path, name: str, model: Model, title: str) -> str:
+    published = peaks_of(title, FAMILIES[title].parameters_reference)
+    assert published is not None, title
+    defaults = {**FAMILIES[title].defaults, **{key: value for key, value in model.defaults if value is not None}}
+    info = ModelInfo(
+        name=name,
+        path=model.path,
+        family=FAMILIES[title],
+        revision="",
+        height=defaults["height"],
+        width=defaults["width"],
+        parameters=published.parameters,
+        options=model,
+    )
+    size = OutputSize(info.height, info.width, defaults.get("num_frames") or 1)
+    memory = memory_with(info, [size], published.modules)
+    assert memory.peak_bytes is not None
+    frames = f" x {size.num_frames}" if size.num_frames > 1 else ""
+    shown = f"{size.width} x {size.height}{frames}" + (f", batch {memory.rows}" if memory.rows > 1 else "")
+    figures = " | ".join(f"{num_bytes / 1e9:.1f} GB" for num_bytes in (memory.weights_bytes, memory.peak_bytes))
+    return f"| `jobs/{file.name}` | {title} | {shown} | {figures} | {memory.card_gb} GB |"
+
+
+def write_card_table() -> None:
+    """Put the table where the README has it."""
+    begin, end = _MARKS
+    text = _READ_ME.read_text(encoding="utf-8")
+    before, after = text.partition(begin)[0], text.partition(end)[2]
+    _READ_ME.write_text(f"{before}{begin}{card_table()}{end}{after}", encoding="utf-8")
 
 
 def _parameters(one: Any) -> int:
@@ -224,6 +289,7 @@ def main(names: Sequence[str]) -> None:
         }
         print(published.name, {name: f"{value:.2f} GiB" for name, value in gib.items()}, file=sys.stderr)
     TABLE.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    write_card_table()
 
 
 if __name__ == "__main__":

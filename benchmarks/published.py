@@ -43,7 +43,7 @@ class Published:
 _CLIP_L, _CLIP_G = 123_060_480, 694_659_840
 _T5_XXL, _UMT5_XXL = 4_762_310_656, 5_680_910_336
 _SD15, _SDXL, _FLUX = (ARCHITECTURES[name].parts for name in ("sd15", "sdxl", "flux"))
-_WAN_VAE = ("AutoencoderKLWan", {})
+_WAN_VAE: Final[tuple[str, Mapping[str, Any]]] = ("AutoencoderKLWan", {})
 _WAN_TEXT = {"text_encoder": _UMT5_XXL}
 _VIDEO_480 = (480, 832, 81)
 _SD3_VAE = ("AutoencoderKL", {**_FLUX["vae"][1]})

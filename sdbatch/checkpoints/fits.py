@@ -133,10 +133,10 @@ def predicted_peak(
         peaks: What its architecture takes; None for what the table says.
 
     Returns:
-        None for a family whose activations are in no table.
+        None for a family, or for clips of one, whose activations are in no table.
     """
     peaks = peaks or peaks_of(model.family.title, model.parameters)
-    if peaks is None:
+    if peaks is None or (size.num_frames > 1 and not peaks.makes_clips):
         return None
     options = model.options
     weights = weight_bytes(model, parameters, peaks)

@@ -70,7 +70,11 @@ def memory_of(model: ModelInfo, sizes: Iterable[OutputSize], storage: Mapping[st
     Raises:
         ModelError: When a file of weights is not safetensors.
     """
-    parameters = module_parameters(model, storage)
+    return memory_with(model, sizes, module_parameters(model, storage))
+
+
+def memory_with(model: ModelInfo, sizes: Iterable[OutputSize], parameters: Mapping[str, int]) -> ModelMemory:
+    """Return the same where the parameters of each module are known."""
     rows = model.options.batch_size if isinstance(model.options.batch_size, int) else 1
     peaks = {size: predicted_peak(model, parameters, size, rows) for size in sizes}
     known: dict[OutputSize, Peak] = {size: peak for size, peak in peaks.items() if peak is not None}

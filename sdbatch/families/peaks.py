@@ -90,6 +90,11 @@ class Peaks:
     tiled: Activations | None
 
     @property
+    def makes_clips(self) -> bool:
+        """Whether frames are in its figures."""
+        return self.decoder.pixel_time > 0
+
+    @property
     def parameters(self) -> int:
         """Parameters of the denoiser."""
         return self.modules[self.denoiser_name]
