@@ -148,6 +148,28 @@ def test_the_recipe_tiles_and_the_job_does_not(sd: Callable[..., LoadedModel]) -
     assert model._base.vae.use_tiling is False
 
 
+def test_a_source_that_was_encoded_whole_does_not_stand_for_one_in_tiles(sd: Callable[..., LoadedModel]) -> None:
+    model = sd()
+    model._base.vae.tile_sample_min_size, model._base.vae.tile_latent_min_size = 32, 16
+    source = np.linspace(0, 255, 64 * 64 * 3).reshape(64, 64, 3).astype(np.uint8)
+    (item,) = _items(1, task="image-to-image", images=["sha256:00"], strength=0.9)
+    item = replace(item, images=(source,))
+    tiled = replace(item, recipe=replace(item.recipe, accelerators={"vae": {"tiling": True}}))
+
+    alone = _pixels(sd_like(model, sd), [tiled])
+    _pixels(model, [item])
+    assert np.array_equal(_pixels(model, [tiled]), alone)
+    assert model.memo.sources_encoded == 2
+
+
+def sd_like(model: LoadedModel, sd: Callable[..., LoadedModel]) -> LoadedModel:
+    """Load a model anew, with the tiles of another one."""
+    fresh = sd()
+    for name in ("tile_sample_min_size", "tile_latent_min_size"):
+        setattr(fresh._base.vae, name, getattr(model._base.vae, name))
+    return fresh
+
+
 @pytest.mark.parametrize(
     ("vae", "expected"),
     [({}, [4]), ({"decode_batch": 3}, [2, 2]), ({"decode_batch": 1}, [1] * 4), ({"slicing": True}, [1] * 4)],
