@@ -259,13 +259,13 @@ class Model(Strict):
         bits = {"decode_batch": self.vae.decode_batch, "slicing": self.vae.slicing or None}
         vae = {name: value for name, value in bits.items() if value is not None}
         found = {**self._chosen("compile", "channels_last", "attention_backend"), **self.lossy}
-        return {**found, "vae": vae} if vae else found
+        return {**found, "vae": {**found.get("vae", {}), **vae}} if vae else found
 
     @property
     def lossy(self) -> dict[str, Any]:
         """Options that change what is seen, by the job's keys: part of the request key.
 
-        A recipe's `vae.tiling` stands beside them: it follows from the size as well (`Family.is_tiled`).
+        A tiling that is not said follows from the size as well (`Family.is_tiled`); a recipe holds it likewise.
         """
         sage = ("attention_backend",) if self.attention_backend == "sage" else ()
         found = self._chosen(*sage, *_LOSSY)
@@ -274,6 +274,8 @@ class Model(Strict):
             found["dtypes"] = dtypes
         if self.quantized:
             found["quantize"] = {name: one.model_dump(exclude_defaults=True) for name, one in self.quantized.items()}
+        if self.vae.tiling is True:
+            found["vae"] = {"tiling": True}
         return found
 
     def _chosen(self, *names: str) -> dict[str, Any]:

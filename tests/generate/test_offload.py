@@ -114,12 +114,19 @@ def test_clips_are_the_same_where_layers_visit(name: str, studio: Callable[[str]
 def test_a_call_that_fails_leaves_an_offloaded_model_usable(offload: str, folders: dict[str, Path]) -> None:
     model = _load(folders["sd"], offload=offload)
     plain = _pixels(model, _items())
+    base: Any = model._base
+    hooks, taken_back = list(getattr(base, "_all_hooks", ())), []
+    for one in hooks:
+        one.offload = lambda one=one: taken_back.append(one)
     hook = model._base.unet.register_forward_pre_hook(lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         _pixels(model, _items(prompt="a fox"))
     hook.remove()
+    assert taken_back == hooks, "modules of a failed call stay on the device"
 
     assert np.array_equal(plain, _pixels(model, _items()))
+    assert taken_back == 2 * hooks
+    assert list(getattr(base, "_all_hooks", ())) == hooks, "new hooks would drop what stands in the place of a forward"
     assert "maybe_free_model_hooks" not in vars(model._base)
 
 
