@@ -33,7 +33,9 @@ def _of_folder(model: ModelInfo, storage: Mapping[str, Storage]) -> dict[str, in
     """Return those of a folder in diffusers' layout; none for a single file, or a folder that lies elsewhere."""
     options = model.options
     path = str(SHIPPED.get(model.path.removeprefix("builtin:"), model.path))
-    if options.family is not None or path.startswith("builtin:") or path.endswith(".safetensors"):
+    if path.startswith("builtin:"):  # made by a worker that needs it, and tiny
+        return {model.family.denoiser: model.parameters}
+    if options.family is not None or path.endswith(".safetensors"):
         return {}
     store = open_store(path, storage)
     entries = component_files(store, read_json(store, "model_index.json", f"models.{model.name}: {path}"))

@@ -13,6 +13,7 @@ from sdbatch.checkpoints.fits import CARDS_GIB, Peak, predicted_peak, weight_byt
 from sdbatch.checkpoints.module_weights import module_parameters
 from sdbatch.families.peaks import OutputSize
 from sdbatch.job import Storage
+from sdbatch.recipe import is_clip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,9 +60,10 @@ class ModelMemory:
 
 
 def default_size(model: ModelInfo) -> OutputSize:
-    """Return the size of a model's outputs where a row says nothing."""
+    """Return the size of a model's outputs where a row says nothing; a picture's where it makes pictures too."""
     defaults = {**model.family.defaults, **model.defaults}
-    return OutputSize(model.height, model.width, defaults.get("num_frames") or 1)
+    makes_pictures = not all(map(is_clip, model.family.tasks))
+    return OutputSize(model.height, model.width, 1 if makes_pictures else defaults["num_frames"])
 
 
 def memory_of(model: ModelInfo, sizes: Iterable[OutputSize], storage: Mapping[str, Storage]) -> ModelMemory:

@@ -153,6 +153,7 @@ def test_models_list_and_plan_say_it_without_torch(tmp_path: Path, job_of: Any, 
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert "weights" in printed
     assert "a card of 16 GB" in printed
+    assert "in no table" not in printed
     assert printed.endswith("False\n")
 
     rows = [
@@ -163,4 +164,5 @@ def test_models_list_and_plan_say_it_without_torch(tmp_path: Path, job_of: Any, 
     assert (memory.model, memory.height, memory.width, memory.rows) == ("tiny", 128, 64, 4)
     assert memory.peak_bytes is not None
     assert memory.peak_bytes > memory.weights_bytes > 0
+    assert memory.weights_bytes < 10 << 20, "a builtin is taken for the published model of its family"
     assert "64 x 128 at batch 4 peaks at" in str(memory)
