@@ -219,6 +219,8 @@ class Receipt:
         texts_encoded: Texts that went through a text encoder; known ones do not.
         sources_encoded: Source pictures and clips that went through the VAE's encoder.
         rows_truncated: Requests whose prompt is longer than the text encoder reads.
+        decode_retries: Times that the VAE's decoder ran out of memory and went on in smaller parts.
+        recompile_limits: Times that torch gave up compiling a block anew, and ran it as it is.
     """
 
     unit: str
@@ -238,6 +240,8 @@ class Receipt:
     assets_copied: int = 0
     batch_wanted: int = 0
     rows_truncated: int = 0
+    decode_retries: int = 0
+    recompile_limits: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

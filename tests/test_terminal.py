@@ -15,6 +15,7 @@ from sdbatch import api
 from sdbatch.cli import app, output
 from sdbatch.cli.shown import show, show_table, tell
 from sdbatch.driver import PlanReport, RunResult
+from sdbatch.driver.memory import ModelMemory
 from sdbatch.driver.models import ModelReport
 from sdbatch.errors import UserError
 from sdbatch.report.progress import Lines, Terminal
@@ -54,6 +55,18 @@ def test_every_way_to_the_terminal_makes_controls_visible(capsys: pytest.Capture
 def test_the_commands_make_controls_visible(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    memory = ModelMemory(
+        model=EVIL,
+        weights_bytes=1,
+        height=1,
+        width=1,
+        num_frames=1,
+        rows=1,
+        peak_bytes=1,
+        peak_in="decoding",
+        card_gb=16,
+        is_on_gpu=True,
+    )
     model = ModelReport(
         name=EVIL,
         family=EVIL,
@@ -68,10 +81,11 @@ def test_the_commands_make_controls_visible(
         fps=None,
         schedulers=[],
         dtype="float32",
+        memory=memory,
     )
     monkeypatch.setattr(api, "list_models", lambda *_: [model])
     monkeypatch.setattr(api, "load_job", lambda *_, **__: None)
-    report = PlanReport(rows={EVIL: 1}, changed={EVIL: 1}, sources_missing=[EVIL], unpinned=[EVIL])
+    report = PlanReport(rows={EVIL: 1}, changed={EVIL: 1}, sources_missing=[EVIL], unpinned=[EVIL], memory=[memory])
     monkeypatch.setattr(api, "plan", lambda *_: report)
     for arguments in (["models", "list", "x.yaml"], ["plan", "x.yaml"]):
         done = CliRunner().invoke(app, arguments)

@@ -36,6 +36,8 @@ def refuse_accelerators(name: str, model: Model, family: Family) -> None:
         raise ModelError(
             f"models.{name}.step_cache: {model.step_cache.kind} skips nothing on {family.title}; of use: {can}"
         )
+    if model.vae.tiling is True and not family.vae_tiles:
+        raise ModelError(f"models.{name}.vae.tiling: the VAE of {family.title} cannot decode in tiles")
     if model.guidance_interval is not None and not family.cfg_layout:
         raise ModelError(f"models.{name}.guidance_interval: {family.title} cannot leave guidance out of single steps")
 

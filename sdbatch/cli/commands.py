@@ -397,6 +397,7 @@ def models_list(
         show(f"  size: {model.width} x {model.height} native, multiples of {model.size_multiple}; {model.dtype}")
         if model.frame_rule:
             show(f"  frames: {model.frame_rule}; by default {model.num_frames} at {model.fps:g} a second")
+        show(f"  memory: {model.memory}")
         for reason in model.lacking:
             show(f"  not here: {reason}")
 

@@ -52,6 +52,8 @@ def show_plan(forecast: PlanReport) -> None:
         names = ", ".join(forecast.unpinned)
         show(f"unpinned, known by size and ETag: {names}; `sdbatch models pin` prints the digests")
     warn(forecast.warnings, False)
+    for memory in forecast.memory:
+        show(f"{memory.model}: {memory}")
     basis = "measured here" if forecast.rate_measured else "assumed rate"
     wall = "" if forecast.predicted_wall_s is None else f", {duration(forecast.predicted_wall_s)} on the clock"
     show(f"{forecast.assets} assets to make, about {duration(forecast.predicted_gpu_s)} in the model{wall} ({basis})")

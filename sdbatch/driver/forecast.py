@@ -17,6 +17,7 @@ from sdbatch.campaign.done import Done
 from sdbatch.campaign.leaving import Leaving
 from sdbatch.campaign.read import read_commit
 from sdbatch.driver.leaving import rows_leaving
+from sdbatch.driver.memory import ModelMemory, memory_of
 from sdbatch.driver.scan import COUNTED, ResolvedManifest
 from sdbatch.driver.select import Selection, check_selection, classify
 from sdbatch.driver.shared_keys import Sharing
@@ -48,6 +49,7 @@ class PlanReport:
         unpinned: Entries such as `models.sdxl` whose weights in a bucket are known by size and ETag only; `pin_models`
             returns the digests that pin them.
         rows_leaving: Rows of the campaign that the manifest does not have; their assets stay.
+        memory: What each model that has rows takes for the largest of them, and the card it needs.
         warnings: What a person should know before the run, equal warnings about rows together.
     """
 
@@ -63,6 +65,7 @@ class PlanReport:
     sources_missing: list[str] = field(default_factory=list)
     unpinned: list[str] = field(default_factory=list)
     rows_leaving: int = 0
+    memory: list[ModelMemory] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
 
@@ -107,6 +110,10 @@ def forecast(job: Job, selection: Selection) -> PlanReport:
             sources_missing=list(manifest.scanned.sources_missing),
             unpinned=list(manifest.scanned.unpinned),
             rows_leaving=leaving.num_rows,
+            memory=[
+                memory_of(manifest.scanned.models[name], sizes, job.storage)
+                for name, sizes in manifest.scanned.sizes.items()
+            ],
             warnings=[*([str(leaving)] if leaving.num_rows else []), *grouped(manifest.scanned.warnings)],
         )
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sdbatch.checkpoints import BUILTINS, SHIPPED, ModelInfo, describe
+from sdbatch.driver.memory import ModelMemory, default_size, memory_of
 from sdbatch.families.listing import frame_rule
-from sdbatch.job import Job, parse_job
+from sdbatch.job import Job, Storage, parse_job
 from sdbatch.plan.checks import lacking
 from sdbatch.recipe import is_clip
 
@@ -29,6 +31,7 @@ class ModelReport:
         fps: Playback rate of its clips by default.
         schedulers: Class names a row may ask for.
         dtype: Number format it is run in.
+        memory: What it takes for outputs of its own size, and the card it needs.
         laid_out_as: Published model that a single file is laid out as; "" for a folder.
         assumed: What a single file does not tell of itself and was assumed; "" where nothing was.
     """
@@ -46,6 +49,7 @@ class ModelReport:
     fps: float | None
     schedulers: list[str]
     dtype: str
+    memory: ModelMemory
     laid_out_as: str = ""
     assumed: str = ""
 
@@ -63,10 +67,10 @@ def describe_models(job: Job) -> list[ModelReport]:
         ModelError: When a folder is missing or of no known family.
     """
     models = [describe(name, model, job.storage, with_revision=False) for name, model in job.models.items()]
-    return [_model_report(model) for model in models]
+    return [_model_report(model, job.storage) for model in models]
 
 
-def _model_report(model: ModelInfo) -> ModelReport:
+def _model_report(model: ModelInfo, storage: Mapping[str, Storage]) -> ModelReport:
     family = model.family
     defaults = {**family.defaults, **model.defaults}
     lacks = {(task, route.pipeline): lacking(route, model) for task, routes in family.tasks.items() for route in routes}
@@ -85,6 +89,7 @@ def _model_report(model: ModelInfo) -> ModelReport:
         fps=defaults.get("fps"),
         schedulers=list(family.schedulers),
         dtype=model.options.dtype,
+        memory=memory_of(model, [default_size(model)], storage),
         laid_out_as=model.single_file.title if model.single_file else "",
         assumed=model.single_file.assumed if model.single_file else "",
     )

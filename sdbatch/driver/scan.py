@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,7 @@ from sdbatch.driver.row_warnings import RowWarnings, is_absent_file
 from sdbatch.driver.shared_keys import SharedKeys, leading_words
 from sdbatch.driver.source_headers import SourceHeaders
 from sdbatch.errors import ManifestError, Problem
+from sdbatch.families.peaks import OutputSize
 from sdbatch.fetch.sources import digest_sources
 from sdbatch.job import Job
 from sdbatch.manifest.check import Duplicates, Problems, check_text
@@ -70,6 +71,7 @@ class Scanned:
         warnings: The first warnings about rows that can be made; see `sdbatch.driver.row_warnings`.
         num_warnings: Number of all of them.
         ids_digest: Digest of all ids in their order.
+        sizes: Sizes of the outputs, by model.
     """
 
     num_rows: int
@@ -82,6 +84,7 @@ class Scanned:
     warnings: tuple[Problem, ...] = ()
     num_warnings: int = 0
     ids_digest: str = ""
+    sizes: Mapping[str, set[OutputSize]] = field(default_factory=dict)
 
 
 def scan(
@@ -160,6 +163,7 @@ def scan(
         warnings=tuple(warnings.problems.kept),
         num_warnings=warnings.problems.count,
         ids_digest=ids.hexdigest(),
+        sizes=resolver.sizes,
     )
 
 

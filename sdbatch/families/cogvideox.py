@@ -49,6 +49,7 @@ _TEXT: Final = Family(
     parameters_reference=1_693_783_872,
     step_caches=frozenset({"FirstBlockCache", "MagCache"}),
     cfg_layout="halves",
+    untiled_max=13_000_000,  # the default clip, of 17 million, would take 15 GB to decode whole
 )
 
 _IMAGE: Final = replace(

@@ -52,5 +52,6 @@ FAMILIES: Final = (
         tflop_reference=79.9,
         pixels_reference=576 * 1024 * 25,
         parameters_reference=1_524_623_082,
+        vae_tiles=False,
     ),
 )

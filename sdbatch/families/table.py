@@ -144,6 +144,9 @@ class Family:
         step_caches: diffusers' caches of steps that its denoiser knows and that skip something on it.
         cfg_layout: How a call is guided, where guidance can be left out of some steps: with rows twice in a pass, first
             without and then with the prompt (`halves`), or with and without it in a pass each (`passes`); else "".
+        untiled_max: Most pixels times frames of an output that `vae.tiling: auto` decodes whole; 0 for no bound. Keys
+            of larger outputs hold the tiling, so that another number moves keys.
+        vae_tiles: Whether its VAE can decode in tiles.
     """
 
     title: str
@@ -165,6 +168,21 @@ class Family:
     parameters_reference: int
     step_caches: frozenset[str] = frozenset()
     cfg_layout: Literal["", "halves", "passes"] = ""
+    untiled_max: int = 0
+    vae_tiles: bool = True
+
+    def is_tiled(self, tiling: bool | Literal["auto"], *, height: int, width: int, num_frames: int) -> bool:
+        """Return whether an output is decoded in tiles; the device is never asked, so that a key holds everywhere.
+
+        Args:
+            tiling: The job's `vae.tiling`.
+            height: Pixels.
+            width: Pixels.
+            num_frames: 1 for a picture.
+        """
+        if tiling != "auto":
+            return tiling
+        return 0 < self.untiled_max < height * width * num_frames
 
     def route(self, task: str, given: Given) -> Route | None:
         """Return the first route of a task that takes what is given, None where there is none."""

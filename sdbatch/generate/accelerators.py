@@ -1,6 +1,6 @@
 """Accelerators that a job may ask for; diffusers runs a model without them, and all are off by default.
 
-accelerate()   once, when the model is loaded: memory format, storage type, compiled blocks
+accelerate()   once, when the model is loaded: memory format, compiled blocks
 accelerated()  around a call: attention backend, cache of steps, steps without guidance
 """
 
@@ -8,6 +8,7 @@ accelerated()  around a call: attention backend, cache of steps, steps without g
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, Final
@@ -20,6 +21,9 @@ from sdbatch.errors import ModelLoadFailed
 from sdbatch.families import Family
 from sdbatch.job import Model
 from sdbatch.recipe import Recipe
+
+_LIMIT_EXCEEDED: Final = "Dynamo recompile limit exceeded"
+"""What torch 2.13 counts where a block has met as many shapes, or sets of LoRAs, as it compiles it for."""
 
 
 def denoisers_of(pipeline: Any, family: Family) -> list[Any]:
@@ -38,9 +42,6 @@ def accelerate(pipeline: Any, family: Family, options: Model, device: str) -> No
         if options.channels_last:
             denoiser.to(memory_format=torch.channels_last)
             pipeline.vae.to(memory_format=torch.channels_last)
-        if options.layerwise_casting:
-            stored = getattr(torch, options.layerwise_casting)
-            denoiser.enable_layerwise_casting(storage_dtype=stored, compute_dtype=denoiser.dtype)
         if options.compile:
             _check_compiler(device)
             denoiser.compile_repeated_blocks()
@@ -64,6 +65,15 @@ def compile_counts() -> dict[str, int]:
 
     inductor = counters["inductor"]
     return {"compiled": inductor["fxgraph_cache_miss"], "found": inductor["fxgraph_cache_hit"]}
+
+
+def recompile_limits() -> int:
+    """Return how often torch gave up compiling a block anew in this process; such a block runs as it is, slowly."""
+    if "torch._dynamo" not in sys.modules:
+        return 0
+    from torch._dynamo.utils import counters
+
+    return sum(count for text, count in counters["unimplemented"].items() if text.startswith(_LIMIT_EXCEEDED))
 
 
 @contextmanager

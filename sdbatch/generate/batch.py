@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from sdbatch.generate.accelerators import accelerated, denoisers_of
-from sdbatch.generate.decoding import decoding, rows_decoded_at_once
+from sdbatch.generate.accelerators import accelerated, denoisers_of, recompile_limits
+from sdbatch.generate.decoding import decoding
 from sdbatch.generate.exact import exact_arithmetic
 from sdbatch.generate.item import BatchResult, Generated, Item, Memory, Pixels
+from sdbatch.generate.load.placing import offloading
 from sdbatch.generate.memo import TEXTS_AT_ONCE, remembered
 from sdbatch.generate.tasks import CALLS
 from sdbatch.generate.tasks.adapters import adapt
@@ -63,8 +64,9 @@ def make_batch(
     route = model.family.route_of(recipe)
     pipeline = model.pipeline(route, recipe.scheduler, recipe.loras)
     started_s = time.perf_counter()
-    before = _begin_measuring(model.device)
+    before, limits_before = _begin_measuring(model.device), recompile_limits()
     parts: list[_CallOutput] = []
+    plan = model.decode_plan(recipe, len(rows), is_exact=pad_to is not None)
     denoisers = denoisers_of(pipeline, model.family)
     generators = [
         torch.Generator("cpu").manual_seed(row.seed) for row in rows
@@ -72,6 +74,7 @@ def make_batch(
     generator = generators[0] if route.rows == "single" else generators
     with (
         _forgotten(model),
+        offloading(pipeline, model.options),
         _on_each_step(denoisers, on_step),
         torch.inference_mode(),
         _seeded(rows[0].seed, model.device),
@@ -85,11 +88,13 @@ def make_batch(
             _texts_at_once(route),
             model.device if model.options.offload_text_encoder else None,
         ),
-        decoding(pipeline.vae, rows_decoded_at_once(recipe, len(rows), is_exact=pad_to is not None)) as decode,
+        decoding(pipeline.vae, plan) as decode,
     ):
         for arguments in CALLS[recipe.task](route, rows):
             adapted = adapt(route.adapter, pipeline, arguments, recipe)
             parts.append(_read_output(pipeline(**adapted, generator=generator, output_type="pt"), pipeline))
+    if decode.retries:
+        model.learn_decoding(recipe, decode.rows_at_once)
     video_BFHWC = _join(parts, recipe)
     generate_s = time.perf_counter() - started_s
     return BatchResult(
@@ -104,6 +109,8 @@ def make_batch(
         ],
         generate_s=generate_s,
         decode_s=decode.spent_s,
+        decode_retries=decode.retries,
+        recompile_limits=max(0, recompile_limits() - limits_before),
         pipeline_class=route.pipeline,
         scheduler=model.scheduler_name(recipe.scheduler),
         device=model.device,

@@ -87,6 +87,8 @@ class BatchResult:
         scheduler: diffusers class that ran.
         device: `cuda` or `cpu`.
         memory: The GPU's memory around the call; None on a CPU.
+        decode_retries: Times that the VAE's decoder ran out of memory and went on in smaller parts.
+        recompile_limits: Times that torch gave up compiling a block anew, and ran it as it is.
     """
 
     outputs: list[Generated]
@@ -96,3 +98,5 @@ class BatchResult:
     scheduler: str
     device: str
     memory: Memory | None = None
+    decode_retries: int = 0
+    recompile_limits: int = 0

@@ -128,7 +128,7 @@ def remembered(
         replaced.append((encoder, "forward", vars(encoder).get("forward")))
         encoder.forward = forward
     replaced.append((pipeline.vae, "encode", vars(pipeline.vae).get("encode")))
-    pipeline.vae.encode = _SourceEncoder(pipeline.vae.encode, memo)
+    pipeline.vae.encode = _SourceEncoder(pipeline.vae, memo)
     try:
         yield
     except BaseException:
@@ -274,15 +274,16 @@ class _Layers(Sequence[torch.Tensor]):
 class _SourceEncoder:
     """Replaces a VAE's `encode`; pipelines call it once per row, because every row has a generator of its own."""
 
-    def __init__(self, encode: Callable[..., Any], memo: Memo) -> None:
-        self._encode = encode
+    def __init__(self, vae: Any, memo: Memo) -> None:
+        self._vae = vae
+        self._encode = vae.encode
         self._memo = memo
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if kwargs or len(args) != 1 or len(args[0]) != 1:
             return self._encode(*args, **kwargs)
         (source,) = args
-        key = ("vae", str(source.dtype), source.shape, *_marks(source))
+        key = ("vae", getattr(self._vae, "use_tiling", False), str(source.dtype), source.shape, *_marks(source))
         kept = self._memo.parts(key)
         path = ("parameters", None)
         if path not in kept:

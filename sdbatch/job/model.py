@@ -263,7 +263,10 @@ class Model(Strict):
 
     @property
     def lossy(self) -> dict[str, Any]:
-        """Options that change what is seen, by the job's keys: part of the request key."""
+        """Options that change what is seen, by the job's keys: part of the request key.
+
+        A tiling that is not said follows from the size as well (`Family.is_tiled`); a recipe holds it likewise.
+        """
         sage = ("attention_backend",) if self.attention_backend == "sage" else ()
         found = self._chosen(*sage, *_LOSSY)
         # Some VAEs are run in float32 unless the entry says otherwise, so that no stated dtype of one is neutral.
@@ -273,8 +276,8 @@ class Model(Strict):
             found["dtypes"] = dtypes
         if self.quantized:
             found["quantize"] = {name: one.model_dump(exclude_defaults=True) for name, one in self.quantized.items()}
-        if self.vae.tiling != "auto":
-            found["vae"] = {"tiling": self.vae.tiling}
+        if self.vae.tiling is True:
+            found["vae"] = {"tiling": True}
         return found
 
     def _chosen(self, *names: str) -> dict[str, Any]:

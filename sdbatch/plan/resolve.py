@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from sdbatch.checkpoints import LoraInfo, ModelInfo
 from sdbatch.columns import SOURCE_ROLES, named, seed_problem
 from sdbatch.families import Given
+from sdbatch.families.peaks import OutputSize
 from sdbatch.job import Job
 from sdbatch.plan.batch_key import row_batch_keys
 from sdbatch.plan.problems import RowProblem
@@ -76,6 +77,11 @@ class Resolver:
         self._settler = Settler(job, models, loras or {}, loads_here=loads_here)
         self._source_problem = source_problem
         self._source_url = source_url
+
+    @property
+    def sizes(self) -> Mapping[str, set[OutputSize]]:
+        """Sizes of the outputs of all rows so far, by model."""
+        return self._settler.sizes
 
     def resolve(
         self, columns: Columns, num_rows: int, digests: Mapping[str, str]

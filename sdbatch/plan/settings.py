@@ -16,6 +16,7 @@ import pyarrow as pa
 from sdbatch.checkpoints import LoraInfo, ModelInfo, loras_problem
 from sdbatch.columns import IN_RECIPE, MANIFEST, named
 from sdbatch.families import Given, Route, cost_tflop
+from sdbatch.families.peaks import OutputSize
 from sdbatch.job import Job
 from sdbatch.plan.batch_key import batch_key
 from sdbatch.plan.checks import (
@@ -42,6 +43,10 @@ _ARGUMENTS = named("argument")
 _TEXTS = named("text")
 _LENGTHS = ("num_frames", "duration_s")
 _FLOATS = frozenset(name for name, column in IN_RECIPE.items() if pa.types.is_floating(column.type))
+_COMPILED_WITHOUT_LORAS = (
+    "are not taken by a model with compile: true, whose blocks would be compiled anew for each set of them; "
+    "name a model entry without compile"
+)
 _LAST = {name: column.default for name, column in MANIFEST.items()}
 
 
@@ -98,6 +103,9 @@ class _Binding:
 class Settler:
     """Settles the settings of one job's rows.
 
+    Attributes:
+        sizes: Sizes of what was settled, by model.
+
     Args:
         job: The checked job.
         models: Description of each of the job's models.
@@ -112,6 +120,7 @@ class Settler:
         self._job = job
         self._models = models
         self._loras = loras
+        self.sizes: dict[str, set[OutputSize]] = {}
         self._kept: dict[tuple[Any, ...], SettledGroup | RejectedGroup] = {}
 
     def settle(self, row: Mapping[str, Any], given: Given) -> SettledGroup | RejectedGroup:
@@ -195,6 +204,8 @@ class Settler:
             problems.append(RowProblem("loras", row["loras"], f"are not taken by {binding.task} of {family.title}"))
         elif row["loras"] and (problem := loras_problem(family, binding.model.quantized_by)):
             problems.append(RowProblem("loras", row["loras"], problem))
+        elif row["loras"] and binding.model.options.compile:
+            problems.append(RowProblem("loras", row["loras"], _COMPILED_WITHOUT_LORAS))
         elif row["loras"]:
             values["loras"], refused = settled_loras(row["loras"], self._loras, family, loads_here=self._loads_here)
             problems.extend(refused)
@@ -239,6 +250,8 @@ class Settler:
         guidance = values.get("guidance_scale", 1.0)
         if route.negative_needs:
             guidance = values.get("parameters", {}).get(route.negative_needs, 1.0)
+        size = OutputSize(values["height"], values["width"], values.get("num_frames", 1), guidance > 1)
+        self.sizes.setdefault(model.name, set()).add(size)
         together = {**shared, "guidance_scale": guidance > 1} if route.per_row_guidance else shared
         return SettledGroup(
             route=route,
@@ -276,7 +289,11 @@ class Settler:
         }
         is_exact = self._job.determinism == "exact"
         # Compiled or in another memory format, the last bits are others: nothing to see, but not exact either.
-        if accelerators := model.options.accelerators if is_exact else model.options.lossy:
+        accelerators = model.options.accelerators if is_exact else model.options.lossy
+        height, width, num_frames = values["height"], values["width"], values.get("num_frames", 1)
+        if model.family.is_tiled(model.options.vae.tiling, height=height, width=width, num_frames=num_frames):
+            accelerators["vae"] = {**accelerators.get("vae", {}), "tiling": True}
+        if accelerators:
             shared["accelerators"] = accelerators
         if is_exact:
             shared["batch_size"] = 1 if route.batch_of_one_in_exact else model.options.batch_size

@@ -239,6 +239,8 @@ class Generation:
     ) -> list[RenderedOutput]:
         self._tally.rows_generated += len(outputs)
         self._tally.generate_s += result.generate_s
+        self._tally.decode_retries += result.decode_retries
+        self._tally.recompile_limits += result.recompile_limits
         self._tally.batch_size = max(self._tally.batch_size, len(outputs))
         call = PipelineCall(
             pipeline_class=result.pipeline_class,

@@ -135,6 +135,8 @@ class RenderTally:
         batch_wanted: Outputs of the largest call that this machine would make or try; 0 where the plan's is as good.
         texts_encoded: Texts that went through a text encoder.
         sources_encoded: Source pictures and clips that went through the VAE's encoder.
+        decode_retries: Times that the VAE's decoder ran out of memory and went on in smaller parts.
+        recompile_limits: Times that torch gave up compiling a block anew, and ran it as it is.
     """
 
     model_calls: int = 0
@@ -145,3 +147,5 @@ class RenderTally:
     batch_wanted: int = 0
     texts_encoded: int = 0
     sources_encoded: int = 0
+    decode_retries: int = 0
+    recompile_limits: int = 0

@@ -102,6 +102,8 @@ def unit_receipt(unit: str, worker: str, rows: Sequence[Mapping[str, Any]], tall
         batch_wanted=tally.batch_wanted,
         texts_encoded=tally.texts_encoded,
         sources_encoded=tally.sources_encoded,
+        decode_retries=tally.decode_retries,
+        recompile_limits=tally.recompile_limits,
     )
 
 

@@ -197,6 +197,26 @@ def test_a_machine_without_a_compiler_says_so(sd_folder: Path) -> None:
         _load(sd_folder, compile=True)
 
 
+def test_a_call_says_how_often_torch_gave_up_compiling(sd_folder: Path) -> None:
+    model = _load(sd_folder)
+    assert make_batch(model, [_item()], None).recompile_limits == 0
+    torch._dynamo.reset()
+
+    @torch.compile(backend="eager", dynamic=False)
+    def grown(rows: int, value: torch.Tensor) -> torch.Tensor:
+        return value + rows
+
+    shapes = iter(range(1, 100))
+
+    def grow(*_: object) -> None:
+        grown(1, torch.ones(next(shapes)))
+
+    hook = model._base.unet.register_forward_pre_hook(grow)
+    with torch._dynamo.config.patch(recompile_limit=2):
+        assert make_batch(model, [_item()], None).recompile_limits == 1
+    hook.remove()
+
+
 def test_blocks_are_compiled_once_and_found_again(
     studio: Callable[[str], Studio], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,12 +12,13 @@ import pytest
 import torch
 from support.toy_models import make_tiny_lora
 
-from sdbatch.checkpoints import BUILTINS, describe_lora
+from sdbatch.checkpoints import BUILTINS, describe, describe_lora
 from sdbatch.errors import ModelError, ModelLoadFailed
 from sdbatch.generate.batch import make_batch, set_threads
 from sdbatch.generate.item import Item
 from sdbatch.generate.load import LoadedModel, load_model
-from sdbatch.job import Lora, Model
+from sdbatch.job import Lora, Model, parse_job
+from sdbatch.plan.resolve import Resolver
 from sdbatch.recipe import recipe_from
 
 SD = "Stable Diffusion 1.x/2.x"
@@ -89,6 +90,61 @@ def test_fifty_switches_leave_the_weights_as_they_were_read(model: LoadedModel, 
         model.pipeline(route, "", [[revisions[count % 2], 0.1 + count / 50]] if count % 3 else [])
 
     assert _base_weights(model.pipeline(route, "")) == before
+
+
+def test_fifty_loras_in_turn_stay_within_a_bound_of_bytes_and_leave_the_weights(
+    model: LoadedModel, tmp_path: Path
+) -> None:
+    fifty = {}
+    for seed in range(50):
+        make_tiny_lora(tmp_path / str(seed), seed)
+        fifty[str(seed)] = Lora(path=str(tmp_path / str(seed)), base=SD)
+    model = load_model("tiny", Model(path="builtin:tiny-random"), BUILTINS["tiny-random"].revision, {}, fifty)
+    route = model.family.tasks["text-to-image"][0]
+    revisions = [describe_lora(name, lora, {}).revision for name, lora in fifty.items()]
+    pipeline: Any = model.pipeline(route, "")
+    before, plain = _base_weights(pipeline), _pixels(model, fifty)
+    size = _num_bytes(pipeline)
+    model.pipeline(route, "", [[revisions[0], 1.0]])
+    one = _num_bytes(pipeline) - size
+    first = _pixels(model, fifty, [("0", 1.0)])
+    assert model.loras.num_bytes == one > 0
+    model.loras.bytes_max = 3 * one
+
+    kept = []
+    for revision in revisions:
+        model.pipeline(route, "", [[revision, 1.0]])
+        kept.append(_num_bytes(pipeline) - size)
+    assert (kept[0], kept[1], set(kept[2:])) == (one, 2 * one, {3 * one})
+    assert np.array_equal(_pixels(model, fifty, [("0", 1.0)]), first), "one that was dropped is attached again"
+    assert not np.array_equal(first, plain)
+    assert np.array_equal(_pixels(model, fifty), plain)
+    assert _base_weights(pipeline) == before
+
+    model.pipeline(route, "", [[revision, 0.2] for revision in sorted(revisions[:5])])
+    assert _num_bytes(pipeline) - size == 5 * one, "those of one row stay, however large"
+
+
+def test_a_compiled_model_takes_no_loras(tmp_path: Path, loras: dict[str, Lora]) -> None:
+    _, faults = _resolved(loras, compile=True)
+    assert [fault.column for fault in faults] == ["loras"]
+    assert "are not taken by a model with compile: true" in faults[0].message
+    assert _resolved(loras, compile=False)[1] == []
+
+
+def _resolved(loras: dict[str, Lora], **options: Any) -> Any:
+    model = {"path": "builtin:tiny-random", **options}
+    named = {name: lora.model_dump(exclude_unset=True) for name, lora in loras.items()}
+    job = parse_job({"manifest": "m", "output": "o", "models": {"tiny": model}, "loras": named})
+    models = {"tiny": describe("tiny", job.models["tiny"], {})}
+    infos = {name: describe_lora(name, lora, {}) for name, lora in job.loras.items()}
+    resolver = Resolver(job, models, lambda _: None, lambda url: url, infos)
+    row = {"id": "a", "task": "text-to-image", "prompt": "p", "loras": [{"name": "ink", "weight": 1.0}]}
+    return resolver.resolve({name: [value] for name, value in row.items()}, 1, {})
+
+
+def _num_bytes(pipeline: Any) -> int:
+    return sum(weight.nbytes for name in ("unet", "text_encoder") for weight in getattr(pipeline, name).parameters())
 
 
 def _base_weights(pipeline: Any) -> str:

@@ -5,18 +5,21 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import diffusers
 import torch
 from diffusers.loaders import TextualInversionLoaderMixin
 
-from sdbatch.errors import LoraRefused, ModelLoadFailed
 from sdbatch.families import Family, Route
-from sdbatch.generate.load.loras import LoraFile, attach_lora
+from sdbatch.generate.decoding import DecodePlan, is_tiled, plan_decoding
+from sdbatch.generate.load.kept_loras import KeptLoras
+from sdbatch.generate.load.loras import LoraFile
+from sdbatch.generate.load.placing import ModelOffload, offload_groups
 from sdbatch.generate.memo import Memo
 from sdbatch.generate.tokens import TokenCounter
 from sdbatch.job import Model
+from sdbatch.recipe import Recipe
 
 OPTIONS = {"add_watermarker": False}
 """Arguments of every pipeline class that accepts them: a campaign's pictures bear no watermark."""
@@ -32,13 +35,14 @@ class LoadedModel:
         options: The job's entry.
         memo: Outputs of its encoders; kept as long as the model is.
         tokens: Counter of the tokens of a prompt.
+        loras: The LoRAs that can be laid over it.
     """
 
     def __init__(
         self,
         pipeline: Any,
         family: Family,
-        device: str,
+        device: Literal["cuda", "cpu"],
         components: Mapping[str, Any] | None = None,
         loras: Mapping[str, LoraFile] | None = None,
         options: Model | None = None,
@@ -59,11 +63,13 @@ class LoadedModel:
         self.options = options or Model(path="")
         self._base = pipeline
         self._components = components or {}
-        self._loras = loras or {}
         self._pipelines: dict[str, Any] = {self.class_name: pipeline}
         self._schedulers: dict[str, Any] = {"": pipeline.scheduler}
-        self._adapters: set[str] = set()
-        self._refused: dict[str, str] = {}
+        self._offload = ModelOffload(device) if self.options.offload == "model" else None
+        # diffusers would lay hooks of its own again
+        before_attach = self._offload.unhook if self._offload is not None else lambda: None
+        self.loras = KeptLoras(pipeline, loras or {}, before_attach)
+        self._decoded_max: dict[tuple[int, int, int | None, bool], int] = {}
         self.tokens = TokenCounter(pipeline, family)
         self.memo = Memo()
 
@@ -83,11 +89,24 @@ class LoadedModel:
         if pipeline is None:
             further = {name: self._components[name] for name in route.components}
             pipeline = self._pipelines[route.pipeline] = _sibling(self._base, route.pipeline, further)
+            if self.options.offload == "group":
+                offload_groups(pipeline.components, self.device)  # some pipelines make a denoiser of their own
         if scheduler not in self._schedulers:
             self._schedulers[scheduler] = getattr(diffusers, scheduler).from_config(self._base.scheduler.config)
         pipeline.scheduler = copy.deepcopy(self._schedulers[scheduler])
-        self._adapt(loras)
+        self.loras.switch(loras)
+        if self._offload is not None:
+            self._offload.hook(pipeline)
         return pipeline
+
+    def decode_plan(self, recipe: Recipe, rows: int, *, is_exact: bool) -> DecodePlan:
+        """Return how the rows of a call are decoded; what a decoder ran out of memory at is not tried again."""
+        known_max = self._decoded_max.get(_decoded_size(recipe))
+        return plan_decoding(recipe, rows, self.options.vae, is_exact=is_exact, known_max=known_max)
+
+    def learn_decoding(self, recipe: Recipe, rows_max: int) -> None:
+        """Note how many rows of a recipe's size the decoder could take at once."""
+        self._decoded_max[_decoded_size(recipe)] = rows_max
 
     def scheduler_name(self, scheduler: str) -> str:
         """Return the class name of the scheduler a row gets."""
@@ -103,30 +122,9 @@ class LoadedModel:
             if hasattr(pipeline.vae, "clear_cache"):
                 pipeline.vae.clear_cache()
 
-    def _adapt(self, loras: Sequence[Sequence[Any]]) -> None:
-        """Switch adapters on and off. They are never fused with the weights, which stay as they were read."""
-        for revision, _ in loras:
-            if revision not in self._adapters:
-                self._attach(revision)
-        if loras:
-            self._base.enable_lora()
-            self._base.set_adapters([revision for revision, _ in loras], [weight for _, weight in loras])
-        elif self._adapters:
-            self._base.disable_lora()
 
-    def _attach(self, revision: str) -> None:
-        """Attach a LoRA, once; one that was refused stays refused as long as the model is in memory."""
-        if revision in self._refused:
-            raise LoraRefused(self._refused[revision])
-        lora = self._loras.get(revision)
-        if lora is None:
-            raise ModelLoadFailed(f"none of the job's loras is what was planned: revision {revision}")
-        try:
-            attach_lora(self._base, lora, revision)
-        except LoraRefused as error:
-            self._refused[revision] = str(error)
-            raise
-        self._adapters.add(revision)
+def _decoded_size(recipe: Recipe) -> tuple[int, int, int | None, bool]:
+    return recipe.height, recipe.width, recipe.num_frames, is_tiled(recipe)
 
 
 def _sibling(base: Any, class_name: str, further: Mapping[str, Any]) -> Any:

@@ -22,7 +22,6 @@ from transformers.utils import logging as transformers_logging
 from sdbatch.checkpoints import describe, describe_lora
 from sdbatch.errors import DeviceLost, GpuUnusable, ModelError, ModelLoadFailed
 from sdbatch.families import Family
-from sdbatch.generate.accelerators import accelerate
 from sdbatch.generate.device import device_of
 from sdbatch.generate.faults import failure_kind
 from sdbatch.generate.load.components import DTYPES, FLOAT32_VAES, ModuleReader
@@ -30,7 +29,8 @@ from sdbatch.generate.load.copies import config_folder, lora_file, model_file, m
 from sdbatch.generate.load.loaded import OPTIONS, LoadedModel, quieten
 from sdbatch.generate.load.loras import LoraFile
 from sdbatch.generate.load.mixed import cast_inputs
-from sdbatch.generate.load.quantizing import weight_bytes
+from sdbatch.generate.load.placing import place, reads_to_device
+from sdbatch.generate.load.room import refuse_without_room, weights_in_words
 from sdbatch.generate.load.single_file import pipeline_from_file
 from sdbatch.generate.memory import memory_at_hand, release_memory
 from sdbatch.job import Lora, Model, Storage
@@ -75,11 +75,9 @@ def load_model(
     reached("before-load")
     # A worker that reserved no GPU leaves them to others, though Ray does not hide them from it.
     device = device_of(model.num_gpus, is_reserved=is_gpu_reserved).name
-    needed = "its weights"
     read: _Read | None = None
     try:
         read = _read(name, model, revision, storage, loras or {}, device)
-        needed = f"its weights of {read.num_bytes / 2**30:.2f} GiB"
         loaded = _place(read, read.options, device)
     except (OSError, ValueError, RuntimeError, ImportError, MemoryError, ModelError) as error:
         kind, said = failure_kind(error), f"{type(error).__name__}: {error}"
@@ -92,13 +90,14 @@ def load_model(
     read = None  # the error is gone as well: both hold what was placed so far
     release_memory()
     if kind == "OutOfMemory":
+        needed = weights_in_words(describe(name, model, storage, with_revision=False), storage)
         raise ModelLoadFailed(f"{model.path}: {needed} do not fit: {memory_at_hand(device)}; {said}")
     raise (GpuUnusable if kind == "GpuUnusable" else DeviceLost)(f"{model.path}: {said}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Read:
-    """A model in host memory.
+    """A model that was read, into host memory or to its device.
 
     Attributes:
         pipeline: Pipeline of the folder's own class.
@@ -114,22 +113,11 @@ class _Read:
     loras: Mapping[str, LoraFile]
     options: Model
 
-    @property
-    def num_bytes(self) -> int:
-        """Bytes of all weights."""
-        modules = [*self.pipeline.components.values(), *self.components.values()]
-        return sum(
-            weight_bytes(weight)
-            for module in modules
-            if isinstance(module, torch.nn.Module)
-            for weight in (*module.parameters(), *module.buffers())
-        )
-
 
 def _read(
     name: str, model: Model, revision: str, storage: Mapping[str, Storage], loras: Mapping[str, Lora], device: str
 ) -> _Read:
-    """Read a model into host memory, once it is known to be the one that was planned."""
+    """Read a model, once it is known to be the one that was planned; module by module to its device where it can."""
     info = describe(name, model.model_copy(update={"family": None}), storage)
     model = model.model_copy(update={"dtype": info.options.dtype})
     if model.family not in {None, info.family.title}:
@@ -137,6 +125,7 @@ def _read(
     if not info.answers_to(revision):
         revision_now = info.combined_revision
         raise ModelLoadFailed(f"{model.path} is not what was planned: revision {revision_now}, not {revision}")
+    refuse_without_room(info, storage, device)
     single = info.single_file
     folder = config_folder(single.configs, storage) if single else model_folder(model, info.base_revision, storage)
     reader = ModuleReader(info, model, folder, storage, device)
@@ -148,7 +137,8 @@ def _read(
         reader.quantise_own(pipeline)
     else:
         passed |= reader.quantised()
-        pipeline = _from_folder(folder, info.family.class_name, model, passed)
+        read_to = device if not passed and reads_to_device(model) else None
+        pipeline = _from_folder(folder, info.family.class_name, model, passed, read_to)
     further = {module: component for module, component in laid_over.items() if module not in passed}
     if any(component.dtype not in {None, model.dtype} for component in model.laid_over.values()):
         cast_inputs({**pipeline.components, **further})
@@ -163,17 +153,13 @@ def _read(
 
 def _place(read: _Read, model: Model, device: Literal["cuda", "cpu"]) -> LoadedModel:
     """Put a model on its device and set it up."""
-    for name, module in (*read.pipeline.components.items(), *read.components.items()):
-        is_offloaded = model.offload_text_encoder and name.startswith("text_encoder")
-        if isinstance(module, torch.nn.Module) and not is_offloaded:
-            module.to(device)
+    place(read.pipeline, read.components, read.family, model, device)
     quieten(read.pipeline)
-    accelerate(read.pipeline, read.family, model, device)
     return LoadedModel(read.pipeline, read.family, device, read.components, read.loras, model)
 
 
-def _from_folder(folder: Path, class_name: str, model: Model, passed: Mapping[str, Any]) -> Any:
-    """Return the pipeline of a folder, with some modules that were read before."""
+def _from_folder(folder: Path, class_name: str, model: Model, passed: Mapping[str, Any], device: str | None) -> Any:
+    """Return the pipeline of a folder, with some modules that were read before; the others are read to a device."""
     # diffusers would take a path that is not a folder for a name on a hub and ask for it over the network.
     if not (folder / "model_index.json").is_file():
         raise ModelLoadFailed(f"{folder}: no model_index.json there")
@@ -192,6 +178,7 @@ def _from_folder(folder: Path, class_name: str, model: Model, passed: Mapping[st
         dtype={"default": dtype, "vae": torch.float32} if is_wide else dtype,
         use_safetensors=True,
         local_files_only=True,
+        device_map=device,
         **options,
         **passed,
     )

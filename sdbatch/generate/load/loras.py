@@ -67,7 +67,7 @@ def attach_lora(pipeline: Any, lora: LoraFile, adapter: str) -> None:
     finally:
         del pipeline.lora_state_dict
     if reason:
-        _detach(pipeline, adapter)
+        detach_lora(pipeline, adapter)
         raise LoraRefused(f"LoRA {lora.name} ({lora.path.name}) is not applied: {reason}{hint}")
     reader.set_scales(adapter)
     if reader.misfits:
@@ -82,10 +82,25 @@ def _fault_after(reader: LoraReader, adapter: str) -> str:
     return str(Misfits(num_keys=reader.misfits.num_keys, unattached=unattached)) if unattached else ""
 
 
-def _detach(pipeline: Any, adapter: str) -> None:
-    """Remove what a load that failed has left in the components."""
+def detach_lora(pipeline: Any, adapter: str) -> None:
+    """Remove a LoRA, or what a load that failed has left of one, from the components; their weights stay as they are.
+
+    `delete_adapters` would leave the configuration of a text encoder behind, by whose name the next load is refused.
+    """
+    from diffusers.hooks.group_offloading import _maybe_remove_and_reapply_group_offloading
     from diffusers.utils.peft_utils import delete_adapter_layers
 
     for module in components_of(pipeline).values():
         delete_adapter_layers(module, adapter)
         getattr(module, "peft_config", {}).pop(adapter, None)
+        _maybe_remove_and_reapply_group_offloading(module)  # its hooks hold the layers that were removed
+
+
+def adapter_bytes(pipeline: Any, adapter: str) -> int:
+    """Return the bytes of a LoRA's weights in the components of a pipeline."""
+    return sum(
+        weight.nbytes
+        for module in components_of(pipeline).values()
+        for name, weight in (*module.named_parameters(), *module.named_buffers())
+        if f".{adapter}" in name
+    )

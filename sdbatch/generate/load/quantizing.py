@@ -138,12 +138,6 @@ def is_quantised(weight: torch.Tensor) -> bool:
 _PACKED: Final = ("GGUFParameter", "Params4bit", "Int8Params")
 
 
-def weight_bytes(weight: torch.Tensor) -> int:
-    """Return the bytes that a weight takes; a quantised one says those of the numbers it stands for."""
-    parts = _parts(weight)
-    return sum(weight_bytes(getattr(weight, name)) for name in parts) if parts else weight.nbytes
-
-
 def _parts(weight: torch.Tensor) -> list[str]:
     """Return the names of the tensors that a tensor of torchao's or quanto's is made of."""
     flatten = getattr(weight, "__tensor_flatten__", None)

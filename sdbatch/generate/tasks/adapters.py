@@ -49,7 +49,8 @@ def _ltx_latents(pipeline: Any, arguments: Arguments, recipe: Recipe) -> Argumen
     """Encode clips to latents: a whole clip as a condition of full strength would come back unchanged."""
     vae = pipeline.vae
     video_BCFHW = pipeline.video_processor.preprocess_video([arguments["latents"]], recipe.height, recipe.width)
-    encoded = vae.encode(video_BCFHW.to(vae.device, vae.dtype)).latent_dist.mode().float()
+    device = pipeline._execution_device  # noqa: SLF001  an offloaded VAE lies elsewhere until it is called
+    encoded = vae.encode(video_BCFHW.to(device, vae.dtype)).latent_dist.mode().float()
     mean, std = (values.view(1, -1, 1, 1, 1).float() for values in (vae.latents_mean, vae.latents_std))
     return {**arguments, "latents": (encoded - mean) * vae.config.scaling_factor / std}
 

@@ -1,0 +1,257 @@
+"""Published models by architecture, for the table of memory; what diffusers' classes have by default is left out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from benchmarks.architectures import ARCHITECTURES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """One published model.
+
+    Attributes:
+        name: Name for people.
+        titles: Families it is of.
+        denoiser: diffusers class, and where it differs from the class's own defaults.
+        vae: The same.
+        encoders: Parameters of the other modules, by their model cards.
+        copies: Denoisers of this kind.
+        guided_rows: See `Peaks`.
+        is_vae_wide: Whether the VAE is run in float32.
+        size: Height, width and frames that it was made for.
+        width: Channels of a token of the denoiser, where a pass cannot be made on the meta device; else 0.
+        patch: Sides of a token in latents, for such a denoiser.
+    """
+
+    name: str
+    titles: tuple[str, ...]
+    denoiser: tuple[str, Mapping[str, Any]]
+    vae: tuple[str, Mapping[str, Any]]
+    encoders: Mapping[str, int]
+    copies: int = 1
+    guided_rows: int = 1
+    is_vae_wide: bool = False
+    size: tuple[int, int, int] = (1024, 1024, 1)
+    width: int = 0
+    patch: int = 2
+
+
+_CLIP_L, _CLIP_G = 123_060_480, 694_659_840
+_T5_XXL, _UMT5_XXL = 4_762_310_656, 5_680_910_336
+_SD15, _SDXL, _FLUX = (ARCHITECTURES[name].parts for name in ("sd15", "sdxl", "flux"))
+_WAN_VAE: Final[tuple[str, Mapping[str, Any]]] = ("AutoencoderKLWan", {})
+_WAN_TEXT = {"text_encoder": _UMT5_XXL}
+_VIDEO_480 = (480, 832, 81)
+_SD3_VAE = ("AutoencoderKL", {**_FLUX["vae"][1]})
+
+
+def _sd3(width: int, layers: int) -> tuple[str, dict[str, object]]:
+    return "SD3Transformer2DModel", {
+        "num_layers": layers,
+        "num_attention_heads": width // 64,
+        "caption_projection_dim": width,
+        "pos_embed_max_size": 192,
+        "pooled_projection_dim": 2048,
+        "joint_attention_dim": 4096,
+        "sample_size": 128,
+        "qk_norm": "rms_norm" if layers > 24 else None,
+    }
+
+
+_SD3_TEXT = {"text_encoder": _CLIP_L, "text_encoder_2": _CLIP_G, "text_encoder_3": _T5_XXL}
+
+PUBLISHED: Final = (
+    Published(
+        name="SD 1.5",
+        titles=("Stable Diffusion 1.x/2.x",),
+        denoiser=("UNet2DConditionModel", _SD15["unet"][1]),
+        vae=("AutoencoderKL", _SD15["vae"][1]),
+        encoders={"text_encoder": _CLIP_L},
+        guided_rows=2,
+        size=(512, 512, 1),
+    ),
+    Published(
+        name="SDXL",
+        titles=("Stable Diffusion XL",),
+        denoiser=("UNet2DConditionModel", _SDXL["unet"][1]),
+        vae=("AutoencoderKL", _SDXL["vae"][1]),
+        encoders={"text_encoder": _CLIP_L, "text_encoder_2": _CLIP_G},
+        guided_rows=2,
+    ),
+    Published(
+        name="SD 3.5 medium",
+        titles=("Stable Diffusion 3/3.5",),
+        denoiser=_sd3(1536, 24),
+        vae=_SD3_VAE,
+        encoders=_SD3_TEXT,
+        guided_rows=2,
+    ),
+    Published(
+        name="SD 3.5 large",
+        titles=("Stable Diffusion 3/3.5",),
+        denoiser=_sd3(2432, 38),
+        vae=_SD3_VAE,
+        encoders=_SD3_TEXT,
+        guided_rows=2,
+    ),
+    Published(
+        name="Flux.1 dev",
+        titles=("Flux.1", "Flux.1 Fill", "Flux.1 Kontext"),
+        denoiser=("FluxTransformer2DModel", _FLUX["transformer"][1]),
+        vae=("AutoencoderKL", _FLUX["vae"][1]),
+        encoders={"text_encoder": _CLIP_L, "text_encoder_2": _T5_XXL},
+    ),
+    Published(
+        name="Flux.2 Klein 4B",
+        titles=("Flux.2 Klein",),
+        denoiser=(
+            "Flux2Transformer2DModel",
+            {
+                "num_layers": 5,
+                "num_single_layers": 20,
+                "num_attention_heads": 24,
+                "joint_attention_dim": 7680,
+                "guidance_embeds": False,
+            },
+        ),
+        vae=("AutoencoderKLFlux2", {}),
+        encoders={"text_encoder": 4_022_468_096},
+    ),
+    Published(
+        name="Qwen-Image",
+        titles=("Qwen-Image", "Qwen-Image-Edit", "Qwen-Image-Edit-Plus"),
+        denoiser=("QwenImageTransformer2DModel", {}),
+        vae=("AutoencoderKLQwenImage", {}),
+        encoders={"text_encoder": 8_292_166_656},
+    ),
+    Published(
+        name="Z-Image",
+        titles=("Z-Image",),
+        denoiser=("ZImageTransformer2DModel", {}),
+        vae=("AutoencoderKL", _FLUX["vae"][1]),
+        encoders={"text_encoder": 4_022_468_096},
+        width=3840,
+    ),
+    Published(
+        name="Sana 1.6B",
+        titles=("Sana",),
+        denoiser=("SanaTransformer2DModel", {}),
+        vae=(
+            "AutoencoderDC",
+            {
+                "encoder_block_types": ("ResBlock",) * 3 + ("EfficientViTBlock",) * 3,
+                "decoder_block_types": ("ResBlock",) * 3 + ("EfficientViTBlock",) * 3,
+            },
+        ),
+        encoders={"text_encoder": 2_614_341_888},
+        guided_rows=2,
+    ),
+    Published(
+        name="Wan 2.1 1.3B",
+        titles=("Wan 2.1 T2V",),
+        denoiser=("WanTransformer3DModel", {"num_attention_heads": 12, "ffn_dim": 8960, "num_layers": 30}),
+        vae=_WAN_VAE,
+        encoders=_WAN_TEXT,
+        is_vae_wide=True,
+        size=_VIDEO_480,
+    ),
+    Published(
+        name="Wan 2.1 14B",
+        titles=("Wan 2.1 T2V",),
+        denoiser=("WanTransformer3DModel", {}),
+        vae=_WAN_VAE,
+        encoders=_WAN_TEXT,
+        is_vae_wide=True,
+        size=_VIDEO_480,
+    ),
+    Published(
+        name="Wan 2.1 I2V 14B",
+        titles=("Wan 2.1 I2V", "Wan 2.1 FLF2V"),
+        denoiser=("WanTransformer3DModel", {"in_channels": 36, "image_dim": 1280, "added_kv_proj_dim": 5120}),
+        vae=_WAN_VAE,
+        encoders={**_WAN_TEXT, "image_encoder": 632_076_800},
+        is_vae_wide=True,
+        size=_VIDEO_480,
+    ),
+    Published(
+        name="Wan 2.2 A14B",
+        titles=("Wan 2.2 T2V A14B", "Wan 2.2 I2V A14B"),
+        denoiser=("WanTransformer3DModel", {}),
+        vae=_WAN_VAE,
+        encoders=_WAN_TEXT,
+        copies=2,
+        is_vae_wide=True,
+        size=_VIDEO_480,
+    ),
+    Published(
+        name="Wan 2.2 TI2V 5B",
+        titles=("Wan 2.2 TI2V",),
+        denoiser=(
+            "WanTransformer3DModel",
+            {"num_attention_heads": 24, "ffn_dim": 14336, "num_layers": 30, "in_channels": 48, "out_channels": 48},
+        ),
+        vae=(
+            "AutoencoderKLWan",
+            {
+                "base_dim": 160,
+                "decoder_base_dim": 256,
+                "z_dim": 48,
+                "in_channels": 12,
+                "out_channels": 12,
+                "is_residual": True,
+                "patch_size": 2,
+                "scale_factor_spatial": 16,
+                "latents_mean": [0.0] * 48,
+                "latents_std": [1.0] * 48,
+            },
+        ),
+        encoders=_WAN_TEXT,
+        is_vae_wide=True,
+        size=(704, 1280, 121),
+    ),
+    Published(
+        name="HunyuanVideo 1.5",
+        titles=("HunyuanVideo 1.5", "HunyuanVideo 1.5 I2V"),
+        denoiser=("HunyuanVideo15Transformer3DModel", {}),
+        vae=("AutoencoderKLHunyuanVideo15", {}),
+        encoders={"text_encoder": 7_615_616_512, "text_encoder_2": 219_314_944},
+        size=(480, 848, 121),
+        width=2048,
+        patch=1,
+    ),
+    Published(
+        name="LTX-Video 2B",
+        titles=("LTX-Video", "LTX-Video 0.9.5 and later"),
+        denoiser=("LTXVideoTransformer3DModel", {}),
+        vae=("AutoencoderKLLTXVideo", {}),
+        encoders={"text_encoder": _T5_XXL},
+        guided_rows=2,
+        size=(512, 704, 97),
+    ),
+    Published(
+        name="CogVideoX 2B",
+        titles=("CogVideoX",),
+        denoiser=("CogVideoXTransformer3DModel", {}),
+        vae=("AutoencoderKLCogVideoX", {}),
+        encoders={"text_encoder": _T5_XXL},
+        guided_rows=2,
+        size=(480, 720, 49),
+    ),
+    Published(
+        name="CogVideoX 5B",
+        titles=("CogVideoX", "CogVideoX I2V"),
+        denoiser=(
+            "CogVideoXTransformer3DModel",
+            {"num_attention_heads": 48, "num_layers": 42, "use_rotary_positional_embeddings": True},
+        ),
+        vae=("AutoencoderKLCogVideoX", {}),
+        encoders={"text_encoder": _T5_XXL},
+        guided_rows=2,
+        size=(480, 720, 49),
+    ),
+)
+"""Several of one family differ in the size of the denoiser; the first one stands for a model of unknown size."""
