@@ -33,6 +33,7 @@ NOUNS = {
     "scratch",
     "storage",
     "types",
+    "where",
 }
 HOMES = {
     "ray": {"dispatch"},
