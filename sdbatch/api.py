@@ -9,7 +9,7 @@ A job is a path, a mapping or a `Job`. A campaign is its URL, or a job (path of 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,7 @@ from sdbatch.driver.models import ModelReport, describe_models, job_of_builtins
 from sdbatch.driver.redo import redo_job
 from sdbatch.errors import JobError
 from sdbatch.job import Job, parse_job, read_job
-from sdbatch.manifest.build import build_shards
+from sdbatch.manifest.build import Built, build_shards
 from sdbatch.report.progress import Progress, Silent
 from sdbatch.storage import Store, joined, open_campaign
 
@@ -48,11 +48,13 @@ class BuildReport:
         rows: Rows in it.
         files: Its shards, in order.
         warnings: What its owner should know.
+        notes: How the table was read where that is not written in it, such as its separator.
     """
 
     rows: int
     files: list[str]
     warnings: list[str]
+    notes: list[str] = field(default_factory=list)
 
 
 def load_job(
@@ -365,10 +367,23 @@ def build_manifest(
     rename: Mapping[str, str] | None = None,
     drop: Iterable[str] = (),
     id_format: str | None = None,
+    sheet: str | None = None,
+    own: bool = False,
 ) -> BuildReport:
-    """Build a manifest folder from CSV, TSV, JSONL or Parquet; see `sdbatch.manifest.build`."""
-    built = build_shards(Path(source), Path(folder), shards=shards, rename=rename, drop=drop, id_format=id_format)
-    return BuildReport(rows=built.num_rows, files=[str(file) for file in built.files], warnings=list(built.warnings))
+    """Build a manifest folder from CSV, TSV, a workbook, JSONL or Parquet; see `sdbatch.manifest.build`."""
+    built = build_shards(
+        Path(source), Path(folder), shards=shards, rename=rename, drop=drop, id_format=id_format, sheet=sheet, own=own
+    )
+    return _build_report(built)
+
+
+def _build_report(built: Built) -> BuildReport:
+    return BuildReport(
+        rows=built.num_rows,
+        files=[str(file) for file in built.files],
+        warnings=list(built.warnings),
+        notes=list(built.notes),
+    )
 
 
 def list_models(job: JobLike | None = None, overrides: Iterable[str] = ()) -> list[ModelReport]:

@@ -3,8 +3,8 @@
     "scene.season == product.season and locale in ('de-DE', 'fr-FR')", kinds of the columns
         --> compile_where() --> Where --> holds(row) --> bool
 
-A row is plain values by name: `x_locale`, or `product.season` where an axis has columns. Null equals only null, an order
-with null does not hold, and what is of unlike kinds is refused before any row is looked at.
+A row is plain values by name: `x_locale`, or `product.season` where an axis has columns. Null equals only null, an
+order with null does not hold, and what is of unlike kinds is refused before any row is looked at.
 """
 
 from __future__ import annotations
@@ -152,14 +152,14 @@ class _Compiler:
             raise WhereRefused(f"{self._place}: an expression of {len(self._text)} characters, over {CHARS_MAX}")
         try:
             tree = ast.parse(self._text, mode="eval").body
-            if _depth(tree) > DEPTH_MAX:
-                raise self._refused(None, f"is nested more than {DEPTH_MAX} deep")
-            return tree
         except SyntaxError as error:
             at = None if error.offset is None else max(error.offset, 1)
             raise self._refused(at, f"is no expression ({error.msg}){self._hint()}; {ALLOWED}") from error
         except (ValueError, RecursionError, MemoryError) as error:
             raise self._refused(None, f"is no expression; {ALLOWED}") from error
+        if _depth(tree) > DEPTH_MAX:
+            raise self._refused(None, f"is nested more than {DEPTH_MAX} deep")
+        return tree
 
     def _hint(self) -> str:
         for sign, word in (("&&", "and"), ("||", "or"), ("<>", "!=")):

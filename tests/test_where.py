@@ -119,7 +119,7 @@ def test_null_equals_only_null_and_has_no_order() -> None:
     ],
 )
 def test_what_is_refused_names_the_expression_and_the_place(text: str, said: str) -> None:
-    with pytest.raises(WhereRefused, match="^--where: ") as caught:
+    with pytest.raises(WhereRefused, match=r"^--where: ") as caught:
         compile_where(text, KINDS, "--where")
 
     assert said in str(caught.value)

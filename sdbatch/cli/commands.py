@@ -37,7 +37,7 @@ from sdbatch.cli.options import (
     split_pairs,
     with_optional_class,
 )
-from sdbatch.cli.output import counted, end_run, guarded, progress, say, show_plan, warn
+from sdbatch.cli.output import counted, end_run, guarded, progress, say, say_built, show_plan, warn
 from sdbatch.cli.process import last_line, prepare_command, prepare_generation
 from sdbatch.cli.shown import show, tell
 from sdbatch.driver import RunResult
@@ -359,23 +359,25 @@ def report(output: CampaignUrl, as_json: Json = False) -> None:
 
 @manifest_app.command("build")
 def manifest_build(
-    source: Annotated[Path, typer.Argument(help="File: .csv, .tsv, .jsonl or .parquet.")],
+    source: Annotated[Path, typer.Argument(help="File: .csv, .tsv, .txt, .xlsx, .jsonl or .parquet.")],
     to: Annotated[Path, typer.Option("--to", help="Folder for the shards.")],
     shards: Annotated[int, typer.Option(min=1)] = 1,
     rename: Annotated[list[str] | None, typer.Option(metavar="OLD=NEW", help="Rename a column.")] = None,
     drop: Annotated[list[str] | None, typer.Option(metavar="COLUMN", help="Leave a column out.")] = None,
     id_format: Annotated[str | None, typer.Option("--id", help="Make ids from columns, as in '{sku}-{scene}'.")] = None,
+    sheet: Annotated[str | None, typer.Option(help="Sheet of a workbook, by name.")] = None,
+    own: Annotated[bool, typer.Option("--own", help="Other columns become your own: x_NAME.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Build a Parquet manifest from CSV, TSV, JSONL or Parquet."""
+    """Build a Parquet manifest from CSV, TSV, a workbook, JSONL or Parquet."""
     names = split_pairs("--rename", rename)
 
     def call() -> api.BuildReport:
-        return api.build_manifest(source, to, shards=shards, rename=names, drop=drop or (), id_format=id_format)
+        return api.build_manifest(
+            source, to, shards=shards, rename=names, drop=drop or (), id_format=id_format, sheet=sheet, own=own
+        )
 
-    built = guarded(call, as_json)
-    warn(built.warnings, as_json)
-    say(asdict(built), as_json, f"{built.rows} rows in {len(built.files)} shard(s) under {to}")
+    say_built(guarded(call, as_json), to, as_json)
 
 
 @models_app.command("list")

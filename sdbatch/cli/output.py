@@ -6,10 +6,12 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, NoReturn
 
 import typer
 
+from sdbatch.api import BuildReport
 from sdbatch.cli.shown import show, show_json, show_table, tell
 from sdbatch.driver import PlanReport, RunResult
 from sdbatch.errors import ManifestError, SdbatchError
@@ -35,6 +37,20 @@ def warn(lines: Iterable[str], as_json: bool) -> None:
     if not as_json:
         for line in lines:
             tell(f"warning: {line}")
+
+
+def note(lines: Iterable[str], as_json: bool) -> None:
+    """Print how tables were read; in a JSON object the notes stand in the object."""
+    if not as_json:
+        for line in lines:
+            tell(line)
+
+
+def say_built(built: BuildReport, to: Path, as_json: bool) -> None:
+    """Print what was built."""
+    note(built.notes, as_json)
+    warn(built.warnings, as_json)
+    say(asdict(built), as_json, f"{built.rows} rows in {len(built.files)} shard(s) under {to}")
 
 
 def show_plan(forecast: PlanReport) -> None:
