@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from sdbatch import api
+from sdbatch.cli.brief import brief_app
 from sdbatch.cli.options import (
     AcceptFailed,
     AcceptNewKeys,
@@ -37,7 +38,7 @@ from sdbatch.cli.options import (
     split_pairs,
     with_optional_class,
 )
-from sdbatch.cli.output import counted, end_run, guarded, progress, say, say_built, show_plan, warn
+from sdbatch.cli.output import counted, end_run, guarded, note, progress, say, say_built, show_plan, warn
 from sdbatch.cli.process import last_line, prepare_command, prepare_generation
 from sdbatch.cli.shown import show, tell
 from sdbatch.driver import RunResult
@@ -53,6 +54,8 @@ models_app = typer.Typer(no_args_is_help=True, help="Look at models.")
 app.add_typer(manifest_app, name="manifest")
 
 app.add_typer(models_app, name="models")
+
+app.add_typer(brief_app, name="brief")
 
 VERIFY_EXIT_CODE = 5
 
@@ -76,6 +79,7 @@ def check(
     if checked.sources_read < checked.sources:
         size += f", headers of {checked.sources_read} of {checked.sources} sources (--sources all reads all)"
     warnings = f"; {counted(checked.num_warnings, 'warning', 'warnings')}" if checked.num_warnings else ""
+    note(checked.notes, as_json)
     warn(checked.lines(), as_json)
     say(asdict(checked), as_json, f"ok: {size}, {models}{warnings}")
 

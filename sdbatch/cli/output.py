@@ -67,6 +67,7 @@ def show_plan(forecast: PlanReport) -> None:
     if forecast.unpinned:
         names = ", ".join(forecast.unpinned)
         show(f"unpinned, known by size and ETag: {names}; `sdbatch models pin` prints the digests")
+    note(forecast.notes, False)
     warn(forecast.warnings, False)
     basis = "measured here" if forecast.rate_measured else "assumed rate"
     wall = "" if forecast.predicted_wall_s is None else f", {duration(forecast.predicted_wall_s)} on the clock"

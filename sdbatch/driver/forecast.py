@@ -49,6 +49,7 @@ class PlanReport:
             returns the digests that pin them.
         rows_leaving: Rows of the campaign that the manifest does not have; their assets stay.
         warnings: What a person should know before the run, equal warnings about rows together.
+        notes: How the manifest's table was read where that is not written in it.
     """
 
     rows: dict[str, int]
@@ -64,6 +65,7 @@ class PlanReport:
     unpinned: list[str] = field(default_factory=list)
     rows_leaving: int = 0
     warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def forecast(job: Job, selection: Selection) -> PlanReport:
@@ -108,6 +110,7 @@ def forecast(job: Job, selection: Selection) -> PlanReport:
             unpinned=list(manifest.scanned.unpinned),
             rows_leaving=leaving.num_rows,
             warnings=[*([str(leaving)] if leaving.num_rows else []), *grouped(manifest.scanned.warnings)],
+            notes=list(manifest.scanned.notes),
         )
 
 

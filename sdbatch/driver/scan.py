@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,7 @@ from sdbatch.checkpoints import ModelInfo, describe, describe_lora, refuse_share
 from sdbatch.driver.row_warnings import RowWarnings, is_absent_file
 from sdbatch.driver.shared_keys import SharedKeys, leading_words
 from sdbatch.driver.source_headers import SourceHeaders
+from sdbatch.driver.tables import ManifestHere, opened_manifest
 from sdbatch.errors import ManifestError, Problem
 from sdbatch.fetch.sources import digest_sources
 from sdbatch.job import Job
@@ -70,6 +71,8 @@ class Scanned:
         warnings: The first warnings about rows that can be made; see `sdbatch.driver.row_warnings`.
         num_warnings: Number of all of them.
         ids_digest: Digest of all ids in their order.
+        tables: sha256 of each file that the manifest was built from, by its path.
+        notes: How these were read where that is not written in them.
     """
 
     num_rows: int
@@ -82,6 +85,8 @@ class Scanned:
     warnings: tuple[Problem, ...] = ()
     num_warnings: int = 0
     ids_digest: str = ""
+    tables: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def scan(
@@ -105,6 +110,19 @@ def scan(
         ManifestError: With every problem of the manifest.
         JobError, ModelError, StoreRefused: When something around the rows is wrong.
     """
+    with opened_manifest(job) as manifest:
+        return _scanned(job, manifest, keep, loads_here=loads_here, headers=headers, counts_tokens=counts_tokens)
+
+
+def _scanned(
+    job: Job,
+    manifest: ManifestHere,
+    keep: Callable[[RowBatch, ResolvedRows], None] | None,
+    *,
+    loads_here: bool,
+    headers: SourceHeaders | None,
+    counts_tokens: bool,
+) -> Scanned:
     models = {
         name: describe(name, model, job.storage, with_revision=keep is not None) for name, model in job.models.items()
     }
@@ -116,7 +134,7 @@ def scan(
     resolver = Resolver(job, models, allow.problem, lambda url: parse_url(url).url, loras, loads_here=loads_here)
     stages = choose_stages(job.stages)
     check_stages(stages)
-    shards = list_shards(job.manifest, job.storage)
+    shards = list_shards(manifest.url, job.storage)
     problems = Problems()
     _check_own_columns(shards, problems)
     duplicates = Duplicates()
@@ -160,6 +178,8 @@ def scan(
         warnings=tuple(warnings.problems.kept),
         num_warnings=warnings.problems.count,
         ids_digest=ids.hexdigest(),
+        tables=manifest.tables,
+        notes=manifest.notes,
     )
 
 

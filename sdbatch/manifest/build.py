@@ -114,9 +114,11 @@ def build_rows(rows: Rows, folder: Path, *, label: str, shards: int = 1) -> Buil
     """
     problems = Problems()
     names = ColumnNames(label, {}, (), None, own=False)
+    cells = Cells()  # what a template gives is text from a table's cells
     with Spool() as spool:
-        files = _written(_typed(rows, names, problems), spool, names, problems, folder, shards)
-        return Built(num_rows=spool.num_rows, files=files)
+        files = _written(_typed(rows, names, problems, cells), spool, names, problems, folder, shards)
+        said = tuple(f"{Path(label).name}: {note}" for note in cells.notes.values())
+        return Built(num_rows=spool.num_rows, files=files, notes=said)
 
 
 def _written(
@@ -135,8 +137,8 @@ def _written(
     return write_shards(spool, names.of_manifest or ["id"], folder, shards, Path(names.label).name)
 
 
-def _typed(rows: Rows, names: ColumnNames, problems: Problems) -> Iterator[pa.Table]:
-    typed = TypedRows(names.label, problems)
+def _typed(rows: Rows, names: ColumnNames, problems: Problems, cells: Cells) -> Iterator[pa.Table]:
+    typed = TypedRows(names.label, problems, cells)
     for number, row in enumerate(rows):
         if not number or len(row) != len(names.of_manifest):
             names.see(row)

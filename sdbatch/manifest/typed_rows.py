@@ -23,7 +23,7 @@ from sdbatch.manifest.schema import COLUMNS, COLUMNS_MAX, own_name_problem
 from sdbatch.manifest.spool import LINE
 from sdbatch.manifest.tables import fault
 from sdbatch.manifest.values import FLOAT_EXACT_MAX, ValueRefused, called, plain_text, read_value
-from sdbatch.manifest.workbook import CellRefused
+from sdbatch.types import RefusedValue
 
 BATCH_CHARS_MAX = 32 << 20
 """Characters of the texts that are kept before a table is made of them."""
@@ -113,7 +113,7 @@ class TypedRows:
                     values.append(None)
 
     def _value(self, name: str, value: Any, line: int | None) -> Any:
-        if isinstance(value, CellRefused):
+        if isinstance(value, RefusedValue):
             raise ValueRefused(value.message)
         if name not in COLUMNS:
             return self._own_value(name, value, line)

@@ -21,6 +21,7 @@ from xml.etree.ElementTree import ParseError
 
 from sdbatch.errors import JobError
 from sdbatch.manifest.sheet_xml import look
+from sdbatch.types import RefusedValue
 
 ROWS_MAX: Final = 1 << 20
 """Rows that a sheet can have."""
@@ -50,22 +51,6 @@ _FAULTS: Final = (
 
 class NotASheet(ValueError):
     """A workbook, or a sheet of it, cannot be read; the text follows the file's name in a message."""
-
-
-class CellRefused:
-    """Stands for a cell that holds no value that could be meant.
-
-    Attributes:
-        message: What it holds.
-    """
-
-    __slots__ = ("message",)
-
-    def __init__(self, message: str) -> None:
-        self.message = message
-
-    def __repr__(self) -> str:
-        return ""
 
 
 @contextmanager
@@ -195,7 +180,7 @@ def _value(cell: Any) -> Any:
         return None
     if isinstance(value, str):
         if cell.data_type == "e":
-            return CellRefused(f"holds the error {value} of a formula")
+            return RefusedValue(f"holds the error {value} of a formula")
         return _ESCAPED_END.sub("\n", value) if "_x000" in value else value
     if isinstance(value, bool):
         return value
