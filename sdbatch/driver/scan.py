@@ -164,6 +164,10 @@ def _scanned(
         problems.extend(headers.problems(shards))
     if problems.count:
         raise ManifestError(_in_order(problems.kept), problems.count)
+    of_table = [
+        Problem(shard=job.manifest_path, row=None, column=None, value=None, message=message)
+        for message in manifest.warnings
+    ]
     return Scanned(
         num_rows=sum(shard.num_rows for shard in shards),
         num_shards=len(shards),
@@ -175,8 +179,8 @@ def _scanned(
             *(f"models.{name}" for name, model in models.items() if not model.is_pinned),
             *(f"loras.{name}" for name, lora in loras.items() if not lora.is_pinned),
         ),
-        warnings=tuple(warnings.problems.kept),
-        num_warnings=warnings.problems.count,
+        warnings=(*of_table, *warnings.problems.kept),
+        num_warnings=len(of_table) + warnings.problems.count,
         ids_digest=ids.hexdigest(),
         tables=manifest.tables,
         notes=manifest.notes,

@@ -226,7 +226,7 @@ def test_ids_are_made_from_columns_whatever_their_capitals(build: Any) -> None:
 def test_a_workbook_is_read(tmp_path: Path) -> None:
     day = dt.datetime.combine(dt.date(2026, 11, 26), dt.time())
     moment = day + dt.timedelta(hours=10, minutes=30)
-    rows = [
+    rows: list[list[Any]] = [
         [None, None, None, None, None, None, None, None, None],
         ["ID", "Prompt ", "Strength", "Seed", "Images", "x_sku", "x_day", "x_at", None],
         ["a", "one\ntwo_x000D_\nthree", 0.7, 12.0, "a.png\nb.png", 12, day, day],
