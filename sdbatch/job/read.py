@@ -178,9 +178,13 @@ def _override_value(kind: Any, text: str, takes_empty: bool, name: str) -> Any:
     """
     takes_text, takes_null, takes_mapping = _takes(kind)
     is_null = takes_null and (text == "null" or (not text and not takes_empty))
-    if not takes_text or is_null or (takes_mapping and text.lstrip().startswith("{")):
+    if not takes_text or is_null or (takes_mapping and _is_braced(text.strip())):
         return load_yaml(text.encode("utf-8", "surrogateescape"), name)
     return text
+
+
+def _is_braced(text: str) -> bool:
+    return text.startswith("{") and text.endswith("}")
 
 
 def _takes(kind: Any) -> tuple[bool, bool, bool]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from sdbatch import api
+from sdbatch.cli import app
 from sdbatch.driver.scan import ResolvedManifest
+from sdbatch.driver.submit import _packed
 from sdbatch.driver.tables import opened_manifest
 from sdbatch.errors import JobError, ManifestError, UserError
 from sdbatch.job import Job, parse_job
@@ -246,3 +250,66 @@ def test_equal_ids_of_unlike_rows_are_refused(tmp_path: Path) -> None:
     (tmp_path / "brief.yaml").write_text(yaml.safe_dump(form))
     with pytest.raises(ManifestError, match=r"id 'b.x' appears twice; first in row 1"):
         api.build_brief(tmp_path / "brief.yaml", tmp_path / "m")
+
+
+# --- what is sent, and what is printed ------------------------------------------------------------------------------
+
+
+def _sent(job_file: Path, job: Job, folder: Path) -> set[str]:
+    with _packed(job_file, job, folder, ()) as (archive, _):
+        assert archive is not None
+        with zipfile.ZipFile(archive) as package:
+            return set(package.namelist())
+
+
+def test_tables_are_sent_along_though_git_ignores_them(brief: Path, tmp_path: Path) -> None:
+    (tmp_path / ".gitignore").write_text("*.csv\n*.xlsx\nbrief.yaml\n")
+    (tmp_path / "job.yaml").write_text("x")
+    (tmp_path / "other.csv").write_text("id\na\n")
+
+    sent = _sent(tmp_path / "job.yaml", _job("brief.yaml"), tmp_path)
+    assert {"brief.yaml", "products.csv", "locales.xlsx"} <= sent
+    assert "other.csv" not in sent
+    assert "other.csv" in _sent(tmp_path / "job.yaml", _job({"path": "other.csv", "own": True}), tmp_path)
+    (tmp_path / "sub").mkdir()
+    brief.rename(tmp_path / "sub" / "brief.yaml")
+    text = (tmp_path / "sub" / "brief.yaml").read_text()
+    (tmp_path / "sub" / "brief.yaml").write_text(text.replace("products.csv", "../products.csv"))
+    with pytest.raises(JobError, match=r"products.csv: the brief needs it, and it lies outside of .*sub"):
+        _sent(tmp_path / "sub" / "job.yaml", _job("brief.yaml"), tmp_path / "sub")
+
+
+def _cli(*arguments: str | Path) -> Any:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_the_command_line_says_how_a_table_was_read(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("ID;Prompt;Produkt;Strength\na;p;Tasse;0,5\n")
+    done = _cli("manifest", "build", tmp_path / "t.csv", "--to", tmp_path / "m", "--own")
+
+    assert done.exit_code == 0, done.output
+    assert done.stdout == f"1 rows in 1 shard(s) under {tmp_path / 'm'}\n"
+    assert done.stderr.splitlines() == [
+        "t.csv: has ; between its cells",
+        "t.csv: has decimals with a comma, as '0,5' on line 2",
+    ]
+    done = _cli("manifest", "build", tmp_path / "t.csv", "--to", tmp_path / "m", "--own", "--json")
+    assert len(json.loads(done.stdout)["notes"]) == 2
+    assert _cli("manifest", "build", tmp_path / "t.csv", "--to", tmp_path / "m").exit_code == 2
+
+
+def test_the_command_line_of_briefs(brief: Path, tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(_job("brief.yaml").model_dump(mode="json", exclude={"storage"})))
+    counted = _cli("brief", "count", brief, "--job", tmp_path / "job.yaml")
+    assert counted.exit_code == 0, counted.output
+    assert "4 rows, 4 outputs" in counted.stdout
+    assert "48 x 88" in counted.stdout
+    assert json.loads(_cli("brief", "count", brief, "--json").stdout)["rows"] == 4
+    shown = _cli("brief", "preview", brief, "--rows", "2", "--job", tmp_path / "job.yaml")
+    assert shown.exit_code == 0, shown.output
+    assert "\n  prompt: K\u00e4sebrett auf dem Tisch\n" in shown.stdout or "Teller auf dem Tisch" in shown.stdout
+    built = _cli("brief", "build", brief, "--job", tmp_path / "job.yaml", "--to", tmp_path / "m")
+    assert (built.exit_code, built.stdout) == (0, f"4 rows in 1 shard(s) under {tmp_path / 'm'}\n")
+    refused = _cli("brief", "preview", brief)
+    assert refused.exit_code == 2
+    assert len(refused.stderr.splitlines()) <= 3
