@@ -16,7 +16,7 @@ ROWS = {file.stem: file for file in (ROOT / "manifests").iterdir() if file.suffi
 @pytest.mark.parametrize("job", JOBS, ids=lambda job: job.stem)
 def test_a_ready_job_is_right_without_its_weights(job: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    manifest = sdbatch.load_job(job).manifest
+    manifest = sdbatch.load_job(job).manifest_path
     rows = ROWS.get(Path(manifest).name, ROWS["stills"])  # tonight's manifest lies in a bucket, and is of stills
     sdbatch.build_manifest(rows, tmp_path / "manifest")
     report = sdbatch.check(job, [f"manifest={tmp_path / 'manifest'}"])
@@ -25,4 +25,4 @@ def test_a_ready_job_is_right_without_its_weights(job: Path, tmp_path: Path, mon
 
 
 def test_every_manifest_beside_the_jobs_is_some_jobs() -> None:
-    assert {Path(sdbatch.load_job(job).manifest).name for job in JOBS} >= ROWS.keys()
+    assert {Path(sdbatch.load_job(job).manifest_path).name for job in JOBS} >= ROWS.keys()

@@ -20,13 +20,13 @@ from typing import Any, Final
 from xml.etree.ElementTree import ParseError
 
 from sdbatch.errors import JobError
-from sdbatch.manifest.sheet_xml import look
+from sdbatch.manifest.sheet_xml import Seen, look
 from sdbatch.types import RefusedValue
 
 ROWS_MAX: Final = 1 << 20
 """Rows that a sheet can have."""
 PART_BYTES_MAX: Final = 4 << 30
-TEXTS_BYTES_MAX: Final = 512 << 20
+TEXTS_BYTES_MAX: Final = 256 << 20
 """The table of all texts is the one part that is held in memory."""
 OTHER_BYTES_MAX: Final = 64 << 20
 _HEAD_BYTES: Final = 4096
@@ -64,25 +64,34 @@ def opened_sheet(source: Path, name: str | None) -> Iterator[tuple[str, Iterator
     Raises:
         NotASheet: When it cannot be read, or has several sheets and none was named.
     """
+    with _faults_named():
+        book, sheet, seen = _opened(source, name)
+    try:
+        if seen.uncomputed:
+            message = "holds a formula without its value; open it in Excel or LibreOffice, save it"
+            raise NotASheet(f"sheet {sheet.title!r}: {seen.uncomputed} {message}")
+        notes = [f"{seen.num_hidden} hidden rows are read as the others are"] if seen.num_hidden else []
+        yield sheet.title, _rows(sheet, seen.merged), notes
+    finally:
+        book.close()
+
+
+def _opened(source: Path, name: str | None) -> tuple[Any, Any, Seen]:
+    """Return a workbook, one of its sheets, and what was seen in that."""
     openpyxl = _openpyxl()
-    with _faults_named(), warnings.catch_warnings():
+    _refuse_expansion(source)
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of parts that do not matter here, such as lists of choices
-        _refuse_expansion(source)
         book = openpyxl.load_workbook(source, read_only=True, data_only=True, keep_links=False)
         try:
             sheet = _chosen(book, name)
             with zipfile.ZipFile(source) as archive, archive.open(_part_of(sheet)) as part:
                 seen = look(part)
             sheet.reset_dimensions()  # programs write wrong ones, and rows would be cut off
-            if seen.uncomputed:
-                message = (
-                    f"{seen.uncomputed} holds a formula without its value; open it in Excel or LibreOffice, save it"
-                )
-                raise NotASheet(f"sheet {sheet.title!r}: {message}")
-            notes = [f"{seen.num_hidden} hidden rows are read as the others are"] if seen.num_hidden else []
-            yield sheet.title, _rows(sheet, seen.merged), notes
-        finally:
+        except BaseException:
             book.close()
+            raise
+    return book, sheet, seen
 
 
 def _openpyxl() -> Any:

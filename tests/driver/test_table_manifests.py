@@ -240,6 +240,21 @@ def test_a_brief_is_counted_shown_and_built(brief: Path, tmp_path: Path) -> None
     assert _keys(_job(str(tmp_path / "m"))) == _keys(_job(str(brief)))
 
 
+def test_the_brief_of_the_readme_is_one(tmp_path: Path) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    text = readme.split("```yaml\nbrief: spring", 1)[1].split("```", 1)[0]
+    (tmp_path / "brief.yaml").write_text(f"brief: spring{text}")
+    (tmp_path / "products.csv").write_text("sku,name,name_ja,season\nm,mug,\u30de\u30b0,winter\np,plate,,summer\n")
+    book = openpyxl.Workbook()
+    book.active.title = "Scenes"
+    for row in (["name", "text", "season"], ["beach", "at sea", "summer"], ["hero", "alone", None]):
+        book.active.append(row)
+    book.save(tmp_path / "scenes.xlsx")
+
+    # The plate at the beach in two locales, since it has no Japanese name; heroes of both in all three.
+    assert api.count_brief(tmp_path / "brief.yaml").blocks == {"rows.0": 2 * 3, "rows.1": 2 * 3 * 3}
+
+
 def test_equal_ids_of_unlike_rows_are_refused(tmp_path: Path) -> None:
     form = {
         "brief": "b",

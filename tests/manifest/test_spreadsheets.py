@@ -400,3 +400,61 @@ def test_a_table_gives_the_same_rows_in_every_form(tmp_path: Path) -> None:
     assert len(tables) == 4
     assert all(table.select(names).equals(tables[0].select(names)) for table in tables)
     assert tables[0].select(names).to_pylist() == rows
+
+
+def test_a_sheet_that_says_a_wrong_size_is_read_whole(tmp_path: Path) -> None:
+    _workbook(tmp_path / "t.xlsx", {"S": [["id", "prompt"], ["a", "p"], ["b", "q"]]})
+    _spoiled(tmp_path / "t.xlsx", "xl/worksheets/sheet1.xml", b'ref="A1:B3"', b'ref="A1:A1"')
+
+    assert len(_rows(build_shards(tmp_path / "t.xlsx", tmp_path / "out"))) == 2
+
+
+_MAIN = 'xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"'
+_RELATIONS = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+_PARTS = {
+    "[Content_Types].xml": '<Types xmlns="http://schemas.openxmlformats.org/package/2006/content-types">'
+    '<Default Extension="rels" ContentType="application/vnd.openxmlformats-package.relationships+xml"/>'
+    '<Override PartName="/xl/workbook.xml" '
+    'ContentType="application/vnd.openxmlformats-officedocument.spreadsheetml.sheet.main+xml"/>'
+    '<Override PartName="/xl/worksheets/sheet1.xml" '
+    'ContentType="application/vnd.openxmlformats-officedocument.spreadsheetml.worksheet+xml"/>'
+    '<Override PartName="/xl/sharedStrings.xml" '
+    'ContentType="application/vnd.openxmlformats-officedocument.spreadsheetml.sharedStrings+xml"/></Types>',
+    "_rels/.rels": '<Relationships xmlns="http://schemas.openxmlformats.org/package/2006/relationships">'
+    f'<Relationship Id="r1" Type="{_RELATIONS}/officeDocument" Target="xl/workbook.xml"/></Relationships>',
+    "xl/workbook.xml": f'<workbook {_MAIN} xmlns:r="{_RELATIONS}"><sheets>'
+    '<sheet name="Tabelle1" sheetId="1" r:id="r1"/></sheets></workbook>',
+    "xl/_rels/workbook.xml.rels": '<Relationships xmlns="http://schemas.openxmlformats.org/package/2006/relationships">'
+    f'<Relationship Id="r1" Type="{_RELATIONS}/worksheet" Target="worksheets/sheet1.xml"/>'
+    f'<Relationship Id="r2" Type="{_RELATIONS}/sharedStrings" Target="sharedStrings.xml"/></Relationships>',
+    "xl/sharedStrings.xml": f"<sst {_MAIN}><si><t>id</t></si><si><t>prompt</t></si><si><t>mug</t></si>"
+    '<si><r><t xml:space="preserve">a </t></r><r><rPr><b/></rPr><t>bold</t></r>'
+    '<r><t xml:space="preserve">_x000D_\n mug</t></r></si></sst>',
+    "xl/worksheets/sheet1.xml": f'<worksheet {_MAIN}><sheetData><row r="3"><c r="B3" t="s"><v>0</v></c>'
+    '<c r="C3" t="s"><v>1</v></c></row><row r="5"><c r="B5" t="s"><v>2</v></c><c r="C5" t="s"><v>3</v></c></row>'
+    "</sheetData></worksheet>",
+}
+
+
+def _as_excel_writes_it(path: Path) -> None:
+    """Write a workbook with a table of texts, which openpyxl does not write; the first rows and column are empty."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, text in _PARTS.items():
+            archive.writestr(name, f'<?xml version="1.0" encoding="UTF-8" standalone="yes"?>\n{text}')
+
+
+def test_a_table_of_texts_and_text_in_runs_are_read(tmp_path: Path) -> None:
+    _as_excel_writes_it(tmp_path / "t.xlsx")
+
+    assert _rows(build_shards(tmp_path / "t.xlsx", tmp_path / "out")) == [{"id": "mug", "prompt": "a bold\n mug"}]
+
+
+@pytest.mark.parametrize("bound", ["PART_BYTES_MAX", "OTHER_BYTES_MAX", "TEXTS_BYTES_MAX"])
+def test_a_workbook_that_would_become_much_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bound: str
+) -> None:
+    _as_excel_writes_it(tmp_path / "t.xlsx")
+    monkeypatch.setattr(f"sdbatch.manifest.workbook.{bound}", 100)
+
+    with pytest.raises(ManifestError, match=r"t.xlsx: has a part '.*' of [0-9]+ bytes, over 100"):
+        build_shards(tmp_path / "t.xlsx", tmp_path / "out")
