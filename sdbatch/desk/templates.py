@@ -74,10 +74,11 @@ class _Empty(Exception):
     """A null would be written as a word."""
 
 
-def _no_null(value: Any) -> Any:
+def _written(value: Any) -> Any:
+    """Return what stands in a text for a value; a null stands for nothing that could be meant."""
     if value is None:
         raise _Empty
-    return value
+    return str(value).lower() if isinstance(value, bool) else value
 
 
 class _Sandbox(ImmutableSandboxedEnvironment):
@@ -149,7 +150,7 @@ class Templates:
     def __init__(self, axes: Sequence[Axis]) -> None:
         self._axes = axes
         self._by_name = {axis.name: number for number, axis in enumerate(axes)}
-        self._sandbox = _Sandbox(undefined=jinja2.StrictUndefined, finalize=_no_null, autoescape=False)
+        self._sandbox = _Sandbox(undefined=jinja2.StrictUndefined, finalize=_written, autoescape=False)
         self._sandbox.globals.clear()
         self._sandbox.filters = {name: self._sandbox.filters[name] for name in FILTERS}
         self._sandbox.filters["replace"] = _replaced
@@ -251,7 +252,7 @@ class Templates:
                 value = column[row[part[0]]]  # type: ignore[index]
                 if value is None:
                     return RefusedValue(f"cannot be made: {name} is empty; {{{{ {name} or '' }}}} leaves it out")
-                texts.append(str(value))
+                texts.append(str(_written(value)))
             return "".join(texts)
 
         return render

@@ -19,7 +19,7 @@ from sdbatch.driver.briefs import BRIEFS, build_brief
 from sdbatch.errors import JobError
 from sdbatch.job import Job, ManifestTable, Storage
 from sdbatch.manifest.build import Built, build_shards
-from sdbatch.manifest.tables import TABLES, WORKBOOKS
+from sdbatch.manifest.tables import NOT_READ, TABLES, WORKBOOKS
 from sdbatch.scratch import Scratch
 from sdbatch.storage import open_store, parse_url, split
 
@@ -56,7 +56,7 @@ def opened_manifest(job: Job) -> Iterator[ManifestHere]:
     suffix = PurePosixPath(named.path).suffix.lower()
     if suffix == _PARQUET and named == ManifestTable(path=named.path):
         suffix = ""
-    if suffix not in (*TABLES, *BRIEFS):
+    if suffix not in (*TABLES, *BRIEFS, *NOT_READ):
         _refuse_options(named)
         yield ManifestHere(url=named.path)
         return

@@ -29,7 +29,14 @@ CELLS_MAX: Final = 1 << 14
 """Cells of a header, those without a name too: as many as a sheet has columns."""
 WORKBOOKS: Final = (".xlsx", ".xlsm")
 _QUOTED = re.compile(r'"(?:[^"]|"")*"')
-_SAVED_AS: Final = {".xls": "as .xlsx", ".ods": "as .xlsx", ".numbers": "as .xlsx or CSV"}
+NOT_READ: Final = {
+    ".xls": "save it as .xlsx",
+    ".ods": "save it as .xlsx",
+    ".numbers": "export it as .xlsx or CSV",
+    ".yaml": "a brief is built by `sdbatch brief build`",
+    ".yml": "a brief is built by `sdbatch brief build`",
+}
+"""What to do with files that are not read as tables, by suffix."""
 
 Row = tuple[int, dict[str, Any]]
 Tell = Callable[[Problem], None]
@@ -68,8 +75,8 @@ class Table:
         read = _READERS.get(suffix)
         if read is None:
             taken = "taken are .csv, .tsv, .txt, .xlsx, .jsonl and .parquet"
-            saved = f"; save it {_SAVED_AS[suffix]}" if suffix in _SAVED_AS else ""
-            raise fault(self.label, f"has the suffix {suffix!r}; {taken}{saved}")
+            hint = f"; {NOT_READ[suffix]}" if suffix in NOT_READ else ""
+            raise fault(self.label, f"has the suffix {suffix!r}; {taken}{hint}")
         try:
             yield from read(self, tell)
         except (NotReadable, NotASheet) as error:

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from typer.testing import CliRunner
 
 from sdbatch import api
 from sdbatch.cli import app
+from sdbatch.driver import Selection
 from sdbatch.driver.scan import ResolvedManifest
 from sdbatch.driver.submit import _packed
 from sdbatch.driver.tables import opened_manifest
@@ -131,6 +133,7 @@ def test_a_wrong_manifest_key_is_named(manifest: Any, said: str) -> None:
     ("manifest", "said"),
     [
         ("none.csv", "manifest: none.csv: no such file"),
+        (__file__.replace("test_table_manifests.py", ""), "no Parquet file at"),
         ({"path": "folder/", "own": True}, "manifest: folder/: own is for one table"),
         ({"path": "t.csv", "sheet": "A"}, "has no sheets; only a workbook"),
         ("none.yaml", "brief none.yaml: No such file"),
@@ -142,6 +145,25 @@ def test_a_manifest_that_cannot_be_built_is_named(manifest: Any, said: str) -> N
         api.check(_job(manifest))
 
     assert said in str(caught.value)
+
+
+def test_a_run_keeps_the_digest_of_its_table_and_another_form_of_it_makes_nothing(
+    tables: dict[str, Path], tmp_path: Path, job_of: Callable[..., dict[str, Any]]
+) -> None:
+    values = job_of(str(tables["csv"]))
+    first = api.run(values, Selection(only=frozenset({"row-0", "row-3"})), in_process=True)
+    assert (first.counts["rows_ok"], first.counts["assets_put"]) == (2, 2)
+    (record,) = Path(values["output"]).glob("runs/*/run.json")
+    digest = hashlib.sha256(tables["csv"].read_bytes()).hexdigest()
+    assert json.loads(record.read_text())["manifest"] == {
+        "rows": 40,
+        "shards": 1,
+        "tables": {str(tables["csv"]): digest},
+    }
+
+    again = {**values, "manifest": {"path": str(tables["xlsx"]), "sheet": "sheet"}}
+    assert api.plan(again).rows == {"reused": 2, "new": 38}
+    assert api.plan(again, Selection(only=frozenset({"row-0", "row-3"}))).assets == 0
 
 
 def test_set_may_name_a_table(tables: dict[str, Path]) -> None:
@@ -206,6 +228,37 @@ def test_a_brief_is_a_manifest(brief: Path) -> None:
     }
     report = api.check(job)
     assert (report.rows, len(report.notes)) == (4, 2)
+
+
+def _change(brief: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    form = yaml.safe_load(brief.read_text())
+    change(form)
+    brief.write_text(yaml.safe_dump(form, sort_keys=False))
+
+
+def test_what_a_brief_made_keeps_its_ids_and_request_keys(brief: Path) -> None:
+    _change(brief, lambda form: form.update(same_seed=["locale", "shape"]))
+    before = _keys(_job(str(brief)))
+    assert len(before) == len(set(before.values())) == 4
+
+    def after() -> tuple[int, int]:
+        """Return how many of the first rows are as they were, and how many rows there are."""
+        now = _keys(_job(str(brief)))
+        return sum(now.get(name) == key for name, key in before.items()), len(now)
+
+    products = brief.parent / "products.csv"
+    products.write_bytes("Name;SKU;x\nTeller;p1;\nK\u00e4sebrett;m1;\nneu;n1;\n".encode("cp1252"))
+    assert after() == (4, 6)
+    _change(brief, lambda form: form["formats"].insert(0, "instagram-post"))
+    assert after() == (4, 9)
+    _change(brief, lambda form: form["axes"].update(style={"values": ["plain", "neon"], "default": "plain"}))
+    assert after() == (4, 9)
+    _change(brief, lambda form: form["rows"][0].update({"for": ["style", "shape", "locale", "product"]}))
+    assert after() == (4, 18)
+    _change(brief, lambda form: form["columns"].update(x_note="{{ style }}"))
+    assert after() == (4, 18)
+    _change(brief, lambda form: form["columns"].update(prompt="{{ product.Name }} {{ locale.text }}!"))
+    assert after() == (0, 18)
 
 
 def test_a_problem_of_a_brief_s_row_names_the_brief_and_the_id(brief: Path) -> None:

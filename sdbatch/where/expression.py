@@ -1,10 +1,6 @@
-"""Which rows are meant: the one expression language of briefs, `--where` and deliveries.
+"""An expression is parsed by Python's own parser, and every node of it that is not named here is refused.
 
-    "scene.season == product.season and locale in ('de-DE', 'fr-FR')", kinds of the columns
-        --> compile_where() --> Where --> holds(row) --> bool
-
-A row is plain values by name: `x_locale`, or `product.season` where an axis has columns. Null equals only null, an
-order with null does not hold, and what is of unlike kinds is refused before any row is looked at.
+text, kinds of the columns --> compile_where() --> Where, or WhereRefused
 """
 
 from __future__ import annotations
@@ -15,15 +11,10 @@ import difflib
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final
 
-import pyarrow as pa
-
-from sdbatch.columns import MANIFEST
 from sdbatch.errors import UserError
-
-Kind = Literal["text", "number", "boolean", "date", "timestamp", "texts", "null", "other"]
-"""What a column holds. `texts` are lists of texts, `null` is a column without any value, `other` cannot be compared."""
+from sdbatch.where.kinds import CALLED, Kind
 
 CHARS_MAX: Final = 4000
 DEPTH_MAX: Final = 100
@@ -33,16 +24,6 @@ ALLOWED: Final = (
 )
 _NAMES_SHOWN: Final = 12
 _ORDERED: Final = frozenset({"text", "number", "date", "timestamp"})
-_CALLED: Final[Mapping[str, str]] = {
-    "text": "text",
-    "number": "a number",
-    "boolean": "true or false",
-    "date": "a date",
-    "timestamp": "a time",
-    "texts": "a list of texts",
-    "null": "null",
-    "other": "of a kind that cannot be compared",
-}
 
 Row = Mapping[str, Any]
 Value = Callable[[Row], Any]
@@ -85,35 +66,6 @@ def compile_where(text: str, kinds: Mapping[str, Kind], place: str = "where") ->
 def compile_conjuncts(text: str, kinds: Mapping[str, Kind], place: str = "where") -> list[Where]:
     """Return the parts of an expression that `and` joins at its top, each by itself. See `compile_where`."""
     return _Compiler(text, kinds, place).parts(joins=False)
-
-
-def kind_of(kind: pa.DataType) -> Kind:
-    """Return what a column of an Arrow type holds."""
-    if pa.types.is_dictionary(kind):
-        return kind_of(kind.value_type)
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        return "texts" if kind_of(kind.value_type) == "text" else "other"
-    return next((name for name, test in _TESTS if test(kind)), "other")
-
-
-def is_text(kind: pa.DataType) -> bool:
-    """Whether an Arrow type holds text of any width."""
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
-
-
-_TESTS: Final[tuple[tuple[Kind, Callable[[pa.DataType], bool]], ...]] = (
-    ("text", is_text),
-    ("boolean", pa.types.is_boolean),
-    ("number", pa.types.is_integer),
-    ("number", pa.types.is_floating),
-    ("number", pa.types.is_decimal),
-    ("date", pa.types.is_date),
-    ("timestamp", pa.types.is_timestamp),
-    ("null", pa.types.is_null),
-)
-
-MANIFEST_KINDS: Final[Mapping[str, Kind]] = {name: kind_of(column.type) for name, column in MANIFEST.items()}
-"""What the manifest's columns hold, x_* apart."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,7 +141,7 @@ class _Compiler:
             return self._comparison(node)
         part = self._part(node)
         if part.kind not in {"boolean", "null"}:
-            raise self._refused_at(node, f"is {_CALLED[part.kind]} alone, where something true or false must stand")
+            raise self._refused_at(node, f"is {CALLED[part.kind]} alone, where something true or false must stand")
         value = part.value
         return lambda row: value(row) is True
 
@@ -212,7 +164,7 @@ class _Compiler:
             return lambda row: bool(left(row) != right(row))
         for part, at in ((one, left_node), (two, right_node)):
             if part.kind not in _ORDERED | {"null"}:
-                raise self._refused_at(at, f"is {_CALLED[part.kind]}, which has no order")
+                raise self._refused_at(at, f"is {CALLED[part.kind]}, which has no order")
         return _ordered(_SIGNS[type(sign)], left, right)
 
     def _membership(self, left_node: ast.expr, right_node: ast.expr) -> Callable[[Row], bool]:
@@ -225,7 +177,7 @@ class _Compiler:
         if two.is_literal:
             raise self._refused_at(right_node, "is no list; a list of one value has brackets, as in ['de-DE']")
         if two.kind not in {"text", "texts", "null"} or one.kind not in {"text", "null"}:
-            message = f"is {_CALLED[two.kind]}, in which {_CALLED[one.kind]} cannot stand"
+            message = f"is {CALLED[two.kind]}, in which {CALLED[one.kind]} cannot stand"
             raise self._refused_at(right_node, message)
         left, right = one.value, two.value
         return lambda row: _stands_in(left(row), right(row))
@@ -240,10 +192,10 @@ class _Compiler:
         """Return both sides of a comparison, a text that stands beside a date read as one."""
         left, right = self._dated(left_node, left, right.kind), self._dated(right_node, right, left.kind)
         if left.kind != right.kind and "null" not in {left.kind, right.kind}:
-            message = f"is {_CALLED[right.kind]}, and {self._source(left_node)} is {_CALLED[left.kind]}"
+            message = f"is {CALLED[right.kind]}, and {self._source(left_node)} is {CALLED[left.kind]}"
             raise self._refused_at(right_node, message)
         if "other" in {left.kind, right.kind} or {left.kind, right.kind} == {"texts"}:
-            raise self._refused_at(left_node, f"is {_CALLED[left.kind]}; {ALLOWED}")
+            raise self._refused_at(left_node, f"is {CALLED[left.kind]}; {ALLOWED}")
         return left, right
 
     def _dated(self, node: ast.expr, part: _Part, wanted: Kind) -> _Part:
