@@ -1,6 +1,6 @@
 """A block of rows: the product of its dimensions, less the combinations for which a condition does not hold.
 
-    form of a block, axes --> block_of() --> Block --> combinations(), contains()
+    form of a block, axes --> block_of() --> Block --> combinations(), membership()
 
 A combination is a tuple with the number of a value for every axis of the brief, None for an axis that the block lacks.
 """
@@ -114,10 +114,6 @@ class Block:
             yield from self.sampled
         else:
             yield from combinations_of(self.dimensions, self.conditions, self.num_axes)
-
-    def contains(self, combination: Combination) -> bool:
-        """Whether a combination that has the block's axes is one of the whole block."""
-        return self.membership().holds(combination)
 
     def membership(self) -> Condition:
         """Return what says whether a combination is one of the whole block."""

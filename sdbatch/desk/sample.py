@@ -55,6 +55,7 @@ def sample_of(
     fixed = [dimension for dimension in dimensions if set(dimension.axes) & set(per)]
     free = [dimension for dimension in dimensions if dimension not in fixed]
     sampled: list[Combination] = []
+    hashes = [_hashes(one, axes) for one in free]
     for chosen in itertools.product(*(dimension.rows for dimension in fixed)):
         narrowed = [
             Dimension(axes=one.axes, rows=[row], is_whole=False) for one, row in zip(fixed, chosen, strict=True)
@@ -64,7 +65,8 @@ def sample_of(
             for one, row in zip(fixed, chosen, strict=True)
             for axis, value in zip(one.axes, row, strict=True)
         )
-        sampled.extend(_Draw([*narrowed, *free], conditions, axes, f"{seed}:{name}", label).take(count))
+        all_hashes = [*(_hashes(one, axes) for one in narrowed), *hashes]
+        sampled.extend(_Draw([*narrowed, *free], all_hashes, conditions, axes, f"{seed}:{name}", label).take(count))
         if len(sampled) > SAMPLED_MAX:
             raise BriefRefused(f"{label}: a sample of over {SAMPLED_MAX} rows")
     return sampled
@@ -76,6 +78,7 @@ class _Draw:
     def __init__(
         self,
         dimensions: Sequence[Dimension],
+        hashes: Sequence[NDArray[np.uint64]],
         conditions: Sequence[Condition],
         axes: Sequence[Axis],
         seed: str,
@@ -86,7 +89,7 @@ class _Draw:
         self._axes = axes
         self._seed = seed
         self._label = label
-        self._hashes = [self._of_dimension(dimension) for dimension in dimensions]
+        self._hashes = hashes
 
     def take(self, count: int) -> list[Combination]:
         """Return so many combinations, or all where there are fewer."""
@@ -120,16 +123,6 @@ class _Draw:
         keys = [axis.keys[value] for axis, value in zip(self._axes, combination, strict=True) if value is not None]
         return hashlib.blake2b("/".join([self._seed, *keys]).encode(), digest_size=8).digest()
 
-    def _of_dimension(self, dimension: Dimension) -> NDArray[np.uint64]:
-        """Return a hash of each value of a dimension, by its keys."""
-        words = [
-            "/".join([self._axes[axis].keys[value] for axis, value in zip(dimension.axes, row, strict=True)])
-            for row in dimension.rows
-        ]
-        name = "/".join(self._axes[axis].name for axis in dimension.axes)
-        digests = b"".join(hashlib.blake2b(f"{name}={word}".encode(), digest_size=8).digest() for word in words)
-        return np.frombuffer(digests, np.uint64)
-
     def _drawn(self, place: int, attempt: int) -> Combination:
         row: list[int | None] = [None] * len(self._axes)
         word = hashlib.blake2b(f"{self._seed}:{place}:{attempt}".encode(), digest_size=8).digest()
@@ -139,6 +132,17 @@ class _Draw:
             for axis, value in zip(dimension.axes, dimension.rows[highest], strict=True):
                 row[axis] = value
         return tuple(row)
+
+
+def _hashes(dimension: Dimension, axes: Sequence[Axis]) -> NDArray[np.uint64]:
+    """Return a hash of each value of a dimension, by its keys."""
+    words = [
+        "/".join([axes[axis].keys[value] for axis, value in zip(dimension.axes, row, strict=True)])
+        for row in dimension.rows
+    ]
+    name = "/".join(axes[axis].name for axis in dimension.axes)
+    digests = b"".join(hashlib.blake2b(f"{name}={word}".encode(), digest_size=8).digest() for word in words)
+    return np.frombuffer(digests, np.uint64)
 
 
 def _mixed(words: NDArray[np.uint64]) -> NDArray[np.uint64]:

@@ -12,11 +12,14 @@ from typing import IO, Final
 _CHUNK_BYTES: Final = 1 << 20
 _OVERLAP_BYTES: Final = 1 << 16
 """A cell is shorter than this, formula and text together: Excel takes 8,192 and 32,767 characters of them."""
+_ANY = rb"(?:[A-Za-z]\w*:)?"
+"""Some programs write a name of the namespace before every tag."""
 _UNCOMPUTED: Final = re.compile(
-    rb'<c\s[^>]*?r="([A-Z]{1,3}[0-9]{1,7})"[^>]*>\s*<f(?:\s[^>]*)?(?:/>|>[^<]*</f>)\s*(?:<v\s*/>\s*)?</c>'
+    rb'<%sc\s[^>]*?r="([A-Z]{1,3}[0-9]{1,7})"[^>]*>\s*<%sf(?:\s[^>]*?)?(?:/>|>[^<]*</%sf>)\s*(?:<%sv\s*/>\s*)?</%sc>'
+    % ((_ANY,) * 5)
 )
-_MERGED: Final = re.compile(rb'<mergeCell\s[^>]*?ref="([A-Z]{1,3})([0-9]{1,7}):([A-Z]{1,3})([0-9]{1,7})"')
-_HIDDEN: Final = re.compile(rb'<row\s[^>]*?hidden="(?:1|true)"')
+_MERGED: Final = re.compile(rb'<%smergeCell\s[^>]*?ref="([A-Z]{1,3})([0-9]{1,7}):([A-Z]{1,3})([0-9]{1,7})"' % _ANY)
+_HIDDEN: Final = re.compile(rb'<%srow\s[^>]*?hidden="(?:1|true)"' % _ANY)
 _MERGED_MAX: Final = 10_000
 
 
@@ -50,7 +53,7 @@ def look(part: IO[bytes]) -> Seen:
 
 
 def _take(seen: Seen, text: bytes, end: int) -> None:
-    if not seen.uncomputed and b"<f" in text:
+    if not seen.uncomputed and (b"<f" in text or b":f" in text):
         found = next((one for one in _UNCOMPUTED.finditer(text) if one.start() < end), None)
         seen.uncomputed = found.group(1).decode() if found else ""
     seen.num_hidden += sum(one.start() < end for one in _HIDDEN.finditer(text))

@@ -29,6 +29,8 @@ PART_BYTES_MAX: Final = 4 << 30
 TEXTS_BYTES_MAX: Final = 256 << 20
 """The table of all texts is the one part that is held in memory."""
 OTHER_BYTES_MAX: Final = 64 << 20
+DIGITS_KEPT_BELOW: Final = 10**15
+"""Excel rounds longer whole numbers as they are typed in."""
 _HEAD_BYTES: Final = 4096
 _ZEROS: Final = re.compile(r"0{2,}")
 _ESCAPED_END: Final = re.compile(r"_x000[Dd]_\n?")
@@ -193,7 +195,9 @@ def _value(cell: Any) -> Any:
         return _ESCAPED_END.sub("\n", value) if "_x000" in value else value
     if isinstance(value, bool):
         return value
-    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+    if isinstance(value, float) and value.is_integer():
+        if abs(value) >= DIGITS_KEPT_BELOW:
+            return RefusedValue("holds a number of over 15 digits, of which a sheet keeps 15; write it as text")
         value = int(value)
     if isinstance(value, int):
         shown = cell.number_format

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -314,6 +315,19 @@ def test_a_formula_gives_the_value_that_was_computed(tmp_path: Path) -> None:
     assert _rows(build_shards(tmp_path / "t.xlsx", tmp_path / "out")) == [{"id": "a", "prompt": "a b"}]
 
 
+def _formula_of_another_program(path: Path) -> None:
+    _formula(path)
+    with zipfile.ZipFile(path) as archive:
+        text = archive.read("xl/worksheets/sheet1.xml")
+    prefixed = re.sub(rb"<(/?)(\w)", rb"<\1x:\2", text).replace(b" xmlns=", b" xmlns:x=")
+    _spoiled(path, "xl/worksheets/sheet1.xml", text, prefixed)
+
+
+def _long_number(path: Path) -> None:
+    _workbook(path, {"S": [["id", "seed"], ["a", 77]]})
+    _spoiled(path, "xl/worksheets/sheet1.xml", b"<v>77</v>", b"<v>9.00719925474099E+15</v>")
+
+
 def _error_cell(path: Path) -> None:
     _workbook(path, {"S": [["id", "prompt"], ["a", "#N/A"]]})
 
@@ -333,6 +347,8 @@ def _entities(path: Path) -> None:
     ("make", "options", "said"),
     [
         (_formula, {}, "t.xlsx: sheet 'S': B2 holds a formula without its value; open it in Excel"),
+        (_formula_of_another_program, {}, "sheet 'S': B2 holds a formula without its value"),
+        (_long_number, {}, "line 2 of .*: seed holds a number of over 15 digits, of which a sheet keeps 15"),
         (_error_cell, {}, "line 2 of .*t.xlsx .S. .a.: prompt holds the error #N/A of a formula"),
         (_merged, {}, "the cells B2:B3 are merged, and only the first holds their value"),
         (_entities, {}, "with a DOCTYPE"),
