@@ -69,6 +69,8 @@ class AxisForm(Strict):
             raise ValueError(f"has {' and '.join(given) or 'none of table, values and lines'}; one of them is needed")
         if (self.table is None) != (self.key is None):
             raise ValueError("a table needs key, the column that names each row, and only a table takes one")
+        if "\0" in (self.table or self.lines or ""):
+            raise ValueError("a path holds no NUL")
         if self.sheet is not None and self.table is None:
             raise ValueError("sheet is for a table")
         return self

@@ -196,6 +196,7 @@ LONG = {"values": [f"{letter * 40}" for letter in "ab"]}
         ({"axes": {**FORM["axes"], "shape": {"values": ["a"]}}}, "the axis shape is made from formats"),
         ({"axes": {"product": {"table": "products.csv", "key": "id"}}}, "products.csv has no column 'id'; it has SKU"),
         ({"axes": {"product": {"table": "products.csv"}}}, "a table needs key"),
+        ({"axes": {"product": {"lines": "a\0b"}}}, "a path holds no NUL"),
         (
             {
                 "axes": {"a": LONG, "b": LONG, "c": LONG, "d": LONG},
