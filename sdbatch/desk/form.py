@@ -151,19 +151,45 @@ def _explained(problem: Mapping[str, Any]) -> tuple[str, str]:
     loc = [part for part in loc if not str(part).startswith("function-")]
     place = ".".join(map(str, loc))[:200] or "brief"
     if problem["type"] == "extra_forbidden":
-        known = _KEYS[len(loc)] if len(loc) in _KEYS else _KEYS[3]
+        known = _known_keys(loc)
         near = difflib.get_close_matches(str(loc[-1]), known, n=1)
         return place, "unknown key; " + (f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}")
     if problem["type"] == "missing":
         return place, "missing"
-    message = problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-    if problem["type"] == "value_error" or isinstance(problem["input"], dict | list):
-        return place, message
-    return place, f"{problem['input']!r:.80} should be {message}"
+    message = problem["msg"]
+    if problem["type"] == "value_error":
+        return place, message.removeprefix("Value error, ")
+    for given, ours in _WORDS:
+        message = re.sub(given, ours, message)
+    is_plain = not isinstance(problem["input"], dict | list)
+    return place, f"{problem['input']!r:.80} should {message}" if is_plain else f"should {message}"
 
 
-def _known(form: type[Strict]) -> list[str]:
+_WORDS: Final = (
+    (r"^(?:Input|String|List|Dictionary) should ", ""),
+    (r" after validation", ""),
+    (r"be a valid dictionary(?: or instance of \w+)?", "be a mapping of keys"),
+    (r"be a valid string", "be text"),
+    (r"be a valid integer", "be a whole number"),
+    (r"be a valid list", "be a list"),
+)
+"""What pydantic says, in the words of this project."""
+
+
+def _known_keys(loc: list[Any]) -> list[str]:
+    """Return the keys that may stand where one does that is not known."""
+    forms: dict[tuple[str, int], type[Strict]] = {
+        ("axes", 3): AxisForm,
+        ("rows", 3): BlockForm,
+        ("rows", 4): SampleForm,
+    }
+    form = forms.get((str(loc[0]), len(loc)), Form)
     return [field.alias or name for name, field in form.model_fields.items()]
 
 
-_KEYS: Final = {1: _known(Form), 3: [*_known(BlockForm), *_known(AxisForm)], 4: _known(SampleForm)}
+_FORMS: Final[Mapping[tuple[Any, int], type[Strict]]] = {
+    ("axes", 3): AxisForm,
+    ("rows", 3): BlockForm,
+    ("rows", 4): SampleForm,
+}
+"""What stands at a place of a brief, by its first key and its depth."""

@@ -65,8 +65,9 @@ def open_brief(path: Path, *, job: Job | None = None, label: str | None = None, 
     def read(table: str, sheet: str | None) -> TableRows:
         return _table_rows(table, sheet, notes)
 
-    fed = feeds(form, _sizes(form, job, label, needs_sizes=needs_sizes), label)
-    brief = Brief(form, path.parent, read, label, shape_axis(fed))
+    place = f"brief {label}"
+    fed = feeds(form, _sizes(form, job, label, needs_sizes=needs_sizes), place)
+    brief = Brief(form, path.parent, read, place, shape_axis(fed))
     return OpenBrief(
         brief=brief, files=tuple(brief_files(path, form)), notes=tuple(dict.fromkeys(notes)), feeds=tuple(fed)
     )

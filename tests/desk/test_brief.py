@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import random
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +39,7 @@ FORM: dict[str, Any] = {
 def _brief(form: dict[str, Any], tables: dict[str, list[dict[str, Any]]] = TABLES) -> Brief:
     def read(table: str, sheet: str | None) -> Any:
         assert sheet is None
-        return list(enumerate(tables[Path(table).name], 2))
+        return list(enumerate(tables.get(Path(table).name, []), 2))
 
     return Brief(parse_form(form), Path("/nowhere"), read, "brief")
 
@@ -174,7 +176,10 @@ LONG = {"values": [f"{letter * 40}" for letter in "ab"]}
     ("changes", "said"),
     [
         ({"axis": 1}, "unknown key; did you mean axes?"),
-        ({"brief": "a b"}, "brief: 'a b' should"),
+        ({"brief": "a b"}, "brief: 'a b' should match pattern"),
+        ({"same_seed": "locale"}, "same_seed: 'locale' should be a list"),
+        ({"rows": [["a"]]}, "rows.0: should be a mapping of keys"),
+        ({"axes": {"a": {"vlaues": ["x"]}}}, "axes.a.vlaues: unknown key; did you mean values?"),
         ({"rows": []}, "rows: "),
         ({"rows": [{"for": ["product"], "wher": "x"}]}, "rows.0.wher: unknown key; did you mean where?"),
         ({"rows": [{"for": ["produkt"]}]}, "rows.0: produkt is no axis; axes are product, scene, locale"),
@@ -223,3 +228,32 @@ def test_a_key_that_stands_twice_in_a_table_is_refused() -> None:
         _brief(FORM, {**TABLES, "products.csv": [{"SKU": None}]})
     with pytest.raises(BriefRefused, match=r"the columns 'a b' and 'a-b' are both called a_b"):
         _brief(FORM, {**TABLES, "products.csv": [{"SKU": "a", "a b": "1", "a-b": "2"}]})
+
+
+_STRANGE: tuple[Any, ...] = (
+    None, True, -1, 1.5, float("nan"), 10**30, "", "x", [], {}, [None], {"a": 1}, "{{ product.season }}", "{{", "\0",
+    "{% if %}", "product.season == 1", "a" * 500, {"by": "locale"}, {"by": None, "else": 3}, "shape", [["product"]],
+)  # fmt: skip
+
+
+def _places(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, one in inner:
+        yield (*place, key)
+        yield from _places(one, (*place, key))
+
+
+@pytest.mark.parametrize("seed", range(150))
+def test_a_brief_with_something_strange_in_it_is_taken_or_refused_in_words(seed: int) -> None:
+    chance = random.Random(seed)
+    form = _changed(rows=[{"for": ["product", "scene", "locale"], "where": ["product.price > 3"], "outputs": 2}])
+    for _ in range(chance.randint(1, 2)):
+        *above, key = chance.choice(list(_places(form)))
+        inner: Any = form
+        for part in above:
+            inner = inner[part]
+        inner[key] = copy.deepcopy(chance.choice(_STRANGE))
+    try:
+        assert _brief(form).count().rows >= len(_brief(form).preview(3)) > 0
+    except UserError as error:
+        assert str(error).startswith("brief")  # noqa: PT017 -- it may also be taken

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import random
 import re
 import zipfile
 from collections.abc import Callable
@@ -379,6 +380,29 @@ def test_hidden_rows_are_read_and_said(tmp_path: Path) -> None:
 
 def test_a_sheet_of_a_text_is_refused(build: Any) -> None:
     assert "has no sheets; only a workbook (.xlsx) has the sheet 'A'" in _refused(build, "t.csv", "id\na\n", sheet="A")
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_a_damaged_workbook_is_read_or_refused_in_words(tmp_path: Path, seed: int) -> None:
+    chance = random.Random(seed)
+    name, text = chance.choice(sorted(_PARTS.items()))
+    data = bytearray(text.encode())
+    for _ in range(chance.randint(1, 4)):
+        at = chance.randrange(len(data))
+        match chance.randrange(3):
+            case 0:
+                data[at] = chance.choice(b'0123456789<>"/=ABCstrn')
+            case 1:
+                del data[at : at + chance.randint(1, 30)]
+            case _:
+                data[at:at] = data[: chance.randint(1, 30)]
+    with zipfile.ZipFile(tmp_path / "t.xlsx", "w") as archive:
+        for part, whole in _PARTS.items():
+            archive.writestr(part, bytes(data) if part == name else whole)
+    try:
+        build_shards(tmp_path / "t.xlsx", tmp_path / "out")
+    except ManifestError as error:
+        assert "t.xlsx" in str(error)  # noqa: PT017 -- it may also be read
 
 
 # --- one table in every form ----------------------------------------------------------------------------------------
