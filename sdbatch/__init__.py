@@ -2,7 +2,7 @@
 
 The tree, in the order the data walks:
 
-    job/ -> manifest/ -> plan/ -> dispatch/ -> fetch/ -> generate/ -> after/ -> encode/ -> campaign/ -> report/
+    job/ -> desk/ -> manifest/ -> plan/ -> dispatch/ -> fetch/ -> generate/ -> after/ -> encode/ -> campaign/ -> report/
 
 The driver (`driver/`) and the worker (`worker/`) put rooms together; nothing else does. Importing this package
 imports neither torch nor Ray.
@@ -11,15 +11,18 @@ imports neither torch nor Ray.
 from __future__ import annotations
 
 from sdbatch.api import (
+    build_brief,
     build_manifest,
     cancel,
     check,
+    count_brief,
     gc,
     list_models,
     load_job,
     metadata,
     pin_models,
     plan,
+    preview_brief,
     redo,
     report,
     reproduce,
@@ -35,15 +38,18 @@ __all__ = [
     "Job",
     "RunResult",
     "Selection",
+    "build_brief",
     "build_manifest",
     "cancel",
     "check",
+    "count_brief",
     "gc",
     "list_models",
     "load_job",
     "metadata",
     "pin_models",
     "plan",
+    "preview_brief",
     "redo",
     "report",
     "reproduce",

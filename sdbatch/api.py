@@ -1,7 +1,7 @@
 """The verbs, as functions: plain values and Arrow tables in and out. The command line only prints what they return.
 
     check -> plan -> run, submit -> status, cancel, metadata, verify, gc, reproduce, report, redo
-    build_manifest, list_models, pin_models
+    build_manifest, count_brief, preview_brief, build_brief, list_models, pin_models
 
 A job is a path, a mapping or a `Job`. A campaign is its URL, or a job (path of a `.yaml`, or `Job`) whose output it is.
 """
@@ -9,7 +9,7 @@ A job is a path, a mapping or a `Job`. A campaign is its URL, or a job (path of 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,12 +23,14 @@ from sdbatch.campaign.schema import METADATA
 from sdbatch.campaign.verify import VerifyReport
 from sdbatch.checkpoints import Pin, pins
 from sdbatch.driver import PlanReport, RunResult, Selection, forecast, run_job, write_gallery
+from sdbatch.driver.briefs import BriefCount, brief_counted, brief_preview
+from sdbatch.driver.briefs import build_brief as driver_build_brief
 from sdbatch.driver.check import CheckReport, check_job
 from sdbatch.driver.models import ModelReport, describe_models, job_of_builtins
 from sdbatch.driver.redo import redo_job
 from sdbatch.errors import JobError
 from sdbatch.job import Job, parse_job, read_job
-from sdbatch.manifest.build import build_shards
+from sdbatch.manifest.build import Built, build_shards
 from sdbatch.report.progress import Progress, Silent
 from sdbatch.storage import Store, joined, open_campaign
 
@@ -48,11 +50,13 @@ class BuildReport:
         rows: Rows in it.
         files: Its shards, in order.
         warnings: What its owner should know.
+        notes: How the table was read where that is not written in it, such as its separator.
     """
 
     rows: int
     files: list[str]
     warnings: list[str]
+    notes: list[str] = field(default_factory=list)
 
 
 def load_job(
@@ -365,10 +369,66 @@ def build_manifest(
     rename: Mapping[str, str] | None = None,
     drop: Iterable[str] = (),
     id_format: str | None = None,
+    sheet: str | None = None,
+    own: bool = False,
 ) -> BuildReport:
-    """Build a manifest folder from CSV, TSV, JSONL or Parquet; see `sdbatch.manifest.build`."""
-    built = build_shards(Path(source), Path(folder), shards=shards, rename=rename, drop=drop, id_format=id_format)
-    return BuildReport(rows=built.num_rows, files=[str(file) for file in built.files], warnings=list(built.warnings))
+    """Build a manifest folder from CSV, TSV, a workbook, JSONL or Parquet; see `sdbatch.manifest.build`."""
+    built = build_shards(
+        Path(source), Path(folder), shards=shards, rename=rename, drop=drop, id_format=id_format, sheet=sheet, own=own
+    )
+    return _build_report(built)
+
+
+def _build_report(built: Built) -> BuildReport:
+    return BuildReport(
+        rows=built.num_rows,
+        files=[str(file) for file in built.files],
+        warnings=list(built.warnings),
+        notes=list(built.notes),
+    )
+
+
+def count_brief(brief: str | Path, job: JobLike | None = None, overrides: Iterable[str] = ()) -> BriefCount:
+    """Count the rows of a brief without making them.
+
+    Args:
+        brief: The brief.
+        job: The job whose default model says what sizes its formats need; without it sizes are not told.
+        overrides: `key.key=value` each, of the job.
+
+    Raises:
+        UserError: With what is wrong.
+    """
+    return brief_counted(Path(brief), None if job is None else load_job(job, overrides))
+
+
+def preview_brief(
+    brief: str | Path, num_rows: int = 5, job: JobLike | None = None, overrides: Iterable[str] = ()
+) -> list[dict[str, Any]]:
+    """Return some rows of a brief as its manifest will have them, spread over all values.
+
+    Raises:
+        UserError: With what is wrong.
+    """
+    return brief_preview(Path(brief), None if job is None else load_job(job, overrides), num_rows)
+
+
+def build_brief(
+    brief: str | Path,
+    folder: str | Path,
+    job: JobLike | None = None,
+    overrides: Iterable[str] = (),
+    *,
+    shards: int = 1,
+) -> BuildReport:
+    """Build the manifest folder of a brief.
+
+    Raises:
+        UserError: With what is wrong.
+    """
+    own = None if job is None else load_job(job, overrides)
+    built, _ = driver_build_brief(Path(brief), Path(folder), job=own, shards=shards)
+    return _build_report(built)
 
 
 def list_models(job: JobLike | None = None, overrides: Iterable[str] = ()) -> list[ModelReport]:

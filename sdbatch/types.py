@@ -341,3 +341,19 @@ class WorkerSpec:
     revisions: dict[str, str]
     log_format: Literal["text", "json"] = "text"
     gpu_ids: tuple[str, ...] = ()
+
+
+class RefusedValue:
+    """Stands in a table where no value can be meant, on its way to the reader that reports it with its row.
+
+    Attributes:
+        message: What is wrong; it follows the column in a message.
+    """
+
+    __slots__ = ("message",)
+
+    def __init__(self, message: str) -> None:
+        self.message = message
+
+    def __repr__(self) -> str:
+        return ""  # a message shows no value beside it

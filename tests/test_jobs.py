@@ -25,7 +25,7 @@ ROWS = {file.stem: file for file in (ROOT / "manifests").iterdir() if file.suffi
 def test_a_ready_job_is_right_without_its_weights(job: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     loaded = sdbatch.load_job(job)
-    manifest = loaded.manifest
+    manifest = loaded.manifest_path
     rows = ROWS.get(Path(manifest).name, ROWS["stills"])  # tonight's manifest lies in a bucket, and is of stills
     sdbatch.build_manifest(rows, tmp_path / "manifest")
     stated = [line for name, model in loaded.models.items() for line in _stated(name, model)]
@@ -60,4 +60,4 @@ def test_the_readmes_table_of_cards_is_what_the_command_writes() -> None:
 
 
 def test_every_manifest_beside_the_jobs_is_some_jobs() -> None:
-    assert {Path(sdbatch.load_job(job).manifest).name for job in JOBS} >= ROWS.keys()
+    assert {Path(sdbatch.load_job(job).manifest_path).name for job in JOBS} >= ROWS.keys()

@@ -14,7 +14,7 @@ import pytest
 import sdbatch
 
 ROOT = Path(sdbatch.__file__).parent
-ROOMS = ("manifest", "plan", "dispatch", "fetch", "generate", "after", "encode", "campaign", "report")
+ROOMS = ("desk", "manifest", "plan", "dispatch", "fetch", "generate", "after", "encode", "campaign", "report")
 NOUNS = {
     "canonical",
     "checkpoints",
@@ -26,12 +26,14 @@ NOUNS = {
     "job",
     "local_faults",
     "logs",
+    "named_formats",
     "outcomes",
     "points",
     "recipe",
     "scratch",
     "storage",
     "types",
+    "where",
 }
 HOMES = {
     "ray": {"dispatch"},
@@ -41,7 +43,7 @@ HOMES = {
     "fsspec": {"storage"},
     "s3fs": {"storage"},
     "imageio_ffmpeg": {"ffmpeg"},
-    "jinja2": {"report"},
+    "jinja2": {"report", "desk"},
     "PIL": {"fetch", "generate", "encode"},
     "pillow_heif": {"fetch"},
     "typer": {"cli"},

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from sdbatch import api
+from sdbatch.cli.brief import brief_app
 from sdbatch.cli.options import (
     AcceptFailed,
     AcceptNewKeys,
@@ -37,7 +38,7 @@ from sdbatch.cli.options import (
     split_pairs,
     with_optional_class,
 )
-from sdbatch.cli.output import counted, end_run, guarded, progress, say, show_plan, warn
+from sdbatch.cli.output import counted, end_run, guarded, note, progress, say, say_built, show_plan, warn
 from sdbatch.cli.process import last_line, prepare_command, prepare_generation
 from sdbatch.cli.shown import show, tell
 from sdbatch.driver import RunResult
@@ -53,6 +54,8 @@ models_app = typer.Typer(no_args_is_help=True, help="Look at models.")
 app.add_typer(manifest_app, name="manifest")
 
 app.add_typer(models_app, name="models")
+
+app.add_typer(brief_app, name="brief")
 
 VERIFY_EXIT_CODE = 5
 
@@ -76,6 +79,7 @@ def check(
     if checked.sources_read < checked.sources:
         size += f", headers of {checked.sources_read} of {checked.sources} sources (--sources all reads all)"
     warnings = f"; {counted(checked.num_warnings, 'warning', 'warnings')}" if checked.num_warnings else ""
+    note(checked.notes, as_json)
     warn(checked.lines(), as_json)
     say(asdict(checked), as_json, f"ok: {size}, {models}{warnings}")
 
@@ -359,23 +363,25 @@ def report(output: CampaignUrl, as_json: Json = False) -> None:
 
 @manifest_app.command("build")
 def manifest_build(
-    source: Annotated[Path, typer.Argument(help="File: .csv, .tsv, .jsonl or .parquet.")],
+    source: Annotated[Path, typer.Argument(help="File: .csv, .tsv, .txt, .xlsx, .jsonl or .parquet.")],
     to: Annotated[Path, typer.Option("--to", help="Folder for the shards.")],
     shards: Annotated[int, typer.Option(min=1)] = 1,
     rename: Annotated[list[str] | None, typer.Option(metavar="OLD=NEW", help="Rename a column.")] = None,
     drop: Annotated[list[str] | None, typer.Option(metavar="COLUMN", help="Leave a column out.")] = None,
     id_format: Annotated[str | None, typer.Option("--id", help="Make ids from columns, as in '{sku}-{scene}'.")] = None,
+    sheet: Annotated[str | None, typer.Option(help="Sheet of a workbook, by name.")] = None,
+    own: Annotated[bool, typer.Option("--own", help="Other columns become your own: x_NAME.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Build a Parquet manifest from CSV, TSV, JSONL or Parquet."""
+    """Build a Parquet manifest from CSV, TSV, a workbook, JSONL or Parquet."""
     names = split_pairs("--rename", rename)
 
     def call() -> api.BuildReport:
-        return api.build_manifest(source, to, shards=shards, rename=names, drop=drop or (), id_format=id_format)
+        return api.build_manifest(
+            source, to, shards=shards, rename=names, drop=drop or (), id_format=id_format, sheet=sheet, own=own
+        )
 
-    built = guarded(call, as_json)
-    warn(built.warnings, as_json)
-    say(asdict(built), as_json, f"{built.rows} rows in {len(built.files)} shard(s) under {to}")
+    say_built(guarded(call, as_json), to, as_json)
 
 
 @models_app.command("list")

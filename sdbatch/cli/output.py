@@ -6,10 +6,12 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, NoReturn
 
 import typer
 
+from sdbatch.api import BuildReport
 from sdbatch.cli.shown import show, show_json, show_table, tell
 from sdbatch.driver import PlanReport, RunResult
 from sdbatch.errors import ManifestError, SdbatchError
@@ -37,6 +39,20 @@ def warn(lines: Iterable[str], as_json: bool) -> None:
             tell(f"warning: {line}")
 
 
+def note(lines: Iterable[str], as_json: bool) -> None:
+    """Print how tables were read; in a JSON object the notes stand in the object."""
+    if not as_json:
+        for line in lines:
+            tell(line)
+
+
+def say_built(built: BuildReport, to: Path, as_json: bool) -> None:
+    """Print what was built."""
+    note(built.notes, as_json)
+    warn(built.warnings, as_json)
+    say(asdict(built), as_json, f"{built.rows} rows in {len(built.files)} shard(s) under {to}")
+
+
 def show_plan(forecast: PlanReport) -> None:
     """Print what a run would make, and why."""
     rows = [(reason, str(number)) for reason, number in sorted(forecast.rows.items())]
@@ -51,6 +67,7 @@ def show_plan(forecast: PlanReport) -> None:
     if forecast.unpinned:
         names = ", ".join(forecast.unpinned)
         show(f"unpinned, known by size and ETag: {names}; `sdbatch models pin` prints the digests")
+    note(forecast.notes, False)
     warn(forecast.warnings, False)
     for memory in forecast.memory:
         show(f"{memory.model}: {memory}")

@@ -17,6 +17,7 @@ from sdbatch.campaign.leaving import Leaving, leaving_rows
 from sdbatch.checkpoints import ModelInfo
 from sdbatch.driver.scan import scan
 from sdbatch.driver.source_headers import SourceHeaders
+from sdbatch.driver.tables import opened_manifest
 from sdbatch.errors import Problem, SdbatchError, WarningsRefused, grouped
 from sdbatch.job import Job
 from sdbatch.manifest.read import list_shards, read_batches
@@ -37,6 +38,7 @@ class CheckReport:
         warnings: What may not be as it was meant, one entry for each row and cause; the first 1000.
         num_warnings: Number of all of them.
         rows_leaving: Rows of the campaign that the manifest does not have; their assets stay.
+        notes: How the manifest's table was read where that is not written in it.
     """
 
     rows: int
@@ -48,6 +50,7 @@ class CheckReport:
     warnings: list[Problem] = field(default_factory=list)
     num_warnings: int = 0
     rows_leaving: int = 0
+    notes: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
         """Return the warnings as people read them, equal ones together."""
@@ -86,6 +89,7 @@ def check_job(job: Job, *, all_sources: bool = False, strict: bool = False) -> C
         warnings=warnings,
         num_warnings=num_warnings,
         rows_leaving=leaving.num_rows,
+        notes=list(scanned.notes),
     )
 
 
@@ -101,7 +105,7 @@ def _of_campaign(job: Job, ids_digest: str) -> tuple[Leaving, list[Problem]]:
     A campaign in a bucket is asked when the manifest is in one as well. Otherwise a check needs no network, and `plan`
     tells of it.
     """
-    if not parse_url(job.output).is_local and parse_url(job.manifest).is_local:
+    if not parse_url(job.output).is_local and parse_url(job.manifest_path).is_local:
         return Leaving(), []
     try:
         store = open_campaign(job.output, job.storage)
@@ -116,6 +120,7 @@ def _of_campaign(job: Job, ids_digest: str) -> tuple[Leaving, list[Problem]]:
 
 def _ids(job: Job) -> Iterable[pa.Table]:
     """Yield the ids of a manifest; keys are not known without digests of sources and models."""
-    for shard in list_shards(job.manifest, job.storage):
-        for batch in read_batches(shard):
-            yield pa.table({"id": pa.array(batch.columns["id"], pa.string())})
+    with opened_manifest(job) as manifest:
+        for shard in list_shards(manifest.url, job.storage):
+            for batch in read_batches(shard):
+                yield pa.table({"id": pa.array(batch.columns["id"], pa.string())})

@@ -51,6 +51,7 @@ class PlanReport:
         rows_leaving: Rows of the campaign that the manifest does not have; their assets stay.
         memory: What each model that has rows takes for the largest of them, and the card it needs.
         warnings: What a person should know before the run, equal warnings about rows together.
+        notes: How the manifest's table was read where that is not written in it.
     """
 
     rows: dict[str, int]
@@ -67,6 +68,7 @@ class PlanReport:
     rows_leaving: int = 0
     memory: list[ModelMemory] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def forecast(job: Job, selection: Selection) -> PlanReport:
@@ -115,6 +117,7 @@ def forecast(job: Job, selection: Selection) -> PlanReport:
                 for name, sizes in manifest.scanned.sizes.items()
             ],
             warnings=[*([str(leaving)] if leaving.num_rows else []), *grouped(manifest.scanned.warnings)],
+            notes=list(manifest.scanned.notes),
         )
 
 

@@ -31,6 +31,6 @@ def settle_leaving(job: Job, manifest: ResolvedManifest, store: Store, *, yes: b
     if leaving.fraction > bound and not yes:
         raise UserError(
             f"{leaving}. That is {leaving.fraction:.0%}, over limits.leaving_fraction = {bound:g}. Is it the right "
-            f"manifest ({job.manifest}) and the right output ({store.url})? Run again with --yes to let them leave"
+            f"manifest ({job.manifest_path}) and the right output ({store.url})? Run again with --yes to let them leave"
         )
     return leaving

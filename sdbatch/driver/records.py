@@ -175,7 +175,11 @@ class RunRecords:
                 name: {"path": model.path, "revision": model.revision, "family": model.family.title}
                 for name, model in self._scanned.models.items()
             },
-            "manifest": {"rows": self._scanned.num_rows, "shards": self._scanned.num_shards},
+            "manifest": {
+                "rows": self._scanned.num_rows,
+                "shards": self._scanned.num_shards,
+                **({"tables": dict(self._scanned.tables)} if self._scanned.tables else {}),
+            },
             "versions": {"python": platform.python_version(), **versions},
             "workers": workers,
             "made_with": self._made_with.by_determinism,

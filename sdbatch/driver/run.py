@@ -64,6 +64,8 @@ def run_job(
     interrupt = Interrupt()
     here = local_faults_named(tempfile.gettempdir(), "TMPDIR")
     with interrupt.installed(), here, closing(ResolvedManifest(job)) as manifest:
+        for note in manifest.scanned.notes:
+            progress.say(note)
         check_selection(manifest, selection)
         store = open_campaign(job.output, job.storage)
         key_version = settle_key_version(job, manifest, store, selection, accept_new_keys=accept_new_keys)

@@ -24,6 +24,7 @@ from sdbatch.checkpoints import ModelInfo, describe, describe_lora, refuse_share
 from sdbatch.driver.row_warnings import RowWarnings, is_absent_file
 from sdbatch.driver.shared_keys import SharedKeys, leading_words
 from sdbatch.driver.source_headers import SourceHeaders
+from sdbatch.driver.tables import ManifestHere, opened_manifest
 from sdbatch.errors import ManifestError, Problem
 from sdbatch.families.peaks import OutputSize
 from sdbatch.fetch.sources import digest_sources
@@ -72,6 +73,8 @@ class Scanned:
         num_warnings: Number of all of them.
         ids_digest: Digest of all ids in their order.
         sizes: Sizes of the outputs, by model.
+        tables: sha256 of each file that the manifest was built from, by its path.
+        notes: How these were read where that is not written in them.
     """
 
     num_rows: int
@@ -85,6 +88,8 @@ class Scanned:
     num_warnings: int = 0
     ids_digest: str = ""
     sizes: Mapping[str, set[OutputSize]] = field(default_factory=dict)
+    tables: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def scan(
@@ -108,6 +113,19 @@ def scan(
         ManifestError: With every problem of the manifest.
         JobError, ModelError, StoreRefused: When something around the rows is wrong.
     """
+    with opened_manifest(job) as manifest:
+        return _scanned(job, manifest, keep, loads_here=loads_here, headers=headers, counts_tokens=counts_tokens)
+
+
+def _scanned(
+    job: Job,
+    manifest: ManifestHere,
+    keep: Callable[[RowBatch, ResolvedRows], None] | None,
+    *,
+    loads_here: bool,
+    headers: SourceHeaders | None,
+    counts_tokens: bool,
+) -> Scanned:
     models = {
         name: describe(name, model, job.storage, with_revision=keep is not None) for name, model in job.models.items()
     }
@@ -119,7 +137,7 @@ def scan(
     resolver = Resolver(job, models, allow.problem, lambda url: parse_url(url).url, loras, loads_here=loads_here)
     stages = choose_stages(job.stages)
     check_stages(stages)
-    shards = list_shards(job.manifest, job.storage)
+    shards = list_shards(manifest.url, job.storage)
     problems = Problems()
     _check_own_columns(shards, problems)
     duplicates = Duplicates()
@@ -149,6 +167,10 @@ def scan(
         problems.extend(headers.problems(shards))
     if problems.count:
         raise ManifestError(_in_order(problems.kept), problems.count)
+    of_table = [
+        Problem(shard=job.manifest_path, row=None, column=None, value=None, message=message)
+        for message in manifest.warnings
+    ]
     return Scanned(
         num_rows=sum(shard.num_rows for shard in shards),
         num_shards=len(shards),
@@ -160,10 +182,12 @@ def scan(
             *(f"models.{name}" for name, model in models.items() if not model.is_pinned),
             *(f"loras.{name}" for name, lora in loras.items() if not lora.is_pinned),
         ),
-        warnings=tuple(warnings.problems.kept),
-        num_warnings=warnings.problems.count,
+        warnings=(*of_table, *warnings.problems.kept),
+        num_warnings=len(of_table) + warnings.problems.count,
         ids_digest=ids.hexdigest(),
         sizes=resolver.sizes,
+        tables=manifest.tables,
+        notes=manifest.notes,
     )
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from sdbatch.dispatch.package import list_package, pack
 from sdbatch.dispatch.submit import Cluster, campaign_name, inside
+from sdbatch.driver.briefs import BRIEFS, brief_files
 from sdbatch.errors import JobError
 from sdbatch.job import Job
 from sdbatch.logs import looks_secret
@@ -121,7 +122,11 @@ def _packed(
     output = parse_url(job.output)
     package = list_package(
         folder,
-        [path.resolve(), *_named_paths(job.model_dump(mode="json", exclude={"output"}), folder)],
+        [
+            path.resolve(),
+            *_named_paths(job.model_dump(mode="json", exclude={"output"}), folder),
+            *_of_brief(job, folder),
+        ],
         exclude,
         Path(output.path) if output.is_local else None,
     )
@@ -129,6 +134,22 @@ def _packed(
         archive = Path(scratch) / "package.zip"
         pack(package, archive)
         yield archive, package.described()
+
+
+def _of_brief(job: Job, folder: Path) -> list[Path]:
+    """Return the tables that a job's brief is made from.
+
+    Raises:
+        JobError: When one of them lies outside of the folder, and would not be there.
+    """
+    if not job.manifest_path.lower().endswith(BRIEFS):
+        return []
+    tables = [file.resolve() for file in brief_files(folder / job.manifest_path)]
+    if outside := [file for file in tables if not file.is_relative_to(folder)]:
+        raise JobError(
+            f"{outside[0]}: the brief needs it, and it lies outside of {folder}, which is sent; move it inside"
+        )
+    return tables
 
 
 def _named_paths(value: Any, folder: Path) -> Iterator[Path]:

@@ -6,7 +6,7 @@ from sdbatch.job.model import ENTRY_COMPONENTS, STEP_CACHES, Defaults, Model, St
 from sdbatch.job.reach import STORAGE_OPTIONS, Storage, options_for, prefix_for, storage_faults
 from sdbatch.job.read import parse_job, read_job
 from sdbatch.job.records import job_of_record
-from sdbatch.job.settings import JOB_VERSION, Encode, Job, Limits, Sources, Workers, job_schema
+from sdbatch.job.settings import JOB_VERSION, Encode, Job, Limits, ManifestTable, Sources, Workers, job_schema
 from sdbatch.job.weights import QUANTIZE_TYPES, Component, Lora, Quantize, VaeOptions, is_fixed
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "Job",
     "Limits",
     "Lora",
+    "ManifestTable",
     "Model",
     "Quantize",
     "Sources",

@@ -101,7 +101,7 @@ def read_job(
         raise JobError(f"job file {path}: {error.strerror or error}") from error
     if len(data) > JOB_BYTES_MAX:
         raise JobError(f"job file {path}: {len(data)} bytes is over {JOB_BYTES_MAX}")
-    values = _load_yaml(data, str(path))
+    values = load_yaml(data, str(path))
     return parse_job(values, overrides, name=str(path), date=date, with_revisions=with_revisions)
 
 
@@ -122,8 +122,11 @@ def parse_job(
     _refuse_secrets(values, name)
     if not with_revisions:
         values = without_revisions(values)
-    if isinstance(values.get("manifest"), str):
-        values = {**values, "manifest": _dated(values["manifest"], date, name)}
+    manifest = values.get("manifest")
+    if isinstance(manifest, str):
+        values = {**values, "manifest": _dated(manifest, date, name)}
+    elif isinstance(manifest, dict) and isinstance(manifest.get("path"), str):
+        values = {**values, "manifest": {**manifest, "path": _dated(manifest["path"], date, name)}}
     try:
         return Job.model_validate(values)
     except ValidationError as error:
@@ -136,7 +139,16 @@ def parse_job(
         raise JobError("\n".join(lines)) from error
 
 
-def _load_yaml(data: bytes, name: str) -> Any:
+def load_yaml(data: bytes, name: str) -> Any:
+    """Return what a YAML file of a user holds.
+
+    Args:
+        data: The file.
+        name: What messages call it.
+
+    Raises:
+        JobError: When it is no YAML, or holds what `_UniqueKeyLoader` refuses.
+    """
     try:
         return yaml.load(data, Loader=_UniqueKeyLoader)  # noqa: S506 -- a subclass of SafeLoader
     # PyYAML raises what it meets in a scalar: ValueError for the date 2026-13-45, AttributeError for a torn one.
@@ -166,9 +178,13 @@ def _override_value(kind: Any, text: str, takes_empty: bool, name: str) -> Any:
     """
     takes_text, takes_null, takes_mapping = _takes(kind)
     is_null = takes_null and (text == "null" or (not text and not takes_empty))
-    if not takes_text or is_null or (takes_mapping and text.lstrip().startswith("{")):
-        return _load_yaml(text.encode("utf-8", "surrogateescape"), name)
+    if not takes_text or is_null or (takes_mapping and _is_braced(text.strip())):
+        return load_yaml(text.encode("utf-8", "surrogateescape"), name)
     return text
+
+
+def _is_braced(text: str) -> bool:
+    return text.startswith("{") and text.endswith("}")
 
 
 def _takes(kind: Any) -> tuple[bool, bool, bool]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from sdbatch.formats import CLIPS, PICTURES, taking
 from sdbatch.job.model import Defaults, Model
@@ -75,13 +75,40 @@ class Limits(Strict):
     )
 
 
+class ManifestTable(Strict):
+    """A table that the manifest is built from, or a manifest."""
+
+    path: Annotated[str, Field(min_length=1)] = Field(description="CSV, TSV, XLSX, JSONL or Parquet; a path or a URL.")
+    sheet: str | None = Field(
+        default=None, description="Sheet of a workbook; null is the only one that holds something."
+    )
+    id: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None, description="Format of ids for a table without a column `id`, such as '{sku}-{scene}'."
+    )
+    rename: dict[str, str] = Field(default={}, description="The manifest's name of a column, by the table's.")
+    own: bool = Field(default=False, description="Whether other columns become your own: x_NAME.")
+
+
+def _tag_of(manifest: Any) -> str:
+    """Return which alternative of `manifest` a value is for; the names are those that messages leave out."""
+    return "constrained-mapping" if isinstance(manifest, dict | ManifestTable) else "str"
+
+
+Manifest = Annotated[
+    Annotated[str, Field(min_length=1), Tag("str")] | Annotated[ManifestTable, Tag("constrained-mapping")],
+    Discriminator(_tag_of),
+]
+
+
 class Job(Strict):
     """A whole job: what to make, with which models, where to put it."""
 
     version: Annotated[int, Field(ge=1, le=JOB_VERSION)] = Field(
         default=JOB_VERSION, description="Of the meaning of these keys."
     )
-    manifest: Annotated[str, Field(min_length=1)]
+    manifest: Manifest = Field(
+        description="Parquet (a file, a folder, a glob), a table, a brief (.yaml), or {path, sheet, id, rename, own}."
+    )
     output: Annotated[str, Field(min_length=1)]
     models: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")], Model]
     loras: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")], Lora] = Field(default={})
@@ -99,6 +126,11 @@ class Job(Strict):
         default=[],
         description="Stages after the model, in order: a name, or {name: settings}; quality_gate puts quality first.",
     )
+
+    @property
+    def manifest_path(self) -> str:
+        """Path or URL of the manifest, or of what it is built from."""
+        return self.manifest.path if isinstance(self.manifest, ManifestTable) else self.manifest
 
     @property
     def stages(self) -> list[tuple[str, dict[str, Any]]]:

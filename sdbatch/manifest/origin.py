@@ -29,14 +29,16 @@ class Origin:
     Attributes:
         file: Name of the table.
         starts: (row, line) of each row that does not stand on the line after its predecessor's; rows from 0, lines
-            from 1, both ascending; the first is row 0.
+            from 1, both ascending; the first is row 0. Empty where it has no lines, as a brief has none.
     """
 
     file: str
     starts: tuple[tuple[int, int], ...]
 
-    def line(self, row: int) -> int:
-        """Return the line on which a row begins."""
+    def line(self, row: int) -> int | None:
+        """Return the line on which a row begins, None where there are no lines."""
+        if not self.starts:
+            return None
         first, line = self.starts[bisect_right(self.starts, row, key=lambda start: start[0]) - 1]
         return line + row - first
 
@@ -61,8 +63,7 @@ class Origin:
             and 0 < len(file) <= _FILE_CHARS_MAX
             and file.isprintable()
             and all(type(number) is int and 0 <= number < 2**63 for number in numbers)
-            and bool(starts)
-            and starts[0][0] == 0
+            and (not starts or starts[0][0] == 0)
             and all(one[0] < two[0] and one[1] < two[1] for one, two in pairwise(starts))
         )
         return cls(file, starts) if is_understood else None
@@ -91,6 +92,6 @@ class OriginNotes:
 
     def note(self) -> dict[bytes, bytes]:
         """Return what goes into the footer; nothing where too much would have to be kept."""
-        if not self._starts or len(self._starts) > STARTS_MAX:
+        if len(self._starts) > STARTS_MAX:
             return {}
         return Origin(self._file, tuple(self._starts)).note()

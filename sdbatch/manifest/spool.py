@@ -47,10 +47,9 @@ class Spool:
         self._folder.cleanup()
 
     def add(self, table: pa.Table) -> None:
-        """Keep some rows; columns may come and go, and one of whole numbers may become one of any numbers."""
+        """Keep some rows; columns may come and go, and whole numbers may become any numbers, and these text."""
         for field in table.schema:
-            known = self._kinds.get(field.name, pa.null())
-            if pa.types.is_null(known) or (pa.types.is_integer(known) and pa.types.is_floating(field.type)):
+            if _is_wider(field.type, self._kinds.get(field.name, pa.null())):
                 self._kinds[field.name] = field.type
         path = Path(self._folder.name) / f"{len(self._files):06d}.arrow"
         options = pa.ipc.IpcWriteOptions(compression="zstd")
@@ -71,6 +70,17 @@ class Spool:
                 for name, kind in kinds.items()
             }
             yield pa.table(columns)
+
+
+def _is_wider(kind: pa.DataType, known: pa.DataType) -> bool:
+    """Whether a column whose values were of a known type is of another one, which can hold them all."""
+    if pa.types.is_null(known):
+        return True
+    if pa.types.is_integer(known):
+        return bool(pa.types.is_floating(kind) or pa.types.is_string(kind))
+    if pa.types.is_date(known):
+        return bool(pa.types.is_timestamp(kind))
+    return bool(pa.types.is_floating(known) and pa.types.is_string(kind))
 
 
 def write_shards(spool: Spool, names: list[str], folder: Path, shards: int, table_name: str) -> list[Path]:

@@ -20,7 +20,7 @@ from sdbatch.manifest.build import build_shards
 from sdbatch.manifest.read import list_shards, read_batches
 from sdbatch.manifest.schema import COLUMNS_MAX
 from sdbatch.manifest.shard_file import FOOTER_BYTES_MAX, LEAVES_MAX
-from sdbatch.manifest.tables import ROW_CHARS_MAX
+from sdbatch.manifest.tables import CELLS_MAX, ROW_CHARS_MAX
 from sdbatch.manifest.values import LIST_ITEMS_MAX, TEXT_BYTES_MAX
 
 MEMORY_MIB_MAX = 700
@@ -192,9 +192,9 @@ def test_a_column_of_many_fields_is_refused(tmp_path: Path) -> None:
         (
             "a.csv",
             "id," + ",".join(f"x{number}" for number in range(60_000)) + "\n",
-            f"60001 columns, over {COLUMNS_MAX}",
+            f"60001 columns, over {CELLS_MAX}",
         ),
-        ("a.csv", "," * 400_000 + "\n", f"400001 columns, over {COLUMNS_MAX}"),
+        ("a.csv", "," * 400_000 + "\n", f"400001 columns, over {CELLS_MAX}"),
         ("a.csv", "id," + "p" * (TEXT_BYTES_MAX + 1) + "\na,b\n", f"characters, over {TEXT_BYTES_MAX}"),
         ("a.csv", "id,prompt\n" + '"\n",' * 2_000_000, f"a row of over {ROW_CHARS_MAX} characters"),
         ("a.csv", "id,prompt\na," + "," * ROW_CHARS_MAX, f"a row of over {ROW_CHARS_MAX} characters"),

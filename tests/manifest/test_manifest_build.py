@@ -130,10 +130,10 @@ def test_columns_are_renamed_and_dropped(build: Build) -> None:
 
 
 def test_every_unknown_column_is_refused_by_name(build: Build) -> None:
-    problems = _problems(build, "csv", "id,Prompt,Note\na,x,y\n")
+    problems = _problems(build, "csv", "id,Promt,Note\na,x,y\n")
     assert [problem.split(": ", 1)[1] for problem in problems] == [
         f"{name} is not a column of a manifest{near}; rename it, drop it, or let it start with x_"
-        for name, near in (("Prompt", "; did you mean prompt?"), ("Note", ""))
+        for name, near in (("Promt", "; did you mean prompt?"), ("Note", ""))
     ]
 
 
@@ -225,19 +225,19 @@ def test_a_line_that_is_no_json_object_is_refused(build: Build, content: str, me
 
 
 def test_a_file_of_another_kind_is_refused(build: Build) -> None:
-    (problem,) = _problems(build, "xlsx", b"PK")
-    assert "has the suffix '.xlsx'; taken are .csv, .tsv, .jsonl and .parquet" in problem
+    (problem,) = _problems(build, "ods", b"PK")
+    assert "has the suffix '.ods'; taken are .csv, .tsv, .txt, .xlsx, .jsonl and .parquet; save it as .xlsx" in problem
 
 
 @pytest.mark.parametrize(
     ("suffix", "content"),
     [
-        ("csv", "id,prompt\na,caf\u00e9\n".encode("latin-1")),
+        ("xlsx", b"PK\x03\x04 is no zip"),
         ("jsonl", '{"id": "a", "prompt": "caf\u00e9"}'.encode("latin-1")),
         ("csv", b"id,prompt\na," + b"x" * 200_000 + b"\n"),
         ("parquet", b"id,prompt"),
     ],
-    ids=["latin-1 csv", "latin-1 jsonl", "endless cell", "no parquet"],
+    ids=["no workbook", "latin-1 jsonl", "endless cell", "no parquet"],
 )
 def test_a_file_that_cannot_be_read_is_refused_by_name(build: Build, suffix: str, content: bytes) -> None:
     with pytest.raises(UserError, match=rf"table\.{suffix}"):

@@ -1,0 +1,1 @@
+"""Briefs: axes and rows from which a manifest is made."""

@@ -1,0 +1,72 @@
+"""What a reader of values would pass over in a sheet's XML: formulas never computed, merged cells, hidden rows.
+
+the XML of a sheet, in pieces --> look() --> Seen
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import IO, Final
+
+_CHUNK_BYTES: Final = 1 << 20
+_OVERLAP_BYTES: Final = 1 << 16
+"""A cell is shorter than this, formula and text together: Excel takes 8,192 and 32,767 characters of them."""
+_ANY = rb"(?:[A-Za-z]\w*:)?"
+"""Some programs write a name of the namespace before every tag."""
+_UNCOMPUTED: Final = re.compile(
+    rb'<%sc\s[^>]*?r="([A-Z]{1,3}[0-9]{1,7})"[^>]*>\s*<%sf(?:\s[^>]*?)?(?:/>|>[^<]*</%sf>)\s*(?:<%sv\s*/>\s*)?</%sc>'
+    % ((_ANY,) * 5)
+)
+_MERGED: Final = re.compile(rb'<%smergeCell\s[^>]*?ref="([A-Z]{1,3})([0-9]{1,7}):([A-Z]{1,3})([0-9]{1,7})"' % _ANY)
+_HIDDEN: Final = re.compile(rb'<%srow\s[^>]*?hidden="(?:1|true)"' % _ANY)
+_MERGED_MAX: Final = 10_000
+
+
+@dataclass(slots=True, kw_only=True)
+class Seen:
+    """What was seen in a sheet.
+
+    Attributes:
+        uncomputed: The first cell whose formula has no value beside it; "" for none.
+        merged: First column, last column, first row, last row, name of each group of merged cells; numbers from 1.
+        num_hidden: Rows that are hidden, by hand or by a filter.
+    """
+
+    uncomputed: str = ""
+    merged: list[tuple[int, int, int, int, str]] = field(default_factory=list)
+    num_hidden: int = 0
+
+
+def look(part: IO[bytes]) -> Seen:
+    """Read the XML of a sheet once, in pieces that overlap."""
+    seen = Seen()
+    rest = b""
+    while chunk := part.read(_CHUNK_BYTES):
+        text = rest + chunk
+        # What begins in the part that is looked at again with the next piece counts there.
+        end = max(len(text) - _OVERLAP_BYTES, 0)
+        _take(seen, text, end)
+        rest = text[end:]
+    _take(seen, rest, len(rest))
+    return seen
+
+
+def _take(seen: Seen, text: bytes, end: int) -> None:
+    if not seen.uncomputed and (b"<f" in text or b":f" in text):
+        found = next((one for one in _UNCOMPUTED.finditer(text) if one.start() < end), None)
+        seen.uncomputed = found.group(1).decode() if found else ""
+    seen.num_hidden += sum(one.start() < end for one in _HIDDEN.finditer(text))
+    for one in _MERGED.finditer(text):
+        if one.start() < end and len(seen.merged) < _MERGED_MAX:
+            first, top, last, bottom = (part.decode() for part in one.groups())
+            name = f"{first}{top}:{last}{bottom}"
+            seen.merged.append((_number(first), _number(last), int(top), int(bottom), name))
+
+
+def _number(letters: str) -> int:
+    """Return the number of a column, A being 1."""
+    number = 0
+    for letter in letters:
+        number = number * 26 + ord(letter) - 64
+    return number

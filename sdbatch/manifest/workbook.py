@@ -1,0 +1,207 @@
+"""Rows of a sheet of an Excel workbook, streamed.
+
+    .xlsx --> sheet by name --> look(): what would be read wrongly --> opened_sheet() --> (row of the sheet, values)
+
+A workbook comes from a stranger: it is a zip of XML, so what it expands to is bounded before any of it is read.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+import struct
+import warnings
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+from xml.etree.ElementTree import ParseError
+
+from sdbatch.errors import JobError
+from sdbatch.manifest.sheet_xml import Seen, look
+from sdbatch.types import RefusedValue
+
+ROWS_MAX: Final = 1 << 20
+"""Rows that a sheet can have."""
+PART_BYTES_MAX: Final = 4 << 30
+TEXTS_BYTES_MAX: Final = 256 << 20
+"""The table of all texts is the one part that is held in memory."""
+OTHER_BYTES_MAX: Final = 64 << 20
+DIGITS_KEPT_BELOW: Final = 10**15
+"""Excel rounds longer whole numbers as they are typed in."""
+_HEAD_BYTES: Final = 4096
+_ZEROS: Final = re.compile(r"0{2,}")
+_ESCAPED_END: Final = re.compile(r"_x000[Dd]_\n?")
+_FAULTS: Final = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    ParseError,
+    OSError,
+    EOFError,
+    LookupError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    RuntimeError,
+    OverflowError,
+)
+"""What openpyxl raises where a workbook is not as it should be."""
+
+
+class NotASheet(ValueError):
+    """A workbook, or a sheet of it, cannot be read; the text follows the file's name in a message."""
+
+
+@contextmanager
+def opened_sheet(source: Path, name: str | None) -> Iterator[tuple[str, Iterator[tuple[int, list[Any]]], list[str]]]:
+    """Open a sheet; yield its name, its rows (row of the sheet, values) and what to say of them.
+
+    Args:
+        source: The workbook.
+        name: The sheet; None for the only one that holds something.
+
+    Raises:
+        NotASheet: When it cannot be read, or has several sheets and none was named.
+    """
+    with _faults_named():
+        book, sheet, seen = _opened(source, name)
+    try:
+        if seen.uncomputed:
+            message = "holds a formula without its value; open it in Excel or LibreOffice, save it"
+            raise NotASheet(f"sheet {sheet.title!r}: {seen.uncomputed} {message}")
+        notes = [f"{seen.num_hidden} hidden rows are read as the others are"] if seen.num_hidden else []
+        yield sheet.title, _rows(sheet, seen.merged), notes
+    finally:
+        book.close()
+
+
+def _opened(source: Path, name: str | None) -> tuple[Any, Any, Seen]:
+    """Return a workbook, one of its sheets, and what was seen in that."""
+    openpyxl = _openpyxl()
+    _refuse_expansion(source)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of parts that do not matter here, such as lists of choices
+        book = openpyxl.load_workbook(source, read_only=True, data_only=True, keep_links=False)
+        try:
+            sheet = _chosen(book, name)
+            with zipfile.ZipFile(source) as archive, archive.open(_part_of(sheet)) as part:
+                seen = look(part)
+            sheet.reset_dimensions()  # programs write wrong ones, and rows would be cut off
+        except BaseException:
+            book.close()
+            raise
+    return book, sheet, seen
+
+
+def _openpyxl() -> Any:
+    try:
+        import openpyxl
+    except ImportError as error:
+        message = (
+            "workbooks are read by openpyxl, which is not installed; pip install 'sdbatch[sheets]', or save as CSV"
+        )
+        raise JobError(message) from error
+    return openpyxl
+
+
+@contextmanager
+def _faults_named() -> Iterator[None]:
+    try:
+        yield
+    except NotASheet:
+        raise
+    except _FAULTS as error:
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise NotASheet(
+            f"cannot be read as a workbook (.xlsx): {said[:200]}; is it one, without a password?"
+        ) from error
+
+
+def _refuse_expansion(source: Path) -> None:
+    """Refuse a workbook whose parts would take too much, or whose XML defines entities, which expand without end."""
+    with zipfile.ZipFile(source) as archive:
+        for part in archive.infolist():
+            is_texts, is_sheet = part.filename.endswith("sharedStrings.xml"), "/worksheets/" in part.filename
+            most = TEXTS_BYTES_MAX if is_texts else PART_BYTES_MAX if is_sheet else OTHER_BYTES_MAX
+            is_read = part.filename.endswith((".xml", ".rels"))
+            if is_read and part.file_size > most:
+                raise NotASheet(f"has a part {part.filename!r:.80} of {part.file_size} bytes, over {most}")
+            if is_read:
+                with archive.open(part) as file:
+                    if b"<!DOCTYPE" in file.read(_HEAD_BYTES):
+                        raise NotASheet(f"has a part {part.filename!r:.80} with a DOCTYPE, which no workbook has")
+
+
+def _chosen(book: Any, name: str | None) -> Any:
+    sheets = {sheet.title: sheet for sheet in book.worksheets}
+    if name is not None:
+        found = sheets.get(name) or next((sheets[one] for one in sheets if one.casefold() == name.casefold()), None)
+        if found is None:
+            raise NotASheet(f"has no sheet {name!r}; it has {', '.join(sheets) or 'none'}")
+        return found
+    full = [sheet for sheet in sheets.values() if sheet.sheet_state == "visible" and _holds_something(sheet)]
+    if len(full) > 1:
+        names = ", ".join(sheet.title for sheet in full)
+        raise NotASheet(f"has {len(full)} sheets ({names:.200}); name one, with --sheet or `sheet:`")
+    if not full:
+        raise NotASheet("has no sheet that holds anything")
+    return full[0]
+
+
+def _holds_something(sheet: Any) -> bool:
+    return any(value is not None for row in sheet.iter_rows(max_row=1000, values_only=True) for value in row)
+
+
+def _part_of(sheet: Any) -> str:
+    return str(sheet._worksheet_path).lstrip("/")  # noqa: SLF001 -- openpyxl has no other name for it
+
+
+def _rows(sheet: Any, merged: list[tuple[int, int, int, int, str]]) -> Iterator[tuple[int, list[Any]]]:
+    bound = 0
+    with _faults_named():
+        for number, cells in enumerate(sheet.iter_rows(), 1):
+            if number > ROWS_MAX:
+                raise NotASheet(f"has over {ROWS_MAX} rows")
+            values = [_value(cell) for cell in cells]
+            while values and values[-1] is None:
+                values.pop()
+            if not values:
+                continue
+            if not bound:
+                bound = len(values)
+                _refuse_merged(merged, number, bound)
+            yield number, values
+
+
+def _refuse_merged(merged: list[tuple[int, int, int, int, str]], header: int, num_columns: int) -> None:
+    """Refuse cells that are one: all but the first of them are empty in the file, and would be read as such."""
+    for column, _, _, last_row, name in merged:
+        if last_row > header and column <= num_columns:
+            message = f"the cells {name} are merged, and only the first holds their value; unmerge them and fill each"
+            raise NotASheet(message)
+
+
+def _value(cell: Any) -> Any:
+    """Return what a cell shows, as far as it is not a matter of taste: 00012 is a text, 12.0 is 12."""
+    value = cell.value
+    if value is None:
+        return None
+    if isinstance(value, str):
+        if cell.data_type == "e":
+            return RefusedValue(f"holds the error {value} of a formula")
+        return _ESCAPED_END.sub("\n", value) if "_x000" in value else value
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, float) and value.is_integer():
+        if abs(value) >= DIGITS_KEPT_BELOW:
+            return RefusedValue("holds a number of over 15 digits, of which a sheet keeps 15; write it as text")
+        value = int(value)
+    if isinstance(value, int):
+        shown = cell.number_format
+        return str(value).zfill(len(shown)) if shown != "General" and _ZEROS.fullmatch(shown) else value
+    if isinstance(value, dt.datetime):
+        return value.date() if value.time() == dt.time() else value
+    return value
