@@ -6,7 +6,6 @@ manifest, every row checked --> lease --> voids --> plan published --> units mad
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from typing import Any
@@ -26,7 +25,7 @@ from sdbatch.driver.session import Session, Workers
 from sdbatch.driver.signals import Interrupt
 from sdbatch.errors import SdbatchError
 from sdbatch.job import Job
-from sdbatch.local_faults import local_faults_named
+from sdbatch.local_faults import local_faults_named, temporary_folder
 from sdbatch.report.progress import Progress
 from sdbatch.storage import Store, open_campaign
 
@@ -62,7 +61,7 @@ def run_job(
         UserError, CampaignHeld: Before anything was written.
     """
     interrupt = Interrupt()
-    here = local_faults_named(tempfile.gettempdir(), "TMPDIR")
+    here = local_faults_named(temporary_folder(), "TMPDIR")
     with interrupt.installed(), here, closing(ResolvedManifest(job)) as manifest:
         check_selection(manifest, selection)
         store = open_campaign(job.output, job.storage)
