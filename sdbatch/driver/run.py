@@ -14,6 +14,7 @@ from sdbatch.campaign import layout
 from sdbatch.campaign.campaign import Campaign
 from sdbatch.campaign.lease import acquire
 from sdbatch.campaign.schema import VOID, table, to_parquet
+from sdbatch.device_choice import runs_on_cpu
 from sdbatch.dispatch.executor import WORKER
 from sdbatch.driver.compact import write_metadata
 from sdbatch.driver.key_versions import settle_key_version
@@ -60,6 +61,7 @@ def run_job(
     Raises:
         UserError, CampaignHeld: Before anything was written.
     """
+    runs_on_cpu()  # a wrong word is refused before anything starts
     interrupt = Interrupt()
     here = local_faults_named(temporary_folder(), "TMPDIR")
     with interrupt.installed(), here, closing(ResolvedManifest(job)) as manifest:
