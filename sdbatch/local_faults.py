@@ -11,6 +11,7 @@ import errno
 import os
 import re
 import sqlite3
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,6 +37,8 @@ _TEXTS: Final = re.compile(
     "|".join(re.escape(os.strerror(number)) for number in LOCAL_FAULTS if number != errno.EIO), re.IGNORECASE
 )
 """What another program, such as ffmpeg, says of them. It says "Input/output error" of a damaged input as well."""
+_NO_FOLDER: Final = "no temporary file can be written in any of "
+_TEMPFILE_SAYS: Final = "No usable temporary directory found in"
 _NUMBERS: Final = {os.strerror(number).lower(): number for number in LOCAL_FAULTS}
 _SQLITE: Final = {"SQLITE_FULL": errno.ENOSPC, "SQLITE_IOERR": errno.EIO, "SQLITE_READONLY": errno.EROFS}
 
@@ -54,6 +57,8 @@ def local_fault(error: BaseException, folder: str | os.PathLike[str], what: str 
     for part in parts:
         if isinstance(part, LocalFault):
             return part
+        if _is_without_folder(part):
+            return LocalFault(f"{_NO_FOLDER}{_tried(part)}; set TMPDIR to a folder of your own, and run again to go on")
         number = _number_of(part)
         if number is not None:
             file = getattr(part, "filename", None)
@@ -61,6 +66,14 @@ def local_fault(error: BaseException, folder: str | os.PathLike[str], what: str 
                 folder, what = Path(file).parent, ""
             return LocalFault(_line(number, str(folder), what))
     return None
+
+
+def temporary_folder() -> str:
+    """Return the folder of temporary files for a message; where there is none, the one that was meant."""
+    try:
+        return tempfile.gettempdir()
+    except FileNotFoundError:
+        return os.environ.get("TMPDIR", "/tmp")  # noqa: S108 -- only a name
 
 
 @contextmanager
@@ -94,6 +107,17 @@ def free_space(folder: str) -> str:
         if free_bytes >= size:
             return f"{free_bytes / size:.1f} {unit} free"
     return f"{free_bytes} bytes free"
+
+
+def _is_without_folder(error: BaseException) -> bool:
+    """Whether Python found no folder for temporary files, each of them full or closed."""
+    return isinstance(error, FileNotFoundError) and str(error.strerror).startswith(_TEMPFILE_SAYS)
+
+
+def _tried(error: BaseException) -> str:
+    """Return the folders that Python tried."""
+    said = str(error.strerror) if isinstance(error, OSError) else ""
+    return said.removeprefix(_TEMPFILE_SAYS).strip(" []").replace("'", "")
 
 
 def _number_of(error: BaseException) -> int | None:

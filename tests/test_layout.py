@@ -24,6 +24,7 @@ NOUNS = {
     "ffmpeg",
     "formats",
     "job",
+    "device_choice",
     "local_faults",
     "logs",
     "named_formats",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,13 +13,14 @@ import pytest
 import torch
 from conftest import prompts
 
+import sdbatch
 from sdbatch.campaign import layout
 from sdbatch.campaign.campaign import Campaign
 from sdbatch.campaign.lease import acquire
 from sdbatch.campaign.read import read_commit
 from sdbatch.driver import ResolvedManifest, Selection
 from sdbatch.driver.select import pending_requests
-from sdbatch.errors import DeviceLost, ModelLoadFailed, StoreRefused
+from sdbatch.errors import DeviceLost, GpuUnusable, ModelLoadFailed, StoreRefused, UserError
 from sdbatch.generate import batch
 from sdbatch.generate.item import BatchResult, Item
 from sdbatch.job import parse_job
@@ -301,6 +303,25 @@ def test_a_worker_that_does_not_see_the_drivers_folder_refuses(job_of: Callable[
     )
 
     with pytest.raises(StoreRefused, match=r"lacks the driver's lease/000001\.json"):
+        Worker("w0", spec).start()
+
+
+@pytest.mark.fault("A4", "SDBATCH_DEVICE=cuda:1", "one line, exit 2, before anything is written")
+def test_a_wrong_word_for_the_device_is_refused_before_anything_starts(
+    job_of: Callable[..., dict[str, Any]], write_manifest: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = job_of(write_manifest(prompts(1)))
+    made = sdbatch.run(job, in_process=True)
+    assert made.exit_code == 0
+    campaign = Path(job["output"])
+    token = json.loads((campaign / "lease" / "000001.json").read_bytes())["token"]
+    spec = WorkerSpec(job=job, output=job["output"], run_id=RUN, lease_epoch=1, lease_token=token, revisions={})
+    monkeypatch.setenv("SDBATCH_DEVICE", "cuda:1")
+
+    with pytest.raises(UserError, match="SDBATCH_DEVICE is 'cuda:1'; it is cpu, or not set"):
+        sdbatch.run(job, in_process=True)
+    assert len(list((campaign / "runs").iterdir())) == 1
+    with pytest.raises(GpuUnusable, match="SDBATCH_DEVICE is 'cuda:1'; it is cpu, or not set \\(on "):
         Worker("w0", spec).start()
 
 

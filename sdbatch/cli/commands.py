@@ -43,7 +43,7 @@ from sdbatch.cli.process import last_line, prepare_command, prepare_generation
 from sdbatch.cli.shown import show, tell
 from sdbatch.driver import RunResult
 from sdbatch.report.progress import duration, per_time
-from sdbatch.report.tables import write_rows
+from sdbatch.report.tables import check_target, write_rows
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
@@ -261,6 +261,8 @@ def metadata(
     as_json: Json = False,
 ) -> None:
     """Print or write the effective metadata: one row per asset or failed request. Works while a run goes on."""
+    if to is not None:
+        guarded(lambda: check_target(to), as_json)
     table = guarded(lambda: api.metadata(output), as_json)
     if to is not None:
         guarded(lambda: write_rows(table, to), as_json)

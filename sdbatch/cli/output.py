@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +14,7 @@ from sdbatch.api import BuildReport
 from sdbatch.cli.shown import show, show_json, show_table, tell
 from sdbatch.driver import PlanReport, RunResult
 from sdbatch.errors import ManifestError, SdbatchError
-from sdbatch.local_faults import local_faults_named
+from sdbatch.local_faults import local_faults_named, temporary_folder
 from sdbatch.report.progress import Lines, Progress, Terminal, duration
 from sdbatch.storage import joined
 
@@ -103,7 +102,7 @@ def _summary(result: RunResult) -> None:
 def guarded(call: Callable[[], Any], as_json: bool) -> Any:
     """Call a verb; an error that was raised on purpose becomes its lines and its exit code."""
     try:
-        with local_faults_named(tempfile.gettempdir(), "TMPDIR"):
+        with local_faults_named(temporary_folder(), "TMPDIR"):
             return call()
     except SdbatchError as error:
         if as_json:

@@ -8,14 +8,13 @@ Two executors stand behind it: in-process (breakpoints, unit tests) and Ray. Wha
 from __future__ import annotations
 
 import importlib
-import tempfile
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from sdbatch.errors import MachineError, StoreRefused
-from sdbatch.local_faults import local_fault
+from sdbatch.local_faults import local_fault, temporary_folder
 from sdbatch.types import Observation, OnCall, Receipt, Running, Unit, WorkerSpec
 
 
@@ -202,6 +201,6 @@ def guarded(call: Callable[[], object]) -> object:
     except (MachineError, StoreRefused) as error:
         return ErrorRecord(kind=type(error).__name__, message=str(error), traceback=traceback.format_exc())
     except Exception as error:  # noqa: BLE001 -- the boundary; the policy stops the run for a bug
-        if fault := local_fault(error, tempfile.gettempdir(), "TMPDIR"):
+        if fault := local_fault(error, temporary_folder(), "TMPDIR"):
             return ErrorRecord(kind=type(fault).__name__, message=str(fault), traceback=traceback.format_exc())
         return ErrorRecord(kind="Bug", message=f"{type(error).__name__}: {error}", traceback=traceback.format_exc())

@@ -6,7 +6,6 @@ manifest, every row checked --> lease --> voids --> plan published --> units mad
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from typing import Any
@@ -15,6 +14,7 @@ from sdbatch.campaign import layout
 from sdbatch.campaign.campaign import Campaign
 from sdbatch.campaign.lease import acquire
 from sdbatch.campaign.schema import VOID, table, to_parquet
+from sdbatch.device_choice import runs_on_cpu
 from sdbatch.dispatch.executor import WORKER
 from sdbatch.driver.compact import write_metadata
 from sdbatch.driver.key_versions import settle_key_version
@@ -26,7 +26,7 @@ from sdbatch.driver.session import Session, Workers
 from sdbatch.driver.signals import Interrupt
 from sdbatch.errors import SdbatchError
 from sdbatch.job import Job
-from sdbatch.local_faults import local_faults_named
+from sdbatch.local_faults import local_faults_named, temporary_folder
 from sdbatch.report.progress import Progress
 from sdbatch.storage import Store, open_campaign
 
@@ -61,8 +61,9 @@ def run_job(
     Raises:
         UserError, CampaignHeld: Before anything was written.
     """
+    runs_on_cpu()  # a wrong word is refused before anything starts
     interrupt = Interrupt()
-    here = local_faults_named(tempfile.gettempdir(), "TMPDIR")
+    here = local_faults_named(temporary_folder(), "TMPDIR")
     with interrupt.installed(), here, closing(ResolvedManifest(job)) as manifest:
         for note in manifest.scanned.notes:
             progress.say(note)

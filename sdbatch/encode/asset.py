@@ -7,7 +7,6 @@ frames_FHWC --> encode_asset() --> Encoded        bytes --> read_embedded() --> 
 
 from __future__ import annotations
 
-import tempfile
 from typing import Any, Final
 
 import numpy as np
@@ -18,7 +17,7 @@ from sdbatch.encode.image import encode_image, read_embedded_image, read_image, 
 from sdbatch.encode.video import encode_video, read_embedded_video, read_frames_of_video
 from sdbatch.formats import CLIPS
 from sdbatch.job import Encode
-from sdbatch.local_faults import local_fault
+from sdbatch.local_faults import local_fault, temporary_folder
 from sdbatch.types import Sound
 
 ALIKE_PIXELS: Final = 16
@@ -71,7 +70,7 @@ def is_asset_of(data: bytes, suffix: str, request_key: str, n: int) -> bool:
     try:
         embedded = read_embedded(data, suffix) or {}
     except (OSError, SyntaxError, ValueError) as error:
-        if fault := local_fault(error, tempfile.gettempdir(), "TMPDIR"):
+        if fault := local_fault(error, temporary_folder(), "TMPDIR"):
             raise fault from error
         return False
     return (embedded.get("request_key"), embedded.get("n")) == (request_key, n)
@@ -82,7 +81,7 @@ def is_alike(one: bytes, two: bytes, suffix: str) -> bool:
     try:
         one_FHWC, two_FHWC = (_small_frames(data, suffix) for data in (one, two))
     except (OSError, SyntaxError, ValueError) as error:
-        if fault := local_fault(error, tempfile.gettempdir(), "TMPDIR"):
+        if fault := local_fault(error, temporary_folder(), "TMPDIR"):
             raise fault from error
         return False
     if one_FHWC.shape != two_FHWC.shape:

@@ -25,7 +25,7 @@ from sdbatch.errors import EncodeFailed
 from sdbatch.ffmpeg import FfmpegFailed, exact_rate, running
 from sdbatch.formats import CLIPS, ClipFormat
 from sdbatch.job import Encode
-from sdbatch.local_faults import local_fault
+from sdbatch.local_faults import local_fault, temporary_folder
 from sdbatch.types import Sound
 
 TIMEOUT_FIRST_S = 60.0
@@ -91,7 +91,7 @@ def encode_video(
             num_stored, text_stored = _inspect(file, written)
             data = file.read_bytes()
     except OSError as error:
-        if fault := local_fault(error, tempfile.gettempdir(), "TMPDIR"):
+        if fault := local_fault(error, temporary_folder(), "TMPDIR"):
             raise fault from error
         raise EncodeFailed(f"{options.video} of {num_frames} frames, {width} x {height}: {error}") from error
     if num_stored != num_frames:

@@ -8,7 +8,6 @@ long, and nobody would know why.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,11 +17,9 @@ from typing import Final, Literal
 
 import torch
 
-from sdbatch.errors import GpuUnusable, UserError
+from sdbatch.device_choice import VARIABLE, runs_on_cpu
+from sdbatch.errors import GpuUnusable
 from sdbatch.outcomes import device_fault
-
-VARIABLE: Final = "SDBATCH_DEVICE"
-"""`cpu` lets every model run on the CPU, whatever was reserved: for clusters whose GPUs are numbers alone."""
 
 PROOF_SIZE: Final = 64
 """Rows and columns of the product that a GPU has to compute rightly."""
@@ -52,10 +49,7 @@ def device_of(num_gpus: float | None, *, is_reserved: bool) -> Device:
         GpuUnusable: When a GPU was asked for, or is there and was reserved, and torch cannot use it.
         UserError: When SDBATCH_DEVICE says something else than `cpu`.
     """
-    chosen = os.environ.get(VARIABLE, "")
-    if chosen not in {"", "cpu"}:
-        raise UserError(f"{VARIABLE} is {chosen!r}; it is cpu, or not set")
-    if chosen == "cpu" or num_gpus == 0:
+    if runs_on_cpu() or num_gpus == 0:
         return Device(name="cpu")
     fault = gpu_fault()
     if not fault:

@@ -34,11 +34,8 @@ def write_rows(table: pa.Table, path: Path) -> None:
     Raises:
         JobError: When the suffix is none of those above, or the file cannot be written.
     """
-    write = _WRITERS.get(path.suffix.lower())
-    if write is None:
-        raise JobError(f"--to {path}: the suffix {path.suffix!r} is none of {', '.join(_WRITERS)}")
-    if path.is_dir():
-        raise JobError(f"--to {path}: is a folder")
+    check_target(path)
+    write = _WRITERS[path.suffix.lower()]
     fresh = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
         write(table, fresh)
@@ -47,6 +44,20 @@ def write_rows(table: pa.Table, path: Path) -> None:
         raise JobError(f"--to {path}: {error.strerror or error}") from error
     finally:
         fresh.unlink(missing_ok=True)
+
+
+def check_target(path: Path) -> None:
+    """Refuse a file that rows cannot be written to, before they are read.
+
+    Raises:
+        JobError: When the suffix is none that is known, or a folder is there, or no folder to put it in.
+    """
+    if path.suffix.lower() not in _WRITERS:
+        raise JobError(f"--to {path}: the suffix {path.suffix!r} is none of {', '.join(_WRITERS)}")
+    if path.is_dir():
+        raise JobError(f"--to {path}: is a folder")
+    if not path.parent.is_dir():
+        raise JobError(f"--to {path}: there is no folder {path.parent}")
 
 
 def python_rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:

@@ -10,7 +10,6 @@ A failed call is let go before the next one begins: its error would hold every t
 from __future__ import annotations
 
 import math
-import tempfile
 import time
 import traceback
 from collections import deque
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING
 from sdbatch.after import Judge, Verdict, judge
 from sdbatch.errors import ROW_FAILURES, DeadlineExceeded, DeviceLost, GpuUnusable, MachineError, RowError
 from sdbatch.job import Job
-from sdbatch.local_faults import local_fault
+from sdbatch.local_faults import local_fault, temporary_folder
 from sdbatch.outcomes import call_deadline_s, outcome_of
 from sdbatch.points import reached
 from sdbatch.recipe import Recipe
@@ -177,7 +176,7 @@ class Generation:
         except MachineError:
             raise
         except Exception as error:
-            if fault := local_fault(error, tempfile.gettempdir(), "TMPDIR"):
+            if fault := local_fault(error, temporary_folder(), "TMPDIR"):
                 raise fault from error
             kind = failure_kind(error)
             if kind == "OutOfMemory" and shape:

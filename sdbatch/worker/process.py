@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from sdbatch.campaign import layout
-from sdbatch.errors import StoreRefused
+from sdbatch.device_choice import runs_on_cpu
+from sdbatch.errors import GpuUnusable, StoreRefused, UserError
 from sdbatch.job import parse_job
 from sdbatch.logs import configure
 from sdbatch.storage import open_campaign
@@ -107,9 +108,11 @@ class Worker:
 
         Raises:
             StoreRefused: When the campaign's lease is not there: a local folder that this node does not share.
-            GpuUnusable: When a GPU was reserved for this worker and torch cannot use it.
+            GpuUnusable: When a GPU was reserved for this worker and torch cannot use it, or this node's environment
+                names a device that there is none of.
         """
         self._check_campaign()
+        _check_device_choice()
         import sdbatch.generate.batch  # noqa: F401 -- torch and diffusers: seconds, before the first unit's clock
         from sdbatch.generate.versions import worker_versions
 
@@ -171,3 +174,11 @@ class Worker:
                 f"{self._spec.output} as seen from {socket.gethostname()} lacks the driver's {path}; "
                 "a local output works only where every worker sees the same folder"
             )
+
+
+def _check_device_choice() -> None:
+    """Refuse a wrong SDBATCH_DEVICE of this node alone: the driver's own was looked at before the run began."""
+    try:
+        runs_on_cpu()
+    except UserError as error:
+        raise GpuUnusable(f"{error} (on {socket.gethostname()})") from error

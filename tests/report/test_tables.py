@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from sdbatch.cli.commands import app
 from sdbatch.errors import JobError
 from sdbatch.report.tables import UNREADABLE, python_rows, write_rows
 
@@ -68,8 +69,16 @@ def test_another_suffix_is_refused_and_nothing_is_written(tmp_path: Path, name: 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_wrong_suffix_is_refused_before_a_row_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["metadata", str(tmp_path / "no-campaign"), "--to", str(tmp_path / "rows.xlsx")]
+    with pytest.raises(SystemExit) as ended:
+        app(command)
+    assert ended.value.code == 2
+    assert "the suffix '.xlsx' is none of" in capsys.readouterr().err
+
+
 def test_a_file_that_cannot_be_written_is_told_in_a_line(tmp_path: Path) -> None:
-    with pytest.raises(JobError, match="No such file or directory"):
+    with pytest.raises(JobError, match=r"there is no folder .*nowhere"):
         write_rows(TABLE, tmp_path / "nowhere" / "rows.csv")
     (tmp_path / "folder.csv").mkdir()
     with pytest.raises(JobError, match="is a folder"):

@@ -8,14 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.strangers import STRANGER, needs_root
 
 from sdbatch.errors import UserError
 from sdbatch.storage.cache import cache_folder
-
-STRANGER = 12345
-"""A user id without an account, as OpenShift gives them."""
-
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can take another user's id")
 
 SAY = f"""
 import os, sys, tempfile

@@ -207,6 +207,25 @@ def test_a_run_whose_temporary_folder_is_full_ends_in_one_line(
     assert not (tmp_path / "campaign").exists()
 
 
+@pytest.mark.fault("F16", "not one folder that takes a temporary file", "exit 1, one line that names TMPDIR")
+def test_a_run_without_any_temporary_folder_ends_in_one_line(
+    tmp_path: Path, write_manifest: Callable[..., str], job_of: Callable[..., Any]
+) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_text(json.dumps(job_of(write_manifest(prompts(1)))))
+    script = (  # a file system that takes no byte of a file, as far as this process can tell
+        "import resource, runpy; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n"
+        "runpy.run_module('sdbatch', run_name='__main__', alter_sys=True)"
+    )
+    command = [sys.executable, "-c", script, "run", str(path), "--in-process"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("sdbatch: no temporary file can be written in any of /tmp, "), line
+    assert line.endswith(f"{tmp_path}; set TMPDIR to a folder of your own, and run again to go on")
+
+
 @pytest.mark.fault("F16", "a cache folder on a full disk", "a machine fault")
 def test_a_full_cache_is_a_fault_of_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.png").write_bytes(b"1")
