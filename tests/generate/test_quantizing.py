@@ -14,7 +14,7 @@ from support.toy_parts import loaded, make_gguf, pixels_of
 
 from sdbatch.checkpoints import describe_lora, missing_package
 from sdbatch.errors import ModelLoadFailed
-from sdbatch.generate.load.quantizing import is_quantised, weight_bytes
+from sdbatch.generate.load.quantizing import is_quantised
 from sdbatch.job import Lora
 
 BACKENDS = {
@@ -60,7 +60,7 @@ def test_a_denoiser_and_a_text_encoder_are_quantised_and_differ_within_a_bound(
 def test_a_quantised_weight_says_the_bytes_it_takes(flux: Path) -> None:
     asked, _ = BACKENDS["int8wo"]
     whole, small = (
-        sum(map(weight_bytes, _matrices(loaded({"path": str(flux), **entry})._base.transformer)))
+        sum(map(_weight_bytes, _matrices(loaded({"path": str(flux), **entry})._base.transformer)))
         for entry in ({}, {"quantize": {"transformer": asked}})
     )
 
@@ -136,3 +136,9 @@ def test_a_lora_is_laid_over_quantised_weights_and_leaves_them(kind: str, flux: 
     assert np.abs(drawn - before).max() > 0.1
     assert np.abs(drawn - pixels_of(wide, **asked)).max() < 0.1
     assert np.array_equal(pixels_of(model), before)
+
+
+def _weight_bytes(weight: torch.Tensor) -> int:
+    """Return the bytes that a weight takes; a quantised one says those of the numbers it stands for."""
+    flatten = getattr(weight, "__tensor_flatten__", None)
+    return weight.nbytes if flatten is None else sum(_weight_bytes(getattr(weight, name)) for name in flatten()[0])
