@@ -26,6 +26,7 @@ NOUNS = {
     "job",
     "local_faults",
     "logs",
+    "named_formats",
     "outcomes",
     "points",
     "recipe",
