@@ -14,7 +14,7 @@ import pytest
 import sdbatch
 
 ROOT = Path(sdbatch.__file__).parent
-ROOMS = ("manifest", "plan", "dispatch", "fetch", "generate", "after", "encode", "campaign", "report")
+ROOMS = ("manifest", "plan", "dispatch", "fetch", "generate", "after", "encode", "campaign", "deliver", "report")
 NOUNS = {
     "canonical",
     "checkpoints",
@@ -43,7 +43,7 @@ HOMES = {
     "s3fs": {"storage"},
     "imageio_ffmpeg": {"ffmpeg"},
     "jinja2": {"report"},
-    "PIL": {"fetch", "generate", "encode"},
+    "PIL": {"fetch", "generate", "encode", "deliver"},
     "pillow_heif": {"fetch"},
     "typer": {"cli"},
 }

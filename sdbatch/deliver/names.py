@@ -28,7 +28,15 @@ RESERVED: Final = ("delivered.parquet", "delivered.csv", "deliveries", ".tmp")
 
 _UNSAFE = re.compile(r'[\\/:*?"<>|\x00-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]')
 _DEVICES = frozenset(
-    {"con", "prn", "aux", "nul", "conin$", "conout$", *(f"{port}{n}" for port in ("com", "lpt") for n in "123456789¹²³")}
+    {
+        "con",
+        "prn",
+        "aux",
+        "nul",
+        "conin$",
+        "conout$",
+        *(f"{port}{n}" for port in ("com", "lpt") for n in "123456789¹²³"),
+    }
 )
 _COLUMN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -54,7 +62,9 @@ class Template:
             raise JobError(f"{text!r} does not end with .{{ext}}, the suffix of the file's type")
         for part in "".join(literal + ("x" if field else "") for literal, field in self._pieces).split("/"):
             if part in {"", ".", ".."}:
-                raise JobError(f"{text!r} has {'an empty part' if not part else repr(part)}; names lie beneath the target")
+                raise JobError(
+                    f"{text!r} has {'an empty part' if not part else repr(part)}; names lie beneath the target"
+                )
 
     def check_fields(self, known: Iterable[str]) -> None:
         """Refuse a template that names columns which a campaign does not have.

@@ -1,6 +1,6 @@
 """A delivery as its YAML file says it: from which campaign, in which formats, under which names, to where.
 
-    delivery.yaml --> read_delivery() --> Delivery
+delivery.yaml --> read_delivery() --> Delivery
 """
 
 from __future__ import annotations
@@ -158,7 +158,9 @@ def parse_delivery(values: Any, *, name: str = "delivery") -> Delivery:
         raise JobError(f"{name}: a delivery is a mapping of keys, not {type(values).__name__}")
     version = values.get("version")
     if isinstance(version, int) and version > DELIVERY_VERSION:
-        raise JobError(f"{name}: version {version} is newer than {DELIVERY_VERSION}, which this sdbatch reads; update it")
+        raise JobError(
+            f"{name}: version {version} is newer than {DELIVERY_VERSION}, which this sdbatch reads; update it"
+        )
     refuse_secrets(values, name)
     try:
         return Delivery.model_validate(values)
