@@ -64,12 +64,24 @@ class Target(Protocol):
     def complete(self, rows: Rows) -> None:
         """Bring the target to its final state; all files of the rows are made."""
 
+    def tidy(self) -> None:
+        """Remove what was needed on the way, once all is written."""
+
+    def is_complete(self, rows: Rows) -> bool:
+        """Whether it is in that state, as far as this target can tell."""
+
 
 class FolderTarget:
-    """A folder or bucket. See `Target`."""
+    """A folder or bucket, which several deliveries may share. See `Target`.
 
-    def __init__(self, store: Store) -> None:
+    Args:
+        store: The folder.
+        delivery: Name of the delivery; rows of others are left as they are.
+    """
+
+    def __init__(self, store: Store, delivery: str) -> None:
         self.store, self.url, self.files_url, self.ledgers = store, store.url, store.url, LEDGERS
+        self._delivery = delivery
         self._present = {entry.path: entry.size_bytes for entry in store.list()}
 
     def read_rows(self) -> Rows:
@@ -77,7 +89,19 @@ class FolderTarget:
         return _read_rows(self.store, INDEX)
 
     def write_rows(self, rows: Rows) -> None:
-        """See `Target`."""
+        """See `Target`. What other deliveries wrote meanwhile is kept, and a name that one of them took is refused.
+
+        Raises:
+            JobError: When another delivery has taken a name since the rows were read.
+        """
+        others = {name: row for name, row in self.read_rows().items() if row["delivery"] != self._delivery}
+        own = {name: row for name, row in rows.items() if row["delivery"] == self._delivery}
+        taken = {folded(name): row["delivery"] for name, row in others.items()}
+        for name in own:
+            if other := taken.get(folded(name)):
+                raise JobError(f"{self.url}: {name} was taken meanwhile by delivery {other}; deliver again to see all")
+        rows.clear()
+        rows.update(others | own)
         self.store.put(INDEX, to_parquet(rows), _PARQUET)
 
     def path_of(self, row: Mapping[str, Any]) -> str:
@@ -103,9 +127,14 @@ class FolderTarget:
     def complete(self, rows: Rows) -> None:
         """See `Target`."""
         self.store.put(TABLE, to_csv(rows), _CSV)
-        if self.store.is_local:  # the folder of unfinished files is not for those who receive the others
-            with suppress(OSError):
-                (Path(self.store.url) / ".tmp").rmdir()
+
+    def tidy(self) -> None:
+        """See `Target`."""
+        _without_temporary_folder(self.store)
+
+    def is_complete(self, rows: Rows) -> bool:
+        """See `Target`."""
+        return TABLE in self._present
 
 
 class ZipTarget:
@@ -185,10 +214,16 @@ class ZipTarget:
         for name in self._archived.keys() - parts.keys():
             self.store.delete(name)
         self.store.put(f"{self._stem}.{TABLE}", to_csv(rows), _CSV)
+
+    def tidy(self) -> None:
+        """See `Target`."""
         shutil.rmtree(self._work, ignore_errors=True)
-        if self.store.is_local:
-            with suppress(OSError):
-                (Path(self.store.url) / ".tmp").rmdir()
+        _without_temporary_folder(self.store)
+
+    def is_complete(self, rows: Rows) -> bool:
+        """See `Target`."""
+        parts = {name: set(members) for name, members in self._parts(rows).items()}
+        return parts == {name: set(members) for name, members in self._archived.items()}
 
     def _is_mine(self, path: str) -> bool:
         middle = path.removeprefix(self._stem).removesuffix(".zip")
@@ -235,3 +270,10 @@ def _read_rows(store: Store, path: str) -> Rows:
     except FileNotFoundError:
         return {}
     return from_parquet(data, joined(store.url, path))
+
+
+def _without_temporary_folder(store: Store) -> None:
+    """Remove an empty folder of unfinished files: it is not for those who receive the others."""
+    if store.is_local:
+        with suppress(OSError):
+            (Path(store.url) / ".tmp").rmdir()

@@ -140,7 +140,8 @@ def deliver_files(
         if todo or report.removed:
             target.write_rows(rows)
         _make(_tasks(delivery, tasks_of, todo, target, rows), place, delivery, target, rows, report, progress)
-        if todo or report.removed:
+        is_told = all(row["ledger"] for row in rows.values() if row["status"] == MADE and row["name"] in wanted)
+        if todo or report.removed or not is_told or not target.is_complete(rows):
             _complete(delivery, target, rows, report, url)
     return report
 
@@ -156,7 +157,7 @@ def _target(delivery: Delivery) -> Target:
     if delivery.is_zip:
         folder, name = split(delivery.to)
         return ZipTarget(open_campaign(folder, delivery.storage), name, delivery.zip_bytes_max)
-    return FolderTarget(open_campaign(delivery.to, delivery.storage))
+    return FolderTarget(open_campaign(delivery.to, delivery.storage), delivery.delivery)
 
 
 def _wanted(delivery: Delivery, campaign: Campaign, report: DeliverReport) -> tuple[Rows, dict[str, Match]]:
@@ -422,11 +423,15 @@ def _complete(delivery: Delivery, target: Target, rows: Rows, report: DeliverRep
     if report.state == "interrupted":
         target.write_rows(rows)
         return
+    if not rows:
+        return
     head = {"delivery": delivery.delivery, "campaign": campaign, "to": target.url}
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    ledger.written(target.store, target.ledgers, head, rows, report.removed, stamp)
     target.write_rows(rows)
     target.complete(rows)
+    ledger.written(target.store, target.ledgers, head, rows, report.removed, stamp)
+    target.write_rows(rows)
+    target.tidy()
 
 
 def _listed(first: str, lines: Sequence[str]) -> str:

@@ -1,6 +1,6 @@
 """A campaign whose masters are drawn, and not rendered: committed by the campaign's own writer.
 
-    rows + pictures or clips --> draw_campaign() --> a campaign folder with one run
+rows + pictures or clips --> draw_campaign() --> a campaign folder with one run
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from sdbatch.encode.asset import encode_asset
 from sdbatch.job import Encode
 from sdbatch.storage import LocalStore
 from support.clips import PATCHES
+
+STAMP = "20260101T000000Z"
 
 # F frames, H and W pixels, C = 3 channels.
 
@@ -52,7 +54,6 @@ def draw_campaign(
     pixels: Mapping[str, NDArray[np.uint8]],
     *,
     encode: Encode | None = None,
-    epoch_stamp: str = "20260101T000000Z",
     keys: Mapping[str, str] | None = None,
 ) -> None:
     """Write a run whose manifest has some rows, and commit a master for each id that has pixels; the rest failed.
@@ -62,13 +63,12 @@ def draw_campaign(
         rows: `id`, and x_ columns.
         pixels: image_HWC, or frames_FHWC of a clip, by id.
         encode: As in a job.
-        epoch_stamp: Of the run.
         keys: Request keys by id; they follow from the id by default.
     """
     store = LocalStore(str(folder))
-    lease = acquire(store)
-    run = layout.run_id(lease.epoch, epoch_stamp)
-    lease.release()
+    acquire(store).release()
+    epochs = [entry for entry in store.list(layout.LEASE) if entry.path.endswith(".json")]
+    run = layout.run_id(len(epochs), STAMP)
     keys = {**{row["id"]: key_of(row["id"]) for row in rows}, **(keys or {})}
     asked = {
         "id": [row["id"] for row in rows],
