@@ -22,6 +22,7 @@ from sdbatch.campaign.lease import ask_to_stop
 from sdbatch.campaign.schema import METADATA
 from sdbatch.campaign.verify import VerifyReport
 from sdbatch.checkpoints import Pin, pins
+from sdbatch.deliver.settings import Delivery, parse_delivery, read_delivery
 from sdbatch.driver import PlanReport, RunResult, Selection, forecast, run_job, write_gallery
 from sdbatch.driver.check import CheckReport, check_job
 from sdbatch.driver.models import ModelReport, describe_models, job_of_builtins
@@ -33,8 +34,7 @@ from sdbatch.report.progress import Progress, Silent
 from sdbatch.storage import Store, joined, open_campaign
 
 if TYPE_CHECKING:
-    from sdbatch.deliver.settings import Delivery
-    from sdbatch.driver.deliver import DeliverReport
+    from sdbatch.driver.deliver_plan import DeliverReport
     from sdbatch.driver.reproduce import ReproduceReport
     from sdbatch.driver.submit import SubmitReport
 
@@ -263,7 +263,6 @@ def deliver(
         UserError: Before anything was made.
         MachineError: When this machine or a store fails; deliver again to go on.
     """
-    from sdbatch.deliver.settings import parse_delivery, read_delivery
     from sdbatch.driver.deliver import deliver_files
 
     if isinstance(delivery, Mapping):

@@ -18,7 +18,7 @@ from sdbatch.report.progress import Lines, Progress, Terminal, duration
 from sdbatch.storage import joined
 
 if TYPE_CHECKING:
-    from sdbatch.driver.deliver import DeliverReport
+    from sdbatch.driver.deliver_plan import DeliverReport
 
 _MISSING_SHOWN = 10
 

@@ -3,8 +3,8 @@
     master (file) + Placement --> ffmpeg: crop, scale, encode --> file; over its cap: once more, to a bit rate
 
 A clip's colours are BT.709 before and after and are never turned to RGB in between. The master's metadata stay behind.
-H.264 is encoded to a bit rate in two passes. SVT-AV1 has no second pass in ffmpeg: there the first file, of constant
-quality, says how far off the rate is.
+H.264 is encoded to a bit rate in two passes. SVT-AV1 has no second pass in ffmpeg, and its one pass to a bit rate was seen
+to leave two thirds of a cap unused, so that its rate factor is bisected.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ RATE_SHARE: Final = 0.95
 """Share of the cap that the first rate aims at: containers and rate control need the rest."""
 RATE_MIN: Final = 20_000
 """Bits a second below which no picture is to be seen."""
+CRF_MAX: Final = 63
+"""Highest rate factor of AV1, its lowest quality."""
 _SOUND_RATE: Final = 64_000
 _BIT_EXACT: Final = ("-fflags", "+bitexact", "-flags:v", "+bitexact", "-flags:a", "+bitexact")
 _TWO_PASSES: Final = "libx264"
@@ -99,32 +101,53 @@ def make_clip(
     encode((*written.video, *(() if written.crf is None else ("-crf", str(written.crf)))))
     cap = None if one.bytes_max is None else one.bytes_max - reserved_bytes
     if cap is not None and file.stat().st_size > cap:
-        _encode_to_rate(file, shape, cap, written, encode)
+        if written.video[0] == _TWO_PASSES:
+            _encode_to_rate(file, shape, cap, written, encode)
+        else:
+            _bisect_rate_factor(file, cap, written, encode)
     _check_frames(file, written, shape.num_frames)
     return file.read_bytes()
 
 
 def _encode_to_rate(file: Path, shape: ClipShape, cap: int, written: ClipFormat, encode: Callable[..., None]) -> None:
-    """Encode anew to a bit rate, lowered until the file is under its cap."""
-    duration_s = shape.num_frames / shape.fps
-    rate = int(cap * 8 * RATE_SHARE / duration_s)
+    """Encode anew to a bit rate in two passes, lowered until the file is under its cap."""
+    rate = int(cap * 8 * RATE_SHARE / (shape.num_frames / shape.fps))
     passes = file.with_name("passes")
     for _ in range(RATE_TRIES):
-        sound_rate = min(_SOUND_RATE, rate // 4)
-        video_rate = ("-b:v", str(rate - sound_rate))
         if rate < RATE_MIN:
             break
-        if written.video[0] == _TWO_PASSES:
-            for number in (1, 2):
-                steps = (*written.video, *video_rate, "-pass", str(number), "-passlogfile", str(passes))
-                encode(steps, sound_rate=sound_rate, is_first_pass=number == 1)
-        else:
-            encode((*written.video, *video_rate), sound_rate=sound_rate)
+        sound_rate = min(_SOUND_RATE, rate // 4)
+        for number in (1, 2):
+            steps = ("-b:v", str(rate - sound_rate), "-pass", str(number), "-passlogfile", str(passes))
+            encode((*written.video, *steps), sound_rate=sound_rate, is_first_pass=number == 1)
         size = file.stat().st_size
         if size <= cap:
             return
         rate = int(rate * RATE_SHARE * cap / size)
     raise CapMissed(f"has {file.stat().st_size} bytes at the lowest bit rate tried, over {cap}; raise bytes_max")
+
+
+def _bisect_rate_factor(file: Path, cap: int, written: ClipFormat, encode: Callable[..., None]) -> None:
+    """Encode anew with the lowest rate factor, the best quality, whose file is under the cap."""
+    assert written.crf is not None, "a codec without rate factor is encoded in two passes"
+    best = file.with_name("best")
+
+    def size_at(crf: int) -> int:
+        encode((*written.video, "-crf", str(crf)), sound_rate=_SOUND_RATE)
+        return file.stat().st_size
+
+    if (size := size_at(CRF_MAX)) > cap:
+        raise CapMissed(f"has {size} bytes at the lowest quality, over {cap}; raise bytes_max")
+    file.replace(best)
+    fails, fits = written.crf, CRF_MAX
+    while fits - fails > 1:
+        middle = (fails + fits) // 2
+        if size_at(middle) <= cap:
+            fits = middle
+            file.replace(best)
+        else:
+            fails = middle
+    best.replace(file)
 
 
 def _filters(master: Path, shape: ClipShape, one: NamedFormat, placement: Placement, bars: tuple[int, int, int]) -> str:

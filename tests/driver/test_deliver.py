@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -25,7 +26,7 @@ from support.masters import draw_campaign, key_of, noise, patches
 
 import sdbatch
 from sdbatch.deliver.settings import parse_delivery
-from sdbatch.driver.deliver import DeliverReport
+from sdbatch.driver.deliver_plan import DeliverReport
 from sdbatch.errors import JobError, SdbatchError
 
 STILLS = ("mug", "lamp", "chair")
@@ -81,10 +82,8 @@ def _read_by_ffmpeg(file: Path, folder: Path) -> NDArray[np.uint8]:
     """Return image_HWC of a picture as ffmpeg, which did not write it, reads it."""
     raw = folder / "raw"
     said = ffmpeg("-i", str(file), "-f", "rawvideo", "-pix_fmt", "rgb24", str(raw)).decode()
-    size = next(
-        part for line in said.splitlines() if "Video: rawvideo" in line for part in line.split(", ") if "x" in part
-    )
-    width, height = map(int, size.split(" ")[0].split("x"))
+    line = next(line for line in said.splitlines() if "Video: rawvideo" in line)
+    width, height = (int(side) for side in re.findall(r" (\d+)x(\d+)", line)[0])
     return np.frombuffer(raw.read_bytes(), np.uint8).reshape(-1, height, width, 3)[0]
 
 
@@ -220,14 +219,14 @@ def test_bounds_of_a_delivery_refuse(campaign: Path) -> None:
 def noisy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A campaign of one picture and one clip that take an encoder many bytes."""
     monkeypatch.setenv("SDBATCH_CACHE", str(tmp_path / "cache"))
-    pixels = {"still": noise(320, 320), "clip": np.stack([noise(160, 160, number) for number in range(8)])}
+    pixels = {"still": noise(192, 192), "clip": np.stack([noise(160, 160, number) for number in range(8)])}
     draw_campaign(tmp_path / "campaign", [{"id": "still"}, {"id": "clip"}], pixels)
     return tmp_path / "campaign"
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "webp", "avif"])
 def test_a_picture_has_the_best_quality_under_its_cap(noisy: Path, tmp_path: Path, suffix: str) -> None:
-    one = {"name": "a", "width": 320, "height": 320, "type": suffix}
+    one = {"name": "a", "width": 192, "height": 192, "type": suffix}
     free = _deliver(noisy, formats=[one], to=str(tmp_path / "free"))
     cap = free.bytes_made * 2 // 3
     capped = _deliver(noisy, formats=[{**one, "bytes_max": cap}])
@@ -251,7 +250,7 @@ def test_a_clip_comes_under_its_cap(noisy: Path, tmp_path: Path, suffix: str) ->
 
 
 def test_a_file_that_misses_its_bound_fails_alone_with_exit_code_3(noisy: Path, tmp_path: Path) -> None:
-    small = {"width": 320, "height": 320, "bytes_max": 2000}
+    small = {"width": 192, "height": 192, "bytes_max": 2000}
     report = _deliver(
         noisy,
         formats=[{"name": "a", **small, "type": "jpg"}, {"name": "b", **small, "type": "png"}, {**PICTURE_FORMATS[0]}],
