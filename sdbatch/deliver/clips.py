@@ -3,8 +3,8 @@
     master (file) + Placement --> ffmpeg: crop, scale, encode --> file; over its cap: once more, to a bit rate
 
 A clip's colours are BT.709 before and after and are never turned to RGB in between. The master's metadata stay behind.
-H.264 is encoded to a bit rate in two passes. SVT-AV1 has no second pass in ffmpeg, and its one pass to a bit rate was seen
-to leave two thirds of a cap unused, so that its rate factor is bisected.
+H.264 is encoded to a bit rate in two passes. SVT-AV1 has no second pass in ffmpeg, and its one pass to a bit rate was
+seen to leave two thirds of a cap unused, so that its rate factor is bisected.
 """
 
 from __future__ import annotations

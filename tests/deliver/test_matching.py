@@ -77,7 +77,7 @@ def test_a_row_says_its_own_focus(value: Any, share: float) -> None:
 
 @pytest.mark.parametrize("value", ["left", 1.2, -0.1, float("nan")])
 def test_a_focus_that_is_no_share_is_refused(value: Any) -> None:
-    with pytest.raises(JobError, match="a: x_focus_x .* is not a share from 0 to 1"):
+    with pytest.raises(JobError, match=r"a: x_focus_x .* is not a share from 0 to 1"):
         _master("a", x_focus_x=value)
 
 

@@ -83,14 +83,14 @@ def _read_by_ffmpeg(file: Path, folder: Path) -> NDArray[np.uint8]:
     raw = folder / "raw"
     said = ffmpeg("-i", str(file), "-f", "rawvideo", "-pix_fmt", "rgb24", str(raw)).decode()
     line = next(line for line in said.splitlines() if "Video: rawvideo" in line)
-    width, height = (int(side) for side in re.findall(r" (\d+)x(\d+)", line)[0])
-    return np.frombuffer(raw.read_bytes(), np.uint8).reshape(-1, height, width, 3)[0]
+    width, height = (int(side) for side in re.findall(r", (\d+)x(\d+)", line)[0])
+    return np.asarray(np.frombuffer(raw.read_bytes(), np.uint8).reshape(-1, height, width, 3)[0])
 
 
 def _read_by_av(file: Path) -> list[NDArray[np.uint8]]:
     """Return the frames of a clip as PyAV's own libraries read them."""
     with av.open(str(file)) as opened:
-        return [frame.to_ndarray(format="rgb24") for frame in opened.decode(video=0)]
+        return [np.asarray(frame.to_ndarray(format="rgb24"), np.uint8) for frame in opened.decode(video=0)]
 
 
 def _near(found: tuple[int, ...], colour: tuple[int, ...], most: int = 2) -> bool:
@@ -197,7 +197,7 @@ def test_a_strangers_file_is_not_written_over(campaign: Path, tmp_path: Path) ->
     file.parent.mkdir(parents=True)
     file.write_bytes(b"somebody's own")
 
-    with pytest.raises(JobError, match="square/mug_square_0.jpg: is there, and no delivery of sdbatch made it"):
+    with pytest.raises(JobError, match=r"square/mug_square_0\.jpg: is there, and no delivery of sdbatch made it"):
         _deliver(campaign)
     assert file.read_bytes() == b"somebody's own"
 
@@ -211,7 +211,7 @@ def test_names_that_collide_are_said_before_anything_is_made(campaign: Path, tmp
 
 
 def test_bounds_of_a_delivery_refuse(campaign: Path) -> None:
-    with pytest.raises(JobError, match="25.0% of the master would be cropped, over crop_max: 0.2"):
+    with pytest.raises(JobError, match=r"25\.0% of the master would be cropped, over crop_max: 0.2"):
         _deliver(campaign, crop_max=0.2, formats=PICTURE_FORMATS[:1])
 
 
