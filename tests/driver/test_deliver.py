@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,14 @@ import pytest
 from numpy.typing import NDArray
 from support.clips import PATCHES, ffmpeg, middles
 from support.masters import draw_campaign, key_of, noise, patches
+from support.servers import BUCKET
 
 import sdbatch
+from sdbatch.cli import app
 from sdbatch.deliver.settings import parse_delivery
 from sdbatch.driver.deliver_plan import DeliverReport
 from sdbatch.errors import JobError, SdbatchError
+from sdbatch.storage import open_store
 
 STILLS = ("mug", "lamp", "chair")
 PICTURE_FORMATS: list[Any] = [
@@ -323,6 +327,49 @@ def test_a_killed_delivery_goes_on_to_the_same_end(tmp_path: Path, monkeypatch: 
     assert sdbatch.deliver(file).state == "done"
     assert _files(tmp_path / "killed") == _files(tmp_path / "whole")
     assert sdbatch.deliver(file).made == 0
+
+
+@pytest.mark.s3
+@pytest.mark.parametrize("suffix", ["", "/all.zip"])
+def test_a_bucket_takes_what_a_folder_takes(campaign: Path, tmp_path: Path, s3_endpoint: str, suffix: str) -> None:
+    target = f"s3://{BUCKET}/delivered-{uuid.uuid4().hex}{suffix}"
+    one = {**PICTURE_FORMATS[0]}
+    first = _deliver(campaign, formats=[one], to=target)
+    second = _deliver(campaign, formats=[{**one, "width": 80}], to=target)
+    third = _deliver(campaign, formats=[{**one, "width": 80}], to=target)
+    folder = open_store(target.removesuffix("/all.zip"), {})
+    local = _deliver(campaign, formats=[{**one, "width": 80}])
+    found = {entry.path for entry in folder.list()}
+
+    assert (first.made, second.made, third.made, third.current, local.made) == (3, 3, 0, 3, 3)
+    if suffix:
+        archive = zipfile.ZipFile(io.BytesIO(folder.read("all.zip")))
+        assert {n: hashlib.sha256(archive.read(n)).hexdigest() for n in archive.namelist()} == _files(tmp_path / "out")
+        assert {"all.delivered.parquet", "all.delivered.csv"} < found
+    else:
+        names = _files(tmp_path / "out")
+        assert {n: hashlib.sha256(folder.read(n)).hexdigest() for n in names} == names
+        assert {"delivered.parquet", "delivered.csv"} < found
+
+
+def test_the_command_says_what_it_made_and_exits_with_3_for_a_missed_bound(
+    noisy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = {**PICTURE_FORMATS[0], "bytes_max": 1000}
+    file = tmp_path / "spring.yaml"
+    codes = []
+    for formats in ([PICTURE_FORMATS[0]], [small]):
+        values = _delivery(noisy, formats=formats)
+        del values["delivery"]
+        file.write_text(json.dumps(values))
+        with pytest.raises(SystemExit) as ended:
+            app(["deliver", str(file)])
+        codes.append(ended.value.code)
+    said = capsys.readouterr()
+
+    assert codes == [0, 3]
+    assert "spring done: 1 made, 0 there already, 0 failed of 1 file; " in said.out
+    assert "not made: square/still_square_0.jpg: has" in said.err
 
 
 def test_processes_make_the_same_files_as_one(campaign: Path, tmp_path: Path) -> None:
