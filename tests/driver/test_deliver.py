@@ -25,10 +25,12 @@ from numpy.typing import NDArray
 from support.clips import PATCHES, ffmpeg, middles
 from support.masters import draw_campaign, key_of, noise, patches
 from support.servers import BUCKET
+from support.stores import Killed
 
 import sdbatch
 from sdbatch.cli import app
 from sdbatch.deliver.settings import parse_delivery
+from sdbatch.deliver.targets import FolderTarget, ZipTarget
 from sdbatch.driver.deliver_plan import DeliverReport
 from sdbatch.errors import JobError, SdbatchError
 from sdbatch.storage import open_store
@@ -327,6 +329,25 @@ def test_a_killed_delivery_goes_on_to_the_same_end(tmp_path: Path, monkeypatch: 
     assert sdbatch.deliver(file).state == "done"
     assert _files(tmp_path / "killed") == _files(tmp_path / "whole")
     assert sdbatch.deliver(file).made == 0
+
+
+@pytest.mark.parametrize("to", ["out", "all.zip"])
+def test_a_kill_before_the_end_is_written_costs_no_file(
+    campaign: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: str
+) -> None:
+    def killed(*_: Any) -> None:
+        raise Killed
+
+    changes = {"formats": PICTURE_FORMATS[:1], "to": str(tmp_path / to)}
+    with monkeypatch.context() as patch:
+        patch.setattr(ZipTarget if to == "all.zip" else FolderTarget, "complete", killed)
+        with pytest.raises(Killed):
+            _deliver(campaign, **changes)
+    again = _deliver(campaign, **changes)
+
+    assert (again.made, again.current) == (0, 3)
+    assert (tmp_path / "all.zip" if to == "all.zip" else tmp_path / "out/delivered.csv").exists()
+    assert len(list(tmp_path.glob("**/deliveries/*.jsonl" if to == "out" else "all.deliveries/*.jsonl"))) == 1
 
 
 @pytest.mark.s3
