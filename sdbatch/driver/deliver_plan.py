@@ -21,6 +21,10 @@ from sdbatch.storage import parse_url
 
 LINES_MAX: Final = 20
 """Lines of one message about names or bounds."""
+_READ: Final = (
+    *("id", "request_key", "n", "status", "asset", "sha256", "media_type"),
+    *("task", "width", "height", "num_frames", "fps"),
+)
 WARN_CROP: Final = 0.15
 WARN_ENLARGE: Final = 1.5
 """Crop and enlargement from which on a person is told, where the delivery sets no bounds."""
@@ -94,13 +98,16 @@ def wanted_rows(delivery: Delivery, campaign: Campaign, report: DeliverReport) -
     """
     if _is_within(delivery.to, campaign.store.url):
         raise JobError(f"to: {delivery.to} lies in the campaign {campaign.store.url}; name a place outside of it")
+    template = Template(delivery.name)
     masters: list[Master] = []
     names: dict[str, None] = {}
     for part in campaign.effective().parts():
         names.update(dict.fromkeys(part.column_names))
-        masters += filter(None, (master_of(row, delivery.focus_point) for row in part.to_pylist()))
-    template = Template(delivery.name)
-    template.check_fields(names)
+        template.check_fields(names)
+        # A row's texts, recipe and stages are many times what is needed of it.
+        read = [name for name in part.column_names if name in {*_READ, *template.fields} or name.startswith("x_")]
+        rows_read = part.select(read).to_pylist()
+        masters += filter(None, (master_of(row, delivery.focus_point) for row in rows_read))
     matches, missing = matched(masters, delivery.own_formats)
     report.warnings += missing
     if lines := out_of_bounds(matches, delivery.crop_max, delivery.enlarge_max):
