@@ -338,7 +338,7 @@ def test_a_kill_before_the_end_is_written_costs_no_file(
     def killed(*_: Any) -> None:
         raise Killed
 
-    changes = {"formats": PICTURE_FORMATS[:1], "to": str(tmp_path / to)}
+    changes: dict[str, Any] = {"formats": PICTURE_FORMATS[:1], "to": str(tmp_path / to)}
     with monkeypatch.context() as patch:
         patch.setattr(ZipTarget if to == "all.zip" else FolderTarget, "complete", killed)
         with pytest.raises(Killed):
