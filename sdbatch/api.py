@@ -1,6 +1,6 @@
 """The verbs, as functions: plain values and Arrow tables in and out. The command line only prints what they return.
 
-    check -> plan -> run, submit -> status, cancel, metadata, verify, gc, reproduce, report, redo
+    check -> plan -> run, submit -> status, cancel, metadata, verify, gc, reproduce, report, redo, deliver
     build_manifest, count_brief, preview_brief, build_brief, list_models, pin_models
 
 A job is a path, a mapping or a `Job`. A campaign is its URL, or a job (path of a `.yaml`, or `Job`) whose output it is.
@@ -22,6 +22,7 @@ from sdbatch.campaign.lease import ask_to_stop
 from sdbatch.campaign.schema import METADATA
 from sdbatch.campaign.verify import VerifyReport
 from sdbatch.checkpoints import Pin, pins
+from sdbatch.deliver.settings import Delivery, parse_delivery, read_delivery
 from sdbatch.driver import PlanReport, RunResult, Selection, forecast, run_job, write_gallery
 from sdbatch.driver.briefs import BriefCount, brief_counted, brief_preview
 from sdbatch.driver.briefs import build_brief as driver_build_brief
@@ -35,6 +36,7 @@ from sdbatch.report.progress import Progress, Silent
 from sdbatch.storage import Store, joined, open_campaign
 
 if TYPE_CHECKING:
+    from sdbatch.driver.deliver_plan import DeliverReport
     from sdbatch.driver.reproduce import ReproduceReport
     from sdbatch.driver.submit import SubmitReport
 
@@ -244,6 +246,34 @@ def report(campaign: Campaign) -> str:
     rows = CampaignFolder(store).effective(run_id)
     write_gallery(store, run_id, rows.parts(thumbnails=True), rows.count())
     return joined(store.url, layout.GALLERY)
+
+
+def deliver(
+    delivery: Delivery | str | Path | Mapping[str, Any],
+    *,
+    dry_run: bool = False,
+    prune: bool = False,
+    progress: Progress | None = None,
+) -> DeliverReport:
+    """Make the files that a delivery asks for from a campaign's masters; those that are there already stay.
+
+    Args:
+        delivery: Path of its YAML file, its values, or a `Delivery`.
+        dry_run: Say what would be made; write nothing.
+        prune: Remove files of this delivery that it does not ask for any more.
+        progress: Shown while it goes on; nothing by default.
+
+    Raises:
+        UserError: Before anything was made.
+        MachineError: When this machine or a store fails; deliver again to go on.
+    """
+    from sdbatch.driver.deliver import deliver_files
+
+    if isinstance(delivery, Mapping):
+        delivery = parse_delivery(dict(delivery))
+    elif isinstance(delivery, str | Path):
+        delivery = read_delivery(delivery)
+    return deliver_files(delivery, dry_run=dry_run, prune=prune, progress=progress or Silent())
 
 
 def redo(

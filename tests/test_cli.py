@@ -157,6 +157,7 @@ def test_the_verbs_and_their_options_are_the_promised_ones() -> None:
         "gc",
         "reproduce",
         "report",
+        "deliver",
         "manifest",
         "models",
     ):

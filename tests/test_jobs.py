@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from support.revisions import PINNED
+from support.weights import SDXL, sparse
 
 import sdbatch
 from sdbatch.errors import ManifestError
@@ -28,7 +29,7 @@ def test_a_ready_job_is_right_without_its_weights(job: Path, tmp_path: Path, mon
     manifest = loaded.manifest_path
     rows = ROWS.get(Path(manifest).name, ROWS["stills"])  # tonight's manifest lies in a bucket, and is of stills
     sdbatch.build_manifest(rows, tmp_path / "manifest")
-    stated = [line for name, model in loaded.models.items() for line in _stated(name, model)]
+    stated = [line for name, model in loaded.models.items() for line in _stated(name, model, tmp_path)]
     if job.stem == "qwen-edit" and importlib.util.find_spec("torchvision") is None:
         with pytest.raises(ManifestError, match=r"4 rows: task 'image-to-image' .* package torchvision"):
             sdbatch.check(job, [f"manifest={tmp_path / 'manifest'}", *stated])
@@ -38,9 +39,12 @@ def test_a_ready_job_is_right_without_its_weights(job: Path, tmp_path: Path, mon
     assert report.assets >= report.rows > 0
 
 
-def _stated(name: str, model: Model) -> Iterator[str]:
+def _stated(name: str, model: Model, folder: Path) -> Iterator[str]:
     """Yield what makes an entry one whose files lie elsewhere, where it does not say so itself."""
-    if model.family is None and not model.path.startswith("builtin:"):
+    if model.path.endswith(".safetensors"):
+        sparse(folder / f"{name}.safetensors", SDXL)
+        yield f"models.{name}.path={folder / name}.safetensors"
+    elif model.family is None and not model.path.startswith("builtin:"):
         yield f"models.{name}.family={model.like or FAMILY_OF[name]}"
         yield f"models.{name}.revision={PINNED}"
     if model.components:

@@ -14,7 +14,19 @@ import pytest
 import sdbatch
 
 ROOT = Path(sdbatch.__file__).parent
-ROOMS = ("desk", "manifest", "plan", "dispatch", "fetch", "generate", "after", "encode", "campaign", "report")
+ROOMS = (
+    "desk",
+    "manifest",
+    "plan",
+    "dispatch",
+    "fetch",
+    "generate",
+    "after",
+    "encode",
+    "campaign",
+    "deliver",
+    "report",
+)
 NOUNS = {
     "canonical",
     "checkpoints",
@@ -45,7 +57,7 @@ HOMES = {
     "s3fs": {"storage"},
     "imageio_ffmpeg": {"ffmpeg"},
     "jinja2": {"report", "desk"},
-    "PIL": {"fetch", "generate", "encode"},
+    "PIL": {"fetch", "generate", "encode", "deliver"},
     "pillow_heif": {"fetch"},
     "typer": {"cli"},
 }

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from sdbatch.checkpoints.builtins import SHIPPED
+from sdbatch.checkpoints.components import store_of
 from sdbatch.checkpoints.files import folder_files, model_files, read_json
-from sdbatch.checkpoints.headers import Header, read_headers
+from sdbatch.checkpoints.gguf import read_gguf
+from sdbatch.checkpoints.headers import Header, read_header, read_headers
 from sdbatch.checkpoints.info import ModelInfo
 from sdbatch.checkpoints.parameters import num_parameters
 from sdbatch.errors import ModelError
 from sdbatch.families.peaks import peaks_of
 from sdbatch.job import Component, Storage
-from sdbatch.storage import Entry, Store, open_store, parse_url
+from sdbatch.storage import Entry, Store, open_store
 
 
 def module_parameters(model: ModelInfo, storage: Mapping[str, Storage]) -> dict[str, int]:
@@ -22,7 +24,7 @@ def module_parameters(model: ModelInfo, storage: Mapping[str, Storage]) -> dict[
         ModelError: When a file is not safetensors.
     """
     found = _of_folder(model, storage)
-    if not found:
+    if found is None:
         published = peaks_of(model.family.title, model.parameters)
         found = dict(published.modules) if published is not None else {}
     for name, component in model.options.laid_over.items():
@@ -31,14 +33,14 @@ def module_parameters(model: ModelInfo, storage: Mapping[str, Storage]) -> dict[
     return found
 
 
-def _of_folder(model: ModelInfo, storage: Mapping[str, Storage]) -> dict[str, int]:
-    """Return those of a folder in diffusers' layout; none for a single file, or a folder that lies elsewhere."""
+def _of_folder(model: ModelInfo, storage: Mapping[str, Storage]) -> dict[str, int] | None:
+    """Return those of a folder in diffusers' layout; None for a single file, or a folder that lies elsewhere."""
     options = model.options
     path = str(SHIPPED.get(model.path.removeprefix("builtin:"), model.path))
     if path.startswith("builtin:"):  # made by a worker that needs it, and tiny
         return {model.family.denoiser: model.parameters}
     if options.family is not None or path.endswith(".safetensors"):
-        return {}
+        return None
     store = open_store(path, storage)
     index = read_json(store, "model_index.json", f"models.{model.name}: {path}")
     by_module: dict[str, list[Header]] = {}
@@ -48,10 +50,12 @@ def _of_folder(model: ModelInfo, storage: Mapping[str, Storage]) -> dict[str, in
 
 
 def _of_component(component: Component, storage: Mapping[str, Storage]) -> int:
-    """Return the parameters of a folder; 0 for a file, whose layout may be another one."""
-    if component.path.endswith((".safetensors", ".gguf")):
-        return 0
-    store = open_store(parse_url(component.path).url, storage)
+    """Return the parameters of a folder or of a file, whatever its tensors are called."""
+    store, file = store_of(component, storage)
+    if file.endswith(".gguf"):
+        return read_gguf(store, file).parameters
+    if file:
+        return num_parameters([read_header(store, store.stat(file))])
     return num_parameters(_headers(store, folder_files(store)).values())
 
 

@@ -38,7 +38,7 @@ from sdbatch.cli.options import (
     split_pairs,
     with_optional_class,
 )
-from sdbatch.cli.output import counted, end_run, guarded, note, progress, say, say_built, show_plan, warn
+from sdbatch.cli.output import counted, end_run, guarded, note, progress, say, say_built, show_delivery, show_plan, warn
 from sdbatch.cli.process import last_line, prepare_command, prepare_generation
 from sdbatch.cli.shown import show, tell
 from sdbatch.driver import RunResult
@@ -361,6 +361,24 @@ def report(output: CampaignUrl, as_json: Json = False) -> None:
     """Write the gallery anew."""
     url = guarded(lambda: api.report(output), as_json)
     say({"gallery": url}, as_json, url)
+
+
+@app.command()
+def deliver(
+    delivery: Annotated[str, typer.Argument(metavar="DELIVERY", help="Delivery file (YAML).")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be made; write nothing.")] = False,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Remove files that this delivery made and does not ask for any more.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Make the files that people asked for from a campaign's masters. Renders nothing, needs no GPU."""
+    report = guarded(lambda: api.deliver(delivery, dry_run=dry_run, prune=prune, progress=progress()), as_json)
+    if as_json:
+        say({**asdict(report), "exit_code": report.exit_code}, as_json, "")
+    else:
+        show_delivery(report)
+    raise typer.Exit(report.exit_code)
 
 
 @manifest_app.command("build")

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
@@ -17,6 +17,9 @@ from sdbatch.errors import ManifestError, SdbatchError
 from sdbatch.local_faults import local_faults_named, temporary_folder
 from sdbatch.report.progress import Lines, Progress, Terminal, duration
 from sdbatch.storage import joined
+
+if TYPE_CHECKING:
+    from sdbatch.driver.deliver_plan import DeliverReport
 
 _MISSING_SHOWN = 10
 
@@ -76,6 +79,28 @@ def show_plan(forecast: PlanReport) -> None:
     if forecast.assumed_gpus:
         names = ", ".join(forecast.assumed_gpus)
         show(f"num_gpus of {names} is null and counts as one GPU; where it runs on CPUs, say num_gpus: 0")
+
+
+def show_delivery(report: DeliverReport) -> None:
+    """Print what a delivery made, or would make."""
+    rows = [(one.format, str(one.files), f"{one.crop_max:.1%}", f"{one.enlargement_max:.2f}") for one in report.formats]
+    show_table(rows, ("format", "files", "cropped at most", "enlarged at most"))
+    warn(report.warnings, False)
+    failed = list(report.failed.items())
+    for name, fault in failed[:_MISSING_SHOWN]:
+        tell(f"not made: {name}: {fault}")
+    if len(failed) > _MISSING_SHOWN:
+        tell(f"... and {len(failed) - _MISSING_SHOWN} more, which delivered.csv names")
+    for name in report.stale[:_MISSING_SHOWN]:
+        show(f"no longer asked for (--prune removes it): {name}")
+    if len(report.stale) > _MISSING_SHOWN:
+        show(f"... and {len(report.stale) - _MISSING_SHOWN} more that are no longer asked for")
+    word = "to make" if report.state == "dry-run" else "made"
+    removed = f", {len(report.removed)} removed" if report.removed else ""
+    show(
+        f"{report.delivery} {report.state}: {report.made} {word}, {report.current} there already, "
+        f"{len(report.failed)} failed of {counted(report.files, 'file', 'files')}{removed}; {report.to}"
+    )
 
 
 def end_run(result: RunResult, accept_failed: bool, as_json: bool) -> NoReturn:

@@ -94,14 +94,7 @@ def read_job(
     Raises:
         JobError: Naming every key that is wrong.
     """
-    file = Path(path)
-    try:
-        data = file.read_bytes()
-    except OSError as error:
-        raise JobError(f"job file {path}: {error.strerror or error}") from error
-    if len(data) > JOB_BYTES_MAX:
-        raise JobError(f"job file {path}: {len(data)} bytes is over {JOB_BYTES_MAX}")
-    values = load_yaml(data, str(path))
+    values = read_yaml(path, "job file")
     return parse_job(values, overrides, name=str(path), date=date, with_revisions=with_revisions)
 
 
@@ -119,7 +112,7 @@ def parse_job(
     for override in overrides:
         values = _overridden(values, override)
     refuse_newer(values, name)
-    _refuse_secrets(values, name)
+    refuse_secrets(values, name)
     if not with_revisions:
         values = without_revisions(values)
     manifest = values.get("manifest")
@@ -130,24 +123,49 @@ def parse_job(
     try:
         return Job.model_validate(values)
     except ValidationError as error:
-        places: dict[str, list[str]] = {}
-        for problem in error.errors():
-            place, message = _explain_error(problem)
-            places.setdefault(place, []).append(message)
-        # A value that fits none of several types is one fault, said once.
-        lines = [f"{name}: {place}: {' or '.join(dict.fromkeys(said))}" for place, said in places.items()]
-        raise JobError("\n".join(lines)) from error
+        raise explained(error, Job, name) from error
+
+
+def read_yaml(path: str | Path, kind: str) -> Any:
+    """Return the value of a small YAML file.
+
+    Args:
+        path: The file, at most `JOB_BYTES_MAX` bytes.
+        kind: What it is, for messages.
+
+    Raises:
+        JobError: When it cannot be read, is too long, or is not YAML.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise JobError(f"{kind} {path}: {error.strerror or error}") from error
+    if len(data) > JOB_BYTES_MAX:
+        raise JobError(f"{kind} {path}: {len(data)} bytes is over {JOB_BYTES_MAX}")
+    return load_yaml(data, str(path))
+
+
+def explained(error: ValidationError, model: type[BaseModel], name: str) -> JobError:
+    """Return what pydantic says of a file's values as one line for each key.
+
+    Args:
+        error: As it was raised.
+        model: What the values were checked against.
+        name: Name of the file.
+    """
+    places: dict[str, list[str]] = {}
+    for problem in error.errors():
+        place, message = _explain_error(problem, model)
+        places.setdefault(place, []).append(message)
+    # A value that fits none of several types is one fault, said once.
+    return JobError("\n".join(f"{name}: {place}: {' or '.join(dict.fromkeys(said))}" for place, said in places.items()))
 
 
 def load_yaml(data: bytes, name: str) -> Any:
-    """Return what a YAML file of a user holds.
-
-    Args:
-        data: The file.
-        name: What messages call it.
+    """Return the value of a YAML file.
 
     Raises:
-        JobError: When it is no YAML, or holds what `_UniqueKeyLoader` refuses.
+        JobError: When it is not YAML, or holds what surprises people; see `_UniqueKeyLoader`.
     """
     try:
         return yaml.load(data, Loader=_UniqueKeyLoader)  # noqa: S506 -- a subclass of SafeLoader
@@ -247,17 +265,17 @@ def _dated(manifest: str, date: str | None, name: str) -> str:
         raise JobError(f"{name}: manifest: {manifest!r}: the only name to be filled in is ${{date}}") from error
 
 
-def _refuse_secrets(values: Any, name: str, path: str = "", key: str = "") -> None:
+def refuse_secrets(values: Any, name: str, path: str = "", key: str = "") -> None:
     """Refuse what looks like a credential, in keys and lists too: a job is copied into every campaign it makes."""
     if isinstance(values, dict):
         for inner_key, value in values.items():
             if without_secrets(str(inner_key)) != str(inner_key):
                 place = without_secrets(f"{path}.{inner_key}".lstrip("."))
                 raise JobError(f"{name}: the key {place} looks like a secret; {_SECRETS_ELSEWHERE}")
-            _refuse_secrets(value, name, f"{path}.{inner_key}".lstrip("."), str(inner_key))
+            refuse_secrets(value, name, f"{path}.{inner_key}".lstrip("."), str(inner_key))
     elif isinstance(values, list | tuple | set):
         for number, value in enumerate(values):
-            _refuse_secrets(value, name, f"{path}.{number}", key)
+            refuse_secrets(value, name, f"{path}.{number}", key)
     elif isinstance(values, str | bytes):
         text = values.decode("utf-8", "replace") if isinstance(values, bytes) else values
         if looks_secret(key, text):
@@ -267,12 +285,12 @@ def _refuse_secrets(values: Any, name: str, path: str = "", key: str = "") -> No
 _SECRETS_ELSEWHERE: Final = "use the environment, a profile or an identity"
 
 
-def _explain_error(problem: Any) -> tuple[str, str]:
+def _explain_error(problem: Any, model: type[BaseModel]) -> tuple[str, str]:
     """Return the key one pydantic error is about, and a line with the value and the bound."""
     loc = tuple(part for part in problem["loc"] if part != "[key]" and not _is_union_branch(part))
     place = _shortened(".".join(str(part) for part in loc)) or "job"
     if problem["type"] == "extra_forbidden":
-        known = _known_keys(loc[:-1])
+        known = _known_keys(loc[:-1], model)
         near = difflib.get_close_matches(str(loc[-1]), known, n=1)
         return place, "unknown key; " + (f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}")
     if problem["type"] == "missing":
@@ -297,9 +315,9 @@ def _is_union_branch(part: Any) -> bool:
     return isinstance(part, str) and bool(re.match(r"^(constrained-|literal\[|int$|float$|str$)", part))
 
 
-def _kind_at(loc: tuple[Any, ...]) -> Any:
-    """Return the type of the value that stands at `loc` in a job; None where nothing may stand."""
-    kind: Any = Job
+def _kind_at(loc: tuple[Any, ...], model: type[BaseModel] = Job) -> Any:
+    """Return the type of the value that stands at `loc` in a file; None where nothing may stand."""
+    kind: Any = model
     for part in loc:
         kind = _mapping_of(kind)
         if isinstance(kind, type) and issubclass(kind, BaseModel):
@@ -311,10 +329,10 @@ def _kind_at(loc: tuple[Any, ...]) -> Any:
     return kind
 
 
-def _known_keys(loc: tuple[Any, ...]) -> list[str]:
-    """Return the field names of the model that stands at `loc` in a job."""
-    model = _mapping_of(_kind_at(loc))
-    return list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
+def _known_keys(loc: tuple[Any, ...], model: type[BaseModel]) -> list[str]:
+    """Return the field names of what stands at `loc` in a file that is checked against a model."""
+    inner = _mapping_of(_kind_at(loc, model))
+    return list(inner.model_fields) if isinstance(inner, type) and issubclass(inner, BaseModel) else []
 
 
 def _mapping_of(kind: Any) -> Any:

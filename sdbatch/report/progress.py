@@ -29,6 +29,7 @@ class Snapshot:
         rows_failed: Rows that failed.
         workers: Ready workers.
         in_flight: Units handed out.
+        noun: What the outputs are called.
     """
 
     working_s: float
@@ -38,6 +39,7 @@ class Snapshot:
     rows_failed: int
     workers: int
     in_flight: int
+    noun: str = "assets"
 
 
 def rate_and_eta(snapshot: Snapshot) -> tuple[float | None, float | None]:
@@ -155,7 +157,7 @@ class Terminal:
 def describe(snapshot: Snapshot) -> str:
     """Return a snapshot as one line."""
     rate, eta_s = rate_and_eta(snapshot)
-    parts = [f"{snapshot.outputs_ended}/{snapshot.outputs_pending} assets"]
+    parts = [f"{snapshot.outputs_ended}/{snapshot.outputs_pending} {snapshot.noun}"]
     if rate is not None and eta_s is not None:
         parts += [per_time(rate), f"{duration(eta_s)} to go"]
     parts.append(f"{snapshot.workers} worker{'' if snapshot.workers == 1 else 's'}")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.weights import POINTER, sparse, weights
+from support.weights import POINTER, SDXL, sparse, weights
 
 from sdbatch.checkpoints import describe, pins, refuse_shared_revisions
 from sdbatch.checkpoints.single_files import CONFIGS, is_single_file
@@ -34,16 +34,6 @@ SD2: Shapes = {
     **{key: shape for key, shape in SD15.items() if not key.startswith("cond_stage_model.")},
     f"{UNET}middle_block.1.transformer_blocks.0.attn2.to_k.weight": [1280, 1024],
     "cond_stage_model.model.token_embedding.weight": [49408, 1024],
-}
-SDXL: Shapes = {
-    f"{UNET}input_blocks.0.0.weight": [320, 4, 3, 3],
-    f"{UNET}label_emb.0.0.weight": [1280, 2816],
-    f"{UNET}middle_block.1.transformer_blocks.0.attn2.to_k.weight": [1280, 2048],
-    f"{UNET}output_blocks.8.0.skip_connection.weight": [320, 640, 1, 1],
-    f"{UNET}out.2.weight": [4, 320, 3, 3],
-    f"conditioner.embedders.0.{POSITIONS}": [77, 768],
-    "conditioner.embedders.1.model.positional_embedding": [77, 1280],
-    "first_stage_model.decoder.conv_in.weight": [512, 4, 3, 3],
 }
 FLUX: Shapes = {
     "img_in.weight": [3072, 64],

@@ -13,6 +13,18 @@ POINTER: Final = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'a' *
 
 _BYTES: Final = {"F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "U8": 1}
 
+SDXL: dict[str, list[int]] = {
+    "model.diffusion_model.input_blocks.0.0.weight": [320, 4, 3, 3],
+    "model.diffusion_model.label_emb.0.0.weight": [1280, 2816],
+    "model.diffusion_model.middle_block.1.transformer_blocks.0.attn2.to_k.weight": [1280, 2048],
+    "model.diffusion_model.output_blocks.8.0.skip_connection.weight": [320, 640, 1, 1],
+    "model.diffusion_model.out.2.weight": [4, 320, 3, 3],
+    "conditioner.embedders.0.transformer.text_model.embeddings.position_embedding.weight": [77, 768],
+    "conditioner.embedders.1.model.positional_embedding": [77, 1280],
+    "first_stage_model.decoder.conv_in.weight": [512, 4, 3, 3],
+}
+"""The tensors by which a single file of SDXL is told, in its authors' names."""
+
 
 def with_length(header: bytes, size: int | None = None) -> bytes:
     """Return a header behind its length, or behind another one."""

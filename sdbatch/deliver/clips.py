@@ -1,0 +1,193 @@
+"""A clip brought to exact pixels, and encoded under its byte cap.
+
+    master (file) + Placement --> ffmpeg: crop, scale, encode --> file; over its cap: once more, to a bit rate
+
+A clip's colours are BT.709 before and after and are never turned to RGB in between. The master's metadata stay behind.
+H.264 is encoded to a bit rate in two passes. SVT-AV1 has no second pass in ffmpeg, and its one pass to a bit rate was
+seen to leave two thirds of a cap unused, so that its rate factor is bisected.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from sdbatch.deliver.placing import Placement
+from sdbatch.deliver.stills import CapMissed
+from sdbatch.errors import EncodeFailed
+from sdbatch.ffmpeg import running
+from sdbatch.formats import CLIPS, ClipFormat
+from sdbatch.named_formats import NamedFormat
+
+CLIPS_VERSION: Final = 1
+"""Raised when the same settings give other pixels or bytes."""
+TIMEOUT_FIRST_S: Final = 60.0
+TIMEOUT_PER_MPIXEL_S: Final = 4.0
+"""Bound on ffmpeg's wall seconds."""
+RATE_TRIES: Final = 4
+RATE_SHARE: Final = 0.95
+"""Share of the cap that the first rate aims at: containers and rate control need the rest."""
+RATE_MIN: Final = 20_000
+"""Bits a second below which no picture is to be seen."""
+CRF_MAX: Final = 63
+"""Highest rate factor of AV1, its lowest quality."""
+_SOUND_RATE: Final = 64_000
+_BIT_EXACT: Final = ("-fflags", "+bitexact", "-flags:v", "+bitexact", "-flags:a", "+bitexact")
+_TWO_PASSES: Final = "libx264"
+_READ: Final = ("-protocol_whitelist", "file", "-threads", "1", "-xerror")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipShape:
+    """What is known of a master.
+
+    Attributes:
+        suffix: Its file type.
+        width: Pixels.
+        height: Pixels.
+        num_frames: Frames.
+        fps: Frames a second.
+    """
+
+    suffix: str
+    width: int
+    height: int
+    num_frames: int
+    fps: float
+
+
+def make_clip(
+    master: Path,
+    shape: ClipShape,
+    one: NamedFormat,
+    placement: Placement,
+    bars: tuple[int, int, int],
+    reserved_bytes: int = 0,
+) -> bytes:
+    """Return a clip of exactly a format's size, with all frames and the sound of its master.
+
+    Args:
+        master: The master's file; further files are written beside it.
+        shape: What is known of it.
+        one: The format.
+        placement: From `placed`.
+        bars: Colour of letterbox bars.
+        reserved_bytes: What later steps add to the file.
+
+    Raises:
+        CapMissed: When no rate brings it under its cap.
+        EncodeFailed: When the file does not have the master's frames.
+        FfmpegFailed: When ffmpeg fails.
+    """
+    written = CLIPS[one.type]
+    timeout_s = TIMEOUT_FIRST_S + TIMEOUT_PER_MPIXEL_S * shape.num_frames * (
+        (shape.width * shape.height + one.width * one.height) / 1e6
+    )
+    file = master.with_name(f"made.{one.type}")
+    filters = _filters(master, shape, one, placement, bars)
+
+    def encode(video: Sequence[str], *, sound_rate: int | None = None, is_first_pass: bool = False) -> None:
+        demuxer = CLIPS[shape.suffix].demuxer
+        sound = () if is_first_pass else ("-map", "0:a?", *_sound(written, sound_rate))
+        tracks = ["-map", "0:v:0", *sound, "-map_metadata", "-1", "-map_chapters", "-1", "-vf", filters]
+        muxed = ["-f", "null", "-"] if is_first_pass else [*written.more, "-f", written.muxer, str(file)]
+        arguments = [*_READ, "-f", demuxer, "-i", str(master), *tracks, "-fps_mode", "passthrough"]
+        with running([*arguments, "-c:v", *video, *_BIT_EXACT, *muxed], timeout_s=timeout_s):
+            pass
+
+    encode((*written.video, *(() if written.crf is None else ("-crf", str(written.crf)))))
+    cap = None if one.bytes_max is None else one.bytes_max - reserved_bytes
+    if cap is not None and file.stat().st_size > cap:
+        if written.video[0] == _TWO_PASSES:
+            _encode_to_rate(file, shape, cap, written, encode)
+        else:
+            _bisect_rate_factor(file, cap, written, encode)
+    _check_frames(file, written, shape.num_frames)
+    return file.read_bytes()
+
+
+def _encode_to_rate(file: Path, shape: ClipShape, cap: int, written: ClipFormat, encode: Callable[..., None]) -> None:
+    """Encode anew to a bit rate in two passes, lowered until the file is under its cap."""
+    rate = int(cap * 8 * RATE_SHARE / (shape.num_frames / shape.fps))
+    passes = file.with_name("passes")
+    for _ in range(RATE_TRIES):
+        if rate < RATE_MIN:
+            break
+        sound_rate = min(_SOUND_RATE, rate // 4)
+        for number in (1, 2):
+            steps = ("-b:v", str(rate - sound_rate), "-pass", str(number), "-passlogfile", str(passes))
+            encode((*written.video, *steps), sound_rate=sound_rate, is_first_pass=number == 1)
+        size = file.stat().st_size
+        if size <= cap:
+            return
+        rate = int(rate * RATE_SHARE * cap / size)
+    raise CapMissed(f"has {file.stat().st_size} bytes at the lowest bit rate tried, over {cap}; raise bytes_max")
+
+
+def _bisect_rate_factor(file: Path, cap: int, written: ClipFormat, encode: Callable[..., None]) -> None:
+    """Encode anew with the lowest rate factor, the best quality, whose file is under the cap."""
+    assert written.crf is not None, "a codec without rate factor is encoded in two passes"
+    best = file.with_name("best")
+
+    def size_at(crf: int) -> int:
+        encode((*written.video, "-crf", str(crf)), sound_rate=_SOUND_RATE)
+        return file.stat().st_size
+
+    if (size := size_at(CRF_MAX)) > cap:
+        raise CapMissed(f"has {size} bytes at the lowest quality, over {cap}; raise bytes_max")
+    file.replace(best)
+    fails, fits = written.crf, CRF_MAX
+    while fits - fails > 1:
+        middle = (fails + fits) // 2
+        if size_at(middle) <= cap:
+            fits = middle
+            file.replace(best)
+        else:
+            fails = middle
+    best.replace(file)
+
+
+def _filters(master: Path, shape: ClipShape, one: NamedFormat, placement: Placement, bars: tuple[int, int, int]) -> str:
+    """Return ffmpeg's filters; one colour stands for 2 x 2 pixels, so that a crop begins at even ones."""
+    left, top, right, bottom = placement.box
+    x, y = (int(value) // 2 * 2 for value in (left, top))
+    width = max(min(round((right - left) / 2) * 2, shape.width - x), 2)
+    height = max(min(round((bottom - top) / 2) * 2, shape.height - y), 2)
+    steps = []
+    if (x, y, width, height) != (0, 0, shape.width, shape.height):
+        steps.append(f"crop={width}:{height}:{x}:{y}")
+    if (placement.width, placement.height) != (width, height):
+        steps.append(f"scale={placement.width}:{placement.height}:flags=lanczos+accurate_rnd")
+    if (placement.width, placement.height) != (one.width, one.height):
+        colour = bars if one.fit == "letterbox" else _mean_colour(master, shape)
+        shown = "0x" + "".join(f"{value:02x}" for value in colour)
+        steps.append(f"pad={one.width}:{one.height}:{placement.left}:{placement.top}:color={shown}")
+    pixels = CLIPS[one.type].pixels
+    steps += [f"format={pixels}", "setsar=1"]
+    steps.append("setparams=colorspace=bt709:color_primaries=bt709:color_trc=bt709:range=tv")
+    return ",".join(steps)
+
+
+def _mean_colour(master: Path, shape: ClipShape) -> tuple[int, int, int]:
+    """Return the mean colour of the first frame."""
+    arguments = [*_READ, "-f", CLIPS[shape.suffix].demuxer, "-i", str(master), "-frames:v", "1"]
+    arguments += ["-vf", "scale=1:1:flags=area:in_color_matrix=bt709", "-f", "rawvideo", "-pix_fmt", "rgb24", "pipe:1"]
+    with running(arguments, timeout_s=TIMEOUT_FIRST_S) as (_, stdout):
+        red, green, blue = stdout.read()[:3]
+    return red, green, blue
+
+
+def _sound(written: ClipFormat, rate: int | None) -> tuple[str, ...]:
+    codec, *settings = written.sound
+    return ("-c:a", codec, *(settings if rate is None else ("-b:a", str(rate))))
+
+
+def _check_frames(file: Path, written: ClipFormat, num_frames: int) -> None:
+    arguments = [*_READ, "-f", written.demuxer, "-i", str(file), "-map", "0:v:0", "-c", "copy", "-f", "null", "-"]
+    with running(["-nostats", "-progress", "pipe:1", *arguments], timeout_s=TIMEOUT_FIRST_S) as (_, stdout):
+        found = re.findall(r"^frame=\s*(\d+)", stdout.read().decode(), re.MULTILINE)
+    if not found or int(found[-1]) != num_frames:
+        raise EncodeFailed(f"holds {found[-1] if found else 0} frames; its master has {num_frames}")

@@ -1,0 +1,168 @@
+"""A delivery as its YAML file says it: from which campaign, in which formats, under which names, to where.
+
+delivery.yaml --> read_delivery() --> Delivery
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from sdbatch.deliver.names import DEFAULT_TEMPLATE, Template
+from sdbatch.deliver.placing import Focus
+from sdbatch.errors import JobError
+from sdbatch.job import Storage, storage_faults
+from sdbatch.job.read import explained, read_yaml, refuse_secrets
+from sdbatch.named_formats import NamedFormat, formats_of
+
+DELIVERY_VERSION: Final = 1
+"""Raised when a key changes its meaning."""
+ZIP_SUFFIX: Final = ".zip"
+ZIP_BYTES_MAX: Final = 512 << 20
+"""Longest archive where the delivery says nothing; one archive at a time is held in memory."""
+_NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+_COLOUR: Final = r"^#[0-9a-fA-F]{6}$"
+
+
+class _Strict(BaseModel):
+    """Refuses unknown keys and values of another type."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Quality(_Strict):
+    """Bounds on the quality of JPEG, WebP and AVIF, 1 to 100."""
+
+    least: Annotated[int, Field(ge=1, le=100)] = 40
+    most: Annotated[int, Field(ge=1, le=100)] = 95
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Quality:
+        if self.least > self.most:
+            raise ValueError(f"quality.least: {self.least} is over quality.most = {self.most}")
+        return self
+
+
+class FocusPoint(_Strict):
+    """A point of the master that a crop keeps, as shares of its width and height."""
+
+    x: Annotated[float, Field(ge=0, le=1)] = 0.5
+    y: Annotated[float, Field(ge=0, le=1)] = 0.5
+
+
+class Delivery(_Strict):
+    """A whole delivery."""
+
+    version: Annotated[int, Field(ge=1, le=DELIVERY_VERSION)] = DELIVERY_VERSION
+    delivery: Annotated[str, Field(pattern=_NAME)] = Field(description="Its name; that of the file without one.")
+    campaign: Annotated[str, Field(min_length=1)] = Field(description="Campaign folder or URL, or a job file.")
+    only: Literal["all", "approved", "picked"] = "all"
+    where: str | None = None
+    formats: list[str | dict[str, Any]]
+    name: str = DEFAULT_TEMPLATE
+    to: Annotated[str, Field(min_length=1)] = Field(description="Folder, bucket, or FILE.zip in one of them.")
+    quality: Quality = Quality()
+    focus: Literal["centre", "top"] | FocusPoint = Field(
+        default="centre", description="What a crop keeps, for rows without x_focus_x and x_focus_y."
+    )
+    bars: Annotated[str, Field(pattern=_COLOUR)] = Field(default="#000000", description="Colour of letterbox bars.")
+    crop_max: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        default=None, description="Largest share of a master that may be cropped; more is refused."
+    )
+    enlarge_max: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="Largest factor by which a master may be enlarged; more is refused."
+    )
+    zip_bytes_max: Annotated[int, Field(ge=1_000_000, le=4 << 30)] = Field(
+        default=ZIP_BYTES_MAX, description="Longest archive; a longer one is split."
+    )
+    processes: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = Field(
+        default="auto", description="Processes that make files; auto is one for each core."
+    )
+    storage: dict[str, Storage] = Field(default={}, description="Access to buckets, as in a job.")
+
+    @property
+    def own_formats(self) -> tuple[NamedFormat, ...]:
+        """The formats, looked up and checked."""
+        return formats_of(self.formats)
+
+    @property
+    def is_zip(self) -> bool:
+        """Whether the files go into archives."""
+        return self.to.lower().endswith(ZIP_SUFFIX)
+
+    @property
+    def focus_point(self) -> Focus:
+        """The focus of rows that have none of their own."""
+        if isinstance(self.focus, FocusPoint):
+            return Focus(x=self.focus.x, y=self.focus.y)
+        return Focus(x=0.5, y=0.0 if self.focus == "top" else 0.5)
+
+    @property
+    def bar_colour(self) -> tuple[int, int, int]:
+        """Red, green and blue of letterbox bars."""
+        red, green, blue = (int(self.bars[place : place + 2], 16) for place in (1, 3, 5))
+        return red, green, blue
+
+    @field_validator("formats")
+    @classmethod
+    def _known_formats(cls, entries: list[Any]) -> list[Any]:
+        try:
+            formats_of(entries)
+        except JobError as error:
+            raise ValueError(str(error).removeprefix("formats: ")) from error
+        return entries
+
+    @field_validator("name")
+    @classmethod
+    def _a_template(cls, text: str) -> str:
+        try:
+            Template(text)
+        except JobError as error:
+            raise ValueError(str(error)) from error
+        return text
+
+    @field_validator("storage")
+    @classmethod
+    def _options_of_their_scheme(cls, storage: dict[str, Storage]) -> dict[str, Storage]:
+        if faults := [fault for prefix, options in storage.items() for fault in storage_faults(prefix, options)]:
+            raise ValueError("; ".join(faults))
+        return storage
+
+    @model_validator(mode="after")
+    def _what_is_not_there_yet(self) -> Delivery:
+        if self.only != "all":
+            raise ValueError(f"only: {self.only} needs decisions on outputs, which this version does not take; say all")
+        if self.where is not None:
+            raise ValueError("where: this version does not choose rows of a delivery; leave the key out")
+        return self
+
+
+def read_delivery(path: str | Path) -> Delivery:
+    """Read a delivery's file and check it.
+
+    Raises:
+        JobError: Naming every key that is wrong.
+    """
+    values = read_yaml(path, "delivery")
+    if isinstance(values, dict):
+        stem = Path(path).stem
+        values = {"delivery": stem, **values}
+    return parse_delivery(values, name=str(path))
+
+
+def parse_delivery(values: Any, *, name: str = "delivery") -> Delivery:
+    """Check a delivery given as plain values. See `read_delivery`."""
+    if not isinstance(values, dict):
+        raise JobError(f"{name}: a delivery is a mapping of keys, not {type(values).__name__}")
+    version = values.get("version")
+    if isinstance(version, int) and version > DELIVERY_VERSION:
+        raise JobError(
+            f"{name}: version {version} is newer than {DELIVERY_VERSION}, which this sdbatch reads; update it"
+        )
+    refuse_secrets(values, name)
+    try:
+        return Delivery.model_validate(values)
+    except ValidationError as error:
+        raise explained(error, Delivery, name) from error

@@ -1,0 +1,279 @@
+"""Where files are delivered to: a folder or bucket, or zip archives in one.
+
+    FolderTarget   files under their names; delivered.parquet beside them
+    ZipTarget      files in a folder of this machine until all are made, then FILE.zip; FILE.delivered.parquet beside it
+
+An archive is a function of its files alone: sorted, stored, dated 1980-01-01.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import shutil
+import zipfile
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from sdbatch.deliver.index import INDEX, MADE, TABLE, Rows, from_parquet, to_csv, to_parquet
+from sdbatch.deliver.names import folded
+from sdbatch.errors import JobError
+from sdbatch.storage import LocalStore, Store, joined
+from sdbatch.storage.cache import cache_folder
+
+LEDGERS: Final = "deliveries"
+_DATE: Final = (1980, 1, 1, 0, 0, 0)
+_PARQUET, _CSV, _ZIP = "application/vnd.apache.parquet", "text/csv", "application/zip"
+
+
+class Target(Protocol):
+    """One place that files are delivered to.
+
+    Attributes:
+        store: The folder that holds what is delivered, and the table of it.
+        files_url: Folder or bucket that files are put into as they are made.
+        ledgers: Folder of the ledger in the store.
+        url: For people.
+    """
+
+    store: Store
+    files_url: str
+    ledgers: str
+    url: str
+
+    def read_rows(self) -> Rows:
+        """Return the rows of the table that is there; empty when there is none."""
+
+    def write_rows(self, rows: Rows) -> None:
+        """Write the table."""
+
+    def path_of(self, row: Mapping[str, Any]) -> str:
+        """Return the path below `files_url` under which a row's file is put."""
+
+    def has(self, row: Mapping[str, Any]) -> bool:
+        """Whether the file of a row that was made is there, as far as its length says."""
+
+    def strangers(self, names: Iterable[str], rows: Rows) -> list[str]:
+        """Return those names under which something lies that no row tells of."""
+
+    def remove(self, names: Iterable[str], rows: Rows) -> None:
+        """Remove files, and their rows."""
+
+    def complete(self, rows: Rows) -> None:
+        """Bring the target to its final state; all files of the rows are made."""
+
+    def tidy(self) -> None:
+        """Remove what was needed on the way, once all is written."""
+
+    def is_complete(self, rows: Rows) -> bool:
+        """Whether it is in that state, as far as this target can tell."""
+
+
+class FolderTarget:
+    """A folder or bucket, which several deliveries may share. See `Target`.
+
+    Args:
+        store: The folder.
+        delivery: Name of the delivery; rows of others are left as they are.
+    """
+
+    def __init__(self, store: Store, delivery: str) -> None:
+        self.store, self.url, self.files_url, self.ledgers = store, store.url, store.url, LEDGERS
+        self._delivery = delivery
+        self._present = {entry.path: entry.size_bytes for entry in store.list()}
+
+    def read_rows(self) -> Rows:
+        """See `Target`."""
+        return _read_rows(self.store, INDEX)
+
+    def write_rows(self, rows: Rows) -> None:
+        """See `Target`. What other deliveries wrote meanwhile is kept, and a name that one of them took is refused.
+
+        Raises:
+            JobError: When another delivery has taken a name since the rows were read.
+        """
+        others = {name: row for name, row in self.read_rows().items() if row["delivery"] != self._delivery}
+        own = {name: row for name, row in rows.items() if row["delivery"] == self._delivery}
+        taken = {folded(name): row["delivery"] for name, row in others.items()}
+        for name in own:
+            if other := taken.get(folded(name)):
+                raise JobError(f"{self.url}: {name} was taken meanwhile by delivery {other}; deliver again to see all")
+        rows.clear()
+        rows.update(others | own)
+        self.store.put(INDEX, to_parquet(rows), _PARQUET)
+
+    def path_of(self, row: Mapping[str, Any]) -> str:
+        """See `Target`."""
+        return str(row["name"])
+
+    def has(self, row: Mapping[str, Any]) -> bool:
+        """See `Target`."""
+        return bool(self._present.get(row["name"]) == row["file_bytes"])
+
+    def strangers(self, names: Iterable[str], rows: Rows) -> list[str]:
+        """See `Target`."""
+        known = {folded(name) for name in rows}
+        there = {folded(path) for path in self._present}
+        return [name for name in names if folded(name) in there and folded(name) not in known]
+
+    def remove(self, names: Iterable[str], rows: Rows) -> None:
+        """See `Target`."""
+        for name in names:
+            self.store.delete(name)
+            del rows[name]
+
+    def complete(self, rows: Rows) -> None:
+        """See `Target`."""
+        self.store.put(TABLE, to_csv(rows), _CSV)
+
+    def tidy(self) -> None:
+        """See `Target`."""
+        _without_temporary_folder(self.store)
+
+    def is_complete(self, rows: Rows) -> bool:
+        """See `Target`."""
+        return TABLE in self._present
+
+
+class ZipTarget:
+    """One archive, or several where it would be too long. See `Target`.
+
+    Args:
+        store: Folder or bucket that holds the archive.
+        file_name: Its name, which ends in .zip.
+        bytes_max: Longest archive; a single file may be longer.
+    """
+
+    def __init__(self, store: Store, file_name: str, bytes_max: int) -> None:
+        self.store, self.url = store, joined(store.url, file_name)
+        self._stem = file_name[: -len(".zip")]
+        self._bytes_max = bytes_max
+        self.ledgers = f"{self._stem}.{LEDGERS}"
+        self._work = cache_folder() / "deliveries" / hashlib.sha256(self.url.encode()).hexdigest()[:16]
+        self._files = LocalStore(str(self._work))
+        self.files_url = str(self._work)
+        self._present = {entry.path: entry.size_bytes for entry in self._files.list()}
+        self._archived: dict[str, dict[str, int]] = {}
+
+    def read_rows(self) -> Rows:
+        """See `Target`.
+
+        Raises:
+            JobError: When an archive of that name is there without its table.
+        """
+        rows = _read_rows(self.store, f"{self._stem}.{INDEX}")
+        there = [entry.path for entry in self.store.list(deep=False) if self._is_mine(entry.path)]
+        if there and not rows:
+            raise JobError(
+                f"{joined(self.store.url, there[0])}: is there, and no delivery of sdbatch made it; move it away"
+            )
+        for path in there:
+            with self.store.open(path) as file, suppress(zipfile.BadZipFile), zipfile.ZipFile(file) as archive:
+                self._archived[path] = {info.filename: info.file_size for info in archive.infolist()}
+        return rows
+
+    def write_rows(self, rows: Rows) -> None:
+        """See `Target`."""
+        self.store.put(f"{self._stem}.{INDEX}", to_parquet(rows), _PARQUET)
+
+    def path_of(self, row: Mapping[str, Any]) -> str:
+        """See `Target`. The key stands for the bytes, so that a file is found again after a kill."""
+        return f"{row['key']}.file"
+
+    def has(self, row: Mapping[str, Any]) -> bool:
+        """See `Target`."""
+        if row["archive"] is None:
+            return bool(self._present.get(self.path_of(row)) == row["file_bytes"])
+        return bool(self._archived.get(row["archive"], {}).get(row["name"]) == row["file_bytes"])
+
+    def strangers(self, names: Iterable[str], rows: Rows) -> list[str]:
+        """See `Target`. An archive is all its delivery's own."""
+        return []
+
+    def remove(self, names: Iterable[str], rows: Rows) -> None:
+        """See `Target`."""
+        for name in names:
+            del rows[name]
+
+    def complete(self, rows: Rows) -> None:
+        """See `Target`. Files that stay are first taken out of the old archives: on a bucket, those are replaced."""
+        parts = self._parts(rows)
+        changed = {
+            name: members
+            for name, members in parts.items()
+            if set(self._archived.get(name, {})) != set(members) or any(rows[one]["archive"] != name for one in members)
+        }
+        self._take_out({one for members in changed.values() for one in members}, rows)
+        for name, members in changed.items():
+            self.store.put(name, self._archive(members, rows), _ZIP)
+            for one in members:
+                rows[one]["archive"] = name
+        self.write_rows(rows)
+        for name in self._archived.keys() - parts.keys():
+            self.store.delete(name)
+        self.store.put(f"{self._stem}.{TABLE}", to_csv(rows), _CSV)
+
+    def tidy(self) -> None:
+        """See `Target`."""
+        shutil.rmtree(self._work, ignore_errors=True)
+        _without_temporary_folder(self.store)
+
+    def is_complete(self, rows: Rows) -> bool:
+        """See `Target`."""
+        parts = {name: set(members) for name, members in self._parts(rows).items()}
+        return parts == {name: set(members) for name, members in self._archived.items()}
+
+    def _is_mine(self, path: str) -> bool:
+        middle = path.removeprefix(self._stem).removesuffix(".zip")
+        return path == f"{self._stem}{middle}.zip" and (not middle or (middle[0] == "-" and middle[1:].isdigit()))
+
+    def _parts(self, rows: Rows) -> dict[str, list[str]]:
+        """Return the members of each archive."""
+        parts: list[list[str]] = []
+        held_bytes = 0
+        for name in sorted(name for name, row in rows.items() if row["status"] == MADE):
+            size = rows[name]["file_bytes"] + 2 * len(name.encode()) + 128
+            if not parts or held_bytes + size > self._bytes_max:
+                parts.append([])
+                held_bytes = 0
+            parts[-1].append(name)
+            held_bytes += size
+        if len(parts) <= 1:
+            return {f"{self._stem}.zip": members for members in parts}
+        return {f"{self._stem}-{number:03d}.zip": members for number, members in enumerate(parts, 1)}
+
+    def _take_out(self, names: set[str], rows: Rows) -> None:
+        by_archive: dict[str, list[str]] = {}
+        for name in names:
+            if rows[name]["archive"] is not None:
+                by_archive.setdefault(rows[name]["archive"], []).append(name)
+        for path, members in by_archive.items():
+            with self.store.open(path) as file, zipfile.ZipFile(file) as archive:
+                for name in members:
+                    self._files.put(self.path_of(rows[name]), archive.read(name))
+
+    def _archive(self, members: Iterable[str], rows: Rows) -> bytes:
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+            for name in members:
+                info = zipfile.ZipInfo(name, _DATE)
+                info.create_system, info.external_attr = 3, 0o644 << 16
+                archive.writestr(info, self._files.read(self.path_of(rows[name])))
+        return buffer.getvalue()
+
+
+def _read_rows(store: Store, path: str) -> Rows:
+    try:
+        data = store.read(path)
+    except FileNotFoundError:
+        return {}
+    return from_parquet(data, joined(store.url, path))
+
+
+def _without_temporary_folder(store: Store) -> None:
+    """Remove an empty folder of unfinished files: it is not for those who receive the others."""
+    if store.is_local:
+        with suppress(OSError):
+            (Path(store.url) / ".tmp").rmdir()

@@ -1,0 +1,260 @@
+"""A delivery: the files that somebody asked for, made from a campaign's masters.
+
+    Delivery + effective rows --> which file from which master --> what is there already --> processes --> target
+
+Nothing is made before every name and every bound was looked at. What is there is known by its key, so that a second
+delivery makes nothing, and one after a kill goes on. Only `prune` removes anything.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Any, Final
+
+from sdbatch.campaign.campaign import Campaign
+from sdbatch.deliver import ledger
+from sdbatch.deliver.clips import ClipShape
+from sdbatch.deliver.index import FAILED, MADE, Rows
+from sdbatch.deliver.making import FileJob, Made, Task
+from sdbatch.deliver.matching import Master, Match
+from sdbatch.deliver.settings import Delivery
+from sdbatch.deliver.targets import FolderTarget, Target, ZipTarget
+from sdbatch.driver.deliver_plan import DeliverReport, refuse_others, wanted_rows
+from sdbatch.driver.deliver_process import Place, begin, make_in_place
+from sdbatch.driver.signals import Interrupt
+from sdbatch.errors import JobError, WorkersUnavailable
+from sdbatch.job import read_job
+from sdbatch.report.progress import Progress, Snapshot
+from sdbatch.storage import open_campaign, split
+
+CHECKPOINT_S: Final = 5.0
+"""Wall seconds between two writings of the table while files are made; a kill costs at most what came since."""
+MASTERS_MIN: Final = 4
+"""Fewest masters for each process: one takes a second or two to start."""
+_AHEAD: Final = 2
+"""Masters handed out for each process: one in hand, one waiting."""
+
+
+def deliver_files(
+    delivery: Delivery, *, dry_run: bool = False, prune: bool = False, progress: Progress
+) -> DeliverReport:
+    """Make what is missing of a delivery.
+
+    Args:
+        delivery: The delivery.
+        dry_run: Say what would be made; write nothing.
+        prune: Remove files that an earlier state of this delivery made and that are not wanted any more.
+        progress: Shown while it goes on.
+
+    Raises:
+        UserError: Before anything was made: names that collide, bounds that are passed, a campaign that is not there.
+        MachineError: When this machine or a store fails.
+    """
+    url, storage = _campaign_of(delivery)
+    campaign = Campaign(open_campaign(url, storage))
+    report = DeliverReport(delivery=delivery.delivery, to=delivery.to)
+    with progress:
+        progress.say("looking at the campaign")
+        wanted, tasks_of = wanted_rows(delivery, campaign, report)
+        target = _target(delivery)
+        rows = target.read_rows()
+        refuse_others(delivery, wanted, rows, target)
+        todo = {name for name, row in wanted.items() if not _is_current(row, rows.get(name), target)}
+        report.files, report.current = len(wanted), len(wanted) - len(todo)
+        report.stale = sorted(n for n, row in rows.items() if row["delivery"] == delivery.delivery and n not in wanted)
+        if dry_run:
+            report.state, report.made = "dry-run", len(todo)
+            return report
+        if prune and report.stale:
+            target.remove(report.stale, rows)
+            report.removed, report.stale = report.stale, []
+        rows.update({name: wanted[name] for name in todo})
+        place = Place(campaign=url, campaign_storage=storage, files=target.files_url, files_storage=delivery.storage)
+        if todo or report.removed:
+            target.write_rows(rows)
+        _make(_tasks(delivery, tasks_of, todo, target, rows), place, delivery, target, rows, report, progress)
+        is_told = all(row["ledger"] for row in rows.values() if row["status"] == MADE and row["name"] in wanted)
+        if todo or report.removed or not is_told or not target.is_complete(rows):
+            _complete(delivery, target, rows, report, url)
+    return report
+
+
+def _campaign_of(delivery: Delivery) -> tuple[str, dict[str, Any]]:
+    if delivery.campaign.endswith((".yaml", ".yml")):
+        job = read_job(delivery.campaign)
+        return job.output, {**job.storage, **delivery.storage}
+    return delivery.campaign, delivery.storage
+
+
+def _target(delivery: Delivery) -> Target:
+    if delivery.is_zip:
+        folder, name = split(delivery.to)
+        return ZipTarget(open_campaign(folder, delivery.storage), name, delivery.zip_bytes_max)
+    return FolderTarget(open_campaign(delivery.to, delivery.storage), delivery.delivery)
+
+
+def _is_current(row: dict[str, Any], there: dict[str, Any] | None, target: Target) -> bool:
+    return there is not None and there["status"] == MADE and there["key"] == row["key"] and target.has(there)
+
+
+def _tasks(delivery: Delivery, matches: dict[str, Match], todo: set[str], target: Target, rows: Rows) -> list[Task]:
+    """Return a task for each master of which a file is missing, clips first: they take longest."""
+    by_asset: dict[str, list[str]] = {}
+    for name in sorted(todo):
+        by_asset.setdefault(matches[name].master.asset, []).append(name)
+    tasks = [
+        Task(
+            id=matches[names[0]].master.id,
+            asset=asset,
+            sha256=matches[names[0]].master.sha256,
+            shape=_clip_shape(matches[names[0]].master),
+            files=tuple(
+                FileJob(
+                    name=name,
+                    path=target.path_of(rows[name]),
+                    format=matches[name].format,
+                    placement=matches[name].placement,
+                )
+                for name in names
+            ),
+            quality=(delivery.quality.least, delivery.quality.most),
+            bars=delivery.bar_colour,
+        )
+        for asset, names in by_asset.items()
+    ]
+    return sorted(tasks, key=lambda task: task.shape is None)
+
+
+def _clip_shape(master: Master) -> ClipShape | None:
+    if not master.is_clip:
+        return None
+    if not master.num_frames or not master.fps:
+        raise JobError(
+            f"{master.id}: the campaign does not say how many frames its clip has; `sdbatch verify` looks at it"
+        )
+    return ClipShape(
+        suffix=master.asset.rpartition(".")[2],
+        width=master.width,
+        height=master.height,
+        num_frames=master.num_frames,
+        fps=master.fps,
+    )
+
+
+def _make(
+    tasks: Sequence[Task],
+    place: Place,
+    delivery: Delivery,
+    target: Target,
+    rows: Rows,
+    report: DeliverReport,
+    progress: Progress,
+) -> None:
+    """Hand out the tasks, and write down what comes back."""
+    if not tasks:
+        return
+    pending = sum(len(task.files) for task in tasks)
+    processes = _num_processes(delivery, len(tasks))
+    begun_s = saved_s = time.monotonic()
+    ended = 0
+    with _interrupted() as interrupt:
+        for made in _results(tasks, place, processes, interrupt):
+            for one in made:
+                _write_down(one, rows[one.name], report)
+            ended += len(made)
+            now_s = time.monotonic()
+            progress.show(
+                Snapshot(
+                    working_s=now_s - begun_s,
+                    outputs_ended=ended,
+                    outputs_pending=pending,
+                    cost_share=ended / pending,
+                    rows_failed=len(report.failed),
+                    workers=processes,
+                    in_flight=0,
+                    noun="files",
+                )
+            )
+            if now_s - saved_s > CHECKPOINT_S:
+                target.write_rows(rows)
+                saved_s = time.monotonic()
+    if ended < pending:
+        report.state = "interrupted"
+    elif report.failed:
+        report.state = "failed"
+
+
+@contextmanager
+def _interrupted() -> Iterator[Interrupt]:
+    interrupt = Interrupt()
+    with interrupt.installed():
+        yield interrupt
+
+
+def _write_down(made: Made, row: dict[str, Any], report: DeliverReport) -> None:
+    if made.fault:
+        row.update(status=FAILED, error_message=made.fault)
+        report.failed[made.name] = made.fault
+        return
+    row.update(status=MADE, sha256=made.sha256, file_bytes=made.file_bytes, quality=made.quality)
+    report.made += 1
+    report.bytes_made += made.file_bytes
+
+
+def _results(tasks: Sequence[Task], place: Place, processes: int, interrupt: Interrupt) -> Iterator[list[Made]]:
+    """Yield what each task made, in the order in which they end; after a signal, of those in hand only."""
+    if processes == 1:
+        begin(place, is_own_process=False)
+        for task in tasks:
+            if interrupt.count:
+                return
+            yield make_in_place(task)
+        return
+    waiting = iter(tasks)
+    in_hand: set[Future[list[Made]]] = set()
+    context = multiprocessing.get_context("spawn")
+    try:
+        with ProcessPoolExecutor(processes, context, initializer=begin, initargs=(place,)) as pool:
+            while True:
+                room = 0 if interrupt.count else _AHEAD * processes - len(in_hand)
+                in_hand |= {pool.submit(make_in_place, task) for task in islice(waiting, room)}
+                if not in_hand:
+                    return
+                done, in_hand = wait(in_hand, return_when=FIRST_COMPLETED)
+                for future in done:
+                    yield future.result()
+    except BrokenProcessPool as error:
+        raise WorkersUnavailable(
+            f"one of {processes} processes that make files was killed, perhaps for memory; deliver again to go on, "
+            f"with `processes: {max(processes // 2, 1)}` in the delivery"
+        ) from error
+
+
+def _num_processes(delivery: Delivery, num_tasks: int) -> int:
+    if delivery.processes != "auto":
+        return min(delivery.processes, num_tasks)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(min(cores, num_tasks // MASTERS_MIN), 1)
+
+
+def _complete(delivery: Delivery, target: Target, rows: Rows, report: DeliverReport, campaign: str) -> None:
+    if report.state == "interrupted":
+        target.write_rows(rows)
+        return
+    if not rows:
+        return
+    head = {"delivery": delivery.delivery, "campaign": campaign, "to": target.url}
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    target.write_rows(rows)
+    target.complete(rows)
+    ledger.written(target.store, target.ledgers, head, rows, report.removed, stamp)
+    target.write_rows(rows)
+    target.tidy()

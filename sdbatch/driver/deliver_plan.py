@@ -1,0 +1,221 @@
+"""What a delivery is to make: the row of each file by its name, or why it cannot be.
+
+Delivery + effective rows --> wanted_rows() --> rows, matches        + rows of the target --> refuse_others()
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from sdbatch.campaign.campaign import Campaign
+from sdbatch.deliver.index import PLANNED, Rows
+from sdbatch.deliver.making import file_key, media_type
+from sdbatch.deliver.matching import Master, Match, master_of, matched, out_of_bounds
+from sdbatch.deliver.names import Template, collisions, folded
+from sdbatch.deliver.settings import Delivery
+from sdbatch.deliver.targets import Target
+from sdbatch.errors import JobError
+from sdbatch.storage import parse_url
+
+LINES_MAX: Final = 20
+"""Lines of one message about names or bounds."""
+_READ: Final = (
+    *("id", "request_key", "n", "status", "asset", "sha256", "media_type"),
+    *("task", "width", "height", "num_frames", "fps"),
+)
+WARN_CROP: Final = 0.15
+WARN_ENLARGE: Final = 1.5
+"""Crop and enlargement from which on a person is told, where the delivery sets no bounds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FormatSummary:
+    """What one format comes to.
+
+    Attributes:
+        format: Its name.
+        files: Number of its files.
+        crop_max: Largest share of a master that is cropped.
+        enlargement_max: Largest factor by which one is enlarged.
+    """
+
+    format: str
+    files: int
+    crop_max: float
+    enlargement_max: float
+
+
+@dataclass(kw_only=True)
+class DeliverReport:
+    """The result of a delivery, or with a dry run what it would be.
+
+    Attributes:
+        delivery: Its name.
+        to: Where to.
+        state: done, failed (a file was not made), interrupted, or dry-run.
+        files: Files that are wanted.
+        made: Files made, or to be made.
+        current: Files that were there already.
+        failed: Why, by name, of files that were not made.
+        stale: Files at the target that this delivery made once and does not want any more.
+        removed: Those of them that were removed.
+        formats: By format.
+        warnings: What a person should know.
+        bytes_made: Bytes of the files made.
+    """
+
+    delivery: str
+    to: str
+    state: str = "done"
+    files: int = 0
+    made: int = 0
+    current: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
+    stale: list[str] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
+    formats: list[FormatSummary] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    bytes_made: int = 0
+
+    @property
+    def exit_code(self) -> int:
+        """Exit code of the command."""
+        return {"failed": 3, "interrupted": 130}.get(self.state, 0)
+
+
+def wanted_rows(delivery: Delivery, campaign: Campaign, report: DeliverReport) -> tuple[Rows, dict[str, Match]]:
+    """Return the row of each file that is wanted, and the match it comes from, by name.
+
+    Args:
+        delivery: The delivery.
+        campaign: Where its masters are.
+        report: Is told of each format, and of what a person should know.
+
+    Raises:
+        UserError: When names collide or cannot be, bounds are passed, or the campaign has no run.
+    """
+    if _is_within(delivery.to, campaign.store.url):
+        raise JobError(f"to: {delivery.to} lies in the campaign {campaign.store.url}; name a place outside of it")
+    template = Template(delivery.name)
+    masters: list[Master] = []
+    names: dict[str, None] = {}
+    for part in campaign.effective().parts():
+        names.update(dict.fromkeys(part.column_names))
+        template.check_fields(names)
+        # A row's texts, recipe and stages are many times what is needed of it.
+        read = [name for name in part.column_names if name in {*_READ, *template.fields} or name.startswith("x_")]
+        rows_read = part.select(read).to_pylist()
+        masters += filter(None, (master_of(row, delivery.focus_point) for row in rows_read))
+    matches, missing = matched(masters, delivery.own_formats)
+    report.warnings += missing
+    if lines := out_of_bounds(matches, delivery.crop_max, delivery.enlarge_max):
+        raise JobError(_listed(f"{len(lines)} files pass the delivery's bounds", lines))
+    _summarise(matches, delivery, report)
+    rows: Rows = {}
+    by_name: dict[str, Match] = {}
+    named: list[tuple[str, str]] = []
+    faults: list[str] = []
+    for match in matches:
+        try:
+            name = template.filled(_fields(match))
+        except JobError as error:
+            faults.append(f"{match.maker}: {error}")
+            continue
+        named.append((name, match.maker))
+        rows[name], by_name[name] = _row(name, match, delivery), match
+    if faults:
+        raise JobError(_listed(f"name: {delivery.name!r} gives no name for {len(faults)} files", faults))
+    if lines := collisions(named):
+        raise JobError(_listed(f"name: {delivery.name!r} gives {len(lines)} files names that others have", lines))
+    return rows, by_name
+
+
+def _is_within(target: str, campaign: str) -> bool:
+    place, folder = parse_url(target).url, parse_url(campaign).url
+    return place == folder or place.startswith(folder.rstrip("/") + "/")
+
+
+def _fields(match: Match) -> dict[str, Any]:
+    one = match.format
+    own = {"format": one.name, "ext": one.type, "width": one.width, "height": one.height}
+    return {**match.master.columns, **own}
+
+
+def _row(name: str, match: Match, delivery: Delivery) -> dict[str, Any]:
+    master, one, placement = match.master, match.format, match.placement
+    quality = (delivery.quality.least, delivery.quality.most)
+    own = {column: None if value is None else str(value) for column, value in master.own_columns.items()}
+    return {
+        "name": name,
+        "status": PLANNED,
+        "delivery": delivery.delivery,
+        "format": one.name,
+        "id": master.id,
+        "n": master.n,
+        "width": one.width,
+        "height": one.height,
+        "media_type": media_type(one),
+        "file_bytes": None,
+        "sha256": None,
+        "quality": None,
+        "crop": round(placement.crop, 4),
+        "enlargement": round(placement.enlargement, 4),
+        "error_message": None,
+        "request_key": master.columns["request_key"],
+        "asset": master.asset,
+        "asset_sha256": master.sha256,
+        "key": file_key(master.sha256, one, placement, quality, delivery.bar_colour),
+        "archive": None,
+        "ledger": None,
+        **own,
+    }
+
+
+def _summarise(matches: Sequence[Match], delivery: Delivery, report: DeliverReport) -> None:
+    by_format: dict[str, list[Match]] = {}
+    for match in matches:
+        by_format.setdefault(match.format.name, []).append(match)
+    for name, group in by_format.items():
+        crop = max(group, key=lambda match: match.placement.crop)
+        enlarged = max(group, key=lambda match: match.placement.enlargement)
+        report.formats.append(
+            FormatSummary(
+                format=name,
+                files=len(group),
+                crop_max=round(crop.placement.crop, 4),
+                enlargement_max=round(enlarged.placement.enlargement, 4),
+            )
+        )
+        if delivery.crop_max is None and crop.placement.crop > WARN_CROP:
+            report.warnings.append(f"{name}: crops up to {crop.placement.crop:.1%} of a master ({crop.master.id})")
+        if delivery.enlarge_max is None and enlarged.placement.enlargement > WARN_ENLARGE:
+            factor = enlarged.placement.enlargement
+            report.warnings.append(f"{name}: enlarges a master up to {factor:.2f} times ({enlarged.master.id})")
+
+
+def refuse_others(delivery: Delivery, wanted: Rows, rows: Rows, target: Target) -> None:
+    """Refuse names under which another delivery, or nobody we know, has a file there.
+
+    Raises:
+        JobError: With each of them, and both ids.
+    """
+    others = {folded(name): row for name, row in rows.items() if row["delivery"] != delivery.delivery}
+    if others and delivery.is_zip:
+        other = next(iter(others.values()))["delivery"]
+        raise JobError(f"{target.url}: is the archive of delivery {other}; an archive takes one delivery")
+    lines = [
+        f"{name}: {row['id']} of {delivery.delivery}, and {other['id']} of delivery {other['delivery']}"
+        for name, row in wanted.items()
+        if (other := others.get(folded(name)))
+    ]
+    lines += [f"{name}: is there, and no delivery of sdbatch made it" for name in target.strangers(wanted, rows)]
+    if lines:
+        remedy = "another `name` or `to`, or the same `delivery`, keeps them apart"
+        raise JobError(_listed(f"{target.url}: {len(lines)} names are taken; {remedy}", lines))
+
+
+def _listed(first: str, lines: Sequence[str]) -> str:
+    more = [f"... and {len(lines) - LINES_MAX} more"] if len(lines) > LINES_MAX else []
+    return "\n".join([first + ":", *lines[:LINES_MAX], *more])

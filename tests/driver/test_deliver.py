@@ -1,0 +1,432 @@
+"""Deliveries from drawn masters: sizes, colours, caps, names, and what a second one, a kill and a neighbour change."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import uuid
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from numpy.typing import NDArray
+from support.clips import PATCHES, ffmpeg, middles
+from support.masters import draw_campaign, key_of, noise, patches
+from support.servers import BUCKET
+from support.stores import Killed
+
+import sdbatch
+from sdbatch.cli import app
+from sdbatch.deliver.settings import parse_delivery
+from sdbatch.deliver.targets import FolderTarget, ZipTarget
+from sdbatch.driver.deliver_plan import DeliverReport
+from sdbatch.errors import JobError, SdbatchError
+from sdbatch.storage import open_store
+
+STILLS = ("mug", "lamp", "chair")
+PICTURE_FORMATS: list[Any] = [
+    {"name": "square", "width": 160, "height": 160, "type": "jpg"},
+    {"name": "wide", "width": 256, "height": 96, "type": "webp", "fit": "contain"},
+    {"name": "tall", "width": 96, "height": 192, "type": "avif", "fit": "letterbox"},
+    {"name": "whole", "width": 192, "height": 144, "type": "png"},
+]
+CLIP_FORMATS: list[Any] = [
+    {"name": "reel", "width": 96, "height": 160, "type": "mp4", "fit": "letterbox"},
+    {"name": "loop", "width": 96, "height": 96, "type": "webm"},
+]
+ROWS = [{"id": name, "x_product": name.title()} for name in (*STILLS, "clip")]
+
+
+def _pixels() -> dict[str, NDArray[np.uint8]]:
+    pictures = {name: patches(256, 192, number) for number, name in enumerate(STILLS)}
+    return {**pictures, "clip": np.stack([patches(128, 96, number) for number in range(6)])}
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A campaign of three pictures and a clip."""
+    folder = tmp_path_factory.mktemp("drawn") / "campaign"
+    draw_campaign(folder, ROWS, _pixels())
+    return folder
+
+
+@pytest.fixture
+def campaign(drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SDBATCH_CACHE", str(tmp_path / "cache"))
+    return Path(shutil.copytree(drawn, tmp_path / "campaign"))
+
+
+def _delivery(campaign: Path, **changes: Any) -> dict[str, Any]:
+    values = {"delivery": "spring", "campaign": str(campaign), "to": str(campaign.parent / "out"), "processes": 1}
+    return {**values, "formats": [*PICTURE_FORMATS, *CLIP_FORMATS], **changes}
+
+
+def _deliver(campaign: Path, *, prune: bool = False, dry_run: bool = False, **changes: Any) -> DeliverReport:
+    return sdbatch.deliver(_delivery(campaign, **changes), prune=prune, dry_run=dry_run)
+
+
+def _files(folder: Path) -> dict[str, str]:
+    """Return the digest of every delivered file."""
+    own = ("delivered.", "deliveries")
+    found = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
+    return {n: hashlib.sha256(p.read_bytes()).hexdigest() for n, p in found.items() if not n.startswith(own)}
+
+
+def _read_by_ffmpeg(file: Path, folder: Path) -> NDArray[np.uint8]:
+    """Return image_HWC of a picture as ffmpeg, which did not write it, reads it."""
+    raw = folder / "raw"
+    said = ffmpeg("-i", str(file), "-f", "rawvideo", "-pix_fmt", "rgb24", str(raw)).decode()
+    line = next(line for line in said.splitlines() if "Video: rawvideo" in line)
+    width, height = (int(side) for side in re.findall(r", (\d+)x(\d+)", line)[0])
+    return np.asarray(np.frombuffer(raw.read_bytes(), np.uint8).reshape(-1, height, width, 3)[0])
+
+
+def _read_by_av(file: Path) -> list[NDArray[np.uint8]]:
+    """Return the frames of a clip as PyAV's own libraries read them."""
+    with av.open(str(file)) as opened:
+        return [np.asarray(frame.to_ndarray(format="rgb24"), np.uint8) for frame in opened.decode(video=0)]
+
+
+def _near(found: tuple[int, ...], colour: tuple[int, ...], most: int = 2) -> bool:
+    return max(abs(one - two) for one, two in zip(found, colour, strict=True)) <= most
+
+
+def test_each_format_has_its_size_and_its_colours_for_another_program(campaign: Path, tmp_path: Path) -> None:
+    report = _deliver(campaign)
+    out = tmp_path / "out"
+
+    assert (report.state, report.made, report.exit_code) == ("done", 3 * 4 + 2, 0)
+    for one in PICTURE_FORMATS:
+        image_HWC = _read_by_ffmpeg(out / f"{one['name']}/mug_{one['name']}_0.{one['type']}", tmp_path)
+        assert image_HWC.shape == (one["height"], one["width"], 3)
+        inner = {"wide": image_HWC[:, 64:192], "tall": image_HWC[60:132]}.get(one["name"], image_HWC)
+        assert all(map(_near, middles(inner), PATCHES)), one["name"]
+    tall = _read_by_ffmpeg(out / "tall/mug_tall_0.avif", tmp_path)
+    wide = _read_by_ffmpeg(out / "wide/mug_wide_0.webp", tmp_path)
+    mean = tuple(round(float(value)) for value in patches(256, 192).mean(axis=(0, 1)))
+    assert _near(tuple(map(int, tall[20, 48])), (0, 0, 0))
+    assert _near(tuple(map(int, wide[48, 20])), mean)
+
+
+def test_a_clip_has_its_size_its_frames_and_its_colours_for_another_program(campaign: Path, tmp_path: Path) -> None:
+    _deliver(campaign, formats=[*CLIP_FORMATS, {**CLIP_FORMATS[0], "name": "mean", "fit": "contain"}])
+    out = tmp_path / "out"
+    reel, loop, mean = (
+        _read_by_av(out / f"{n}/clip_{n}_0.{s}") for n, s in (("reel", "mp4"), ("loop", "webm"), ("mean", "mp4"))
+    )
+
+    assert [frames[0].shape for frames in (reel, loop, mean)] == [(160, 96, 3), (96, 96, 3), (160, 96, 3)]
+    assert [len(frames) for frames in (reel, loop, mean)] == [6, 6, 6]
+    assert all(_near(one, two, 4) for one, two in zip(middles(reel[3][44:116]), PATCHES, strict=True))
+    assert all(_near(one, two, 4) for one, two in zip(middles(loop[3]), PATCHES, strict=True))
+    assert _near(tuple(map(int, reel[3][10, 48])), (0, 0, 0), 4)
+    colour = tuple(round(float(value)) for value in patches(128, 96).mean(axis=(0, 1)))
+    assert _near(tuple(map(int, mean[3][10, 48])), colour, 4)
+    assert b"request_key" not in (out / "reel/clip_reel_0.mp4").read_bytes()
+
+
+def test_a_second_delivery_makes_nothing_and_a_new_master_its_own_files(campaign: Path, tmp_path: Path) -> None:
+    _deliver(campaign)
+    before, table = _files(tmp_path / "out"), (tmp_path / "out/delivered.parquet").read_bytes()
+    again = _deliver(campaign)
+
+    assert (again.made, again.current) == (0, 14)
+    assert (tmp_path / "out/delivered.parquet").read_bytes() == table
+    assert len(list((tmp_path / "out/deliveries").iterdir())) == 1
+
+    pixels = {"lamp": patches(256, 192, 9)[::-1].copy()}
+    draw_campaign(campaign, ROWS[1:2], pixels, keys={"lamp": key_of("another lamp")})
+    newer = sdbatch.deliver(_delivery(campaign))
+    after = _files(tmp_path / "out")
+
+    assert (newer.made, newer.current, len(newer.stale)) == (4, 0, 10)
+    assert {name for name in before if after[name] != before[name]} == {n for n in before if "/lamp_" in n}
+
+
+def test_the_ledger_names_its_predecessor(campaign: Path, tmp_path: Path) -> None:
+    _deliver(campaign, formats=PICTURE_FORMATS[:1])
+    time.sleep(1.1)  # the names of ledger files begin with the second
+    _deliver(campaign, formats=PICTURE_FORMATS[:2])
+    first, second = sorted((tmp_path / "out/deliveries").iterdir())
+    lines = [json.loads(line) for line in second.read_text().splitlines()]
+
+    assert lines[0]["previous"] == hashlib.sha256(first.read_bytes()).hexdigest()
+    assert {line["made"]["name"] for line in lines[1:]} == {f"wide/{name}_wide_0.webp" for name in STILLS}
+    assert first.name.endswith(f"-{hashlib.sha256(first.read_bytes()).hexdigest()[:8]}.jsonl")
+
+
+def test_a_dry_run_writes_nothing(campaign: Path, tmp_path: Path) -> None:
+    report = _deliver(campaign, dry_run=True)
+
+    assert (report.state, report.made, report.files) == ("dry-run", 14, 14)
+    assert report.formats[0].crop_max == 0.25
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_not_asked_for_any_more_goes_by_prune_alone(campaign: Path, tmp_path: Path) -> None:
+    _deliver(campaign, formats=PICTURE_FORMATS[:2])
+    listed = _deliver(campaign, formats=PICTURE_FORMATS[:1])
+    assert (len(listed.stale), len(_files(tmp_path / "out"))) == (3, 6)
+    (tmp_path / "out/wide/own.webp").write_bytes(b"somebody's own")
+    pruned = _deliver(campaign, formats=PICTURE_FORMATS[:1], prune=True)
+
+    assert (len(pruned.removed), pruned.stale) == (3, [])
+    assert set(_files(tmp_path / "out")) == {*(f"square/{n}_square_0.jpg" for n in STILLS), "wide/own.webp"}
+
+
+def test_two_deliveries_share_a_target_and_no_name(campaign: Path, tmp_path: Path) -> None:
+    _deliver(campaign, formats=PICTURE_FORMATS[:1])
+    _deliver(campaign, delivery="other", formats=PICTURE_FORMATS[1:2])
+    before = _files(tmp_path / "out")
+
+    with pytest.raises(JobError, match=r"square/mug_square_0.jpg: mug of third, and mug of delivery spring"):
+        _deliver(campaign, delivery="third", formats=PICTURE_FORMATS[:1])
+    assert _files(tmp_path / "out") == before
+    assert _deliver(campaign, formats=PICTURE_FORMATS[:1]).stale == []
+    assert set(pq.read_table(tmp_path / "out/delivered.parquet").column("delivery").to_pylist()) == {"spring", "other"}
+
+
+def test_a_strangers_file_is_not_written_over(campaign: Path, tmp_path: Path) -> None:
+    file = tmp_path / "out/square/MUG_square_0.jpg"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"somebody's own")
+
+    with pytest.raises(JobError, match=r"square/mug_square_0\.jpg: is there, and no delivery of sdbatch made it"):
+        _deliver(campaign)
+    assert file.read_bytes() == b"somebody's own"
+
+
+def test_names_that_collide_are_said_before_anything_is_made(campaign: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        JobError, match=r"both lamp \(output 0, square\) and chair|both mug \(output 0, square\) and lamp"
+    ):
+        _deliver(campaign, formats=PICTURE_FORMATS[:1], name="{format}.{ext}")
+    assert not (tmp_path / "out").exists()
+
+
+def test_bounds_of_a_delivery_refuse(campaign: Path) -> None:
+    with pytest.raises(JobError, match=r"25\.0% of the master would be cropped, over crop_max: 0.2"):
+        _deliver(campaign, crop_max=0.2, formats=PICTURE_FORMATS[:1])
+
+
+@pytest.fixture
+def noisy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A campaign of one picture and one clip that take an encoder many bytes."""
+    monkeypatch.setenv("SDBATCH_CACHE", str(tmp_path / "cache"))
+    pixels = {"still": noise(192, 192), "clip": np.stack([noise(160, 160, number) for number in range(8)])}
+    draw_campaign(tmp_path / "campaign", [{"id": "still"}, {"id": "clip"}], pixels)
+    return tmp_path / "campaign"
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "webp", "avif"])
+def test_a_picture_has_the_best_quality_under_its_cap(noisy: Path, tmp_path: Path, suffix: str) -> None:
+    one = {"name": "a", "width": 192, "height": 192, "type": suffix}
+    free = _deliver(noisy, formats=[one], to=str(tmp_path / "free"))
+    cap = free.bytes_made * 2 // 3
+    capped = _deliver(noisy, formats=[{**one, "bytes_max": cap}])
+    (row,) = pq.read_table(tmp_path / "out/delivered.parquet").to_pylist()
+
+    assert capped.state == "done"
+    assert cap * 0.8 < (tmp_path / "out" / row["name"]).stat().st_size == row["file_bytes"] <= cap
+    assert 40 <= row["quality"] < 95
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "webm"])
+def test_a_clip_comes_under_its_cap(noisy: Path, tmp_path: Path, suffix: str) -> None:
+    one = {"name": "a", "width": 160, "height": 160, "type": suffix}
+    free = _deliver(noisy, formats=[one], to=str(tmp_path / "free"))
+    cap = free.bytes_made * 2 // 3
+    capped = _deliver(noisy, formats=[{**one, "bytes_max": cap}])
+
+    assert capped.state == "done", capped.failed
+    assert cap * 0.4 < capped.bytes_made <= cap
+    assert len(_read_by_av(tmp_path / f"out/a/clip_a_0.{suffix}")) == 8
+
+
+def test_a_file_that_misses_its_bound_fails_alone_with_exit_code_3(noisy: Path, tmp_path: Path) -> None:
+    small = {"width": 192, "height": 192, "bytes_max": 2000}
+    report = _deliver(
+        noisy,
+        formats=[{"name": "a", **small, "type": "jpg"}, {"name": "b", **small, "type": "png"}, {**PICTURE_FORMATS[0]}],
+    )
+
+    assert (report.state, report.exit_code, report.made) == ("failed", 3, 1)
+    assert "bytes at quality 40, over 2000; lower quality.least or raise bytes_max" in report.failed["a/still_a_0.jpg"]
+    assert "png has no quality to lower" in report.failed["b/still_b_0.png"]
+    assert set(_files(tmp_path / "out")) == {"square/still_square_0.jpg"}
+
+
+def test_a_master_that_was_changed_or_lost_fails_its_files_alone(campaign: Path) -> None:
+    lamp, mug = (next((campaign / "assets").glob(f"{name}-*")) for name in ("lamp", "mug"))
+    lamp.write_bytes(mug.read_bytes())
+    mug.unlink()
+    report = _deliver(campaign, formats=PICTURE_FORMATS[:1])
+
+    assert (report.made, report.exit_code) == (1, 3)
+    assert "is not the file that was committed" in report.failed["square/lamp_square_0.jpg"]
+    assert "is missing" in report.failed["square/mug_square_0.jpg"]
+
+
+def test_an_archive_is_sorted_stored_and_a_function_of_its_files(campaign: Path, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        assert _deliver(campaign, formats=PICTURE_FORMATS[:2], to=str(tmp_path / name / "all.zip")).made == 6
+    data = (tmp_path / "one/all.zip").read_bytes()
+    members = zipfile.ZipFile(io.BytesIO(data)).infolist()
+
+    assert data == (tmp_path / "two/all.zip").read_bytes()
+    assert [member.filename for member in members] == sorted(member.filename for member in members)
+    assert {member.date_time for member in members} == {(1980, 1, 1, 0, 0, 0)}
+    assert {member.compress_type for member in members} == {zipfile.ZIP_STORED}
+    assert _deliver(campaign, formats=PICTURE_FORMATS[:2], to=str(tmp_path / "one/all.zip")).made == 0
+
+    fewer = _deliver(campaign, formats=PICTURE_FORMATS[:1], to=str(tmp_path / "one/all.zip"), prune=True)
+    assert (fewer.made, len(fewer.removed)) == (0, 3)
+    assert len(zipfile.ZipFile(tmp_path / "one/all.zip").namelist()) == 3
+    assert not list((tmp_path / "cache/deliveries").iterdir())
+
+
+def test_a_long_archive_is_split_and_grows_again_from_what_it_holds(noisy: Path, tmp_path: Path) -> None:
+    sizes = [{"name": f"f{n}", "width": 480, "height": 480 + n, "type": "png"} for n in range(4)]
+    first = _deliver(noisy, formats=sizes[:3], to=str(tmp_path / "out/all.zip"), zip_bytes_max=1_000_000)
+    second = _deliver(noisy, formats=sizes, to=str(tmp_path / "out/all.zip"), zip_bytes_max=1_500_000)
+    names = [name for path in sorted((tmp_path / "out").glob("*.zip")) for name in zipfile.ZipFile(path).namelist()]
+
+    assert (first.made, second.made, second.current) == (3, 1, 3)
+    assert names == sorted(f"f{n}/still_f{n}_0.png" for n in range(4))
+    assert all(path.stat().st_size <= 1_500_000 for path in (tmp_path / "out").glob("*.zip"))
+
+
+def test_a_killed_delivery_goes_on_to_the_same_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SDBATCH_CACHE", str(tmp_path / "cache"))
+    names = [f"row-{number}" for number in range(8)]
+    draw_campaign(
+        tmp_path / "campaign", [{"id": n} for n in names], {n: noise(256, 256, i) for i, n in enumerate(names)}
+    )
+    one = {"name": "a", "width": 512, "height": 512, "type": "webp"}
+    _deliver(tmp_path / "campaign", formats=[one], to=str(tmp_path / "whole"))
+    file = tmp_path / "killed.yaml"
+    file.write_text(json.dumps(_delivery(tmp_path / "campaign", formats=[one], to=str(tmp_path / "killed"))))
+    command = [sys.executable, "-m", "sdbatch", "deliver", str(file)]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL, env={**os.environ}) as process:
+        until_s = time.monotonic() + 60
+        while len(list((tmp_path / "killed").glob("a/*"))) < 2 and time.monotonic() < until_s:
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+    assert 2 <= len(_files(tmp_path / "killed")) < 8
+
+    assert sdbatch.deliver(file).state == "done"
+    assert _files(tmp_path / "killed") == _files(tmp_path / "whole")
+    assert sdbatch.deliver(file).made == 0
+
+
+@pytest.mark.parametrize("to", ["out", "all.zip"])
+def test_a_kill_before_the_end_is_written_costs_no_file(
+    campaign: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: str
+) -> None:
+    def killed(*_: Any) -> None:
+        raise Killed
+
+    changes: dict[str, Any] = {"formats": PICTURE_FORMATS[:1], "to": str(tmp_path / to)}
+    with monkeypatch.context() as patch:
+        patch.setattr(ZipTarget if to == "all.zip" else FolderTarget, "complete", killed)
+        with pytest.raises(Killed):
+            _deliver(campaign, **changes)
+    again = _deliver(campaign, **changes)
+
+    assert (again.made, again.current) == (0, 3)
+    assert (tmp_path / "all.zip" if to == "all.zip" else tmp_path / "out/delivered.csv").exists()
+    assert len(list(tmp_path.glob("**/deliveries/*.jsonl" if to == "out" else "all.deliveries/*.jsonl"))) == 1
+
+
+@pytest.mark.s3
+@pytest.mark.parametrize("suffix", ["", "/all.zip"])
+def test_a_bucket_takes_what_a_folder_takes(campaign: Path, tmp_path: Path, s3_endpoint: str, suffix: str) -> None:
+    target = f"s3://{BUCKET}/delivered-{uuid.uuid4().hex}{suffix}"
+    one = {**PICTURE_FORMATS[0]}
+    first = _deliver(campaign, formats=[one], to=target)
+    second = _deliver(campaign, formats=[{**one, "width": 80}], to=target)
+    third = _deliver(campaign, formats=[{**one, "width": 80}], to=target)
+    folder = open_store(target.removesuffix("/all.zip"), {})
+    local = _deliver(campaign, formats=[{**one, "width": 80}])
+    found = {entry.path for entry in folder.list()}
+
+    assert (first.made, second.made, third.made, third.current, local.made) == (3, 3, 0, 3, 3)
+    if suffix:
+        archive = zipfile.ZipFile(io.BytesIO(folder.read("all.zip")))
+        assert {n: hashlib.sha256(archive.read(n)).hexdigest() for n in archive.namelist()} == _files(tmp_path / "out")
+        assert {"all.delivered.parquet", "all.delivered.csv"} < found
+    else:
+        names = _files(tmp_path / "out")
+        assert {n: hashlib.sha256(folder.read(n)).hexdigest() for n in names} == names
+        assert {"delivered.parquet", "delivered.csv"} < found
+
+
+def test_the_command_says_what_it_made_and_exits_with_3_for_a_missed_bound(
+    noisy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = {**PICTURE_FORMATS[0], "bytes_max": 1000}
+    file = tmp_path / "spring.yaml"
+    codes = []
+    for formats in ([PICTURE_FORMATS[0]], [small]):
+        values = _delivery(noisy, formats=formats)
+        del values["delivery"]
+        file.write_text(json.dumps(values))
+        with pytest.raises(SystemExit) as ended:
+            app(["deliver", str(file)])
+        codes.append(ended.value.code)
+    said = capsys.readouterr()
+
+    assert codes == [0, 3]
+    assert "spring done: 1 made, 0 there already, 0 failed of 1 file; " in said.out
+    assert "not made: square/still_square_0.jpg: has" in said.err
+
+
+def test_processes_make_the_same_files_as_one(campaign: Path, tmp_path: Path) -> None:
+    for number in (1, 2):
+        assert _deliver(campaign, processes=number, to=str(tmp_path / str(number))).made == 14
+
+    assert _files(tmp_path / "1") == _files(tmp_path / "2")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"formats": ["instagram-stroy"]}, "did you mean instagram-story"),
+        ({"only": "approved"}, "only: approved needs decisions"),
+        ({"where": "x_a == 1"}, "where: this version does not choose rows"),
+        ({"name": "{idd}.{ext}"}, "no column idd; did you mean id"),
+        ({"quality": {"least": 90, "most": 50}}, "quality.least: 90 is over quality.most = 50"),
+        ({"too": "x"}, "unknown key; did you mean to"),
+        ({"bars": "black"}, "bars"),
+        ({"focus": {"x": 2.0}}, "focus"),
+        ({"version": 9}, "version 9 is newer"),
+    ],
+)
+def test_a_wrong_delivery_is_told_what_to_change(campaign: Path, changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(SdbatchError, match=said):
+        _deliver(campaign, **changes)
+
+
+def test_a_delivery_into_its_own_campaign_is_refused(campaign: Path) -> None:
+    with pytest.raises(JobError, match="lies in the campaign"):
+        _deliver(campaign, to=str(campaign / "out"))
+
+
+def test_shipped_formats_need_no_more_than_their_names() -> None:
+    delivery = parse_delivery(
+        {"delivery": "a", "campaign": "c", "to": "t", "formats": ["instagram-story", "display-300x250"]}
+    )
+
+    assert [one.bytes_max for one in delivery.own_formats] == [30_000_000, 150_000]
