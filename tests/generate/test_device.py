@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from sdbatch.device_choice import VARIABLE
 from sdbatch.errors import GpuUnusable, UserError
 from sdbatch.generate import device
 from sdbatch.generate.device import device_of, gpu_fault, is_built_for
@@ -16,7 +17,7 @@ no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has 
 
 @pytest.fixture(autouse=True)
 def _nothing_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(device.VARIABLE, raising=False)
+    monkeypatch.delenv(VARIABLE, raising=False)
 
 
 @no_gpu
@@ -51,9 +52,9 @@ def test_a_laptop_needs_no_word_and_a_gpu_in_name_alone_is_said() -> None:
 
 
 def test_the_environment_may_say_cpu_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(device.VARIABLE, "cpu")
+    monkeypatch.setenv(VARIABLE, "cpu")
     assert device_of(1.0, is_reserved=True) == device.Device(name="cpu")
-    monkeypatch.setenv(device.VARIABLE, "cuda:1")
+    monkeypatch.setenv(VARIABLE, "cuda:1")
     with pytest.raises(UserError, match="SDBATCH_DEVICE is 'cuda:1'; it is cpu, or not set"):
         device_of(1.0, is_reserved=True)
 
