@@ -306,7 +306,6 @@ def test_a_worker_that_does_not_see_the_drivers_folder_refuses(job_of: Callable[
         Worker("w0", spec).start()
 
 
-@pytest.mark.fault("A4", "SDBATCH_DEVICE=cuda:1", "one line, exit 2, before anything is written")
 def test_a_wrong_word_for_the_device_is_refused_before_anything_starts(
     job_of: Callable[..., dict[str, Any]], write_manifest: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

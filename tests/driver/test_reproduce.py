@@ -217,6 +217,11 @@ def test_an_address_in_a_campaign_is_sent_nothing(made: Made, monkeypatch: pytes
         with pytest.raises(UserError, match=r"s3://evil/source\.png' is outside sources\.allow"):
             made.again("edit")
         assert made.again("row-0000").is_equal
+        with foreign_store() as own:  # the caller may read a bucket of that name, at the address the caller says
+            monkeypatch.setenv("AWS_ENDPOINT_URL", own.endpoint)
+            found = sdbatch.reproduce(made.output, "edit", model_path=str(made.model), allow=["s3://evil/"])
+            assert own.seen
+            assert found.fault, "there is no such source at the caller's address"
         assert stranger.seen == []
 
 
