@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from benchmarks.gpu.bed import Bed, bed, row
 from benchmarks.gpu.bench import Bench, Figures, Results
+from sdbatch.worker.environment import INDUCTOR_BY_RULE
 
 BATCH = 4
 STEPS = 8
@@ -68,6 +69,7 @@ def _in_process(bench: Bench, number: int) -> None:
     """Render in a child; it compiles on its own, as a worker of another node does."""
     signal.alarm(max(1, round(bench.left_s)))
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(bench.folder / f"compiled-{number}")
+    os.environ[INDUCTOR_BY_RULE] = "1"  # as in a worker of an `exact` job
     results = Results(file=_file(bench, number))
     status = 0
     try:

@@ -124,7 +124,7 @@ def run(
     def call() -> RunResult:
         checked = api.load_job(job, overrides or (), date)
         if in_process:
-            prepare_generation()
+            prepare_generation(is_exact=checked.determinism == "exact")
         return api.run(
             checked,
             selection,
@@ -159,7 +159,7 @@ def redo(
     def call() -> RunResult | None:
         checked = api.load_job(job, overrides or (), date)
         if in_process:
-            prepare_generation()
+            prepare_generation(is_exact=checked.determinism == "exact")
         return api.redo(
             checked,
             ids or (),
@@ -335,7 +335,7 @@ def reproduce(
     """Render one asset again from its metadata alone and compare. Exits 5 when it is further off than the tolerance."""
 
     def call() -> Any:
-        prepare_generation()
+        prepare_generation(is_exact=True)  # as good as any for an output of `fast`, and needed for one of `exact`
         return api.reproduce(
             output, request_id, n, job=job, model_path=model_path, allow=allow or (), tolerance=tolerance
         )

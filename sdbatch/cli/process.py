@@ -47,8 +47,8 @@ def last_line() -> Iterator[None]:
                 watch.stdin.flush()
 
 
-def prepare_generation() -> None:
+def prepare_generation(*, is_exact: bool) -> None:
     """Set what a process that runs models needs; torch is imported here, where it is used anyway."""
     from sdbatch.worker.process import prepare_generation
 
-    prepare_generation()
+    prepare_generation(is_exact=is_exact)

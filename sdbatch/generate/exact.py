@@ -13,7 +13,8 @@ def exact_arithmetic(*, is_exact: bool, is_compiled: bool) -> Iterator[None]:
     """Choose algorithms by rule, and compute float32 in full, while the block runs; nothing is changed where not exact.
 
     By default cuDNN rounds float32 to TF32, and Inductor measures which way of a reduction is the fastest on this
-    machine today, whose bits are others tomorrow (pytorch issue 163589).
+    machine today, whose bits are others tomorrow (pytorch issue 163589). The processes that compile for it hear of that
+    by the environment alone; a worker sets it when it starts (`sdbatch.worker.environment`).
 
     Args:
         is_exact: Whether the job asks for it.

@@ -26,6 +26,12 @@ OFFLINE_ENVIRONMENT: Final = {
 }
 """No model folder may reach a hub or bring code. diffusers reads these once, when it is imported."""
 
+QUIET_ENVIRONMENT: Final = {"DIFFUSERS_VERBOSITY": "error", "TRANSFORMERS_VERBOSITY": "error"}
+"""Both libraries tell at import what they could do with further packages; nobody who runs a job asked."""
+
+QUIET_LOGGERS: Final = ("torchao", "torch.utils._pytree")
+"""Loggers that warn at the import of torchao, of libraries that a machine without its kind of GPU cannot load."""
+
 COMPILED: Final = "TORCHINDUCTOR_CACHE_DIR"
 """Folder of compiled kernels. They are read as pickles and as code: whoever can write there runs code in our name."""
 
@@ -36,15 +42,27 @@ ALLOCATOR: Final = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
 """Settings of torch's allocator on a GPU, by the present name and the one before torch 2.9."""
 
 
-def prepare_environment(num_cpus: int = 1) -> None:
+INDUCTOR_BY_RULE: Final = "TORCHINDUCTOR_DETERMINISTIC"
+"""Lets the processes that compile for torch choose kernels by rule. torch's own setting does not reach them: on an H200
+two workers that compiled on their own made other pictures until the environment said it (torch 2.11)."""
+
+
+def prepare_environment(num_cpus: int = 1, *, is_exact: bool = False) -> None:
     """Set the environment of a process that runs models.
 
     Args:
         num_cpus: Cores that the process may use.
+        is_exact: Whether its pictures must be the same bits on every run.
     """
     os.environ.update(OFFLINE_ENVIRONMENT)
+    for name, value in QUIET_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    for name in QUIET_LOGGERS:
+        logging.getLogger(name).setLevel(logging.ERROR)
     os.environ[COMPILED] = str(compiled_folder())
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(num_cpus))  # torch's own: 32, in every worker of a node
+    if is_exact:
+        os.environ[INDUCTOR_BY_RULE] = "1"
     if not any(name in os.environ for name in ALLOCATOR):
         # Batches of changing sizes leave holes that blocks of fixed size cannot fill.
         os.environ[ALLOCATOR[0]] = "expandable_segments:True"

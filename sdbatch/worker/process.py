@@ -42,15 +42,16 @@ class _UnitPhase:
     ids: tuple[str, ...]
 
 
-def prepare_generation(num_cpus: int = 1) -> None:
+def prepare_generation(num_cpus: int = 1, *, is_exact: bool = False) -> None:
     """Set what only a process that is there to run models may: environment, memory allocator, the libraries' messages.
 
     A worker of its own process calls it, and a command that runs models in its own.
 
     Args:
         num_cpus: Cores that the process may use.
+        is_exact: See `prepare_environment`.
     """
-    prepare_environment(num_cpus)  # before the first import of torch and diffusers
+    prepare_environment(num_cpus, is_exact=is_exact)  # before the first import of torch and diffusers
     from sdbatch.generate.host_memory import keep_freed_memory
     from sdbatch.generate.load import quieten_libraries
 
@@ -66,7 +67,8 @@ def prepare_process(spec: WorkerSpec, name: str) -> None:
         name: Name of the worker; it stands in every log line.
     """
     configure(spec.log_format, campaign=spec.output, run_id=spec.run_id, worker=name)
-    prepare_generation(max(model.num_cpus for model in parse_job(spec.job).models.values()))
+    job = parse_job(spec.job)
+    prepare_generation(max(model.num_cpus for model in job.models.values()), is_exact=job.determinism == "exact")
 
 
 class Worker:

@@ -64,7 +64,7 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_every_part_runs_at_toy_size(toy: Path) -> None:
     result = json.loads((toy / "gpu.json").read_text())
     steps = {(part, name): step for part, found in result["parts"].items() for name, step in found.items()}
@@ -80,7 +80,7 @@ def test_every_part_runs_at_toy_size(toy: Path) -> None:
     assert steps["files", "finished"]["ok"] == 4
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_its_pictures_are_the_eager_loops(toy: Path) -> None:
     parts = json.loads((toy / "gpu.json").read_text())["parts"]
 
@@ -91,7 +91,7 @@ def test_its_pictures_are_the_eager_loops(toy: Path) -> None:
         assert compared["tflop"] > 0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_its_memory_and_its_bits_are_looked_at(toy: Path) -> None:
     parts = json.loads((toy / "gpu.json").read_text())["parts"]
 

@@ -109,6 +109,7 @@ def test_a_flux_transformer_with_the_folders_other_modules_makes_the_folders_pix
         _studio(**file, components=components)
 
 
+@pytest.mark.long
 def test_a_flux_transformer_of_the_true_width_in_float8_is_read_exactly(toys: Path, tmp_path: Path) -> None:
     # diffusers splits single blocks at the published width alone (0.42.1), so a toy has one block of each kind.
     from diffusers import FluxTransformer2DModel

@@ -71,6 +71,7 @@ def fitted(clips_NFHWC: Clips) -> Any:
     return vae
 
 
+@pytest.mark.long
 def test_a_fitted_autoencoder_keeps_unseen_clips_without_training(fitted: Any, clips_NFHWC: Clips) -> None:
     unseen_NFHWC = clips_NFHWC[20:]
     untrained = train_video.autoencoder_error(video_shapes.autoencoder(), unseen_NFHWC)
@@ -78,6 +79,7 @@ def test_a_fitted_autoencoder_keeps_unseen_clips_without_training(fitted: Any, c
     assert train_video.autoencoder_error(fitted, unseen_NFHWC) < 12 < 60 < untrained
 
 
+@pytest.mark.long
 def test_a_picture_is_the_first_latent_of_a_clip_that_begins_with_it(fitted: Any, clips_NFHWC: Clips) -> None:
     clip_BCFHW = train_video.as_input(clips_NFHWC[:2])
     with torch.inference_mode():
@@ -96,6 +98,7 @@ def test_no_training_clip_begins_or_ends_with_a_combination_that_is_held_out() -
     assert not {scenario.landscape for scenario in trained} & {scenario.landscape for scenario in known}
 
 
+@pytest.mark.long
 def test_training_goes_on_where_it_was_stopped(fitted: Any, scenarios: list[Scenario], clips_NFHWC: Clips) -> None:
     latents_NFCHW, keys_NKCHW, key_frames_NK = train_video.clip_latents(fitted, clips_NFHWC[:6])
     clips = video_denoiser.Shown(
@@ -159,6 +162,7 @@ def projector() -> Projector:
     return Projector()
 
 
+@pytest.mark.long
 def test_a_clip_moves_and_darkens_as_its_prompt_says(projector: Projector) -> None:
     prompts, scenarios = asked(12, seed=10)
     made_NFHWC = projector.show(prompts, seed=10)
@@ -175,6 +179,7 @@ def test_a_clip_moves_and_darkens_as_its_prompt_says(projector: Projector) -> No
     assert 0.6 < np.mean([motion(clip) for clip in made_NFHWC]) / drawn < 1.4
 
 
+@pytest.mark.long
 def test_a_clip_begins_with_the_picture_it_is_given(projector: Projector) -> None:
     prompts, scenarios = asked(3, seed=11)
     for prompt, scenario in zip(prompts, scenarios, strict=True):
@@ -183,6 +188,7 @@ def test_a_clip_begins_with_the_picture_it_is_given(projector: Projector) -> Non
         assert ssim(projector.animate(prompt, source_HWC)[0], projector.round_trip(source_HWC)) >= 0.9
 
 
+@pytest.mark.long
 def test_a_clip_passes_through_its_key_frames_and_moves_between(projector: Projector) -> None:
     prompts, scenarios = asked(4, seed=12)
     likeness, made, drawn = [], [], []
@@ -198,6 +204,7 @@ def test_a_clip_passes_through_its_key_frames_and_moves_between(projector: Proje
     assert 0.6 < np.mean(made) / np.mean(drawn) < 1.4
 
 
+@pytest.mark.long
 def test_a_clip_of_a_day_becomes_one_of_a_night_and_keeps_its_pan(projector: Projector) -> None:
     figures = measure_edits(projector, 3)
     night, pan, same, other = figures.values()

@@ -118,3 +118,19 @@ def test_a_private_folder_that_the_environment_names_is_kept_and_an_open_one_is_
     _planted(tmp_path / "open", 0o777)
     monkeypatch.setenv(environment.COMPILED, str(tmp_path / "open"))
     assert compiled_folder() == tmp_path / "cache" / "compiled"
+
+
+@pytest.mark.fault("A11", "compile: true in exact, on workers that compile on their own", "equal bits: kernels by rule")
+@pytest.mark.parametrize("is_exact", [True, False])
+def test_what_compiles_for_a_worker_of_an_exact_job_chooses_by_rule(is_exact: bool) -> None:
+    script = f"""
+from sdbatch.worker.environment import prepare_environment
+prepare_environment(is_exact={is_exact})
+import subprocess, sys
+said = "from torch._inductor import config; print(config.deterministic)"
+print(subprocess.run([sys.executable, "-c", said], capture_output=True, text=True, check=True).stdout.strip())
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "TORCHINDUCTOR_DETERMINISTIC"}
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment)
+
+    assert found.stdout.split() == [str(is_exact)]
