@@ -36,8 +36,10 @@ def accelerate(pipeline: Any, family: Family, options: Model, device: str) -> No
     """Set up a model that was just loaded.
 
     Raises:
-        ModelLoadFailed: When this machine cannot compile.
+        ModelLoadFailed: When this machine cannot compile, or lacks the package of the attention's backend.
     """
+    if options.attention_backend:
+        _check_backend(options.attention_backend)
     for denoiser in denoisers_of(pipeline, family):
         if options.channels_last:
             denoiser.to(memory_format=torch.channels_last)
@@ -45,6 +47,15 @@ def accelerate(pipeline: Any, family: Family, options: Model, device: str) -> No
         if options.compile:
             _check_compiler(device)
             denoiser.compile_repeated_blocks()
+
+
+def _check_backend(name: str) -> None:
+    """Refuse a backend whose package is not here when the model is loaded, not when each row is made."""
+    try:
+        with attention_backend(name):
+            pass
+    except (RuntimeError, ImportError, ValueError) as error:
+        raise ModelLoadFailed(f"attention_backend: {name} cannot be used on this machine: {error}") from error
 
 
 def _check_compiler(device: str) -> None:

@@ -238,3 +238,16 @@ def test_blocks_are_compiled_once_and_found_again(
 
     assert counts[0]["compiled"] == counts[1]["found"] == 1
     assert counts[1]["compiled"] == 0
+
+
+@pytest.mark.fault(
+    "A12", "an attention backend without its package", "the model is refused at its load; no row is blamed"
+)
+def test_a_backend_that_is_not_here_refuses_the_model_and_no_row(flux: LoadedModel) -> None:
+    from sdbatch.generate.accelerators import accelerate
+
+    options = flux.options.model_copy(update={"attention_backend": "sage"})
+    with pytest.raises(
+        ModelLoadFailed, match=r"attention_backend: sage cannot be used on this machine: .*sageattention"
+    ):
+        accelerate(flux._base, flux.family, options, "cpu")
