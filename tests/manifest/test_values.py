@@ -324,6 +324,13 @@ REFUSED = {
         pa.date32(),
         " (row-0): x_t 2932897 as date32[day] is outside of the years 1 to 9999",
     ),
+    "the year 0": (
+        fault("S9", "a date in the year 0", "refused by row"),
+        "x_t",
+        [-719_163],
+        pa.date32(),
+        " (row-0): x_t -719163 as date32[day] is outside of the years 1 to 9999",
+    ),
     "a far timestamp": (
         fault("S9", "a timestamp in the year 31969", "refused by row"),
         "x_t",
