@@ -15,7 +15,7 @@ demo: $(READY) manifests/demo/part-00000.parquet
 test: lint types
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST)
 
-# What `make test` leaves out: judges the shipped weights, runs the GPU's benchmark at toy size; some 6 minutes.
+# What `make test` leaves out, such as tests that judge the shipped weights; some 6 minutes.
 long: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m long
 

@@ -428,6 +428,7 @@ def test_too_many_failures_stop_a_hopeless_job(write_manifest: WriteManifest, tm
     assert "limits.failed_fraction" in (result.message or "")
 
 
+@pytest.mark.long
 @pytest.mark.s3
 def test_the_demo_runs_with_everything_in_a_bucket(s3_endpoint: str, tmp_path: Path) -> None:
     import runpy

@@ -177,6 +177,7 @@ def test_rays_own_submit_works_too(head: Head, job: Callable[..., Path], tmp_pat
     assert _run_json(tmp_path / "campaign")["counts"]["rows_ok"] == 3
 
 
+@pytest.mark.long
 def test_metrics_are_scraped_and_a_cancelled_campaign_goes_on_later(
     head: Head, job: Callable[..., Path], tmp_path: Path
 ) -> None:

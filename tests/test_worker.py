@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import prompts
+from support.weights import weights
 
 import sdbatch
 from sdbatch.campaign import layout
@@ -329,7 +330,8 @@ def test_a_model_that_cannot_be_loaded_blames_no_row(make: Make, tmp_path: Path)
 
     folder = tmp_path / "model"
     make_tiny_random(folder)
-    (folder / "vae" / "diffusion_pytorch_model.safetensors").write_bytes(b"torn")
+    of_another = weights({"decoder.conv_in.weight": [1]})  # whole, so that only its load tells
+    (folder / "vae" / "diffusion_pytorch_model.safetensors").write_bytes(of_another)
 
     with pytest.raises(ModelLoadFailed, match=str(folder)):
         make(prompts(1), models={"tiny": {"path": str(folder), "batch_size": 4}})

@@ -12,6 +12,7 @@ from benchmarks.lab import Lab
 from benchmarks.scale import QUICK_ROWS, peak_mib, rows
 
 
+@pytest.mark.long
 @pytest.mark.ray
 @pytest.mark.slow
 def test_rows_that_cost_nothing_are_committed_once_for_few_calls_and_a_second_run_goes_on(

@@ -79,6 +79,7 @@ class Work:
     device: int
     fails: bool
     rows: list[dict[str, Any]] = field(default_factory=list)
+    stored: dict[tuple[str, int], bytes] = field(default_factory=dict)
 
     def step(self, store: FaultyStore) -> bool:
         """Put the next asset, or in the end commit; return whether it is over."""
@@ -106,6 +107,8 @@ class Work:
 
         path = layout.asset(taker, request.request_key, n, "png")
         stored = put_asset(store, path, data, "image/png", is_same)
+        if taker == request.takers_of(n)[0]:  # a worker copies at once, before anybody can collect the file
+            self.stored[request.request_key, n] = store.read(stored.path) if stored.adopted else data
         made = {"asset": stored.path, "sha256": stored.sha256, "asset_bytes": stored.asset_bytes}
         self.rows.append({**row, **made, "status": "ok", "adopted": stored.adopted, "copied_from": origin})
         return False
@@ -114,7 +117,8 @@ class Work:
         """Return the bytes of an output, None for a failure, and the asset they are a copy of."""
         if taker != request.takers_of(n)[0]:
             first = next(row for row in self.rows if (row["request_key"], row["n"]) == (request.request_key, n))
-            return (store.read(first["asset"]), first["asset"]) if first["status"] == "ok" else (None, None)
+            is_there = first["status"] == "ok"
+            return (self.stored[request.request_key, n], first["asset"]) if is_there else (None, None)
         for origin in request.origins:
             row = _origin_row(store, request, origin) if origin.n == n else None
             with suppress(FileNotFoundError):
