@@ -86,6 +86,10 @@ def describe(name: str, model: Model, storage: Mapping[str, Storage], *, with_re
         component_revisions={module: one.revision for module, one in found.items()},
         is_pinned=info.is_pinned and all(one.is_pinned for one in found.values()),
         parameters=denoiser.parameters if denoiser is not None else info.parameters,
+        module_parameters={
+            **info.module_parameters,
+            **{module: one.parameters for module, one in found.items() if one.parameters},
+        },
         quantized_by={**already, **{module: one.backend for module, one in model.quantized.items()}},
     )
     # Request keys of version 1 take the digest of the folder and its components as one.
@@ -196,11 +200,11 @@ def _describe_folder(name: str, model: Model, storage: Mapping[str, Storage], wi
     # diffusers does not read a checker that the job does not ask for, and many a folder lacks it.
     unread = {*model.components, *(() if model.safety_checker else ("safety_checker",))}
     _refuse(f"models.{name}", faults_of_model(store, index, entries, headers, unread))
-    denoiser = [
-        header
-        for path, header in headers.items()
-        if path.startswith(f"{family.denoiser}/") and isinstance(header, Header)
-    ]
+    by_module: dict[str, list[Header]] = {}
+    for path, header in headers.items():
+        if isinstance(header, Header):
+            by_module.setdefault(path.partition("/")[0], []).append(header)
+    denoiser = by_module.get(family.denoiser, [])
     if model.dtype == "auto":
         if family.denoiser in model.components:
             raise ModelError(
@@ -222,6 +226,7 @@ def _describe_folder(name: str, model: Model, storage: Mapping[str, Storage], wi
         parameters=num_parameters(denoiser),
         options=model,
         modules=modules_of(index),
+        module_parameters={module: num_parameters(of_module) for module, of_module in by_module.items()},
         quantized_by={
             module: method
             for module in sorted(named_components(index) - unread)
@@ -294,5 +299,6 @@ def _describe_builtin(name: str, model: Model, storage: Mapping[str, Storage], w
         height=builtin.height,
         width=builtin.width,
         parameters=builtin.parameters,
+        module_parameters={FAMILIES[builtin.family].denoiser: builtin.parameters},
         options=model if model.dtype != "auto" else model.model_copy(update={"dtype": "float32"}),
     )

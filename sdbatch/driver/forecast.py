@@ -112,10 +112,7 @@ def forecast(job: Job, selection: Selection) -> PlanReport:
             sources_missing=list(manifest.scanned.sources_missing),
             unpinned=list(manifest.scanned.unpinned),
             rows_leaving=leaving.num_rows,
-            memory=[
-                memory_of(manifest.scanned.models[name], sizes, job.storage)
-                for name, sizes in manifest.scanned.sizes.items()
-            ],
+            memory=[memory_of(manifest.scanned.models[name], sizes) for name, sizes in manifest.scanned.sizes.items()],
             warnings=[*([str(leaving)] if leaving.num_rows else []), *grouped(manifest.scanned.warnings)],
             notes=list(manifest.scanned.notes),
         )

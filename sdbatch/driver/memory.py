@@ -12,7 +12,6 @@ from sdbatch.checkpoints import ModelInfo
 from sdbatch.checkpoints.fits import CARDS_GIB, Peak, predicted_peak, weight_bytes
 from sdbatch.checkpoints.module_weights import module_parameters
 from sdbatch.families.peaks import OutputSize
-from sdbatch.job import Storage
 from sdbatch.recipe import is_clip
 
 
@@ -66,13 +65,9 @@ def default_size(model: ModelInfo) -> OutputSize:
     return OutputSize(model.height, model.width, 1 if makes_pictures else defaults["num_frames"])
 
 
-def memory_of(model: ModelInfo, sizes: Iterable[OutputSize], storage: Mapping[str, Storage]) -> ModelMemory:
-    """Return what a model takes for the outputs, of some sizes, that take the most.
-
-    Raises:
-        ModelError: When a file of weights is not safetensors.
-    """
-    return memory_with(model, sizes, module_parameters(model, storage))
+def memory_of(model: ModelInfo, sizes: Iterable[OutputSize]) -> ModelMemory:
+    """Return what a model takes for the outputs, of some sizes, that take the most."""
+    return memory_with(model, sizes, module_parameters(model))
 
 
 def memory_with(model: ModelInfo, sizes: Iterable[OutputSize], parameters: Mapping[str, int]) -> ModelMemory:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sdbatch.checkpoints import BUILTINS, SHIPPED, ModelInfo, describe
 from sdbatch.driver.memory import ModelMemory, default_size, memory_of
 from sdbatch.families.listing import frame_rule
-from sdbatch.job import Job, Storage, parse_job
+from sdbatch.job import Job, parse_job
 from sdbatch.plan.checks import lacking
 from sdbatch.recipe import is_clip
 
@@ -67,10 +66,10 @@ def describe_models(job: Job) -> list[ModelReport]:
         ModelError: When a folder is missing or of no known family.
     """
     models = [describe(name, model, job.storage, with_revision=False) for name, model in job.models.items()]
-    return [_model_report(model, job.storage) for model in models]
+    return [_model_report(model) for model in models]
 
 
-def _model_report(model: ModelInfo, storage: Mapping[str, Storage]) -> ModelReport:
+def _model_report(model: ModelInfo) -> ModelReport:
     family = model.family
     defaults = {**family.defaults, **model.defaults}
     lacks = {(task, route.pipeline): lacking(route, model) for task, routes in family.tasks.items() for route in routes}
@@ -89,7 +88,7 @@ def _model_report(model: ModelInfo, storage: Mapping[str, Storage]) -> ModelRepo
         fps=defaults.get("fps"),
         schedulers=list(family.schedulers),
         dtype=model.options.dtype,
-        memory=memory_of(model, [default_size(model)], storage),
+        memory=memory_of(model, [default_size(model)]),
         laid_out_as=model.single_file.title if model.single_file else "",
         assumed=model.single_file.assumed if model.single_file else "",
     )

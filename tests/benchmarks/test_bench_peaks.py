@@ -51,12 +51,12 @@ def test_a_predicted_peak_is_within_a_tenth_of_the_live_bytes_of_a_real_run(name
     modules = [one for one in loaded._base.components.values() if isinstance(one, torch.nn.Module)]
     weights = sum(weight.nbytes for one in modules for weight in (*one.parameters(), *one.buffers()))
 
-    predicted = predicted_peak(info, module_parameters(info, {}), size, ROWS, _peaks(loaded, name))
+    predicted = predicted_peak(info, module_parameters(info), size, ROWS, _peaks(loaded, name))
 
     assert predicted is not None
     assert live.peak > 10 * weights, "the activations are what is compared"
     assert predicted.peak == pytest.approx(live.peak + weights, rel=0.1)
-    fewer = predicted_peak(info, module_parameters(info, {}), size, 1, _peaks(loaded, name))
+    fewer = predicted_peak(info, module_parameters(info), size, 1, _peaks(loaded, name))
     assert fewer is not None
     assert abs(fewer.peak / (live.peak + weights) - 1) > 0.1, "a peak of other rows would pass as well"
 

@@ -40,7 +40,7 @@ def _peak(title: str, size: OutputSize | None = None, rows: int = 1, **options: 
     info = _info(title, dtype="bfloat16", **options)
     defaults = FAMILIES[title].defaults
     own = OutputSize(info.height, info.width, defaults.get("num_frames") or 1)
-    peak = predicted_peak(info, module_parameters(info, {}), size or own, rows)
+    peak = predicted_peak(info, module_parameters(info), size or own, rows)
     assert peak is not None
     return peak
 
@@ -112,7 +112,7 @@ def test_weights_are_counted_by_module_from_the_headers(tmp_path: Path) -> None:
     make_tiny_random(tmp_path)
     info = describe("m", Model(path=str(tmp_path), revision=PINNED), {})
     files = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
-    parameters = module_parameters(info, {})
+    parameters = module_parameters(info)
 
     assert parameters.keys() == files.keys()
     for name, file in files.items():

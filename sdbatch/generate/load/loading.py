@@ -90,7 +90,7 @@ def load_model(
     read = None  # the error is gone as well: both hold what was placed so far
     release_memory()
     if kind == "OutOfMemory":
-        needed = weights_in_words(describe(name, model, storage, with_revision=False), storage)
+        needed = weights_in_words(describe(name, model, storage, with_revision=False))
         raise ModelLoadFailed(f"{model.path}: {needed} do not fit: {memory_at_hand(device)}; {said}")
     raise (GpuUnusable if kind == "GpuUnusable" else DeviceLost)(f"{model.path}: {said}")
 
@@ -125,7 +125,7 @@ def _read(
     if not info.answers_to(revision):
         revision_now = info.combined_revision
         raise ModelLoadFailed(f"{model.path} is not what was planned: revision {revision_now}, not {revision}")
-    refuse_without_room(info, storage, device)
+    refuse_without_room(info, device)
     single = info.single_file
     folder = config_folder(single.configs, storage) if single else model_folder(model, info.base_revision, storage)
     reader = ModuleReader(info, model, folder, storage, device)

@@ -5,17 +5,14 @@ ModelInfo + parameters from the files' headers --> bytes on the device, bytes in
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from sdbatch.checkpoints import ModelInfo
 from sdbatch.checkpoints.fits import CONTEXT_BYTES, kept_on_host, resident_bytes, weight_bytes
 from sdbatch.checkpoints.module_weights import module_parameters
 from sdbatch.errors import ModelLoadFailed
 from sdbatch.generate.memory import device_total, host_total
-from sdbatch.job import Storage
 
 
-def refuse_without_room(model: ModelInfo, storage: Mapping[str, Storage], device: str) -> None:
+def refuse_without_room(model: ModelInfo, device: str) -> None:
     """Refuse a model whose weights alone are more than the device, or host memory, can hold.
 
     What rows will ask for is not known yet, and a neighbour may leave: so weights are compared with what the machine
@@ -23,9 +20,8 @@ def refuse_without_room(model: ModelInfo, storage: Mapping[str, Storage], device
 
     Raises:
         ModelLoadFailed: With what it needs and what there is.
-        ModelError: When a file is not safetensors.
     """
-    parameters = module_parameters(model, storage)
+    parameters = module_parameters(model)
     weights = weight_bytes(model, parameters)
     needed = resident_bytes(model, parameters)
     on_host = kept_on_host(model, weights)
@@ -46,9 +42,9 @@ def refuse_without_room(model: ModelInfo, storage: Mapping[str, Storage], device
         )
 
 
-def weights_in_words(model: ModelInfo, storage: Mapping[str, Storage]) -> str:
+def weights_in_words(model: ModelInfo) -> str:
     """Return what a model's weights take."""
-    return f"its weights of {_gib(sum(weight_bytes(model, module_parameters(model, storage)).values()))}"
+    return f"its weights of {_gib(sum(weight_bytes(model, module_parameters(model)).values()))}"
 
 
 def _gib(num_bytes: float) -> str:
