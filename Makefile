@@ -49,7 +49,7 @@ manifests/demo/part-00000.parquet: manifests/demo.csv manifests/draw_demo.py $(R
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[local,test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ray,worker,s3,local,test]'
 	touch $(READY)
 
 schema: $(READY)
@@ -65,7 +65,7 @@ columns: $(READY)
 		file = Path("README.md"); file.write_text(in_readme(file.read_text()))'
 
 constraints: $(READY)
-	$(BIN)/python -m pip install --quiet --upgrade --upgrade-strategy eager -e '.[local,test,bench]'
+	$(BIN)/python -m pip install --quiet --upgrade --upgrade-strategy eager -e '.[ray,worker,s3,local,test,bench]'
 	(head -1 constraints.txt; $(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu//') > constraints.new
 	mv constraints.new constraints.txt
 
