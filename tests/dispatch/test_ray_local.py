@@ -120,11 +120,17 @@ def test_a_cluster_without_a_token_is_refused_unless_it_is_allowed(job: Callable
     assert refused.returncode == 2
     assert "RAY_AUTH_MODE=disabled: whoever reaches such a cluster runs code as you" in errors
     assert "--allow-open-ray" in errors
-    allowed = _start(["run", path, "--allow-open-ray"], environment)
+
+
+@pytest.mark.long
+def test_a_cluster_without_a_token_is_joined_where_it_is_allowed(job: Callable[..., str], tmp_path: Path) -> None:
+    environment = _environment(tmp_path, RAY_AUTH_MODE="disabled")
+    allowed = _start(["run", job(prompts(1)), "--allow-open-ray"], environment)
     _, errors = allowed.communicate(timeout=240)
     assert allowed.returncode == 0, errors
 
 
+@pytest.mark.long
 def test_a_caller_keeps_its_environment_and_its_token(tmp_path: Path) -> None:
     script = """
 import os
