@@ -105,12 +105,14 @@ class LoraInfo:
         base: Title or class name of the family it fits.
         revision: Identity of its weights; "" when it was not asked for.
         is_pinned: See `ModelInfo`.
+        left_out: Why its file cannot be applied as a whole, as its keys tell; "" where that is not certain.
     """
 
     name: str
     base: str
     revision: str
     is_pinned: bool = True
+    left_out: str = ""
 
     def fits(self, family: Family) -> bool:
         """Whether the LoRA was trained for a family."""
