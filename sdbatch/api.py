@@ -19,7 +19,7 @@ from sdbatch.campaign import layout
 from sdbatch.campaign.campaign import Campaign as CampaignFolder
 from sdbatch.campaign.gc import OLDER_THAN_S, GcReport
 from sdbatch.campaign.lease import ask_to_stop
-from sdbatch.campaign.schema import METADATA
+from sdbatch.campaign.schema import EFFECTIVE
 from sdbatch.campaign.verify import VerifyReport
 from sdbatch.checkpoints import Pin, pins
 from sdbatch.deliver.settings import Delivery, parse_delivery, read_delivery
@@ -27,6 +27,7 @@ from sdbatch.driver import PlanReport, RunResult, Selection, forecast, run_job, 
 from sdbatch.driver.briefs import BriefCount, brief_counted, brief_preview
 from sdbatch.driver.briefs import build_brief as driver_build_brief
 from sdbatch.driver.check import CheckReport, check_job
+from sdbatch.driver.judged import effective_rows
 from sdbatch.driver.models import ModelReport, describe_models, job_of_builtins
 from sdbatch.driver.redo import redo_job
 from sdbatch.errors import JobError
@@ -162,8 +163,8 @@ def metadata(campaign: Campaign) -> pa.Table:
     Raises:
         JobError: When the campaign has no run.
     """
-    parts = list(CampaignFolder(_store(campaign)).effective().parts())
-    return pa.concat_tables(parts, promote_options="default") if parts else METADATA.empty_table()
+    parts = list(effective_rows(_store(campaign)).parts())
+    return pa.concat_tables(parts, promote_options="default") if parts else EFFECTIVE.empty_table()
 
 
 def verify(campaign: Campaign, sample: float | None = None) -> VerifyReport:
@@ -245,7 +246,7 @@ def report(campaign: Campaign) -> str:
     """
     store = _store(campaign)
     run_id = CampaignFolder(store).newest_run()
-    rows = CampaignFolder(store).effective(run_id)
+    rows = effective_rows(store, run_id)
     write_gallery(store, run_id, rows.parts(thumbnails=True), rows.count())
     return joined(store.url, layout.GALLERY)
 

@@ -75,6 +75,7 @@ class Column:
         in_recipe: Whether the recipe holds it as the plan settled it.
         in_metadata: Whether the metadata has it.
         is_measured: Whether the metadata tells it of the finished asset, not as the recipe asks for it.
+        is_joined: Whether it is added where metadata are read, from what people decided, and never stored with them.
         in_gallery: Whether a card of the gallery shows it among the settings.
         meaning: One line for people, in the README's table of the manifest.
     """
@@ -90,6 +91,7 @@ class Column:
     in_recipe: bool = False
     in_metadata: bool = False
     is_measured: bool = False
+    is_joined: bool = False
     in_gallery: bool = False
     meaning: str = ""
 
@@ -117,6 +119,11 @@ _STAGES: Final = pa.list_(pa.struct([("name", _TEXT), ("verdict", _TEXT), ("labe
 def _recorded(name: str, kind: pa.DataType) -> Column:
     """Return a column of the metadata alone."""
     return Column(name=name, type=kind, in_metadata=True)
+
+
+def _joined_column(name: str, kind: pa.DataType) -> Column:
+    """Return a column that people's decisions fill where metadata are read."""
+    return Column(name=name, type=kind, is_joined=True)
 
 
 def _source(name: str, kind: pa.DataType, meaning: str) -> Column:
@@ -298,6 +305,7 @@ COLUMNS: Final[tuple[Column, ...]] = (
     _recorded("committed_at", pa.timestamp("ms", tz="UTC")),
     _recorded("adopted", pa.bool_()),
     _recorded("copied_from", _TEXT),
+    _recorded("replaces", _INT),
     _recorded("error_type", _TEXT),
     _recorded("error_message", _TEXT),
     _recorded("error_retryable", pa.bool_()),
@@ -305,6 +313,10 @@ COLUMNS: Final[tuple[Column, ...]] = (
     _recorded("stages", _STAGES),
     _recorded("stages_digest", _TEXT),
     _recorded("recipe", _TEXT),
+    _joined_column("verdict", _TEXT),
+    _joined_column("reviewed_by", _TEXT),
+    _joined_column("reviewed_at", pa.timestamp("ms", tz="UTC")),
+    _joined_column("note", _TEXT),
 )
 """In the order in which the manifest's table, a job's defaults and the metadata have them."""
 
@@ -316,6 +328,9 @@ def named(*uses: Use) -> tuple[str, ...]:
     """Return the names of the columns with one of these uses, in order."""
     return tuple(column.name for column in COLUMNS if column.use in uses)
 
+
+JOINED: Final = {column.name: column for column in COLUMNS if column.is_joined}
+"""Columns that are added where metadata are read; see `sdbatch.verdicts`."""
 
 SOURCE_ROLES: Final = named("source")
 """Manifest columns that name files to read; `images` is the first."""

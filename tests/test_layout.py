@@ -24,6 +24,7 @@ ROOMS = (
     "after",
     "encode",
     "campaign",
+    "review",
     "deliver",
     "report",
 )
@@ -45,8 +46,10 @@ NOUNS = {
     "points",
     "recipe",
     "scratch",
+    "slate",
     "storage",
     "types",
+    "verdicts",
     "where",
 }
 HOMES = {
@@ -61,6 +64,7 @@ HOMES = {
     "PIL": {"fetch", "generate", "encode", "deliver"},
     "pillow_heif": {"fetch"},
     "typer": {"cli"},
+    "aiohttp": {"review"},
 }
 
 

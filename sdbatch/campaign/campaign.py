@@ -28,6 +28,7 @@ from sdbatch.campaign.read import read_commit, read_record, read_requests, read_
 from sdbatch.campaign.verify import VerifyReport, verify_campaign
 from sdbatch.errors import JobError, UserError
 from sdbatch.storage import Store
+from sdbatch.verdicts import Verdicts
 
 RECORDS_MAX = 4
 """Newest runs whose records are looked into for what they measured."""
@@ -105,9 +106,9 @@ class Campaign:
         known = self.history(unreadable=[]).knows(pa.array(asked, pa.string()))
         return [request_id for request_id, is_known in zip(asked, known.tolist(), strict=True) if not is_known]
 
-    def effective(self, run: str | None = None, history: History | None = None) -> EffectiveRows:
+    def effective(self, verdicts: Verdicts, run: str | None = None, history: History | None = None) -> EffectiveRows:
         """Return the effective rows of a run's manifest, by default the newest's, as of now or of a history."""
-        return EffectiveRows(self.store, run or self.newest_run(), history or self.history())
+        return EffectiveRows(self.store, run or self.newest_run(), history or self.history(), verdicts)
 
     def outcomes_of(self, request_id: str) -> pa.Table:
         """Return the outcomes of one id that count (columns as in `INDEX`), under all its keys."""

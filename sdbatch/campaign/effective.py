@@ -27,8 +27,10 @@ from sdbatch.campaign.digests import (
 )
 from sdbatch.campaign.files import each_of
 from sdbatch.campaign.history import History
+from sdbatch.campaign.judged import Judged
 from sdbatch.campaign.read import read_commit, read_requests
 from sdbatch.storage import Store
+from sdbatch.verdicts import Verdicts
 
 ASKED = pa.schema([("id", pa.string()), ("request_key", pa.string()), ("num_outputs", pa.int32())])
 """Columns of a manifest, as a run saw it, that outcomes are joined with."""
@@ -89,10 +91,12 @@ class EffectiveRows:
         store: The campaign.
         run: Whose manifest counts.
         history: What is done.
+        verdicts: What people decided.
     """
 
-    def __init__(self, store: Store, run: str, history: History) -> None:
+    def __init__(self, store: Store, run: str, history: History, verdicts: Verdicts) -> None:
         self._store = store
+        self._judged = Judged(verdicts)
         self._history = history
         starts = group_starts(history.requests)
         wins = np.flatnonzero(winning(starts, history.numbers.astype(np.int64), history.is_ok))
@@ -107,7 +111,7 @@ class EffectiveRows:
         return sum(len(self._matches(read_requests(self._store, path, ASKED)).row) for path in self._paths)
 
     def parts(self, *, thumbnails: bool = False) -> Iterator[pa.Table]:
-        """Yield them, one table per part of the manifest, in its order.
+        """Yield them, one table per part of the manifest, in its order: what is committed, verdicts and x_*.
 
         Args:
             thumbnails: Whether to add the column `thumbnail`.
@@ -124,7 +128,7 @@ class EffectiveRows:
             held = {commit: held[commit] for commit in wanted if commit in held}
             missing = [commit for commit in wanted if commit not in held]
             held.update(zip(missing, each_of(lambda commit: self._commit(commit, names), missing), strict=True))
-            yield _picked(asked, matches, held, names)
+            yield self._picked(asked, matches, held, names)
 
     def _matches(self, asked: pa.Table) -> _Matches:
         """Join a part of the manifest with the outcomes that count."""
@@ -142,6 +146,27 @@ class EffectiveRows:
         order = np.lexsort((number, row))
         return _Matches(row=row[order], number=number[order], commit=self._history.commit[outcome[order]])
 
+    def _picked(self, asked: pa.Table, matches: _Matches, commits: dict[int, pa.Table], names: list[str]) -> pa.Table:
+        """Pick the rows that match out of their commits, in the manifest's order, with its own columns beside them."""
+        mine = asked.take(pa.array(matches.row))
+        requests = request_digests(id_digests(mine.column("id")), mine.column("request_key"))
+        wanted = output_digests(requests, matches.number)
+        tables = [pa.schema([schema.COMMIT.field(name) for name in names]).empty_table()]
+        place = np.full(len(matches.row), -1, np.int64)
+        num_before = 0
+        for commit, table in commits.items():
+            rows = np.flatnonzero(matches.commit == commit)
+            found = _places(table, wanted.take(rows))
+            place[rows] = np.where(found >= 0, num_before + found, -1)
+            tables.append(table)
+            num_before += table.num_rows
+        is_there = place >= 0  # an index may tell of a row that its commit does not have; `verify` names it
+        picked = self._judged.joined(pa.concat_tables(tables).take(pa.array(place[is_there])))
+        for name in asked.column_names:
+            if name.startswith("x_"):
+                picked = picked.append_column(asked.schema.field(name), mine.column(name).filter(pa.array(is_there)))
+        return picked
+
     def _commit(self, commit: int, names: list[str]) -> pa.Table:
         return with_own_assets(read_commit(self._store, self._history.commits[commit], names))
 
@@ -154,28 +179,6 @@ def with_own_assets(rows: pa.Table) -> pa.Table:
         return rows
     place = rows.column_names.index("asset")
     return rows.set_column(place, rows.schema.field("asset"), pa.array(own, pa.string()))
-
-
-def _picked(asked: pa.Table, matches: _Matches, commits: dict[int, pa.Table], names: list[str]) -> pa.Table:
-    """Pick the rows that match out of their commits, in the manifest's order, with its own columns beside them."""
-    mine = asked.take(pa.array(matches.row))
-    requests = request_digests(id_digests(mine.column("id")), mine.column("request_key"))
-    wanted = output_digests(requests, matches.number)
-    tables = [pa.schema([schema.COMMIT.field(name) for name in names]).empty_table()]
-    place = np.full(len(matches.row), -1, np.int64)
-    num_before = 0
-    for commit, table in commits.items():
-        rows = np.flatnonzero(matches.commit == commit)
-        found = _places(table, wanted.take(rows))
-        place[rows] = np.where(found >= 0, num_before + found, -1)
-        tables.append(table)
-        num_before += table.num_rows
-    is_there = place >= 0  # an index may tell of a row that its commit does not have; `verify` names it
-    picked = pa.concat_tables(tables).take(pa.array(place[is_there]))
-    for name in asked.column_names:
-        if name.startswith("x_"):
-            picked = picked.append_column(asked.schema.field(name), mine.column(name).filter(pa.array(is_there)))
-    return picked
 
 
 def _places(commit: pa.Table, wanted: Digests) -> NDArray[np.int64]:

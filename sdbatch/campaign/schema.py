@@ -11,12 +11,16 @@ import pyarrow.parquet as pq
 from sdbatch.columns import COLUMNS
 from sdbatch.storage.in_arrow import in_arrow
 from sdbatch.types import FORMAT_VERSION
+from sdbatch.verdicts import JOINED_SCHEMA
 
 METADATA: Final = pa.schema([(column.name, column.type) for column in COLUMNS if column.in_metadata])
 """Columns of the effective metadata, the user's x_* apart. `n` is null when a request failed as a whole; `seed` is the
 output's own; times are this output's share of its batch, in wall seconds; `versions` and `accelerators` are JSON
 objects; `stages` holds what each stage after the model said, `stages_digest` stands for the settings of those that may
 block."""
+
+EFFECTIVE: Final = pa.schema([*METADATA, *JOINED_SCHEMA])
+"""Columns of the metadata as they are read: verdicts are joined, and stored nowhere else than with the decisions."""
 
 COMMIT: Final = METADATA.append(pa.field("thumbnail", pa.binary()))
 """A commit's columns: the metadata and a small WebP for the gallery."""

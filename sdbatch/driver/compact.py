@@ -9,9 +9,10 @@ import pyarrow as pa
 
 from sdbatch.campaign import layout
 from sdbatch.campaign.campaign import Campaign
-from sdbatch.campaign.effective import EffectiveRows
 from sdbatch.campaign.history import History
 from sdbatch.campaign.schema import to_parquet
+from sdbatch.columns import JOINED
+from sdbatch.driver.judged import effective_rows
 from sdbatch.points import reached
 from sdbatch.report.gallery import gallery_pages
 from sdbatch.storage import Store
@@ -29,7 +30,7 @@ def write_metadata(store: Store, run: str, confirm: Callable[[], None] = lambda:
         confirm: Raises when the campaign is no longer ours; asked before anything is replaced.
     """
     history = Campaign(store).history()
-    rows = EffectiveRows(store, run, history)
+    rows = effective_rows(store, run, history)
     num_rows = rows.count()
     confirm()
     write_gallery(store, run, _written(store, run, rows.parts(thumbnails=True)), num_rows)
@@ -41,9 +42,9 @@ def write_metadata(store: Store, run: str, confirm: Callable[[], None] = lambda:
 
 
 def _written(store: Store, run: str, parts: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """Yield the parts, each once it stands in the metadata without its thumbnails."""
+    """Yield the parts, each once it stands in the metadata without its thumbnails and verdicts, which change."""
     for number, part in enumerate(parts):
-        data = to_parquet(part.drop_columns("thumbnail"), run_id=run)
+        data = to_parquet(part.drop_columns(["thumbnail", *JOINED]), run_id=run)
         store.put_new(layout.part(run, number), data, "application/vnd.apache.parquet")
         yield part
 

@@ -16,6 +16,7 @@ from sdbatch.deliver.matching import Master, Match, master_of, matched, out_of_b
 from sdbatch.deliver.names import Template, collisions, folded
 from sdbatch.deliver.settings import Delivery
 from sdbatch.deliver.targets import Target
+from sdbatch.driver.judged import effective_rows
 from sdbatch.errors import JobError
 from sdbatch.storage import parse_url
 
@@ -101,7 +102,7 @@ def wanted_rows(delivery: Delivery, campaign: Campaign, report: DeliverReport) -
     template = Template(delivery.name)
     masters: list[Master] = []
     names: dict[str, None] = {}
-    for part in campaign.effective().parts():
+    for part in effective_rows(campaign.store).parts():
         names.update(dict.fromkeys(part.column_names))
         template.check_fields(names)
         # A row's texts, recipe and stages are many times what is needed of it.
