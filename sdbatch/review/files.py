@@ -45,8 +45,7 @@ def parse_lines(data: bytes, name: str, by: str | None = None) -> list[Decision]
         UserError: With the number of every line that is wrong.
         NewerFormat: When a later version wrote one.
     """
-    if len(data) > FILE_BYTES_MAX:
-        raise UserError(f"{name}: has {len(data)} bytes; a file of decisions has at most {FILE_BYTES_MAX}")
+    _check_length(name, len(data))
     lines = data.removeprefix(_BOM).split(b"\n")
     numbered = [(number, line) for number, line in enumerate(lines, 1) if not line.isspace() and line]
     if len(numbered) > LINES_MAX:
@@ -119,14 +118,16 @@ def _files(store: Store) -> list[Entry]:
     """Return the files of decisions, also those that somebody copied there under a name of their own."""
     entries = [entry for entry in store.list(REVIEWS, deep=False) if entry.path.endswith(".jsonl")]
     for entry in entries:
-        if entry.size_bytes > FILE_BYTES_MAX:
-            raise UserError(
-                f"{store.url}/{entry.path}: has {entry.size_bytes} bytes; a file of decisions has at most {FILE_BYTES_MAX}"
-            )
+        _check_length(f"{store.url}/{entry.path}", entry.size_bytes)
     num_bytes = sum(entry.size_bytes for entry in entries)
     if num_bytes > ALL_BYTES_MAX:
         raise UserError(f"{store.url}/{REVIEWS}: has {num_bytes} bytes of decisions; at most {ALL_BYTES_MAX} are read")
     return entries
+
+
+def _check_length(name: str, num_bytes: int) -> None:
+    if num_bytes > FILE_BYTES_MAX:
+        raise UserError(f"{name}: has {num_bytes} bytes; a file of decisions has at most {FILE_BYTES_MAX}")
 
 
 def _decisions(store: Store, paths: Iterable[str]) -> Iterator[Decision]:

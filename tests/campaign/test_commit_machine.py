@@ -41,6 +41,7 @@ from sdbatch.driver import Selection, classify, write_metadata
 from sdbatch.driver.shared_keys import SharedKeys, Sharing, leading_words
 from sdbatch.plan.window import Window
 from sdbatch.types import Origin, Request, Unit
+from sdbatch.verdicts import NO_VERDICTS
 
 IDS = ("a", "b", "c")
 OUTPUTS_MAX = 3
@@ -340,7 +341,9 @@ class CampaignMachine(RuleBasedStateMachine):
         self.what_stands_is_what_the_bare_files_say()
 
     def _check_effective(self, run: str, wanted: set[Place]) -> None:
-        rows = [row for part in Campaign(self.store.real).effective(run).parts() for row in part.to_pylist()]
+        rows = [
+            row for part in Campaign(self.store.real).effective(NO_VERDICTS, run).parts() for row in part.to_pylist()
+        ]
         places = [(row["id"], row["request_key"], row["n"]) for row in rows]
         wins = self._winners()
 
