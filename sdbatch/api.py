@@ -27,7 +27,7 @@ from sdbatch.driver import PlanReport, RunResult, Selection, forecast, run_job, 
 from sdbatch.driver.briefs import BriefCount, brief_counted, brief_preview
 from sdbatch.driver.briefs import build_brief as driver_build_brief
 from sdbatch.driver.check import CheckReport, check_job
-from sdbatch.driver.judged import effective_rows
+from sdbatch.driver.judged import effective_rows, verify_with_decisions
 from sdbatch.driver.models import ModelReport, describe_models, job_of_builtins
 from sdbatch.driver.redo import redo_job
 from sdbatch.errors import JobError
@@ -177,9 +177,9 @@ def verify(campaign: Campaign, sample: float | None = None) -> VerifyReport:
     Raises:
         JobError: When the campaign has no run.
     """
-    folder = CampaignFolder(_store(campaign))
-    folder.newest_run()
-    return folder.verify(sample)
+    store = _store(campaign)
+    CampaignFolder(store).newest_run()
+    return verify_with_decisions(store, sample)
 
 
 def gc(campaign: Campaign, *, delete: bool = False, older_than_s: float = OLDER_THAN_S) -> GcReport:

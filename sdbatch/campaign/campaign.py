@@ -8,7 +8,7 @@ a resume needs is the newest snapshot and the runs after it, so that neither gro
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -28,7 +28,7 @@ from sdbatch.campaign.read import read_commit, read_record, read_requests, read_
 from sdbatch.campaign.verify import VerifyReport, verify_campaign
 from sdbatch.errors import JobError, UserError
 from sdbatch.storage import Store
-from sdbatch.verdicts import Verdicts
+from sdbatch.verdicts import NO_VERDICTS, Verdicts
 
 RECORDS_MAX = 4
 """Newest runs whose records are looked into for what they measured."""
@@ -96,9 +96,9 @@ class Campaign:
         """Return every outcome that counts; see `read_history`."""
         return read_history(self.store, follower=follower, unreadable=unreadable)
 
-    def done(self, *, follower: str | None = None) -> Done:
-        """Return what is done, for a plan; see `read_history`."""
-        return Done(self.history(follower=follower))
+    def done(self, verdicts: Verdicts = NO_VERDICTS, *, follower: str | None = None) -> Done:
+        """Return what is done and wanted, for a plan; see `read_history`."""
+        return Done(self.history(follower=follower), self.store, verdicts)
 
     def unknown(self, ids: Iterable[str]) -> list[str]:
         """Return those of some ids for which nothing was ever committed."""
@@ -144,9 +144,14 @@ class Campaign:
                 return str(keys[0])
         return None
 
-    def verify(self, sample: float | None = None, seed: int | None = None) -> VerifyReport:
+    def verify(
+        self,
+        sample: float | None = None,
+        seed: int | None = None,
+        verdicts_of: Callable[[Sequence[str]], Verdicts] = lambda _: NO_VERDICTS,
+    ) -> VerifyReport:
         """Compare what the campaign says with what it holds; see `verify_campaign`."""
-        return verify_campaign(self.store, sample, seed)
+        return verify_campaign(self.store, sample, seed, verdicts_of)
 
     def collect_garbage(self, *, older_than_s: float = OLDER_THAN_S, delete: bool = False) -> GcReport:
         """Find, and when told to remove, what nothing needs; see `sdbatch.campaign.gc`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 import numpy as np
@@ -22,22 +22,28 @@ from sdbatch.campaign.digests import (
     request_digests,
 )
 from sdbatch.campaign.effective import ASKED, winners
+from sdbatch.campaign.excluded import unwanted_outputs
 from sdbatch.campaign.files import newest_run_with_manifest
 from sdbatch.campaign.findings import Finding, file_finding, output_finding
 from sdbatch.campaign.read import read_json, read_part
 from sdbatch.campaign.schema import METADATA
+from sdbatch.errors import UserError
 from sdbatch.storage import Store
+from sdbatch.verdicts import Verdicts
 
 _SAME: Final = ("status", "asset", "sha256")
 _COMPARED: Final = pa.schema([METADATA.field(name) for name in ("id", "request_key", "n", *_SAME)])
 
 
-def metadata_findings(store: Store, rows: pa.Table) -> tuple[list[Finding], int]:
+def metadata_findings(
+    store: Store, rows: pa.Table, verdicts_of: Callable[[Sequence[str]], Verdicts]
+) -> tuple[list[Finding], int]:
     """Compare the newest compacted metadata with what is committed; return its number of rows too.
 
     Args:
         store: The campaign.
         rows: Outcomes that count, in (run, unit) order.
+        verdicts_of: See `verify_campaign`.
     """
     try:
         latest = read_json(store, layout.LATEST)
@@ -51,7 +57,11 @@ def metadata_findings(store: Store, rows: pa.Table) -> tuple[list[Finding], int]
     if f"{folder}/" != layout.metadata(run):
         return [file_finding("metadata", layout.LATEST, f"names {folder[:100]!r}, not {layout.metadata(run)}")], 0
     findings: list[Finding] = []
-    effective = _effective(store, run, rows, findings)
+    try:
+        verdicts = verdicts_of(_files_of_decisions(store, run))
+    except UserError as error:
+        return [file_finding("reviews", layout.reviews(run), f"names a file that is not readable: {error}")], 0
+    effective = _effective(store, run, rows, findings, verdicts)
     is_seen = np.zeros(effective.num_rows, np.bool_)
     num_rows = 0
     order = digest_order(_outputs(effective), np.arange(effective.num_rows))
@@ -109,11 +119,12 @@ def _outputs(rows: pa.Table) -> Digests:
     return output_digests(requests, numbers_of(rows.column("n")))
 
 
-def _effective(store: Store, run: str, rows: pa.Table, findings: list[Finding]) -> pa.Table:
+def _effective(store: Store, run: str, rows: pa.Table, findings: list[Finding], verdicts: Verdicts) -> pa.Table:
     """Return the outcomes a run's metadata must hold: those of its manifest, committed by it or before."""
     counting = winners(rows.filter(is_of_runs_to(rows, run)))
     digests = request_digests(id_digests(counting.column("id")), counting.column("request_key"))
     is_wanted = np.zeros(counting.num_rows, np.bool_)
+    unwanted = unwanted_outputs(counting, verdicts)
     for entry in store.list(layout.requests_folder(run)):
         try:
             asked = read_part(store, entry.path, ASKED)
@@ -124,8 +135,22 @@ def _effective(store: Store, run: str, rows: pa.Table, findings: list[Finding]) 
         order = digest_order(requests, np.arange(asked.num_rows))
         place = np.append(order, -1)[DigestTable(requests.take(order)).positions(digests)]
         num_outputs = np.append(np.asarray(asked.column("num_outputs")).astype(np.int64), -1)[place]
-        is_wanted |= (place >= 0) & (numbers_of(counting.column("n")) < num_outputs)
+        is_shown = numbers_of(counting.column("n")) < num_outputs
+        for row, outputs in unwanted.items():
+            if place[row] >= 0:
+                is_shown[row] = counting.column("n")[row].as_py() in outputs.shown(int(num_outputs[row]))
+        is_wanted |= (place >= 0) & is_shown
     return counting.filter(pa.array(is_wanted))
+
+
+def _files_of_decisions(store: Store, run: str) -> list[str]:
+    """Return the files of decisions that a run's metadata were made with."""
+    try:
+        return [str(path) for path in read_json(store, layout.reviews(run))["files"]]
+    except FileNotFoundError:
+        return []
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{store.url}/{layout.reviews(run)}: {str(error)[:100]}") from error
 
 
 def _has_ended(store: Store, run: str) -> bool:

@@ -1,11 +1,11 @@
 """State of a manifest's requests: which outputs are made, how each failed, whether its id is known.
 
-History --> Done        a part of the manifest --> Done.standing() --> Standing, one row a request
+History, Verdicts --> Done        a part of the manifest --> Done.standing() --> Standing, one row a request
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
 
@@ -14,8 +14,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from sdbatch.campaign.digests import Digests, DigestTable, digest_order, group_starts, id_digests, request_digests
+from sdbatch.campaign.excluded import RowOutputs, Unwanted
 from sdbatch.campaign.history import History
 from sdbatch.campaign.origins import Origins
+from sdbatch.storage import Store
+from sdbatch.verdicts import NO_VERDICTS, Verdicts
 
 _WORD_BITS: Final = 64
 
@@ -29,12 +32,15 @@ class Standing:
         is_begun: Whether any of its outputs is made.
         failure: Its newest failure, -1 for none: a place in the failures of `Done`.
         is_known: Whether the id was ever committed, with whichever key.
+        unwanted: By its row, each request of which somebody rejected an output, or a stage blocked one: what to make of
+            it follows from its outputs one by one (`sdbatch.slate`), and not from the columns above.
     """
 
     outputs: list[tuple[int, ...]]
     is_begun: NDArray[np.bool_]
     failure: NDArray[np.int32]
     is_known: NDArray[np.bool_]
+    unwanted: dict[int, RowOutputs] = field(default_factory=dict)
 
 
 class Done:
@@ -42,13 +48,15 @@ class Done:
 
     Args:
         history: All that counts.
+        store: The campaign, where commits of rejected outputs are read; needed with verdicts alone.
+        verdicts: What people decided.
 
     Attributes:
         failures: Every different failure.
         origins: Outputs that are made, by request key alone.
     """
 
-    def __init__(self, history: History) -> None:
+    def __init__(self, history: History, store: Store | None = None, verdicts: Verdicts = NO_VERDICTS) -> None:
         starts = group_starts(history.requests)
         self.failures = history.failures
         is_each_once = len(starts) == len(history)
@@ -60,6 +68,7 @@ class Done:
         self._commits = history.commits
         self._ids, self._newest = _newest_commits(history)
         self.origins = Origins(history)
+        self._unwanted = Unwanted(store, history, starts, self._requests, verdicts)
 
     @property
     def is_empty(self) -> bool:
@@ -82,7 +91,13 @@ class Done:
             is_begun=(made != 0) | has_many,
             failure=self._failure[place],
             is_known=self._is_known(digests, place),
+            unwanted=self._unwanted_of(place),
         )
+
+    def _unwanted_of(self, place: NDArray[np.int64]) -> dict[int, RowOutputs]:
+        rows = self._unwanted.among(place)
+        self._unwanted.look(place[rows].tolist())
+        return {row: outputs for row in rows if (outputs := self._unwanted.of(int(place[row])))}
 
     def _is_known(self, ids: NDArray[np.uint64], place: NDArray[np.int64]) -> NDArray[np.bool_]:
         is_known = place >= 0

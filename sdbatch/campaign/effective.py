@@ -25,6 +25,7 @@ from sdbatch.campaign.digests import (
     output_digests,
     request_digests,
 )
+from sdbatch.campaign.excluded import Unwanted
 from sdbatch.campaign.files import each_of
 from sdbatch.campaign.history import History
 from sdbatch.campaign.judged import Judged
@@ -101,13 +102,14 @@ class EffectiveRows:
         starts = group_starts(history.requests)
         wins = np.flatnonzero(winning(starts, history.numbers.astype(np.int64), history.is_ok))
         self._requests = DigestTable(history.requests.take(starts))
+        self._unwanted = Unwanted(store, history, starts, self._requests, verdicts)
         self._wins = wins
         self._bounds = np.searchsorted(wins, np.append(starts, len(history)))
         entries = store.list(layout.requests_folder(run))
         self._paths = sorted(entry.path for entry in entries if entry.path.endswith(".parquet"))
 
     def count(self) -> int:
-        """Return their number, without a look at any commit."""
+        """Return their number, without a look at any commit but those of rejected outputs."""
         return sum(len(self._matches(read_requests(self._store, path, ASKED)).row) for path in self._paths)
 
     def parts(self, *, thumbnails: bool = False) -> Iterator[pa.Table]:
@@ -141,10 +143,31 @@ class EffectiveRows:
         outcome = self._wins[np.repeat(first, after - first) + offset]
         number = self._history.numbers[outcome].astype(np.int64)
         # Outputs beyond what the row asks for now were made for an earlier manifest; they stay, and do not count.
-        counts = number < np.asarray(asked.column("num_outputs")).astype(np.int64)[row]
+        num_outputs = np.asarray(asked.column("num_outputs")).astype(np.int64)
+        counts = self._shown(place, num_outputs, row, number, number < num_outputs[row])
         row, number, outcome = row[counts], number[counts], outcome[counts]
         order = np.lexsort((number, row))
         return _Matches(row=row[order], number=number[order], commit=self._history.commit[outcome[order]])
+
+    def _shown(
+        self,
+        place: NDArray[np.int64],
+        num_outputs: NDArray[np.int64],
+        row: NDArray[np.int64],
+        number: NDArray[np.int64],
+        counts: NDArray[np.bool_],
+    ) -> NDArray[np.bool_]:
+        """Say which outcomes count, where outputs of their request are not wanted too; see `sdbatch.slate`."""
+        rows = self._unwanted.among(place)
+        self._unwanted.look(place[rows].tolist())
+        shown = {
+            one: frozenset(outputs.shown(int(num_outputs[one])))
+            for one in rows
+            if (outputs := self._unwanted.of(int(place[one])))
+        }
+        for outcome in np.flatnonzero(np.isin(row, list(shown)) & (number >= 0)).tolist() if shown else ():
+            counts[outcome] = number[outcome] in shown[int(row[outcome])]
+        return counts
 
     def _picked(self, asked: pa.Table, matches: _Matches, commits: dict[int, pa.Table], names: list[str]) -> pa.Table:
         """Pick the rows that match out of their commits, in the manifest's order, with its own columns beside them."""

@@ -21,8 +21,10 @@ from sdbatch.campaign import formats, layout
 from sdbatch.campaign.digests import (
     Digests,
     digest_order,
+    group_starts,
     id_digests,
     numbers_of,
+    output_digests,
     request_digests,
 )
 from sdbatch.campaign.files import INDEX_THREADS, HistoryFiles, RunFiles, each_of, history_files
@@ -57,11 +59,13 @@ class Failure:
         error_type: Class name.
         retryable: Whether a run tries it again by itself.
         stages_digest: Settings of the stages by which it was blocked; None where none of them blocked it.
+        is_blocked: Whether a stage blocked it.
     """
 
     error_type: str
     retryable: bool
     stages_digest: str | None = None
+    is_blocked: bool = False
 
     def is_retried(self, stages_digest: str | None) -> bool:
         """Return whether a run whose stages have this digest tries it again by itself."""
@@ -84,6 +88,7 @@ class History:
         failure: How it failed; -1 where it did not.
         commits: Paths in (run, unit) order, what `commit` points into.
         commit: Where its row stands.
+        replaced: Digests of the outputs that another one of their request was made to replace, sorted, each once.
     """
 
     files: HistoryFiles
@@ -97,6 +102,7 @@ class History:
     failure: NDArray[np.int32]
     commits: tuple[str, ...]
     commit: NDArray[np.int32]
+    replaced: Digests
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -258,6 +264,7 @@ class _Columns:
     failure: NDArray[np.int32]
     commits: list[str]
     commit: NDArray[np.int32]
+    replaced: Digests
 
 
 def _columns_of(table: pa.Table) -> _Columns:
@@ -274,12 +281,14 @@ def _columns_of(table: pa.Table) -> _Columns:
             error_type=error_type or "",
             retryable=bool(is_retryable),
             stages_digest=digest if status == "blocked" else None,
+            is_blocked=status == "blocked",
         )
         for error_type, is_retryable, digest, status in rows
     ]
     failure[failed] = [kinds.setdefault(kind, len(kinds)) for kind in told]
+    requests = request_digests(ids, table.column("request_key"))
     return _Columns(
-        requests=request_digests(ids, table.column("request_key")),
+        requests=requests,
         ids=ids,
         numbers=numbers_of(table.column("n")).astype(np.int32),
         is_ok=is_ok,
@@ -287,7 +296,18 @@ def _columns_of(table: pa.Table) -> _Columns:
         failure=failure,
         commits=commits,
         commit=commit,
+        replaced=_replaced(table, requests),
     )
+
+
+def _replaced(table: pa.Table, requests: Digests) -> Digests:
+    """Return digests of the outputs that made or blocked outputs replace: a failed one replaces nothing."""
+    replaces = numbers_of(table.column("replaces"))
+    rows = np.flatnonzero(replaces >= 0)
+    if len(rows):  # nearly always there are none
+        status = table.column("status").take(pa.array(rows)).cast(pa.string())
+        rows = rows[np.asarray(pc.not_equal(status, "failed")).astype(np.bool_)]
+    return output_digests(requests.take(rows), replaces[rows])
 
 
 def _codes(column: pa.ChunkedArray) -> tuple[list[str], NDArray[np.int32]]:
@@ -316,6 +336,7 @@ def _assembled(files: HistoryFiles, parts: list[_Columns], num_told: int) -> His
         "commit": [_renumbered(part.commit, [ranks[path] for path in part.commits]) for part in parts],
     }
     flags = [part.is_ok for part in parts]
+    replaced = _each_once([part.replaced for part in parts])
     parts.clear()
     high, low = (np.concatenate([np.empty(0, np.uint64), *words.pop(name)]) for name in ("high", "low"))
     commit = np.concatenate([np.empty(0, np.int32), *numbers.pop("commit")])
@@ -333,7 +354,18 @@ def _assembled(files: HistoryFiles, parts: list[_Columns], num_told: int) -> His
         failure=np.concatenate([np.empty(0, np.int32), *numbers.pop("failure")])[order],
         commits=tuple(commits),
         commit=commit,
+        replaced=replaced,
     )
+
+
+def _each_once(parts: list[Digests]) -> Digests:
+    """Return the digests of all parts, sorted, each once."""
+    both = Digests(
+        high=np.concatenate([np.empty(0, np.uint64), *(part.high for part in parts)]),
+        low=np.concatenate([np.empty(0, np.uint64), *(part.low for part in parts)]),
+    )
+    ordered = both.take(np.lexsort((both.low, both.high)))
+    return ordered.take(group_starts(ordered))
 
 
 def _renumbered(codes: NDArray[np.int32], numbers: list[int]) -> NDArray[np.int32]:

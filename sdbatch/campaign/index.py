@@ -65,8 +65,10 @@ def index_of(unit: Unit, outcomes: tuple[RowOutcome, ...], commit: str) -> pa.Ta
         for n in ((None,) if (taker, None) in ended else request.outputs_of(taker))
     ]
     ends = [ended.get((request_id, n), _OK) for request_id, _, n in places] if ended else [_OK]
+    lineage = _lineage(unit)
     columns = {name: list(values) for name, values in zip(_PLACE, zip(*places, strict=True), strict=True)}
-    table = pa.table({name: pa.array(columns[name], INDEX.field(name).type) for name in _PLACE})
+    columns["replaces"] = [lineage.get(place) for place in places] if lineage else [None] * len(places)
+    table = pa.table({name: pa.array(columns[name], INDEX.field(name).type) for name in (*_PLACE, "replaces")})
     for name in _END:
         values = pa.array([getattr(end, name) for end in ends], INDEX.field(name).type)
         # Nearly every unit is ok as a whole: one value then stands for all of its rows.
@@ -74,6 +76,15 @@ def index_of(unit: Unit, outcomes: tuple[RowOutcome, ...], commit: str) -> pa.Ta
     return table.append_column("commit", pa.repeat(pa.scalar(commit), len(places))).select(INDEX.names).cast(INDEX)
 
 
+def _lineage(unit: Unit) -> dict[tuple[str, str, int | None], int]:
+    """Return by (id, request key, n) which number an output replaces."""
+    return {
+        (taker, request.request_key, n): replaced
+        for request in unit.requests
+        for taker, n, replaced in request.replaces
+    }
+
+
 _PLACE: Final = ("id", "request_key", "n")
-_END: Final = tuple(name for name in INDEX.names if name not in {*_PLACE, "commit"})
+_END: Final = tuple(name for name in INDEX.names if name not in {*_PLACE, "replaces", "commit"})
 _OK: Final = RowOutcome(id="", request_key="", n=None, status="ok")

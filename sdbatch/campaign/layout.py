@@ -77,6 +77,11 @@ def run_json(run: str) -> str:
     return f"{RUNS}/{run}/run.json"
 
 
+def reviews(run: str) -> str:
+    """Return the list of the files of decisions that a run's metadata were made with; not there where it had none."""
+    return f"{RUNS}/{run}/reviews.json"
+
+
 def status_json(run: str) -> str:
     """Return the run's live counts."""
     return f"{RUNS}/{run}/status.json"

@@ -34,6 +34,7 @@ INDEX: Final = pa.schema(
         ("error_type", pa.string()),
         ("error_retryable", pa.bool_()),
         ("stages_digest", pa.string()),
+        ("replaces", pa.int32()),
         ("commit", pa.string()),
     ]
 )

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import math
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -31,6 +31,7 @@ from sdbatch.campaign.read import read_part
 from sdbatch.campaign.schema import INDEX
 from sdbatch.errors import AssetConflict
 from sdbatch.storage import Entry, Store
+from sdbatch.verdicts import NO_VERDICTS, Verdicts
 
 CHECKED: Final = (
     INDEX.append(pa.field("asset", pa.string()))
@@ -67,7 +68,12 @@ class VerifyReport:
         return not self.findings
 
 
-def verify_campaign(store: Store, sample: float | None = None, seed: int | None = None) -> VerifyReport:
+def verify_campaign(
+    store: Store,
+    sample: float | None = None,
+    seed: int | None = None,
+    verdicts_of: Callable[[Sequence[str]], Verdicts] = lambda _: NO_VERDICTS,
+) -> VerifyReport:
     """Compare a campaign's commits, snapshot, indexes, metadata and assets.
 
     Args:
@@ -75,6 +81,7 @@ def verify_campaign(store: Store, sample: float | None = None, seed: int | None 
         sample: Hash only so many assets, or below 1.0 that share of them, chosen at random; presence and length are
             checked for all. None hashes all.
         seed: Seed of the random choice.
+        verdicts_of: Returns what people decided in some files of decisions: the metadata were made with those alone.
     """
     unreadable: list[str] = []
     assets = _assets(store.list("assets"))
@@ -91,7 +98,7 @@ def verify_campaign(store: Store, sample: float | None = None, seed: int | None 
     findings += _conflict_findings(counting, orphans)
     findings += _snapshot_findings(store, committed, unreadable)
     findings += _index_findings(store, committed)
-    found, metadata_rows = metadata_findings(store, committed.rows)
+    found, metadata_rows = metadata_findings(store, committed.rows, verdicts_of)
     return VerifyReport(
         rows_ok=expected.num_rows,
         assets_hashed=chosen.num_rows,

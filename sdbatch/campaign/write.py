@@ -112,6 +112,16 @@ def request_columns(request: Request, recipe: Recipe, n: int | None) -> dict[str
     return columns
 
 
+def with_lineage(rows: list[dict[str, Any]], requests: Iterable[Request]) -> list[dict[str, Any]]:
+    """Return a unit's rows with `replaces`, where an output is made in the place of one that is not wanted."""
+    lineage = {
+        (taker, request.request_key, n): replaced for request in requests for taker, n, replaced in request.replaces
+    }
+    if not lineage:
+        return rows
+    return [{**row, "replaces": lineage.get((row["id"], row["request_key"], row["n"]))} for row in rows]
+
+
 def error_columns(kind: str, message: str, *, retryable: bool, traceback: str = "") -> dict[str, Any]:
     """Return the columns of a failure; the traceback leaves its digest, so that equal failures can be grouped."""
     return {

@@ -26,6 +26,7 @@ from sdbatch.cli.options import (
     Json,
     Limit,
     Only,
+    Reroll,
     RetryFailed,
     Set,
     Sources,
@@ -92,10 +93,11 @@ def plan(
     limit: Limit = None,
     only: Only = None,
     retry_failed: RetryFailed = None,
+    reroll: Reroll = False,
     as_json: Json = False,
 ) -> None:
     """Show what a run would make, and why. Writes nothing, loads nothing."""
-    selection = selection_of(limit, only, retry_failed)
+    selection = selection_of(limit, only, retry_failed, reroll)
     forecast = guarded(lambda: api.plan(api.load_job(job, overrides or (), date), selection), as_json)
     if as_json:
         say(asdict(forecast), as_json, "")
@@ -111,6 +113,7 @@ def run(
     limit: Limit = None,
     only: Only = None,
     retry_failed: RetryFailed = None,
+    reroll: Reroll = False,
     in_process: InProcess = False,
     accept_failed: AcceptFailed = False,
     accept_new_keys: AcceptNewKeys = False,
@@ -119,7 +122,7 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Make what is missing of a campaign."""
-    selection = selection_of(limit, only, retry_failed)
+    selection = selection_of(limit, only, retry_failed, reroll)
 
     def call() -> RunResult:
         checked = api.load_job(job, overrides or (), date)

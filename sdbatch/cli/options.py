@@ -52,6 +52,10 @@ RetryFailed = Annotated[
     typer.Option("--retry-failed", metavar="[CLASS]", help="Try failed requests again: all, or those of one class."),
 ]
 
+Reroll = Annotated[
+    bool, typer.Option("--reroll", help="Replace rejected and blocked outputs by further ones (limits.rerolls).")
+]
+
 InProcess = Annotated[bool, typer.Option("--in-process", help="One worker in this process, without Ray.")]
 
 AcceptNewKeys = Annotated[
@@ -98,10 +102,12 @@ def parse_age_s(text: str) -> float:
     return float(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
 
 
-def selection_of(limit: int | None, only: list[str] | None, retry_failed: str | None) -> Selection:
-    """Return which rows the options `--limit`, `--only` and `--retry-failed` pick."""
+def selection_of(
+    limit: int | None, only: list[str] | None, retry_failed: str | None, reroll: bool = False
+) -> Selection:
+    """Return which rows the options `--limit`, `--only`, `--retry-failed` and `--reroll` pick."""
     every = "" if retry_failed == _EVERY_CLASS else retry_failed
-    return Selection(limit=limit, only=frozenset(only or ()), retry_failed=every)
+    return Selection(limit=limit, only=frozenset(only or ()), retry_failed=every, is_rerolling=reroll)
 
 
 def with_optional_class(arguments: list[str]) -> list[str]:

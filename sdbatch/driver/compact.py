@@ -9,12 +9,13 @@ import pyarrow as pa
 
 from sdbatch.campaign import layout
 from sdbatch.campaign.campaign import Campaign
+from sdbatch.campaign.effective import EffectiveRows
 from sdbatch.campaign.history import History
 from sdbatch.campaign.schema import to_parquet
 from sdbatch.columns import JOINED
-from sdbatch.driver.judged import effective_rows
 from sdbatch.points import reached
 from sdbatch.report.gallery import gallery_pages
+from sdbatch.review.files import read_verdicts
 from sdbatch.storage import Store
 from sdbatch.types import FORMAT_VERSION
 
@@ -30,10 +31,14 @@ def write_metadata(store: Store, run: str, confirm: Callable[[], None] = lambda:
         confirm: Raises when the campaign is no longer ours; asked before anything is replaced.
     """
     history = Campaign(store).history()
-    rows = effective_rows(store, run, history)
+    verdicts = read_verdicts(store)
+    rows = EffectiveRows(store, run, history, verdicts)
     num_rows = rows.count()
     confirm()
     write_gallery(store, run, _written(store, run, rows.parts(thumbnails=True)), num_rows)
+    if verdicts.files:
+        seen = {"format_version": FORMAT_VERSION, "files": list(verdicts.files)}
+        store.put_new(layout.reviews(run), (json.dumps(seen, indent=1) + "\n").encode(), "application/json")
     latest = {"format_version": FORMAT_VERSION, "run_id": run, "path": layout.metadata(run), "rows": num_rows}
     confirm()
     reached("amid-compaction")

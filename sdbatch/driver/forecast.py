@@ -18,12 +18,14 @@ from sdbatch.campaign.leaving import Leaving
 from sdbatch.campaign.read import read_commit
 from sdbatch.driver.leaving import rows_leaving
 from sdbatch.driver.memory import ModelMemory, memory_of
+from sdbatch.driver.rerolls import review_lines
 from sdbatch.driver.scan import COUNTED, ResolvedManifest
 from sdbatch.driver.select import Selection, check_selection, classify
 from sdbatch.driver.shared_keys import Sharing
 from sdbatch.errors import grouped
 from sdbatch.job import Job, Model
 from sdbatch.recipe import recipe_changes
+from sdbatch.review.files import read_verdicts
 from sdbatch.storage import Store, open_campaign
 
 ASSUMED_TFLOP_PER_S = {"gpu": 200.0, "cpu": 0.03}
@@ -36,7 +38,7 @@ class PlanReport:
 
     Attributes:
         rows: Manifest rows by what becomes of them: `new`, `changed`, `outputs` (more of them), `retry`, `reused`,
-            `failed` (kept as failed) and `unselected`.
+            `reroll` (unwanted outputs replaced), `failed` (kept as failed) and `unselected`.
         changed: For changed rows, how many differ in each part of the recipe (`prompt`, `images`, `model`, ...).
         assets: Files it would make.
         copies: Those of them that are copies of another id's file, or of one that an earlier run made.
@@ -49,6 +51,8 @@ class PlanReport:
         unpinned: Entries such as `models.sdxl` whose weights in a bucket are known by size and ETag only; `pin_models`
             returns the digests that pin them.
         rows_leaving: Rows of the campaign that the manifest does not have; their assets stay.
+        outputs_waiting: Rejected and blocked outputs that wait for `--reroll`.
+        outputs_given_up: Outputs that are wanted and have no number left below the bound of `limits.rerolls`.
         memory: What each model that has rows takes for the largest of them, and the card it needs.
         warnings: What a person should know before the run, equal warnings about rows together.
         notes: How the manifest's table was read where that is not written in it.
@@ -66,6 +70,8 @@ class PlanReport:
     sources_missing: list[str] = field(default_factory=list)
     unpinned: list[str] = field(default_factory=list)
     rows_leaving: int = 0
+    outputs_waiting: int = 0
+    outputs_given_up: int = 0
     memory: list[ModelMemory] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -89,10 +95,13 @@ def forecast(job: Job, selection: Selection) -> PlanReport:
         num_rendered = 0
         sharing = Sharing(manifest.shared_keys(), done.origins)
         columns = [*COUNTED, *([] if done.is_empty else ["recipe"])]
-        for part in classify(manifest.parts(columns), done, selection, manifest.scanned.stages_digest):
+        num_waiting = num_lacking = 0
+        stages, rerolls = manifest.scanned.stages_digest, job.limits.rerolls
+        for part in classify(manifest.parts(columns), done, selection, stages, rerolls):
             reasons.update(part.reasons)
+            num_waiting, num_lacking = num_waiting + part.num_waiting, num_lacking + part.num_given_up
             models, costs_tflop = (part.rows.column(name).to_pylist() for name in ("model", "cost_tflop"))
-            rendered = sharing.rendered(part.rows, sharing.count(part.rows, part.outputs))
+            rendered = sharing.rendered(part.rows, sharing.count(part.rows, part.outputs, part.replaces))
             for model, cost_tflop, outputs, own in zip(models, costs_tflop, part.outputs, rendered, strict=True):
                 if outputs:
                     assets[model] += len(outputs)
@@ -112,8 +121,14 @@ def forecast(job: Job, selection: Selection) -> PlanReport:
             sources_missing=list(manifest.scanned.sources_missing),
             unpinned=list(manifest.scanned.unpinned),
             rows_leaving=leaving.num_rows,
+            outputs_waiting=num_waiting,
+            outputs_given_up=num_lacking,
             memory=[memory_of(manifest.scanned.models[name], sizes) for name, sizes in manifest.scanned.sizes.items()],
-            warnings=[*([str(leaving)] if leaving.num_rows else []), *grouped(manifest.scanned.warnings)],
+            warnings=[
+                *([str(leaving)] if leaving.num_rows else []),
+                *review_lines(num_waiting, num_lacking, rerolls),
+                *grouped(manifest.scanned.warnings),
+            ],
             notes=list(manifest.scanned.notes),
         )
 
@@ -121,7 +136,7 @@ def forecast(job: Job, selection: Selection) -> PlanReport:
 def _done_and_leaving(manifest: ResolvedManifest, store: Store) -> tuple[Done, Leaving]:
     """Return what is done, and the rows that leave; the history is read once, and not kept."""
     history = Campaign(store).history()
-    return Done(history), rows_leaving(manifest, store, lambda: history)
+    return Done(history, store, read_verdicts(store)), rows_leaving(manifest, store, lambda: history)
 
 
 def measured_rates(job: Job, store: Store) -> tuple[dict[str, float], frozenset[str]]:

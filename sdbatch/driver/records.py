@@ -61,6 +61,8 @@ class RunResult:
         warnings: What a person should know: rows that leave, warnings of the manifest (equal ones grouped), prompts
             that were cut, in what its workers differed from each other or from those of earlier runs.
         rows_leaving: Rows of the campaign that its manifest does not have; their assets stay.
+        outputs_waiting: Rejected and blocked outputs that wait for `--reroll`.
+        outputs_given_up: Outputs that are wanted and have no number left below the bound of `limits.rerolls`.
     """
 
     run_id: str
@@ -73,6 +75,8 @@ class RunResult:
     message: str | None = None
     warnings: tuple[str, ...] = ()
     rows_leaving: int = 0
+    outputs_waiting: int = 0
+    outputs_given_up: int = 0
 
 
 class RunRecords:
@@ -168,6 +172,8 @@ class RunRecords:
             "message": result.message,
             "warnings": result.warnings,
             "rows_leaving": result.rows_leaving,
+            "outputs_waiting": result.outputs_waiting,
+            "outputs_given_up": result.outputs_given_up,
             "started_at": self._started_at,
             "wall_s": round(result.wall_s, 3),
             "job": self._job.model_dump(mode="json"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sdbatch.campaign import layout
 from sdbatch.campaign.campaign import Campaign
+from sdbatch.driver.judged import verify_with_decisions
 from sdbatch.driver.records import RunResult
 from sdbatch.driver.run import run_job
 from sdbatch.driver.select import Selection
@@ -43,7 +44,7 @@ def redo_job(
         raise JobError(f"redo {min(unknown)}: nothing was ever committed for this id")
     findings = [
         finding
-        for finding in campaign.verify().findings
+        for finding in verify_with_decisions(campaign.store).findings
         if finding.kind in {"missing", "damaged"} and (not ids or finding.id in ids)
     ]
     if not findings:
@@ -58,7 +59,11 @@ def redo_job(
         )
     return run_job(
         job,
-        selection=Selection(only=frozenset(request_id for request_id, _, _ in void), skips_unknown=True),
+        selection=Selection(
+            only=frozenset(request_id for request_id, _, _ in void),
+            skips_unknown=True,
+            again=frozenset((request_id, key, n) for request_id, key, n in void if n is not None),
+        ),
         in_process=in_process,
         progress=progress,
         void=[dict(zip(("id", "request_key", "n"), place, strict=True)) for place in void],

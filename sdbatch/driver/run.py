@@ -29,6 +29,7 @@ from sdbatch.extras import require
 from sdbatch.job import Job
 from sdbatch.local_faults import local_faults_named, temporary_folder
 from sdbatch.report.progress import Progress
+from sdbatch.review.files import read_verdicts
 from sdbatch.storage import Store, open_campaign
 
 
@@ -91,7 +92,7 @@ def run_job(
         )
         try:
             _void(store, session.run_id, void, remove)
-            done = Campaign(store).done(follower=session.run_id)
+            done = Campaign(store).done(read_verdicts(store), follower=session.run_id)
             session.count_pending(done)
             manifest.publish(store, session.run_id)
             session.write_status("running")

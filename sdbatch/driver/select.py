@@ -10,8 +10,9 @@ from __future__ import annotations
 import difflib
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import compress
 from operator import not_
 from typing import Final, Literal, get_args
 
@@ -21,12 +22,13 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from sdbatch.campaign.done import Done, Standing
+from sdbatch.driver.rerolls import Choice, Rules, choose
 from sdbatch.driver.scan import ResolvedManifest
 from sdbatch.driver.shared_keys import Sharing
 from sdbatch.errors import ROW_ERRORS, JobError
 from sdbatch.types import Request, Source
 
-Reason = Literal["new", "changed", "outputs", "retry", "reused", "failed", "unselected"]
+Reason = Literal["new", "changed", "outputs", "retry", "reroll", "reused", "failed", "unselected"]
 _REASONS: Final[tuple[Reason, ...]] = get_args(Reason)
 _CODES: Final = {reason: code for code, reason in enumerate(_REASONS)}
 _LEFT_FROM: Final = _CODES["reused"]
@@ -42,12 +44,16 @@ class Selection:
         only: Only these ids; empty for all.
         retry_failed: None: failed requests whose class is retryable; "": every failed one; a class name: those.
         skips_unknown: Whether ids that the manifest lacks are passed over; else they are an error.
+        is_rerolling: Whether rejected and blocked outputs are replaced by further ones.
+        again: (id, request key, n) of outputs that are made anew though they are further ones, as `redo` does.
     """
 
     limit: int | None = None
     only: frozenset[str] = frozenset()
     retry_failed: str | None = None
     skips_unknown: bool = False
+    is_rerolling: bool = False
+    again: frozenset[tuple[str, str, int]] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,12 +65,18 @@ class ClassifiedRows:
         reasons: For each row, why it is made or left.
         outputs: For each row, the outputs to make; empty for a row that is left.
         failures: Number of rows that stay failed, by class of failure.
+        replaces: By row, which unwanted number each of its further outputs is made for.
+        num_waiting: Outputs that wait for `--reroll`.
+        num_given_up: Outputs that are wanted and have no number left below the bound of `limits.rerolls`.
     """
 
     rows: pa.Table
     reasons: Sequence[Reason]
     outputs: Sequence[tuple[int, ...]]
     failures: Counter[str]
+    replaces: Mapping[int, Mapping[int, int]] = field(default_factory=dict)
+    num_waiting: int = 0
+    num_given_up: int = 0
 
     def rows_for(self, reason: Reason) -> pa.Table:
         """Return the rows that are made or left for a reason."""
@@ -72,7 +84,7 @@ class ClassifiedRows:
 
 
 def classify(
-    parts: Iterable[pa.Table], done: Done, selection: Selection, stages_digest: str | None = None
+    parts: Iterable[pa.Table], done: Done, selection: Selection, stages_digest: str | None = None, rerolls: int = 0
 ) -> Iterator[ClassifiedRows]:
     """Classify each row and list its outputs that are still to be made.
 
@@ -81,11 +93,19 @@ def classify(
         done: What is committed.
         selection: Which rows the run makes.
         stages_digest: Settings of the stages that may block; what was blocked under others is tried again.
+        rerolls: `limits.rerolls`: numbers of a row stay below num_outputs x (1 + rerolls).
     """
     num_made = 0
+    is_retried = _retried(done, selection, stages_digest)
+    rules = Rules(is_retried=is_retried.tolist(), rerolls=rerolls, is_rerolling=selection.is_rerolling)
     for part in parts:
         standing = done.standing(*(part.column(name) for name in ("id", "request_key", "num_outputs")))
-        reasons = _reasons(part, standing, done, selection, stages_digest)
+        reasons = _reasons(part, standing, is_retried, selection)
+        choices = _choices(part, standing, rules, selection)
+        for row, choice in choices.items():
+            standing.outputs[row], standing.failure[row] = choice.outputs, choice.failure
+            if reasons[row] != _CODES["unselected"]:
+                reasons[row] = _CODES[choice.reason]
         if selection.limit is not None:
             is_made = reasons < _LEFT_FROM
             places = num_made + np.cumsum(is_made)
@@ -93,23 +113,45 @@ def classify(
             num_made += int(np.count_nonzero(is_made))
         left = (reasons >= _LEFT_FROM).tolist()
         failures = standing.failure[reasons == _CODES["failed"]]
+        chosen = {row: choice for row, choice in choices.items() if reasons[row] != _CODES["unselected"]}
         yield ClassifiedRows(
             rows=part,
             reasons=[_REASONS[code] for code in reasons.tolist()],
             outputs=[() if is_left else own for is_left, own in zip(left, standing.outputs, strict=True)],
             failures=Counter(done.failures[failure].error_type for failure in failures.tolist()),
+            replaces={row: choice.replaces for row, choice in chosen.items() if choice.replaces},
+            num_waiting=sum(choice.num_waiting for choice in chosen.values()),
+            num_given_up=sum(choice.num_given_up for choice in chosen.values()),
         )
 
 
-def _reasons(
-    part: pa.Table, standing: Standing, done: Done, selection: Selection, stages_digest: str | None
-) -> NDArray[np.int8]:
-    """Return each row's place in `_REASONS`: of what holds, the first counts."""
+def _retried(done: Done, selection: Selection, stages_digest: str | None) -> NDArray[np.bool_]:
+    """Say of each failure of the history whether the run tries again what failed so; False at the end, for none."""
     retry = selection.retry_failed
-    is_retried = np.array(
+    return np.array(
         [kind.is_retried(stages_digest) if retry is None else retry in {"", kind.error_type} for kind in done.failures]
-        + [False]
-    )[standing.failure]
+        + [False],
+        np.bool_,
+    )
+
+
+def _choices(part: pa.Table, standing: Standing, rules: Rules, selection: Selection) -> dict[int, Choice]:
+    """Return by its row what becomes of each request with unwanted outputs."""
+    if not standing.unwanted:
+        return {}
+    again: dict[tuple[str, str], set[int]] = {}
+    for request_id, key, n in selection.again:
+        again.setdefault((request_id, key), set()).add(n)
+    rows = part.select(["id", "request_key", "num_outputs"]).take(pa.array(list(standing.unwanted))).to_pylist()
+    return {
+        place: choose(outputs, row["num_outputs"], rules, frozenset(again.get((row["id"], row["request_key"]), ())))
+        for (place, outputs), row in zip(standing.unwanted.items(), rows, strict=True)
+    }
+
+
+def _reasons(part: pa.Table, standing: Standing, retried: NDArray[np.bool_], selection: Selection) -> NDArray[np.int8]:
+    """Return each row's place in `_REASONS`: of what holds, the first counts."""
+    is_retried = retried[standing.failure]
     holds: list[tuple[NDArray[np.bool_], Reason]] = [
         (np.fromiter(map(not_, standing.outputs), np.bool_, part.num_rows), "reused"),
         (is_retried, "retry"),
@@ -134,19 +176,21 @@ def requests_of(parts: Iterable[ClassifiedRows], sharing: Sharing) -> Iterator[R
     for part in parts:
         if not any(part.outputs):
             continue
-        rows = part.rows.filter(pa.array(map(bool, part.outputs), pa.bool_()))
+        is_made = list(map(bool, part.outputs))
+        rows = part.rows.filter(pa.array(is_made, pa.bool_()))
         columns = {name: rows.column(name).to_pylist() for name in Request._fields if name in rows.column_names}
         # Few different texts: as one object each, they are pickled once a unit and not once a row.
         columns |= {name: list(map(sys.intern, columns[name])) for name in ("model", "batch_key")}
         columns["sources"] = [tuple([Source(**source) for source in sources]) for sources in columns["sources"]]
         columns["attempt"] = [0] * rows.num_rows
-        columns |= sharing.request_columns(rows, list(filter(None, part.outputs)))
+        replaces = list(compress(map(part.replaces.get, range(part.rows.num_rows)), is_made)) if part.replaces else None
+        columns |= sharing.request_columns(rows, list(filter(None, part.outputs)), replaces)
         requests = map(Request._make, zip(*(columns[name] for name in Request._fields), strict=True))
         yield from (request for request in requests if request.outputs)
 
 
 def pending_requests(manifest: ResolvedManifest, done: Done, selection: Selection) -> Iterator[Request]:
-    """Yield the requests for what is to be made of a manifest."""
+    """Yield the requests for what is to be made of a manifest; none of them replaces another."""
     sharing = Sharing(manifest.shared_keys(), done.origins)
     for part in classify(manifest.parts(), done, selection, manifest.scanned.stages_digest):
         sharing.count(part.rows, part.outputs)

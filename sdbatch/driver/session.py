@@ -23,6 +23,7 @@ from sdbatch.campaign.write import failed_unit_rows, outcomes_of, put_commit, re
 from sdbatch.dispatch.dispatcher import Dispatcher, Plan
 from sdbatch.dispatch.executor import Shape, SlotExecutor
 from sdbatch.driver.records import RunRecords, RunResult, State
+from sdbatch.driver.rerolls import review_lines
 from sdbatch.driver.scan import COUNTED, ResolvedManifest
 from sdbatch.driver.select import ClassifiedRows, Selection, classify, requests_of
 from sdbatch.driver.shared_keys import Sharing
@@ -178,6 +179,8 @@ class Session:
             message=message,
             warnings=self._warnings(),
             rows_leaving=self._leaving.num_rows,
+            outputs_waiting=self._tally.outputs_waiting,
+            outputs_given_up=self._tally.outputs_given_up,
         )
         dispatcher = self._dispatcher
         facts, rates = (dispatcher.facts, dispatcher.rates) if dispatcher else ({}, {})
@@ -196,6 +199,7 @@ class Session:
         return (
             *leaving,
             *manifest,
+            *review_lines(self._tally.outputs_waiting, self._tally.outputs_given_up, self._job.limits.rerolls),
             *(cut if truncated else ()),
             *(self._dispatcher.warnings if self._dispatcher else ()),
         )
@@ -229,7 +233,8 @@ class Session:
 
     def _classified(self, done: Done, columns: Sequence[str] | None = None) -> Iterator[ClassifiedRows]:
         parts = self._manifest.parts(columns)
-        return classify(parts, done, self._selection, self._manifest.scanned.stages_digest)
+        scanned, limits = self._manifest.scanned, self._job.limits
+        return classify(parts, done, self._selection, scanned.stages_digest, limits.rerolls)
 
     def _worker_count(self) -> int | None:
         count = self._job.workers.count

@@ -9,6 +9,7 @@ leads: its request asks for every output that any of them wants, and says which 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +18,9 @@ from numpy.typing import NDArray
 from sdbatch.campaign.digests import key_words
 from sdbatch.campaign.origins import Origins
 from sdbatch.types import Origin
+
+Replaced = tuple[str, int, int]
+"""An entry of `Request.replaces`."""
 
 
 class SharedKeys:
@@ -87,14 +91,29 @@ class Sharing:
         self._shared = shared
         self._origins = origins
         self._takers = Takers()
+        self._replaces: dict[str, tuple[Replaced, ...]] = {}
 
-    def count(self, rows: pa.Table, outputs: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
-        """Take in a part's rows with the outputs that each wants; return those that no earlier row of its key wants."""
+    def count(
+        self,
+        rows: pa.Table,
+        outputs: Sequence[tuple[int, ...]],
+        replaces: Mapping[int, Mapping[int, int]] = MappingProxyType({}),
+    ) -> list[tuple[int, ...]]:
+        """Take in a part's rows with the outputs that each wants; return those that no earlier row of its key wants.
+
+        Args:
+            rows: The rows.
+            outputs: Numbers that each wants.
+            replaces: By row, which number each of its further outputs replaces.
+        """
         first = list(outputs)
         ids, keys = rows.column("id"), rows.column("request_key")
         for place in self._shared.places(keys):
             if outputs[place]:
-                first[place] = self._takers.add(keys[place].as_py(), ids[place].as_py(), outputs[place])
+                key, request_id = keys[place].as_py(), ids[place].as_py()
+                first[place] = self._takers.add(key, request_id, outputs[place])
+                if replaced := _entries(request_id, replaces.get(place)):
+                    self._replaces[key] = (*self._replaces.get(key, ()), *replaced)
         return first
 
     def rendered(self, rows: pa.Table, outputs: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
@@ -105,22 +124,43 @@ class Sharing:
             left[place] = tuple(n for n in outputs[place] if n not in copied)
         return left
 
-    def request_columns(self, rows: pa.Table, outputs: Sequence[tuple[int, ...]]) -> Mapping[str, list[object]]:
-        """Return the columns `outputs`, `takers` and `origins` of requests; a row that another one leads has no output.
+    def request_columns(
+        self,
+        rows: pa.Table,
+        outputs: Sequence[tuple[int, ...]],
+        replaces: Sequence[Mapping[int, int] | None] | None = None,
+    ) -> Mapping[str, list[object]]:
+        """Return the columns `outputs`, `takers`, `origins` and `replaces` of requests.
+
+        A row that another one leads has no output.
 
         Args:
             rows: Pending rows.
             outputs: What each of them wants.
+            replaces: Which number each of its further outputs replaces; None where no row has any.
         """
         ids, keys = rows.column("id"), rows.column("request_key")
         asked = list(outputs)
         takers: list[tuple[tuple[str, ...], ...]] = [()] * rows.num_rows
+        lineage: list[tuple[Replaced, ...]] = [()] * rows.num_rows
+        if replaces is not None:
+            lineage = [_entries(request_id, own) for request_id, own in zip(ids.to_pylist(), replaces, strict=True)]
         for place in self._shared.places(keys):
             key = keys[place].as_py()
             is_leader = self._takers.leads(key, ids[place].as_py())
             asked[place] = self._takers.outputs(key) if is_leader else ()
             takers[place] = self._takers.takers(key) if is_leader else ()
+            lineage[place] = self._replaces.get(key, ()) if is_leader else ()
         origins: list[tuple[Origin, ...]] = [()] * rows.num_rows
         for place, made in self._origins.of(keys).items():
             origins[place] = tuple(origin for origin in made if origin.n in asked[place])
-        return {"outputs": list(asked), "takers": list(takers), "origins": list(origins)}
+        return {
+            "outputs": list(asked),
+            "takers": list(takers),
+            "origins": list(origins),
+            "replaces": list(lineage),
+        }
+
+
+def _entries(request_id: str, replaces: Mapping[int, int] | None) -> tuple[Replaced, ...]:
+    return tuple((request_id, n, replaced) for n, replaced in (replaces or {}).items())

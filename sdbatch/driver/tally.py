@@ -31,6 +31,8 @@ class RunTally:
         outputs_ended: Assets of committed units.
         cost_pending: Predicted work of the pending outputs, in TFLOP; rows of one key cost one.
         cost_ended: Predicted work of the ended outputs, in TFLOP.
+        outputs_waiting: Rejected and blocked outputs that wait for `--reroll`.
+        outputs_given_up: Outputs that are wanted and have no number left below the bound of `limits.rerolls`.
     """
 
     counts: Counts = field(default_factory=Counts)
@@ -39,14 +41,18 @@ class RunTally:
     outputs_ended: int = 0
     cost_pending: float = 0.0
     cost_ended: float = 0.0
+    outputs_waiting: int = 0
+    outputs_given_up: int = 0
 
     def count_pending(self, parts: Iterable[ClassifiedRows], sharing: Sharing) -> None:
         """Count the outputs to make, the rows that are reused, and the rows that stay failed."""
         for part in parts:
             self.outputs_pending += sum(map(len, part.outputs))
-            asked = map(len, sharing.count(part.rows, part.outputs))
+            asked = map(len, sharing.count(part.rows, part.outputs, part.replaces))
             self.cost_pending += sum(map(mul, part.rows.column("cost_tflop").to_pylist(), asked))
             self.counts.rows_reused += part.reasons.count("reused")
+            self.outputs_waiting += part.num_waiting
+            self.outputs_given_up += part.num_given_up
             for error_type, count in part.failures.items():
                 self._count_failures(error_type, count)
 

@@ -67,6 +67,9 @@ class Limits(Strict):
     leaving_fraction: Annotated[float, Field(ge=0, le=1)] = Field(
         default=0.5, description="A run that lets a larger share of the campaign's rows leave is refused without --yes."
     )
+    rerolls: Annotated[int, Field(ge=0, le=100)] = Field(
+        default=3, description="Further outputs that may replace rejected and blocked ones, per output asked for."
+    )
     start_timeout_s: Annotated[float, Field(gt=0, le=604_800)] = Field(
         default=600.0, description="Longest wait for a first worker, for a model's load and for its first call."
     )

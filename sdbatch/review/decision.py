@@ -12,9 +12,9 @@ import json
 import re
 import unicodedata
 from datetime import UTC, datetime
+from json.encoder import encode_basestring
 from typing import Any, Final, NamedTuple
 
-from sdbatch.canonical import canonical
 from sdbatch.verdicts import VERDICTS
 
 DECISION_VERSION: Final = 1
@@ -30,6 +30,14 @@ _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _HEX = re.compile(r"[0-9a-f]{64}")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 _SHOWN = 60
+_PLAIN = r"[ !#-\[\]-~]"
+_AS_WRITTEN = re.compile(
+    r'\{"at":"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z)",'
+    rf'"by":"(?! )({_PLAIN}{{1,{BY_CHARACTERS_MAX}}})(?<! )","comment":"({_PLAIN}{{0,{COMMENT_CHARACTERS_MAX}}})",'
+    rf'"format_version":{DECISION_VERSION},"id":"({_ID.pattern})","n":(0|[1-9]\d{{0,8}}),'
+    rf'"request_key":"({_HEX.pattern})","sha256":"({_HEX.pattern})","verdict":"({"|".join(WORDS)})"\}}'
+)
+"""A line as `Decision.line` writes it, with texts of plain characters: as nearly every one is, and read faster."""
 
 
 class Decision(NamedTuple):
@@ -62,19 +70,13 @@ class Decision(NamedTuple):
 
     @property
     def line(self) -> str:
-        """The line in its one canonical form, without its end."""
-        values = {
-            "format_version": DECISION_VERSION,
-            "id": self.id,
-            "request_key": self.request_key,
-            "n": self.n,
-            "sha256": self.sha256,
-            "verdict": self.verdict,
-            "comment": self.comment,
-            "by": self.by,
-            "at": self.at,
-        }
-        return canonical(values)
+        """The line in its canonical form (RFC 8785), without its end."""
+        # Written out, since hundreds of thousands are imported at once; a test compares it with `canonical`.
+        return (
+            f'{{"at":"{self.at}","by":{encode_basestring(self.by)},"comment":{encode_basestring(self.comment)},'
+            f'"format_version":{DECISION_VERSION},"id":"{self.id}","n":{self.n},"request_key":"{self.request_key}",'
+            f'"sha256":"{self.sha256}","verdict":"{self.verdict}"}}'
+        )
 
 
 def time_text(at_ms: int) -> str:
@@ -94,6 +96,9 @@ def parse_decision(line: bytes, by: str | None = None) -> Decision:
         ValueError: With the field, its value and the bound.
         NewerDecision: When a later version wrote it.
     """
+    if line.isascii() and (found := _AS_WRITTEN.fullmatch(line.decode())):
+        at, name, comment, request_id, n_text, request_key, sha256, word = found.groups()
+        return Decision(request_id, request_key, int(n_text), sha256, word, comment, name, _milliseconds(at))
     if len(line) > LINE_BYTES_MAX:
         raise ValueError(f"has {len(line)} bytes; a decision has at most {LINE_BYTES_MAX}")
     try:

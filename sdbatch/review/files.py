@@ -9,6 +9,7 @@ changes nothing. The order of files and lines means nothing.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -30,6 +31,7 @@ ALL_BYTES_MAX: Final = 1 << 30
 """Most bytes of decisions that one campaign has."""
 _FAULTS_SHOWN: Final = 20
 _READ_THREADS: Final = 8
+_NAME: Final = re.compile(r"reviews/\d{8}T\d{6}Z-([0-9a-f]{8})\.jsonl")
 _BOM: Final = b"\xef\xbb\xbf"
 
 
@@ -91,6 +93,12 @@ def read_verdicts(store: Store, files: Iterable[str] | None = None) -> Verdicts:
     return folded(_decisions(store, paths), paths) if paths else NO_VERDICTS
 
 
+def altered_files(store: Store) -> list[str]:
+    """Return the files of decisions whose names say another content: they were edited, or cut off."""
+    named = [(entry.path, found[1]) for entry in _files(store) if (found := _NAME.fullmatch(entry.path))]
+    return [path for path, digits in named if digits not in _eights(hashlib.sha256(store.read(path)).hexdigest())]
+
+
 def add_decisions(store: Store, decisions: Iterable[Decision]) -> int:
     """Write those decisions that a campaign does not have yet; return their number.
 
@@ -98,20 +106,25 @@ def add_decisions(store: Store, decisions: Iterable[Decision]) -> int:
         UserError: When a file that is there is not readable, or there would be too many.
     """
     there = set(read_decisions(store)[0])
-    fresh = sorted(set(decisions) - there, key=lambda decision: (decision.at_ms, decision.line))
+    fresh = sorted((decision.at_ms, decision.line) for decision in set(decisions) - there)
     for start in range(0, len(fresh), LINES_MAX):
         _put(store, fresh[start : start + LINES_MAX])
     return len(fresh)
 
 
-def _put(store: Store, decisions: list[Decision]) -> None:
-    data = "".join(f"{decision.line}\n" for decision in decisions).encode()
+def _put(store: Store, lines: list[tuple[int, str]]) -> None:
+    data = "".join(f"{line}\n" for _, line in lines).encode()
     digest = hashlib.sha256(data).hexdigest()
-    newest = datetime.fromtimestamp(max(decision.at_ms for decision in decisions) / 1000, UTC)
-    for start in range(0, len(digest), 8):  # eight digits of two files may be equal; then the next eight name this one
-        path = f"{REVIEWS}/{newest:%Y%m%dT%H%M%SZ}-{digest[start : start + 8]}.jsonl"
+    newest = datetime.fromtimestamp(lines[-1][0] / 1000, UTC)
+    for digits in _eights(digest):
+        path = f"{REVIEWS}/{newest:%Y%m%dT%H%M%SZ}-{digits}.jsonl"
         if store.put_new(path, data, "application/x-ndjson") or store.read(path) == data:
             return
+
+
+def _eights(digest: str) -> list[str]:
+    """Return eight digits after eight: the first name a file, the next where another file has these."""
+    return [digest[start : start + 8] for start in range(0, len(digest), 8)]
 
 
 def _files(store: Store) -> list[Entry]:

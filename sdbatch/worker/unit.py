@@ -17,7 +17,7 @@ from typing import Final
 
 from sdbatch.campaign import layout
 from sdbatch.campaign.read import read_commit
-from sdbatch.campaign.write import put_commit
+from sdbatch.campaign.write import put_commit, with_lineage
 from sdbatch.job import Job
 from sdbatch.points import reached
 from sdbatch.storage import Store
@@ -147,6 +147,7 @@ class _UnitInProgress:
         ids = [taker for request in unit.requests for taker in request.ids]
         order = {taker: place for place, taker in enumerate(ids)}
         rows.sort(key=lambda row: (order[row["id"]], row["n"] or 0))
+        rows = with_lineage(rows, unit.requests)
         if not put_commit(maker.store, maker.run_id, unit.id, rows):
             # Another attempt at this unit was first; what stands is what is reported.
             rows = read_commit(maker.store, layout.commit(maker.run_id, unit.id)).to_pylist()
