@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Final
 
 import numpy as np
@@ -121,10 +121,12 @@ def _outputs(rows: pa.Table) -> Digests:
 
 def _effective(store: Store, run: str, rows: pa.Table, findings: list[Finding], verdicts: Verdicts) -> pa.Table:
     """Return the outcomes a run's metadata must hold: those of its manifest, committed by it or before."""
-    counting = winners(rows.filter(is_of_runs_to(rows, run)))
+    seen = rows.filter(is_of_runs_to(rows, run))
+    counting = winners(seen)
     digests = request_digests(id_digests(counting.column("id")), counting.column("request_key"))
     is_wanted = np.zeros(counting.num_rows, np.bool_)
-    unwanted = unwanted_outputs(counting, verdicts)
+    unwanted = unwanted_outputs(seen, counting, verdicts)
+    marked = _rows_of(counting, unwanted)
     for entry in store.list(layout.requests_folder(run)):
         try:
             asked = read_part(store, entry.path, ASKED)
@@ -136,11 +138,23 @@ def _effective(store: Store, run: str, rows: pa.Table, findings: list[Finding], 
         place = np.append(order, -1)[DigestTable(requests.take(order)).positions(digests)]
         num_outputs = np.append(np.asarray(asked.column("num_outputs")).astype(np.int64), -1)[place]
         is_shown = numbers_of(counting.column("n")) < num_outputs
-        for row, outputs in unwanted.items():
-            if place[row] >= 0:
-                is_shown[row] = counting.column("n")[row].as_py() in outputs.shown(int(num_outputs[row]))
+        for row, request, n in marked:
+            if place[row] >= 0 and n is not None:
+                is_shown[row] = n in unwanted[request].shown(int(num_outputs[row]))
         is_wanted |= (place >= 0) & is_shown
     return counting.filter(pa.array(is_wanted))
+
+
+def _rows_of(
+    counting: pa.Table, requests: Collection[tuple[str, str]]
+) -> list[tuple[int, tuple[str, str], int | None]]:
+    """Return (row, request, n) of the rows of some requests."""
+    ids = pa.array(sorted({request_id for request_id, _ in requests}), pa.string())
+    rows = np.flatnonzero(np.asarray(pc.is_in(counting.column("id"), ids)).astype(np.bool_))
+    names = ("id", "request_key", "n")
+    columns = [counting.column(name).take(pa.array(rows)).to_pylist() for name in names]
+    places = zip(rows.tolist(), *columns, strict=True)
+    return [(row, (request_id, key), n) for row, request_id, key, n in places if (request_id, key) in requests]
 
 
 def _files_of_decisions(store: Store, run: str) -> list[str]:

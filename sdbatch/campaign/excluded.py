@@ -19,10 +19,7 @@ from numpy.typing import NDArray
 
 from sdbatch.campaign.digests import (
     DigestTable,
-    digest_order,
-    group_starts,
     id_digests,
-    numbers_of,
     output_digests,
     request_digests,
 )
@@ -35,6 +32,7 @@ from sdbatch.storage import Store
 from sdbatch.verdicts import Verdicts
 
 _FILE = ("id", "request_key", "n", "sha256")
+_OUTCOME = ["id", "request_key", "n", "status", "replaces"]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -151,38 +149,34 @@ class Unwanted:
         return set(zip(*(rows.column(name).to_pylist() for name in _FILE), strict=True))
 
 
-def unwanted_outputs(rows: pa.Table, verdicts: Verdicts) -> dict[int, RowOutputs]:
-    """Return the outputs of each request with unwanted ones, by the place of every outcome of its outputs in `rows`.
+def unwanted_outputs(rows: pa.Table, counting: pa.Table, verdicts: Verdicts) -> dict[tuple[str, str], RowOutputs]:
+    """Return the outputs of each request with unwanted ones, by (id, request key), from rows of commits.
 
     Args:
-        rows: Outcomes that count, each output once, with the columns of `INDEX` and `sha256`.
+        rows: Every outcome, in (run, unit) order, with the columns of `INDEX` and `sha256`.
+        counting: Those of them that count.
         verdicts: What people decided.
     """
-    is_rejected = pc.fill_null(pc.equal(Judged(verdicts).joined(rows).column("verdict"), "rejected"), False)
-    is_blocked = pc.equal(rows.column("status"), "blocked")
-    is_unwanted = np.asarray(pc.or_(is_rejected, is_blocked)).astype(np.bool_)
-    if not is_unwanted.any():
-        return {}
-    requests = request_digests(id_digests(rows.column("id")), rows.column("request_key"))
-    order = digest_order(requests, np.arange(rows.num_rows))
-    starts = group_starts(requests.take(order))
-    group = np.empty(rows.num_rows, np.int64)
-    group[order] = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, rows.num_rows)))
-    places = np.flatnonzero(np.isin(group, group[is_unwanted]) & (numbers_of(rows.column("n")) >= 0))
-    columns = [rows.column(name).take(pa.array(places)).to_pylist() for name in ("n", "status", "replaces")]
-    rejected = np.asarray(is_rejected).astype(np.bool_)[places].tolist()
-    found: dict[int, RowOutputs] = {}
-    by_group: dict[int, RowOutputs] = {}
-    for place, n, status, replaces, is_gone in zip(places.tolist(), *columns, rejected, strict=True):
-        outputs = found[place] = by_group.setdefault(int(group[place]), RowOutputs())
-        if status == "ok":
-            outputs.made.add(n)
-        else:
-            (outputs.blocked if status == "blocked" else outputs.failed)[n] = -1
-        if is_gone:
-            outputs.rejected.add(n)
-        if replaces is not None and status != "failed":
-            outputs.replaced.add(replaces)
+    is_rejected = pc.fill_null(pc.equal(Judged(verdicts).joined(counting).column("verdict"), "rejected"), False)
+    rejected = counting.filter(is_rejected).select(["id", "request_key", "n"]).to_pylist()
+    blocked = rows.filter(pc.equal(rows.column("status"), "blocked")).select(["id", "request_key"]).to_pylist()
+    found = {(row["id"], row["request_key"]): RowOutputs() for row in (*rejected, *blocked)}
+    ids = pa.array(sorted({request_id for request_id, _ in found}), pa.string())
+    outcomes: dict[tuple[str, str], list[tuple[int, bool, bool, int, bool]]] = {}
+    replaced: set[tuple[str, str, int]] = set()
+    for row in rows.filter(pc.is_in(rows.column("id"), ids)).select(_OUTCOME).to_pylist():
+        request, n = (row["id"], row["request_key"]), -1 if row["n"] is None else row["n"]
+        outcomes.setdefault(request, []).append((n, row["status"] == "ok", row["status"] == "blocked", 0, False))
+        if row["replaces"] is not None and row["status"] != "failed":
+            replaced.add((*request, row["replaces"]))
+    by_request: dict[tuple[str, str], set[int]] = {}
+    for request_id, key, n in replaced:
+        by_request.setdefault((request_id, key), set()).add(n)
+    found = {request: _outputs_of(outcomes[request]) for request in found}
+    for request, outputs in found.items():
+        outputs.replaced = by_request.get(request, set())
+    for row in rejected:
+        found[row["id"], row["request_key"]].rejected.add(row["n"])
     return found
 
 
