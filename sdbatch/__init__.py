@@ -2,7 +2,8 @@
 
 The tree, in the order the data walks:
 
-    job/ -> desk/ -> manifest/ -> plan/ -> dispatch/ -> fetch/ -> generate/ -> after/ -> encode/ -> campaign/ -> report/
+    job/ -> desk/ -> manifest/ -> plan/ -> dispatch/ -> fetch/ -> generate/ -> after/ -> encode/ -> campaign/
+    -> review/ -> deliver/, report/
 
 The driver (`driver/`) and the worker (`worker/`) put rooms together; nothing else does. Importing this package
 imports neither torch nor Ray.
@@ -29,6 +30,7 @@ from sdbatch.api import (
     redo,
     report,
     reproduce,
+    review,
     run,
     status,
     submit,
@@ -136,6 +138,7 @@ __all__ = [
     "redo",
     "report",
     "reproduce",
+    "review",
     "run",
     "status",
     "submit",

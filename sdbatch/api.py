@@ -8,6 +8,7 @@ A job is a path, a mapping or a `Job`. A campaign is its URL, or a job (path of 
 
 from __future__ import annotations
 
+import getpass
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +41,7 @@ from sdbatch.storage import Store, joined, open_campaign
 if TYPE_CHECKING:
     from sdbatch.driver.deliver_plan import DeliverReport
     from sdbatch.driver.reproduce import ReproduceReport
+    from sdbatch.driver.review import ReviewReport
     from sdbatch.driver.submit import SubmitReport
 
 JobLike = Job | str | Path | Mapping[str, Any]
@@ -249,6 +251,94 @@ def report(campaign: Campaign) -> str:
     rows = effective_rows(store, run_id)
     write_gallery(store, run_id, rows.parts(thumbnails=True), rows.count())
     return joined(store.url, layout.GALLERY)
+
+
+def review(
+    campaign: Campaign,
+    *,
+    approve: Iterable[str] = (),
+    reject: Iterable[str] = (),
+    pick: Iterable[str] = (),
+    clear: Iterable[str] = (),
+    note: str = "",
+    by: str | None = None,
+    decisions: str | Path | None = None,
+) -> ReviewReport:
+    """Decide on outputs of a campaign, or take in a file of decisions; say what people think of them now.
+
+    What is meant is an id, a glob of ids (`mug-*`), or either with an output number (`mug-1/2`).
+
+    Args:
+        campaign: The campaign.
+        approve: Outputs to approve.
+        reject: Outputs to reject: `run` with `Selection(is_rerolling=True)` replaces them.
+        pick: Outputs to pick, one of a row: its siblings are not delivered.
+        clear: Outputs on which you take back what you said.
+        note: Written beside these decisions.
+        by: Who decides; by default the user's name. Also of lines of a file that do not say.
+        decisions: A file of decisions, such as the gallery lets you download; taking one in twice changes nothing.
+
+    Raises:
+        JobError: When the campaign has no run.
+        UserError: When something is meant that is not there, or lines are wrong; then nothing is added.
+    """
+    from sdbatch.driver.review import decide, import_decisions, review_report
+
+    store = _store(campaign)
+    name = by or user_name()
+    patterns = {"approved": approve, "rejected": reject, "picked": pick, "none": clear}
+    meant = {verdict: tuple(texts) for verdict, texts in patterns.items()}
+    if note and not any(meant.values()):
+        raise JobError("--note: say which outputs it is about, with --approve, --reject, --pick or --clear")
+    num_saved = 0
+    if decisions is not None:
+        num_saved += import_decisions(store, _decisions_file(Path(decisions)), str(decisions), name)
+    if any(meant.values()):
+        num_saved += decide(store, meant, note, name)
+    return review_report(store, num_saved)
+
+
+def serve_review(
+    campaign: Campaign,
+    *,
+    by: str | None = None,
+    port: int = 0,
+    say: Callable[[str], None] = lambda _: None,
+    opened: Callable[[str], None] = lambda _: None,
+) -> int:
+    """Serve a campaign's gallery to this machine's browsers until a signal comes; return how many decisions it saved.
+
+    Args:
+        campaign: The campaign.
+        by: Who decides, where the page does not say; by default the user's name.
+        port: Port on 127.0.0.1; 0 for any that is free.
+        say: Told of decisions that were not saved.
+        opened: Given the page's address once it answers.
+
+    Raises:
+        JobError: When the campaign has no run, or aiohttp is not installed.
+        UserError: When the port is taken, or a file of decisions is not readable.
+    """
+    from sdbatch.driver.review_server import serve_review
+
+    if status(campaign)["state"] != "running":  # the run that goes on writes the gallery itself
+        report(campaign)
+    return serve_review(_store(campaign), by or user_name(), port, say, opened)
+
+
+def user_name() -> str:
+    """Return the name under which somebody decides who does not say: the user's of this machine."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        return "unknown"
+
+
+def _decisions_file(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise JobError(f"--import {path}: {error.strerror or error}") from error
 
 
 def deliver(

@@ -41,6 +41,7 @@ from sdbatch.cli.options import (
 )
 from sdbatch.cli.output import counted, end_run, guarded, note, progress, say, say_built, show_delivery, show_plan, warn
 from sdbatch.cli.process import last_line, prepare_command, prepare_generation
+from sdbatch.cli.review import review
 from sdbatch.cli.shown import show, tell
 from sdbatch.driver import RunResult
 from sdbatch.report.progress import duration, per_time
@@ -57,6 +58,8 @@ app.add_typer(manifest_app, name="manifest")
 app.add_typer(models_app, name="models")
 
 app.add_typer(brief_app, name="brief")
+
+app.command("review")(review)
 
 VERIFY_EXIT_CODE = 5
 

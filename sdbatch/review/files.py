@@ -103,13 +103,33 @@ def add_decisions(store: Store, decisions: Iterable[Decision]) -> int:
     """Write those decisions that a campaign does not have yet; return their number.
 
     Raises:
-        UserError: When a file that is there is not readable, or there would be too many.
+        UserError: When a file that is there is not readable.
     """
-    there = set(read_decisions(store)[0])
-    fresh = sorted((decision.at_ms, decision.line) for decision in set(decisions) - there)
-    for start in range(0, len(fresh), LINES_MAX):
-        _put(store, fresh[start : start + LINES_MAX])
-    return len(fresh)
+    return DecisionBook(store).add(decisions)
+
+
+class DecisionBook:
+    """The decisions of a campaign, read once, to which some are added now and then.
+
+    Args:
+        store: The campaign.
+
+    Raises:
+        UserError: When a file that is there is not readable.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._there = set(read_decisions(store)[0])
+
+    def add(self, decisions: Iterable[Decision]) -> int:
+        """Write those decisions that are not there yet; return their number."""
+        fresh = set(decisions) - self._there
+        lines = sorted((decision.at_ms, decision.line) for decision in fresh)
+        for start in range(0, len(lines), LINES_MAX):
+            _put(self._store, lines[start : start + LINES_MAX])
+        self._there |= fresh
+        return len(fresh)
 
 
 def _put(store: Store, lines: list[tuple[int, str]]) -> None:

@@ -180,7 +180,7 @@ def test_plan_metadata_and_verify_agree_in_whatever_happens(seed: int, tmp_path:
     for _ in range(4):
         story.judge()
         before = {(row["id"], row["n"]): row for row in story.shown()}
-        made = story.run(Selection(is_rerolling=story.chance.random() < 0.7))
+        story.run(Selection(is_rerolling=story.chance.random() < 0.7))
         rows = story.shown()
         places = {(row["id"], row["n"]) for row in rows}
 
@@ -194,12 +194,8 @@ def test_plan_metadata_and_verify_agree_in_whatever_happens(seed: int, tmp_path:
             assert all(row["n"] < story.num_outputs[request_id] * 3 for row in mine)
         kept = {place for place, row in before.items() if row["verdict"] in {"approved", "picked"}}
         assert kept <= places, "an approval survives"
-        replaced = {
-            (row["id"], row["replaces"]) for row in rows if row["status"] == "ok" and row["replaces"] is not None
-        }
-        assert not replaced & {place for place in places if before.get(place, {}).get("verdict") != "rejected"} & set()
-        assert all(place not in places or before[place]["status"] != "blocked" for place in replaced if place in before)
-        assert all((name, n) in places or n in made[name] for name, numbers in made.items() for n in numbers)
+        replaced = {(row["id"], row["replaces"]) for row in rows if row["status"] == "ok"}
+        assert not replaced & places, "what has its replacement is not shown"
     assert verify_with_decisions(story.store).is_good
 
 
