@@ -12,7 +12,7 @@ import getpass
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import pyarrow as pa
 
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from sdbatch.driver.reproduce import ReproduceReport
     from sdbatch.driver.review import ReviewReport
     from sdbatch.driver.submit import SubmitReport
+    from sdbatch.encode.image import Picture
 
 JobLike = Job | str | Path | Mapping[str, Any]
 Campaign = str | Path | Job
@@ -167,6 +168,54 @@ def metadata(campaign: Campaign) -> pa.Table:
     """
     parts = list(effective_rows(_store(campaign)).parts())
     return pa.concat_tables(parts, promote_options="default") if parts else EFFECTIVE.empty_table()
+
+
+@overload
+def open_asset(
+    campaign: Campaign, row: Mapping[str, Any] | str, n: int | None = None, *, as_type: Literal["image"] = ...
+) -> Picture: ...
+
+
+@overload
+def open_asset(
+    campaign: Campaign, row: Mapping[str, Any] | str, n: int | None = None, *, as_type: Literal["bytes"]
+) -> bytes: ...
+
+
+@overload
+def open_asset(
+    campaign: Campaign, row: Mapping[str, Any] | str, n: int | None = None, *, as_type: Literal["path"]
+) -> Path: ...
+
+
+def open_asset(
+    campaign: Campaign,
+    row: Mapping[str, Any] | str,
+    n: int | None = None,
+    *,
+    as_type: Literal["image", "bytes", "path"] = "image",
+) -> Picture | bytes | Path:
+    """Return an asset, for notebooks: its stored file is compared with what was committed.
+
+    Args:
+        campaign: The campaign.
+        row: A row of `metadata`, or an id. An id is looked up among all effective rows: for many assets take rows.
+        n: Output number, with an id; its first effective output by default.
+        as_type: `image` for Pillow's, of a clip the first frame; `bytes` for the file; `path` for a file on this
+            machine, of a campaign in a bucket a copy that is removed when this process ends.
+
+    Raises:
+        UserError: When there is no such asset, it is gone, or another file is stored in its place.
+    """
+    from sdbatch.driver.open_asset import asset_bytes, asset_image, asset_path, asset_row
+
+    store = _store(campaign)
+    found = asset_row(store, row, n)
+    if as_type == "bytes":
+        return asset_bytes(store, found)
+    if as_type == "path":
+        return asset_path(store, found)
+    return asset_image(store, found)
 
 
 def verify(campaign: Campaign, sample: float | None = None) -> VerifyReport:

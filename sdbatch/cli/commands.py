@@ -262,7 +262,7 @@ def metadata(
     output: CampaignUrl,
     to: Annotated[
         Path | None,
-        typer.Option("--to", metavar="FILE", help="Write the rows there, as .parquet, .csv, .tsv or .jsonl."),
+        typer.Option("--to", metavar="FILE", help="Write the rows there, as .parquet, .csv, .tsv, .jsonl or .xlsx."),
     ] = None,
     as_json: Json = False,
 ) -> None:

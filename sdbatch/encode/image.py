@@ -22,6 +22,8 @@ from sdbatch.job import Encode
 from sdbatch.points import reached
 
 THUMBNAIL_PIXELS_MAX = 160
+Picture = Image.Image
+"""Pillow's picture, for those who may not import Pillow."""
 _PILLOW_NAMES = tuple(one.pillow for one in PICTURES.values())
 _EXIF_IFD, _USER_COMMENT, _SOFTWARE = 0x8769, 0x9286, 0x0131
 _UNDEFINED = b"\0" * 8
@@ -65,6 +67,11 @@ def read_embedded_image(data: bytes) -> dict[str, Any] | None:
     except SyntaxError as error:  # Pillow's AVIF reader raises this for a part of a file
         raise OSError(f"not a whole picture: {error}") from error
     return from_text(text)
+
+
+def as_picture(image_HWC: NDArray[np.uint8]) -> Picture:
+    """Return an image as Pillow's own."""
+    return Image.fromarray(image_HWC)
 
 
 def read_image(data: bytes) -> NDArray[np.uint8]:

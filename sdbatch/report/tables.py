@@ -1,9 +1,9 @@
 """Metadata as a file for people: the suffix of its name says which kind.
 
-    Arrow table + path --> write_rows() --> .parquet, .csv, .tsv or .jsonl
+    Arrow table + path --> write_rows() --> .parquet, .csv, .tsv, .jsonl or .xlsx
 
-A list or a struct stands in a cell of a CSV as JSON text, and null is an empty cell. JSONL has null where a number is
-none that JSON knows (NaN, infinity).
+A list or a struct stands in a cell of a CSV as JSON text, and null is an empty cell. A text that a spreadsheet would
+take for a formula has a ' before it. JSONL has null where a number is none that JSON knows (NaN, infinity).
 """
 
 from __future__ import annotations
@@ -21,8 +21,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sdbatch.errors import JobError
+from sdbatch.report.workbook import write_workbook, writer
 
 _BATCH_ROWS = 4096
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
+"""A spreadsheet takes a text that begins so for a formula, which may fetch and send things."""
 UNREADABLE: Final = "(a value that cannot be shown)"
 _VALUE_FAULTS = (ValueError, OverflowError, LookupError, OSError, pa.ArrowException)
 """What Arrow raises for a value that Python does not have, such as a date of the year 12000."""
@@ -54,6 +57,8 @@ def check_target(path: Path) -> None:
     """
     if path.suffix.lower() not in _WRITERS:
         raise JobError(f"--to {path}: the suffix {path.suffix!r} is none of {', '.join(_WRITERS)}")
+    if path.suffix.lower() == ".xlsx":
+        writer()
     if path.is_dir():
         raise JobError(f"--to {path}: is a folder")
     if not path.parent.is_dir():
@@ -96,6 +101,11 @@ def _write_cells(delimiter: str) -> Callable[[pa.Table, Path], None]:
     return write
 
 
+def _write_xlsx(table: pa.Table, path: Path) -> None:
+    batches = table.to_batches(max_chunksize=_BATCH_ROWS)
+    write_workbook(table.column_names, (row for batch in batches for row in python_rows(batch)), _cell, path)
+
+
 def _write_json_lines(table: pa.Table, path: Path) -> None:
     with path.open("x", encoding="utf-8", newline="") as file:
         for batch in table.to_batches(max_chunksize=_BATCH_ROWS):
@@ -107,6 +117,8 @@ def _cell(value: Any) -> Any:
         return _json(value)
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, str):
+        return f"'{value}" if value.startswith(_FORMULA) else value
     return value.isoformat() if isinstance(value, dt.date | dt.time) else value
 
 
@@ -130,4 +142,5 @@ _WRITERS: Final[dict[str, Callable[[pa.Table, Path], None]]] = {
     ".csv": _write_cells(","),
     ".tsv": _write_cells("\t"),
     ".jsonl": _write_json_lines,
+    ".xlsx": _write_xlsx,
 }

@@ -12,6 +12,7 @@ import hypothesis.strategies as st
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
+from support.decisions import FILES, KEY, LINE, made
 
 from sdbatch.canonical import canonical
 from sdbatch.errors import NewerFormat, UserError
@@ -22,25 +23,6 @@ from sdbatch.review.files import add_decisions, altered_files, parse_lines, read
 from sdbatch.review.fold import folded
 from sdbatch.review.wanted import pick_conflicts, wanted_rows
 from sdbatch.storage import open_store
-
-KEY = hashlib.sha256(b"key").hexdigest()
-FILES = tuple(hashlib.sha256(text).hexdigest() for text in (b"one file", b"another"))
-LINE = {
-    "format_version": 1,
-    "id": "spring.p1.beach.de-DE",
-    "request_key": KEY,
-    "n": 0,
-    "sha256": FILES[0],
-    "verdict": "approved",
-    "comment": "",
-    "by": "jane",
-    "at": "2026-11-26T10:00:00.000Z",
-}
-
-
-def made(**changes: Any) -> Decision:
-    return parse_decision(json.dumps({**LINE, **changes}).encode())
-
 
 DECISIONS = st.builds(
     Decision,
@@ -130,9 +112,9 @@ def test_a_file_from_windows_is_read() -> None:
 # --- what follows ---------------------------------------------------------------------------------------------------
 
 
-def _plainly(decisions: list[Decision]) -> dict[tuple[str, int, str], tuple[str | None, str]]:
+def _plainly(decisions: list[Decision]) -> dict[tuple[str, int, str], tuple[str, set[str]]]:
     """Say in Python's own words what decisions come to."""
-    said = {}
+    said: dict[tuple[str, int, str], tuple[str, set[str]]] = {}
     for place in {(one.id, one.n, one.sha256) for one in decisions}:
         mine = [one for one in decisions if (one.id, one.n, one.sha256) == place]
         order = {one: (one.at_ms, hashlib.sha256(one.line.encode()).hexdigest()) for one in mine}
@@ -209,13 +191,9 @@ def test_a_file_under_a_name_of_its_own_counts_and_an_edited_one_is_found(tmp_pa
 
 def test_two_files_whose_digests_begin_alike_both_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = open_store(str(tmp_path), {})
-    digests = iter(["a" * 8 + "b" * 56, "a" * 8 + "c" * 56])
-    monkeypatch.setattr(
-        files_module.hashlib, "sha256", lambda _: type("D", (), {"hexdigest": lambda _: next(digests)})()
-    )
+    monkeypatch.setattr(files_module, "_eights", lambda digest: ["a" * 8, digest[:8]])
     add_decisions(store, [made()])
     add_decisions(store, [made(comment="more")])
-    monkeypatch.undo()
 
     assert set(read_decisions(store)[0]) == {made(), made(comment="more")}
 

@@ -6,12 +6,12 @@ import asyncio
 import http.client
 import json
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from review.test_decisions import LINE, made
+from support.decisions import LINE, made
 
 from sdbatch.driver.review import refuse_future
 from sdbatch.errors import StoreUnavailable
@@ -55,11 +55,11 @@ class Served:
         self._loop.close()
 
     def ask(
-        self, method: str, path: str, body: bytes | None = None, **headers: str | None
+        self, method: str, path: str, headers: Mapping[str, str | None], body: bytes | None = None
     ) -> tuple[int, dict[str, str], bytes]:
-        """Ask; headers that are None are left out, `_` in a name stands for `-`."""
+        """Ask; headers that are None are left out."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-        given = {"Host": self.host, **{name.replace("_", "-"): text for name, text in headers.items()}}
+        given = {"Host": self.host, **headers}
         connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
         for name, text in given.items():
             if text is not None:
@@ -73,17 +73,18 @@ class Served:
         return found
 
     def get(self, path: str, **headers: str | None) -> tuple[int, dict[str, str], bytes]:
-        return self.ask("GET", f"/{self.server.token}{path}", **headers)
+        return self.ask("GET", f"/{self.server.token}{path}", headers)
 
     def post(self, *lines: dict[str, Any], body: bytes | None = None, **headers: str | None) -> tuple[int, str]:
+        """Send decisions as the page does; `_` in the name of a header stands for `-`."""
         data = "\n".join(map(json.dumps, lines)).encode() if body is None else body
         given: dict[str, str | None] = {
             "Origin": f"http://{self.host}",
-            "Content_Type": "application/jsonl",
-            "X_Sdbatch_Token": self.server.token,
-            **headers,
+            "Content-Type": "application/jsonl",
+            "X-Sdbatch-Token": self.server.token,
+            **{name.replace("_", "-"): text for name, text in headers.items()},
         }
-        status, _, text = self.ask("POST", f"/{self.server.token}/decisions", data, **given)
+        status, _, text = self.ask("POST", f"/{self.server.token}/decisions", given, data)
         return status, text.decode()
 
 
@@ -158,9 +159,10 @@ def test_another_origin_is_refused(served: Served, origin: str | None) -> None:
 def test_without_the_token_nothing_is_saved(served: Served, token: str | None) -> None:
     assert served.post(LINE, X_Sdbatch_Token=token)[0] == 403
     path = "/decisions" if token is None else f"/{token}/decisions"
-    headers = {"Origin": f"http://{served.host}", "X_Sdbatch_Token": served.server.token}
-    assert served.ask("POST", path, json.dumps(LINE).encode(), Content_Type="application/jsonl", **headers)[0] == 404
-    assert served.ask("GET", f"/{token}/report/index.html")[0] == 404
+    headers = {"Origin": f"http://{served.host}", "X-Sdbatch-Token": served.server.token}
+    lines = {**headers, "Content-Type": "application/jsonl"}
+    assert served.ask("POST", path, lines, json.dumps(LINE).encode())[0] == 404
+    assert served.ask("GET", f"/{token}/report/index.html", {})[0] == 404
     assert not served.store.list("reviews")
 
 
@@ -193,7 +195,7 @@ def test_a_body_that_never_ends_is_given_up(served: Served, monkeypatch: pytest.
 def test_what_is_wrong_is_not_saved(
     served: Served, changes: dict[str, Any], headers: dict[str, str], status: int, text: str
 ) -> None:
-    found, said = served.post({**LINE, **changes}, **headers)
+    found, said = served.post({**LINE, **changes}, body=None, **headers)
 
     assert found == status
     assert text in said
