@@ -156,10 +156,10 @@ def test_a_round_of_review(tmp_path: Path, write_manifest: WriteManifest, job_of
 def _review_by_server(output: str) -> None:
     """Let the command serve the campaign, and save a decision as its page does."""
     command = [sys.executable, "-m", "sdbatch", "review", output, "--no-browser", "--by", "kim"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         assert process.stderr is not None
-        address = process.stderr.readline().rpartition(" ")[2].strip()
+        address = process.stderr.readline().decode().rpartition(" ")[2].strip()
         with urllib.request.urlopen(address, timeout=60) as page:
             assert b"row-0002" in page.read()
         row = next(row for row in sdbatch.metadata(output).to_pylist() if row["id"] == "row-0002")
@@ -176,7 +176,7 @@ def _review_by_server(output: str) -> None:
         process.terminate()
         assert process.wait(60) == 0
         assert process.stdout is not None
-        assert "1 decision saved" in process.stdout.read()
+        assert b"1 decision saved" in process.stdout.read()
     finally:
         end(process)
     rejected = [row for row in sdbatch.metadata(output).to_pylist() if row["id"] == "row-0002" and row["n"] == 0]

@@ -17,6 +17,7 @@ from sdbatch.campaign.done import Done
 from sdbatch.campaign.leaving import Leaving
 from sdbatch.campaign.read import read_commit
 from sdbatch.driver.leaving import rows_leaving
+from sdbatch.driver.meeting_seeds import MeetingSeeds
 from sdbatch.driver.memory import ModelMemory, memory_of
 from sdbatch.driver.rerolls import review_lines
 from sdbatch.driver.scan import COUNTED, ResolvedManifest
@@ -96,6 +97,7 @@ def forecast(job: Job, selection: Selection) -> PlanReport:
         sharing = Sharing(manifest.shared_keys(), done.origins)
         columns = [*COUNTED, *([] if done.is_empty else ["recipe"])]
         num_waiting = num_lacking = 0
+        meeting = MeetingSeeds()
         stages, rerolls = manifest.scanned.stages_digest, job.limits.rerolls
         for part in classify(manifest.parts(columns), done, selection, stages, rerolls):
             reasons.update(part.reasons)
@@ -107,6 +109,8 @@ def forecast(job: Job, selection: Selection) -> PlanReport:
                     assets[model] += len(outputs)
                     num_rendered += len(own)
                     slot_s[model] += cost_tflop * len(own) / rates[model]
+            for row, further in part.further.items():
+                meeting.add(part.rows.column("id")[row].as_py(), part.rows.column("recipe")[row].as_py(), further)
             changed.update((row["id"], row["recipe"]) for row in part.rows_for("changed").to_pylist())
         return PlanReport(
             rows=dict(reasons),
@@ -127,6 +131,7 @@ def forecast(job: Job, selection: Selection) -> PlanReport:
             warnings=[
                 *([str(leaving)] if leaving.num_rows else []),
                 *review_lines(num_waiting, num_lacking, rerolls),
+                *meeting.line(manifest.parts(["id", "recipe", "num_outputs"])),
                 *grouped(manifest.scanned.warnings),
             ],
             notes=list(manifest.scanned.notes),

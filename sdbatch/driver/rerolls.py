@@ -39,7 +39,7 @@ class Choice:
         outputs: Numbers to make, ascending.
         replaces: Of those beyond `num_outputs`, which number each replaces.
         failure: Place of the failure in the history's, where the reason is `failed`; else -1.
-        num_waiting: Outputs that `--reroll` would make.
+        further: Numbers beyond `num_outputs` that are made, or wait for `--reroll`.
         num_given_up: Outputs that are wanted and have no number left.
     """
 
@@ -47,8 +47,13 @@ class Choice:
     outputs: tuple[int, ...] = ()
     replaces: Mapping[int, int] = field(default_factory=dict)
     failure: int = -1
-    num_waiting: int = 0
+    further: tuple[int, ...] = ()
     num_given_up: int = 0
+
+    @property
+    def num_waiting(self) -> int:
+        """Outputs that `--reroll` would make."""
+        return sum(n not in self.outputs for n in self.further)
 
 
 def choose(row: RowOutputs, num_outputs: int, rules: Rules, again: frozenset[int] = frozenset()) -> Choice:
@@ -67,21 +72,20 @@ def choose(row: RowOutputs, num_outputs: int, rules: Rules, again: frozenset[int
     further = [n for n in wanted if n >= num_outputs and n not in kept]
     made = [n for n in further if rules.is_rerolling or n in again]
     outputs = (*first, *made)
-    num_waiting = len(further) - len(made)
     num_lacking = num_given_up(num_outputs, excluded, rules.rerolls)
     if outputs:
         is_retry = any(_failure(row, n) >= 0 for n in first)
         reason: Literal["outputs", "retry", "reroll"] = "reroll" if not first else "retry" if is_retry else "outputs"
         replaces = lineage(made, excluded, row.replaced)
         return Choice(
-            reason=reason, outputs=outputs, replaces=replaces, num_waiting=num_waiting, num_given_up=num_lacking
+            reason=reason, outputs=outputs, replaces=replaces, further=tuple(further), num_given_up=num_lacking
         )
     blocked = [failure for n, failure in sorted(row.blocked.items()) if n in excluded and n not in row.replaced]
     failures = [*kept.values(), *blocked]
     return Choice(
         reason="failed" if failures else "reused",
         failure=failures[0] if failures else -1,
-        num_waiting=num_waiting,
+        further=tuple(further),
         num_given_up=num_lacking,
     )
 

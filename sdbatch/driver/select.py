@@ -66,6 +66,7 @@ class ClassifiedRows:
         outputs: For each row, the outputs to make; empty for a row that is left.
         failures: Number of rows that stay failed, by class of failure.
         replaces: By row, which unwanted number each of its further outputs is made for.
+        further: By row, its outputs that replace unwanted ones: those that are made, and those that wait.
         num_waiting: Outputs that wait for `--reroll`.
         num_given_up: Outputs that are wanted and have no number left below the bound of `limits.rerolls`.
     """
@@ -75,6 +76,7 @@ class ClassifiedRows:
     outputs: Sequence[tuple[int, ...]]
     failures: Counter[str]
     replaces: Mapping[int, Mapping[int, int]] = field(default_factory=dict)
+    further: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
     num_waiting: int = 0
     num_given_up: int = 0
 
@@ -120,6 +122,7 @@ def classify(
             outputs=[() if is_left else own for is_left, own in zip(left, standing.outputs, strict=True)],
             failures=Counter(done.failures[failure].error_type for failure in failures.tolist()),
             replaces={row: choice.replaces for row, choice in chosen.items() if choice.replaces},
+            further={row: choice.further for row, choice in chosen.items() if choice.further},
             num_waiting=sum(choice.num_waiting for choice in chosen.values()),
             num_given_up=sum(choice.num_given_up for choice in chosen.values()),
         )

@@ -18,6 +18,7 @@ from sdbatch.campaign.snapshot import write_snapshot
 from sdbatch.campaign.write import put_asset, put_commit, with_lineage
 from sdbatch.driver import Selection, classify, write_metadata
 from sdbatch.driver.judged import effective_rows, verify_with_decisions
+from sdbatch.driver.meeting_seeds import MeetingSeeds
 from sdbatch.driver.rerolls import Choice, Rules, choose, review_lines
 from sdbatch.review.decision import Decision
 from sdbatch.review.files import add_decisions, read_verdicts
@@ -35,25 +36,37 @@ def _outputs(**parts: Any) -> RowOutputs:
     return RowOutputs(**parts)
 
 
+def _rolled(n: int, old: int) -> Choice:
+    return Choice(reason="reroll", outputs=(n,), replaces={n: old}, further=(n,))
+
+
 @pytest.mark.parametrize(
     ("row", "num_outputs", "choice"),
     [
-        (_outputs(made={0, 1}, rejected={0}), 2, Choice(reason="reroll", outputs=(2,), replaces={2: 0})),
+        (_outputs(made={0, 1}, rejected={0}), 2, Choice(reason="reroll", outputs=(2,), replaces={2: 0}, further=(2,))),
         (_outputs(made={0, 1, 2}, rejected={0}, replaced={0}), 2, Choice(reason="reused")),
         (
             _outputs(made={0, 1, 2}, rejected={0, 1, 2}, replaced={1}),
             2,
-            Choice(reason="reroll", outputs=(3, 4), replaces={3: 0, 4: 2}),
+            Choice(reason="reroll", outputs=(3, 4), replaces={3: 0, 4: 2}, further=(3, 4)),
         ),
-        (_outputs(made={0}, rejected={0}), 2, Choice(reason="outputs", outputs=(1, 2), replaces={2: 0})),
+        (_outputs(made={0}, rejected={0}), 2, Choice(reason="outputs", outputs=(1, 2), replaces={2: 0}, further=(2,))),
         (_outputs(made={0, 1, 2, 3}, rejected={0, 1, 2, 3}), 1, Choice(reason="reused", num_given_up=1)),
-        (_outputs(blocked={0: 1}), 1, Choice(reason="reroll", outputs=(1,), replaces={1: 0})),
+        (_outputs(blocked={0: 1}), 1, Choice(reason="reroll", outputs=(1,), replaces={1: 0}, further=(1,))),
         (_outputs(blocked={0: 0}), 1, Choice(reason="retry", outputs=(0,))),
         (_outputs(made={1}, blocked={0: 0}, replaced={0}), 1, Choice(reason="reused")),
         (_outputs(made={0}, rejected={0}, failed={1: 1}), 1, Choice(reason="failed", failure=1)),
-        (_outputs(made={0}, rejected={0}, failed={1: 0}), 1, Choice(reason="reroll", outputs=(1,), replaces={1: 0})),
+        (
+            _outputs(made={0}, rejected={0}, failed={1: 0}),
+            1,
+            Choice(reason="reroll", outputs=(1,), replaces={1: 0}, further=(1,)),
+        ),
         (_outputs(made={0}, rejected={0}, failed={-1: 1}), 1, Choice(reason="failed", failure=1)),
-        (_outputs(made={0}, rejected={0}, failed={1: 1}), 2, Choice(reason="reroll", outputs=(2,), replaces={2: 0})),
+        (
+            _outputs(made={0}, rejected={0}, failed={1: 1}),
+            2,
+            Choice(reason="reroll", outputs=(2,), replaces={2: 0}, further=(2,)),
+        ),
     ],
 )
 def test_what_a_reroll_makes(row: RowOutputs, num_outputs: int, choice: Choice) -> None:
@@ -63,9 +76,9 @@ def test_what_a_reroll_makes(row: RowOutputs, num_outputs: int, choice: Choice) 
 @pytest.mark.parametrize(
     ("row", "choice"),
     [
-        (_outputs(made={0}, rejected={0}), Choice(reason="reused", num_waiting=1)),
-        (_outputs(blocked={0: 1}), Choice(reason="failed", failure=1, num_waiting=1)),
-        (_outputs(made={0, 1}, rejected={0, 1}), Choice(reason="reused", num_waiting=1)),
+        (_outputs(made={0}, rejected={0}), Choice(reason="reused", further=(1,))),
+        (_outputs(blocked={0: 1}), Choice(reason="failed", failure=1, further=(1,))),
+        (_outputs(made={0, 1}, rejected={0, 1}), Choice(reason="reused", further=(2,))),
     ],
 )
 def test_without_the_flag_outputs_wait_and_are_counted(row: RowOutputs, choice: Choice) -> None:
@@ -79,7 +92,7 @@ def test_what_redo_names_is_made_again_and_nothing_beside_it() -> None:
     row = _outputs(made={0, 1}, rejected={0, 1})
 
     assert choose(row, 2, rules, frozenset({3})) == Choice(
-        reason="reroll", outputs=(3,), replaces={3: 0}, num_waiting=1
+        reason="reroll", outputs=(3,), replaces={3: 0}, further=(2, 3)
     )
 
 
@@ -87,6 +100,25 @@ def test_a_person_is_told_what_waits_and_what_is_given_up() -> None:
     assert review_lines(0, 0, 3) == []
     assert review_lines(3, 0, 3) == ["3 output(s) that were rejected or blocked wait for `run --reroll`"]
     assert "limits.rerolls = 3" in review_lines(0, 2, 3)[0]
+
+
+def test_rolled_seeds_that_meet_another_rows_are_told() -> None:
+    def recipe(seed: int, prompt: str = "p") -> str:
+        seed_text = f'"{seed}"' if seed >= 2**53 else str(seed)
+        return f'{{"prompt":"{prompt}","seed":{seed_text},"task":"t"}}'
+
+    rows = [("a", recipe(7), 1), ("b", recipe(8), 1), ("c", recipe(9, "other"), 1), ("d", recipe(2**62), 1)]
+    rows += [("e", recipe(2**62 + 1), 1), ("f", '{"prompt":"\\"seed\\":8,","seed":8,"task":"t"}', 1)]
+    table = pa.table(dict(zip(("id", "recipe", "num_outputs"), zip(*rows, strict=True), strict=True)))
+    meeting = MeetingSeeds()
+    assert meeting.line([table]) == []
+    meeting.add("a", recipe(7), (1,))
+    meeting.add("d", recipe(2**62), (1, 2))
+    meeting.add("c", recipe(9, "other"), (1,))
+
+    (line,) = meeting.line([table])
+    assert "2 pair(s) of rows differ in their seeds alone" in line
+    assert "(a and b, d and e)" in line
 
 
 # --- stories --------------------------------------------------------------------------------------------------------
