@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from conftest import prompts
+from support.decisions import made
 from support.servers import end
 
 import sdbatch
@@ -201,6 +202,15 @@ def test_what_cannot_be_meant_is_refused_and_nothing_is_added(
 ) -> None:
     with pytest.raises(UserError, match=message):
         sdbatch.review(drawn, **options)
+    assert not open_store(drawn, {}).list("reviews")
+
+
+def test_a_decision_from_a_clock_that_is_far_ahead_is_refused(drawn: str, tmp_path: Path) -> None:
+    file = tmp_path / "decisions.jsonl"
+    file.write_text(made(at="2999-01-01T00:00:00.000Z").line)
+
+    with pytest.raises(UserError, match=r"beach.de-DE/0 is of 2999-01-01.*more than a day ahead"):
+        sdbatch.review(drawn, decisions=file)
     assert not open_store(drawn, {}).list("reviews")
 
 
