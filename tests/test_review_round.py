@@ -162,7 +162,7 @@ def _review_by_server(output: str) -> None:
         assert process.stderr is not None
         address = process.stderr.readline().decode().rpartition(" ")[2].strip()
         with urllib.request.urlopen(address, timeout=60) as page:
-            assert b"row-0002" in page.read()
+            assert b"sdbatch" in page.read()
         row = next(row for row in sdbatch.metadata(output).to_pylist() if row["id"] == "row-0002")
         line = {name: row[name] for name in ("id", "request_key", "n", "sha256")}
         body = json.dumps({**line, "verdict": "rejected", "at": "2026-11-27T00:00:00.000Z"}).encode()
