@@ -20,6 +20,8 @@ from sdbatch.encode.embedded import Encoded
 from sdbatch.encode.image import thumbnail
 from sdbatch.errors import ROW_FAILURES, RowError
 from sdbatch.job import Job
+from sdbatch.provenance.source_type import digital_source_type
+from sdbatch.provenance.xmp import of_master
 from sdbatch.storage import Store
 from sdbatch.types import Request
 from sdbatch.worker.copies import copies_of, put_output, stored_columns
@@ -161,14 +163,17 @@ def _refusal_columns(verdict: Verdict) -> Row:
 
 def _encode(rendered: RenderedOutput, job: Job) -> Encoded:
     generated, pending = rendered.generated, rendered.pending
+    source_type = digital_source_type(pending.recipe.task, pending.source_types)
+    key, n = pending.request.request_key, pending.n
     return encode_asset(
         generated.frames_FHWC,
         job.encode,
         fps=pending.recipe.fps,
         sound=generated.sound,
-        request_key=pending.request.request_key,
-        n=pending.n,
+        request_key=key,
+        n=n,
         recipe=pending.request.recipe,
+        xmp=of_master(pending.recipe, rendered.call.pipeline_class, source_type, key, n),
     )
 
 

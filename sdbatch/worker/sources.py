@@ -76,9 +76,9 @@ class SourceFetcher:
                 yield FailedOutput(request=request, n=None, recipe=recipe, error=error, attempts=1)
                 continue
             share_s = fetch_s / len(request.outputs)
-            notes = pixels.pop("notes", ())
+            told = {name: pixels.pop(name, ()) for name in ("notes", "source_types")}
             for n in request.outputs:
-                yield PendingOutput(request=request, n=n, recipe=recipe, pixels=pixels, notes=notes, fetch_s=share_s)
+                yield PendingOutput(request=request, n=n, recipe=recipe, pixels=pixels, fetch_s=share_s, **told)
 
     def _awaited(
         self, future: Future[tuple[dict[str, Any], float]], requests: Sequence[Request], on_progress: OnProgress
