@@ -18,18 +18,23 @@ from PIL import Image
 
 from sdbatch.canonical import canonical
 from sdbatch.deliver.clips import CLIPS_VERSION, ClipShape, make_clip
+from sdbatch.deliver.label import LABEL_VERSION, labelled
+from sdbatch.deliver.marking import Label
 from sdbatch.deliver.placing import Placement
 from sdbatch.deliver.stills import STILLS_VERSION, CapMissed, encoded, fitted
 from sdbatch.errors import EncodeFailed, RowError
 from sdbatch.formats import CLIPS, PICTURES
 from sdbatch.local_faults import local_fault
 from sdbatch.named_formats import NamedFormat
+from sdbatch.packets import Packet
 
 PIXELS_MAX: Final = 1 << 28
 """Most pixels of a master that is a picture."""
 Decode = Callable[[bytes, str, int], Image.Image]
 """Brings the bytes of a picture to RGB in sRGB; name and most pixels come with them."""
 Put = Callable[[str, bytes, str], None]
+Mark = Callable[[Mapping[str, Any], bytes, str], Packet]
+"""Returns the XMP of a file; what it is to say, the bytes of its master and its type come with it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,12 +61,14 @@ class FileJob:
         path: Under which it is put.
         format: What it is.
         placement: How the master meets the size.
+        words: What it says of itself, by name.
     """
 
     name: str
     path: str
     format: NamedFormat
     placement: Placement
+    words: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +83,7 @@ class Task:
         files: The files.
         quality: Least and most quality.
         bars: Colour of letterbox bars.
+        label: Words that are seen on each file.
     """
 
     id: str
@@ -85,6 +93,7 @@ class Task:
     files: tuple[FileJob, ...]
     quality: tuple[int, int]
     bars: tuple[int, int, int]
+    label: Label | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +121,8 @@ def file_key(
     placement: Placement,
     quality: tuple[int, int],
     bars: tuple[int, int, int],
+    words: Mapping[str, Any],
+    label: Label | None = None,
     finish: Sequence[Finish] = (),
 ) -> str:
     """Return the digest of everything that decides a file's bytes, its name apart."""
@@ -123,7 +134,10 @@ def file_key(
         "box": [round(value, 3) for value in placement.box],
         "version": CLIPS_VERSION if one.is_clip else STILLS_VERSION,
         "finish": [step.name for step in finish],
+        "words": words,
     }
+    if label is not None:
+        values["label"] = {"version": LABEL_VERSION, **label.model_dump()}
     if one.bytes_max is not None:
         values["bytes_max"] = one.bytes_max
     if not one.is_clip:
@@ -134,7 +148,7 @@ def file_key(
 
 
 def make_files(
-    task: Task, read: Callable[[str], bytes], decode: Decode, put: Put, finish: Sequence[Finish] = ()
+    task: Task, read: Callable[[str], bytes], decode: Decode, mark: Mark, put: Put, finish: Sequence[Finish] = ()
 ) -> list[Made]:
     """Make and put all files of one master; one that fails does not keep the others from being made.
 
@@ -142,6 +156,7 @@ def make_files(
         task: The master and its files.
         read: Returns the bytes of an asset.
         decode: Decodes a picture.
+        mark: Returns what a file says of itself.
         put: Puts path, bytes and media type.
         finish: Steps after encoding, in order; what signs comes last.
 
@@ -155,32 +170,39 @@ def make_files(
     if hashlib.sha256(data).hexdigest() != task.sha256:
         return _all_failed(task, f"{task.asset} is not the file that was committed; `sdbatch redo` makes it again")
     if task.shape is not None:
-        return _make_clips(task, task.shape, data, put, finish)
+        return _make_clips(task, task.shape, data, mark, put, finish)
     try:
         image = decode(data, task.asset, PIXELS_MAX)
     except RowError as error:
         return _all_failed(task, str(error))
+    packets = {job.name: mark(job.words, data, job.format.type) for job in task.files}
     del data
     reserved_bytes = sum(step.reserved_bytes for step in finish)
 
     def still(job: FileJob) -> tuple[bytes, int | None]:
         one = job.format
         shown = fitted(image, job.placement, (one.width, one.height), one.fit, task.bars)
-        made = encoded(shown, one, *task.quality, reserved_bytes)
+        shown = shown if task.label is None else labelled(shown, task.label)
+        made = encoded(shown, one, *task.quality, reserved_bytes, packets[job.name])
         return made.data, made.quality
 
     return [_finished(job, still, put, finish) for job in task.files]
 
 
-def _make_clips(task: Task, shape: ClipShape, data: bytes, put: Put, finish: Sequence[Finish]) -> list[Made]:
+def _make_clips(
+    task: Task, shape: ClipShape, data: bytes, mark: Mark, put: Put, finish: Sequence[Finish]
+) -> list[Made]:
     reserved_bytes = sum(step.reserved_bytes for step in finish)
     with tempfile.TemporaryDirectory(prefix="sdbatch-") as name:
         master = Path(name) / "master"
         master.write_bytes(data)
+        packets = {job.name: mark(job.words, data, job.format.type) for job in task.files}
         del data
 
         def clip(job: FileJob) -> tuple[bytes, None]:
-            return make_clip(master, shape, job.format, job.placement, task.bars, reserved_bytes), None
+            xmp = packets[job.name]
+            one, bars = job.format, task.bars
+            return make_clip(master, shape, one, job.placement, bars, reserved_bytes, xmp, task.label), None
 
         return [_finished(job, clip, put, finish) for job in task.files]
 

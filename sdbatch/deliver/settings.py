@@ -10,6 +10,8 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from sdbatch.deliver.label import check_label
+from sdbatch.deliver.marking import Label, Metadata
 from sdbatch.deliver.names import DEFAULT_TEMPLATE, Template
 from sdbatch.deliver.placing import Focus
 from sdbatch.errors import JobError
@@ -81,6 +83,8 @@ class Delivery(_Strict):
         default="auto", description="Processes that make files; auto is one for each core."
     )
     storage: dict[str, Storage] = Field(default={}, description="Access to buckets, as in a job.")
+    metadata: Metadata = Field(default=Metadata(), description="What the files say of themselves.")
+    label: Label | None = Field(default=None, description="Words that are seen in a corner of each file.")
 
     @property
     def own_formats(self) -> tuple[NamedFormat, ...]:
@@ -122,6 +126,16 @@ class Delivery(_Strict):
         except JobError as error:
             raise ValueError(str(error)) from error
         return text
+
+    @field_validator("label")
+    @classmethod
+    def _known_letters(cls, label: Label | None) -> Label | None:
+        try:
+            if label is not None:
+                check_label(label)
+        except JobError as error:
+            raise ValueError(str(error).removeprefix("label.")) from error
+        return label
 
     @field_validator("storage")
     @classmethod

@@ -27,6 +27,7 @@ from sdbatch.deliver.making import FileJob, Made, Task
 from sdbatch.deliver.matching import Master, Match
 from sdbatch.deliver.settings import Delivery
 from sdbatch.deliver.targets import FolderTarget, Target, ZipTarget
+from sdbatch.driver.deliver_marks import words_of
 from sdbatch.driver.deliver_plan import DeliverReport, refuse_others, wanted_rows
 from sdbatch.driver.deliver_process import Place, begin, make_in_place
 from sdbatch.driver.signals import Interrupt
@@ -122,11 +123,13 @@ def _tasks(delivery: Delivery, matches: dict[str, Match], todo: set[str], target
                     path=target.path_of(rows[name]),
                     format=matches[name].format,
                     placement=matches[name].placement,
+                    words=words_of(delivery.metadata, matches[name].master.columns),
                 )
                 for name in names
             ),
             quality=(delivery.quality.least, delivery.quality.most),
             bars=delivery.bar_colour,
+            label=delivery.label,
         )
         for asset, names in by_asset.items()
     ]

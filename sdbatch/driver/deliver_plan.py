@@ -16,6 +16,7 @@ from sdbatch.deliver.matching import Master, Match, master_of, matched, out_of_b
 from sdbatch.deliver.names import Template, collisions, folded
 from sdbatch.deliver.settings import Delivery
 from sdbatch.deliver.targets import Target
+from sdbatch.driver.deliver_marks import columns_read, words_of
 from sdbatch.errors import JobError
 from sdbatch.storage import parse_url
 
@@ -104,8 +105,10 @@ def wanted_rows(delivery: Delivery, campaign: Campaign, report: DeliverReport) -
     for part in campaign.effective().parts():
         names.update(dict.fromkeys(part.column_names))
         template.check_fields(names)
+        delivery.metadata.check_columns(names)
         # A row's texts, recipe and stages are many times what is needed of it.
-        read = [name for name in part.column_names if name in {*_READ, *template.fields} or name.startswith("x_")]
+        needed = {*_READ, *template.fields, *columns_read(delivery.metadata)}
+        read = [name for name in part.column_names if name in needed or name.startswith("x_")]
         rows_read = part.select(read).to_pylist()
         masters += filter(None, (master_of(row, delivery.focus_point) for row in rows_read))
     matches, missing = matched(masters, delivery.own_formats)
@@ -113,6 +116,7 @@ def wanted_rows(delivery: Delivery, campaign: Campaign, report: DeliverReport) -
     if lines := out_of_bounds(matches, delivery.crop_max, delivery.enlarge_max):
         raise JobError(_listed(f"{len(lines)} files pass the delivery's bounds", lines))
     _summarise(matches, delivery, report)
+    _tell_of_unsaid(matches, delivery, report)
     rows: Rows = {}
     by_name: dict[str, Match] = {}
     named: list[tuple[str, str]] = []
@@ -146,6 +150,7 @@ def _fields(match: Match) -> dict[str, Any]:
 def _row(name: str, match: Match, delivery: Delivery) -> dict[str, Any]:
     master, one, placement = match.master, match.format, match.placement
     quality = (delivery.quality.least, delivery.quality.most)
+    words = words_of(delivery.metadata, master.columns)
     own = {column: None if value is None else str(value) for column, value in master.own_columns.items()}
     return {
         "name": name,
@@ -166,7 +171,7 @@ def _row(name: str, match: Match, delivery: Delivery) -> dict[str, Any]:
         "request_key": master.columns["request_key"],
         "asset": master.asset,
         "asset_sha256": master.sha256,
-        "key": file_key(master.sha256, one, placement, quality, delivery.bar_colour),
+        "key": file_key(master.sha256, one, placement, quality, delivery.bar_colour, words, delivery.label),
         "archive": None,
         "ledger": None,
         **own,
@@ -193,6 +198,19 @@ def _summarise(matches: Sequence[Match], delivery: Delivery, report: DeliverRepo
         if delivery.enlarge_max is None and enlarged.placement.enlargement > WARN_ENLARGE:
             factor = enlarged.placement.enlargement
             report.warnings.append(f"{name}: enlarges a master up to {factor:.2f} times ({enlarged.master.id})")
+
+
+def _tell_of_unsaid(matches: Sequence[Match], delivery: Delivery, report: DeliverReport) -> None:
+    """Warn of texts that files lack because a column of theirs is null."""
+    lacking: dict[str, dict[str, None]] = {}
+    for match in matches:
+        for name in delivery.metadata.unsaid(match.master.columns):
+            lacking.setdefault(name, {})[match.master.id] = None
+    for name, ids in lacking.items():
+        shown = next(iter(ids)) + (", ..." if len(ids) > 1 else "")
+        report.warnings.append(
+            f"metadata.{name}: the files of {len(ids)} rows have none, because a column of it is null: {shown}"
+        )
 
 
 def refuse_others(delivery: Delivery, wanted: Rows, rows: Rows, target: Target) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sdbatch.deliver.making import Made, Task, make_files
+from sdbatch.driver.deliver_marks import packet_for
 from sdbatch.fetch.pictures import decode_image
 from sdbatch.job import Storage
 from sdbatch.storage import Store, open_campaign
@@ -49,4 +50,4 @@ def begin(place: Place, is_own_process: bool = True) -> None:
 def make_in_place(task: Task) -> list[Made]:
     """Make all files of one master; see `make_files`."""
     campaign, files = _STORES
-    return make_files(task, campaign.read, decode_image, files.put)
+    return make_files(task, campaign.read, decode_image, packet_for, files.put)

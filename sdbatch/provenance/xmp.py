@@ -17,6 +17,8 @@ from xml.etree import ElementTree as ET
 from sdbatch.packets import JPEG_BYTES_MAX, Packet
 from sdbatch.recipe import Recipe
 
+XMP_VERSION: Final = 1
+"""Raised when the same properties give another packet."""
 CREATOR_TOOL: Final = "sdbatch"
 CUT: Final = " [cut]"
 """Ends a text that was too long."""

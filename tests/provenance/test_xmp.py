@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
-import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +11,7 @@ import av
 import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
+from support.exiftool import exiftool
 from support.masters import noise, patches
 
 import sdbatch
@@ -54,16 +52,6 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for suffix, file in made.items():
         file.write_bytes(_encoded(suffix))
     return made
-
-
-def exiftool(file: Path, *arguments: str) -> dict[str, Any]:
-    """Return what exiftool finds in a file, by group and name."""
-    if shutil.which("exiftool") is None:
-        pytest.skip("Debian's libimage-exiftool-perl is not here")
-    command = ["exiftool", "-j", "-G1", "-u", "-charset", "utf8", *arguments, str(file)]
-    done = subprocess.run(command, capture_output=True, check=True)
-    (found,) = json.loads(done.stdout)
-    return dict(found)
 
 
 @pytest.mark.parametrize("suffix", TYPES)
