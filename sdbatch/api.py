@@ -255,6 +255,7 @@ def deliver(
     *,
     dry_run: bool = False,
     prune: bool = False,
+    allow_code: bool = False,
     progress: Progress | None = None,
 ) -> DeliverReport:
     """Make the files that a delivery asks for from a campaign's masters; those that are there already stay.
@@ -263,6 +264,7 @@ def deliver(
         delivery: Path of its YAML file, its values, or a `Delivery`.
         dry_run: Say what would be made; write nothing.
         prune: Remove files of this delivery that it does not ask for any more.
+        allow_code: Let the delivery run a function that it names, such as one that signs.
         progress: Shown while it goes on; nothing by default.
 
     Raises:
@@ -275,7 +277,7 @@ def deliver(
         delivery = parse_delivery(dict(delivery))
     elif isinstance(delivery, str | Path):
         delivery = read_delivery(delivery)
-    return deliver_files(delivery, dry_run=dry_run, prune=prune, progress=progress or Silent())
+    return deliver_files(delivery, dry_run=dry_run, prune=prune, allow_code=allow_code, progress=progress or Silent())
 
 
 def redo(

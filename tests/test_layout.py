@@ -63,6 +63,8 @@ HOMES = {
     "PIL": {"fetch", "generate", "encode", "deliver"},
     "pillow_heif": {"fetch"},
     "typer": {"cli"},
+    "c2pa": {"provenance"},
+    "cryptography": {"provenance"},
 }
 
 

@@ -370,10 +370,17 @@ def deliver(
     prune: Annotated[
         bool, typer.Option("--prune", help="Remove files that this delivery made and does not ask for any more.")
     ] = False,
+    allow_code: Annotated[
+        bool, typer.Option("--allow-code", help="Let the delivery run a function that it names (sign.call).")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Make the files that people asked for from a campaign's masters. Renders nothing, needs no GPU."""
-    report = guarded(lambda: api.deliver(delivery, dry_run=dry_run, prune=prune, progress=progress()), as_json)
+
+    def call() -> Any:
+        return api.deliver(delivery, dry_run=dry_run, prune=prune, allow_code=allow_code, progress=progress())
+
+    report = guarded(call, as_json)
     if as_json:
         say({**asdict(report), "exit_code": report.exit_code}, as_json, "")
     else:

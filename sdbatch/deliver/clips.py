@@ -15,10 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from sdbatch.deliver.label import label_image, label_place
 from sdbatch.deliver.marking import Label
 from sdbatch.deliver.placing import Placement
-from sdbatch.deliver.stills import CapMissed
+from sdbatch.deliver.stills import GRAY_SIDE, CapMissed
 from sdbatch.errors import EncodeFailed
 from sdbatch.ffmpeg import running
 from sdbatch.formats import CLIPS, ClipFormat
@@ -120,6 +123,19 @@ def make_clip(
             _bisect_rate_factor(file, cap, written, encode)
     _check_frames(file, written, shape.num_frames)
     return file.read_bytes() + box
+
+
+def first_gray(file: Path, suffix: str) -> NDArray[np.uint8]:
+    """Return gray_HW of 32 x 32 of a clip's first frame, from which its fingerprint is taken.
+
+    Raises:
+        FfmpegFailed: When it is no clip.
+    """
+    arguments = [*_READ, "-f", CLIPS[suffix].demuxer, "-i", str(file), "-frames:v", "1"]
+    arguments += ["-vf", f"scale={GRAY_SIDE}:{GRAY_SIDE}:flags=area", "-f", "rawvideo", "-pix_fmt", "gray", "pipe:1"]
+    with running(arguments, timeout_s=TIMEOUT_FIRST_S) as (_, stdout):
+        data = stdout.read()[: GRAY_SIDE**2]
+    return np.frombuffer(data, np.uint8).reshape(GRAY_SIDE, GRAY_SIDE)
 
 
 def _encode_to_rate(file: Path, shape: ClipShape, cap: int, written: ClipFormat, encode: Callable[..., None]) -> None:

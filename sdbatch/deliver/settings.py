@@ -14,6 +14,7 @@ from sdbatch.deliver.label import check_label
 from sdbatch.deliver.marking import Label, Metadata
 from sdbatch.deliver.names import DEFAULT_TEMPLATE, Template
 from sdbatch.deliver.placing import Focus
+from sdbatch.deliver.signing import Sign
 from sdbatch.errors import JobError
 from sdbatch.job import Storage, storage_faults
 from sdbatch.job.read import explained, read_yaml, refuse_secrets
@@ -84,6 +85,7 @@ class Delivery(_Strict):
     )
     storage: dict[str, Storage] = Field(default={}, description="Access to buckets, as in a job.")
     metadata: Metadata = Field(default=Metadata(), description="What the files say of themselves.")
+    sign: Sign | None = Field(default=None, description="Content credentials (C2PA).")
     label: Label | None = Field(default=None, description="Words that are seen in a corner of each file.")
 
     @property

@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageStat, PngImagePlugin
 
 from sdbatch.deliver.placing import Placement
@@ -23,6 +25,8 @@ STILLS_VERSION: Final = 1
 """Raised when the same settings give other pixels or bytes."""
 REDUCING_GAP: Final = 3.0
 """A strong reduction begins with a box of a whole number of pixels; from 3 on the result looks the same."""
+
+GRAY_SIDE: Final = 32
 
 _SAVE: Final[Mapping[str, Mapping[str, Any]]] = {
     "png": {"compress_level": 6},
@@ -101,6 +105,12 @@ def encoded(
     if "quality" not in PICTURES[one.type].options:
         return _lossless(image, one, cap, xmp)
     return _under(lambda quality: _saved(image, one.type, xmp, quality=quality), cap, least, most)
+
+
+def small_gray(image: Image.Image) -> NDArray[np.uint8]:
+    """Return gray_HW of 32 x 32, from which a picture's fingerprint is taken."""
+    small = image.convert("L").resize((GRAY_SIDE, GRAY_SIDE), Image.Resampling.BOX, reducing_gap=REDUCING_GAP)
+    return np.asarray(small, dtype=np.uint8)
 
 
 def _lossless(image: Image.Image, one: NamedFormat, cap: int | None, xmp: Packet | None) -> Still:

@@ -5,11 +5,12 @@ Delivery + effective rows --> wanted_rows() --> rows, matches        + rows of t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from sdbatch.campaign.campaign import Campaign
+from sdbatch.columns import SOURCE_ROLES
 from sdbatch.deliver.index import PLANNED, Rows
 from sdbatch.deliver.making import file_key, media_type
 from sdbatch.deliver.matching import Master, Match, master_of, matched, out_of_bounds
@@ -25,6 +26,7 @@ LINES_MAX: Final = 20
 _READ: Final = (
     *("id", "request_key", "n", "status", "asset", "sha256", "media_type"),
     *("task", "width", "height", "num_frames", "fps"),
+    *("source_digests", *SOURCE_ROLES, "verdict", "reviewed_by"),
 )
 WARN_CROP: Final = 0.15
 WARN_ENLARGE: Final = 1.5
@@ -65,6 +67,7 @@ class DeliverReport:
         formats: By format.
         warnings: What a person should know.
         bytes_made: Bytes of the files made.
+        unsigned: Why, by name, of files that were delivered without the signature that was asked for.
     """
 
     delivery: str
@@ -79,6 +82,7 @@ class DeliverReport:
     formats: list[FormatSummary] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     bytes_made: int = 0
+    unsigned: dict[str, str] = field(default_factory=dict)
 
     @property
     def exit_code(self) -> int:
@@ -86,13 +90,19 @@ class DeliverReport:
         return {"failed": 3, "interrupted": 130}.get(self.state, 0)
 
 
-def wanted_rows(delivery: Delivery, campaign: Campaign, report: DeliverReport) -> tuple[Rows, dict[str, Match]]:
+def wanted_rows(
+    delivery: Delivery,
+    campaign: Campaign,
+    report: DeliverReport,
+    signing: Callable[[Mapping[str, Any]], Mapping[str, Any] | None] = lambda _: None,
+) -> tuple[Rows, dict[str, Match]]:
     """Return the row of each file that is wanted, and the match it comes from, by name.
 
     Args:
         delivery: The delivery.
         campaign: Where its masters are.
         report: Is told of each format, and of what a person should know.
+        signing: Returns what of signing decides the bytes of the files of a master; None when they are not signed.
 
     Raises:
         UserError: When names collide or cannot be, bounds are passed, or the campaign has no run.
@@ -128,7 +138,7 @@ def wanted_rows(delivery: Delivery, campaign: Campaign, report: DeliverReport) -
             faults.append(f"{match.maker}: {error}")
             continue
         named.append((name, match.maker))
-        rows[name], by_name[name] = _row(name, match, delivery), match
+        rows[name], by_name[name] = _row(name, match, delivery, signing(match.master.columns)), match
     if faults:
         raise JobError(_listed(f"name: {delivery.name!r} gives no name for {len(faults)} files", faults))
     if lines := collisions(named):
@@ -147,7 +157,7 @@ def _fields(match: Match) -> dict[str, Any]:
     return {**match.master.columns, **own}
 
 
-def _row(name: str, match: Match, delivery: Delivery) -> dict[str, Any]:
+def _row(name: str, match: Match, delivery: Delivery, signing: Mapping[str, Any] | None) -> dict[str, Any]:
     master, one, placement = match.master, match.format, match.placement
     quality = (delivery.quality.least, delivery.quality.most)
     words = words_of(delivery.metadata, master.columns)
@@ -171,9 +181,12 @@ def _row(name: str, match: Match, delivery: Delivery) -> dict[str, Any]:
         "request_key": master.columns["request_key"],
         "asset": master.asset,
         "asset_sha256": master.sha256,
-        "key": file_key(master.sha256, one, placement, quality, delivery.bar_colour, words, delivery.label),
+        "key": file_key(master.sha256, one, placement, quality, delivery.bar_colour, words, delivery.label, signing),
         "archive": None,
         "ledger": None,
+        "source_digests": master.columns.get("source_digests"),
+        "verdict": master.columns.get("verdict"),
+        "reviewed_by": master.columns.get("reviewed_by"),
         **own,
     }
 
