@@ -20,12 +20,15 @@ from sdbatch.formats import CLIPS
 PNG_KEYWORD: Final = "XML:com.adobe.xmp"
 XMP_BOX: Final = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
 """Type of the uuid box that holds XMP in MP4 (Adobe, XMP specification part 3)."""
+C2PA_BOX: Final = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")
+"""Type of the uuid box that holds content credentials in MP4 and AVIF."""
 PACKET_BYTES_MAX: Final = 4 << 20
 """Longest packet that is read."""
 JPEG_BYTES_MAX: Final = 65_502
 """Longest packet of a JPEG: a segment has 65,533 bytes, of which its name takes 29 and Pillow 13.0 keeps two back."""
 WEBM_TAGS: Final = ("XMP", "DIGITAL_SOURCE_TYPE")
 """Tags of a WebM, which has no place for XMP of its own: a convention."""
+_BRANDS: Final = {b"avif": "image/avif", b"heic": "image/heic", b"heix": "image/heic", b"mif1": "image/heif"}
 _JPEG_NAME: Final = b"http://ns.adobe.com/xap/1.0/\0"
 _BEGIN, _END = b"<x:xmpmeta", b"</x:xmpmeta>"
 _SPECIAL: Final = re.compile(r"([=;#\\\n])")
@@ -81,6 +84,20 @@ def packet_in(data: bytes) -> bytes | None:
     else:
         found = _anywhere(data)
     return found if found is None or len(found) <= PACKET_BYTES_MAX else None
+
+
+def credentialed_type(data: bytes) -> str | None:
+    """Return the media type of a file that holds content credentials (C2PA), None for one that holds none."""
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "image/png" if any(kind == b"caBX" for kind, _ in _png_chunks(data)) else None
+    if data.startswith(b"\xff\xd8"):
+        blocks = (body[:2] == b"JP" for marker, body in _jpeg_segments(data) if marker == 0xEB)
+        return "image/jpeg" if any(blocks) else None
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "image/webp" if any(name == b"C2PA" for name, _ in _riff_chunks(data)) else None
+    if data[4:8] == b"ftyp" and any(kind == b"uuid" and body[:16] == C2PA_BOX for kind, body in top_boxes(data)):
+        return _BRANDS.get(data[8:12], "video/mp4")
+    return None
 
 
 def _anywhere(data: bytes) -> bytes | None:
