@@ -13,6 +13,7 @@ from __future__ import annotations
 from importlib.metadata import version
 
 from sdbatch.api import (
+    audit,
     build_brief,
     build_manifest,
     cancel,
@@ -32,7 +33,9 @@ from sdbatch.api import (
     run,
     status,
     submit,
+    trace,
     verify,
+    verify_delivery,
 )
 from sdbatch.driver import RunResult, Selection
 from sdbatch.errors import (
@@ -120,6 +123,7 @@ __all__ = [
     "WorkersUnavailable",
     "WorkersUnlike",
     "__version__",
+    "audit",
     "build_brief",
     "build_manifest",
     "cancel",
@@ -139,5 +143,7 @@ __all__ = [
     "run",
     "status",
     "submit",
+    "trace",
     "verify",
+    "verify_delivery",
 ]

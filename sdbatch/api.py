@@ -37,9 +37,12 @@ from sdbatch.report.progress import Progress, Silent
 from sdbatch.storage import Store, joined, open_campaign
 
 if TYPE_CHECKING:
+    from sdbatch.driver.audit import AuditReport
     from sdbatch.driver.deliver_plan import DeliverReport
     from sdbatch.driver.reproduce import ReproduceReport
     from sdbatch.driver.submit import SubmitReport
+    from sdbatch.driver.trace import TraceReport
+    from sdbatch.driver.verify_delivery import DeliveryVerifyReport
 
 JobLike = Job | str | Path | Mapping[str, Any]
 Campaign = str | Path | Job
@@ -181,6 +184,32 @@ def verify(campaign: Campaign, sample: float | None = None) -> VerifyReport:
     return folder.verify(sample)
 
 
+def verify_delivery(target: str, *, trust_file: str | Path | None = None) -> DeliveryVerifyReport:
+    """Compare the files of a target with its table and its ledger; see `sdbatch.driver.verify_delivery`.
+
+    Args:
+        target: Folder, bucket or archive that a delivery made.
+        trust_file: Root certificates in PEM that are trusted.
+
+    Raises:
+        JobError: When no delivery made anything there, or the certificates cannot be read.
+    """
+    from sdbatch.driver.verify_delivery import verify_delivery as compare
+
+    try:
+        trust = "" if trust_file is None else Path(trust_file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise JobError(f"--trust {trust_file}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    return compare(target, {}, trust)
+
+
+def is_delivery(url: str) -> bool:
+    """Whether a place holds the table of a delivery, and not a campaign."""
+    from sdbatch.driver.verify_delivery import is_delivery as holds_table
+
+    return not _is_job_file(url) and holds_table(url, {})
+
+
 def gc(campaign: Campaign, *, delete: bool = False, older_than_s: float = OLDER_THAN_S) -> GcReport:
     """List, and with `delete` remove, the files that no commit names; see `sdbatch.campaign.gc`.
 
@@ -278,6 +307,52 @@ def deliver(
     elif isinstance(delivery, str | Path):
         delivery = read_delivery(delivery)
     return deliver_files(delivery, dry_run=dry_run, prune=prune, allow_code=allow_code, progress=progress or Silent())
+
+
+def trace(file: str | Path, places: Iterable[str]) -> TraceReport:
+    """Tell which output a file comes from: by its digest, by the key inside it, or by what it shows.
+
+    Args:
+        file: A local file.
+        places: Campaigns and targets of deliveries to look in, in this order.
+
+    Raises:
+        JobError: When the file cannot be read, or a place holds neither.
+    """
+    from sdbatch.driver.trace import trace_file
+
+    return trace_file(Path(file), list(places))
+
+
+def audit(campaign: Campaign, to: str | Path, delivered: Iterable[str] = ()) -> AuditReport:
+    """Write one line a file: what made it, from which sources, who approved it, and how it is marked.
+
+    Args:
+        campaign: The campaign.
+        to: A .csv, .tsv, .jsonl or .parquet file.
+        delivered: Targets of deliveries whose files get a line too.
+
+    Raises:
+        JobError: When there is no campaign or no delivery, or the file cannot be written.
+    """
+    from sdbatch.driver.audit import audit_campaign
+
+    return audit_campaign(CampaignFolder(_store(campaign)), Path(to), list(delivered))
+
+
+def make_credentials(folder: str | Path, name: str) -> list[Path]:
+    """Write a certificate chain, its key and its root, for trying: programs do not know who vouches for them.
+
+    Args:
+        folder: Where to; it must not hold such files yet.
+        name: Name of the signer.
+
+    Raises:
+        JobError: When the folder has one of them, or cannot be written.
+    """
+    from sdbatch.driver.make_credentials import write_chain
+
+    return write_chain(Path(folder), name)
 
 
 def redo(

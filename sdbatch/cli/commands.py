@@ -40,6 +40,7 @@ from sdbatch.cli.options import (
 )
 from sdbatch.cli.output import counted, end_run, guarded, note, progress, say, say_built, show_delivery, show_plan, warn
 from sdbatch.cli.process import last_line, prepare_command, prepare_generation
+from sdbatch.cli.provenance import audit, credentials_app, show_delivery_verified, trace
 from sdbatch.cli.shown import show, tell
 from sdbatch.driver import RunResult
 from sdbatch.report.progress import duration, per_time
@@ -56,6 +57,12 @@ app.add_typer(manifest_app, name="manifest")
 app.add_typer(models_app, name="models")
 
 app.add_typer(brief_app, name="brief")
+
+app.add_typer(credentials_app, name="credentials")
+
+app.command()(trace)
+
+app.command()(audit)
 
 VERIFY_EXIT_CODE = 5
 
@@ -279,10 +286,17 @@ def verify(
     sample: Annotated[
         str | None, typer.Option(metavar="N|FRACTION", help="Hash only so many assets, or (0.1) that share of them.")
     ] = None,
+    trust: Annotated[
+        Path | None, typer.Option("--trust", metavar="FILE", help="Root certificates that a delivery is verified with.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Compare commits, metadata and assets both ways. Exits 5 on a mismatch."""
+    """Compare a campaign's commits, metadata and assets, or a delivery's files and ledger. Exits 5 on a mismatch."""
     share = guarded(lambda: sample_share(sample), as_json)
+    if guarded(lambda: api.is_delivery(output), as_json):
+        delivered = guarded(lambda: api.verify_delivery(output, trust_file=trust), as_json)
+        show_delivery_verified(delivered, as_json)
+        raise typer.Exit(0 if delivered.is_good else VERIFY_EXIT_CODE)
     verified = guarded(lambda: api.verify(output, share), as_json)
     lines = [f"{finding.kind}: {finding.asset} {finding.detail}" for finding in verified.findings]
     lines += [f"orphan (harmless): {asset}" for asset in verified.orphans]
