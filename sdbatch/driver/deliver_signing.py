@@ -19,9 +19,10 @@ from sdbatch.deliver.settings import Delivery
 from sdbatch.deliver.signing import CERTIFICATE_VARIABLE, KEY_VARIABLE
 from sdbatch.driver.deliver_plan import DeliverReport
 from sdbatch.errors import JobError
+from sdbatch.extras import require
 from sdbatch.provenance.credentials import DAYS_LEFT_MIN, SigningKey, checked_key
 from sdbatch.provenance.definition import definition, relation_of
-from sdbatch.provenance.signing import FileSigner, SignFailed, function_of, read_credentials, require_library
+from sdbatch.provenance.signing import FileSigner, SignFailed, function_of, read_credentials
 from sdbatch.provenance.source_type import GENERATED
 
 _PEM: Final = "-----BEGIN"
@@ -68,7 +69,7 @@ def signing_of(delivery: Delivery, report: DeliverReport, *, allow_code: bool, d
         raise JobError(f"sign.call: {sign.call} is code; --allow-code lets a delivery run what it names")
     if delivery.is_zip and any(one.type == "webm" for one in delivery.own_formats):
         raise JobError("sign: the credentials of a WebM stand beside it, and an archive has no such place; deliver MP4")
-    require_library()
+    require("provenance", "sign")
     chain = _pem(sign.certificate_file, "certificate_file", CERTIFICATE_VARIABLE)
     private_key = "" if sign.call else _pem(sign.key_file, "key_file", KEY_VARIABLE)
     if not chain or (not private_key and sign.call is None):

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Final
 
 from sdbatch.errors import JobError
+from sdbatch.extras import require
 from sdbatch.provenance.credentials import make_chain
-from sdbatch.provenance.signing import require_library
 
 _NAMES: Final = ("certificate.pem", "key.pem", "root.pem")
 NAME_CHARACTERS_MAX: Final = 40
@@ -23,7 +23,7 @@ def write_chain(folder: Path, name: str) -> list[Path]:
     Raises:
         JobError: When one of the files is there, or the folder cannot be written.
     """
-    require_library()
+    require("provenance", "credentials selfsign")
     if not 1 <= len(name) <= NAME_CHARACTERS_MAX:
         raise JobError(f"--name {name!r}: has {len(name)} characters; 1 to {NAME_CHARACTERS_MAX} are taken")
     files = [folder / file for file in _NAMES]

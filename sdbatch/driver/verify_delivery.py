@@ -7,7 +7,6 @@ deliveries/*.jsonl --> a chain without gaps <--> a line for each file
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -21,6 +20,7 @@ from sdbatch.deliver.making import SIDECAR
 from sdbatch.deliver.settings import ZIP_SUFFIX
 from sdbatch.deliver.targets import LEDGERS
 from sdbatch.errors import JobError
+from sdbatch.extras import lacking
 from sdbatch.job import Storage
 from sdbatch.packets import packet_in
 from sdbatch.provenance.signing import read_credentials
@@ -196,7 +196,7 @@ def _credentials(
 ) -> str:
     """Return the state of a file's credentials, and tell where it is not the one it should be."""
     label = row.get("c2pa_label")
-    if importlib.util.find_spec("c2pa") is None:
+    if lacking("provenance"):
         return UNCHECKED if label else "none"
     sidecar = None
     if row.get("sidecar_sha256"):

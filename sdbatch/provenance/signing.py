@@ -73,19 +73,6 @@ class Credentials:
     ingredients: tuple[str, ...] = ()
 
 
-def require_library() -> None:
-    """Refuse to go on where the C2PA library is not installed.
-
-    Raises:
-        JobError: Saying what to install.
-    """
-    try:
-        importlib.import_module("c2pa")
-        importlib.import_module("cryptography")
-    except ImportError as error:
-        raise JobError("signing needs the C2PA library: pip install 'sdbatch[provenance]'") from error
-
-
 class FileSigner:
     """Signs files, in whatever process it finds itself.
 

@@ -7,7 +7,6 @@ Most sources have none, which is seen from the file's outline; of one that has, 
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from sdbatch.campaign import layout
+from sdbatch.extras import lacking
 from sdbatch.local_faults import local_fault, temporary_folder
 from sdbatch.packets import credentialed_type
 from sdbatch.provenance.archive_process import REFUSED
@@ -77,8 +77,8 @@ class CredentialArchives:
 
 def _archived(data: bytes, rest: list[str]) -> bytes | str:
     """Return an archive, or why there is none."""
-    if importlib.util.find_spec("c2pa") is None:
-        return "its content credentials are not kept, because sdbatch[provenance] is not installed here"
+    if missing := lacking("provenance"):
+        return f"its content credentials are not kept: {missing}"
     try:
         with tempfile.TemporaryDirectory(prefix="sdbatch-") as name:
             source = Path(name) / "source"

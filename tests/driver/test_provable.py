@@ -39,7 +39,8 @@ def _picture(number: int, side: int = 128) -> NDArray[np.uint8]:
     frequencies[0, 0] = np.inf
     spectrum_HWC = np.fft.rfft2(random.normal(size=(side, side, 3)), axes=(0, 1)) / frequencies[..., None]
     values_HWC = np.fft.irfft2(spectrum_HWC, s=(side, side), axes=(0, 1))
-    return (128 + 48 * values_HWC / values_HWC.std()).clip(0, 255).astype(np.uint8)
+    image_HWC: NDArray[np.uint8] = (128 + 48 * values_HWC / values_HWC.std()).clip(0, 255).astype(np.uint8)
+    return image_HWC
 
 
 @pytest.fixture(scope="module", autouse=True)
