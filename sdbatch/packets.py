@@ -13,7 +13,8 @@ import struct
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final
+from itertools import islice
+from typing import Final, TypeVar
 
 from sdbatch.formats import CLIPS
 
@@ -24,6 +25,8 @@ C2PA_BOX: Final = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")
 """Type of the uuid box that holds content credentials in MP4 and AVIF."""
 PACKET_BYTES_MAX: Final = 4 << 20
 """Longest packet that is read."""
+PARTS_MAX: Final = 1 << 16
+"""Most chunks, segments or boxes of a file that are looked at; Pillow's chunks are 64 KiB and more."""
 JPEG_BYTES_MAX: Final = 65_502
 """Longest packet of a JPEG: a segment has 65,533 bytes, of which its name takes 29 and Pillow 13.0 keeps two back."""
 WEBM_TAGS: Final = ("XMP", "DIGITAL_SOURCE_TYPE")
@@ -31,6 +34,7 @@ WEBM_TAGS: Final = ("XMP", "DIGITAL_SOURCE_TYPE")
 _BRANDS: Final = {b"avif": "image/avif", b"heic": "image/heic", b"heix": "image/heic", b"mif1": "image/heif"}
 _JPEG_NAME: Final = b"http://ns.adobe.com/xap/1.0/\0"
 _BEGIN, _END = b"<x:xmpmeta", b"</x:xmpmeta>"
+_Part = TypeVar("_Part")
 _SPECIAL: Final = re.compile(r"([=;#\\\n])")
 _ESCAPED: Final = r"\\\1"
 
@@ -72,14 +76,16 @@ def packet_in(data: bytes) -> bytes | None:
         data: Content of the file: PNG, JPEG, WebP, and whatever else holds its packet uncompressed.
     """
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        found = next((value for value in map(_png_text, _png_chunks(data)) if value is not None), None)
+        found = next((value for value in map(_png_text, _few(_png_chunks(data))) if value is not None), None)
     elif data.startswith(b"\xff\xd8"):
-        segments = (body for marker, body in _jpeg_segments(data) if marker == 0xE1 and body.startswith(_JPEG_NAME))
+        segments = (
+            body for marker, body in _few(_jpeg_segments(data)) if marker == 0xE1 and body.startswith(_JPEG_NAME)
+        )
         found = next((body[len(_JPEG_NAME) :] for body in segments), None)
     elif data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        found = next((body for name, body in _riff_chunks(data) if name == b"XMP "), None)
+        found = next((body for name, body in _few(_riff_chunks(data)) if name == b"XMP "), None)
     elif data[4:8] == b"ftyp":
-        boxes = (body for kind, body in top_boxes(data) if kind == b"uuid" and body.startswith(XMP_BOX))
+        boxes = (body for kind, body in _few(_top_boxes(data)) if kind == b"uuid" and body.startswith(XMP_BOX))
         found = next((body[16:] for body in boxes), None) or _anywhere(data)
     else:
         found = _anywhere(data)
@@ -89,15 +95,20 @@ def packet_in(data: bytes) -> bytes | None:
 def credentialed_type(data: bytes) -> str | None:
     """Return the media type of a file that holds content credentials (C2PA), None for one that holds none."""
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "image/png" if any(kind == b"caBX" for kind, _ in _png_chunks(data)) else None
+        return "image/png" if any(kind == b"caBX" for kind, _ in _few(_png_chunks(data))) else None
     if data.startswith(b"\xff\xd8"):
-        blocks = (body[:2] == b"JP" for marker, body in _jpeg_segments(data) if marker == 0xEB)
+        blocks = (body[:2] == b"JP" for marker, body in _few(_jpeg_segments(data)) if marker == 0xEB)
         return "image/jpeg" if any(blocks) else None
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "image/webp" if any(name == b"C2PA" for name, _ in _riff_chunks(data)) else None
-    if data[4:8] == b"ftyp" and any(kind == b"uuid" and body[:16] == C2PA_BOX for kind, body in top_boxes(data)):
+        return "image/webp" if any(name == b"C2PA" for name, _ in _few(_riff_chunks(data))) else None
+    if data[4:8] == b"ftyp" and any(kind == b"uuid" and body[:16] == C2PA_BOX for kind, body in _few(_top_boxes(data))):
         return _BRANDS.get(data[8:12], "video/mp4")
     return None
+
+
+def _few(parts: Iterator[_Part]) -> Iterator[_Part]:
+    """Return the first parts of a file: no file of a program has so many, and one of a stranger may have millions."""
+    return islice(parts, PARTS_MAX)
 
 
 def _anywhere(data: bytes) -> bytes | None:
@@ -113,6 +124,8 @@ def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         kind = data[place + 4 : place + 8]
         yield kind, data[place + 8 : place + 8 + length] if kind == b"iTXt" else b""
         place += 12 + length
+        if kind == b"IEND":
+            return
 
 
 def _png_text(chunk: tuple[bytes, bytes]) -> bytes | None:
@@ -150,8 +163,7 @@ def _riff_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         place += 8 + length + length % 2
 
 
-def top_boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yield the boxes at the top of an MP4 or AVIF: kind, and of a uuid box the body."""
+def _top_boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     place = 0
     while place + 8 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, place)

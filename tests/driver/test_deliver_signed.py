@@ -137,6 +137,18 @@ def test_what_is_not_signed_says_so_and_a_sign_key_makes_it_anew(campaign: Path,
     assert unsigned((tmp_path / "out/mug.png").read_bytes(), "png") == data
 
 
+def test_what_stands_beside_a_file_goes_with_it(campaign: Path, keys: Path, tmp_path: Path) -> None:
+    values = {"delivery": "d", "campaign": str(campaign), "to": str(tmp_path / "out"), "processes": 1}
+    values |= {"name": "{id}_{format}.{ext}", "sign": _sign(keys)}
+    sdbatch.deliver({**values, "formats": [FORMATS[5]]})
+    before = sorted(file.name for file in (tmp_path / "out").glob("clip*"))
+    report = sdbatch.deliver({**values, "formats": [FORMATS[4]]}, prune=True)
+
+    assert before == ["clip_webm.webm", "clip_webm.webm.c2pa"]
+    assert report.removed == ["clip_webm.webm"]
+    assert [file.name for file in (tmp_path / "out").glob("clip*")] == ["clip_mp4.mp4"]
+
+
 def test_a_byte_cap_holds_after_signing(campaign: Path, keys: Path, tmp_path: Path) -> None:
     formats = [{**one, "bytes_max": 14_000} for one in FORMATS if one["name"] in {"jpg", "webp"}]
     report = _deliver(campaign, tmp_path / "out", formats=formats, sign=_sign(keys))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -143,13 +144,23 @@ def test_a_jpeg_takes_64_kib_and_what_is_cut_says_so(text: str) -> None:
     assert read_packet(packet_of(properties, "png").data)["Iptc4xmpExt:AIPromptInformation"] == text
 
 
+_ENTITY = b'<!DOCTYPE a [<!ENTITY b "urn:sdbatch:c">]>' + PACKET.data[PACKET.data.find(b"<x:") :].replace(
+    b"urn:sdbatch:", b"&b;"
+)
+
+
+def test_a_packet_with_entities_is_not_read() -> None:
+    assert read_packet(PACKET.data)["xmpMM:DocumentID"] == f"urn:sdbatch:{KEY}:3"
+    assert read_packet(_ENTITY) == {}
+
+
 @pytest.mark.parametrize(
     "data",
     [
         b"",
         b"<x:xmpmeta",
         b"<x:xmpmeta" * 100_000,
-        b'<!DOCTYPE a [<!ENTITY b "c">]><x:xmpmeta></x:xmpmeta>',
+        b"RIFF\0\0\0\0WEBP" + b"JUNK\0\0\0\0" * (1 << 16) + b"XMP " + struct.pack("<I", len(PACKET.data)) + PACKET.data,
         b"\x89PNG\r\n\x1a\n" + b"\xff" * 40,
         b"\xff\xd8\xff\xe1\xff\xff",
         b"RIFF\0\0\0\0WEBPXMP \xff\xff\xff\xff",
