@@ -191,7 +191,11 @@ def _as_raw(signature: bytes, algorithm: str) -> bytes:
 def _context(trust: str) -> Any:
     import c2pa
 
-    settings: dict[str, Any] = {"builder": {"thumbnail": {"enabled": False}}}
+    # A file of a stranger may name an address where its credentials lie; the library would ask there.
+    settings: dict[str, Any] = {
+        "builder": {"thumbnail": {"enabled": False}},
+        "verify": {"remote_manifest_fetch": False, "ocsp_fetch": False},
+    }
     if trust:
         settings["trust"] = {"user_anchors": trust}
     return c2pa.Context(c2pa.Settings.from_dict(settings))

@@ -86,6 +86,7 @@ def _archived(data: bytes, rest: list[str]) -> bytes | str:
             paths = [path for path in sys.path if path]
             done = subprocess.run(  # noqa: S603 -- our own program, no shell
                 [sys.executable, "-I", "-S", "-c", _START, json.dumps([paths, [str(source), *rest]])],
+                env={"TMPDIR": name},  # what reads a stranger's file has no credentials of ours
                 capture_output=True,
                 timeout=TIMEOUT_S,
                 check=False,

@@ -7,6 +7,7 @@ import io
 import json
 import shutil
 import stat
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,20 @@ def test_a_good_delivery_verifies(made: Path) -> None:
     assert (said["files"], said["marked"], said["credentials"]) == (NUM_MASTERS, NUM_MASTERS, {"trusted": NUM_MASTERS})
     assert (said["ledger_files"], said["ledger_lines"]) == (1, NUM_MASTERS + 1)
     assert "200 valid; ledger: 1 file, 201 lines" in _cmd("verify", str(made / "out"))
+
+
+def test_an_archive_verifies_and_its_files_are_traced(made: Path, tmp_path: Path) -> None:
+    draw_campaign(tmp_path / "campaign", [{"id": "mug"}], {"mug": _picture(1)})
+    formats = [{"name": "j", "width": 128, "height": 128, "type": "jpg"}]
+    values = {"delivery": "d", "campaign": str(tmp_path / "campaign"), "to": str(tmp_path / "out.zip"), "processes": 1}
+    sdbatch.deliver({**values, "formats": formats, "name": "{id}.{ext}"})
+    with zipfile.ZipFile(tmp_path / "out.zip") as archive:
+        archive.extract("mug.jpg", tmp_path)
+
+    assert "good: 1 file, 1 marked in XMP" in _cmd("verify", str(tmp_path / "out.zip"))
+    assert trace_file(tmp_path / "mug.jpg", [str(tmp_path / "out.zip")]).by == "sha256"
+    (tmp_path / "out.zip").unlink()
+    assert "mug.jpg: is missing" in _cmd("verify", str(tmp_path / "out.zip"), code=5)
 
 
 def _flip(out: Path) -> None:

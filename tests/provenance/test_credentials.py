@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,7 @@ import sdbatch
 from sdbatch.packets import credentialed_type
 from sdbatch.provenance.credentials import SigningKey, checked_key, make_chain
 from sdbatch.provenance.definition import definition, relation_of
-from sdbatch.provenance.signing import FileSigner, read_credentials
+from sdbatch.provenance.signing import FileSigner, archive_of, read_credentials
 from sdbatch.provenance.source_type import COMPOSITE
 from sdbatch.types import Source
 from sdbatch.worker.credentials import CredentialArchives
@@ -84,6 +87,42 @@ def test_credentials_that_cannot_be_read_are_noted_and_cost_nothing_else(key: Si
     assert archives == {}
     assert len(notes) == 1
     assert notes[0].startswith("/a/photo.png: its content credentials cannot be read and are not kept: ")
+
+
+@pytest.fixture
+def asked() -> Iterator[tuple[str, list[str]]]:
+    """The URL of a server, and the paths that it was asked for."""
+    paths: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            paths.append(self.path)
+            self.send_error(404)
+
+        def log_message(self, *_: Any) -> None:
+            """Say nothing."""
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/credentials.c2pa", paths
+        server.shutdown()
+
+
+def test_an_address_in_a_strangers_file_is_asked_for_nothing(asked: tuple[str, list[str]]) -> None:
+    url, paths = asked
+    said = f'<rdf:Description rdf:about="" xmlns:dcterms="http://purl.org/dc/terms/" dcterms:provenance="{url}"/>'
+    rdf = f'<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">{said}</rdf:RDF>'
+    buffer = io.BytesIO()
+    xmp = f'<x:xmpmeta xmlns:x="adobe:ns:meta/">{rdf}</x:xmpmeta>'.encode()
+    Image.fromarray(noise(64, 64)).save(buffer, "JPEG", xmp=xmp)
+    data = buffer.getvalue()
+    with suppress(c2pa.C2paError):
+        c2pa.Reader("image/jpeg", io.BytesIO(data))
+
+    assert paths == ["/credentials.c2pa"]  # as the library does by itself
+    assert read_credentials(data, "image/jpeg").state == "invalid"
+    archive_of(data, "image/jpeg", "a" * 64, "parentOf", "photo")
+    assert paths == ["/credentials.c2pa"]
 
 
 @pytest.fixture(scope="module")
