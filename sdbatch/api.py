@@ -188,26 +188,28 @@ def verify_delivery(target: str, *, trust_file: str | Path | None = None) -> Del
     """Compare the files of a target with its table and its ledger; see `sdbatch.driver.verify_delivery`.
 
     Args:
-        target: Folder, bucket or archive that a delivery made.
+        target: Folder, bucket or archive that a delivery made, or the delivery's YAML file.
         trust_file: Root certificates in PEM that are trusted.
 
     Raises:
         JobError: When no delivery made anything there, or the certificates cannot be read.
     """
+    from sdbatch.driver.verify_delivery import place_of
     from sdbatch.driver.verify_delivery import verify_delivery as compare
 
     try:
         trust = "" if trust_file is None else Path(trust_file).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise JobError(f"--trust {trust_file}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    return compare(target, {}, trust)
+    return compare(*place_of(target), trust)
 
 
-def is_delivery(url: str) -> bool:
+def is_delivery(place: str) -> bool:
     """Whether a place holds the table of a delivery, and not a campaign."""
     from sdbatch.driver.verify_delivery import is_delivery as holds_table
+    from sdbatch.driver.verify_delivery import place_of
 
-    return not _is_job_file(url) and holds_table(url, {})
+    return holds_table(*place_of(place))
 
 
 def gc(campaign: Campaign, *, delete: bool = False, older_than_s: float = OLDER_THAN_S) -> GcReport:

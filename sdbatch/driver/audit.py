@@ -15,7 +15,7 @@ import pyarrow as pa
 from sdbatch.campaign.campaign import Campaign
 from sdbatch.columns import SOURCE_ROLES
 from sdbatch.deliver.index import MADE
-from sdbatch.driver.verify_delivery import opened
+from sdbatch.driver.verify_delivery import opened, place_of
 from sdbatch.packets import packet_in
 from sdbatch.provenance.source_type import VOCABULARY
 from sdbatch.provenance.xmp import read_packet
@@ -126,7 +126,7 @@ def _master_line(campaign: Campaign, row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _delivered_lines(url: str, by_output: Mapping[Any, Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
     """Yield a line about each delivered file whose master is in the campaign."""
-    with opened(url, {}) as target:
+    with opened(*place_of(url)) as target:
         for name, row in sorted(target.rows.items()):
             master = by_output.get((row["id"], row["request_key"], row["n"]))
             if row["status"] != MADE or master is None:

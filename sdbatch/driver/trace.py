@@ -23,7 +23,7 @@ from sdbatch.deliver.clips import first_gray
 from sdbatch.deliver.index import MADE
 from sdbatch.deliver.making import PIXELS_MAX
 from sdbatch.deliver.stills import small_gray
-from sdbatch.driver.verify_delivery import is_delivery, opened
+from sdbatch.driver.verify_delivery import is_delivery, opened, place_of
 from sdbatch.encode.asset import read_embedded
 from sdbatch.errors import JobError, RowError
 from sdbatch.fetch.pictures import decode_image
@@ -139,12 +139,13 @@ def _shown(data: bytes, path: Path) -> str:
 
 
 def _rows(place: str, found: _Found) -> Iterator[tuple[str, Candidate]]:
-    if is_delivery(place, {}):
-        with opened(place, {}) as target:
+    url, storage = place_of(place)
+    if is_delivery(url, storage):
+        with opened(url, storage) as target:
             rows = [row for row in target.rows.values() if row["status"] == MADE]
         yield from _matches(place, rows, found, _TOLD_OF_DELIVERY)
         return
-    campaign = Campaign(open_campaign(place, {}))
+    campaign = Campaign(open_campaign(url, storage))
     for part in campaign.effective().parts(thumbnails=bool(found.shown)):
         names = [name for name in part.column_names if name in {*_TOLD, "status", "thumbnail"} or name[:2] == "x_"]
         rows = [_with_fingerprint(row) for row in _ok(part.select(names))]
@@ -179,6 +180,6 @@ def _matches(
     if not found.shown or not known:
         return
     apart = bits_apart(found.shown, np.array([int(row["fingerprint"], 16) for row in known], np.uint64))
-    for place_of in np.argsort(apart, kind="stable")[:CANDIDATES_MAX]:
-        if apart[place_of] <= BITS_APART_MAX:
-            yield "fingerprint", candidate(known[place_of], int(apart[place_of]))
+    for nearest in np.argsort(apart, kind="stable")[:CANDIDATES_MAX]:
+        if apart[nearest] <= BITS_APART_MAX:
+            yield "fingerprint", candidate(known[nearest], int(apart[nearest]))

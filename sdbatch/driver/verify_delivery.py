@@ -17,11 +17,12 @@ from typing import Any, Final
 from sdbatch.deliver.index import INDEX, MADE, Rows, from_parquet
 from sdbatch.deliver.ledger import read_ledger
 from sdbatch.deliver.making import SIDECAR
-from sdbatch.deliver.settings import ZIP_SUFFIX
+from sdbatch.deliver.settings import ZIP_SUFFIX, read_delivery
 from sdbatch.deliver.targets import LEDGERS
 from sdbatch.errors import JobError
 from sdbatch.extras import lacking
-from sdbatch.job import Storage
+from sdbatch.job import Storage, read_job
+from sdbatch.job.read import read_yaml
 from sdbatch.packets import packet_in
 from sdbatch.provenance.signing import read_credentials
 from sdbatch.provenance.source_type import VOCABULARY
@@ -74,6 +75,25 @@ class Delivered:
     rows: Rows
     ledgers: str
     read: Callable[[Mapping[str, Any]], bytes]
+
+
+def place_of(text: str) -> tuple[str, dict[str, Storage]]:
+    """Return the URL that a person means, and the access to it.
+
+    Args:
+        text: A URL or a folder; or a job's or a delivery's YAML file, for its output or its target.
+
+    Raises:
+        JobError: When the file is neither.
+    """
+    if not text.endswith((".yaml", ".yml")):
+        return text, {}
+    values = read_yaml(text, "job or delivery")
+    if isinstance(values, dict) and "to" in values:
+        delivery = read_delivery(text)
+        return delivery.to, delivery.storage
+    job = read_job(text)
+    return job.output, job.storage
 
 
 def is_delivery(url: str, storage: Mapping[str, Storage]) -> bool:

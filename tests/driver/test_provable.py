@@ -144,6 +144,17 @@ def test_what_was_changed_afterwards_is_told(out: Path, damage: Any, said: tuple
     assert all(one in told for one in said), told
 
 
+def test_a_place_may_be_named_by_the_file_that_says_how_to_reach_it(made: Path, tmp_path: Path) -> None:
+    values = {"campaign": str(made / "campaign"), "to": str(made / "out"), "formats": ["x-post"]}
+    (tmp_path / "spring.yaml").write_text(json.dumps(values))
+    (tmp_path / "other.yaml").write_text(json.dumps({"campaign": "a"}))
+
+    assert "200 valid; ledger: 1 file, 201 lines" in _cmd("verify", str(tmp_path / "spring.yaml"))
+    assert trace_file(made / "out/p001.jpg", [str(tmp_path / "spring.yaml")]).by == "sha256"
+    assert "other.yaml" in _cmd("verify", str(tmp_path / "other.yaml"), code=2)
+    assert "absent.yaml" in _cmd("verify", str(tmp_path / "absent.yaml"), code=2)
+
+
 def test_neither_campaign_nor_delivery_is_told(made: Path, tmp_path: Path) -> None:
     assert "good: 200 assets committed" in _cmd("verify", str(made / "campaign"))
     assert "no run there" in _cmd("verify", str(tmp_path), code=2)
