@@ -14,6 +14,7 @@ from __future__ import annotations
 from importlib.metadata import version
 
 from sdbatch.api import (
+    audit,
     build_brief,
     build_manifest,
     cancel,
@@ -35,7 +36,9 @@ from sdbatch.api import (
     run,
     status,
     submit,
+    trace,
     verify,
+    verify_delivery,
 )
 from sdbatch.driver import RunResult, Selection
 from sdbatch.errors import (
@@ -123,6 +126,7 @@ __all__ = [
     "WorkersUnavailable",
     "WorkersUnlike",
     "__version__",
+    "audit",
     "build_brief",
     "build_manifest",
     "cancel",
@@ -144,5 +148,7 @@ __all__ = [
     "run",
     "status",
     "submit",
+    "trace",
     "verify",
+    "verify_delivery",
 ]

@@ -39,10 +39,13 @@ from sdbatch.report.progress import Progress, Silent
 from sdbatch.storage import Store, joined, open_campaign
 
 if TYPE_CHECKING:
+    from sdbatch.driver.audit import AuditReport
     from sdbatch.driver.deliver_plan import DeliverReport
     from sdbatch.driver.reproduce import ReproduceReport
     from sdbatch.driver.review import ReviewReport
     from sdbatch.driver.submit import SubmitReport
+    from sdbatch.driver.trace import TraceReport
+    from sdbatch.driver.verify_delivery import DeliveryVerifyReport
     from sdbatch.encode.image import Picture
 
 JobLike = Job | str | Path | Mapping[str, Any]
@@ -233,6 +236,34 @@ def verify(campaign: Campaign, sample: float | None = None) -> VerifyReport:
     return verify_with_decisions(store, sample)
 
 
+def verify_delivery(target: str, *, trust_file: str | Path | None = None) -> DeliveryVerifyReport:
+    """Compare the files of a target with its table and its ledger; see `sdbatch.driver.verify_delivery`.
+
+    Args:
+        target: Folder, bucket or archive that a delivery made, or the delivery's YAML file.
+        trust_file: Root certificates in PEM that are trusted.
+
+    Raises:
+        JobError: When no delivery made anything there, or the certificates cannot be read.
+    """
+    from sdbatch.driver.verify_delivery import place_of
+    from sdbatch.driver.verify_delivery import verify_delivery as compare
+
+    try:
+        trust = "" if trust_file is None else Path(trust_file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise JobError(f"--trust {trust_file}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    return compare(*place_of(target), trust)
+
+
+def is_delivery(place: str) -> bool:
+    """Whether a place holds the table of a delivery, and not a campaign."""
+    from sdbatch.driver.verify_delivery import is_delivery as holds_table
+    from sdbatch.driver.verify_delivery import place_of
+
+    return holds_table(*place_of(place))
+
+
 def gc(campaign: Campaign, *, delete: bool = False, older_than_s: float = OLDER_THAN_S) -> GcReport:
     """List, and with `delete` remove, the files that no commit names; see `sdbatch.campaign.gc`.
 
@@ -395,6 +426,7 @@ def deliver(
     *,
     dry_run: bool = False,
     prune: bool = False,
+    allow_code: bool = False,
     progress: Progress | None = None,
 ) -> DeliverReport:
     """Make the files that a delivery asks for from a campaign's masters; those that are there already stay.
@@ -403,6 +435,7 @@ def deliver(
         delivery: Path of its YAML file, its values, or a `Delivery`.
         dry_run: Say what would be made; write nothing.
         prune: Remove files of this delivery that it does not ask for any more.
+        allow_code: Let the delivery run a function that it names, such as one that signs.
         progress: Shown while it goes on; nothing by default.
 
     Raises:
@@ -415,7 +448,53 @@ def deliver(
         delivery = parse_delivery(dict(delivery))
     elif isinstance(delivery, str | Path):
         delivery = read_delivery(delivery)
-    return deliver_files(delivery, dry_run=dry_run, prune=prune, progress=progress or Silent())
+    return deliver_files(delivery, dry_run=dry_run, prune=prune, allow_code=allow_code, progress=progress or Silent())
+
+
+def trace(file: str | Path, places: Iterable[str]) -> TraceReport:
+    """Tell which output a file comes from: by its digest, by the key inside it, or by what it shows.
+
+    Args:
+        file: A local file.
+        places: Campaigns and targets of deliveries to look in, in this order.
+
+    Raises:
+        JobError: When the file cannot be read, or a place holds neither.
+    """
+    from sdbatch.driver.trace import trace_file
+
+    return trace_file(Path(file), list(places))
+
+
+def audit(campaign: Campaign, to: str | Path, delivered: Iterable[str] = ()) -> AuditReport:
+    """Write one line a file: what made it, from which sources, who approved it, and how it is marked.
+
+    Args:
+        campaign: The campaign.
+        to: A .csv, .tsv, .jsonl or .parquet file.
+        delivered: Targets of deliveries whose files get a line too.
+
+    Raises:
+        JobError: When there is no campaign or no delivery, or the file cannot be written.
+    """
+    from sdbatch.driver.audit import audit_campaign
+
+    return audit_campaign(CampaignFolder(_store(campaign)), Path(to), list(delivered))
+
+
+def make_credentials(folder: str | Path, name: str) -> list[Path]:
+    """Write a certificate chain, its key and its root, for trying: programs do not know who vouches for them.
+
+    Args:
+        folder: Where to; it must not hold such files yet.
+        name: Name of the signer.
+
+    Raises:
+        JobError: When the folder has one of them, or cannot be written.
+    """
+    from sdbatch.driver.make_credentials import write_chain
+
+    return write_chain(Path(folder), name)
 
 
 def redo(

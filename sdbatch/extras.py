@@ -20,6 +20,7 @@ MODULES: Final[Mapping[str, tuple[str, ...]]] = {
     "s3": ("s3fs",),
     "gcs": ("gcsfs",),
     "azure": ("adlfs",),
+    "provenance": ("c2pa", "cryptography"),
 }
 """Modules that an extra is there for, by its name in pyproject.toml."""
 

@@ -49,6 +49,7 @@ class ClipFormat:
         pixels: ffmpeg's pixel format.
         more: Further arguments for the muxer.
         size_multiple: Height and width are multiples of this.
+        xmp_in: Where XMP stands: `box` for a box at the end, `tags` for the container's tags.
     """
 
     media_type: str
@@ -61,6 +62,7 @@ class ClipFormat:
     pixels: str = "yuv420p"
     more: tuple[str, ...] = ()
     size_multiple: int = 1
+    xmp_in: Literal["box", "tags"] = "tags"
 
 
 PICTURES: Final[Mapping[str, PictureFormat]] = {
@@ -88,6 +90,7 @@ CLIPS: Final[Mapping[str, ClipFormat]] = {
         sound=("aac", "-b:a", "192k"),
         more=("-movflags", "+faststart"),
         size_multiple=2,
+        xmp_in="box",
     ),
     "webm": ClipFormat(
         media_type="video/webm",

@@ -23,6 +23,7 @@ ROOMS = (
     "generate",
     "after",
     "encode",
+    "provenance",
     "campaign",
     "review",
     "deliver",
@@ -43,6 +44,7 @@ NOUNS = {
     "logs",
     "named_formats",
     "outcomes",
+    "packets",
     "points",
     "recipe",
     "scratch",
@@ -65,6 +67,8 @@ HOMES = {
     "pillow_heif": {"fetch"},
     "typer": {"cli"},
     "aiohttp": {"review"},
+    "c2pa": {"provenance"},
+    "cryptography": {"provenance"},
 }
 
 

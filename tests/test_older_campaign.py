@@ -11,6 +11,9 @@ import pytest
 
 import sdbatch
 from sdbatch.errors import UserError
+from sdbatch.packets import packet_in
+from sdbatch.provenance.source_type import COMPOSITE, GENERATED
+from sdbatch.provenance.xmp import read_packet
 from sdbatch.recipe import KEY_VERSION
 
 FIXTURE = Path(__file__).parent / "fixtures" / "campaign_0_1"
@@ -54,6 +57,23 @@ def test_the_gallery_of_an_older_campaign_is_written_anew(campaign: Path) -> Non
     page = Path(sdbatch.report(campaign))
 
     assert "mug-takes" in page.read_text()
+
+
+def test_files_delivered_from_an_older_campaign_are_marked_although_its_masters_are_not(
+    campaign: Path, tmp_path: Path
+) -> None:
+    formats = [{"name": "p", "width": 32, "height": 32, "type": "png"}]
+    values = {"delivery": "d", "campaign": str(campaign), "to": str(tmp_path / "out"), "processes": 1}
+    sdbatch.deliver({**values, "formats": formats, "name": "{id}-{n}.{ext}"})
+    report = sdbatch.verify_delivery(str(tmp_path / "out"))
+    types = {
+        name: read_packet(packet_in((tmp_path / f"out/{name}-0.png").read_bytes()))["Iptc4xmpExt:DigitalSourceType"]
+        for name in ("mug-1", "edit-night")
+    }
+
+    assert packet_in(next((campaign / "assets").glob("mug-1-*.png")).read_bytes()) is None
+    assert (report.is_good, report.marked) == (True, report.files)
+    assert types == {"mug-1": GENERATED, "edit-night": COMPOSITE}
 
 
 @pytest.mark.parametrize("request_id", ["mug-1", "mug-takes", "clip", "named"])

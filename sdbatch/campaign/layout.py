@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from typing import Final
 
@@ -10,10 +11,28 @@ RUNS: Final = "runs"
 LATEST: Final = "metadata/latest.json"
 REPORT: Final = "report"
 GALLERY: Final = "report/index.html"
+CREDENTIALS: Final = "credentials"
+_DIGITS = re.compile(r"[0-9a-f]{64}")
 _RUN = re.compile(r"r\d{6}-\d{8}T\d{6}Z")
 _COMMIT = re.compile(r"runs/(r\d{6}-\d{8}T\d{6}Z)/commits/(\d{6,})\.parquet")
 _ASSET = re.compile(r"assets/([A-Za-z0-9][A-Za-z0-9._-]{0,127})-([0-9a-f]{8})-(\d+)\.[a-z0-9]+")
 _INDEX = re.compile(r"runs/(r\d{6}-\d{8}T\d{6}Z)/index/\d{6}\.parquet")
+
+
+def credentials_label(digest: str) -> str:
+    """Return 64 hex digits that stand for a source: of its content, or where only an ETag is known of that."""
+    kind, _, value = digest.partition(":")
+    return value if kind == "sha256" and _DIGITS.fullmatch(value) else hashlib.sha256(digest.encode()).hexdigest()
+
+
+def credentials(label: str, relation: str) -> str:
+    """Return the archive of the credentials that a source came with.
+
+    Args:
+        label: From `credentials_label`.
+        relation: What the source is to the output; for `inputTo` there is an archive of its own.
+    """
+    return f"{CREDENTIALS}/{label}{'' if relation == 'parentOf' else '-input'}.c2pa"
 
 
 def run_id(epoch: int, stamp: str) -> str:

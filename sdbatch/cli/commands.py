@@ -41,6 +41,7 @@ from sdbatch.cli.options import (
 )
 from sdbatch.cli.output import counted, end_run, guarded, note, progress, say, say_built, show_delivery, show_plan, warn
 from sdbatch.cli.process import last_line, prepare_command, prepare_generation
+from sdbatch.cli.provenance import audit, credentials_app, show_delivery_verified, trace
 from sdbatch.cli.review import review
 from sdbatch.cli.shown import show, tell
 from sdbatch.driver import RunResult
@@ -60,6 +61,11 @@ app.add_typer(models_app, name="models")
 app.add_typer(brief_app, name="brief")
 
 app.command("review")(review)
+app.add_typer(credentials_app, name="credentials")
+
+app.command()(trace)
+
+app.command()(audit)
 
 VERIFY_EXIT_CODE = 5
 
@@ -285,10 +291,17 @@ def verify(
     sample: Annotated[
         str | None, typer.Option(metavar="N|FRACTION", help="Hash only so many assets, or (0.1) that share of them.")
     ] = None,
+    trust: Annotated[
+        Path | None, typer.Option("--trust", metavar="FILE", help="Root certificates that a delivery is verified with.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Compare commits, metadata and assets both ways. Exits 5 on a mismatch."""
+    """Compare a campaign's commits, metadata and assets, or a delivery's files and ledger. Exits 5 on a mismatch."""
     share = guarded(lambda: sample_share(sample), as_json)
+    if guarded(lambda: api.is_delivery(output), as_json):
+        delivered = guarded(lambda: api.verify_delivery(output, trust_file=trust), as_json)
+        show_delivery_verified(delivered, as_json)
+        raise typer.Exit(0 if delivered.is_good else VERIFY_EXIT_CODE)
     verified = guarded(lambda: api.verify(output, share), as_json)
     lines = [f"{finding.kind}: {finding.asset} {finding.detail}" for finding in verified.findings]
     lines += [f"orphan (harmless): {asset}" for asset in verified.orphans]
@@ -376,10 +389,17 @@ def deliver(
     prune: Annotated[
         bool, typer.Option("--prune", help="Remove files that this delivery made and does not ask for any more.")
     ] = False,
+    allow_code: Annotated[
+        bool, typer.Option("--allow-code", help="Let the delivery run a function that it names (sign.call).")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Make the files that people asked for from a campaign's masters. Renders nothing, needs no GPU."""
-    report = guarded(lambda: api.deliver(delivery, dry_run=dry_run, prune=prune, progress=progress()), as_json)
+
+    def call() -> Any:
+        return api.deliver(delivery, dry_run=dry_run, prune=prune, allow_code=allow_code, progress=progress())
+
+    report = guarded(call, as_json)
     if as_json:
         say({**asdict(report), "exit_code": report.exit_code}, as_json, "")
     else:

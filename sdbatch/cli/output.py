@@ -91,6 +91,9 @@ def show_delivery(report: DeliverReport) -> None:
         tell(f"not made: {name}: {fault}")
     if len(failed) > _MISSING_SHOWN:
         tell(f"... and {len(failed) - _MISSING_SHOWN} more, which delivered.csv names")
+    if report.unsigned:
+        name, fault = next(iter(report.unsigned.items()))
+        tell(f"not signed: {counted(len(report.unsigned), 'file', 'files')}, such as {name}: {fault}")
     for name in report.stale[:_MISSING_SHOWN]:
         show(f"no longer asked for (--prune removes it): {name}")
     if len(report.stale) > _MISSING_SHOWN:

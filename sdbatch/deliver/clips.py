@@ -15,12 +15,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
+
+from sdbatch.deliver.label import label_image, label_place
+from sdbatch.deliver.marking import Label
 from sdbatch.deliver.placing import Placement
-from sdbatch.deliver.stills import CapMissed
+from sdbatch.deliver.stills import GRAY_SIDE, CapMissed
 from sdbatch.errors import EncodeFailed
 from sdbatch.ffmpeg import running
 from sdbatch.formats import CLIPS, ClipFormat
 from sdbatch.named_formats import NamedFormat
+from sdbatch.packets import Packet, as_ffmetadata, tags_of, uuid_box
 
 CLIPS_VERSION: Final = 1
 """Raised when the same settings give other pixels or bytes."""
@@ -66,6 +72,8 @@ def make_clip(
     placement: Placement,
     bars: tuple[int, int, int],
     reserved_bytes: int = 0,
+    xmp: Packet | None = None,
+    label: Label | None = None,
 ) -> bytes:
     """Return a clip of exactly a format's size, with all frames and the sound of its master.
 
@@ -76,6 +84,8 @@ def make_clip(
         placement: From `placed`.
         bars: Colour of letterbox bars.
         reserved_bytes: What later steps add to the file.
+        xmp: What the file says of itself.
+        label: Words that are seen on every frame.
 
     Raises:
         CapMissed: When no rate brings it under its cap.
@@ -88,25 +98,44 @@ def make_clip(
     )
     file = master.with_name(f"made.{one.type}")
     filters = _filters(master, shape, one, placement, bars)
+    if label is not None:
+        filters = _with_label(filters, master.with_name("label.png"), one, label)
+    tags = master.with_name("tags")
+    tags.write_text(as_ffmetadata(tags_of(xmp, one.type)), encoding="utf-8")
+    box = uuid_box(xmp) if xmp is not None and written.xmp_in == "box" else b""
 
     def encode(video: Sequence[str], *, sound_rate: int | None = None, is_first_pass: bool = False) -> None:
         demuxer = CLIPS[shape.suffix].demuxer
         sound = () if is_first_pass else ("-map", "0:a?", *_sound(written, sound_rate))
-        tracks = ["-map", "0:v:0", *sound, "-map_metadata", "-1", "-map_chapters", "-1", "-vf", filters]
+        tracks = ["-map", "0:v:0", *sound, "-map_metadata", "1", "-map_chapters", "-1", "-vf", filters]
         muxed = ["-f", "null", "-"] if is_first_pass else [*written.more, "-f", written.muxer, str(file)]
-        arguments = [*_READ, "-f", demuxer, "-i", str(master), *tracks, "-fps_mode", "passthrough"]
+        inputs = [*_READ, "-f", demuxer, "-i", str(master), "-f", "ffmetadata", "-i", str(tags)]
+        arguments = [*inputs, *tracks, "-fps_mode", "passthrough"]
         with running([*arguments, "-c:v", *video, *_BIT_EXACT, *muxed], timeout_s=timeout_s):
             pass
 
     encode((*written.video, *(() if written.crf is None else ("-crf", str(written.crf)))))
-    cap = None if one.bytes_max is None else one.bytes_max - reserved_bytes
+    cap = None if one.bytes_max is None else one.bytes_max - reserved_bytes - len(box)
     if cap is not None and file.stat().st_size > cap:
         if written.video[0] == _TWO_PASSES:
             _encode_to_rate(file, shape, cap, written, encode)
         else:
             _bisect_rate_factor(file, cap, written, encode)
     _check_frames(file, written, shape.num_frames)
-    return file.read_bytes()
+    return file.read_bytes() + box
+
+
+def first_gray(file: Path, suffix: str) -> NDArray[np.uint8]:
+    """Return gray_HW of 32 x 32 of a clip's first frame, from which its fingerprint is taken.
+
+    Raises:
+        FfmpegFailed: When it is no clip.
+    """
+    arguments = [*_READ, "-f", CLIPS[suffix].demuxer, "-i", str(file), "-frames:v", "1"]
+    arguments += ["-vf", f"scale={GRAY_SIDE}:{GRAY_SIDE}:flags=area", "-f", "rawvideo", "-pix_fmt", "gray", "pipe:1"]
+    with running(arguments, timeout_s=TIMEOUT_FIRST_S) as (_, stdout):
+        data = stdout.read()[: GRAY_SIDE**2]
+    return np.frombuffer(data, np.uint8).reshape(GRAY_SIDE, GRAY_SIDE)
 
 
 def _encode_to_rate(file: Path, shape: ClipShape, cap: int, written: ClipFormat, encode: Callable[..., None]) -> None:
@@ -169,6 +198,18 @@ def _filters(master: Path, shape: ClipShape, one: NamedFormat, placement: Placem
     steps += [f"format={pixels}", "setsar=1"]
     steps.append("setparams=colorspace=bt709:color_primaries=bt709:color_trc=bt709:range=tv")
     return ",".join(steps)
+
+
+def _with_label(filters: str, file: Path, one: NamedFormat, label: Label) -> str:
+    """Return filters that lay a label, which is written to a file, on every frame."""
+    words = label_image(label, one.width, one.height)
+    words.save(file)
+    left, top = label_place(label, words.size, (one.width, one.height))
+    # `format=auto` would take the picture to RGB and back by the wrong matrix: its colours were seen to move by 20.
+    # Two readers take the escapes off: that of the graph, then that of the filter's options.
+    path = re.sub(r"([\\':,;\[\]])", r"\\\\\\\1", str(file))
+    end = f"format={CLIPS[one.type].pixels},setparams=colorspace=bt709:color_primaries=bt709:color_trc=bt709:range=tv"
+    return f"{filters}[shown];movie={path}[label];[shown][label]overlay={left}:{top}:format=yuv420,{end}"
 
 
 def _mean_colour(master: Path, shape: ClipShape) -> tuple[int, int, int]:

@@ -48,10 +48,19 @@ SCHEMA: Final = pa.schema(
         ("key", pa.string()),
         ("archive", pa.string()),
         ("ledger", pa.string()),
+        ("content_sha256", pa.string()),
+        ("fingerprint", pa.string()),
+        ("c2pa_label", pa.string()),
+        ("signer", pa.string()),
+        ("sidecar_sha256", pa.string()),
+        ("source_digests", pa.list_(pa.string())),
+        ("verdict", pa.string()),
+        ("reviewed_by", pa.string()),
     ]
 )
 """Columns, the user's x_* apart, which stand there as texts. `status` is planned, ok or failed; `key` stands for all
-that decides the file's bytes; `archive` is the zip that holds it; `ledger` is the ledger file that tells of it."""
+that decides the file's bytes; `archive` is the zip that holds it; `ledger` is the ledger file that tells of it;
+`content_sha256` is of the file before it was signed, `fingerprint` of what it shows."""
 
 _FOR_PEOPLE: Final = (
     "name",

@@ -1,23 +1,49 @@
 """The ledger of a target: one file for each invocation that made or removed something, never changed afterwards.
 
-    lines --> written() --> deliveries/<utc>-<first 8 digits of its sha256>.jsonl
+    lines --> written() --> deliveries/<utc>-<first 8 digits of its sha256>.jsonl --> read_ledger() --> what it tells
 
-Its first line holds the digest of the file before it, so that a file that was taken out or changed shows. Two
-invocations at a time may name the same one: a fork, which is allowed.
+Each line holds the digest of the line before it, and the first one that of the file before it, so that a line or a file
+that was changed, moved or taken out shows, with its number. Two invocations at a time may name the same file: a fork,
+which is allowed, and listed.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from sdbatch.deliver.index import MADE, Rows
 from sdbatch.storage import Store
 
-LEDGER_VERSION: Final = 1
-_COLUMNS: Final = ("name", "sha256", "file_bytes", "format", "id", "request_key", "n", "asset_sha256", "key")
+LEDGER_VERSION: Final = 2
+"""In version 1 the lines did not hold each other's digests."""
+_COLUMNS: Final = (
+    *("name", "sha256", "file_bytes", "content_sha256", "format", "id", "request_key", "n", "asset", "asset_sha256"),
+    *("key", "fingerprint", "c2pa_label", "signer", "sidecar_sha256", "source_digests", "verdict", "reviewed_by"),
+)
+
+
+@dataclass(kw_only=True)
+class Ledger:
+    """What the ledger of a target tells.
+
+    Attributes:
+        files: Number of its files.
+        lines: Number of their lines.
+        told: The line about each file that is there, by name: the last word counts.
+        faults: What does not hold, by file, and where a line is meant with its number.
+        forks: Files that several others name as the one before them.
+    """
+
+    files: int = 0
+    lines: int = 0
+    told: dict[str, dict[str, Any]] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
+    forks: list[str] = field(default_factory=list)
 
 
 def written(
@@ -39,15 +65,97 @@ def written(
         return None
     before = [entry.path for entry in store.list(folder, deep=False) if entry.path.endswith(".jsonl")]
     previous = hashlib.sha256(store.read(before[-1])).hexdigest() if before else None
-    first = {"format_version": LEDGER_VERSION, "previous": previous, "at": stamp, **head}
-    lines = [
-        first,
-        *({"made": {name: row[name] for name in _COLUMNS}} for row in told),
-        *({"removed": n} for n in gone),
+    bodies: list[dict[str, Any]] = [
+        {"format_version": LEDGER_VERSION, "at": stamp, **head, "lines": 1 + len(told) + len(gone)},
+        *({"made": {name: row.get(name) for name in _COLUMNS}} for row in told),
+        *({"removed": name} for name in gone),
     ]
-    data = "".join(json.dumps(line, ensure_ascii=False, sort_keys=True) + "\n" for line in lines).encode()
+    data = b""
+    for body in bodies:
+        line = json.dumps({**body, "previous": previous}, ensure_ascii=False, sort_keys=True).encode()
+        previous = hashlib.sha256(line).hexdigest()
+        data += line + b"\n"
     name = f"{stamp}-{hashlib.sha256(data).hexdigest()[:8]}.jsonl"
     store.put_new(f"{folder}/{name}", data, "application/x-ndjson")
     for row in told:
         row["ledger"] = name
     return name
+
+
+def read_ledger(store: Store, folder: str) -> Ledger:
+    """Return what a ledger tells, and what in it does not hold."""
+    ledger = Ledger()
+    paths = [entry.path for entry in store.list(folder, deep=False) if entry.path.endswith(".jsonl")]
+    digests: dict[str, str] = {}
+    named: dict[str, str | None] = {}
+    for path in paths:
+        data = store.read(path)
+        name = path.rpartition("/")[2]
+        digest = digests[name] = hashlib.sha256(data).hexdigest()
+        named |= _read_file(name, data, digest, ledger)
+    ledger.files = len(paths)
+    known = set(digests.values())
+    ledger.faults += [
+        f"{name}: names a file before it that is not there: one was removed or changed"
+        for name, previous in named.items()
+        if previous is not None and previous not in known
+    ]
+    by_digest = {digest: name for name, digest in digests.items()}
+    ledger.forks = [by_digest[one] for one, count in Counter(named.values()).items() if count > 1 and one in by_digest]
+    ledger.forks += [name for name, previous in named.items() if previous is None][1:]
+    return ledger
+
+
+def _read_file(name: str, data: bytes, digest: str, ledger: Ledger) -> dict[str, str | None]:
+    """Add what one file tells; return its name and the digest of the file before it, where its first line stands."""
+    lines = data.split(b"\n")
+    is_whole = lines.pop() == b""
+    ledger.lines += len(lines)
+    bodies = [_body(line) for line in lines]
+    fault = _first_fault(lines, bodies)
+    if fault is None and not is_whole:
+        fault = f"line {len(lines) + 1} is cut off"
+    if fault is None and name[-14:-6] != digest[:8]:
+        # All lines hold but the last, which nothing in this file vouches for.
+        fault = f"line {len(lines)} is not the one its name was made from"
+    if fault is not None:
+        ledger.faults.append(f"{name}: {fault}")
+    for body in bodies:
+        if isinstance(made := body.get("made"), dict) and isinstance(made.get("name"), str):
+            ledger.told[made["name"]] = {**made, "ledger": name}
+        elif isinstance(body.get("removed"), str):
+            ledger.told.pop(body["removed"], None)
+    if not bodies or "format_version" not in bodies[0]:
+        return {}
+    previous = bodies[0].get("previous")
+    return {name: previous if isinstance(previous, str) else None}
+
+
+def _body(line: bytes) -> dict[str, Any]:
+    try:
+        body = json.loads(line)
+    except ValueError:
+        return {}
+    return body if isinstance(body, dict) else {}
+
+
+def _first_fault(lines: list[bytes], bodies: list[dict[str, Any]]) -> str | None:
+    """Return what is wrong with the first line that does not follow the one before it."""
+    for number, body in enumerate(bodies, 1):
+        if not body:
+            return f"line {number} cannot be read"
+    if not bodies:
+        return "line 1 is missing"
+    version = bodies[0].get("format_version")
+    if version == 1:
+        return None
+    if version != LEDGER_VERSION:
+        return f"line 1 has version {version}, and this sdbatch reads up to {LEDGER_VERSION}"
+    for number in range(1, len(bodies)):
+        if bodies[number].get("previous") != hashlib.sha256(lines[number - 1]).hexdigest():
+            return (
+                f"line {number + 1} does not follow line {number}: one of them was changed, or one was removed or moved"
+            )
+    if bodies[0].get("lines") != len(lines):
+        return f"line {len(lines) + 1} is missing: the file had {bodies[0].get('lines')} lines"
+    return None

@@ -1,4 +1,4 @@
-"""One master made into all of its files: decoded once, then fitted, encoded, finished and put, one file after another.
+"""One master made into all of its files: decoded once, then fitted, encoded, marked and put, one file after another.
 
     Task --> make_files() --> Made x files
 
@@ -9,22 +9,30 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal, NamedTuple, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from sdbatch.canonical import canonical
-from sdbatch.deliver.clips import CLIPS_VERSION, ClipShape, make_clip
+from sdbatch.deliver.clips import CLIPS_VERSION, ClipShape, first_gray, make_clip
+from sdbatch.deliver.label import LABEL_VERSION, labelled
+from sdbatch.deliver.marking import Label
 from sdbatch.deliver.placing import Placement
-from sdbatch.deliver.stills import STILLS_VERSION, CapMissed, encoded, fitted
+from sdbatch.deliver.stills import STILLS_VERSION, CapMissed, encoded, fitted, small_gray
 from sdbatch.errors import EncodeFailed, RowError
 from sdbatch.formats import CLIPS, PICTURES
 from sdbatch.local_faults import local_fault
 from sdbatch.named_formats import NamedFormat
+from sdbatch.packets import Packet
 
+SIDECAR: Final = ".c2pa"
+"""Ends the name of the credentials of a file that takes none inside."""
+SIDECAR_TYPE: Final = "application/c2pa"
 PIXELS_MAX: Final = 1 << 28
 """Most pixels of a master that is a picture."""
 Decode = Callable[[bytes, str, int], Image.Image]
@@ -33,18 +41,44 @@ Put = Callable[[str, bytes, str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finish:
-    """A step after encoding, such as one that marks a file or signs it.
+class Signature:
+    """A file that was signed, or why it was not.
 
     Attributes:
-        name: Of the step and its settings: part of a file's key.
-        reserved_bytes: Most bytes that it adds, which a byte cap keeps free.
-        apply: Returns the finished bytes of a file of some type.
+        data: Content of the file.
+        sidecar: Credentials that stand beside it; None without any.
+        label: Name of its manifest; "" when it is not signed.
+        signer: Name of the signer.
+        fault: Why it could not be signed; "" when it was, or is not to be.
     """
 
-    name: str
-    reserved_bytes: int
-    apply: Callable[[bytes, str], bytes]
+    data: bytes
+    sidecar: bytes | None = None
+    label: str = ""
+    signer: str = ""
+    fault: str = ""
+
+
+class Marks(Protocol):
+    """What is written into files after their pixels: see `sdbatch.driver.deliver_process`.
+
+    Attributes:
+        is_required: Whether a file that could not be signed is not delivered.
+    """
+
+    is_required: bool
+
+    def packet(self, job: FileJob, master: bytes) -> Packet:
+        """Return the XMP of a file; the bytes of its master come with it."""
+
+    def fingerprint(self, gray_HW: NDArray[np.uint8]) -> str:
+        """Return 16 hex digits that stand for what a picture of 32 x 32 shows; "" when it shows nothing."""
+
+    def reserved_bytes(self, job: FileJob) -> int:
+        """Return the bytes that signing a file adds at most, which a byte cap keeps free."""
+
+    def signed(self, job: FileJob, data: bytes, packet: Packet, fingerprint: str) -> Signature:
+        """Sign a file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,12 +90,25 @@ class FileJob:
         path: Under which it is put.
         format: What it is.
         placement: How the master meets the size.
+        words: What it says of itself, by name.
+        sources: Label and relation of each source whose credentials go into its own.
     """
 
     name: str
     path: str
     format: NamedFormat
     placement: Placement
+    words: Mapping[str, Any]
+    sources: tuple[tuple[str, Literal["parentOf", "inputTo"]], ...] = ()
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """What is done to the master, by C2PA's names."""
+        placement = self.placement
+        left, top, right, bottom = placement.box
+        is_scaled = (placement.width, placement.height) != (round(right - left), round(bottom - top))
+        cropped, resized = ("cropped",) if placement.crop > 0 else (), ("resized",) if is_scaled else ()
+        return (*cropped, *resized, "transcoded")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +123,7 @@ class Task:
         files: The files.
         quality: Least and most quality.
         bars: Colour of letterbox bars.
+        label: Words that are seen on each file.
     """
 
     id: str
@@ -85,6 +133,7 @@ class Task:
     files: tuple[FileJob, ...]
     quality: tuple[int, int]
     bars: tuple[int, int, int]
+    label: Label | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +146,12 @@ class Made:
         file_bytes: Their number.
         quality: With which a picture was encoded.
         fault: Why it was not made, in words; "" when it was.
+        content_sha256: Of its bytes before it was signed.
+        fingerprint: Of what it shows.
+        c2pa_label: Name of its manifest; "" when it is not signed.
+        signer: Name of the signer.
+        sidecar_sha256: Of the credentials beside it; "" without any.
+        unsigned: Why it was delivered without a signature.
     """
 
     name: str
@@ -104,6 +159,12 @@ class Made:
     file_bytes: int = 0
     quality: int | None = None
     fault: str = ""
+    content_sha256: str = ""
+    fingerprint: str = ""
+    c2pa_label: str = ""
+    signer: str = ""
+    sidecar_sha256: str = ""
+    unsigned: str = ""
 
 
 def file_key(
@@ -112,7 +173,9 @@ def file_key(
     placement: Placement,
     quality: tuple[int, int],
     bars: tuple[int, int, int],
-    finish: Sequence[Finish] = (),
+    words: Mapping[str, Any],
+    label: Label | None = None,
+    signing: Mapping[str, Any] | None = None,
 ) -> str:
     """Return the digest of everything that decides a file's bytes, its name apart."""
     values: dict[str, Any] = {
@@ -122,8 +185,12 @@ def file_key(
         "fit": one.fit,
         "box": [round(value, 3) for value in placement.box],
         "version": CLIPS_VERSION if one.is_clip else STILLS_VERSION,
-        "finish": [step.name for step in finish],
+        "words": words,
     }
+    if signing is not None:
+        values["signing"] = signing
+    if label is not None:
+        values["label"] = {"version": LABEL_VERSION, **label.model_dump()}
     if one.bytes_max is not None:
         values["bytes_max"] = one.bytes_max
     if not one.is_clip:
@@ -133,17 +200,15 @@ def file_key(
     return hashlib.sha256(canonical(values).encode()).hexdigest()
 
 
-def make_files(
-    task: Task, read: Callable[[str], bytes], decode: Decode, put: Put, finish: Sequence[Finish] = ()
-) -> list[Made]:
+def make_files(task: Task, read: Callable[[str], bytes], decode: Decode, marks: Marks, put: Put) -> list[Made]:
     """Make and put all files of one master; one that fails does not keep the others from being made.
 
     Args:
         task: The master and its files.
         read: Returns the bytes of an asset.
         decode: Decodes a picture.
+        marks: What files say of themselves; what signs comes last.
         put: Puts path, bytes and media type.
-        finish: Steps after encoding, in order; what signs comes last.
 
     Raises:
         MachineError: When this machine, or a store, is at fault.
@@ -154,56 +219,80 @@ def make_files(
         return _all_failed(task, f"{task.asset} is missing; `sdbatch redo` makes it again")
     if hashlib.sha256(data).hexdigest() != task.sha256:
         return _all_failed(task, f"{task.asset} is not the file that was committed; `sdbatch redo` makes it again")
+    packets = {job.name: marks.packet(job, data) for job in task.files}
     if task.shape is not None:
-        return _make_clips(task, task.shape, data, put, finish)
+        return _make_clips(task, task.shape, data, marks, packets, put)
     try:
         image = decode(data, task.asset, PIXELS_MAX)
     except RowError as error:
         return _all_failed(task, str(error))
     del data
-    reserved_bytes = sum(step.reserved_bytes for step in finish)
 
-    def still(job: FileJob) -> tuple[bytes, int | None]:
+    def still(job: FileJob) -> _Encoded:
         one = job.format
         shown = fitted(image, job.placement, (one.width, one.height), one.fit, task.bars)
-        made = encoded(shown, one, *task.quality, reserved_bytes)
-        return made.data, made.quality
+        shown = shown if task.label is None else labelled(shown, task.label)
+        made = encoded(shown, one, *task.quality, marks.reserved_bytes(job), packets[job.name])
+        return _Encoded(made.data, made.quality, small_gray(shown))
 
-    return [_finished(job, still, put, finish) for job in task.files]
+    return [_finished(job, still, marks, packets[job.name], put) for job in task.files]
 
 
-def _make_clips(task: Task, shape: ClipShape, data: bytes, put: Put, finish: Sequence[Finish]) -> list[Made]:
-    reserved_bytes = sum(step.reserved_bytes for step in finish)
+class _Encoded(NamedTuple):
+    data: bytes
+    quality: int | None
+    gray_HW: NDArray[np.uint8]
+
+
+def _make_clips(
+    task: Task, shape: ClipShape, data: bytes, marks: Marks, packets: Mapping[str, Packet], put: Put
+) -> list[Made]:
     with tempfile.TemporaryDirectory(prefix="sdbatch-") as name:
         master = Path(name) / "master"
         master.write_bytes(data)
         del data
 
-        def clip(job: FileJob) -> tuple[bytes, None]:
-            return make_clip(master, shape, job.format, job.placement, task.bars, reserved_bytes), None
+        def clip(job: FileJob) -> _Encoded:
+            one, reserved_bytes = job.format, marks.reserved_bytes(job)
+            made = make_clip(
+                master, shape, one, job.placement, task.bars, reserved_bytes, packets[job.name], task.label
+            )
+            return _Encoded(made, None, first_gray(master.with_name(f"made.{one.type}"), one.type))
 
-        return [_finished(job, clip, put, finish) for job in task.files]
+        return [_finished(job, clip, marks, packets[job.name], put) for job in task.files]
 
 
-def _finished(
-    job: FileJob, make: Callable[[FileJob], tuple[bytes, int | None]], put: Put, finish: Sequence[Finish]
-) -> Made:
+def _finished(job: FileJob, make: Callable[[FileJob], _Encoded], marks: Marks, packet: Packet, put: Put) -> Made:
     one = job.format
     try:
-        data, quality = make(job)
+        made = make(job)
     except (CapMissed, EncodeFailed) as error:
         return Made(name=job.name, fault=str(error))
     except OSError as error:
         if fault := local_fault(error, tempfile.gettempdir(), "TMPDIR"):
             raise fault from error
         return Made(name=job.name, fault=f"could not be encoded: {error}")
-    for step in finish:
-        data = step.apply(data, one.type)
-    if one.bytes_max is not None and len(data) > one.bytes_max:
-        return Made(name=job.name, fault=f"has {len(data)} bytes once finished, over {one.bytes_max}")
-    put(job.path, data, media_type(one))
-    digest = hashlib.sha256(data).hexdigest()
-    return Made(name=job.name, sha256=digest, file_bytes=len(data), quality=quality)
+    shown = marks.fingerprint(made.gray_HW)
+    signed = marks.signed(job, made.data, packet, shown)
+    if signed.fault and marks.is_required:
+        return Made(name=job.name, fault=f"could not be signed: {signed.fault}")
+    if one.bytes_max is not None and len(signed.data) > one.bytes_max:
+        return Made(name=job.name, fault=f"has {len(signed.data)} bytes once signed, over {one.bytes_max}")
+    put(job.path, signed.data, media_type(one))
+    if signed.sidecar is not None:
+        put(job.path + SIDECAR, signed.sidecar, SIDECAR_TYPE)
+    return Made(
+        name=job.name,
+        sha256=hashlib.sha256(signed.data).hexdigest(),
+        file_bytes=len(signed.data),
+        quality=made.quality,
+        content_sha256=hashlib.sha256(made.data).hexdigest(),
+        fingerprint=shown,
+        c2pa_label=signed.label,
+        signer=signed.signer,
+        sidecar_sha256="" if signed.sidecar is None else hashlib.sha256(signed.sidecar).hexdigest(),
+        unsigned=signed.fault,
+    )
 
 
 def media_type(one: NamedFormat) -> str:

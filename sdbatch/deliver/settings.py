@@ -10,8 +10,11 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from sdbatch.deliver.label import check_label
+from sdbatch.deliver.marking import Label, Metadata
 from sdbatch.deliver.names import DEFAULT_TEMPLATE, Template
 from sdbatch.deliver.placing import Focus
+from sdbatch.deliver.signing import Sign
 from sdbatch.errors import JobError
 from sdbatch.job import Storage, storage_faults
 from sdbatch.job.read import explained, read_yaml, refuse_secrets
@@ -81,6 +84,9 @@ class Delivery(_Strict):
         default="auto", description="Processes that make files; auto is one for each core."
     )
     storage: dict[str, Storage] = Field(default={}, description="Access to buckets, as in a job.")
+    metadata: Metadata = Field(default=Metadata(), description="What the files say of themselves.")
+    sign: Sign | None = Field(default=None, description="Content credentials (C2PA).")
+    label: Label | None = Field(default=None, description="Words that are seen in a corner of each file.")
 
     @property
     def own_formats(self) -> tuple[NamedFormat, ...]:
@@ -122,6 +128,16 @@ class Delivery(_Strict):
         except JobError as error:
             raise ValueError(str(error)) from error
         return text
+
+    @field_validator("label")
+    @classmethod
+    def _known_letters(cls, label: Label | None) -> Label | None:
+        try:
+            if label is not None:
+                check_label(label)
+        except JobError as error:
+            raise ValueError(str(error).removeprefix("label.")) from error
+        return label
 
     @field_validator("storage")
     @classmethod

@@ -12,16 +12,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from PIL import Image, ImageStat
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageStat, PngImagePlugin
 
 from sdbatch.deliver.placing import Placement
 from sdbatch.formats import PICTURES
 from sdbatch.named_formats import NamedFormat
+from sdbatch.packets import PNG_KEYWORD, Packet
 
 STILLS_VERSION: Final = 1
 """Raised when the same settings give other pixels or bytes."""
 REDUCING_GAP: Final = 3.0
 """A strong reduction begins with a box of a whole number of pixels; from 3 on the result looks the same."""
+
+GRAY_SIDE: Final = 32
 
 _SAVE: Final[Mapping[str, Mapping[str, Any]]] = {
     "png": {"compress_level": 6},
@@ -80,7 +85,9 @@ def fitted(
     return canvas
 
 
-def encoded(image: Image.Image, one: NamedFormat, least: int, most: int, reserved_bytes: int = 0) -> Still:
+def encoded(
+    image: Image.Image, one: NamedFormat, least: int, most: int, reserved_bytes: int = 0, xmp: Packet | None = None
+) -> Still:
     """Encode a picture with the best quality that keeps it under its cap.
 
     Args:
@@ -89,20 +96,27 @@ def encoded(image: Image.Image, one: NamedFormat, least: int, most: int, reserve
         least: Lowest quality that is taken.
         most: Quality where the cap allows it.
         reserved_bytes: What later steps add to the file.
+        xmp: What the file says of itself.
 
     Raises:
         CapMissed: When not even the lowest quality is under the cap.
     """
     cap = None if one.bytes_max is None else one.bytes_max - reserved_bytes
     if "quality" not in PICTURES[one.type].options:
-        return _lossless(image, one, cap)
-    return _under(lambda quality: _saved(image, one.type, quality=quality), cap, least, most)
+        return _lossless(image, one, cap, xmp)
+    return _under(lambda quality: _saved(image, one.type, xmp, quality=quality), cap, least, most)
 
 
-def _lossless(image: Image.Image, one: NamedFormat, cap: int | None) -> Still:
-    data, count = _saved(image, one.type), 1
+def small_gray(image: Image.Image) -> NDArray[np.uint8]:
+    """Return gray_HW of 32 x 32, from which a picture's fingerprint is taken."""
+    small = image.convert("L").resize((GRAY_SIDE, GRAY_SIDE), Image.Resampling.BOX, reducing_gap=REDUCING_GAP)
+    return np.asarray(small, dtype=np.uint8)
+
+
+def _lossless(image: Image.Image, one: NamedFormat, cap: int | None, xmp: Packet | None) -> Still:
+    data, count = _saved(image, one.type, xmp), 1
     if cap is not None and len(data) > cap:
-        data, count = _saved(image, one.type, **_SMALLEST), 2
+        data, count = _saved(image, one.type, xmp, **_SMALLEST), 2
         if len(data) > cap:
             raise CapMissed(
                 f"has {len(data)} bytes, over {cap}; {one.type} has no quality to lower: ask for jpg or webp"
@@ -129,7 +143,18 @@ def _under(save: Callable[[int], bytes], cap: int | None, least: int, most: int)
     return Still(data=data, quality=best, num_encodings=count)
 
 
-def _saved(image: Image.Image, suffix: str, **arguments: Any) -> bytes:
+def _saved(image: Image.Image, suffix: str, xmp: Packet | None, **arguments: Any) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, PICTURES[suffix].pillow, **{**_SAVE[suffix], **arguments})
+    image.save(buffer, PICTURES[suffix].pillow, **{**_SAVE[suffix], **_marked(suffix, xmp), **arguments})
     return buffer.getvalue()
+
+
+def _marked(suffix: str, xmp: Packet | None) -> dict[str, Any]:
+    """Return the arguments of `save` that put XMP into a file; for PNG, Pillow passes over `xmp` without a word."""
+    if xmp is None:
+        return {}
+    if suffix != "png":
+        return {"xmp": xmp.data}
+    chunks = PngImagePlugin.PngInfo()
+    chunks.add_itxt(PNG_KEYWORD, xmp.data.decode())
+    return {"pnginfo": chunks}

@@ -122,6 +122,8 @@ class FolderTarget:
         """See `Target`."""
         for name in names:
             self.store.delete(name)
+            if rows[name].get("sidecar_sha256"):
+                self.store.delete(name + ".c2pa")
             del rows[name]
 
     def complete(self, rows: Rows) -> None:

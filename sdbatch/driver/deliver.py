@@ -11,7 +11,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, Final
 
+from sdbatch.campaign import layout
 from sdbatch.campaign.campaign import Campaign
 from sdbatch.deliver import ledger
 from sdbatch.deliver.clips import ClipShape
@@ -27,8 +28,10 @@ from sdbatch.deliver.making import FileJob, Made, Task
 from sdbatch.deliver.matching import Master, Match
 from sdbatch.deliver.settings import Delivery
 from sdbatch.deliver.targets import FolderTarget, Target, ZipTarget
+from sdbatch.driver.deliver_marks import words_of
 from sdbatch.driver.deliver_plan import DeliverReport, refuse_others, wanted_rows
 from sdbatch.driver.deliver_process import Place, begin, make_in_place
+from sdbatch.driver.deliver_signing import Signing, signing_of, sources_of
 from sdbatch.driver.signals import Interrupt
 from sdbatch.errors import JobError, WorkersUnavailable
 from sdbatch.job import read_job
@@ -44,7 +47,12 @@ _AHEAD: Final = 2
 
 
 def deliver_files(
-    delivery: Delivery, *, dry_run: bool = False, prune: bool = False, progress: Progress
+    delivery: Delivery,
+    *,
+    dry_run: bool = False,
+    prune: bool = False,
+    allow_code: bool = False,
+    progress: Progress,
 ) -> DeliverReport:
     """Make what is missing of a delivery.
 
@@ -52,6 +60,7 @@ def deliver_files(
         delivery: The delivery.
         dry_run: Say what would be made; write nothing.
         prune: Remove files that an earlier state of this delivery made and that are not wanted any more.
+        allow_code: Whether a function that the delivery names may be run.
         progress: Shown while it goes on.
 
     Raises:
@@ -63,7 +72,9 @@ def deliver_files(
     report = DeliverReport(delivery=delivery.delivery, to=delivery.to)
     with progress:
         progress.say("looking at the campaign")
-        wanted, tasks_of = wanted_rows(delivery, campaign, report)
+        signing = signing_of(delivery, report, allow_code=allow_code, dry_run=dry_run)
+        archived = _archives(campaign) if signing else frozenset()
+        wanted, tasks_of = wanted_rows(delivery, campaign, report, _identities(signing, archived))
         target = _target(delivery)
         rows = target.read_rows()
         refuse_others(delivery, wanted, rows, target)
@@ -77,14 +88,34 @@ def deliver_files(
             target.remove(report.stale, rows)
             report.removed, report.stale = report.stale, []
         rows.update({name: wanted[name] for name in todo})
-        place = Place(campaign=url, campaign_storage=storage, files=target.files_url, files_storage=delivery.storage)
+        place = Place(
+            campaign=url,
+            campaign_storage=storage,
+            files=target.files_url,
+            files_storage=delivery.storage,
+            signing=signing,
+        )
         if todo or report.removed:
             target.write_rows(rows)
-        _make(_tasks(delivery, tasks_of, todo, target, rows), place, delivery, target, rows, report, progress)
+        _make(_tasks(delivery, tasks_of, todo, target, rows, archived), place, delivery, target, rows, report, progress)
         is_told = all(row["ledger"] for row in rows.values() if row["status"] == MADE and row["name"] in wanted)
         if todo or report.removed or not is_told or not target.is_complete(rows):
             _complete(delivery, target, rows, report, url)
     return report
+
+
+def _archives(campaign: Campaign) -> frozenset[str]:
+    """Return the paths of the credentials that sources came with."""
+    return frozenset(entry.path for entry in campaign.store.list(layout.CREDENTIALS))
+
+
+def _identities(
+    signing: Signing | None, archived: frozenset[str]
+) -> Callable[[Mapping[str, Any]], Mapping[str, Any] | None]:
+    """Return what of signing decides the bytes of a master's files."""
+    if signing is None:
+        return lambda _: None
+    return lambda row: {**signing.identity, "sources": [list(source) for source in sources_of(row, archived)]}
 
 
 def _campaign_of(delivery: Delivery) -> tuple[str, dict[str, Any]]:
@@ -105,7 +136,14 @@ def _is_current(row: dict[str, Any], there: dict[str, Any] | None, target: Targe
     return there is not None and there["status"] == MADE and there["key"] == row["key"] and target.has(there)
 
 
-def _tasks(delivery: Delivery, matches: dict[str, Match], todo: set[str], target: Target, rows: Rows) -> list[Task]:
+def _tasks(
+    delivery: Delivery,
+    matches: dict[str, Match],
+    todo: set[str],
+    target: Target,
+    rows: Rows,
+    archived: frozenset[str],
+) -> list[Task]:
     """Return a task for each master of which a file is missing, clips first: they take longest."""
     by_asset: dict[str, list[str]] = {}
     for name in sorted(todo):
@@ -122,11 +160,14 @@ def _tasks(delivery: Delivery, matches: dict[str, Match], todo: set[str], target
                     path=target.path_of(rows[name]),
                     format=matches[name].format,
                     placement=matches[name].placement,
+                    words=words_of(delivery.metadata, matches[name].master.columns),
+                    sources=sources_of(matches[name].master.columns, archived),
                 )
                 for name in names
             ),
             quality=(delivery.quality.least, delivery.quality.most),
             bars=delivery.bar_colour,
+            label=delivery.label,
         )
         for asset, names in by_asset.items()
     ]
@@ -205,6 +246,10 @@ def _write_down(made: Made, row: dict[str, Any], report: DeliverReport) -> None:
         report.failed[made.name] = made.fault
         return
     row.update(status=MADE, sha256=made.sha256, file_bytes=made.file_bytes, quality=made.quality)
+    told = ("content_sha256", "fingerprint", "c2pa_label", "signer", "sidecar_sha256")
+    row.update({name: getattr(made, name) or None for name in told})
+    if made.unsigned:
+        report.unsigned[made.name] = made.unsigned
     report.made += 1
     report.bytes_made += made.file_bytes
 

@@ -5,17 +5,19 @@ Delivery + effective rows --> wanted_rows() --> rows, matches        + rows of t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from sdbatch.campaign.campaign import Campaign
+from sdbatch.columns import SOURCE_ROLES
 from sdbatch.deliver.index import PLANNED, Rows
 from sdbatch.deliver.making import file_key, media_type
 from sdbatch.deliver.matching import Master, Match, master_of, matched, out_of_bounds
 from sdbatch.deliver.names import Template, collisions, folded
 from sdbatch.deliver.settings import Delivery
 from sdbatch.deliver.targets import Target
+from sdbatch.driver.deliver_marks import columns_read, words_of
 from sdbatch.driver.judged import effective_rows
 from sdbatch.errors import JobError
 from sdbatch.storage import parse_url
@@ -25,6 +27,7 @@ LINES_MAX: Final = 20
 _READ: Final = (
     *("id", "request_key", "n", "status", "asset", "sha256", "media_type"),
     *("task", "width", "height", "num_frames", "fps"),
+    *("source_digests", *SOURCE_ROLES, "verdict", "reviewed_by"),
 )
 WARN_CROP: Final = 0.15
 WARN_ENLARGE: Final = 1.5
@@ -65,6 +68,7 @@ class DeliverReport:
         formats: By format.
         warnings: What a person should know.
         bytes_made: Bytes of the files made.
+        unsigned: Why, by name, of files that were delivered without the signature that was asked for.
     """
 
     delivery: str
@@ -79,6 +83,7 @@ class DeliverReport:
     formats: list[FormatSummary] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     bytes_made: int = 0
+    unsigned: dict[str, str] = field(default_factory=dict)
 
     @property
     def exit_code(self) -> int:
@@ -86,13 +91,19 @@ class DeliverReport:
         return {"failed": 3, "interrupted": 130}.get(self.state, 0)
 
 
-def wanted_rows(delivery: Delivery, campaign: Campaign, report: DeliverReport) -> tuple[Rows, dict[str, Match]]:
+def wanted_rows(
+    delivery: Delivery,
+    campaign: Campaign,
+    report: DeliverReport,
+    signing: Callable[[Mapping[str, Any]], Mapping[str, Any] | None] = lambda _: None,
+) -> tuple[Rows, dict[str, Match]]:
     """Return the row of each file that is wanted, and the match it comes from, by name.
 
     Args:
         delivery: The delivery.
         campaign: Where its masters are.
         report: Is told of each format, and of what a person should know.
+        signing: Returns what of signing decides the bytes of the files of a master; None when they are not signed.
 
     Raises:
         UserError: When names collide or cannot be, bounds are passed, or the campaign has no run.
@@ -105,8 +116,10 @@ def wanted_rows(delivery: Delivery, campaign: Campaign, report: DeliverReport) -
     for part in effective_rows(campaign.store).parts():
         names.update(dict.fromkeys(part.column_names))
         template.check_fields(names)
+        delivery.metadata.check_columns(names)
         # A row's texts, recipe and stages are many times what is needed of it.
-        read = [name for name in part.column_names if name in {*_READ, *template.fields} or name.startswith("x_")]
+        needed = {*_READ, *template.fields, *columns_read(delivery.metadata)}
+        read = [name for name in part.column_names if name in needed or name.startswith("x_")]
         rows_read = part.select(read).to_pylist()
         masters += filter(None, (master_of(row, delivery.focus_point) for row in rows_read))
     matches, missing = matched(masters, delivery.own_formats)
@@ -114,6 +127,7 @@ def wanted_rows(delivery: Delivery, campaign: Campaign, report: DeliverReport) -
     if lines := out_of_bounds(matches, delivery.crop_max, delivery.enlarge_max):
         raise JobError(_listed(f"{len(lines)} files pass the delivery's bounds", lines))
     _summarise(matches, delivery, report)
+    _tell_of_unsaid(matches, delivery, report)
     rows: Rows = {}
     by_name: dict[str, Match] = {}
     named: list[tuple[str, str]] = []
@@ -125,7 +139,7 @@ def wanted_rows(delivery: Delivery, campaign: Campaign, report: DeliverReport) -
             faults.append(f"{match.maker}: {error}")
             continue
         named.append((name, match.maker))
-        rows[name], by_name[name] = _row(name, match, delivery), match
+        rows[name], by_name[name] = _row(name, match, delivery, signing(match.master.columns)), match
     if faults:
         raise JobError(_listed(f"name: {delivery.name!r} gives no name for {len(faults)} files", faults))
     if lines := collisions(named):
@@ -144,9 +158,10 @@ def _fields(match: Match) -> dict[str, Any]:
     return {**match.master.columns, **own}
 
 
-def _row(name: str, match: Match, delivery: Delivery) -> dict[str, Any]:
+def _row(name: str, match: Match, delivery: Delivery, signing: Mapping[str, Any] | None) -> dict[str, Any]:
     master, one, placement = match.master, match.format, match.placement
     quality = (delivery.quality.least, delivery.quality.most)
+    words = words_of(delivery.metadata, master.columns)
     own = {column: None if value is None else str(value) for column, value in master.own_columns.items()}
     return {
         "name": name,
@@ -167,9 +182,12 @@ def _row(name: str, match: Match, delivery: Delivery) -> dict[str, Any]:
         "request_key": master.columns["request_key"],
         "asset": master.asset,
         "asset_sha256": master.sha256,
-        "key": file_key(master.sha256, one, placement, quality, delivery.bar_colour),
+        "key": file_key(master.sha256, one, placement, quality, delivery.bar_colour, words, delivery.label, signing),
         "archive": None,
         "ledger": None,
+        "source_digests": master.columns.get("source_digests"),
+        "verdict": master.columns.get("verdict"),
+        "reviewed_by": master.columns.get("reviewed_by"),
         **own,
     }
 
@@ -194,6 +212,19 @@ def _summarise(matches: Sequence[Match], delivery: Delivery, report: DeliverRepo
         if delivery.enlarge_max is None and enlarged.placement.enlargement > WARN_ENLARGE:
             factor = enlarged.placement.enlargement
             report.warnings.append(f"{name}: enlarges a master up to {factor:.2f} times ({enlarged.master.id})")
+
+
+def _tell_of_unsaid(matches: Sequence[Match], delivery: Delivery, report: DeliverReport) -> None:
+    """Warn of texts that files lack because a column of theirs is null."""
+    lacking: dict[str, dict[str, None]] = {}
+    for match in matches:
+        for name in delivery.metadata.unsaid(match.master.columns):
+            lacking.setdefault(name, {})[match.master.id] = None
+    for name, ids in lacking.items():
+        shown = next(iter(ids)) + (", ..." if len(ids) > 1 else "")
+        report.warnings.append(
+            f"metadata.{name}: the files of {len(ids)} rows have none, because a column of it is null: {shown}"
+        )
 
 
 def refuse_others(delivery: Delivery, wanted: Rows, rows: Rows, target: Target) -> None:

@@ -8,31 +8,107 @@ from __future__ import annotations
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
 
-from sdbatch.deliver.making import Made, Task, make_files
+import numpy as np
+from numpy.typing import NDArray
+
+from sdbatch.campaign import layout
+from sdbatch.deliver.making import FileJob, Made, Signature, Task, make_files, media_type
+from sdbatch.driver.deliver_marks import packet_for
+from sdbatch.driver.deliver_signing import Relation, Signing
 from sdbatch.fetch.pictures import decode_image
 from sdbatch.job import Storage
+from sdbatch.packets import Packet
+from sdbatch.provenance.definition import Ingredient, definition
+from sdbatch.provenance.fingerprint import fingerprint
+from sdbatch.provenance.signing import INGREDIENT_BYTES, RESERVED_BYTES, TIME_STAMP_BYTES, FileSigner, SignFailed
 from sdbatch.storage import Store, open_campaign
+
+ARCHIVES_KEPT: Final = 64
+"""Archives of sources' credentials, of some 10 KB each, that a process keeps: many masters share a source."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where masters come from and files go to.
+    """Where masters come from and files go to, and who signs them.
 
     Attributes:
         campaign: URL of the campaign.
         campaign_storage: Access to it.
         files: URL that files are put under.
         files_storage: Access to it.
+        signing: How files are signed; None when they are not.
     """
 
     campaign: str
     campaign_storage: Mapping[str, Storage]
     files: str
     files_storage: Mapping[str, Storage]
+    signing: Signing | None = None
+
+
+class FileMarks:
+    """Marks files in one process; see `sdbatch.deliver.making.Marks`.
+
+    Args:
+        signing: How files are signed; None when they are not.
+        campaign: Where the archives of sources' credentials are.
+    """
+
+    def __init__(self, signing: Signing | None, campaign: Store) -> None:
+        self.is_required = signing is not None and signing.required
+        self._signer = None if signing is None else FileSigner(signing.key)
+        self._archive = lru_cache(ARCHIVES_KEPT)(campaign.read)
+
+    def packet(self, job: FileJob, master: bytes) -> Packet:
+        """See `Marks`."""
+        return packet_for(job.words, master, job.format.type)
+
+    def fingerprint(self, gray_HW: NDArray[np.uint8]) -> str:
+        """See `Marks`."""
+        return fingerprint(gray_HW)
+
+    def reserved_bytes(self, job: FileJob) -> int:
+        """See `Marks`."""
+        if self._signer is None or job.format.type == "webm":
+            return 0
+        stamp = 0 if self._signer.key.timestamp_url is None else TIME_STAMP_BYTES
+        archives = sum(INGREDIENT_BYTES + len(self._archived(*source)) for source in job.sources)
+        return RESERVED_BYTES + stamp + archives
+
+    def signed(self, job: FileJob, data: bytes, packet: Packet, fingerprint: str) -> Signature:
+        """See `Marks`."""
+        if self._signer is None:
+            return Signature(data=data)
+        sources = [
+            Ingredient(label=label, relation=relation, archive=self._archived(label, relation))
+            for label, relation in job.sources
+        ]
+        kind = media_type(job.format)
+        claims = definition(
+            title=job.name.rpartition("/")[2],
+            media_type=kind,
+            source_type=packet.source_type,
+            system=job.words.get("system", ""),
+            system_version=job.words.get("system_version", ""),
+            steps=job.steps,
+            fingerprint=fingerprint,
+            ingredients=sources,
+        )
+        try:
+            made = self._signer.sign(data, kind, claims, sources)
+        except SignFailed as error:
+            return Signature(data=data, fault=str(error))
+        return Signature(data=made.data, sidecar=made.sidecar, label=made.label, signer=self._signer.key.signer)
+
+    def _archived(self, label: str, relation: Relation) -> bytes:
+        return self._archive(layout.credentials(label, relation))
 
 
 _STORES: list[Store] = []
+_MARKS: list[FileMarks] = []
 
 
 def begin(place: Place, is_own_process: bool = True) -> None:
@@ -44,9 +120,10 @@ def begin(place: Place, is_own_process: bool = True) -> None:
         open_campaign(place.campaign, place.campaign_storage),
         open_campaign(place.files, place.files_storage),
     ]
+    _MARKS[:] = [FileMarks(place.signing, _STORES[0])]
 
 
 def make_in_place(task: Task) -> list[Made]:
     """Make all files of one master; see `make_files`."""
     campaign, files = _STORES
-    return make_files(task, campaign.read, decode_image, files.put)
+    return make_files(task, campaign.read, decode_image, _MARKS[0], files.put)

@@ -18,6 +18,7 @@ from sdbatch.encode.video import encode_video, read_embedded_video, read_frames_
 from sdbatch.formats import CLIPS
 from sdbatch.job import Encode
 from sdbatch.local_faults import local_fault, temporary_folder
+from sdbatch.packets import Packet
 from sdbatch.types import Sound
 
 ALIKE_PIXELS: Final = 16
@@ -35,6 +36,7 @@ def encode_asset(
     request_key: str,
     n: int,
     recipe: str,
+    xmp: Packet | None = None,
 ) -> Encoded:
     """Encode one asset with its recipe inside.
 
@@ -46,14 +48,15 @@ def encode_asset(
         request_key: 64 hex digits.
         n: Output number.
         recipe: Canonical JSON.
+        xmp: What the file says of itself.
 
     Raises:
         EncodeFailed: When a clip could not be encoded.
     """
     if fps is None:
         assert len(frames_FHWC) == 1, f"{len(frames_FHWC)} frames without a rate"
-        return encode_image(frames_FHWC[0], options, request_key=request_key, n=n, recipe=recipe)
-    return encode_video(frames_FHWC, fps, options, request_key=request_key, n=n, recipe=recipe, sound=sound)
+        return encode_image(frames_FHWC[0], options, request_key=request_key, n=n, recipe=recipe, xmp=xmp)
+    return encode_video(frames_FHWC, fps, options, request_key=request_key, n=n, recipe=recipe, sound=sound, xmp=xmp)
 
 
 def read_embedded(data: bytes, suffix: str) -> dict[str, Any] | None:

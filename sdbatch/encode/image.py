@@ -19,6 +19,7 @@ from PIL import Image, PngImagePlugin
 from sdbatch.encode.embedded import Encoded, embedded_text, from_text
 from sdbatch.formats import PICTURES
 from sdbatch.job import Encode
+from sdbatch.packets import PNG_KEYWORD, Packet
 from sdbatch.points import reached
 
 THUMBNAIL_PIXELS_MAX = 160
@@ -31,7 +32,15 @@ _EXIF_BYTES_MAX = 60_000
 """A JPEG segment ends at 65,533 bytes; a file with a longer recipe embeds only the key; the metadata hold the recipe"""
 
 
-def encode_image(image_HWC: NDArray[np.uint8], options: Encode, *, request_key: str, n: int, recipe: str) -> Encoded:
+def encode_image(
+    image_HWC: NDArray[np.uint8],
+    options: Encode,
+    *,
+    request_key: str,
+    n: int,
+    recipe: str,
+    xmp: Packet | None = None,
+) -> Encoded:
     """Encode one picture with its recipe inside.
 
     Args:
@@ -40,14 +49,16 @@ def encode_image(image_HWC: NDArray[np.uint8], options: Encode, *, request_key: 
         request_key: 64 hex digits.
         n: Output number.
         recipe: Canonical JSON.
+        xmp: What the file says of itself.
     """
     written = PICTURES[options.image]
     arguments = {name: getattr(options, name) for name in written.options}
     arguments |= written.save_lossless if arguments.get("lossless") else written.save
     if written.recipe_in == "text":
-        arguments["pnginfo"] = _text_chunks(embedded_text(request_key, n, recipe))
+        arguments["pnginfo"] = _text_chunks(embedded_text(request_key, n, recipe), xmp)
     else:
         arguments["exif"] = _exif(request_key, n, recipe)
+        arguments |= {"xmp": xmp.data} if xmp else {}
     buffer = io.BytesIO()
     Image.fromarray(image_HWC).save(buffer, written.pillow, **arguments)
     reached("after-encode")
@@ -108,10 +119,12 @@ def thumbnail(image_HWC: NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
-def _text_chunks(text: str) -> PngImagePlugin.PngInfo:
+def _text_chunks(text: str, xmp: Packet | None) -> PngImagePlugin.PngInfo:
     chunks = PngImagePlugin.PngInfo()
     chunks.add_itxt("sdbatch", text)
     chunks.add_text("Software", "sdbatch")
+    if xmp:
+        chunks.add_itxt(PNG_KEYWORD, xmp.data.decode())
     return chunks
 
 

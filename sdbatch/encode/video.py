@@ -26,6 +26,7 @@ from sdbatch.ffmpeg import FfmpegFailed, exact_rate, running
 from sdbatch.formats import CLIPS, ClipFormat
 from sdbatch.job import Encode
 from sdbatch.local_faults import local_fault, temporary_folder
+from sdbatch.packets import Packet, as_ffmetadata, tags_of, uuid_box
 from sdbatch.types import Sound
 
 TIMEOUT_FIRST_S = 60.0
@@ -49,6 +50,7 @@ def encode_video(
     n: int,
     recipe: str,
     sound: Sound | None = None,
+    xmp: Packet | None = None,
 ) -> Encoded:
     """Encode one clip with its recipe inside, and check the file.
 
@@ -61,6 +63,7 @@ def encode_video(
         n: Output number.
         recipe: Canonical JSON.
         sound: Sound of the clip, which is cut where the frames end; None for a silent clip.
+        xmp: What the file says of itself.
 
     Raises:
         EncodeFailed: When ffmpeg fails or takes too long, or when the file does not hold the frames and the recipe.
@@ -79,7 +82,8 @@ def encode_video(
     try:
         with tempfile.TemporaryDirectory(prefix="sdbatch-") as name:
             folder = Path(name)
-            (folder / "metadata").write_text(_as_ffmetadata(text), encoding="utf-8")
+            tags = {"comment": text, **tags_of(xmp, options.video)}
+            (folder / "metadata").write_text(as_ffmetadata(tags), encoding="utf-8")
             inputs = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-framerate", str(rate)]
             inputs += ["-i", "pipe:0", "-f", "ffmetadata", "-i", str(folder / "metadata")]
             if sound is not None:
@@ -98,6 +102,8 @@ def encode_video(
         raise EncodeFailed(f"{options.video} holds {num_stored} frames; {num_frames} were encoded")
     if text_stored != text:
         raise EncodeFailed(f"{options.video} of {num_frames} frames holds another recipe than it was given")
+    if xmp is not None and written.xmp_in == "box":
+        data += uuid_box(xmp)
     return Encoded(data=data, suffix=options.video, media_type=written.media_type)
 
 
@@ -176,10 +182,6 @@ def _inspect(file: Path, written: ClipFormat) -> tuple[int, str]:
         progress = stdout.read().decode()
     frames = re.findall(r"^frame=\s*(\d+)", progress, re.MULTILINE)
     return int(frames[-1]) if frames else 0, _comment(metadata.read_text(encoding="utf-8"))
-
-
-def _as_ffmetadata(comment: str) -> str:
-    return ";FFMETADATA1\ncomment=" + re.sub(r"([=;#\\\n])", r"\\\1", comment) + "\n"
 
 
 def _comment(ffmetadata: str) -> str:

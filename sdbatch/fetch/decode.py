@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdbatch.fetch.clips import decode_clip
+from sdbatch.fetch.origin import said_source_type
 from sdbatch.fetch.pictures import decode_fitted, decode_mask, fit_mask
 from sdbatch.fetch.settings import PixelSettings
 from sdbatch.types import Source
@@ -32,7 +33,8 @@ def decode_sources(
 
     Returns:
         Pixels by role: `images` a tuple of image_HWC, `mask` a mask_HW, `video` a video_FHWC, `control_image` an
-        image_HWC. Beside them `notes`, a tuple of sentences, when something is to be known of how they were read.
+        image_HWC. Beside them `notes`, a tuple of sentences, when something is to be known of how they were read, and
+        `source_types`, when one of `images` or `video` says of itself how it came to be: an address each, or "".
 
     Raises:
         RowError: When a source cannot be read, decoded or fitted.
@@ -40,6 +42,7 @@ def decode_sources(
     height, width, fit = settings.height, settings.width, settings.fit
     pixels: dict[str, Any] = {}
     notes: list[str] = []
+    said: list[str] = []
     first_size = (width, height)
 
     def picture(name: str, data: bytes) -> tuple[NDArray[np.uint8], tuple[int, int]]:
@@ -47,6 +50,8 @@ def decode_sources(
 
     for source in sources:
         data = read(source)
+        if source.role in {"images", "video"}:
+            said.append(said_source_type(data))
         match source.role:
             case "images":
                 image_HWC, own_size = picture(source.url, data)
@@ -73,4 +78,6 @@ def decode_sources(
                 pixels[role], _ = picture(source.url, data)
     if notes:
         pixels["notes"] = tuple(notes)
+    if any(said):
+        pixels["source_types"] = tuple(said)
     return pixels

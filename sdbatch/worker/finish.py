@@ -8,9 +8,9 @@ The bytes of what waits here are bounded; when they are too many, the model wait
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from sdbatch.after import STAGES, Judge, Verdict, choose_stages, judge, load_judges
@@ -20,6 +20,8 @@ from sdbatch.encode.embedded import Encoded
 from sdbatch.encode.image import thumbnail
 from sdbatch.errors import ROW_FAILURES, RowError
 from sdbatch.job import Job
+from sdbatch.provenance.source_type import digital_source_type
+from sdbatch.provenance.xmp import of_master
 from sdbatch.storage import Store
 from sdbatch.types import Request
 from sdbatch.worker.copies import copies_of, put_output, stored_columns
@@ -37,10 +39,12 @@ class FinishedOutput:
     Attributes:
         columns: Metadata columns that say so.
         encoded: Its file; None when it is blocked or failed.
+        credentials: Archives of its sources' credentials, by path.
     """
 
     columns: Row
     encoded: Encoded | None = None
+    credentials: Mapping[str, bytes] = field(default_factory=dict)
 
 
 class Finisher:
@@ -92,6 +96,8 @@ class Finisher:
         if encoded is None:
             return finished.columns
         started_s = time.perf_counter()
+        for path, archive in finished.credentials.items():
+            self._store.put_new(path, archive, "application/c2pa")
         taker = request.takers_of(n)[0]
         try:
             stored = put_output(self._store, request, taker, n, encoded.data, encoded.suffix, encoded.media_type)
@@ -144,7 +150,7 @@ def finish_output(rendered: RenderedOutput, job: Job, judges: Sequence[Judge]) -
         "thumbnail": small,
         "encode_s": time.perf_counter() - started_s,
     }
-    return FinishedOutput(columns=columns, encoded=encoded)
+    return FinishedOutput(columns=columns, encoded=encoded, credentials=rendered.pending.credentials)
 
 
 def _refusal_columns(verdict: Verdict) -> Row:
@@ -161,14 +167,17 @@ def _refusal_columns(verdict: Verdict) -> Row:
 
 def _encode(rendered: RenderedOutput, job: Job) -> Encoded:
     generated, pending = rendered.generated, rendered.pending
+    source_type = digital_source_type(pending.recipe.task, pending.source_types)
+    key, n = pending.request.request_key, pending.n
     return encode_asset(
         generated.frames_FHWC,
         job.encode,
         fps=pending.recipe.fps,
         sound=generated.sound,
-        request_key=pending.request.request_key,
-        n=pending.n,
+        request_key=key,
+        n=n,
         recipe=pending.request.recipe,
+        xmp=of_master(pending.recipe, rendered.call.pipeline_class, source_type, key, n),
     )
 
 

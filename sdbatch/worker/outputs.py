@@ -26,6 +26,8 @@ class PendingOutput:
         recipe: The request's recipe, parsed.
         pixels: Its sources by the names that an `Item` gives them.
         notes: What is to be known of how its sources were read, such as a colour profile that is broken.
+        source_types: What its source pictures and clip say of how they came to be, "" for nothing.
+        credentials: Archives of the credentials that its sources came with, by their path in the campaign.
         fetch_s: This output's share of the seconds that reading its sources took.
         attempts: Pipeline calls that it was part of.
     """
@@ -35,6 +37,8 @@ class PendingOutput:
     recipe: Recipe
     pixels: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    source_types: tuple[str, ...] = ()
+    credentials: Mapping[str, bytes] = field(default_factory=dict)
     fetch_s: float = 0.0
     attempts: int = 0
 

@@ -24,6 +24,7 @@ from sdbatch.job import Job
 from sdbatch.recipe import Recipe, parse_recipe
 from sdbatch.storage import AllowList
 from sdbatch.types import Request, Source
+from sdbatch.worker.credentials import CredentialArchives
 from sdbatch.worker.outputs import FailedOutput, PendingOutput
 
 FETCH_THREADS: Final = 8
@@ -59,6 +60,7 @@ class SourceFetcher:
             num_children=min(max(cores, CHILDREN_MIN), FETCH_THREADS),
         )
         self._progress = _Progress()
+        self._archives = CredentialArchives()
 
     def fetch(
         self, requests: Sequence[Request], on_progress: OnProgress = lambda _: None
@@ -76,9 +78,9 @@ class SourceFetcher:
                 yield FailedOutput(request=request, n=None, recipe=recipe, error=error, attempts=1)
                 continue
             share_s = fetch_s / len(request.outputs)
-            notes = pixels.pop("notes", ())
+            told = {name: pixels.pop(name) for name in ("notes", "source_types", "credentials") if name in pixels}
             for n in request.outputs:
-                yield PendingOutput(request=request, n=n, recipe=recipe, pixels=pixels, notes=notes, fetch_s=share_s)
+                yield PendingOutput(request=request, n=n, recipe=recipe, pixels=pixels, fetch_s=share_s, **told)
 
     def _awaited(
         self, future: Future[tuple[dict[str, Any], float]], requests: Sequence[Request], on_progress: OnProgress
@@ -109,6 +111,11 @@ class SourceFetcher:
         )
         with self._progress.decoding(request.id):
             pixels = self._decoder.decode(request.sources, settings, self._source_bytes)
+        credentials, notes = self._archives.of(request.sources, recipe.task, self._source_bytes)
+        if credentials:
+            pixels["credentials"] = credentials
+        if notes:
+            pixels["notes"] = (*pixels.get("notes", ()), *notes)
         return pixels, time.perf_counter() - started_s
 
     def _source_bytes(self, source: Source) -> bytes:
