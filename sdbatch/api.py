@@ -23,6 +23,7 @@ from sdbatch.campaign.schema import METADATA
 from sdbatch.campaign.verify import VerifyReport
 from sdbatch.checkpoints import Pin, pins
 from sdbatch.deliver.settings import Delivery, parse_delivery, read_delivery
+from sdbatch.desk.starter import write_starter
 from sdbatch.driver import PlanReport, RunResult, Selection, forecast, run_job, write_gallery
 from sdbatch.driver.briefs import BriefCount, brief_counted, brief_preview
 from sdbatch.driver.briefs import build_brief as driver_build_brief
@@ -60,6 +61,21 @@ class BuildReport:
     files: list[str]
     warnings: list[str]
     notes: list[str] = field(default_factory=list)
+
+
+def init(folder: str | Path) -> list[str]:
+    """Write a folder to begin with: a brief, its tables and pictures, a job with a tiny model, a delivery.
+
+    Args:
+        folder: A folder that is not there yet, or an empty one.
+
+    Returns:
+        Names of the files in it.
+
+    Raises:
+        JobError: When the folder holds anything.
+    """
+    return write_starter(Path(folder))
 
 
 def load_job(

@@ -15,6 +15,7 @@ import typer
 
 from sdbatch import api
 from sdbatch.cli.brief import brief_app
+from sdbatch.cli.init import init
 from sdbatch.cli.options import (
     AcceptFailed,
     AcceptNewKeys,
@@ -56,6 +57,8 @@ app.add_typer(manifest_app, name="manifest")
 app.add_typer(models_app, name="models")
 
 app.add_typer(brief_app, name="brief")
+
+app.command()(init)
 
 VERIFY_EXIT_CODE = 5
 
