@@ -89,9 +89,10 @@ class EffectiveRows:
         store: The campaign.
         run: Whose manifest counts.
         history: What is done.
+        folder: Where the manifest lies, when it is not the campaign's own.
     """
 
-    def __init__(self, store: Store, run: str, history: History) -> None:
+    def __init__(self, store: Store, run: str, history: History, folder: str | None = None) -> None:
         self._store = store
         self._history = history
         starts = group_starts(history.requests)
@@ -99,7 +100,7 @@ class EffectiveRows:
         self._requests = DigestTable(history.requests.take(starts))
         self._wins = wins
         self._bounds = np.searchsorted(wins, np.append(starts, len(history)))
-        entries = store.list(layout.requests_folder(run))
+        entries = store.list(folder or layout.requests_folder(run))
         self._paths = sorted(entry.path for entry in entries if entry.path.endswith(".parquet"))
 
     def count(self) -> int:

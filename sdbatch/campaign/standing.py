@@ -95,11 +95,12 @@ def _files(commit: pa.Table, wanted: set[OutputName]) -> dict[OutputName, Standi
 
 
 def newest_requests(store: Store, ids: Iterable[str]) -> dict[str, tuple[str, int | None]]:
-    """Return request key and number of outputs that the newest manifest with an id gave it; nothing of other ids."""
+    """Return request key and number of outputs that the newest manifest, or grid, with an id gave it."""
     found: dict[str, tuple[str, int | None]] = {}
     missing = set(ids)
     for run in reversed(run_ids(store)) if missing else ():
-        for entry in store.list(layout.requests_folder(run), deep=False):
+        folders = (layout.requests_folder(run), layout.grid_requests_folder(run))
+        for entry in (entry for folder in folders for entry in store.list(folder, deep=False)):
             part = read_requests(store, entry.path, ASKED)
             part = part.filter(pc.is_in(part.column("id"), pa.array(sorted(missing), pa.string())))
             found |= {row["id"]: (row["request_key"], row["num_outputs"]) for row in part.to_pylist()}

@@ -15,6 +15,7 @@ import typer
 
 from sdbatch import api
 from sdbatch.cli.brief import brief_app
+from sdbatch.cli.grid import grid
 from sdbatch.cli.init import init
 from sdbatch.cli.options import (
     AcceptFailed,
@@ -59,6 +60,8 @@ app.add_typer(models_app, name="models")
 app.add_typer(brief_app, name="brief")
 
 app.command()(init)
+
+app.command()(grid)
 
 VERIFY_EXIT_CODE = 5
 

@@ -21,6 +21,7 @@ from sdbatch.driver.memory import ModelMemory, memory_of
 from sdbatch.driver.scan import COUNTED, ResolvedManifest
 from sdbatch.driver.select import Selection, check_selection, classify
 from sdbatch.driver.shared_keys import Sharing
+from sdbatch.driver.tables import ManifestHere
 from sdbatch.errors import grouped
 from sdbatch.job import Job, Model
 from sdbatch.recipe import recipe_changes
@@ -77,16 +78,21 @@ class PlanReport:
     waiting: dict[str, int] = field(default_factory=dict)
 
 
-def forecast(job: Job, selection: Selection) -> PlanReport:
+def forecast(job: Job, selection: Selection, *, built: ManifestHere | None = None) -> PlanReport:
     """Return what a run would make, and why.
+
+    Args:
+        job: The job.
+        selection: Which rows.
+        built: Rows that are made beside those of the job's manifest, so that none leaves because of them.
 
     Raises:
         UserError: With everything that is wrong.
     """
-    with closing(ResolvedManifest(job, loads_here=False, counts_tokens=True)) as manifest:
+    with closing(ResolvedManifest(job, loads_here=False, counts_tokens=True, built=built)) as manifest:
         check_selection(manifest, selection)
         store = open_campaign(job.output, job.storage)
-        done, leaving = _done_and_leaving(manifest, store)
+        done, leaving = (Campaign(store).done(), Leaving()) if built else _done_and_leaving(manifest, store)
         rates, measured = measured_rates(job, store)
         reasons: Counter[str] = Counter()
         waiting: Counter[str] = Counter()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -106,6 +107,7 @@ def scan(
     loads_here: bool = True,
     headers: SourceHeaders | None = None,
     counts_tokens: bool = True,
+    built: ManifestHere | None = None,
 ) -> Scanned:
     """Check every row of a job's manifest, and resolve it.
 
@@ -115,12 +117,13 @@ def scan(
         loads_here: Whether this machine's Python packages are those that load the models.
         headers: Reads the headers of sources; None leaves them unread.
         counts_tokens: Whether the tokens of long prompts are counted, for warnings.
+        built: Rows that take the place of the job's manifest.
 
     Raises:
         ManifestError: With every problem of the manifest.
         JobError, ModelError, StoreRefused: When something around the rows is wrong.
     """
-    with opened_manifest(job) as manifest:
+    with nullcontext(built) if built else opened_manifest(job) as manifest:
         return _scanned(job, manifest, keep, loads_here=loads_here, headers=headers, counts_tokens=counts_tokens)
 
 
@@ -248,10 +251,17 @@ class ResolvedManifest:
         loads_here: See `scan`.
         counts_tokens: See `scan`.
         void: Outputs that the run takes back before it begins; none of them is a source.
+        built: Rows that take the place of the job's manifest.
     """
 
     def __init__(
-        self, job: Job, *, loads_here: bool = True, counts_tokens: bool = False, void: Collection[OutputName] = ()
+        self,
+        job: Job,
+        *,
+        loads_here: bool = True,
+        counts_tokens: bool = False,
+        void: Collection[OutputName] = (),
+        built: ManifestHere | None = None,
     ) -> None:
         self._scratch = Scratch()
         self._folder = self._scratch.folder
@@ -259,7 +269,7 @@ class ResolvedManifest:
         self._num_parts = 0
         self._key_words: list[NDArray[np.uint64]] = []
         try:
-            self.scanned = scan(job, self._keep, loads_here=loads_here, counts_tokens=counts_tokens)
+            self.scanned = scan(job, self._keep, loads_here=loads_here, counts_tokens=counts_tokens, built=built)
             self._flush()
             if self.scanned.outputs_named:
                 self._settle_chains(job, void)
@@ -280,8 +290,14 @@ class ResolvedManifest:
         """Return the request keys that more than one row has."""
         return SharedKeys(self._key_words)
 
-    def publish(self, store: Store, run: str) -> None:
-        """Write ids, keys and x_* into the campaign: what effective metadata is joined with."""
+    def publish(self, store: Store, run: str, path_of: Callable[[str, int], str] = layout.requests) -> None:
+        """Write ids, keys and x_* into the campaign: what effective metadata is joined with.
+
+        Args:
+            store: The campaign.
+            run: The run.
+            path_of: Says where each part goes, by run and number.
+        """
         own = pa.unify_schemas([pq.read_schema(path) for path in self._parts()]) if self._num_parts else _SPOOL
         names = [*_PUBLIC, *(name for name in own.names if name.startswith("x_"))]
         for number, path in enumerate(self._parts()):
@@ -290,7 +306,7 @@ class ResolvedManifest:
                 if name not in part.column_names:
                     part = part.append_column(name, pa.nulls(part.num_rows, own.field(name).type))
             reached("before-writing-the-plan")
-            store.put_new(layout.requests(run, number), to_parquet(part.select(names)))
+            store.put_new(path_of(run, number), to_parquet(part.select(names)))
 
     def _keep(self, batch: RowBatch, rows: ResolvedRows) -> None:
         columns = rows._asdict()
