@@ -14,7 +14,7 @@ help: ## This list.
 
 demo: $(READY) manifests/demo/part-00000.parquet ## Renders 25 rows with the tiny models, some two minutes.
 	$(BIN)/sdbatch run jobs/demo.yaml
-	$(BIN)/sdbatch deliver jobs/demo-delivery.yaml
+	$(BIN)/sdbatch deliver jobs/deliveries/demo.yaml
 
 fast: $(READY) ## The tests that start no cluster, server or browser and render nothing, under two minutes.
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not (long or slow or ray or s3 or browser)' $(FAST)

@@ -68,15 +68,29 @@ class AssetSources:
         unknown = self.named.keys() - present.num_outputs.keys()
         campaign = newest_requests(open_campaign(job.output, job.storage), unknown) if unknown else {}
         counts = {**present.num_outputs, **{request_id: count for request_id, (_, count) in campaign.items()}}
+        names = (AssetName(request_id, n) for request_id, numbers in self.named.items() for n in numbers)
+        faults = {name: fault for name in names if (fault := _fault(name, counts, present.ids))}
         circle = present.circle()
-        for shard in shards:
-            for batch in read_batches(shard):
-                ids = batch.columns.get("id", [])
-                for role in SOURCE_ROLES:
-                    for offset, value in enumerate(batch.columns.get(role, ())):
-                        for name in _names(value) if value else ():
-                            if message := _fault(name, ids[offset], counts, circle, present.ids):
-                                yield problem_at(batch, offset, role, str(name), message)
+        if faults or circle or present.names_itself:
+            yield from _told(shards, faults, circle)
+
+
+def _told(shards: Sequence[Shard], faults: Mapping[AssetName, str], circle: Sequence[str]) -> Iterator[Problem]:
+    """Yield a problem for each row that names an output which can never be there; the rows are read once more."""
+    waits = f"closes a circle of rows that wait for each other ({' <- '.join(circle)})"
+    for shard in shards:
+        for batch in read_batches(shard):
+            ids = batch.columns.get("id", [])
+            for role in SOURCE_ROLES:
+                for offset, value in enumerate(batch.columns.get(role, ())):
+                    for name in _names(value) if value else ():
+                        message = faults.get(name)
+                        if name.id == ids[offset]:
+                            message = "is an output of this very row; a source is made by a run before"
+                        elif name.id in circle and ids[offset] in circle:
+                            message = waits
+                        if message:
+                            yield problem_at(batch, offset, role, str(name), message)
 
 
 class _Present:
@@ -102,6 +116,11 @@ class _Present:
             for request_id, value in zip(picked["id"], picked[role], strict=True):
                 self._graph.setdefault(request_id, set()).update(name.id for name in _names(value))
 
+    @property
+    def names_itself(self) -> bool:
+        """Whether any row names an output of its own."""
+        return any(request_id in others for request_id, others in self._graph.items())
+
     def circle(self) -> list[str]:
         """Return ids of rows that wait for each other, the first one at both ends; none where there are none."""
         graph = {request_id: others - {request_id} for request_id, others in self._graph.items()}
@@ -113,13 +132,7 @@ class _Present:
         return []
 
 
-def _fault(
-    name: AssetName, of_row: Any, counts: Mapping[str, int | None], circle: Sequence[str], ids: Sequence[str]
-) -> str | None:
-    if name.id == of_row:
-        return "is an output of this very row; a source is made by a run before"
-    if of_row in circle and name.id in circle:
-        return f"closes a circle of rows that wait for each other ({' <- '.join(circle)})"
+def _fault(name: AssetName, counts: Mapping[str, int | None], ids: Sequence[str]) -> str | None:
     if name.id not in counts:
         near = difflib.get_close_matches(name.id, ids, n=1)
         hint = f"; did you mean asset:{near[0]}/{name.n}?" if near else ""

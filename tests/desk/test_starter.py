@@ -95,7 +95,7 @@ def test_its_pictures_are_the_ones_that_are_drawn() -> None:
 
 def test_the_schemas_of_briefs_and_deliveries_are_the_exported_ones_and_fit_what_there_is() -> None:
     for name, schema, files in (
-        ("delivery", delivery_schema(), [STARTER / "delivery.yaml", REPOSITORY / "jobs" / "demo-delivery.yaml"]),
+        ("delivery", delivery_schema(), [STARTER / "delivery.yaml", REPOSITORY / "jobs" / "deliveries" / "demo.yaml"]),
         ("brief", brief_schema(), [STARTER / "brief.yaml"]),
     ):
         assert json.loads((REPOSITORY / "jobs" / f"{name}.schema.json").read_text()) == schema
