@@ -14,6 +14,7 @@ help: ## This list.
 
 demo: $(READY) manifests/demo/part-00000.parquet ## Renders 25 rows with the tiny models, some two minutes.
 	$(BIN)/sdbatch run jobs/demo.yaml
+	$(BIN)/sdbatch deliver jobs/deliveries/demo.yaml
 
 fast: $(READY) ## The tests that start no cluster, server or browser and render nothing, under two minutes.
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not (long or slow or ray or s3 or browser)' $(FAST)
@@ -64,6 +65,10 @@ $(READY): pyproject.toml constraints.txt
 schema: $(READY) ## Writes the JSON Schemas of the files that people write.
 	$(BIN)/python -c 'import json; from sdbatch.job import job_schema; print(json.dumps(job_schema(), indent=1))' \
 		> jobs/job.schema.json
+	$(BIN)/python -c 'import json; from sdbatch.deliver.settings import delivery_schema; \
+		print(json.dumps(delivery_schema(), indent=1))' > jobs/delivery.schema.json
+	$(BIN)/python -c 'import json; from sdbatch.desk.form import brief_schema; \
+		print(json.dumps(brief_schema(), indent=1))' > jobs/brief.schema.json
 
 families: $(READY) ## Writes the README's table of families.
 	$(BIN)/python -c 'from pathlib import Path; from sdbatch.families.listing import in_readme; \

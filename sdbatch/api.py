@@ -1,6 +1,6 @@
 """The verbs, as functions: plain values and Arrow tables in and out. The command line only prints what they return.
 
-    check -> plan -> run, submit -> status, cancel, metadata, verify, gc, reproduce, report, redo, deliver
+    init, check -> plan -> run, grid, submit -> status, cancel, metadata, verify, gc, reproduce, report, redo, deliver
     build_manifest, count_brief, preview_brief, build_brief, list_models, pin_models
 
 A job is a path, a mapping or a `Job`. A campaign is its URL, or a job (path of a `.yaml`, or `Job`) whose output it is.
@@ -24,6 +24,7 @@ from sdbatch.campaign.schema import EFFECTIVE
 from sdbatch.campaign.verify import VerifyReport
 from sdbatch.checkpoints import Pin, pins
 from sdbatch.deliver.settings import Delivery, parse_delivery, read_delivery
+from sdbatch.desk.starter import write_starter
 from sdbatch.driver import PlanReport, RunResult, Selection, forecast, run_job, write_gallery
 from sdbatch.driver.briefs import BriefCount, brief_counted, brief_preview
 from sdbatch.driver.briefs import build_brief as driver_build_brief
@@ -41,6 +42,7 @@ from sdbatch.storage import Store, joined, open_campaign
 if TYPE_CHECKING:
     from sdbatch.driver.audit import AuditReport
     from sdbatch.driver.deliver_plan import DeliverReport
+    from sdbatch.driver.grids import GridReport
     from sdbatch.driver.reproduce import ReproduceReport
     from sdbatch.driver.review import ReviewReport
     from sdbatch.driver.submit import SubmitReport
@@ -67,6 +69,21 @@ class BuildReport:
     files: list[str]
     warnings: list[str]
     notes: list[str] = field(default_factory=list)
+
+
+def init(folder: str | Path) -> list[str]:
+    """Write a folder to begin with: a brief, its tables and pictures, a job with a tiny model, a delivery.
+
+    Args:
+        folder: A folder that is not there yet, or an empty one.
+
+    Returns:
+        Names of the files in it.
+
+    Raises:
+        JobError: When the folder holds anything.
+    """
+    return write_starter(Path(folder))
 
 
 def load_job(
@@ -151,6 +168,69 @@ def run(
         accept_new_keys=accept_new_keys,
         allow_open_ray=allow_open_ray,
         yes=yes,
+    )
+
+
+def plan_grid(
+    job: JobLike,
+    x: str,
+    y: str | None = None,
+    overrides: Iterable[str] = (),
+    *,
+    only: Iterable[str] = (),
+    name: str = "",
+) -> PlanReport:
+    """Return what a grid would make, and why; nothing is written. See `grid`.
+
+    Raises:
+        UserError: With everything that is wrong.
+    """
+    from sdbatch.driver.grids import grid_of
+    from sdbatch.driver.grids import plan_grid as driver_plan_grid
+
+    return driver_plan_grid(load_job(job, overrides), grid_of(x, y, only, name))
+
+
+def grid(
+    job: JobLike,
+    x: str,
+    y: str | None = None,
+    overrides: Iterable[str] = (),
+    *,
+    only: Iterable[str] = (),
+    name: str = "",
+    in_process: bool = False,
+    progress: Progress | None = None,
+    accept_new_keys: bool = False,
+    allow_open_ray: bool = False,
+) -> GridReport:
+    """Render some rows of a job's manifest with every pair of values of two columns, and write a page of them.
+
+    Args:
+        job: The job.
+        x: The columns of the grid: `guidance_scale=1,3,5`, or a list in YAML after the `=`.
+        y: Its rows; None for one row.
+        overrides: `key.key=value` each.
+        only: Ids of the manifest's rows, or patterns such as `mug-*`; all by default.
+        name: Folder of the page under `report/grids/`; made from the axes by default.
+        in_process: See `run`.
+        progress: See `run`.
+        accept_new_keys: See `run`.
+        allow_open_ray: See `run`.
+
+    Raises:
+        UserError: Before anything was started.
+        CampaignHeld: When another driver holds the campaign.
+    """
+    from sdbatch.driver.grids import grid_of, make_grid
+
+    return make_grid(
+        load_job(job, overrides),
+        grid_of(x, y, only, name),
+        in_process=in_process,
+        progress=progress or Silent(),
+        accept_new_keys=accept_new_keys,
+        allow_open_ray=allow_open_ray,
     )
 
 

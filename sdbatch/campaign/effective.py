@@ -93,9 +93,10 @@ class EffectiveRows:
         run: Whose manifest counts.
         history: What is done.
         verdicts: What people decided.
+        folder: Where the manifest lies, when it is not the campaign's own.
     """
 
-    def __init__(self, store: Store, run: str, history: History, verdicts: Verdicts) -> None:
+    def __init__(self, store: Store, run: str, history: History, verdicts: Verdicts, folder: str | None = None) -> None:
         self._store = store
         self._judged = Judged(verdicts)
         self._history = history
@@ -105,7 +106,7 @@ class EffectiveRows:
         self._unwanted = Unwanted(store, history, starts, self._requests, verdicts)
         self._wins = wins
         self._bounds = np.searchsorted(wins, np.append(starts, len(history)))
-        entries = store.list(layout.requests_folder(run))
+        entries = store.list(folder or layout.requests_folder(run))
         self._paths = sorted(entry.path for entry in entries if entry.path.endswith(".parquet"))
 
     def count(self) -> int:

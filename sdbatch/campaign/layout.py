@@ -81,6 +81,21 @@ def requests(run: str, number: int) -> str:
     return f"{RUNS}/{run}/requests/part-{number:05d}.parquet"
 
 
+def grid_requests(run: str, number: int) -> str:
+    """Return a part of the rows of a grid as the run saw them: they are beside the campaign's own manifest."""
+    return f"{grid_requests_folder(run)}/part-{number:05d}.parquet"
+
+
+def grid_requests_folder(run: str) -> str:
+    """Return the folder of the rows of a grid as a run saw them."""
+    return f"{RUNS}/{run}/grid"
+
+
+def grid_file(name: str, file: str) -> str:
+    """Return a file that shows a grid."""
+    return f"{REPORT}/grids/{name}/{file}"
+
+
 def redo(run: str) -> str:
     """Return the list of outputs whose commits by earlier runs are void from this one on."""
     return f"{RUNS}/{run}/redo.parquet"

@@ -15,6 +15,8 @@ import typer
 
 from sdbatch import api
 from sdbatch.cli.brief import brief_app
+from sdbatch.cli.grid import grid
+from sdbatch.cli.init import init
 from sdbatch.cli.options import (
     AcceptFailed,
     AcceptNewKeys,
@@ -66,6 +68,9 @@ app.add_typer(credentials_app, name="credentials")
 app.command()(trace)
 
 app.command()(audit)
+app.command()(init)
+
+app.command()(grid)
 
 VERIFY_EXIT_CODE = 5
 
@@ -197,11 +202,12 @@ def status(output: CampaignUrl, as_json: Json = False) -> None:
     eta = "" if latest["eta_s"] is None or latest["state"] == "dead" else f", {duration(latest['eta_s'])} to go"
     rate = "" if latest["rate_per_s"] is None else f", {per_time(latest['rate_per_s'])}"
     counts = latest["counts"]
+    waiting = f", {counts['rows_waiting']} waiting" if counts.get("rows_waiting") else ""
     say(
         latest,
         as_json,
         f"{latest['run_id']} {latest['state']}: {counts['rows_ok']} ok, {counts['rows_failed']} failed, "
-        f"{counts['rows_reused']} reused of {latest['rows']} rows{rate}{eta} (as of {latest['updated_at']})"
+        f"{counts['rows_reused']} reused{waiting} of {latest['rows']} rows{rate}{eta} (as of {latest['updated_at']})"
         + ("; its driver is gone, run again to go on" if latest["state"] == "dead" else ""),
     )
 

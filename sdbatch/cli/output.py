@@ -62,6 +62,11 @@ def show_plan(forecast: PlanReport) -> None:
     show_table([*rows, *leaving], ("rows", "number"), "plan")
     if forecast.changed:
         show("changed in: " + ", ".join(f"{name} ({number})" for name, number in forecast.changed.items()))
+    waiting = list(forecast.waiting.items())
+    for url, number in waiting[:_MISSING_SHOWN]:
+        show(f"waiting for {url}: {counted(number, 'row', 'rows')}")
+    if len(waiting) > _MISSING_SHOWN:
+        show(f"... and for {len(waiting) - _MISSING_SHOWN} more outputs")
     for url in forecast.sources_missing[:_MISSING_SHOWN]:
         show(f"missing source, its rows will fail: {url}")
     if len(forecast.sources_missing) > _MISSING_SHOWN:
@@ -111,20 +116,21 @@ def end_run(result: RunResult, accept_failed: bool, as_json: bool) -> NoReturn:
     if as_json:
         say({**asdict(result), "gallery": joined(result.output, "report/index.html")}, as_json, "")
     else:
-        _summary(result)
+        show_run(result)
+        if result.state in {"done", "failed"}:
+            filtered = "#status=failed" if result.state == "failed" else ""
+            show(f"gallery: {joined(result.output, 'report/index.html')}{filtered}")
     raise typer.Exit(0 if accept_failed and result.state == "failed" else result.exit_code)
 
 
-def _summary(result: RunResult) -> None:
+def show_run(result: RunResult) -> None:
+    """Print how a run ended."""
     show(f"{result.run_id} {result.state}")
     counts = [(name, str(number)) for name, number in result.counts.items()]
     show_table([*counts, *((f"failed: {kind}", str(number)) for kind, number in result.failures.items())])
     warn(result.warnings, False)
     if result.message:
         tell(result.message)
-    if result.state in {"done", "failed"}:
-        filtered = "#status=failed" if result.state == "failed" else ""
-        show(f"gallery: {joined(result.output, 'report/index.html')}{filtered}")
 
 
 def guarded(call: Callable[[], Any], as_json: bool) -> Any:

@@ -155,6 +155,13 @@ class Delivery(_Strict):
         return self
 
 
+def delivery_schema() -> dict[str, Any]:
+    """Return the JSON Schema of a delivery's file, for editors; `jobs/delivery.schema.json` holds it."""
+    schema = Delivery.model_json_schema()
+    schema["required"].remove("delivery")  # the file's name stands for it
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
 def read_delivery(path: str | Path) -> Delivery:
     """Read a delivery's file and check it.
 

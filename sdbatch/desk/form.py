@@ -47,7 +47,7 @@ def _no_booleans(value: Any) -> Any:
     return value
 
 
-Texts = Annotated[list[str], BeforeValidator(_texts)]
+Texts = Annotated[list[str], BeforeValidator(_texts, json_schema_input_type=str | list[str])]
 Plain = Annotated[str | int, BeforeValidator(_no_booleans)]
 
 
@@ -113,6 +113,11 @@ class Form(Strict):
         if SHAPE in axes:
             raise ValueError(f"the axis {SHAPE} is made from formats; name yours otherwise")
         return axes
+
+
+def brief_schema() -> dict[str, Any]:
+    """Return the JSON Schema of a brief, for editors; `jobs/brief.schema.json` holds it."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Form.model_json_schema()}
 
 
 def read_form(path: Path, label: str) -> Form:

@@ -15,6 +15,7 @@ import pyarrow as pa
 from sdbatch.campaign.campaign import Campaign
 from sdbatch.columns import SOURCE_ROLES
 from sdbatch.deliver.index import MADE
+from sdbatch.driver.judged import effective_rows
 from sdbatch.driver.verify_delivery import opened, place_of
 from sdbatch.packets import packet_in
 from sdbatch.provenance.source_type import VOCABULARY
@@ -83,7 +84,7 @@ def audit_campaign(campaign: Campaign, to: Path, targets: Sequence[str]) -> Audi
     """
     check_target(to)
     masters: list[dict[str, Any]] = []
-    for part in campaign.effective().parts():
+    for part in effective_rows(campaign.store).parts():
         rows = part.select([name for name in part.column_names if name in _READ]).to_pylist()
         masters += [_master_line(campaign, row) for row in rows if row["status"] == "ok"]
     by_output = {(line["id"], line["request_key"], line["n"]): line for line in masters}

@@ -23,6 +23,7 @@ from sdbatch.driver.rerolls import review_lines
 from sdbatch.driver.scan import COUNTED, ResolvedManifest
 from sdbatch.driver.select import Selection, check_selection, classify
 from sdbatch.driver.shared_keys import Sharing
+from sdbatch.driver.tables import ManifestHere
 from sdbatch.errors import grouped
 from sdbatch.job import Job, Model
 from sdbatch.recipe import recipe_changes
@@ -32,6 +33,9 @@ from sdbatch.storage import Store, open_campaign
 ASSUMED_TFLOP_PER_S = {"gpu": 200.0, "cpu": 0.03}
 """Rates until a run of the campaign has measured its own: a quarter of an H200's matrix rate, and one laptop core."""
 
+WAITING_SHOWN = 1000
+"""Outputs that rows wait for and that a forecast names."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanReport:
@@ -39,7 +43,8 @@ class PlanReport:
 
     Attributes:
         rows: Manifest rows by what becomes of them: `new`, `changed`, `outputs` (more of them), `retry`, `reused`,
-            `reroll` (unwanted outputs replaced), `failed` (kept as failed) and `unselected`.
+            `reroll` (unwanted outputs replaced), `failed` (kept as failed), `waiting` (for an output of the campaign)
+            and `unselected`.
         changed: For changed rows, how many differ in each part of the recipe (`prompt`, `images`, `model`, ...).
         assets: Files it would make.
         copies: Those of them that are copies of another id's file, or of one that an earlier run made.
@@ -57,6 +62,8 @@ class PlanReport:
         memory: What each model that has rows takes for the largest of them, and the card it needs.
         warnings: What a person should know before the run, equal warnings about rows together.
         notes: How the manifest's table was read where that is not written in it.
+        waiting: Rows that wait, by the output they wait for, such as `asset:hero/0`: the commonest, at most so many as
+            `WAITING_SHOWN`.
     """
 
     rows: dict[str, int]
@@ -76,20 +83,27 @@ class PlanReport:
     memory: list[ModelMemory] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    waiting: dict[str, int] = field(default_factory=dict)
 
 
-def forecast(job: Job, selection: Selection) -> PlanReport:
+def forecast(job: Job, selection: Selection, *, built: ManifestHere | None = None) -> PlanReport:
     """Return what a run would make, and why.
+
+    Args:
+        job: The job.
+        selection: Which rows.
+        built: Rows that are made beside those of the job's manifest, so that none leaves because of them.
 
     Raises:
         UserError: With everything that is wrong.
     """
-    with closing(ResolvedManifest(job, loads_here=False, counts_tokens=True)) as manifest:
+    with closing(ResolvedManifest(job, loads_here=False, counts_tokens=True, built=built)) as manifest:
         check_selection(manifest, selection)
         store = open_campaign(job.output, job.storage)
-        done, leaving = _done_and_leaving(manifest, store)
+        done, leaving = (Campaign(store).done(), Leaving()) if built else _done_and_leaving(manifest, store)
         rates, measured = measured_rates(job, store)
         reasons: Counter[str] = Counter()
+        waiting: Counter[str] = Counter()
         assets: Counter[str] = Counter()
         changed: dict[str, str] = {}
         slot_s: defaultdict[str, float] = defaultdict(float)
@@ -102,6 +116,7 @@ def forecast(job: Job, selection: Selection) -> PlanReport:
         for part in classify(manifest.parts(columns), done, selection, stages, rerolls):
             reasons.update(part.reasons)
             num_waiting, num_lacking = num_waiting + part.num_waiting, num_lacking + part.num_given_up
+            waiting.update(part.waiting)
             models, costs_tflop = (part.rows.column(name).to_pylist() for name in ("model", "cost_tflop"))
             rendered = sharing.rendered(part.rows, sharing.count(part.rows, part.outputs, part.replaces))
             for model, cost_tflop, outputs, own in zip(models, costs_tflop, part.outputs, rendered, strict=True):
@@ -135,6 +150,7 @@ def forecast(job: Job, selection: Selection) -> PlanReport:
                 *grouped(manifest.scanned.warnings),
             ],
             notes=list(manifest.scanned.notes),
+            waiting=dict(waiting.most_common(WAITING_SHOWN)),
         )
 
 

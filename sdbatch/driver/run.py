@@ -13,9 +13,12 @@ from typing import Any
 from sdbatch.campaign import layout
 from sdbatch.campaign.campaign import Campaign
 from sdbatch.campaign.lease import acquire
+from sdbatch.campaign.leaving import Leaving
 from sdbatch.campaign.schema import VOID, table, to_parquet
+from sdbatch.campaign.standing import OutputName
 from sdbatch.device_choice import runs_on_cpu
 from sdbatch.dispatch.executor import WORKER
+from sdbatch.driver.aside import Aside
 from sdbatch.driver.compact import write_metadata
 from sdbatch.driver.key_versions import settle_key_version
 from sdbatch.driver.leaving import settle_leaving
@@ -45,6 +48,7 @@ def run_job(
     accept_new_keys: bool = False,
     allow_open_ray: bool = False,
     yes: bool = False,
+    aside: Aside | None = None,
 ) -> RunResult:
     """Make what is missing of a job's campaign.
 
@@ -59,6 +63,7 @@ def run_job(
         accept_new_keys: Whether outputs with keys of an older version may be rendered again.
         allow_open_ray: Whether a Ray cluster may do without a token because RAY_AUTH_MODE says so.
         yes: Whether more rows of the campaign may leave than `limits.leaving_fraction`.
+        aside: Rows that are made in the place of the job's manifest's, and beside them: metadata and gallery stay.
 
     Raises:
         UserError, CampaignHeld: Before anything was written.
@@ -70,13 +75,15 @@ def run_job(
     runs_on_cpu()  # a wrong word is refused before anything starts
     interrupt = Interrupt()
     here = local_faults_named(temporary_folder(), "TMPDIR")
-    with interrupt.installed(), here, closing(ResolvedManifest(job)) as manifest:
+    taken_back = [OutputName(**output) for output in void]
+    built = aside.manifest if aside else None
+    with interrupt.installed(), here, closing(ResolvedManifest(job, void=taken_back, built=built)) as manifest:
         for note in manifest.scanned.notes:
             progress.say(note)
         check_selection(manifest, selection)
         store = open_campaign(job.output, job.storage)
         key_version = settle_key_version(job, manifest, store, selection, accept_new_keys=accept_new_keys)
-        leaving = settle_leaving(job, manifest, store, yes=yes)
+        leaving = Leaving() if aside else settle_leaving(job, manifest, store, yes=yes)
         lease = acquire(store, lambda: interrupt.count > 0)
         session = Session(
             job,
@@ -94,11 +101,16 @@ def run_job(
             _void(store, session.run_id, void, remove)
             done = Campaign(store).done(read_verdicts(store), follower=session.run_id)
             session.count_pending(done)
-            manifest.publish(store, session.run_id)
+            manifest.publish(store, session.run_id, layout.grid_requests if aside else layout.requests)
             session.write_status("running")
             state, message = session.make(done)
             history = None
-            if state in {"done", "failed"}:
+            if aside and state in {"done", "failed"}:
+                progress.say("writing the page")
+                history = Campaign(store).history()
+                lease.confirm()
+                aside.write(store, session.run_id, history)
+            elif state in {"done", "failed"}:
                 progress.say("writing metadata and gallery")
                 history = write_metadata(store, session.run_id, lease.confirm)
             session.write_snapshot(history)

@@ -23,6 +23,7 @@ from sdbatch.deliver.clips import first_gray
 from sdbatch.deliver.index import MADE
 from sdbatch.deliver.making import PIXELS_MAX
 from sdbatch.deliver.stills import small_gray
+from sdbatch.driver.judged import effective_rows
 from sdbatch.driver.verify_delivery import is_delivery, opened, place_of
 from sdbatch.encode.asset import read_embedded
 from sdbatch.errors import JobError, RowError
@@ -146,7 +147,7 @@ def _rows(place: str, found: _Found) -> Iterator[tuple[str, Candidate]]:
         yield from _matches(place, rows, found, _TOLD_OF_DELIVERY)
         return
     campaign = Campaign(open_campaign(url, storage))
-    for part in campaign.effective().parts(thumbnails=bool(found.shown)):
+    for part in effective_rows(campaign.store).parts(thumbnails=bool(found.shown)):
         names = [name for name in part.column_names if name in {*_TOLD, "status", "thumbnail"} or name[:2] == "x_"]
         rows = [_with_fingerprint(row) for row in _ok(part.select(names))]
         own = [name for name in names if name.startswith("x_")]

@@ -34,6 +34,7 @@ from sdbatch.deliver.targets import FolderTarget, ZipTarget
 from sdbatch.driver.deliver_plan import DeliverReport
 from sdbatch.errors import JobError, SdbatchError
 from sdbatch.storage import open_store
+from sdbatch.types import Sound
 
 STILLS = ("mug", "lamp", "chair")
 PICTURE_FORMATS: list[Any] = [
@@ -253,6 +254,35 @@ def test_a_clip_comes_under_its_cap(noisy: Path, tmp_path: Path, suffix: str) ->
     assert capped.state == "done", capped.failed
     assert cap * 0.4 < capped.bytes_made <= cap
     assert len(_read_by_av(tmp_path / f"out/a/clip_a_0.{suffix}")) == 8
+
+
+def _tones(file: Path) -> tuple[list[float], float]:
+    """Return the loudest frequency of each channel and the seconds of a sound, as PyAV's own libraries read it."""
+    with av.open(str(file)) as opened:
+        rate = opened.streams.audio[0].rate
+        samples_CT = np.concatenate([frame.to_ndarray() for frame in opened.decode(audio=0)], axis=1)
+    spectra = np.abs(np.fft.rfft(samples_CT, axis=1))
+    return [float(place * rate / samples_CT.shape[1]) for place in spectra.argmax(axis=1)], samples_CT.shape[1] / rate
+
+
+def test_a_clip_keeps_its_sound_under_a_cap_too(tmp_path: Path) -> None:
+    rate = 24_000
+    wave = np.arange(rate, dtype=np.float32) * 2 * np.pi / rate
+    sound = Sound(samples_CT=np.stack([np.sin(440 * wave), np.sin(880 * wave)]) * np.float32(0.5), rate_hz=rate)
+    frames = np.stack([noise(96, 96, number) for number in range(8)])
+    draw_campaign(tmp_path / "campaign", [{"id": "clip"}], {"clip": frames}, sounds={"clip": sound})
+    sizes = {"width": 96, "height": 96}
+    wanted = [{"name": suffix, **sizes, "type": suffix} for suffix in ("mp4", "webm")]
+    report = _deliver(tmp_path / "campaign", formats=[*wanted, {**wanted[0], "name": "capped", "bytes_max": 60_000}])
+
+    assert report.state == "done", report.failed
+    for name, suffix in (("mp4", "mp4"), ("webm", "webm"), ("capped", "mp4")):
+        file = tmp_path / f"out/{name}/clip_{name}_0.{suffix}"
+        tones_hz, sound_s = _tones(file)
+        assert np.allclose(tones_hz, [440, 880], atol=3), (name, tones_hz)
+        assert sound_s == pytest.approx(1.0, abs=0.06)
+        assert len(_read_by_av(file)) == 8
+    assert (tmp_path / "out/capped/clip_capped_0.mp4").stat().st_size <= 60_000
 
 
 def test_a_file_that_misses_its_bound_fails_alone_with_exit_code_3(noisy: Path, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from sdbatch.campaign.write import put_asset, put_commit
 from sdbatch.encode.asset import encode_asset
 from sdbatch.job import Encode
 from sdbatch.storage import LocalStore
+from sdbatch.types import Sound
 from support.clips import PATCHES
 
 STAMP = "20260101T000000Z"
@@ -55,6 +56,7 @@ def draw_campaign(
     *,
     encode: Encode | None = None,
     keys: Mapping[str, str] | None = None,
+    sounds: Mapping[str, Sound] | None = None,
 ) -> None:
     """Write a run whose manifest has some rows, and commit a master for each id that has pixels; the rest failed.
 
@@ -64,6 +66,7 @@ def draw_campaign(
         pixels: image_HWC, or frames_FHWC of a clip, by id.
         encode: As in a job.
         keys: Request keys by id; they follow from the id by default.
+        sounds: Sound of clips, by id.
     """
     store = LocalStore(str(folder))
     acquire(store).release()
@@ -93,7 +96,7 @@ def draw_campaign(
             frames if is_clip else frames[None],
             options,
             fps=fps,
-            sound=None,
+            sound=(sounds or {}).get(row["id"]),
             request_key=keys[row["id"]],
             n=0,
             recipe="{}",
