@@ -21,7 +21,7 @@ from sdbatch.formats import PICTURES
 from sdbatch.job import Encode
 from sdbatch.points import reached
 
-THUMBNAIL_PIXELS_MAX = 160
+THUMBNAIL_PIXELS_MAX = 320
 Picture = Image.Image
 """Pillow's picture, for those who may not import Pillow."""
 _PILLOW_NAMES = tuple(one.pillow for one in PICTURES.values())
