@@ -229,10 +229,10 @@ def test_every_text_of_a_gallery_is_text() -> None:
 
     assert "alert(1)" in files["index.html"]
     assert set("".join(files)) <= set("abcdefghijklmnopqrstuvwxyz0123456789/.")
-    for text in files.values():
+    for name, text in files.items():
         assert "<script>alert" not in text
         assert "<img src=x" not in text
-        assert "\u2028" not in text
+        assert "\u2028" not in text or name == "index.html"  # there it is a text, in a script it was the end of a line
 
 
 # --- by chance ------------------------------------------------------------------------------------------------------
