@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,7 +21,9 @@ from sdbatch.encode.video import encode_video
 from sdbatch.job import Encode
 from sdbatch.report import gallery
 from sdbatch.report.gallery import state_values
-from sdbatch.review.decision import parse_decision
+from sdbatch.review.decision import Decision, parse_decision
+from sdbatch.review.server import ReviewServer
+from sdbatch.storage import open_store
 
 pytestmark = [pytest.mark.browser, needs_browser]
 EVIL = '<script>document.title="owned"</script><img src=x onerror=document.title="owned">'
@@ -416,6 +420,34 @@ def test_a_save_that_failed_is_said(opened: Open, tmp_path: Path) -> None:
 
     assert said.startswith("NOT saved: 1 decision")
     assert not page.ask("document.getElementById('download').hidden")
+
+
+def test_a_decision_is_saved_where_the_page_is_served_and_said_when_it_was_not(opened: Open, tmp_path: Path) -> None:
+    rows = campaign_rows(1)
+    page = opened(rows)
+    saved: list[Decision] = []
+    server = ReviewServer(store=open_store(str(tmp_path), {}), save=saved.extend, by="bob", say=lambda _: None)
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    try:
+        page.open(asyncio.run_coroutine_threadsafe(server.start(), loop).result(10))
+        page.press("ArrowRight", "a", "r")
+        page.wait("[...sdbatch.review.own.values()].every(decision => decision.saved)")
+        assert [(one.id, one.verdict, one.by) for one in saved] == [
+            (rows[0]["id"], "approved", "bob"),
+            (rows[1]["id"], "rejected", "bob"),
+        ]
+        assert page.ask("document.getElementById('unsaved').hidden && document.getElementById('download').hidden")
+    finally:
+        asyncio.run_coroutine_threadsafe(server.stop(), loop).result(10)
+    page.press("p")
+    said = page.wait("!document.getElementById('unsaved').hidden && document.getElementById('unsaved').textContent")
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join(10)
+
+    assert said.startswith("NOT saved: 1 decision")
+    assert len(saved) == 2
 
 
 def test_the_state_of_the_decisions_is_json(opened: Open) -> None:
