@@ -30,7 +30,6 @@ GALLERY_EVERY_S: Final = 30.0
 CPU_SHARE_MAX: Final = 0.01
 CLOSE_WAITS_S: Final = 60.0
 """Longest that the end of a run waits for a write of the gallery that is under way."""
-_REPLACED: Final = (INDEX, STATE)
 
 
 def write_gallery(
@@ -66,7 +65,7 @@ def told_of(status: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class GalleryFolder:
-    """The gallery's folder in a campaign; what lies there under its digest is not written again.
+    """The gallery's folder in a campaign. What lies there is never trusted to be what its name says: it is a script.
 
     Args:
         store: The campaign.
@@ -79,9 +78,8 @@ class GalleryFolder:
 
     def put(self, name: str, data: bytes) -> None:
         """Write a file."""
-        if name in _REPLACED or name not in self._there:
-            self._store.put(f"{layout.REPORT}/{name}", data, MEDIA_TYPES[name.rpartition(".")[2]])
-            self._there.add(name)
+        self._store.put(f"{layout.REPORT}/{name}", data, MEDIA_TYPES[name.rpartition(".")[2]])
+        self._there.add(name)
 
     def remove_stale(self, gallery: Gallery) -> None:
         """Remove the files of earlier galleries that this one does not need."""

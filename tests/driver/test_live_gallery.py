@@ -181,6 +181,8 @@ def test_report_writes_the_gallery_of_a_run_anew(
     folder = Path(job["output"])
     before = {file.name: file.read_bytes() for file in (folder / "report").rglob("*.js") if file.name != "state.js"}
     (folder / "report" / "state.js").unlink()
+    planted = next(folder.glob("report/thumbs/*.js"))
+    planted.write_text("alert('a script of a stranger, under the name of ours')")
     sdbatch.report(job["output"])
 
     assert state_of(folder)["state"] == "done"
