@@ -25,14 +25,15 @@ from sdbatch.campaign.verify import VerifyReport
 from sdbatch.checkpoints import Pin, pins
 from sdbatch.deliver.settings import Delivery, parse_delivery, read_delivery
 from sdbatch.desk.starter import write_starter
-from sdbatch.driver import PlanReport, RunResult, Selection, forecast, run_job, write_gallery
+from sdbatch.driver import PlanReport, RunResult, Selection, forecast, run_job
 from sdbatch.driver.briefs import BriefCount, brief_counted, brief_preview
 from sdbatch.driver.briefs import build_brief as driver_build_brief
 from sdbatch.driver.check import CheckReport, check_job
+from sdbatch.driver.gallery import told_of, write_gallery
 from sdbatch.driver.judged import effective_rows, verify_with_decisions
 from sdbatch.driver.models import ModelReport, describe_models, job_of_builtins
 from sdbatch.driver.redo import redo_job
-from sdbatch.errors import JobError
+from sdbatch.errors import JobError, UserError
 from sdbatch.extras import require
 from sdbatch.job import Job, parse_job, read_job
 from sdbatch.manifest.build import Built, build_shards
@@ -407,9 +408,14 @@ def report(campaign: Campaign) -> str:
         JobError: When the campaign has no run.
     """
     store = _store(campaign)
-    run_id = CampaignFolder(store).newest_run()
+    folder = CampaignFolder(store)
+    run_id = folder.newest_run()
+    try:
+        status = folder.status()
+    except UserError:  # the pictures are there all the same
+        status = {"state": "done"}
     rows = effective_rows(store, run_id)
-    write_gallery(store, run_id, rows.parts(thumbnails=True), rows.count())
+    write_gallery(store, run_id, rows.parts(thumbnails=True), state=status["state"], progress=told_of(status))
     return joined(store.url, layout.GALLERY)
 
 

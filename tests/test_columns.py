@@ -39,7 +39,7 @@ from sdbatch.manifest.listing import markdown
 from sdbatch.manifest.schema import COLUMNS
 from sdbatch.plan.resolve import Resolver
 from sdbatch.recipe import parse_recipe
-from sdbatch.report.gallery import _SETTINGS
+from sdbatch.report.gallery_rows import SETTINGS
 from sdbatch.types import Request
 
 NAME = "guidance_rescale"
@@ -64,7 +64,7 @@ if told["in_manifest"]:
     told["argument"] = scalars(FAMILIES["Stable Diffusion XL"].route_of(recipe), [SimpleNamespace(recipe=recipe)])[NAME]
     request = Request("a", rows.request_key[0], rows.recipe[0], (0,), (), "sdxl", rows.batch_key[0], 1.0)
     told["metadata"] = [NAME in METADATA.names, request_columns(request, recipe, 0)[NAME]]
-    told["gallery"] = NAME in _SETTINGS
+    told["gallery"] = NAME in SETTINGS
     told["readme"] = f"| `{NAME}` | float | drill; in 0..1 |" in markdown()
     older = sdbatch.metadata(sys.argv[1])
     told["older_are_null"] = older.num_rows > 0 and older.column(NAME).null_count == older.num_rows

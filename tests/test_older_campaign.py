@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.galleries import columns_of, state_of
 
 import sdbatch
 from sdbatch.errors import UserError
@@ -55,8 +56,12 @@ def test_status_metadata_and_verify_tell_what_version_0_1_made(campaign: Path) -
 
 def test_the_gallery_of_an_older_campaign_is_written_anew(campaign: Path) -> None:
     page = Path(sdbatch.report(campaign))
+    (chunk,) = state_of(campaign)["chunks"]
+    columns = columns_of(campaign, chunk["name"])
 
-    assert "mug-takes" in page.read_text()
+    assert page.is_file()
+    assert "mug-takes" in columns["id"]
+    assert all(ref >= 0 for ref, status in zip(columns["thumbs"], columns["status"], strict=True) if status == "ok")
 
 
 def test_files_delivered_from_an_older_campaign_are_marked_although_its_masters_are_not(

@@ -37,7 +37,7 @@ from sdbatch.fetch.sources import read_source
 from sdbatch.generate.random_weights import make_tiny_random
 from sdbatch.job import Model
 from sdbatch.manifest.row_place import ID
-from sdbatch.report.gallery import gallery_pages
+from sdbatch.report.gallery import written
 from sdbatch.storage import SCHEMES, AllowList, Entry, LocalStore, open_store, parse_url
 from sdbatch.storage.digests import sha256_files
 
@@ -217,20 +217,22 @@ def test_a_message_that_is_committed_holds_no_control_characters() -> None:
     )
 
 
-def test_every_text_of_a_gallery_is_text(tmp_path: Path) -> None:
-    evil = "</script><script>alert(1)</script><img src=x onerror=alert(1)>\"'{{ 7 * 7 }}"
+def test_every_text_of_a_gallery_is_text() -> None:
+    evil = "</script><script>alert(1)</script><img src=x onerror=alert(1)>\"'{{ 7 * 7 }}\u2028"
     row = {"id": evil, "n": 0, "prompt": evil, "task": evil, "model": evil, "seed": 1, "asset": evil, "scheduler": evil}
     rows = [
-        {**row, "status": "ok"},
-        {**row, "status": "failed", "error_type": evil, "error_message": evil, "asset": None},
+        {**row, "request_key": "0" * 64, "status": "ok", "recipe": evil},
+        {**row, "request_key": evil, "status": "failed", "error_type": evil, "error_message": evil, "asset": None},
     ]
-    pages = gallery_pages(evil, evil, [table(rows, COMMIT)], len(rows))
-    (html,) = [page.decode() for _, page in pages]
+    files: dict[str, str] = {}
+    written(evil, evil, [table(rows, COMMIT)], lambda name, data: files.update({name: data.decode()}))
 
-    assert "alert(1)" in html
-    assert "<script>alert" not in html
-    assert "<img src=x" not in html
-    assert html.count("<script") == 1
+    assert "alert(1)" in files["index.html"]
+    assert set("".join(files)) <= set("abcdefghijklmnopqrstuvwxyz0123456789/.")
+    for name, text in files.items():
+        assert "<script>alert" not in text
+        assert "<img src=x" not in text
+        assert "\u2028" not in text or name == "index.html"  # there it is a text, in a script it was the end of a line
 
 
 # --- by chance ------------------------------------------------------------------------------------------------------

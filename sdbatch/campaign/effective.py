@@ -36,6 +36,9 @@ from sdbatch.verdicts import Verdicts
 ASKED = pa.schema([("id", pa.string()), ("request_key", pa.string()), ("num_outputs", pa.int32())])
 """Columns of a manifest, as a run saw it, that outcomes are joined with."""
 
+PICTURED_ROWS = 1024
+"""Rows of the manifest that are joined at a time where their thumbnails are read too: some 25 MB of them."""
+
 
 def winning(starts: NDArray[np.int64], numbers: NDArray[np.int64], is_ok: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Say which outcomes count: for each output ok over the rest, then the lowest (run, unit).
@@ -117,21 +120,27 @@ class EffectiveRows:
         """Yield them, one table per part of the manifest, in its order: what is committed, verdicts and x_*.
 
         Args:
-            thumbnails: Whether to add the column `thumbnail`.
+            thumbnails: Whether to add the columns of `schema.PICTURES`; the tables are smaller then.
 
         Raises:
             UserError: When a commit is not readable.
         """
-        names = [*schema.METADATA.names, *(["thumbnail"] if thumbnails else [])]
+        names = schema.COMMIT.names if thumbnails else schema.METADATA.names
         held: dict[int, pa.Table] = {}
-        for path in self._paths:
-            asked = read_requests(self._store, path)
+        for asked in self._asked(PICTURED_ROWS if thumbnails else None):
             matches = self._matches(asked)
             wanted = np.unique(matches.commit).tolist()
             held = {commit: held[commit] for commit in wanted if commit in held}
             missing = [commit for commit in wanted if commit not in held]
             held.update(zip(missing, each_of(lambda commit: self._commit(commit, names), missing), strict=True))
             yield self._picked(asked, matches, held, names)
+
+    def _asked(self, rows_max: int | None) -> Iterator[pa.Table]:
+        """Yield the manifest in its parts, or in tables of so many rows at most."""
+        for path in self._paths:
+            part = read_requests(self._store, path)
+            step = max(part.num_rows, 1) if rows_max is None else rows_max
+            yield from (part.slice(start, step) for start in range(0, max(part.num_rows, 1), step))
 
     def _matches(self, asked: pa.Table) -> _Matches:
         """Join a part of the manifest with the outcomes that count."""

@@ -22,8 +22,11 @@ block."""
 EFFECTIVE: Final = pa.schema([*METADATA, *JOINED_SCHEMA])
 """Columns of the metadata as they are read: verdicts are joined, and stored nowhere else than with the decisions."""
 
-COMMIT: Final = METADATA.append(pa.field("thumbnail", pa.binary()))
-"""A commit's columns: the metadata and a small WebP for the gallery."""
+PICTURES: Final = pa.schema([("thumbnail", pa.binary()), ("source_thumbnail", pa.binary())])
+"""Small WebPs of an output, and of its first source as the model saw it, for the gallery."""
+
+COMMIT: Final = pa.unify_schemas([METADATA, PICTURES])
+"""A commit's columns: the metadata and the pictures."""
 
 INDEX: Final = pa.schema(
     [

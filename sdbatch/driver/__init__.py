@@ -7,8 +7,9 @@ Nothing is written before every row was checked. The driver holds no truth: all 
 
 from __future__ import annotations
 
-from sdbatch.driver.compact import write_gallery, write_metadata
+from sdbatch.driver.compact import write_metadata
 from sdbatch.driver.forecast import PlanReport, forecast
+from sdbatch.driver.gallery import write_gallery
 from sdbatch.driver.records import RunResult
 from sdbatch.driver.run import run_job
 from sdbatch.driver.scan import COUNTED, ResolvedManifest, Scanned, scan

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Final
 
 import pyarrow as pa
 
@@ -11,16 +12,25 @@ from sdbatch.campaign import layout
 from sdbatch.campaign.campaign import Campaign
 from sdbatch.campaign.effective import EffectiveRows
 from sdbatch.campaign.history import History
-from sdbatch.campaign.schema import to_parquet
+from sdbatch.campaign.schema import PICTURES, to_parquet
 from sdbatch.columns import JOINED
+from sdbatch.driver.gallery import write_gallery
 from sdbatch.points import reached
-from sdbatch.report.gallery import gallery_pages
 from sdbatch.review.files import read_verdicts
 from sdbatch.storage import Store
 from sdbatch.types import FORMAT_VERSION
 
+PART_ROWS: Final = 16_384
 
-def write_metadata(store: Store, run: str, confirm: Callable[[], None] = lambda: None) -> History:
+
+def write_metadata(
+    store: Store,
+    run: str,
+    confirm: Callable[[], None] = lambda: None,
+    *,
+    state: str = "done",
+    progress: Mapping[str, Any] | None = None,
+) -> History:
     """Compact a run's effective rows, write the gallery, point `latest.json` at the rows; return what they came from.
 
     Each commit is read once, for both.
@@ -29,13 +39,15 @@ def write_metadata(store: Store, run: str, confirm: Callable[[], None] = lambda:
         store: The campaign.
         run: Whose manifest counts.
         confirm: Raises when the campaign is no longer ours; asked before anything is replaced.
+        state: How the run ended.
+        progress: What the gallery says of the run; see `state_values`.
     """
     history = Campaign(store).history()
     verdicts = read_verdicts(store)
     rows = EffectiveRows(store, run, history, verdicts)
     num_rows = rows.count()
     confirm()
-    write_gallery(store, run, _written(store, run, rows.parts(thumbnails=True)), num_rows)
+    write_gallery(store, run, _written(store, run, rows.parts(thumbnails=True)), state=state, progress=progress)
     if verdicts.files:
         seen = {"format_version": FORMAT_VERSION, "files": list(verdicts.files)}
         store.put_new(layout.reviews(run), (json.dumps(seen, indent=1) + "\n").encode(), "application/json")
@@ -47,14 +59,19 @@ def write_metadata(store: Store, run: str, confirm: Callable[[], None] = lambda:
 
 
 def _written(store: Store, run: str, parts: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """Yield the parts, each once it stands in the metadata without its thumbnails and verdicts, which change."""
-    for number, part in enumerate(parts):
-        data = to_parquet(part.drop_columns(["thumbnail", *JOINED]), run_id=run)
-        store.put_new(layout.part(run, number), data, "application/vnd.apache.parquet")
+    """Yield the parts, and write them without thumbnails and without verdicts, which change, as the metadata."""
+    waiting: list[pa.Table] = []
+    number = 0
+    for part in parts:
+        waiting.append(part.drop_columns([*PICTURES.names, *JOINED]))
+        if sum(table.num_rows for table in waiting) >= PART_ROWS:
+            _put_part(store, run, number, waiting)
+            waiting, number = [], number + 1
         yield part
+    if waiting:
+        _put_part(store, run, number, waiting)
 
 
-def write_gallery(store: Store, run: str, parts: Iterable[pa.Table], num_rows: int) -> None:
-    """Write the gallery of a run's effective rows, which come with thumbnails; `num_rows` in all parts."""
-    for name, html in gallery_pages(store.url, run, parts, num_rows):
-        store.put(f"{layout.REPORT}/{name}", html, "text/html; charset=utf-8")
+def _put_part(store: Store, run: str, number: int, tables: list[pa.Table]) -> None:
+    data = to_parquet(pa.concat_tables(tables).combine_chunks(), run_id=run)
+    store.put_new(layout.part(run, number), data, "application/vnd.apache.parquet")

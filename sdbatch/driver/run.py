@@ -112,12 +112,17 @@ def run_job(
                 aside.write(store, session.run_id, history)
             elif state in {"done", "failed"}:
                 progress.say("writing metadata and gallery")
-                history = write_metadata(store, session.run_id, lease.confirm)
+                session.gallery.stop()
+                told = session.told_to_gallery(message)
+                history = write_metadata(store, session.run_id, lease.confirm, state=state, progress=told)
+            else:
+                session.write_gallery(state, message)
             session.write_snapshot(history)
             return session.end(state, message)
         except BaseException:
             with suppress(SdbatchError, OSError):
                 session.write_status("stopped")
+                session.write_gallery("stopped", None)
             raise
         finally:
             lease.release()

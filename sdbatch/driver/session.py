@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from sdbatch.campaign import layout
 from sdbatch.campaign.done import Done
@@ -22,6 +23,7 @@ from sdbatch.campaign.read import read_commit
 from sdbatch.campaign.write import failed_unit_rows, outcomes_of, put_commit, receipt_of
 from sdbatch.dispatch.dispatcher import Dispatcher, Plan
 from sdbatch.dispatch.executor import Shape, SlotExecutor
+from sdbatch.driver.gallery import LiveGallery
 from sdbatch.driver.records import RunRecords, RunResult, State
 from sdbatch.driver.rerolls import review_lines
 from sdbatch.driver.scan import COUNTED, ResolvedManifest
@@ -34,7 +36,7 @@ from sdbatch.job import Job
 from sdbatch.logs import log_format
 from sdbatch.outcomes import Outcome
 from sdbatch.plan.window import Window, bisected
-from sdbatch.report.progress import Progress, Snapshot
+from sdbatch.report.progress import Progress, Snapshot, rate_and_eta
 from sdbatch.storage import Store, parse_url
 from sdbatch.types import Observation, Receipt, RowOutcome, Unit, WorkerSpec
 
@@ -102,6 +104,7 @@ class Session:
         self.run_id = layout.run_id(lease.holder.epoch, started_at.strftime("%Y%m%dT%H%M%SZ"))
         self._tally = RunTally()
         self._records = RunRecords(store, self.run_id, job, manifest.scanned, started_at, key_version)
+        self.gallery = LiveGallery(store, self.run_id, lease.confirm)
         self._working_since_s: float | None = None
         self._waiting_said_s = self._started_s
         self._executor: SlotExecutor | None = None
@@ -158,6 +161,25 @@ class Session:
     def write_status(self, state: str) -> None:
         """Replace the run's `status.json`."""
         self._records.write_status(state, self._tally, self._snapshot())
+
+    def write_gallery(self, state: State, message: str | None) -> None:
+        """Add to the gallery what a run that ends early has made, unless the driver is to stop at once."""
+        if self._interrupt.count < 2 and not self._lease.is_lost:
+            self.gallery.close(state, self.told_to_gallery(message))
+
+    def told_to_gallery(self, message: str | None = None) -> dict[str, Any]:
+        """Return what the gallery says of the run's progress; see `state_values`."""
+        snapshot = self._snapshot()
+        rate, eta_s = rate_and_eta(snapshot)
+        return {
+            "made": snapshot.outputs_ended,
+            "pending": snapshot.outputs_pending,
+            "failed": snapshot.rows_failed,
+            "rate_per_s": rate,
+            "eta_s": eta_s,
+            "workers": snapshot.workers,
+            "message": message,
+        }
 
     def write_snapshot(self, history: History | None) -> None:
         """Write what is done when it is time, unless the driver is to stop at once or lost its lease."""
@@ -303,6 +325,7 @@ class Session:
     def _record(self, unit: Unit, outcomes: tuple[RowOutcome, ...]) -> None:
         self._tally.count_outcomes(unit, outcomes)
         self._records.index_commit(unit, outcomes)
+        self.gallery.committed(unit.id)
         failed_fraction, failed_fraction_max = self._tally.failed_fraction, self._job.limits.failed_fraction
         if failed_fraction > failed_fraction_max:
             self._stop_reason = (
@@ -318,6 +341,7 @@ class Session:
         self._progress.show(snapshot)
         self._say_waiting(snapshot)
         self._observe(snapshot)
+        self.gallery.tick(self.told_to_gallery)
         if self._records.is_status_due:
             with self._records.tolerated("status"):
                 self.write_status("running")

@@ -22,7 +22,7 @@ from sdbatch.job import Encode
 from sdbatch.packets import PNG_KEYWORD, Packet
 from sdbatch.points import reached
 
-THUMBNAIL_PIXELS_MAX = 160
+THUMBNAIL_PIXELS_MAX = 320
 Picture = Image.Image
 """Pillow's picture, for those who may not import Pillow."""
 _PILLOW_NAMES = tuple(one.pillow for one in PICTURES.values())

@@ -67,12 +67,13 @@ def check_target(path: Path) -> None:
 
 def python_rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
     """Yield a batch's rows as Python values; one that Python does not have is told by `UNREADABLE`."""
-    columns = [_python_values(column) for column in batch.columns]
+    columns = [python_values(column) for column in batch.columns]
     for values in zip(*columns, strict=True):
         yield dict(zip(batch.schema.names, values, strict=True))
 
 
-def _python_values(column: pa.Array) -> list[Any]:
+def python_values(column: pa.Array) -> list[Any]:
+    """Return an array's values; one that Python does not have is told by `UNREADABLE`."""
     try:
         return list(column.to_pylist())
     except _VALUE_FAULTS:

@@ -136,6 +136,8 @@ def finish_output(rendered: RenderedOutput, job: Job, judges: Sequence[Judge]) -
         started_s = time.perf_counter()
         encoded = _encode(rendered, job)
         small = thumbnail(rendered.generated.frames_FHWC[0])
+        source = rendered.pending.source_HWC
+        small_source = None if source is None else thumbnail(source)
     except RowError as error:
         return FinishedOutput(columns={**judged, **failure_columns(error)})
     num_frames, height, width, _ = rendered.generated.frames_FHWC.shape
@@ -148,6 +150,7 @@ def finish_output(rendered: RenderedOutput, job: Job, judges: Sequence[Judge]) -
         "num_frames": num_frames,
         "fps": rendered.pending.recipe.fps,
         "thumbnail": small,
+        "source_thumbnail": small_source,
         "encode_s": time.perf_counter() - started_s,
     }
     return FinishedOutput(columns=columns, encoded=encoded, credentials=rendered.pending.credentials)

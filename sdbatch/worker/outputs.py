@@ -12,6 +12,9 @@ from sdbatch.recipe import Recipe
 from sdbatch.types import Request
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from sdbatch.generate.item import Generated
     from sdbatch.generate.tokens import TokenCounter
 
@@ -46,6 +49,14 @@ class PendingOutput:
     def seed(self) -> int:
         """Return the seed of this output."""
         return self.recipe.output_seed(self.n)
+
+    @property
+    def source_HWC(self) -> NDArray[np.uint8] | None:
+        """Return its first source picture, or its source clip's first frame, as the model sees it; None without one."""
+        if self.pixels.get("images"):
+            return self.pixels["images"][0]  # type: ignore[no-any-return]
+        video_FHWC, control_HWC = self.pixels.get("video"), self.pixels.get("control_image")
+        return control_HWC if video_FHWC is None else video_FHWC[0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from support.galleries import columns_of, state_of
 
 import sdbatch
 from sdbatch.checkpoints import describe
@@ -147,6 +148,7 @@ def test_columns_of_one_s_own_never_end_a_run(tmp_path: Path, job_of: JobOf) -> 
     assert result.state == "done"
     assert metadata.column("x_big").to_pylist() == [2**64 - 1, 0]
     assert [when.year for when in metadata.column("x_moment").to_pylist()] == [1, 9999]
-    gallery = (Path(job["output"]) / "report" / "index.html").read_text()
-    assert "x_zoned" in gallery
-    assert "9999-12-3" in gallery
+    folder = Path(job["output"])
+    columns = columns_of(folder, state_of(folder)["chunks"][0]["name"])
+    assert "x_zoned" in columns
+    assert columns["x_moment"][1].startswith("9999-12-3")

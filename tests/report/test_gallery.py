@@ -1,162 +1,179 @@
-"""The gallery, opened in a real browser."""
+"""The files of the gallery: every row once, each file named by its content, what changes in one small file."""
 
 from __future__ import annotations
 
-import html
+import base64
+import datetime as dt
+import hashlib
+import json
 import re
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import pyarrow as pa
 import pytest
-from PIL import Image
+from support.galleries import as_table, campaign_rows, columns_of, growing, handed, row, state_of, write
 
-from sdbatch.campaign.schema import COMMIT, table
-from sdbatch.encode.image import thumbnail
-from sdbatch.encode.video import encode_video
-from sdbatch.job import Encode
 from sdbatch.report import gallery
-from sdbatch.report.gallery import gallery_pages
+from sdbatch.report.gallery import chunks_of, state_values
+from sdbatch.report.gallery_rows import merged_facets, shown_rows
 
-EVIL = '<script>document.title="owned"</script><img src=x onerror=document.title="owned">'
-PLAY_TRIES = 6
-BROWSER = shutil.which("chromium")
-browser = pytest.mark.skipif(BROWSER is None, reason="needs Debian's chromium")
+EVIL = '<script>document.title="owned"</script>__proto__'
 
 
-def _rows(count: int) -> list[dict[str, Any]]:
-    picture = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
-    base = {"model": "tiny", "seed": 1, "num_inference_steps": 4, "guidance_scale": 5.0, "width": 64, "height": 64}
-    rows: list[dict[str, Any]] = []
-    for number in range(count):
-        task = "image-to-image" if number % 3 == 0 else "text-to-image"
-        row = {**base, "id": f"row-{number}", "n": 0, "task": task, "prompt": f"scene {number}", "status": "ok"}
-        rows.append({**row, "asset": f"assets/row-{number}.png", "thumbnail": thumbnail(picture)})
-    rows[0]["prompt"] = EVIL
-    rows[1].update(status="failed", error_type="BlankOutput", error_message=EVIL, asset=None, thumbnail=None)
-    return rows
+def _shown(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return list(shown_rows(as_table(rows)).to_pylist())
 
 
-def _clip_row(folder: Path, suffix: str) -> dict[str, Any]:
-    """Return the row of a clip that lies in the campaign; only its first frame is black."""
-    frames_FHWC = np.full((9, 64, 96, 3), (250, 10, 10), np.uint8)
-    frames_FHWC[0] = 0
-    options = Encode(video=suffix)
-    encoded = encode_video(frames_FHWC, 8.0, options, request_key="a" * 64, n=0, recipe="{}")
-    (folder / "assets").mkdir(exist_ok=True)
-    (folder / "assets" / f"clip.{suffix}").write_bytes(encoded.data)
-    shape = {"width": 96, "height": 64, "num_frames": 9, "fps": 8.0, "media_type": encoded.media_type}
-    row = {**_rows(3)[2], **shape, "id": "clip", "task": "text-to-video", "asset": f"assets/clip.{suffix}"}
-    return {**row, "thumbnail": thumbnail(frames_FHWC[0])}
+def test_every_row_stands_once_in_the_files_that_the_state_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gallery, "CHUNK_ROWS", 25)
+    rows = campaign_rows(10)
+    write(tmp_path, rows)
+    state = state_of(tmp_path)
+    ids = [name for chunk in state["chunks"] for name in columns_of(tmp_path, chunk["name"])["id"]]
+
+    assert ids == [one["id"] for one in rows]
+    assert [chunk["num"] for chunk in state["chunks"]] == [25, 25, 10]
+    assert state["total"] == 60
 
 
-def _write(folder: Path, rows: list[dict[str, Any]]) -> Path:
-    folder.mkdir(exist_ok=True)
-    for name, page in gallery_pages("s3://b/<i>", "r000001", [table(rows, COMMIT)], len(rows)):
-        (folder / name).write_bytes(page)
-    return folder / "index.html"
+def test_every_picture_is_that_of_its_row(tmp_path: Path) -> None:
+    rows = campaign_rows(15)
+    rows[3]["source_thumbnail"] = rows[4]["source_thumbnail"] = b"one source"
+    write(tmp_path, rows)
+    (chunk,) = state_of(tmp_path)["chunks"]
+    packs = handed(tmp_path / "report" / f"{chunk['name']}.js")["packs"]
+    columns = columns_of(tmp_path, chunk["name"])
+
+    def picture(kind: str, ref: int) -> bytes | None:
+        return (
+            None
+            if ref < 0
+            else base64.b64decode(handed(tmp_path / "report" / f"{packs[kind][str(ref >> 6)]}.js")[ref & 63])
+        )
+
+    assert len(packs["thumbs"]) == 2
+    assert [picture("thumbs", ref) for ref in columns["thumbs"]] == [one["thumbnail"] for one in rows]
+    assert columns["sources"] == [0 if place in (3, 4) else -1 for place in range(90)]
+    assert picture("sources", 0) == b"one source"
 
 
-def _browse(url: str, folder: Path, *what: str) -> str:
-    assert BROWSER is not None
-    command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
-    command += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
-    command += [f"--user-data-dir={folder / 'profile'}", "--virtual-time-budget=2000", *what, url]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr[-500:]
-    return done.stdout
+def test_the_facets_count_every_file_and_leave_out_columns_of_many_values(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gallery, "CHUNK_ROWS", 100)
+    write(tmp_path, campaign_rows(60))
+    facets = {facet["name"]: facet for facet in state_of(tmp_path)["facets"]}
+    locales = facets["x_locale"]
+    totals = [sum(count for pairs in locales["counts"] for code, count in pairs if code == place) for place in range(6)]
+
+    assert "x_product" not in facets  # 60 of them
+    assert dict(zip(locales["values"], totals, strict=True)) == dict.fromkeys(
+        ("de-DE", "en-GB", "es-ES", "fr-FR", "it-IT", "ja-JP"), 60
+    )
 
 
-def _dom(url: str, folder: Path) -> str:
-    return _browse(url, folder, "--dump-dom")
+def test_a_column_that_one_file_has_not_is_no_facet() -> None:
+    assert merged_facets([{"x_a": {"1": 2}, "x_b": {"": 2}}, {"x_a": {"2": 1}}]) == [
+        {"name": "x_a", "values": ["1", "2"], "counts": [[[0, 2]], [[1, 1]]]}
+    ]
 
 
-def _red_cards(url: str, folder: Path) -> int:
-    """Return how many cards of the screen show the clips' red, which their first frame has not."""
-    picture = folder / "screen.png"
-    _browse(url, folder, "--window-size=700,500", f"--screenshot={picture}")
-    pixels_HWC = np.asarray(Image.open(picture).convert("RGB")).astype(int)
-    is_red_W = (np.abs(pixels_HWC - (250, 10, 10)).max(axis=-1) < 12).sum(axis=0) > 80
-    return int((np.diff(is_red_W.astype(int)) == 1).sum())
+def test_values_are_shown_as_people_write_them() -> None:
+    own = {"x_day": dt.date(2026, 11, 3), "x_is_new": True, "x_price": 19.9, "x_whole": 3.0, "x_none": None}
+    (shown,) = _shown([row(0, width=None, height=None, guidance_scale=0.1, **own)])
+
+    assert {name: shown[name] for name in own} == {
+        "x_day": "2026-11-03",
+        "x_is_new": "true",
+        "x_price": "19.9",
+        "x_whole": "3",
+        "x_none": "",
+    }
+    assert (shown["size"], shown["guidance_scale"], shown["width"]) == ("", "0.1", -1)
 
 
-def _show_red(count: int, url: str, folder: Path) -> bool:
-    """Whether so many cards come to show red; virtual time does not wait for a decoder, hence the tries."""
-    return any(_red_cards(url, folder) == count for _ in range(PLAY_TRIES))
+def test_a_date_that_python_does_not_have_is_told() -> None:
+    rows = as_table([row(0)]).append_column("x_day", pa.array([4_000_000], pa.date32()))
+
+    assert shown_rows(rows).column("x_day").to_pylist() == ["(a value that cannot be shown)"]
 
 
-def _visible(dom: str) -> list[str]:
-    cards = re.findall(r"<article ([^>]*)>", dom)
-    return [re.search(r'data-text="(\S+)', card)[1] for card in cards if "hidden" not in card]  # type: ignore[index]
+def test_a_file_lies_under_its_digest_and_an_equal_gallery_has_equal_files(tmp_path: Path) -> None:
+    write(tmp_path / "a", campaign_rows(3))
+    write(tmp_path / "b", campaign_rows(3))
+    names = [
+        {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*.*")}
+        for folder in (tmp_path / "a", tmp_path / "b")
+    ]
+
+    assert names[0] == names[1]
+    assert len({Path(name).parent.name for name in names[0]}) == 4  # no source has a picture
 
 
-@pytest.mark.browser
-@browser
-def test_a_browser_shows_every_card_and_runs_nothing_of_a_prompt(tmp_path: Path) -> None:
-    dom = _dom(_write(tmp_path, _rows(6)).as_uri(), tmp_path)
+def test_a_gallery_that_grows_keeps_what_it_has_and_says_what_was_replaced(tmp_path: Path) -> None:
+    rows = campaign_rows(4)
+    grown = growing(tmp_path)
+    grown.add(as_table(rows[:6]))
+    grown.flush(state_values("out", "r1", "running", made=6, pending=24))
+    first = state_of(tmp_path)
+    grown.add(as_table(rows[6:]))
+    grown.flush(state_values("out", "r1", "done"))
+    second = state_of(tmp_path)
 
-    assert len(_visible(dom)) == 6
-    assert '<span id="shown">6 of 6</span>' in dom
-    assert "owned" not in re.search(r"<title>(.*?)</title>", dom)[1]  # type: ignore[index]
-    assert dom.count("<script") == 1
-    assert dom.count("<img ") == 5
-    assert html.escape(EVIL, quote=False) in dom
+    assert [first["total"], second["total"]] == [6, 24]
+    assert columns_of(tmp_path, second["chunks"][0]["name"])["id"] == [one["id"] for one in rows]
+    assert grown.replaced == [first["chunks"][0]["name"] + ".js"]
+    assert (first["made"], first["pending"], first["state"]) == (6, 24, "running")
 
 
-@pytest.mark.browser
-@browser
+def test_a_gallery_goes_on_from_the_state_of_another(tmp_path: Path) -> None:
+    write(tmp_path, campaign_rows(2))
+    before = chunks_of((tmp_path / "report" / "state.js").read_bytes())
+    grown = growing(tmp_path)
+    grown.chunks.extend(before)
+    grown.add(as_table([row(99, x_locale="pl-PL")]))
+    grown.flush(state_values("out", "r2", "running"))
+    facets = {facet["name"]: facet["values"] for facet in state_of(tmp_path)["facets"]}
+
+    assert state_of(tmp_path)["total"] == 13
+    assert facets["x_locale"][-1] == "pl-PL"
+
+
 @pytest.mark.parametrize(
-    ("address", "shown"),
-    [
-        ("#status=failed", ["row-1"]),
-        ("#task=image-to-image", ["row-0", "row-3"]),
-        ("#text=SCENE%204", ["row-4"]),
-        ("#task=image-to-image&status=failed", []),
-    ],
+    "state",
+    [b"", b"\xff", b"sdbatch.state(1);", b'sdbatch.state("{}");', b'sdbatch.state("{\\"version\\":9}");', b"<html>"],
 )
-def test_the_filters_leave_what_matches(tmp_path: Path, address: str, shown: list[str]) -> None:
-    dom = _dom(_write(tmp_path, _rows(6)).as_uri() + address, tmp_path)
-
-    assert _visible(dom) == shown
-    assert f'<span id="shown">{len(shown)} of 6</span>' in dom
+def test_a_state_that_is_not_ours_begins_anew(state: bytes) -> None:
+    assert chunks_of(state) == []
 
 
-def test_a_clip_shows_its_first_frame_and_is_not_read_before_it_is_played(tmp_path: Path) -> None:
-    row = {**_clip_row(tmp_path, "mp4"), "video": "brand/source.mp4"}
-    page = _write(tmp_path / "report", [row]).read_text()
+def test_a_state_that_names_a_file_elsewhere_begins_anew() -> None:
+    values = {"version": 1, "chunks": [{"name": "../../x", "num": 1}], "facets": []}
+    good = {**values, "chunks": [{"name": "data/" + "0" * 16, "num": 1}]}
 
-    attributes = 'controls loop playsinline preload="none"'
-    assert re.search(rf'<video src="../assets/clip.mp4" poster="data:image/webp;base64,\S+" {attributes}>', page)
-    assert "96 x 64, 9 frames, 8 fps" in page
-    assert "from brand/source.mp4" in page
+    assert chunks_of(f"sdbatch.state({json.dumps(json.dumps(values))});".encode()) == []
+    assert len(chunks_of(f"sdbatch.state({json.dumps(json.dumps(good))});".encode())) == 1
 
 
-@pytest.mark.browser
-@browser
-def test_a_browser_plays_both_kinds_of_clips_under_the_pages_own_policy(tmp_path: Path) -> None:
-    page = _write(tmp_path / "report", [_clip_row(tmp_path, suffix) for suffix in ("mp4", "webm")])
-    playing = page.read_text().replace('preload="none"', "autoplay muted")  # what a click would do
-    page.write_text(playing)
-    assert _show_red(2, page.as_uri(), tmp_path)
-    page.write_text(playing.replace("media-src 'self' file:;", ""))
-    assert _red_cards(page.as_uri(), tmp_path) == 0
+def test_the_page_lets_nothing_run_but_its_own_scripts_and_files(tmp_path: Path) -> None:
+    page = write(tmp_path, [row(0)], campaign=EVIL).read_text()
+    policy = re.search(r'Content-Security-Policy" content="([^"]+)"', page)[1].replace("&#39;", "'")  # type: ignore[index]
+    scripts = re.findall(r"<script>(.*?)</script>\n", page, re.DOTALL)
+    digests = {f"'sha256-{base64.b64encode(hashlib.sha256(one.encode()).digest()).decode()}'" for one in scripts}
+
+    assert "default-src 'none'" in policy
+    assert "require-trusted-types-for 'script'" in policy
+    assert "unsafe" not in policy
+    assert set(re.search(r"script-src ([^;]+)", policy)[1].split()) == digests | {"'self'", "file:"}  # type: ignore[index]
+    assert len(scripts) == len(gallery.SCRIPTS)
+    assert "<script>document" not in page
 
 
-def test_pages_are_cut_and_name_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gallery, "ASSETS_PER_PAGE", 4)
-    _write(tmp_path, _rows(10))
-    pages = sorted(path.name for path in tmp_path.glob("*.html"))
-
-    assert pages == ["index.html", "page-2.html", "page-3.html"]
-    assert [(tmp_path / name).read_text().count("<article") for name in pages] == [4, 4, 2]
-    assert 'href="page-3.html"' in (tmp_path / "index.html").read_text()
-    assert 'href="index.html"' in (tmp_path / "page-3.html").read_text()
-
-
-def test_an_empty_campaign_has_a_page_too(tmp_path: Path) -> None:
-    pages = list(gallery_pages("out", "r000001", [], 0))
-
-    assert [name for name, _ in pages] == ["index.html"]
-    assert b"0 of 0" in pages[0][1]
+def test_no_script_of_the_page_makes_html_of_text() -> None:
+    for name in gallery.SCRIPTS:
+        assert not re.search(
+            r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|new Function", gallery._read(name)
+        )
