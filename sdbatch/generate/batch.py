@@ -62,7 +62,7 @@ def make_batch(
     recipe = items[0].recipe
     rows = [*items, *[items[-1]] * ((pad_to or len(items)) - len(items))]
     route = model.family.route_of(recipe)
-    pipeline = model.pipeline(route, recipe.scheduler, recipe.loras)
+    pipeline = model.pipeline(route, recipe.scheduler, recipe.loras, recipe.more.get("scheduler_options"))
     started_s = time.perf_counter()
     before, limits_before = _begin_measuring(model.device), recompile_limits()
     parts: list[_CallOutput] = []

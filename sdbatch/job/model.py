@@ -8,6 +8,7 @@ import pyarrow as pa
 from pydantic import BeforeValidator, Field, create_model, field_validator, model_validator
 
 from sdbatch.columns import COLUMNS, Column
+from sdbatch.job.schedulers import Presets
 from sdbatch.job.weights import Component, Dtype, Quantize, Revision, Strict, VaeOptions, folder_of, or_string
 
 ENTRY_COMPONENTS: Final = ("controlnet", "motion_adapter")
@@ -120,6 +121,10 @@ class Model(Strict):
     )
     memory_gib: Annotated[float, Field(gt=0, le=65_536)] | None = None
     batch_size: Annotated[int, Field(ge=1, le=256)] | Literal["auto"] = "auto"
+    schedulers: Presets = Field(
+        default={},
+        description="Presets that rows may name as their scheduler: a diffusers class and its options, by name.",
+    )
     long_prompt: Literal["truncate", "error"] = "truncate"
     controlnet: Annotated[Component, BeforeValidator(folder_of)] | None = Field(
         default=None,

@@ -32,6 +32,7 @@ from sdbatch.plan.checks import (
     settled_parameters,
 )
 from sdbatch.plan.problems import RowProblem
+from sdbatch.plan.schedulers import settled_scheduler
 from sdbatch.recipe import KEY_VERSION, RecipeTemplate
 from sdbatch.types import TASKS
 
@@ -191,6 +192,7 @@ class Settler:
         if not out_of_bounds:
             settled_frames(values, family)
         problems.extend([*out_of_bounds, *check_family(values, family)])
+        problems.extend(settled_scheduler(values, binding.model, loads_here=self._loads_here))
         if route.keyframes and binding.given.num_images and not problems:
             values["keyframes"], refused = settled_keyframes(
                 row["keyframes"], binding.given.num_images, values["num_frames"], route, family.frame_multiple

@@ -11,11 +11,13 @@ import diffusers
 import torch
 from diffusers.loaders import TextualInversionLoaderMixin
 
+from sdbatch.canonical import canonical
 from sdbatch.families import Family, Route
 from sdbatch.generate.decoding import DecodePlan, is_tiled, plan_decoding
 from sdbatch.generate.load.kept_loras import KeptLoras
 from sdbatch.generate.load.loras import LoraFile
 from sdbatch.generate.load.placing import ModelOffload, offload_groups
+from sdbatch.generate.load.schedulers import scheduler_from
 from sdbatch.generate.memo import Memo
 from sdbatch.generate.tokens import TokenCounter
 from sdbatch.job import Model
@@ -73,13 +75,20 @@ class LoadedModel:
         self.tokens = TokenCounter(pipeline, family)
         self.memo = Memo()
 
-    def pipeline(self, route: Route, scheduler: str, loras: Sequence[Sequence[Any]] = ()) -> Any:
+    def pipeline(
+        self,
+        route: Route,
+        scheduler: str,
+        loras: Sequence[Sequence[Any]] = (),
+        scheduler_options: Mapping[str, Any] | None = None,
+    ) -> Any:
         """Return the pipeline of a route with a fresh scheduler and only the adapters that a recipe asks for.
 
         Args:
             route: One of the family's routes of a task.
             scheduler: diffusers class, or "" for the folder's own.
             loras: (identity, weight) of each, as in the recipe.
+            scheduler_options: Laid over the configuration of the folder's own scheduler.
 
         Raises:
             ModelLoadFailed: When a LoRA is no longer what was planned.
@@ -91,9 +100,11 @@ class LoadedModel:
             pipeline = self._pipelines[route.pipeline] = _sibling(self._base, route.pipeline, further)
             if self.options.offload == "group":
                 offload_groups(pipeline.components, self.device)  # some pipelines make a denoiser of their own
-        if scheduler not in self._schedulers:
-            self._schedulers[scheduler] = getattr(diffusers, scheduler).from_config(self._base.scheduler.config)
-        pipeline.scheduler = copy.deepcopy(self._schedulers[scheduler])
+        options = scheduler_options or {}
+        asked = f"{scheduler} {canonical(options)}" if options else scheduler
+        if asked not in self._schedulers:
+            self._schedulers[asked] = scheduler_from(self._schedulers[""], scheduler, options)
+        pipeline.scheduler = copy.deepcopy(self._schedulers[asked])
         self.loras.switch(loras)
         if self._offload is not None:
             self._offload.hook(pipeline)
