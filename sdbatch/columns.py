@@ -245,6 +245,10 @@ COLUMNS: Final[tuple[Column, ...]] = (
     ),
     # Follows from `scheduler`, which is a class in the recipe; a mapping there, JSON in the metadata.
     Column(name="scheduler_options", type=_TEXT, in_recipe=True),
+    # How a prompt is encoded, where its model's entry says so and the row makes use of it.
+    Column(name="prompt_weights", type=_TEXT, in_recipe=True),
+    Column(name="long_prompt", type=_TEXT, in_recipe=True),
+    Column(name="embeddings", type=_TEXT, in_recipe=True),
     Column(
         name="loras",
         type=_LORAS,

@@ -43,6 +43,7 @@ NOUNS = {
     "named_formats",
     "outcomes",
     "points",
+    "prompt_syntax",
     "recipe",
     "scratch",
     "storage",

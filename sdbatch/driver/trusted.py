@@ -179,8 +179,9 @@ def _builtin(row: Mapping[str, Any], recorded: Mapping[str, Any]) -> str:
 
 def _refuse_untrusted_parts(row: Mapping[str, Any], recipe: Recipe, trust: Trust) -> None:
     has_entry = trust.job is not None and row["model"] in trust.job.models
-    needed = [*recipe.components, *(["LoRA"] if recipe.loras else [])]
-    is_named = has_entry if recipe.components else trust.job is not None
+    inversions = ["textual inversion"] if recipe.more.get("embeddings") else []
+    needed = [*recipe.components, *inversions, *(["LoRA"] if recipe.loras else [])]
+    is_named = has_entry if recipe.components or inversions else trust.job is not None
     if needed and not is_named:
         raise UserError(f"{row['id']} was made with a {needed[0]}; where it lies is said by --job JOB alone")
 

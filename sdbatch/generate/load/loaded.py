@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import diffusers
@@ -12,8 +13,10 @@ import torch
 from diffusers.loaders import TextualInversionLoaderMixin
 
 from sdbatch.canonical import canonical
+from sdbatch.errors import ModelLoadFailed
 from sdbatch.families import Family, Route
 from sdbatch.generate.decoding import DecodePlan, is_tiled, plan_decoding
+from sdbatch.generate.inversions import INVERSIONS_MAX, Inversion
 from sdbatch.generate.load.kept_loras import KeptLoras
 from sdbatch.generate.load.loras import LoraFile
 from sdbatch.generate.load.placing import ModelOffload, offload_groups
@@ -48,6 +51,7 @@ class LoadedModel:
         components: Mapping[str, Any] | None = None,
         loras: Mapping[str, LoraFile] | None = None,
         options: Model | None = None,
+        embeddings: Mapping[tuple[str, str], Path] | None = None,
     ) -> None:
         """Take a loaded pipeline.
 
@@ -58,6 +62,7 @@ class LoadedModel:
             components: Further modules by name: `controlnet`, `motion_adapter`.
             loras: By identity, the LoRAs that were made for the family.
             options: The job's entry of the model.
+            embeddings: File of each textual inversion of the entry, by its word and identity.
         """
         self.class_name = type(pipeline).__name__
         self.family = family
@@ -74,6 +79,8 @@ class LoadedModel:
         self._decoded_max: dict[tuple[int, int, int | None, bool], int] = {}
         self.tokens = TokenCounter(pipeline, family)
         self.memo = Memo()
+        self._embeddings = embeddings or {}
+        self._inversions: dict[str, Inversion] = {}
 
     def pipeline(
         self,
@@ -109,6 +116,26 @@ class LoadedModel:
         if self._offload is not None:
             self._offload.hook(pipeline)
         return pipeline
+
+    def inversion(self, recipe: Recipe) -> Inversion | None:
+        """Return the textual inversions that a recipe makes use of; None where it names none.
+
+        Raises:
+            ModelLoadFailed: When one is not what was planned, or does not fit the model.
+        """
+        asked: Mapping[str, str] = recipe.more.get("embeddings", {})
+        if not asked:
+            return None
+        place = canonical(asked)
+        if place not in self._inversions:
+            for word, revision in asked.items():
+                if (word, revision) not in self._embeddings:
+                    raise ModelLoadFailed(f"embeddings.{word} is not what was planned: it should be {revision}")
+            if len(self._inversions) >= INVERSIONS_MAX:
+                self._inversions.clear()
+            files = {word: self._embeddings[word, revision] for word, revision in sorted(asked.items())}
+            self._inversions[place] = Inversion(self._base, files)
+        return self._inversions[place]
 
     def decode_plan(self, recipe: Recipe, rows: int, *, is_exact: bool) -> DecodePlan:
         """Return how the rows of a call are decoded; what a decoder ran out of memory at is not tried again."""
