@@ -23,6 +23,7 @@ import torch
 from sdbatch.generate.accelerators import accelerated, denoisers_of, recompile_limits
 from sdbatch.generate.decoding import decoding
 from sdbatch.generate.exact import exact_arithmetic
+from sdbatch.generate.first_step import begun_at_first_step
 from sdbatch.generate.inversions import inverted
 from sdbatch.generate.item import BatchResult, Generated, Item, Memory, Pixels, joined_results
 from sdbatch.generate.load.placing import offloading
@@ -106,6 +107,7 @@ def _made(model: LoadedModel, items: Sequence[Item], pad_to: int | None, on_step
         exact_arithmetic(is_exact=pad_to is not None, is_compiled=model.options.compile),
         accelerated(pipeline, model.family, model.options, recipe),
         text_model_named(pipeline, recipe),
+        begun_at_first_step(pipeline, route, recipe),
         remembered(
             pipeline,
             model.memo,

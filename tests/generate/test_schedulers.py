@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from support.revisions import PINNED
 from support.toy_models import make_tiny_sd3
 
-from sdbatch.checkpoints import BUILTINS
+from sdbatch.checkpoints import BUILTINS, describe
 from sdbatch.families import FAMILIES
 from sdbatch.families.samplers import SAMPLERS, scheduler_of
 from sdbatch.families.scheduler_options import REQUIRES
@@ -79,6 +79,16 @@ def test_every_sampler_makes_pictures_of_its_own(model: LoadedModel, name: str, 
     assert all(output.is_finite for output in outputs)
     assert not np.array_equal(outputs[0].frames_FHWC, outputs[1].frames_FHWC)
     assert outputs[0].frames_FHWC.std() > 1
+
+
+def test_karras_over_a_cosine_schedule_gives_two_steps_one_timestep_and_no_row_fails() -> None:
+    set_threads(1)
+    shipped = Model(path="builtin:tiny-sd")
+    cosine = load_model("sd", shipped, describe("sd", shipped, {}).revision, {})
+    outputs = make_batch(cosine, [_item("DPM++ 2M Karras"), _item("DPM++ 2M Karras", seed=2)], None).outputs
+
+    assert all(output.is_finite for output in outputs)
+    assert not np.array_equal(outputs[0].frames_FHWC, outputs[1].frames_FHWC)
 
 
 @pytest.mark.parametrize("name", ["DPM++ 2M SDE Karras", "LCM", "Euler a SGM Uniform"])
