@@ -199,8 +199,12 @@ def test_a_distilled_schedule_has_no_more_steps_than_it_is_taken_from() -> None:
 def test_what_needs_a_package_that_is_not_here_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
 
-    assert _resolved("LMS")[1] == ["scheduler needs the Python package scipy, which is not installed"]
-    assert _resolved("DPM++ 2M Beta")[1] == ["scheduler needs the Python package scipy, which is not installed"]
+    assert _resolved("LMS")[1] == [
+        "scheduler needs the Python package scipy, which is not installed: pip install 'sdbatch[samplers]'"
+    ]
+    assert _resolved("DPM++ 2M Beta")[1] == [
+        "scheduler needs the Python package scipy, which is not installed: pip install 'sdbatch[samplers]'"
+    ]
     assert _resolved("DPM++ 2M Karras")[1] == []
 
 

@@ -13,6 +13,8 @@ from sdbatch.families.samplers import scheduler_of
 from sdbatch.families.scheduler_options import REQUIRES, STEPS_ORIGINAL
 from sdbatch.plan.problems import RowProblem
 
+_REMEDY = "pip install 'sdbatch[samplers]'"
+
 
 def settled_scheduler(values: dict[str, Any], model: ModelInfo, *, loads_here: bool = True) -> list[RowProblem]:
     """Put class and options in the place of the name in some values, and return the problems of the name.
@@ -34,7 +36,7 @@ def settled_scheduler(values: dict[str, Any], model: ModelInfo, *, loads_here: b
     on = [option for option, value in found.options.items() if value is True]
     packages = {REQUIRES[one] for one in (found.class_name, *on) if one in REQUIRES} if loads_here else set()
     problems = [
-        RowProblem("scheduler", name, f"needs the Python package {package}, which is not installed")
+        RowProblem("scheduler", name, f"needs the Python package {package}, which is not installed: {_REMEDY}")
         for package in sorted(packages)
         if importlib.util.find_spec(package) is None
     ]

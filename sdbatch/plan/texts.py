@@ -87,5 +87,6 @@ def settled_texts(
         message = f"holds clip_skip, which is not taken beside {option}: {found[option]}"
         problems.append(RowProblem("parameters", "clip_skip", message))
     if is_encoded and loads_here and importlib.util.find_spec("compel") is None:
-        problems.append(RowProblem("prompt", None, "needs the Python package compel, which is not installed"))
+        message = "needs the Python package compel, which is not installed: pip install 'sdbatch[prompts]'"
+        problems.append(RowProblem("prompt", None, message))
     return found, problems

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from support.toy_models import make_tiny_sdxl
 
 from sdbatch.checkpoints import describe
 from sdbatch.errors import ModelError, ModelLoadFailed
+from sdbatch.families import FAMILIES
 from sdbatch.generate.batch import make_batch, set_threads
 from sdbatch.generate.item import Item
 from sdbatch.generate.load import LoadedModel, load_model
@@ -236,3 +238,60 @@ def test_sdxl_s_file_must_be_for_both_text_encoders(folder: Path) -> None:
 
     with pytest.raises(ModelError, match="it must hold clip_l and clip_g"):
         describe("m", entry, {})
+
+
+ROUTES = [
+    (family.title, route.pipeline)
+    for family in FAMILIES.values()
+    if family.takes_encoded_prompts
+    for routes in family.tasks.values()
+    for route in routes
+]
+
+
+@pytest.mark.parametrize(("title", "pipeline"), ROUTES)
+def test_every_pipeline_of_a_family_takes_encoded_prompts(title: str, pipeline: str) -> None:
+    import inspect
+
+    import diffusers
+
+    taken = inspect.signature(getattr(diffusers, pipeline).__call__).parameters
+    names = {"prompt_embeds", "negative_prompt_embeds"}
+    if "XL" in title:
+        names |= {"pooled_prompt_embeds", "negative_pooled_prompt_embeds"}
+
+    assert names <= taken.keys()
+    assert taken["prompt"].default is None
+
+
+def test_a_campaign_holds_weights_words_and_samplers_in_the_rows_that_say_them(
+    folder: Path, write_manifest: Callable[..., str], job_of: Callable[..., dict[str, Any]]
+) -> None:
+    import json
+
+    import sdbatch
+
+    prompts = {"plain": "a beach", "weighted": "a (beach:1.5)", "word": "a <toy> beach", "long": LONG}
+    rows = [{"id": name, "prompt": prompt, "seed": 3} for name, prompt in prompts.items()]
+    rows += [{"id": "karras", "prompt": "a beach", "seed": 3, "scheduler": "DPM++ 2M Karras"}]
+    rows += [{"id": "mine", "prompt": "a beach", "seed": 3, "scheduler": "mine"}]
+    entry = {
+        "path": "builtin:tiny-random",
+        "batch_size": 4,
+        "prompt_weights": "compel",
+        "long_prompt": "chunk",
+        "embeddings": {"<toy>": str(folder / "toy.safetensors")},
+        "schedulers": {"mine": {"class": "DPMSolverMultistepScheduler", "use_karras_sigmas": True}},
+    }
+    job = job_of(write_manifest(rows), models={"m": entry}, determinism="exact")
+    sdbatch.run(job, in_process=True)
+    made = {row["id"]: row for row in sdbatch.metadata(job["output"]).to_pylist()}
+
+    assert {row["status"] for row in made.values()} == {"ok"}
+    assert len({row["sha256"] for row in made.values()}) == 5
+    assert made["karras"]["sha256"] == made["mine"]["sha256"]
+    assert made["karras"]["request_key"] == made["mine"]["request_key"]
+    said = {name: json.loads(row["recipe"]).keys() for name, row in made.items()}
+    assert {name for name, keys in said.items() if "prompt_weights" in keys} == {"weighted"}
+    assert {name for name, keys in said.items() if "embeddings" in keys} == {"word"}
+    assert not any(row["prompt_truncated"] for row in made.values())

@@ -127,7 +127,7 @@ def test_without_compel_rows_that_need_it_are_refused(monkeypatch: pytest.Monkey
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
 
     assert _resolve(_job(**COMPEL), {"prompt": "(a:1.2)"}, {"prompt": "a"})[1] == [
-        "prompt needs the Python package compel, which is not installed"
+        "prompt needs the Python package compel, which is not installed: pip install 'sdbatch[prompts]'"
     ]
 
 
