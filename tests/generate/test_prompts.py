@@ -37,6 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     one, other = torch.randn(2, 32), torch.randn(1, 32)
     save_file({"emb_params": one}, place / "toy.safetensors")
     save_file({"<cat>": other[0]}, place / "cat.safetensors")
+    save_file({"<dog>": torch.randn(32)}, place / "dog.safetensors")
     save_file({"clip_l": one, "clip_g": torch.randn(2, 32)}, place / "toy_xl.safetensors")
     make_tiny_sdxl(place / "xl")
     return place
@@ -144,6 +145,23 @@ def test_a_textual_inversion_moves_pixels_and_is_gone_for_the_next_row(model: Lo
     assert not np.array_equal(before, with_it)
     assert np.array_equal(with_it, again)
     assert np.array_equal(before, after)
+
+
+def test_after_a_call_the_model_is_as_it_was(model: LoadedModel) -> None:
+    pipeline = model._base
+    text = getattr(pipeline.text_encoder, "text_model", pipeline.text_encoder)
+    before = (pipeline.tokenizer, text.embeddings.token_embedding, text.eos_token_id)
+    _pixels(model, _item("a <toy> here", **_inverted(model, "<toy>")))
+
+    assert (pipeline.tokenizer, text.embeddings.token_embedding, text.eos_token_id) == before
+
+
+def test_two_words_of_as_many_vectors_are_not_taken_for_each_other(folder: Path) -> None:
+    words = {f"<{name}>": str(folder / f"{name}.safetensors") for name in ("cat", "dog")}
+    both = _loaded("builtin:tiny-random", words)
+    cat, dog = (_pixels(both, _item(f"a {word}", **_inverted(both, word)))[0] for word in words)
+
+    assert not np.array_equal(cat, dog)
 
 
 def test_a_neighbour_s_words_do_not_move_a_row_of_textual_inversions(model: LoadedModel) -> None:

@@ -85,6 +85,16 @@ def test_a_recipe_names_each_word_that_its_row_holds_with_the_file_s_digest(word
     assert all("prompt_weights" not in recipe for recipe in recipes)
 
 
+def test_a_word_of_another_model_is_plain_text(words: dict[str, Any]) -> None:
+    entry = {"path": "builtin:tiny-random", "batch_size": 4}
+    models = {"has": {**entry, **words}, "lacks": entry}
+    job = parse_job({"manifest": "m", "output": "o", "models": models, "defaults": {"task": "text-to-image"}})
+    has, lacks = _recipes(job, *({"model": name, "prompt": "a <one>"} for name in models))
+
+    assert has["embeddings"].keys() == {"<one>"}
+    assert "embeddings" not in lacks
+
+
 def test_other_vectors_under_the_same_word_move_the_key(words: dict[str, Any]) -> None:
     swapped = {"embeddings": {"<one>": words["embeddings"]["<other>"]}}
 
