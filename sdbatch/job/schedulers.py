@@ -6,7 +6,9 @@ from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, Field
 
-OptionValue = bool | int | float | str | list[int]
+_Whole = Annotated[int, Field(ge=-1_000_000, le=1_000_000)]
+_Number = Annotated[float, Field(ge=-1_000_000, le=1_000_000)]
+OptionValue = bool | _Whole | _Number | str | list[_Whole]
 PRESET_NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9 ._+-]{0,63}$"
 
 
