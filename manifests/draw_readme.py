@@ -1,6 +1,7 @@
-"""Draw the README's pictures: the demo campaign as a sheet, its clips in strips, one picture at eight denoising steps.
+"""Draw the README's pictures: a campaign's sheet and strips, one picture step by step, samplers, weights of words.
 
-python manifests/draw_readme.py out/demo manifests     # after `make demo`; writes demo-sheet, -clips and -steps.jpg
+python manifests/draw_readme.py out/demo manifests     # after `make demo`; writes all five .jpg
+python manifests/draw_readme.py --rows manifests       # samplers.jpg and weights.jpg alone, which need no campaign
 """
 
 import json
@@ -14,8 +15,14 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image, ImageDraw, ImageFont
 
 import sdbatch
-from sdbatch.checkpoints import SHIPPED
+from sdbatch.checkpoints import SHIPPED, describe
 from sdbatch.encode.asset import read_frames
+from sdbatch.families.samplers import scheduler_of
+from sdbatch.generate.batch import make_batch, set_threads
+from sdbatch.generate.item import Item
+from sdbatch.generate.load import load_model
+from sdbatch.job import Model
+from sdbatch.recipe import recipe_from
 
 SCALE = 2
 COLUMNS = 6
@@ -24,6 +31,10 @@ MARGIN = 8
 PROMPT = "a serene beach at sunset with palm trees"
 FRAMES_SHOWN = (0, 4, 8, 12, 16)
 STEPS_SHOWN = (0, 3, 6, 9, 12, 15, 17, 20)
+SAMPLERS_SHOWN = ("DDIM", "Euler a", "DPM++ 2M", "DPM++ 2M SDE", "UniPC", "LCM")
+STEPS_OF_SAMPLERS = (2, 4, 12)
+WEIGHTED = ("a beach at (sunset:{})", "a (snowy:{}) mountain")
+WEIGHTS_SHOWN = (0.2, 0.5, 1.0, 1.4, 2.0)
 
 
 def sheet(campaign: str) -> Image.Image:
@@ -112,7 +123,72 @@ def steps() -> Image.Image:
     return strip.resize((strip.width * SCALE * 3 // 4, strip.height * SCALE * 3 // 4), Image.Resampling.BICUBIC)
 
 
+class _Tiny:
+    """Makes pictures with the builtin tiny-sd."""
+
+    def __init__(self) -> None:
+        set_threads(1)
+        entry = Model(path="builtin:tiny-sd")
+        self._info = describe("tiny-sd", entry, {})
+        self._model = load_model("tiny-sd", entry, self._info.revision, {})
+
+    def picture(self, prompt: str, steps: int, sampler: str = "", **recipe: object) -> Image.Image:
+        """Return the picture of a prompt, by a sampler of A1111's name."""
+        values = {"task": "text-to-image", "prompt": prompt, "height": 64, "width": 64, "guidance_scale": 4.0, **recipe}
+        if sampler:
+            found, problem = scheduler_of(sampler, self._info.family, {})
+            assert found is not None, problem
+            values |= {"scheduler": found.class_name, "scheduler_options": dict(found.options)}
+        item = Item(recipe=recipe_from({**values, "num_inference_steps": steps}), seed=7)
+        return Image.fromarray(make_batch(self._model, [item], None).outputs[0].frames_FHWC[0])
+
+
+def table(columns: list[str], lines: list[tuple[str, list[Image.Image]]]) -> Image.Image:
+    """Return lines of pictures, each line and each column under its name."""
+    side, words = 64 * SCALE, 20
+    size = (len(columns) * (side + MARGIN) + MARGIN, words + len(lines) * (side + words + MARGIN) + MARGIN)
+    picture = Image.new("RGB", size, "white")
+    pencil, font = ImageDraw.Draw(picture), ImageFont.load_default(12)
+    for number, name in enumerate(columns):
+        pencil.text((MARGIN + number * (side + MARGIN), MARGIN), name, fill=(50, 50, 50), font=font)
+    for number, (said, cells) in enumerate(lines):
+        top = MARGIN + words + number * (side + words + MARGIN)
+        pencil.text((MARGIN, top), said, fill=(50, 50, 50), font=font)
+        for place, cell in enumerate(cells):
+            resized = cell.resize((side, side), Image.Resampling.BICUBIC)
+            picture.paste(resized, (MARGIN + place * (side + MARGIN), top + words))
+    return picture
+
+
+def samplers(tiny: _Tiny) -> Image.Image:
+    """Return one prompt and seed by six samplers, at three numbers of steps."""
+    lines = [
+        (f"{steps} steps", [tiny.picture(PROMPT, steps, sampler) for sampler in SAMPLERS_SHOWN])
+        for steps in STEPS_OF_SAMPLERS
+    ]
+    return table(list(SAMPLERS_SHOWN), lines)
+
+
+def weights(tiny: _Tiny) -> Image.Image:
+    """Return two prompts at five weights of one of their words."""
+    lines = [
+        (text.format("..."), [tiny.picture(text.format(one), 20, prompt_weights="compel") for one in WEIGHTS_SHOWN])
+        for text in WEIGHTED
+    ]
+    return table([str(one) for one in WEIGHTS_SHOWN], lines)
+
+
+def draw_rows(folder: Path) -> None:
+    """Draw what rows may say: samplers.jpg and weights.jpg."""
+    tiny = _Tiny()
+    samplers(tiny).save(folder / "samplers.jpg", quality=90)
+    weights(tiny).save(folder / "weights.jpg", quality=90)
+
+
 if __name__ == "__main__":
+    draw_rows(Path(sys.argv[2]))
+    if sys.argv[1] == "--rows":
+        sys.exit()
     sheet(sys.argv[1]).save(Path(sys.argv[2]) / "demo-sheet.jpg", quality=90)
     strips(sys.argv[1]).save(Path(sys.argv[2]) / "demo-clips.jpg", quality=90)
     steps().save(Path(sys.argv[2]) / "demo-steps.jpg", quality=92)

@@ -245,11 +245,17 @@ COLUMNS: Final[tuple[Column, ...]] = (
     _argument(
         "scheduler",
         _TEXT,
-        "diffusers class name, from the family's list",
+        "a preset of the model entry, a diffusers class name, or a sampler's name of A1111 or ComfyUI",
         neutral="",
         is_measured=True,
         in_gallery=True,
     ),
+    # Follows from `scheduler`, which is a class in the recipe; a mapping there, JSON in the metadata.
+    Column(name="scheduler_options", type=_TEXT, in_recipe=True),
+    # How a prompt is encoded, where its model's entry says so and the row makes use of it.
+    Column(name="prompt_weights", type=_TEXT, in_recipe=True),
+    Column(name="long_prompt", type=_TEXT, in_recipe=True),
+    Column(name="embeddings", type=_TEXT, in_recipe=True),
     Column(
         name="loras",
         type=_LORAS,

@@ -46,6 +46,7 @@ NOUNS = {
     "outcomes",
     "packets",
     "points",
+    "prompt_syntax",
     "recipe",
     "scratch",
     "slate",

@@ -28,6 +28,7 @@ from sdbatch.checkpoints.components import (
     naming,
     place_of,
 )
+from sdbatch.checkpoints.embeddings import describe_embeddings
 from sdbatch.checkpoints.entries import refuse_accelerators
 from sdbatch.checkpoints.facts import facts_of, native_size
 from sdbatch.checkpoints.files import (
@@ -79,13 +80,24 @@ def describe(name: str, model: Model, storage: Mapping[str, Storage], *, with_re
     classes = {module: one.class_name for module, one in found.items()}
     already = {**info.quantized_by, **{module: one.quantized_by for module, one in found.items() if one.quantized_by}}
     refuse_quantize(name, info.options, info.family, info.modules, already, classes)
+    embeddings = describe_embeddings(
+        name,
+        model,
+        info.family,
+        lambda module: _own_config(info, module, storage),
+        storage,
+        with_revision=with_revision,
+    )
     denoiser = found.get(info.family.denoiser)
     info = replace(
         info,
         base_revision=info.revision,
         components=classes,
         component_revisions={module: one.revision for module, one in found.items()},
-        is_pinned=info.is_pinned and all(one.is_pinned for one in found.values()),
+        is_pinned=info.is_pinned
+        and all(one.is_pinned for one in found.values())
+        and all(is_pinned for _, is_pinned in embeddings.values()),
+        embeddings={word: revision for word, (revision, _) in embeddings.items()},
         parameters=denoiser.parameters if denoiser is not None else info.parameters,
         module_parameters={
             **info.module_parameters,

@@ -10,7 +10,8 @@ from sdbatch.checkpoints.files import component_files, read_json
 from sdbatch.checkpoints.info import ModelInfo
 from sdbatch.checkpoints.single_files import file_of
 from sdbatch.errors import ModelError
-from sdbatch.families import Family
+from sdbatch.families import FAMILIES, Family
+from sdbatch.families.samplers import preset_problem
 from sdbatch.job import Model, Storage
 from sdbatch.storage import Entry, Store, open_store
 from sdbatch.storage.locations import split
@@ -36,6 +37,19 @@ def refuse_accelerators(name: str, model: Model, family: Family) -> None:
         raise ModelError(
             f"models.{name}.step_cache: {model.step_cache.kind} skips nothing on {family.title}; of use: {can}"
         )
+    asked = {
+        "prompt_weights": model.prompt_weights == "compel",
+        "long_prompt": model.long_prompt == "chunk",
+        "embeddings": bool(model.embeddings),
+    }
+    for option, is_asked in asked.items():
+        if is_asked and not family.takes_encoded_prompts:
+            can = ", ".join(one.title for one in FAMILIES.values() if one.takes_encoded_prompts)
+            what = "" if option == "embeddings" else f" {getattr(model, option)}"
+            raise ModelError(f"models.{name}.{option}:{what} is not for {family.title}; it is for {can}")
+    for preset, options in model.schedulers.items():
+        if problem := preset_problem(preset, options, family):
+            raise ModelError(f"models.{name}.schedulers.{preset}: {problem}")
     if model.vae.tiling is True and not family.vae_tiles:
         raise ModelError(f"models.{name}.vae.tiling: the VAE of {family.title} cannot decode in tiles")
     if model.guidance_interval is not None and not family.cfg_layout:

@@ -53,6 +53,7 @@ class ModelInfo:
         quantized_by: Backend of every module whose weights are quantised, when they are loaded or before.
         defaults: Settings of its own, over its family's.
         single_file: What is known of it where its weights are one file; None for a folder.
+        embeddings: Identity of each textual inversion by its word.
     """
 
     name: str
@@ -72,6 +73,7 @@ class ModelInfo:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     module_parameters: Mapping[str, int] = field(default_factory=dict)
     single_file: SingleFile | None = None
+    embeddings: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def always_laid_over(self) -> list[str]:

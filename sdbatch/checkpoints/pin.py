@@ -64,6 +64,9 @@ def pins(job: Job) -> Iterator[Pin]:
             where = place_of(name, option, is_top=option not in model.components)
             entries = component_entries(store, file, dtype)
             yield Pin(place=where, path=parse_url(component.path).url, revision=_digest_of(where, store, entries))
+        for word, embedding in model.embeddings.items():
+            vectors = embedding.as_lora("")
+            yield _pin(job, f"{place}.embeddings.{word}", vectors.path, _only(vectors.weight_name))
     for name, lora in job.loras.items():
         yield _pin(job, f"loras.{name}", lora.path, _only(lora.weight_name))
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sdbatch.checkpoints.builtins import BUILTINS, SHIPPED, builtin_folder
 from sdbatch.checkpoints.info import ModelInfo
 from sdbatch.checkpoints.single_files import CLIP_WORDS
+from sdbatch.prompt_syntax import without_weights
 from sdbatch.recipe import parse_recipe
 from sdbatch.storage import parse_url
 
@@ -51,14 +52,15 @@ class TokenCounter:
     def excess(self, recipe_text: str) -> tuple[int, int] | None:
         """Return tokens and limit of a recipe's prompt when the text encoder reads fewer; else None."""
         recipe = parse_recipe(recipe_text)
-        if not recipe.prompt:
+        if not recipe.prompt or recipe.more.get("long_prompt") == "chunk":
             return None
         tokens_max = self._family.route_of(recipe).tokens_max or self._family.tokens_max
         limits = [recipe.parameters.get("max_sequence_length") or tokens_max, self._longest]
         limit = min(filter(None, limits), default=None)
         if limit is None:
             return None
-        tokens = self._count(recipe.prompt)
+        has_weights = "prompt_weights" in recipe.more
+        tokens = self._count(without_weights(recipe.prompt) if has_weights else recipe.prompt)
         return (tokens, limit) if tokens > limit else None
 
     def _count(self, text: str) -> int:

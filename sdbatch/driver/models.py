@@ -28,7 +28,7 @@ class ModelReport:
         frame_rule: Numbers of frames its clips may have; "" where it makes none.
         num_frames: Frames of its clips by default.
         fps: Playback rate of its clips by default.
-        schedulers: Class names a row may ask for.
+        schedulers: Presets of the entry and class names that a row may ask for.
         dtype: Number format it is run in.
         memory: What it takes for outputs of its own size, and the card it needs.
         laid_out_as: Published model that a single file is laid out as; "" for a folder.
@@ -86,7 +86,7 @@ def _model_report(model: ModelInfo) -> ModelReport:
         frame_rule=frame_rule(family) if any(map(is_clip, tasks)) else "",
         num_frames=defaults.get("num_frames"),
         fps=defaults.get("fps"),
-        schedulers=list(family.schedulers),
+        schedulers=[*model.options.schedulers, *family.schedulers],
         dtype=model.options.dtype,
         memory=memory_of(model, [default_size(model)]),
         laid_out_as=model.single_file.title if model.single_file else "",

@@ -7,7 +7,7 @@ Nothing here stops a run; `check --strict` takes them for errors.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
@@ -50,15 +50,22 @@ class RowWarnings:
 
     def look(self, batch: RowBatch, rows: ResolvedRows) -> None:
         """Look at a batch, and at those of its rows that can be made."""
+        offsets = _offsets(batch, rows)
         for column in _TEXTS:
             texts = batch.columns.get(column, [])
             if may_hold_syntax(texts):
-                self.problems.extend(_syntax_problems(batch, column, texts))
-        offsets = _offsets(batch, rows)
+                self.problems.extend(_syntax_problems(batch, column, texts, self._weighted(rows, offsets)))
         if any(rows.sources):
             self.problems.extend(self._source_problems(batch, rows, offsets))
         if self._counts_tokens:
             self.problems.extend(self._token_problems(batch, rows, offsets))
+
+    def _weighted(self, rows: ResolvedRows, offsets: Sequence[int]) -> frozenset[int]:
+        """Return where rows stand whose model reads weights in prompts."""
+        reading = {name for name, model in self._models.items() if model.options.prompt_weights == "compel"}
+        if not reading:
+            return frozenset()
+        return frozenset(offset for offset, model in zip(offsets, rows.model, strict=True) if model in reading)
 
     def _source_problems(self, batch: RowBatch, rows: ResolvedRows, offsets: list[int]) -> Iterable[Problem]:
         for offset, sources in zip(offsets, rows.sources, strict=True):
@@ -101,9 +108,11 @@ def _all_within(prompts: Sequence[str | None], num_bytes: int) -> bool:
     return longest <= num_bytes and ("".join(texts).isascii() or 4 * longest <= num_bytes)
 
 
-def _syntax_problems(batch: RowBatch, column: str, texts: Iterable[str | None]) -> Iterable[Problem]:
+def _syntax_problems(
+    batch: RowBatch, column: str, texts: Iterable[str | None], weighted: Collection[int]
+) -> Iterable[Problem]:
     for offset, text in enumerate(texts):
-        for snippet, message in foreign_syntax(text) if isinstance(text, str) else ():
+        for snippet, message in foreign_syntax(text, reads_weights=offset in weighted) if isinstance(text, str) else ():
             yield problem_at(batch, offset, column, snippet, message)
 
 

@@ -18,6 +18,7 @@ from sdbatch.campaign import layout
 from sdbatch.checkpoints import BUILTINS, SHIPPED
 from sdbatch.columns import IN_RECIPE, SOURCE_ROLES
 from sdbatch.errors import UserError
+from sdbatch.families.scheduler_options import is_written
 from sdbatch.job import ENTRY_COMPONENTS, Job, job_of_record
 from sdbatch.plan.sources import ASSET_SCHEME
 from sdbatch.recipe import Recipe, parse_recipe
@@ -112,6 +113,9 @@ def checked_recipe(row: Mapping[str, Any], name: str) -> Recipe:
         faults = [
             f"{key} {value!r} {IN_RECIPE[key].problem(value)}" for key, value in bounded.items() if _is_out(key, value)
         ]
+        options = recipe.more.get("scheduler_options", {})
+        if not is_written(recipe.scheduler, options):
+            faults.append(f"scheduler {recipe.scheduler!r} with {options!r} is none that a row can have")
         sides = [row["height"], row["width"], recipe.height, recipe.width]
         num_values = recipe.height * recipe.width * (recipe.num_frames or 1)
         is_bounded = all(0 < side <= SIDE_MAX for side in sides) and 0 < num_values <= VALUES_MAX
@@ -176,8 +180,9 @@ def _builtin(row: Mapping[str, Any], recorded: Mapping[str, Any]) -> str:
 
 def _refuse_untrusted_parts(row: Mapping[str, Any], recipe: Recipe, trust: Trust) -> None:
     has_entry = trust.job is not None and row["model"] in trust.job.models
-    needed = [*recipe.components, *(["LoRA"] if recipe.loras else [])]
-    is_named = has_entry if recipe.components else trust.job is not None
+    inversions = ["textual inversion"] if recipe.more.get("embeddings") else []
+    needed = [*recipe.components, *inversions, *(["LoRA"] if recipe.loras else [])]
+    is_named = has_entry if recipe.components or inversions else trust.job is not None
     if needed and not is_named:
         raise UserError(f"{row['id']} was made with a {needed[0]}; where it lies is said by --job JOB alone")
 

@@ -37,7 +37,18 @@ __all__ = [
 ]
 
 _SHARED_MODULES: Final = frozenset(
-    {"arguments", "listing", "motion_routes", "peaks", "picture_routes", "schedulers", "table", "wan_routes"}
+    {
+        "arguments",
+        "listing",
+        "motion_routes",
+        "peaks",
+        "picture_routes",
+        "samplers",
+        "scheduler_options",
+        "schedulers",
+        "table",
+        "wan_routes",
+    }
 )
 """Modules of this package that hold no family of their own; every other module holds `FAMILIES`."""
 

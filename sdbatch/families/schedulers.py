@@ -15,10 +15,13 @@ EPSILON_SCHEDULERS: Final = (
     "HeunDiscreteScheduler",
     "KDPM2AncestralDiscreteScheduler",
     "KDPM2DiscreteScheduler",
+    "LCMScheduler",
+    "LMSDiscreteScheduler",
     "PNDMScheduler",
+    "TCDScheduler",
     "UniPCMultistepScheduler",
 )
-"""Schedulers of models that predict noise or velocity; LMSDiscrete needs scipy, DPMSolverSDE torchsde."""
+"""Schedulers of models that predict noise or velocity; DPMSolverSDE, which needs torchsde, is none of them."""
 
 FLOW_SCHEDULERS: Final = ("FlowMatchEulerDiscreteScheduler",)
 """Schedulers of models that predict a flow."""

@@ -30,5 +30,6 @@ FAMILIES: Final = (
         pixels_reference=512 * 512,
         parameters_reference=859_520_964,
         cfg_layout="halves",
+        takes_encoded_prompts=True,
     ),
 )

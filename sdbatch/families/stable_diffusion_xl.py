@@ -23,5 +23,6 @@ FAMILIES: Final = (
         pixels_reference=1024 * 1024,
         parameters_reference=2_567_463_684,
         cfg_layout="halves",
+        takes_encoded_prompts=True,
     ),
 )

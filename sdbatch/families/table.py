@@ -147,6 +147,8 @@ class Family:
         untiled_max: Most pixels times frames of an output that `vae.tiling: auto` decodes whole; 0 for no bound. Keys
             of larger outputs hold the tiling, so that another number moves keys.
         vae_tiles: Whether its VAE can decode in tiles.
+        takes_encoded_prompts: Whether prompts may be weighted, chunked and hold words of textual inversions: its text
+            encoders are CLIP's, and all of its pipelines take what they would encode.
     """
 
     title: str
@@ -170,6 +172,7 @@ class Family:
     cfg_layout: Literal["", "halves", "passes"] = ""
     untiled_max: int = 0
     vae_tiles: bool = True
+    takes_encoded_prompts: bool = False
 
     def is_tiled(self, tiling: bool | Literal["auto"], *, height: int, width: int, num_frames: int) -> bool:
         """Return whether an output is decoded in tiles; the device is never asked, so that a key holds everywhere.

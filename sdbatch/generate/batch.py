@@ -23,9 +23,12 @@ import torch
 from sdbatch.generate.accelerators import accelerated, denoisers_of, recompile_limits
 from sdbatch.generate.decoding import decoding
 from sdbatch.generate.exact import exact_arithmetic
-from sdbatch.generate.item import BatchResult, Generated, Item, Memory, Pixels
+from sdbatch.generate.first_step import begun_at_first_step
+from sdbatch.generate.inversions import inverted
+from sdbatch.generate.item import BatchResult, Generated, Item, Memory, Pixels, joined_results
 from sdbatch.generate.load.placing import offloading
 from sdbatch.generate.memo import TEXTS_AT_ONCE, remembered
+from sdbatch.generate.prompts import PromptEncoder, is_encoded, with_tokens
 from sdbatch.generate.tasks import CALLS
 from sdbatch.generate.tasks.adapters import adapt
 from sdbatch.generate.text_model import text_model_named
@@ -59,10 +62,29 @@ def make_batch(
     Raises:
         RuntimeError: When the pipeline gave another number of frames than the recipe asks for.
     """
+    if not is_encoded(items[0].recipe):
+        return _made(model, items, pad_to, on_step)
+    lengths = _prompt_lengths(model, items)
+    groups = [[place for place, one in enumerate(lengths) if one == length] for length in sorted(set(lengths))]
+    results = [_made(model, [items[place] for place in group], pad_to, on_step) for group in groups]
+    return joined_results(results, groups)
+
+
+def _prompt_lengths(model: LoadedModel, items: Sequence[Item]) -> list[int]:
+    """Return the length of each item's encoded texts; rows of unlike lengths do not share a call of the pipeline."""
+    recipe = items[0].recipe
+    pipeline = model.pipeline(model.family.route_of(recipe), recipe.scheduler, recipe.loras)
+    inversion = model.inversion(recipe)
+    with inverted(pipeline, inversion):
+        return PromptEncoder(pipeline, recipe, inversion.tokens if inversion else {}).lengths(items)
+
+
+def _made(model: LoadedModel, items: Sequence[Item], pad_to: int | None, on_step: Callable[[], None]) -> BatchResult:
+    """Run one pipeline call. See `make_batch`."""
     recipe = items[0].recipe
     rows = [*items, *[items[-1]] * ((pad_to or len(items)) - len(items))]
     route = model.family.route_of(recipe)
-    pipeline = model.pipeline(route, recipe.scheduler, recipe.loras)
+    pipeline = model.pipeline(route, recipe.scheduler, recipe.loras, recipe.more.get("scheduler_options"))
     started_s = time.perf_counter()
     before, limits_before = _begin_measuring(model.device), recompile_limits()
     parts: list[_CallOutput] = []
@@ -72,8 +94,12 @@ def make_batch(
         torch.Generator("cpu").manual_seed(row.seed) for row in rows
     ]  # joined clips draw on from one generator: no noise appears twice
     generator = generators[0] if route.rows == "single" else generators
+    inversion = model.inversion(recipe)
+    context = repr(recipe.loras) + (repr(recipe.more["embeddings"]) if inversion else "")
+    tokens = inversion.tokens if inversion else {}
     with (
         _forgotten(model),
+        inverted(pipeline, inversion),
         offloading(pipeline, model.options),
         _on_each_step(denoisers, on_step),
         torch.inference_mode(),
@@ -81,17 +107,22 @@ def make_batch(
         exact_arithmetic(is_exact=pad_to is not None, is_compiled=model.options.compile),
         accelerated(pipeline, model.family, model.options, recipe),
         text_model_named(pipeline, recipe),
+        begun_at_first_step(pipeline, route, recipe),
         remembered(
             pipeline,
             model.memo,
-            repr(recipe.loras),
-            _texts_at_once(route),
+            context,
+            1 if is_encoded(recipe) else _texts_at_once(route),
             model.device if model.options.offload_text_encoder else None,
         ),
         decoding(pipeline.vae, plan) as decode,
     ):
         for arguments in CALLS[recipe.task](route, rows):
-            adapted = adapt(route.adapter, pipeline, arguments, recipe)
+            if is_encoded(recipe):
+                encoded = PromptEncoder(pipeline, recipe, tokens).with_encoded(arguments, route, rows)
+            else:
+                encoded = with_tokens(arguments, route, tokens)
+            adapted = adapt(route.adapter, pipeline, encoded, recipe)
             parts.append(_read_output(pipeline(**adapted, generator=generator, output_type="pt"), pipeline))
     if decode.retries:
         model.learn_decoding(recipe, decode.rows_at_once)

@@ -7,7 +7,8 @@ Item x B --> make_batch() --> BatchResult (Generated x B)
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,3 +101,27 @@ class BatchResult:
     memory: Memory | None = None
     decode_retries: int = 0
     recompile_limits: int = 0
+
+
+def joined_results(results: Sequence[BatchResult], places: Sequence[Sequence[int]]) -> BatchResult:
+    """Return the results of several calls as that of one.
+
+    Args:
+        results: At least one.
+        places: Place of each output among all of them, by result.
+    """
+    if len(results) == 1:
+        return results[0]
+    outputs = {
+        place: output
+        for result, of_result in zip(results, places, strict=True)
+        for place, output in zip(of_result, result.outputs, strict=True)
+    }
+    return replace(
+        results[-1],
+        outputs=[outputs[place] for place in sorted(outputs)],
+        generate_s=sum(result.generate_s for result in results),
+        decode_s=sum(result.decode_s for result in results),
+        decode_retries=sum(result.decode_retries for result in results),
+        recompile_limits=sum(result.recompile_limits for result in results),
+    )

@@ -7,6 +7,7 @@ import threading
 from typing import Any
 
 from sdbatch.families import Family
+from sdbatch.prompt_syntax import without_weights
 from sdbatch.recipe import Recipe
 
 
@@ -32,7 +33,10 @@ class TokenCounter:
             return None, False
         tokens_max = self._family.route_of(recipe).tokens_max or self._family.tokens_max
         limit = recipe.parameters.get("max_sequence_length") or tokens_max
+        text = without_weights(recipe.prompt) if "prompt_weights" in recipe.more else recipe.prompt
         with self._counting:
-            tokens = len(self._tokenizer(recipe.prompt, truncation=False, add_special_tokens=True).input_ids)
+            tokens = len(self._tokenizer(text, truncation=False, add_special_tokens=True).input_ids)
         longest = self._tokenizer.model_max_length
+        if recipe.more.get("long_prompt") == "chunk":
+            return tokens, False
         return tokens, tokens > min(limit or longest, longest)

@@ -8,7 +8,19 @@ import pyarrow as pa
 from pydantic import BeforeValidator, Field, create_model, field_validator, model_validator
 
 from sdbatch.columns import COLUMNS, Column
-from sdbatch.job.weights import Component, Dtype, Quantize, Revision, Strict, VaeOptions, folder_of, or_string
+from sdbatch.job.schedulers import Presets
+from sdbatch.job.weights import (
+    Component,
+    Dtype,
+    Embedding,
+    InversionWord,
+    Quantize,
+    Revision,
+    Strict,
+    VaeOptions,
+    folder_of,
+    or_string,
+)
 
 ENTRY_COMPONENTS: Final = ("controlnet", "motion_adapter")
 """Components that a model entry may name at its top level, beside `components`."""
@@ -120,7 +132,21 @@ class Model(Strict):
     )
     memory_gib: Annotated[float, Field(gt=0, le=65_536)] | None = None
     batch_size: Annotated[int, Field(ge=1, le=256)] | Literal["auto"] = "auto"
-    long_prompt: Literal["truncate", "error"] = "truncate"
+    schedulers: Presets = Field(
+        default={},
+        description="Presets that rows may name as their scheduler: a diffusers class and its options, by name.",
+    )
+    prompt_weights: Literal["none", "compel"] = Field(
+        default="none",
+        description="Whether weights such as (beach:1.4) or (beach)1.4 are read in prompts, or taken as plain text.",
+    )
+    long_prompt: Literal["truncate", "chunk", "error"] = Field(
+        default="truncate",
+        description="What becomes of a prompt that is longer than the text encoder reads; chunk encodes it in parts.",
+    )
+    embeddings: dict[InversionWord, Annotated[Embedding, BeforeValidator(folder_of)]] = Field(
+        default={}, description="Textual inversions by the word that stands for them in prompts: a file."
+    )
     controlnet: Annotated[Component, BeforeValidator(folder_of)] | None = Field(
         default=None,
         description="Folder of the ControlNet that reads control_image: a path, or {path, revision}.",

@@ -69,8 +69,9 @@ def _with_models(values: Mapping[str, Any], keeps: Callable[[Any], bool]) -> dic
         if not isinstance(value, Mapping):
             return value
         copy = {**value, **{name: entry(value[name]) for name in ENTRY_COMPONENTS if name in value}}
-        if isinstance(copy.get("components"), Mapping):
-            copy["components"] = {name: entry(component) for name, component in copy["components"].items()}
+        for named in ("components", "embeddings"):
+            if isinstance(copy.get(named), Mapping):
+                copy[named] = {name: entry(component) for name, component in copy[named].items()}
         if not keeps(copy.get("revision")):
             copy.pop("revision", None)
             copy.pop("family", None)

@@ -87,6 +87,28 @@ class Component(Strict):
     quantize: Quantize | None = Field(default=None, description="How its weights are quantised.")
 
 
+InversionWord = Annotated[str, Field(pattern=r"^[^\s()\[\]{}:,\"\\+|]{2,64}$")]
+"""A word that stands for a textual inversion: none of what weights and other syntax of prompts are written with."""
+
+
+class Embedding(Strict):
+    """Weights of a textual inversion: vectors that stand for one word of a prompt; a plain path stands for one."""
+
+    path: Annotated[str, Field(pattern=r"^(.*/)?[A-Za-z0-9][A-Za-z0-9._-]*\.safetensors$")] = Field(
+        description="Local file or fsspec URL of a file, .safetensors."
+    )
+    revision: Revision | None = Field(default=None, description="Names the content; see a model's.")
+
+    def as_lora(self, base: str) -> Lora:
+        """Return it as a file that is looked into and copied as a LoRA's is.
+
+        Args:
+            base: Title of its model's family.
+        """
+        folder, slash, name = self.path.rpartition("/")
+        return Lora(path=folder or ("/" if slash else "."), base=base, weight_name=name, revision=self.revision)
+
+
 class VaeOptions(Strict):
     """How a VAE decodes what does not fit at once."""
 

@@ -23,21 +23,27 @@ class Syntax(NamedTuple):
     Attributes:
         pattern: What it looks like.
         message: What it is, after the column's name and the snippet.
+        is_weight: Whether a model entry with `prompt_weights: compel` reads it.
     """
 
     pattern: re.Pattern[str]
     message: str
+    is_weight: bool = False
 
 
-def _syntax(pattern: str, meaning: str) -> Syntax:
-    return Syntax(re.compile(pattern), f"{meaning}; the model reads it as plain text")
+def _syntax(pattern: str, meaning: str, *, is_weight: bool = False) -> Syntax:
+    return Syntax(re.compile(pattern), f"{meaning}; the model reads it as plain text", is_weight)
 
 
 _LORA: Final = "is how A1111 and ComfyUI attach a LoRA or a hypernetwork (here: the column `loras`)"
 TABLE: Final[Sequence[Syntax]] = (
     _syntax(r"(?i)<(?:lora|lyco|loha|locon|hypernet|hypernetwork):[^<>\n]{1,200}>", _LORA),
     # After a digit it is a ratio or a time: (16:9), (at 10:30), (John 3:16); before a blank, prose: (step: 3).
-    _syntax(r"\([^()\n]{0,200}[^()\d\s:]\s?:(?:\s?[+-]?\d?\.\d{1,9}|[+-]?\d)\s?\)", "is a weight of A1111 or ComfyUI"),
+    _syntax(
+        r"\([^()\n]{0,200}[^()\d\s:]\s?:(?:\s?[+-]?\d?\.\d{1,9}|[+-]?\d)\s?\)",
+        "is a weight of A1111 or ComfyUI",
+        is_weight=True,
+    ),
     _syntax(r"\({2,9}[^()\n]{1,200}\){2,9}", "is emphasis of A1111"),
     _syntax(r"\[[^\[\]\n:|]{0,200}[:|][^\[\]\n]{0,200}\]", "is prompt editing of A1111"),
     # Neither [sic], [1] nor [...] is meant as emphasis.
@@ -49,8 +55,9 @@ TABLE: Final[Sequence[Syntax]] = (
     # In a line of capitals both are words: COFFEE BREAK, SALT AND PEPPER.
     _syntax(r"(?<![A-Z]{2}[ ,])(?<!\w)BREAK(?!\w)(?![ ,]{1,3}[A-Z]{2})", "begins a new chunk in A1111"),
     _syntax(r"(?<![A-Z]{2}[ ,])(?<!\w)AND(?!\w)(?![ ,]{1,3}[A-Z]{2})", "joins several prompts in A1111"),
-    _syntax(r"\\[()\[\]{}]", "is an escaped bracket of A1111 or ComfyUI"),
-    _syntax(r"\)(?:\++|--+|[0-2]\.\d+)(?=[\s,.;]|$)|\)\.(?:blend|and|swap)\(", "is a weight of compel"),
+    _syntax(r"\\[()]", "is an escaped bracket of A1111 or ComfyUI", is_weight=True),
+    _syntax(r"\\[\[\]{}]", "is an escaped bracket of A1111 or ComfyUI"),
+    _syntax(r"\)(?:\++|--+|[0-2]\.\d+)(?=[\s,.;]|$)|\)\.(?:blend|and|swap)\(", "is a weight of compel", is_weight=True),
     _syntax(
         r"(?<!\S)--(?:ar|aspect|chaos|cref|iw|niji|no|q|quality|seed|sref|style|stylize|s|tile|v|weird)(?!\S)",
         "is a parameter of Midjourney",
@@ -59,15 +66,21 @@ TABLE: Final[Sequence[Syntax]] = (
 )
 
 
-def foreign_syntax(text: str) -> Iterator[tuple[str, str]]:
-    """Yield each kind of syntax in a text, once: the first snippet, and what it is."""
+def foreign_syntax(text: str, *, reads_weights: bool = False) -> Iterator[tuple[str, str]]:
+    """Yield each kind of syntax in a text, once: the first snippet, and what it is.
+
+    Args:
+        text: A prompt.
+        reads_weights: Whether weights are read, so that they are not foreign.
+    """
     if not _may_hold(text):
         return
     left = text
     for syntax in TABLE:
         found = syntax.pattern.search(left)
         if found:
-            yield found.group(), syntax.message
+            if not (reads_weights and syntax.is_weight):
+                yield found.group(), syntax.message
             # What one kind explains is not told again as another: <lora:x:1> is no weight, [a:b:0.5] no emphasis.
             left = syntax.pattern.sub(" ", left)
 

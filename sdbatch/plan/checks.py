@@ -58,7 +58,7 @@ def _check_strength(strength: float, steps: int) -> list[RowProblem]:
 
 
 def check_family(values: Mapping[str, Any], family: Family) -> list[RowProblem]:
-    """Check what a family bounds: sizes, frame counts and schedulers."""
+    """Check what a family bounds: sizes and frame counts."""
     problems: list[RowProblem] = []
     for name in ("height", "width"):
         value = values[name]
@@ -72,9 +72,6 @@ def check_family(values: Mapping[str, Any], family: Family) -> list[RowProblem]:
         problems.extend(_check_frames(values["num_frames"], family))
     if not problems:
         problems.extend(_check_pixels(values["height"], values["width"], values.get("num_frames", 1)))
-    if "scheduler" in values and values["scheduler"] not in family.schedulers:
-        hint = near(values["scheduler"], family.schedulers)
-        problems.append(RowProblem("scheduler", values["scheduler"], f"is not a scheduler of {family.title}{hint}"))
     return problems
 
 

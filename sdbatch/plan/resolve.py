@@ -22,6 +22,7 @@ from sdbatch.plan.problems import RowProblem
 from sdbatch.plan.seeds import row_seeds
 from sdbatch.plan.settings import SETTINGS, RejectedGroup, SettledGroup, Settler
 from sdbatch.plan.sources import digests_by_role, given_of_urls, listed
+from sdbatch.plan.texts import TextUses, text_uses
 from sdbatch.recipe import request_key
 from sdbatch.types import Source
 
@@ -128,18 +129,22 @@ class Resolver:
         names = [name for name in SETTINGS if name in columns and columns[name].count(None) < num_rows]
         values = [_hashable(columns[name]) if name in _LISTS else columns[name] for name in names]
         has_sources = not columns.keys().isdisjoint(SOURCE_ROLES)
-        if not names and not has_sources:
+        reader = self._settler.reader
+        if not names and not has_sources and reader is None:
             yield self._settler.settle(dict.fromkeys(SETTINGS), _NOTHING), range(num_rows)
             return
         given: Iterable[Given] = repeat(_NOTHING, num_rows)
         if has_sources:
             nulls = [None] * num_rows
             given = map(given_of_urls, zip(*(columns.get(role, nulls) for role in SOURCE_ROLES), strict=True))
+        none = tuple(None for _ in _TEXTS)
+        uses: Iterable[TextUses] = text_uses(reader, columns, num_rows) if reader else repeat(none, num_rows)
         alike: dict[tuple[Any, ...], list[int]] = {}
-        for offset, key in enumerate(zip(given, *values, strict=True)):
+        for offset, key in enumerate(zip(given, uses, *values, strict=True)):
             alike.setdefault(key, []).append(offset)
-        for (of_rows, *own), offsets in alike.items():
-            yield self._settler.settle(dict.fromkeys(SETTINGS) | dict(zip(names, own, strict=True)), of_rows), offsets
+        for (of_rows, of_texts, *own), offsets in alike.items():
+            settings = dict.fromkeys(SETTINGS) | dict(zip(names, own, strict=True))
+            yield self._settler.settle(settings, of_rows, of_texts), offsets
 
     def _sources(self, rows: Columns, digests: Mapping[str, str]) -> tuple[list[tuple[Source, ...]], list[RowProblem]]:
         """Return the sources of each row, and the problems of those that may not be opened."""

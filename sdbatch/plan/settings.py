@@ -32,6 +32,8 @@ from sdbatch.plan.checks import (
     settled_parameters,
 )
 from sdbatch.plan.problems import RowProblem
+from sdbatch.plan.schedulers import settled_scheduler
+from sdbatch.plan.texts import TextUses, reader_of, settled_texts
 from sdbatch.recipe import KEY_VERSION, RecipeTemplate
 from sdbatch.types import TASKS
 
@@ -47,6 +49,7 @@ _COMPILED_WITHOUT_LORAS = (
     "are not taken by a model with compile: true, whose blocks would be compiled anew for each set of them; "
     "name a model entry without compile"
 )
+_NO_USES: TextUses = (None,) * len(_TEXTS)
 _LAST = {name: column.default for name, column in MANIFEST.items()}
 
 
@@ -105,6 +108,7 @@ class Settler:
 
     Attributes:
         sizes: Sizes of what was settled, by model.
+        reader: Reads the texts of rows; None where no model of the job asks for it.
 
     Args:
         job: The checked job.
@@ -120,25 +124,27 @@ class Settler:
         self._job = job
         self._models = models
         self._loras = loras
+        self.reader = reader_of(job)
         self.sizes: dict[str, set[OutputSize]] = {}
         self._kept: dict[tuple[Any, ...], SettledGroup | RejectedGroup] = {}
 
-    def settle(self, row: Mapping[str, Any], given: Given) -> SettledGroup | RejectedGroup:
+    def settle(self, row: Mapping[str, Any], given: Given, uses: TextUses = _NO_USES) -> SettledGroup | RejectedGroup:
         """Return the group of some settings.
 
         Args:
             row: Value by each of `SETTINGS`, None where the rows have none; lists as tuples.
             given: The sources that the rows give.
+            uses: What the rows' own texts hold, where the job asks for it.
         """
-        place = (*row.values(), given)
+        place = (*row.values(), given, uses)
         group = self._kept.get(place)
         if group is None:
             if len(self._kept) >= SETTINGS_KEPT_MAX:
                 self._kept.clear()
-            group = self._kept[place] = self._settled(row, given)
+            group = self._kept[place] = self._settled(row, given, uses)
         return group
 
-    def _settled(self, row: Mapping[str, Any], given: Given) -> SettledGroup | RejectedGroup:
+    def _settled(self, row: Mapping[str, Any], given: Given, uses: TextUses) -> SettledGroup | RejectedGroup:
         name: str | None = row["model"] or self._job.defaults.model or self._only_model()
         layers = self._layers(row, name)
         task = _nearest("task", layers)
@@ -156,7 +162,13 @@ class Settler:
         route, misplaced = nearest_route(model.family.tasks[task], given)
         binding = _Binding(model=model, task=task, route=route, given=given)
         values = self._values(binding, layers, problems)
-        unread = _unread(route, values.get("parameters", {}))
+        parameters = values.get("parameters", {})
+        encoding, refused = settled_texts(
+            uses, texts, self.reader, model, route, parameters, loads_here=self._loads_here
+        )
+        values |= encoding
+        problems.extend(refused)
+        unread = _unread(route, parameters)
         if problems or misplaced:
             return RejectedGroup(texts=texts, unread=unread, problems=(*misplaced, *problems))
         return self._group(binding, values, texts, unread, num_outputs)
@@ -191,6 +203,7 @@ class Settler:
         if not out_of_bounds:
             settled_frames(values, family)
         problems.extend([*out_of_bounds, *check_family(values, family)])
+        problems.extend(settled_scheduler(values, binding.model, loads_here=self._loads_here))
         if route.keyframes and binding.given.num_images and not problems:
             values["keyframes"], refused = settled_keyframes(
                 row["keyframes"], binding.given.num_images, values["num_frames"], route, family.frame_multiple

@@ -118,3 +118,24 @@ def test_groups_are_bounded_and_say_how_many_are_left() -> None:
 
     assert len(grouped(problems)) == 50
     assert str(ManifestError(problems)).splitlines()[-1] == "... and 20 more (--json gives up to 1000)"
+
+
+def test_what_a_model_reads_is_not_warned_of_and_the_rest_of_a_prompt_is(
+    write_manifest: Callable[..., str], job_of: Callable[..., Values]
+) -> None:
+    rows = [
+        {"id": "read", "model": "reads", "prompt": "a (red:1.3) mug"},
+        {"id": "other", "model": "reads", "prompt": "a (red:1.3) mug BREAK"},
+        {"id": "plain", "model": "m", "prompt": "a (red:1.3) mug"},
+        {"id": "long", "model": "reads", "prompt": LONG},
+        {"id": "cut", "model": "m", "prompt": LONG},
+    ]
+    entry = {"path": "builtin:tiny-sd", "batch_size": 1}
+    models = {"m": entry, "reads": {**entry, "prompt_weights": "compel", "long_prompt": "chunk"}}
+    checked = sdbatch.check(job_of(write_manifest(rows), models=models))
+
+    assert {(warning.id, warning.message.split(" ")[0]) for warning in checked.warnings} == {
+        ("other", "begins"),
+        ("plain", "is"),
+        ("cut", "tokens"),
+    }

@@ -83,6 +83,15 @@ def test_several_kinds_in_one_text_are_each_told_once() -> None:
     assert [snippet for snippet, _ in found] == ["<lora:x:1>", "(a:1.2)", "[z]", "BREAK"]
 
 
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [("a (red:1.3) mug", []), ("a (red)1.3 \\(mug\\)", []), ("(red:1.3) mug BREAK [z]", ["[z]", "BREAK"])],
+)
+def test_weights_are_no_foreign_syntax_where_they_are_read(text: str, left: list[str]) -> None:
+    assert [snippet for snippet, _ in foreign_syntax(text, reads_weights=True)] == left
+    assert len(list(foreign_syntax(text))) > len(left)
+
+
 def test_a_long_hostile_text_takes_no_time() -> None:
     import time
 

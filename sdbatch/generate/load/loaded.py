@@ -5,17 +5,22 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import diffusers
 import torch
 from diffusers.loaders import TextualInversionLoaderMixin
 
+from sdbatch.canonical import canonical
+from sdbatch.errors import ModelLoadFailed
 from sdbatch.families import Family, Route
 from sdbatch.generate.decoding import DecodePlan, is_tiled, plan_decoding
+from sdbatch.generate.inversions import INVERSIONS_MAX, Inversion
 from sdbatch.generate.load.kept_loras import KeptLoras
 from sdbatch.generate.load.loras import LoraFile
 from sdbatch.generate.load.placing import ModelOffload, offload_groups
+from sdbatch.generate.load.schedulers import scheduler_from
 from sdbatch.generate.memo import Memo
 from sdbatch.generate.tokens import TokenCounter
 from sdbatch.job import Model
@@ -46,6 +51,7 @@ class LoadedModel:
         components: Mapping[str, Any] | None = None,
         loras: Mapping[str, LoraFile] | None = None,
         options: Model | None = None,
+        embeddings: Mapping[tuple[str, str], Path] | None = None,
     ) -> None:
         """Take a loaded pipeline.
 
@@ -56,6 +62,7 @@ class LoadedModel:
             components: Further modules by name: `controlnet`, `motion_adapter`.
             loras: By identity, the LoRAs that were made for the family.
             options: The job's entry of the model.
+            embeddings: File of each textual inversion of the entry, by its word and identity.
         """
         self.class_name = type(pipeline).__name__
         self.family = family
@@ -72,14 +79,23 @@ class LoadedModel:
         self._decoded_max: dict[tuple[int, int, int | None, bool], int] = {}
         self.tokens = TokenCounter(pipeline, family)
         self.memo = Memo()
+        self._embeddings = embeddings or {}
+        self._inversions: dict[str, Inversion] = {}
 
-    def pipeline(self, route: Route, scheduler: str, loras: Sequence[Sequence[Any]] = ()) -> Any:
+    def pipeline(
+        self,
+        route: Route,
+        scheduler: str,
+        loras: Sequence[Sequence[Any]] = (),
+        scheduler_options: Mapping[str, Any] | None = None,
+    ) -> Any:
         """Return the pipeline of a route with a fresh scheduler and only the adapters that a recipe asks for.
 
         Args:
             route: One of the family's routes of a task.
             scheduler: diffusers class, or "" for the folder's own.
             loras: (identity, weight) of each, as in the recipe.
+            scheduler_options: Laid over the configuration of the folder's own scheduler.
 
         Raises:
             ModelLoadFailed: When a LoRA is no longer what was planned.
@@ -91,13 +107,35 @@ class LoadedModel:
             pipeline = self._pipelines[route.pipeline] = _sibling(self._base, route.pipeline, further)
             if self.options.offload == "group":
                 offload_groups(pipeline.components, self.device)  # some pipelines make a denoiser of their own
-        if scheduler not in self._schedulers:
-            self._schedulers[scheduler] = getattr(diffusers, scheduler).from_config(self._base.scheduler.config)
-        pipeline.scheduler = copy.deepcopy(self._schedulers[scheduler])
+        options = scheduler_options or {}
+        asked = f"{scheduler} {canonical(options)}" if options else scheduler
+        if asked not in self._schedulers:
+            self._schedulers[asked] = scheduler_from(self._schedulers[""], scheduler, options)
+        pipeline.scheduler = copy.deepcopy(self._schedulers[asked])
         self.loras.switch(loras)
         if self._offload is not None:
             self._offload.hook(pipeline)
         return pipeline
+
+    def inversion(self, recipe: Recipe) -> Inversion | None:
+        """Return the textual inversions that a recipe makes use of; None where it names none.
+
+        Raises:
+            ModelLoadFailed: When one is not what was planned, or does not fit the model.
+        """
+        asked: Mapping[str, str] = recipe.more.get("embeddings", {})
+        if not asked:
+            return None
+        place = canonical(asked)
+        if place not in self._inversions:
+            for word, revision in asked.items():
+                if (word, revision) not in self._embeddings:
+                    raise ModelLoadFailed(f"embeddings.{word} is not what was planned: it should be {revision}")
+            if len(self._inversions) >= INVERSIONS_MAX:
+                self._inversions.clear()
+            files = {word: self._embeddings[word, revision] for word, revision in sorted(asked.items())}
+            self._inversions[place] = Inversion(self._base, files)
+        return self._inversions[place]
 
     def decode_plan(self, recipe: Recipe, rows: int, *, is_exact: bool) -> DecodePlan:
         """Return how the rows of a call are decoded; what a decoder ran out of memory at is not tried again."""

@@ -105,6 +105,7 @@ class _Read:
         components: Further modules by name.
         loras: By identity, the LoRAs that were made for the family.
         options: The job's entry, its dtype looked up.
+        embeddings: File of each textual inversion, by its word and identity.
     """
 
     pipeline: Any
@@ -112,6 +113,7 @@ class _Read:
     components: Mapping[str, Any]
     loras: Mapping[str, LoraFile]
     options: Model
+    embeddings: Mapping[tuple[str, str], Path]
 
 
 def _read(
@@ -148,6 +150,10 @@ def _read(
         components=further,
         loras=_lora_files(info.family, loras, storage),
         options=model,
+        embeddings={
+            (word, info.embeddings[word]): lora_file(one.as_lora(info.family.title), info.embeddings[word], storage)
+            for word, one in model.embeddings.items()
+        },
     )
 
 
@@ -155,7 +161,7 @@ def _place(read: _Read, model: Model, device: Literal["cuda", "cpu"]) -> LoadedM
     """Put a model on its device and set it up."""
     place(read.pipeline, read.components, read.family, model, device)
     quieten(read.pipeline)
-    return LoadedModel(read.pipeline, read.family, device, read.components, read.loras, model)
+    return LoadedModel(read.pipeline, read.family, device, read.components, read.loras, model, read.embeddings)
 
 
 def _from_folder(folder: Path, class_name: str, model: Model, passed: Mapping[str, Any], device: str | None) -> Any:

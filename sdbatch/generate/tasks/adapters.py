@@ -81,11 +81,16 @@ def _hunyuan(pipeline: Any, arguments: Arguments, recipe: Recipe) -> Arguments:
     return arguments
 
 
-def _motion_schedule(pipeline: Any, arguments: Arguments, _recipe: Recipe) -> Arguments:
-    """Give a Stable Diffusion folder's scheduler the noise levels that motion adapters were trained on."""
+def _motion_schedule(pipeline: Any, arguments: Arguments, recipe: Recipe) -> Arguments:
+    """Give a Stable Diffusion folder's scheduler the noise levels that motion adapters were trained on.
+
+    What the row's scheduler says itself stays.
+    """
     scheduler = pipeline.scheduler
+    trained = {"beta_schedule": "linear", "timestep_spacing": "linspace", "clip_sample": False, "steps_offset": 1}
+    said = recipe.more.get("scheduler_options", {})
     pipeline.scheduler = scheduler.from_config(
-        scheduler.config, beta_schedule="linear", timestep_spacing="linspace", clip_sample=False, steps_offset=1
+        scheduler.config, **{name: value for name, value in trained.items() if name not in said}
     )
     return arguments
 

@@ -1,0 +1,52 @@
+"""Settles the scheduler of a row: a class and its options, whatever name it was asked by.
+
+scheduler + model entry's presets + family --> settled_scheduler() --> scheduler, scheduler_options; RowProblems
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+from sdbatch.checkpoints import ModelInfo
+from sdbatch.families.samplers import scheduler_of
+from sdbatch.families.scheduler_options import REQUIRES, STEPS_ORIGINAL
+from sdbatch.plan.problems import RowProblem
+
+_REMEDY = "pip install 'sdbatch[samplers]'"
+
+
+def settled_scheduler(values: dict[str, Any], model: ModelInfo, *, loads_here: bool = True) -> list[RowProblem]:
+    """Put class and options in the place of the name in some values, and return the problems of the name.
+
+    Args:
+        values: Settled values by column; without a scheduler they stay as they are.
+        model: Description of the model.
+        loads_here: Whether this machine's Python packages are those that load the models.
+    """
+    name = values.get("scheduler")
+    if name is None:
+        return []
+    found, problem = scheduler_of(name, model.family, model.options.schedulers)
+    if found is None:
+        return [RowProblem("scheduler", name, problem)]
+    values["scheduler"] = found.class_name
+    if found.options:
+        values["scheduler_options"] = dict(found.options)
+    on = [option for option, value in found.options.items() if value is True]
+    packages = {REQUIRES[one] for one in (found.class_name, *on) if one in REQUIRES} if loads_here else set()
+    problems = [
+        RowProblem("scheduler", name, f"needs the Python package {package}, which is not installed: {_REMEDY}")
+        for package in sorted(packages)
+        if importlib.util.find_spec(package) is None
+    ]
+    steps_max = STEPS_ORIGINAL.get(found.class_name)
+    steps = values.get("num_inference_steps")
+    if steps_max is not None and steps is not None:
+        steps_max = found.options.get("original_inference_steps", steps_max)
+        if steps > steps_max:
+            message = (
+                f"is over the {steps_max} steps that {found.class_name} takes its own from; say {steps_max} or fewer"
+            )
+            problems.append(RowProblem("num_inference_steps", steps, message))
+    return problems
