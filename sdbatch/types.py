@@ -89,6 +89,7 @@ class Request(NamedTuple):
         attempt: Tries of this request in this run before now, machine faults excluded.
         takers: For each of `outputs` the ids that get it, in manifest order; empty where `id` alone gets them all.
         origins: Outputs of this key that are committed already, under this id or others.
+        shape: Task, size, frames, steps and planned batch size as one text: outputs alike in it take equally long.
     """
 
     id: str
@@ -102,6 +103,7 @@ class Request(NamedTuple):
     attempt: int = 0
     takers: tuple[tuple[str, ...], ...] = ()
     origins: tuple[Origin, ...] = ()
+    shape: str = ""
 
     @property
     def ids(self) -> tuple[str, ...]:

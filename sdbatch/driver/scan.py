@@ -50,10 +50,11 @@ _SPOOL = pa.schema(
         ("model", pa.string()),
         ("batch_key", pa.string()),
         ("cost_tflop", pa.float64()),
+        ("shape", pa.string()),
     ]
 )
 _PUBLIC = ("id", "request_key", "num_outputs")
-COUNTED = (*_PUBLIC, "model", "cost_tflop")
+COUNTED = (*_PUBLIC, "model", "cost_tflop", "shape")
 """Columns that counting needs; the recipes, which are most of the bytes, stay unread."""
 
 
