@@ -103,20 +103,22 @@ def show_delivery(report: DeliverReport) -> None:
     )
 
 
-def end_run(result: RunResult, accept_failed: bool, as_json: bool) -> NoReturn:
-    """Print how a run ended and exit with its code."""
+def end_run(result: RunResult, accept_failed: bool, as_json: bool, spent: str = "") -> NoReturn:
+    """Print how a run ended, with the line that says what it took, and exit with its code."""
     if as_json:
         say({**asdict(result), "gallery": joined(result.output, "report/index.html")}, as_json, "")
     else:
-        _summary(result)
+        _summary(result, spent)
     raise typer.Exit(0 if accept_failed and result.state == "failed" else result.exit_code)
 
 
-def _summary(result: RunResult) -> None:
+def _summary(result: RunResult, spent: str) -> None:
     show(f"{result.run_id} {result.state}")
     counts = [(name, str(number)) for name, number in result.counts.items()]
     show_table([*counts, *((f"failed: {kind}", str(number)) for kind, number in result.failures.items())])
     warn(result.warnings, False)
+    if spent:
+        show(spent)
     if result.message:
         tell(result.message)
     if result.state in {"done", "failed"}:

@@ -244,6 +244,11 @@ class ResolvedManifest:
         for path in self._parts():
             yield pq.ParquetFile(path).read(columns=list(columns or _SPOOL.names), use_threads=False)
 
+    def own_columns(self) -> list[str]:
+        """Return the names of the rows' own columns, x_*."""
+        names = [name for path in self._parts() for name in pq.read_schema(path).names if name.startswith("x_")]
+        return list(dict.fromkeys(names))
+
     def shared_keys(self) -> SharedKeys:
         """Return the request keys that more than one row has."""
         return SharedKeys(self._key_words)

@@ -13,6 +13,7 @@ from operator import mul
 
 from sdbatch.driver.select import ClassifiedRows
 from sdbatch.driver.shared_keys import Sharing
+from sdbatch.driver.work import Work
 from sdbatch.report.progress import Snapshot
 from sdbatch.types import Counts, Receipt, RowOutcome, Unit
 
@@ -31,6 +32,7 @@ class RunTally:
         outputs_ended: Assets of committed units.
         cost_pending: Predicted work of the pending outputs, in TFLOP; rows of one key cost one.
         cost_ended: Predicted work of the ended outputs, in TFLOP.
+        work: The pending outputs that are rendered, and not copied, by model and shape.
     """
 
     counts: Counts = field(default_factory=Counts)
@@ -39,13 +41,16 @@ class RunTally:
     outputs_ended: int = 0
     cost_pending: float = 0.0
     cost_ended: float = 0.0
+    work: Work = field(default_factory=Work)
 
     def count_pending(self, parts: Iterable[ClassifiedRows], sharing: Sharing) -> None:
         """Count the outputs to make, the rows that are reused, and the rows that stay failed."""
         for part in parts:
             self.outputs_pending += sum(map(len, part.outputs))
-            asked = map(len, sharing.count(part.rows, part.outputs))
-            self.cost_pending += sum(map(mul, part.rows.column("cost_tflop").to_pylist(), asked))
+            asked = sharing.count(part.rows, part.outputs)
+            models, shapes, costs = (part.rows.column(name).to_pylist() for name in ("model", "shape", "cost_tflop"))
+            self.cost_pending += sum(map(mul, costs, map(len, asked)))
+            self.work.add(models, shapes, costs, map(len, sharing.rendered(part.rows, asked)))
             self.counts.rows_reused += part.reasons.count("reused")
             for error_type, count in part.failures.items():
                 self._count_failures(error_type, count)

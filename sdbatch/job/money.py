@@ -1,6 +1,6 @@
 """What GPU hours cost, and the most that a campaign may take: `prices` and the budgets in `limits`.
 
-    limits.cost, limits.gpu_hours, run --budget --> Budget          prices --> Prices
+limits.cost, limits.gpu_hours, run --budget --> Budget          prices --> Prices
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ def budget_of(value: Any) -> Any:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return {"max": value}
     if not isinstance(value, dict | Budget):
-        raise ValueError(f"{value!r} should be a number, or {{max: NUMBER, per: campaign | day | run}}")
+        raise ValueError(  # noqa: TRY004 -- pydantic turns a ValueError alone into its own error
+            f"{value!r} should be a number, or {{max: NUMBER, per: campaign | day | run}}"
+        )
     return value
 
 
@@ -84,5 +86,6 @@ def with_budget(job: Job, text: str) -> Job:
     if name == "cost" and unit and job.prices and unit != job.prices.currency:
         raise JobError(f"--budget {text}: the job's prices are in {job.prices.currency}, not in {unit}")
     own = getattr(job.limits, name)
-    budget = Budget(max=float(found["max"]), per=found["per"] or (own.per if own else "campaign"))
+    per = found["per"] or (own.per if own else "campaign")
+    budget = Budget.model_validate({"max": float(found["max"]), "per": per})
     return job.model_copy(update={"limits": job.limits.model_copy(update={name: budget})})

@@ -85,6 +85,11 @@ class Limits(Strict):
         json_schema_extra=or_number,
     )
 
+    @property
+    def is_budgeted(self) -> bool:
+        """Whether there is a budget."""
+        return self.cost is not None or self.gpu_hours is not None
+
 
 class ManifestTable(Strict):
     """A table that the manifest is built from, or a manifest."""
@@ -187,7 +192,9 @@ class Job(Strict):
     @model_validator(mode="after")
     def _money_needs_prices(self) -> Job:
         if self.limits.cost is not None and self.prices is None:
-            raise ValueError("limits.cost needs prices, such as {gpu_hour: 2.10, currency: EUR}; or say limits.gpu_hours")
+            raise ValueError(
+                "limits.cost needs prices, such as {gpu_hour: 2.10, currency: EUR}; or say limits.gpu_hours"
+            )
         return self
 
     @model_validator(mode="after")

@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 
 import sdbatch
 from sdbatch.cli import app
-from sdbatch.driver.forecast import ASSUMED_TFLOP_PER_S, PlanReport
+from sdbatch.driver.forecast import PlanReport
+from sdbatch.driver.work import ASSUMED_TFLOP_PER_S
 
 Values = dict[str, Any]
 NULL = "num_gpus: null in plan"
