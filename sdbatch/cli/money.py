@@ -75,14 +75,14 @@ def _show_work(told: Sequence[WorkForecast], forecast: PlanReport) -> None:
         (
             *(_shown(one.values.get(name)) for name in names),
             str(one.assets),
-            f"{one.gpu_s / 3600:.4g}",
+            hours(one.gpu_s / 3600),
             *(() if one.cost is None else (money(one.cost, forecast.currency or ""),)),
             f"{one.measured:.0%}",
         )
         for one in told[:_SHOWN]
     ]
     money_header = ("money",) if told[0].cost is not None else ()
-    show_table(rows, (*names, "assets", "GPU hours", *money_header, "measured"))
+    show_table(rows, (*names, "assets", "in the model", *money_header, "measured"))
     if len(told) > _SHOWN:
         show(f"... and {len(told) - _SHOWN} more (--json gives them)")
 
@@ -127,17 +127,17 @@ def cost(
     rows = report.table.to_pylist()
     has_money = report.currency is not None
     has_verdicts = report.approved is not None
-    headers = ["assets", "model h", "worker h"]
-    headers += ["money", "per asset"] if has_money else ["worker s per asset"]
+    headers = ["assets", "in the model", "workers"]
+    headers += ["money", "per asset"] if has_money else ["per asset"]
     headers += ["approved", "per approved"] if has_verdicts else []
 
     def cells(row: dict[str, Any]) -> list[str]:
         per = [row["cost_per_asset"], row["cost_per_approved"]] if has_money else [None, None]
-        found = [str(row["assets"]), f"{row['model_gpu_s'] / 3600:.4g}", f"{row['worker_gpu_s'] / 3600:.4g}"]
+        found = [str(row["assets"]), hours(row["model_gpu_s"] / 3600), hours(row["worker_gpu_s"] / 3600)]
         if has_money:
             found += [_money(row["cost"], report.currency), _money(per[0], report.currency)]
         else:
-            found += [f"{row['worker_gpu_s'] / row['assets']:.3g}" if row["assets"] else ""]
+            found += [hours(row["worker_gpu_s"] / row["assets"] / 3600) if row["assets"] else ""]
         if has_verdicts:
             found += [str(row["approved"]), _money(per[1], report.currency)]
         return found

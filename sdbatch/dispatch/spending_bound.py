@@ -79,6 +79,7 @@ class SpendingBound:
             least.append(self._unit_gpu_s(window.peek_solo().model, window.peek_solo().cost_tflop))
         if least and (min(least) > self._left_gpu_s() or (self.is_short and not len(self._fleet))):
             self.refused_gpu_s = min(least)
+            self._end_idle()
 
     def num_workers(self, shape: Shape, models: Collection[str], most: int) -> int:
         """Return how many workers of a shape may be asked for: their starts alone must not spend what there is."""
@@ -99,9 +100,13 @@ class SpendingBound:
         self.is_short = True
         if not self._fleet.num_in_flight:
             self.refused_gpu_s = wanted_gpu_s
+        self._end_idle()
+        return False
+
+    def _end_idle(self) -> None:
+        """End the workers without a unit: nothing is left for them, and their time costs as much as any other."""
         for name in self._fleet.idle():
             self._fleet.end(name)
-        return False
 
     def _pace(self, model: str) -> Pace:
         return self._allowance.pace(model, self._supply.rates.get(model))

@@ -192,9 +192,11 @@ def money(amount: float, currency: str) -> str:
 
 
 def hours(amount: float) -> str:
-    """Return GPU hours as people say them: 12.5 GPU hours, 0.0042 GPU hours."""
-    shown = f"{amount:,.1f}" if amount >= 10 else f"{amount:.2f}" if amount >= 0.1 or not amount else _small(amount)
-    return f"{shown} GPU hours"
+    """Return GPU hours as people say them: 12.5 GPU hours, 42 GPU seconds."""
+    if 0 < amount < 0.1:
+        seconds = amount * 3600
+        return f"{f'{seconds:.1f}' if seconds >= 1 else _small(seconds)} GPU seconds"
+    return f"{amount:,.1f} GPU hours" if amount >= 10 else f"{amount:.2f} GPU hours"
 
 
 def _small(amount: float) -> str:
