@@ -55,11 +55,11 @@ class RunBudget:
 
     def own_record(self, fleet: Fleet | None) -> dict[str, Any]:
         """Return what this run alone has taken; another thread may ask."""
-        seconds = fleet.slot_seconds() if fleet else {}
+        seconds = {} if fleet is None else fleet.slot_seconds()
         slots: defaultdict[Any, float] = defaultdict(float)
         for (shape, _), slot_s in seconds.items():
             slots[shape] += slot_s
-        models = fleet.models if fleet else {}
+        models = {} if fleet is None else fleet.models
         return {
             "own": self.own(seconds).as_dict(),
             "slots": slots_of((models[shape], gpus_of(shape), slot_s) for shape, slot_s in slots.items()),

@@ -9,7 +9,7 @@ that idle time, starts and loads fall on what was made meanwhile. Time that no r
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -23,10 +23,12 @@ from sdbatch.campaign.spending import HOUR_S, run_record
 from sdbatch.errors import JobError
 from sdbatch.storage import Store
 
-_ROW: Final = ("id", "request_key", "n", "status", "model", "denoise_s", "decode_s")
+_ROW: Final = ("id", "request_key", "n", "status", "sha256", "model", "denoise_s", "decode_s")
 """Columns that every commit is read with."""
 Output = tuple[str, str, int]
 """An output: id, request key, number."""
+File = tuple[str, str, int, str]
+"""An output and the sha256 of its stored file, to which a verdict is bound."""
 
 
 @dataclass(slots=True)
@@ -109,14 +111,14 @@ class _Run:
 
 
 def campaign_cost(
-    store: Store, by: Sequence[str] = (), approved: Callable[[], frozenset[Output] | None] = lambda: None
+    store: Store, by: Sequence[str] = (), approved: Callable[[], Collection[File] | None] = lambda: None
 ) -> CostReport:
     """Return what a campaign has cost.
 
     Args:
         store: The campaign.
         by: Columns of the metadata, or x_* of the manifest; `run` is a row's run.
-        approved: Returns the outputs that reviewers approved; None where nobody has reviewed anything.
+        approved: Returns the files that reviewers approved or picked; None where nobody has reviewed anything.
 
     Raises:
         JobError: When the campaign has no run, or rows have no such column.
@@ -137,17 +139,19 @@ def campaign_cost(
         raise JobError(f"{store.url}: runs have prices in {' and '.join(currencies)}, which do not add up to a sum")
     verdicts = approved()
     sums: defaultdict[tuple[Any, ...], _Sum] = defaultdict(_Sum)
-    made: dict[Output, tuple[Any, ...]] = {}
+    made: dict[Output, tuple[tuple[Any, ...], str]] = {}
     commits = {files.run: files.commits for files in runs}
     for run in counted:
         tables = list(each_of(lambda path: read_commit(store, path, columns), commits[run.id]))
         rows = _Rows(pa.concat_tables(tables) if tables else METADATA.empty_table().select(columns))
         groups = list(rows.groups(names, own))
-        made.update((output, group) for output, group in zip(rows.outputs(), groups, strict=True) if output)
+        made.update(
+            (file[:3], (group, file[3])) for file, group in zip(rows.files(), groups, strict=True) if file is not None
+        )
         _add_times(run, rows, groups, names, sums)
-    for output, group in made.items():
+    for output, (group, sha256) in made.items():
         sums[group].assets += 1
-        sums[group].approved += bool(verdicts and output in verdicts)
+        sums[group].approved += bool(verdicts and (*output, sha256) in verdicts)
     unrecorded = sum(not run.is_recorded for run in counted)
     notes = []
     if unrecorded:
@@ -206,11 +210,11 @@ class _Rows:
         ]
         return iter(zip(*columns, strict=True)) if columns else iter([()] * len(ids))
 
-    def outputs(self) -> Iterator[Output | None]:
-        """Yield the output that each row made; None where it made none."""
-        names = ("id", "request_key", "n", "status")
-        for request_id, key, n, status in zip(*(self._table.column(name).to_pylist() for name in names), strict=True):
-            yield (request_id, key, n) if status == "ok" else None
+    def files(self) -> Iterator[File | None]:
+        """Yield the file that each row made; None where it made none."""
+        columns = (self._table.column(name).to_pylist() for name in ("id", "request_key", "n", "sha256", "status"))
+        for *file, status in zip(*columns, strict=True):
+            yield (file[0], file[1], file[2], file[3]) if status == "ok" else None
 
 
 def _add_times(

@@ -240,7 +240,7 @@ class Session:
         return self._dispatcher.fleet if self._dispatcher else None
 
     def _slot_seconds(self) -> SlotSeconds:
-        return self._fleet.slot_seconds() if self._fleet else {}
+        return {} if self._fleet is None else self._fleet.slot_seconds()
 
     def _beat_note(self) -> dict[str, Any]:
         """Return what a beat says: a driver that is killed has taken what its last one tells."""
