@@ -60,7 +60,7 @@ class Spent:
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as it stands in a record."""
-        return {"gpu_s": round(self.gpu_s, 3), "priced": {name: list(of) for name, of in self.priced.items()}}
+        return {"gpu_s": round(self.gpu_s, 6), "priced": {name: list(of) for name, of in self.priced.items()}}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,6 +194,6 @@ def slots_of(seconds: Iterable[tuple[Iterable[str], float, float]]) -> list[dict
         seconds: For each shape of slot the models it may hold, its GPUs and its seconds.
     """
     return [
-        {"models": sorted(models), "gpus": gpus, "slot_s": round(slot_s, 3), "gpu_s": round(slot_s * gpus, 3)}
+        {"models": sorted(models), "gpus": gpus, "slot_s": round(slot_s, 6), "gpu_s": round(slot_s * gpus, 6)}
         for models, gpus, slot_s in seconds
     ]

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 import sdbatch
 from sdbatch.cli import app
 from sdbatch.driver.forecast import PlanReport
-from sdbatch.driver.work import ASSUMED_TFLOP_PER_S
+from sdbatch.driver.work import ASSUMED_LOAD_S, ASSUMED_START_S, ASSUMED_TFLOP_PER_S
 
 Values = dict[str, Any]
 NULL = "num_gpus: null in plan"
@@ -45,12 +45,16 @@ def test_null_counts_as_one_gpu(plan_of: Callable[..., PlanReport]) -> None:
 def test_a_slot_counts_its_gpus_and_the_clock_its_workers(plan_of: Callable[..., PlanReport]) -> None:
     one = plan_of(num_gpus=1.0)
 
-    assert one.predicted_wall_s == pytest.approx(one.predicted_gpu_s / 2)
+    def wall_s(seconds: float) -> float:
+        """Start, a load each, half of the work, and a quarter of one of the six calls as tail."""
+        return ASSUMED_START_S + ASSUMED_LOAD_S + seconds * (1 / 2 + 1 / 24)
+
+    assert one.predicted_wall_s == pytest.approx(wall_s(one.predicted_gpu_s), abs=1e-9)
     assert plan_of(num_gpus=0.5).predicted_gpu_s == pytest.approx(one.predicted_gpu_s / 2)
     assert plan_of(num_gpus=4.0).predicted_gpu_s == pytest.approx(one.predicted_gpu_s * 4)
     assert plan_of(num_gpus=4.0).predicted_wall_s == pytest.approx(one.predicted_wall_s)
     none = plan_of(num_gpus=0.0)
-    assert none.predicted_wall_s == pytest.approx(none.predicted_gpu_s / 2)
+    assert none.predicted_wall_s == pytest.approx(wall_s(none.predicted_gpu_s), abs=1e-9)
     assert plan_of("auto").predicted_wall_s is None
 
 
