@@ -57,7 +57,7 @@ def budget_of(value: Any) -> Any:
 
 def or_number(schema: dict[str, Any]) -> None:
     """Let a JSON Schema take a plain number as well."""
-    schema["anyOf"] = [{"type": "number", "exclusiveMinimum": 0}, *schema.get("anyOf", [])]
+    schema["anyOf"] = [{"type": "number", "exclusiveMinimum": 0, "maximum": 1e12}, *schema.get("anyOf", [])]
 
 
 def with_budget(job: Job, text: str) -> Job:

@@ -257,3 +257,22 @@ def test_a_flag_that_is_no_budget_is_refused(job_of: JobOf, text: str, message: 
 def test_money_without_a_price_is_refused(job_of: JobOf) -> None:
     with pytest.raises(JobError, match=r"limits\.cost needs prices"):
         parse_job(job_of("m", limits={"cost": 5}))
+
+
+@pytest.mark.ray
+def test_workers_of_a_cluster_count_from_slot_to_end_and_stop_at_the_bound(
+    ray_cluster: None, paced_job: Callable[..., dict[str, Any]]
+) -> None:
+    job = parse_job(paced_job(rows=400, workers={"count": 2}, limits={"gpu_hours": 6.0 / 3600}))
+    result = run_job(job, selection=Selection(), in_process=False, progress=Silent(), worker=PACED)
+    record = json.loads((Path(job.output) / layout.run_json(result.run_id)).read_text())
+    spent_s = record["spending"]["own"]["gpu_s"]
+    (slot,) = record["spending"]["slots"]
+
+    assert result.exit_code == 6
+    assert 0 < result.counts["rows_ok"] < 400
+    assert spent_s >= result.counts["rows_ok"] * OUTPUT_S  # idle time and starts count beside it
+    assert 6.0 - 4 * UNIT_S <= spent_s <= 6.0 + 2 * UNIT_S
+    assert slot["models"] == ["tiny"]
+    assert slot["slot_s"] == spent_s <= 2 * result.wall_s
+    assert record["forecast"]["gpu_s"]["actual"] == pytest.approx(spent_s, abs=0.01)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import replace
 
@@ -28,6 +29,7 @@ class PacedWorker:
     def __init__(self, name: str, spec: WorkerSpec, on_call: OnCall = lambda *_: None) -> None:
         self._name = name
         self._spec = spec
+        self._model = threading.Lock()
         self._store = open_campaign(spec.output, parse_job(spec.job).storage, is_reached=True)
 
     def prepare_process(self) -> None:
@@ -40,7 +42,8 @@ class PacedWorker:
     def run_unit(self, unit: Unit) -> Receipt:
         """Take the time of a unit, and commit it."""
         seconds = [output_s(parse_recipe(request.recipe)) for request in unit.requests for _ in request.outputs]
-        time.sleep(sum(seconds))
+        with self._model:
+            time.sleep(sum(seconds))
         rows = [
             {
                 **request_columns(request, parse_recipe(request.recipe), n),
