@@ -48,7 +48,7 @@ def forecast_lines(forecast: PlanReport) -> list[str]:
     if forecast.predicted_gpu_s:
         told = ", ".join(f"{share:.0%} {word}" for word, share in shares if share)
         cost = _cost(forecast.gpu_hours * 3600, forecast)
-        lines.append(f"in the model: {hours(forecast.gpu_hours)}{cost}; {told}")
+        lines.append(f"in the model: {hours(forecast.gpu_hours)}{cost} ({told})")
     for wall in forecast.walls:
         loads = counted(wall.model_loads, "model load", "model loads")
         cost = "" if wall.cost is None else f", {money(wall.cost, forecast.currency or '')}"
@@ -100,12 +100,12 @@ def spent_line(result: RunResult) -> str:
     if not result.gpu_hours:
         return ""
     cost = "" if result.cost is None else f", {money(result.cost, result.currency or '')}"
-    errors = [
-        f"{name} {abs(model['error']):.0%} {'less' if model['error'] > 0 else 'more'} than forecast"
-        for name, model in result.forecast.get("models", {}).items()
-        if model["error"] is not None and abs(model["error"]) >= 0.005
-    ]
-    told = f"; time in the model: {', '.join(errors)}" if errors else ""
+    models = result.forecast.get("models", {}).items()
+    told = "".join(
+        f"; {name}: {duration(model['actual_s'])} in the model, {duration(model['forecast_s'])} were forecast"
+        + ("" if model["error"] is None else f" ({model['error']:+.0%})")
+        for name, model in models
+    )
     return f"workers took {hours(result.gpu_hours)}{cost}{told}"
 
 

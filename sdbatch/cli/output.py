@@ -15,7 +15,7 @@ from sdbatch.cli.shown import show, show_json, show_table, tell
 from sdbatch.driver import PlanReport, RunResult
 from sdbatch.errors import ManifestError, SdbatchError
 from sdbatch.local_faults import local_faults_named, temporary_folder
-from sdbatch.report.progress import Lines, Progress, Terminal, duration
+from sdbatch.report.progress import Lines, Progress, Terminal
 from sdbatch.storage import joined
 
 if TYPE_CHECKING:
@@ -73,9 +73,8 @@ def show_plan(forecast: PlanReport) -> None:
     warn(forecast.warnings, False)
     for memory in forecast.memory:
         show(f"{memory.model}: {memory}")
-    basis = "measured here" if forecast.rate_measured else "assumed rate"
-    wall = "" if forecast.predicted_wall_s is None else f", {duration(forecast.predicted_wall_s)} on the clock"
-    show(f"{forecast.assets} assets to make, about {duration(forecast.predicted_gpu_s)} in the model{wall} ({basis})")
+    copies = f", {forecast.copies} of them copies" if forecast.copies else ""
+    show(f"{counted(forecast.assets, 'asset', 'assets')} to make{copies}")
     if forecast.assumed_gpus:
         names = ", ".join(forecast.assumed_gpus)
         show(f"num_gpus of {names} is null and counts as one GPU; where it runs on CPUs, say num_gpus: 0")

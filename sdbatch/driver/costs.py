@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -268,16 +268,27 @@ class Costs:
 
 def forecaster_of(job: Job, models: Mapping[str, ModelInfo], store: Store) -> Forecaster:
     """Return what the newest runs of a campaign, and the user's cache, know of the pace of a job's models."""
+    campaign, rates = measured_by_runs(store, map(identity_of, models.values()))
+    return Forecaster(job, models, campaign, remembered(), rates)
+
+
+def measured_by_runs(store: Store, identities: Iterable[str]) -> tuple[Paces, dict[str, float]]:
+    """Return what the newest `RECORDS_MAX` runs measured, and TFLOP a second by model, as version 0.1 recorded it.
+
+    Args:
+        store: The campaign.
+        identities: Models that are looked for; once each is known no older run is read.
+    """
     records = []
-    wanted = {identity_of(info) for info in models.values()}
+    wanted = set(identities)
     for record in Campaign(store).records(RECORDS_MAX):
-        records.append(record)
-        wanted -= {entry.get("model") for entry in record.get("paces", []) if isinstance(entry, dict)}
+        records.append((Paces.of_list(record.get("paces")), record.get("rate_tflop_per_s", {})))
+        wanted -= {key.model for key in records[-1][0].by_key}
         if not wanted:
             break
     campaign = Paces()
     rates: dict[str, float] = {}
-    for record in reversed(records):
-        campaign.merge(Paces.of_list(record.get("paces")))
-        rates |= record.get("rate_tflop_per_s", {})
-    return Forecaster(job, models, campaign, remembered(), rates)
+    for paces, of_run in reversed(records):
+        campaign.merge(paces)
+        rates |= of_run
+    return campaign, rates

@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 from sdbatch.campaign import layout
 from sdbatch.campaign.done import Done
@@ -20,17 +19,11 @@ from sdbatch.campaign.history import History
 from sdbatch.campaign.lease import Lease
 from sdbatch.campaign.leaving import Leaving
 from sdbatch.campaign.read import read_commit
-from sdbatch.campaign.spending import HOUR_S, spending_before
 from sdbatch.campaign.write import failed_unit_rows, outcomes_of, put_commit, receipt_of
-from sdbatch.dispatch.allowance import Allowance
 from sdbatch.dispatch.dispatcher import Dispatcher, Plan
 from sdbatch.dispatch.executor import Shape, SlotExecutor
-from sdbatch.dispatch.fleet import Fleet
-from sdbatch.dispatch.slots import SlotSeconds
-from sdbatch.driver.budget import RunBudget
-from sdbatch.driver.costs import forecaster_of
-from sdbatch.driver.measuring import RunMeasure
 from sdbatch.driver.records import RunRecords, RunResult, State
+from sdbatch.driver.run_costs import RunCosts
 from sdbatch.driver.scan import COUNTED, ResolvedManifest
 from sdbatch.driver.select import ClassifiedRows, Selection, classify, requests_of
 from sdbatch.driver.shared_keys import Sharing
@@ -109,16 +102,13 @@ class Session:
         self.run_id = layout.run_id(lease.holder.epoch, started_at.strftime("%Y%m%dT%H%M%SZ"))
         self._tally = RunTally()
         self._records = RunRecords(store, self.run_id, job, manifest.scanned, started_at, key_version)
-        before = spending_before(store, self.run_id, is_bounded=job.limits.is_budgeted)
-        self._budget = RunBudget(job, before)
-        self._measure: RunMeasure | None = None
+        self._costs = RunCosts(job, manifest.scanned.models, store, self.run_id)
         self._working_since_s: float | None = None
         self._waiting_said_s = self._started_s
         self._executor: SlotExecutor | None = None
         self._dispatcher: Dispatcher | None = None
         self._stop_reason: str | None = None
         self._is_over_budget = False
-        self._most_workers = 0
 
     def count_pending(self, done: Done) -> None:
         """Count the outputs to make and the rows that stay as they are."""
@@ -141,7 +131,8 @@ class Session:
                 self._executor = self._start_executor()
                 self._interrupt.arm()
                 self._dispatcher = self._build_dispatcher(self._executor, done)
-                self._lease.note = self._beat_note
+                self._costs.follow(self._dispatcher.fleet)
+                self._lease.note = self._costs.beat_note
                 self._dispatcher.run()
         except KeyboardInterrupt:
             return "interrupted", "stopped at once by a second signal"
@@ -153,8 +144,8 @@ class Session:
         finally:
             if self._executor is not None:
                 self._executor.close()
+            self._costs.end_slots()
             if self._dispatcher is not None:
-                self._dispatcher.fleet.end_slots()
                 self._tally.counts.worker_deaths = self._dispatcher.worker_deaths
         if self._stop_reason:
             return "stopped", self._stop_reason
@@ -162,7 +153,7 @@ class Session:
             return self._ended("done"), None  # complete, even when somebody asked it to stop meanwhile
         if self._dispatcher.refused_gpu_s is not None:
             self._is_over_budget = True
-            return "stopped", self._budget.reached(self._dispatcher.refused_gpu_s, self._slot_seconds())
+            return "stopped", self._costs.reached(self._dispatcher.refused_gpu_s)
         if self._interrupt.count:
             return "interrupted", "stopped by a signal; run again to go on"
         if self._lease.is_cancelled:
@@ -174,7 +165,7 @@ class Session:
 
     def write_status(self, state: str) -> None:
         """Replace the run's `status.json`."""
-        self._records.write_status(state, self._tally, self._snapshot(), self._budget.record(self._fleet))
+        self._records.write_status(state, self._tally, self._snapshot(), self._costs.record())
 
     def write_snapshot(self, history: History | None) -> None:
         """Write what is done when it is time, unless the driver is to stop at once or lost its lease."""
@@ -186,12 +177,6 @@ class Session:
         # A bound on failed rows that was reached counts as failed rows; any other stop is a fault.
         stopped = 6 if self._is_over_budget else 3 if self._stop_reason else 1
         exit_code = {"done": 0, "failed": 3, "stopped": stopped}.get(state, 130)
-        wall_s = time.monotonic() - self._started_s
-        own = self._budget.own(self._slot_seconds()).total
-        prices = self._job.prices
-        measure = self._measure
-        if measure is not None:
-            measure.end(self._fleet)
         result = RunResult(
             run_id=self.run_id,
             output=self._store.url,
@@ -199,14 +184,11 @@ class Session:
             exit_code=exit_code,
             counts=self._tally.counts.as_dict(),
             failures=dict(sorted(self._tally.failures.items())),
-            wall_s=wall_s,
+            wall_s=time.monotonic() - self._started_s,
             message=message,
             warnings=self._warnings(),
             rows_leaving=self._leaving.num_rows,
-            gpu_hours=own.gpu_s / HOUR_S,
-            cost=own.money(prices) if prices else None,
-            currency=prices.currency if prices else None,
-            forecast=measure.record(wall_s, self._most_workers, own.gpu_s) if measure else {},
+            **self._costs.result(),
         )
         dispatcher = self._dispatcher
         facts, rates = (dispatcher.facts, dispatcher.rates) if dispatcher else ({}, {})
@@ -214,13 +196,7 @@ class Session:
         with self._records.tolerated("status", is_last=state == "stopped"):
             self.write_status(state)
         with self._records.tolerated("run.json", is_last=state == "stopped"):
-            self._records.write_run_json(
-                result,
-                facts,
-                rates,
-                spending=self._budget.record(self._fleet),
-                paces=measure.paces() if measure else [],
-            )
+            self._records.write_run_json(result, facts, rates, spending=self._costs.record(), paces=self._costs.paces())
         return result
 
     def _warnings(self) -> tuple[str, ...]:
@@ -234,17 +210,6 @@ class Session:
             *(cut if truncated else ()),
             *(self._dispatcher.warnings if self._dispatcher else ()),
         )
-
-    @property
-    def _fleet(self) -> Fleet | None:
-        return self._dispatcher.fleet if self._dispatcher else None
-
-    def _slot_seconds(self) -> SlotSeconds:
-        return {} if self._fleet is None else self._fleet.slot_seconds()
-
-    def _beat_note(self) -> dict[str, Any]:
-        """Return what a beat says: a driver that is killed has taken what its last one tells."""
-        return {"run_id": self.run_id, "spending": self._budget.own_record(self._fleet)}
 
     # --- wiring -----------------------------------------------------------------------------------------------------
 
@@ -282,10 +247,6 @@ class Session:
         return count if isinstance(count, int) and not self._workers.in_process else None
 
     def _build_dispatcher(self, executor: SlotExecutor, done: Done) -> Dispatcher:
-        models = self._manifest.scanned.models
-        forecaster = forecaster_of(self._job, models, self._store)
-        self._measure = RunMeasure(self._job, models, forecaster, self._tally.work)
-        allowance = Allowance(left_gpu_s=self._budget.left_gpu_s, pace_of=forecaster.pace)
         plan = Plan(
             requests=requests_of(self._classified(done), self._sharing),
             cost_tflop=self._tally.cost_pending,
@@ -298,7 +259,7 @@ class Session:
             standards=self._records.standards,
             refuse_unlike=self._job.determinism == "exact",
             shortage=executor.shortage,
-            allowance=allowance if self._budget.is_bounded else None,
+            allowance=self._costs.begin(self._tally.work),
         )
         window = Window(
             {name: model.batch_size for name, model in self._job.models.items()},
@@ -321,8 +282,7 @@ class Session:
         if self._dispatcher:
             facts = self._dispatcher.facts.get(receipt.worker, {})
             self._records.note_receipt(unit, receipt, facts)
-            if self._measure:
-                self._measure.note(unit, receipt, facts)
+            self._costs.note(unit, receipt, facts)
         self._record(unit, receipt.outcomes)
 
     def _on_set_aside(self, unit: Unit, worker: str, outcome: Outcome, message: str) -> None:
@@ -362,8 +322,8 @@ class Session:
         self._lease.check()
         if self._working_since_s is None and self._dispatcher and self._dispatcher.num_workers:
             self._working_since_s = time.monotonic()
+        self._costs.tick()
         snapshot = self._snapshot()
-        self._most_workers = max(self._most_workers, snapshot.workers)
         self._progress.show(snapshot)
         self._say_waiting(snapshot)
         self._observe(snapshot)

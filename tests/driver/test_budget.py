@@ -19,13 +19,13 @@ from support.paced import STEP_S
 from support.stores import CountingStore
 
 import sdbatch
+from sdbatch import Selection
 from sdbatch.campaign import layout
 from sdbatch.campaign.checked import UnreadableFile
 from sdbatch.campaign.spending import DAYS_MAX, Spending, Spent, spending_before
 from sdbatch.driver.budget import RunBudget
 from sdbatch.driver.records import RunResult
 from sdbatch.driver.run import run_job
-from sdbatch.driver.select import Selection
 from sdbatch.errors import JobError
 from sdbatch.job import Prices, parse_job, with_budget
 from sdbatch.report.progress import Silent
@@ -106,7 +106,7 @@ import os, signal, sys, json
 from sdbatch import points
 from sdbatch.campaign import lease
 from sdbatch.driver.run import run_job
-from sdbatch.driver.select import Selection
+from sdbatch import Selection
 from sdbatch.job import parse_job
 from sdbatch.report.progress import Silent
 

@@ -12,11 +12,11 @@ from support.paced import STEP_S
 from typer.testing import CliRunner
 
 import sdbatch
+from sdbatch import Selection
 from sdbatch.campaign import layout
 from sdbatch.cli import app
 from sdbatch.driver.cost import campaign_cost
 from sdbatch.driver.run import run_job
-from sdbatch.driver.select import Selection
 from sdbatch.errors import JobError
 from sdbatch.job import parse_job
 from sdbatch.report.progress import Silent
