@@ -119,6 +119,8 @@ def test_workers_change_the_clock_and_not_the_gpu_hours(
     assert eight.gpu_hours == one.gpu_hours > 0
     assert [wall.workers for wall in eight.walls] == [1, 4, 8]
     assert [wall.workers for wall in one.walls] == [1, 4]
+    assert eight.predicted_wall_s is not None
+    assert one.predicted_wall_s is not None
     assert eight.predicted_wall_s < one.predicted_wall_s
     walls = {wall.workers: wall for wall in eight.walls}
     assert walls[1].wall_s == one.predicted_wall_s
