@@ -240,7 +240,7 @@ class RowWindow:
         self.num_requests = 0
         self.add_solo, self.has_solo = window.add_solo, window.has_solo
         self.peek_solo, self.take_solo = window.peek_solo, window.take_solo
-        self.drop, self.end = window.drop, window.end
+        self.drop, self.end, self.least_tflop = window.drop, window.end, window.least_tflop
 
     def add(self, request: Request) -> None:
         """See `Window`."""

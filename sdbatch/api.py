@@ -1,6 +1,6 @@
 """The verbs, as functions: plain values and Arrow tables in and out. The command line only prints what they return.
 
-    init, check -> plan -> run, grid, submit -> status, cancel, metadata, verify, gc, reproduce, report, redo, deliver
+    init, check -> plan -> run, grid, submit -> status, cancel, metadata, cost, verify, gc, reproduce, report, redo
     build_manifest, count_brief, preview_brief, build_brief, list_models, pin_models
 
 A job is a path, a mapping or a `Job`. A campaign is its URL, or a job (path of a `.yaml`, or `Job`) whose output it is.
@@ -29,13 +29,14 @@ from sdbatch.driver import PlanReport, RunResult, Selection, forecast, run_job
 from sdbatch.driver.briefs import BriefCount, brief_counted, brief_preview
 from sdbatch.driver.briefs import build_brief as driver_build_brief
 from sdbatch.driver.check import CheckReport, check_job
+from sdbatch.driver.cost import CostReport, campaign_cost
 from sdbatch.driver.gallery import told_of, write_gallery
 from sdbatch.driver.judged import effective_rows, verify_with_decisions
 from sdbatch.driver.models import ModelReport, describe_models, job_of_builtins
 from sdbatch.driver.redo import redo_job
 from sdbatch.errors import JobError, UserError
 from sdbatch.extras import require
-from sdbatch.job import Job, parse_job, read_job
+from sdbatch.job import Job, parse_job, read_job, with_budget
 from sdbatch.manifest.build import Built, build_shards
 from sdbatch.report.progress import Progress, Silent
 from sdbatch.storage import Store, joined, open_campaign
@@ -125,13 +126,21 @@ def check(
     return check_job(load_job(job, overrides), all_sources=all_sources, strict=strict)
 
 
-def plan(job: JobLike, selection: Selection | None = None, overrides: Iterable[str] = ()) -> PlanReport:
-    """Return what a run would make, and why; nothing is written.
+def plan(
+    job: JobLike, selection: Selection | None = None, overrides: Iterable[str] = (), *, by: Iterable[str] = ()
+) -> PlanReport:
+    """Return what a run would make, why, and what it would take; nothing is written.
+
+    Args:
+        job: The job.
+        selection: Which rows; all by default.
+        overrides: `key.key=value` each.
+        by: Columns of the manifest to tell the forecast by, such as `x_product`.
 
     Raises:
         UserError: With everything that is wrong.
     """
-    return forecast(load_job(job, overrides), selection or Selection())
+    return forecast(load_job(job, overrides), selection or Selection(), tuple(by))
 
 
 def run(
@@ -144,6 +153,7 @@ def run(
     accept_new_keys: bool = False,
     allow_open_ray: bool = False,
     yes: bool = False,
+    budget: str | None = None,
 ) -> RunResult:
     """Make what is missing of a campaign.
 
@@ -156,13 +166,15 @@ def run(
         accept_new_keys: Render outputs again whose keys an older version of sdbatch made; refused otherwise.
         allow_open_ray: Use Ray without a token where RAY_AUTH_MODE=disabled says so; refused otherwise.
         yes: Let more rows of the campaign leave than `limits.leaving_fraction`; refused otherwise.
+        budget: Stop before so much is spent: `12.50`, `12.50EUR`, `3gpu_hours`, `40EUR/day`; over the job's own limit.
 
     Raises:
         UserError: Before anything was started.
         CampaignHeld: When another driver holds the campaign.
     """
+    loaded = load_job(job, overrides)
     return run_job(
-        load_job(job, overrides),
+        loaded if budget is None else with_budget(loaded, budget),
         selection=selection or Selection(),
         in_process=in_process,
         progress=progress or Silent(),
@@ -300,6 +312,19 @@ def open_asset(
     if as_type == "path":
         return asset_path(store, found)
     return asset_image(store, found)
+
+
+def cost(campaign: Campaign, by: Iterable[str] = ()) -> CostReport:
+    """Return what a campaign has cost, by columns; it adds up to what its runs recorded.
+
+    Args:
+        campaign: The campaign.
+        by: Columns of the metadata, `run`, or x_* of the manifest.
+
+    Raises:
+        JobError: When the campaign has no run, or rows have no such column.
+    """
+    return campaign_cost(_store(campaign), tuple(by))
 
 
 def verify(campaign: Campaign, sample: float | None = None) -> VerifyReport:

@@ -91,6 +91,7 @@ class Request(NamedTuple):
         attempt: Tries of this request in this run before now, machine faults excluded.
         takers: For each of `outputs` the ids that get it, in manifest order; empty where `id` alone gets them all.
         origins: Outputs of this key that are committed already, under this id or others.
+        shape: Task, size, frames, steps and planned batch size as one text: outputs alike in it take equally long.
         replaces: (id, new number, the number it replaces) of each output that is made in the place of an unwanted one.
     """
 
@@ -105,6 +106,7 @@ class Request(NamedTuple):
     attempt: int = 0
     takers: tuple[tuple[str, ...], ...] = ()
     origins: tuple[Origin, ...] = ()
+    shape: str = ""
     replaces: tuple[tuple[str, int, int], ...] = ()
 
     @property

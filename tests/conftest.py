@@ -46,6 +46,12 @@ def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     del os.environ["SDBATCH_CACHE"]
 
 
+@pytest.fixture(autouse=True)
+def _no_paces() -> None:
+    """No test forecasts by what another one measured."""
+    (Path(os.environ["SDBATCH_CACHE"]) / "paces.json").unlink(missing_ok=True)
+
+
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
     """A cluster of this process; runs join it and leave it as it is."""

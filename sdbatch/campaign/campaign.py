@@ -83,15 +83,6 @@ class Campaign:
         """Yield the `run.json` of those of the newest runs, or of all, that ended; the newest first."""
         yield from filter(None, map(self.record, islice(reversed(run_ids(self.store)), num_runs)))
 
-    def rates_tflop_per_s(self, models: Iterable[str]) -> dict[str, float]:
-        """Return what one worker did on each model, as the newest runs measured it; nothing of one they did not run."""
-        measured: dict[str, float] = {}
-        for record in self.records(RECORDS_MAX):
-            measured = {**record.get("rate_tflop_per_s", {}), **measured}
-            if set(models) <= measured.keys():
-                break
-        return measured
-
     def history(self, *, follower: str | None = None, unreadable: list[str] | None = None) -> History:
         """Return every outcome that counts; see `read_history`."""
         return read_history(self.store, follower=follower, unreadable=unreadable)

@@ -79,6 +79,45 @@ def _is_made_with(value: Any) -> bool:
     )
 
 
+def _is_spent(value: Any) -> bool:
+    """Whether it is seconds and money; see `sdbatch.campaign.spending.Spent`."""
+    return (
+        isinstance(value, dict)
+        and _is_number(value.get("gpu_s"))
+        and isinstance(value.get("priced"), dict)
+        and all(isinstance(of, list) and len(of) == 2 and all(map(_is_number, of)) for of in value["priced"].values())
+    )
+
+
+def _is_total(value: Any) -> bool:
+    return (
+        _is_spent(value)
+        and _is_count(value.get("num_unrecorded"))
+        and isinstance(value.get("days"), dict)
+        and all(map(_is_spent, value["days"].values()))
+    )
+
+
+def _is_slot(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and isinstance(value.get("models"), list)
+        and all(map(_is_text, value["models"]))
+        and all(_is_number(value.get(name)) for name in ("gpus", "slot_s", "gpu_s"))
+    )
+
+
+def is_spending(value: Any) -> bool:
+    """Whether it is what earlier runs took, what this one did, and by which slots; see `sdbatch.campaign.spending`."""
+    return (
+        isinstance(value, dict)
+        and _is_total(value.get("before"))
+        and _is_total(value.get("own"))
+        and isinstance(value.get("slots"), list)
+        and all(map(_is_slot, value["slots"]))
+    )
+
+
 _HOLDER: Final[Mapping[str, Rule]] = {
     "token": _is_text,
     "host": _is_text,
@@ -95,7 +134,11 @@ _STATUS: Final[Mapping[str, Rule]] = {
     "eta_s": _is_number_or_none,
     "counts": _has_row_counts,
 }
-_STATUS_LATER: Final[Mapping[str, Rule]] = {"key_version": _is_count, "made_with": _is_made_with}
+_STATUS_LATER: Final[Mapping[str, Rule]] = {
+    "key_version": _is_count,
+    "made_with": _is_made_with,
+    "spending": is_spending,
+}
 _RECORD: Final[Mapping[str, Rule]] = {
     "run_id": _is_text,
     "job": _is_job,
@@ -104,6 +147,7 @@ _RECORD: Final[Mapping[str, Rule]] = {
     "made_with": _is_made_with,
     "counts": _is_counts,
     "versions": _is_mapping,
+    "spending": is_spending,
 }
 
 

@@ -13,6 +13,8 @@ REPORT: Final = "report"
 GALLERY: Final = "report/index.html"
 CREDENTIALS: Final = "credentials"
 _DIGITS = re.compile(r"[0-9a-f]{64}")
+AFTER_ALL_RUNS: Final = "s"
+"""Sorts after the id of every run."""
 _RUN = re.compile(r"r\d{6}-\d{8}T\d{6}Z")
 _COMMIT = re.compile(r"runs/(r\d{6}-\d{8}T\d{6}Z)/commits/(\d{6,})\.parquet")
 _ASSET = re.compile(r"assets/([A-Za-z0-9][A-Za-z0-9._-]{0,127})-([0-9a-f]{8})-(\d+)\.[a-z0-9]+")
@@ -43,6 +45,11 @@ def run_id(epoch: int, stamp: str) -> str:
 def lease(epoch: int) -> str:
     """Return the file whose making takes the campaign."""
     return f"{LEASE}/{epoch:06d}.json"
+
+
+def epoch_of(run: str) -> int:
+    """Return the epoch of the lease that a run holds."""
+    return int(run[1:7])
 
 
 def cancel(epoch: int) -> str:

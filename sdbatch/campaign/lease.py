@@ -78,6 +78,8 @@ class Lease:
         self._count = 0
         self.is_lost = False
         self.is_cancelled = False
+        self.note: Callable[[], dict[str, Any]] = dict
+        """Returns what every beat says beside that the holder lives."""
         self._beat("held")
         self._beaten_s = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
@@ -138,6 +140,7 @@ class Lease:
     def _beat(self, state: str) -> None:
         self._count += 1
         beat = {"format_version": FORMAT_VERSION, "token": self.holder.token, "count": self._count, "state": state}
+        beat |= self.note()
         reached("lease-renewal")
         self._store.put(layout.beat(self.holder.epoch), json.dumps(beat).encode(), "application/json")
 

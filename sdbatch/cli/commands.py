@@ -1,7 +1,8 @@
 """The command line: parses, calls a verb, prints. Nothing is decided here.
 
 Exit codes: 0 all done; 2 the job, manifest or credentials are wrong (nothing started); 3 finished with failed rows;
-4 another driver holds the campaign; 5 verify or reproduce found a mismatch; 130 interrupted (resumable); 1 any other.
+4 another driver holds the campaign; 5 verify or reproduce found a mismatch; 6 a budget is reached (resumable);
+130 interrupted (resumable); 1 any other.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from sdbatch import api
 from sdbatch.cli.brief import brief_app
 from sdbatch.cli.grid import grid
 from sdbatch.cli.init import init
+from sdbatch.cli.money import BudgetText, By, columns_of, cost, show_forecast, spent_line
 from sdbatch.cli.options import (
     AcceptFailed,
     AcceptNewKeys,
@@ -71,6 +73,7 @@ app.command()(audit)
 app.command()(init)
 
 app.command()(grid)
+app.command()(cost)
 
 VERIFY_EXIT_CODE = 5
 
@@ -108,15 +111,18 @@ def plan(
     only: Only = None,
     retry_failed: RetryFailed = None,
     reroll: Reroll = False,
+    by: By = None,
     as_json: Json = False,
 ) -> None:
-    """Show what a run would make, and why. Writes nothing, loads nothing."""
+    """Show what a run would make, and why, and what it would cost. Writes nothing, loads nothing."""
     selection = selection_of(limit, only, retry_failed, reroll)
-    forecast = guarded(lambda: api.plan(api.load_job(job, overrides or (), date), selection), as_json)
+    columns = columns_of(by)
+    forecast = guarded(lambda: api.plan(api.load_job(job, overrides or (), date), selection, by=columns), as_json)
     if as_json:
         say(asdict(forecast), as_json, "")
     else:
         show_plan(forecast)
+        show_forecast(forecast)
 
 
 @app.command()
@@ -128,6 +134,7 @@ def run(
     only: Only = None,
     retry_failed: RetryFailed = None,
     reroll: Reroll = False,
+    budget: BudgetText = None,
     in_process: InProcess = False,
     accept_failed: AcceptFailed = False,
     accept_new_keys: AcceptNewKeys = False,
@@ -150,11 +157,12 @@ def run(
             accept_new_keys=accept_new_keys,
             allow_open_ray=allow_open_ray,
             yes=yes,
+            budget=budget,
         )
 
     with last_line():
         result = guarded(call, as_json)
-    end_run(result, accept_failed, as_json)
+    end_run(result, accept_failed, as_json, spent_line(result))
 
 
 @app.command()
@@ -192,7 +200,7 @@ def redo(
     if result is None:
         say({"state": "done", "counts": {}}, as_json, "nothing is missing or damaged")
     else:
-        end_run(result, False, as_json)
+        end_run(result, False, as_json, spent_line(result))
 
 
 @app.command()

@@ -15,7 +15,7 @@ from sdbatch.cli.shown import show, show_json, show_table, tell
 from sdbatch.driver import PlanReport, RunResult
 from sdbatch.errors import ManifestError, SdbatchError
 from sdbatch.local_faults import local_faults_named, temporary_folder
-from sdbatch.report.progress import Lines, Progress, Terminal, duration
+from sdbatch.report.progress import Lines, Progress, Terminal
 from sdbatch.storage import joined
 
 if TYPE_CHECKING:
@@ -78,9 +78,8 @@ def show_plan(forecast: PlanReport) -> None:
     warn(forecast.warnings, False)
     for memory in forecast.memory:
         show(f"{memory.model}: {memory}")
-    basis = "measured here" if forecast.rate_measured else "assumed rate"
-    wall = "" if forecast.predicted_wall_s is None else f", {duration(forecast.predicted_wall_s)} on the clock"
-    show(f"{forecast.assets} assets to make, about {duration(forecast.predicted_gpu_s)} in the model{wall} ({basis})")
+    copies = f", {forecast.copies} of them copies" if forecast.copies else ""
+    show(f"{counted(forecast.assets, 'asset', 'assets')} to make{copies}")
     if forecast.assumed_gpus:
         names = ", ".join(forecast.assumed_gpus)
         show(f"num_gpus of {names} is null and counts as one GPU; where it runs on CPUs, say num_gpus: 0")
@@ -111,24 +110,26 @@ def show_delivery(report: DeliverReport) -> None:
     )
 
 
-def end_run(result: RunResult, accept_failed: bool, as_json: bool) -> NoReturn:
-    """Print how a run ended and exit with its code."""
+def end_run(result: RunResult, accept_failed: bool, as_json: bool, spent: str = "") -> NoReturn:
+    """Print how a run ended, with the line that says what it took, and exit with its code."""
     if as_json:
         say({**asdict(result), "gallery": joined(result.output, "report/index.html")}, as_json, "")
     else:
-        show_run(result)
+        show_run(result, spent)
         if result.state in {"done", "failed"}:
             filtered = "#status=failed" if result.state == "failed" else ""
             show(f"gallery: {joined(result.output, 'report/index.html')}{filtered}")
     raise typer.Exit(0 if accept_failed and result.state == "failed" else result.exit_code)
 
 
-def show_run(result: RunResult) -> None:
-    """Print how a run ended."""
+def show_run(result: RunResult, spent: str = "") -> None:
+    """Print how a run ended, with the line that says what it took."""
     show(f"{result.run_id} {result.state}")
     counts = [(name, str(number)) for name, number in result.counts.items()]
     show_table([*counts, *((f"failed: {kind}", str(number)) for kind, number in result.failures.items())])
     warn(result.warnings, False)
+    if spent:
+        show(spent)
     if result.message:
         tell(result.message)
 

@@ -16,10 +16,11 @@ from typing import ClassVar
 from sdbatch.dispatch import policy
 from sdbatch.dispatch.backoff import Backoff
 from sdbatch.dispatch.blame import FaultCounts, suspects_of
-from sdbatch.dispatch.executor import Died, Draining, Event, Executor, Faulted, Pulse, Ready, UnitDone
+from sdbatch.dispatch.executor import Died, Draining, Event, Executor, Faulted, Placed, Pulse, Ready, UnitDone
 from sdbatch.dispatch.fleet import Fleet
 from sdbatch.dispatch.likeness import Likeness, refusal
 from sdbatch.dispatch.plan import Plan
+from sdbatch.dispatch.spending_bound import SpendingBound
 from sdbatch.dispatch.supply import Supply, WindowLike
 from sdbatch.errors import MachineError, SdbatchError, WorkersUnavailable
 from sdbatch.outcomes import OUTCOMES, Next, Outcome, outcome_of
@@ -65,6 +66,7 @@ class Dispatcher:
         clock: Seconds that only grow.
 
     Attributes:
+        fleet: Its workers; how long they have held their slots, and what they are.
         failure: Why the run stops early; None while it does not.
         worker_deaths: Workers that were lost.
         warnings: In what workers differ from each other or from those of earlier runs, and what they note themselves.
@@ -89,8 +91,9 @@ class Dispatcher:
         self._on_tick = on_tick
         self._should_stop = should_stop
         self._clock = clock
-        self._fleet = Fleet(executor, plan.shapes, clock)
+        self.fleet = self._fleet = Fleet(executor, plan.shapes, clock)
         self._supply = Supply(window, plan.requests, plan.cost_tflop)
+        self._spending = SpendingBound(plan.allowance, self._fleet, self._supply, plan.shapes)
         self._faults = FaultCounts()
         self._backoff = Backoff()
         self._last_fault = ""
@@ -132,6 +135,11 @@ class Dispatcher:
         return self._supply.rates
 
     @property
+    def refused_gpu_s(self) -> float | None:
+        """What the unit was predicted to take for which nothing was left to spend; None while there is none."""
+        return self._spending.refused_gpu_s
+
+    @property
     def facts(self) -> Mapping[str, Mapping[str, str]]:
         """Facts about each worker's machine."""
         return self._fleet.facts
@@ -148,7 +156,9 @@ class Dispatcher:
             MachineError: When the run cannot go on; what was committed stays.
         """
         self._supply.fill()
-        self._start_workers()
+        self._spending.look_ahead()
+        if self.refused_gpu_s is None:
+            self._start_workers()
         while self._is_unfinished():
             if not self._is_stopping():
                 self._hand_out()
@@ -166,7 +176,7 @@ class Dispatcher:
             raise type(first)("\n".join(str(error) for error in (first, *others)))
 
     def _is_stopping(self) -> bool:
-        return self.failure is not None or self._should_stop()
+        return self.failure is not None or self.refused_gpu_s is not None or self._should_stop()
 
     def _is_unfinished(self) -> bool:
         if self._is_stopping():
@@ -189,17 +199,19 @@ class Dispatcher:
             count = self._plan.worker_count or self._executor.capacity(shape)
             if self._supply.is_exhausted:  # no more workers than there are outputs to make
                 count = min(count, outputs)
-            for _ in range(min(count, self._plan.worker_max)):
+            count = self._spending.num_workers(shape, backlog.keys() & models, min(count, self._plan.worker_max))
+            for _ in range(count):
                 self._fleet.start(shape)
 
     def _hand_out(self) -> None:
-        if self._clock() < self._hands_out_from_s:
+        self._spending.look_ahead()
+        if self._clock() < self._hands_out_from_s or self.refused_gpu_s is not None:
             return
         window, roster = self._supply.window, self._fleet.roster
         may_risk = window.has_solo() and self._may_risk()
         while may_risk and window.has_solo():
             worker = roster.choose_solo(window.peek_solo().model)
-            if worker is None:
+            if worker is None or not self._spending.may_take_solo(worker):
                 break
             self._submit(worker, self._supply.take_solo())
         while True:
@@ -209,7 +221,10 @@ class Dispatcher:
             if choice is None:
                 return
             worker, model = choice
-            self._submit(worker, self._supply.take(model, num_workers=self._num_slots))
+            if not self._spending.may_take(worker, model):
+                return
+            most_tflop = self._spending.most_tflop(worker, model)
+            self._submit(worker, self._supply.take(model, num_workers=self._num_slots, most_tflop=most_tflop))
 
     @property
     def _num_slots(self) -> int:
@@ -221,7 +236,7 @@ class Dispatcher:
         return policy.may_risk(num_ready, self._num_slots - num_ready, bool(self._supply.window.backlog()))
 
     def _submit(self, worker: str, unit: Unit) -> None:
-        self._fleet.give(worker, unit)
+        self._fleet.give(worker, unit, self._spending.predicted_s(worker, unit))
         self._executor.submit(worker, replace(unit, rate_tflop_per_s=self.rates.get(unit.model)))
 
     # --- events -----------------------------------------------------------------------------------------------------
@@ -230,6 +245,8 @@ class Dispatcher:
         if event.worker not in self._fleet:
             return  # it was given up earlier in this round; what it had committed was recovered
         match event:
+            case Placed():
+                self._fleet.place(event.worker)
             case Ready():
                 self._admit(event)
             case UnitDone():
@@ -398,7 +415,7 @@ class Dispatcher:
     def _replace(self, name: str, *, waits: bool = False) -> None:
         """End a worker and start another in its slot, at once or once the present wait is over."""
         worker = self._fleet.end(name)
-        if self._is_stopping():
+        if self._is_stopping() or self._spending.is_short:
             return
         if waits:
             self._backoff.waiting.append(worker.shape)
@@ -407,7 +424,9 @@ class Dispatcher:
 
     def _start_due(self) -> None:
         for shape in self._backoff.due(self._clock()):
-            if not self._is_stopping() and not self._fleet.models[shape] <= self.lost_models.keys():
+            if self._is_stopping() or self._spending.is_short:
+                continue
+            if not self._fleet.models[shape] <= self.lost_models.keys():
                 self._fleet.start(shape)
 
     def _give_up_shapes(self) -> None:

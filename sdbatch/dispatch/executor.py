@@ -1,6 +1,7 @@
 """The seam between the dispatcher and whatever runs workers.
 
-    dispatcher -- start, submit, stop --> Executor -- wait() --> Ready | UnitDone | Faulted | Died | Pulse | Draining
+    dispatcher -- start, submit, stop --> Executor
+    dispatcher <-- Placed | Ready | UnitDone | Faulted | Died | Pulse | Draining -- wait()
 
 Two executors stand behind it: in-process (breakpoints, unit tests) and Ray. What both promise is one test.
 """
@@ -38,6 +39,13 @@ class Shape:
         gpus = "the GPUs of its machine" if self.num_gpus is None else f"{self.num_gpus:g} GPU"
         memory = f", {self.memory_gib:g} GiB of memory" if self.memory_gib else ""
         return f"{gpus} and {self.num_cpus} CPU{memory}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placed:
+    """A worker holds its slot from now on; it is not ready yet."""
+
+    worker: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +116,7 @@ class Draining:
     worker: str
 
 
-Event = Ready | UnitDone | Faulted | Died | Pulse | Draining
+Event = Placed | Ready | UnitDone | Faulted | Died | Pulse | Draining
 
 
 class Executor(Protocol):
@@ -118,7 +126,7 @@ class Executor(Protocol):
         """Return how many workers of a shape fit, at least 1; where a cluster may grow, how many may ever fit."""
 
     def start(self, worker: str, shape: Shape) -> None:
-        """Ask for a worker; `Ready`, `Faulted` or `Died` follows."""
+        """Ask for a worker; `Placed` follows once it holds its slot, then `Ready`, `Faulted` or `Died`."""
 
     def submit(self, worker: str, unit: Unit) -> None:
         """Give a worker a unit; `UnitDone`, `Faulted` or `Died` follows."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from sdbatch.dispatch import policy
 from sdbatch.dispatch.executor import Executor, Ready, Shape
+from sdbatch.dispatch.slots import SlotMeter, SlotSeconds, gpus_of
 from sdbatch.types import Unit
 
 
@@ -23,17 +24,29 @@ class FleetWorker:
 
     Attributes:
         shape: Shape of its slot.
+        placed_s: When it came to hold its slot, by the fleet's clock; None before.
         is_ready: Whether it may be given units.
         is_draining: Whether it must be given no more.
         model: Model of the last unit it was given; None when it holds none.
         units: Units it was given and has not ended, by id.
+        predicted_s: Seconds that each of them was predicted to take, by id.
+        since_s: When the first of them began, as far as that is known here.
     """
 
     shape: Shape
+    placed_s: float | None = None
     is_ready: bool = False
     is_draining: bool = False
     model: str | None = None
     units: dict[str, Unit] = field(default_factory=dict)
+    predicted_s: dict[str, float] = field(default_factory=dict)
+    since_s: float = 0.0
+
+    def left_gpu_s(self, now_s: float) -> float:
+        """Return what its units are still predicted to take, in seconds times GPUs."""
+        predicted = list(self.predicted_s.values())
+        left_s = max(sum(predicted) - (now_s - self.since_s), sum(predicted[1:])) if predicted else 0.0
+        return left_s * gpus_of(self.shape)
 
 
 class Fleet:
@@ -50,6 +63,7 @@ class Fleet:
         facts: Facts about each worker's machine.
         num_in_flight: Units given and not ended, over all workers.
         was_ready: Whether any worker was ever ready.
+        starts_s: Seconds from slot to readiness of each worker that came to be ready.
     """
 
     def __init__(
@@ -68,6 +82,10 @@ class Fleet:
         self._num_ready: Counter[Shape] = Counter()
         self._draining: set[str] = set()
         self._num_started = 0
+        # A clock that only grows, read as time of day: a jump of the machine's clock moves no budget.
+        self._day_offset_s = time.time() - clock()
+        self._meter = SlotMeter(self._now_s())
+        self.starts_s: list[float] = []
         self._none_ready_since_s = dict.fromkeys(self.models, clock())
 
     def __len__(self) -> int:
@@ -89,6 +107,29 @@ class Fleet:
         """Shapes of the workers that are not ready yet."""
         return frozenset(worker.shape for worker in self._workers.values() if not worker.is_ready)
 
+    def _now_s(self) -> float:
+        return self._clock() + self._day_offset_s
+
+    def slot_seconds(self) -> SlotSeconds:
+        """Return how long workers have held their slots; another thread may ask."""
+        return self._meter.seconds(self._now_s())
+
+    def left_gpu_s(self) -> float:
+        """Return what all units in flight are still predicted to take, in seconds times GPUs."""
+        now_s = self._clock()
+        return sum(worker.left_gpu_s(now_s) for worker in self._workers.values() if worker.units)
+
+    def idle(self) -> list[str]:
+        """Return the workers without a unit, starting ones too."""
+        return [name for name, worker in self._workers.items() if not worker.units]
+
+    def place(self, name: str) -> None:
+        """Note that a worker holds its slot."""
+        worker = self._workers[name]
+        if worker.placed_s is None:
+            worker.placed_s = self._clock()
+            self._meter.place(worker.shape, self._now_s())
+
     def start(self, shape: Shape) -> None:
         """Ask for one more worker."""
         name = f"w{self._num_started}"
@@ -98,8 +139,10 @@ class Fleet:
 
     def set_ready(self, event: Ready) -> None:
         """Let a worker be given units."""
+        self.place(event.worker)  # where an executor knows of no earlier moment
         worker = self._workers[event.worker]
         worker.is_ready = self.was_ready = True
+        self.starts_s.append(self._clock() - (worker.placed_s or 0.0))
         self._num_ready[worker.shape] += 1
         self.facts[event.worker] = event.facts
         self._update_roster(event.worker)
@@ -114,9 +157,12 @@ class Fleet:
         """Return the draining workers that have ended all they were given."""
         return [name for name in sorted(self._draining) if not self._workers[name].units]
 
-    def give(self, name: str, unit: Unit) -> None:
-        """Note that a worker was given a unit."""
+    def give(self, name: str, unit: Unit, predicted_s: float = 0.0) -> None:
+        """Note that a worker was given a unit, and how long it is predicted to take."""
         worker = self._workers[name]
+        if not worker.units:
+            worker.since_s = self._clock()
+        worker.predicted_s[unit.id] = predicted_s
         worker.units[unit.id] = unit
         worker.model = unit.model
         self.num_in_flight += 1
@@ -124,7 +170,10 @@ class Fleet:
 
     def take_back(self, name: str, unit_id: str) -> Unit:
         """Return a unit that ended in a worker that lives."""
-        unit = self._workers[name].units.pop(unit_id)
+        worker = self._workers[name]
+        unit = worker.units.pop(unit_id)
+        worker.predicted_s.pop(unit_id, None)
+        worker.since_s = self._clock()
         self.num_in_flight -= 1
         self._update_roster(name)
         return unit
@@ -142,7 +191,16 @@ class Fleet:
         self._num_ready[worker.shape] -= worker.is_ready
         self.num_in_flight -= len(worker.units)
         self._executor.stop(name)
+        if worker.placed_s is not None:
+            self._meter.end(worker.shape, self._now_s())
         return worker
+
+    def end_slots(self) -> None:
+        """Count no further time: whatever ran the workers is closed."""
+        for worker in self._workers.values():
+            if worker.placed_s is not None:
+                worker.placed_s = None
+                self._meter.end(worker.shape, self._now_s())
 
     def overdue_shapes(self, start_timeout_s: float, *, is_stopping: bool) -> list[Shape]:
         """Return the shapes of which workers were asked for and none was ready for so long."""

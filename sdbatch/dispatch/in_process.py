@@ -10,6 +10,7 @@ from sdbatch.dispatch.executor import (
     ErrorRecord,
     Event,
     Faulted,
+    Placed,
     Ready,
     Shape,
     UnitDone,
@@ -33,6 +34,7 @@ class InProcessExecutor:
         self._path = worker_path
         self._workers: dict[str, WorkerLike] = {}
         self._calls: deque[tuple[str, Unit | None]] = deque()
+        self._placed: list[Event] = []
 
     def capacity(self, shape: Shape) -> int:
         """See `Executor`: one process, one worker."""
@@ -50,13 +52,17 @@ class InProcessExecutor:
         """See `Executor`."""
         self._workers[worker] = build_worker(self._path, worker, self._spec)
         self._calls.append((worker, None))
+        self._placed.append(Placed(worker=worker))
 
     def submit(self, worker: str, unit: Unit) -> None:
         """See `Executor`."""
         self._calls.append((worker, unit))
 
     def wait(self, timeout_s: float) -> list[Event]:
-        """See `Executor`. Runs the oldest call."""
+        """See `Executor`. Runs the oldest call; first it says which workers hold their slots."""
+        if self._placed:
+            placed, self._placed = self._placed, []
+            return placed
         if not self._calls:
             time.sleep(timeout_s)
             return []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from sdbatch.dispatch.allowance import Allowance
 from sdbatch.dispatch.executor import Shape
 from sdbatch.dispatch.likeness import Standard
 from sdbatch.types import Receipt, Request, Unit
@@ -27,6 +28,7 @@ class Plan:
         refuse_unlike: Whether a worker that differs from them, or from the first ready one, stops the run. Otherwise
             it is warned of.
         shortage: Says in words what a worker of a shape waits for.
+        allowance: What may be spent; None for no bound.
     """
 
     requests: Iterator[Request]
@@ -40,3 +42,4 @@ class Plan:
     standards: Mapping[str, Standard] = field(default_factory=dict)
     refuse_unlike: bool = False
     shortage: Callable[[Shape], str] = lambda shape: f"each asks for {shape.words}"
+    allowance: Allowance | None = None

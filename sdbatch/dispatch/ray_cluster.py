@@ -26,6 +26,7 @@ from sdbatch.dispatch.executor import (
     Draining,
     ErrorRecord,
     Event,
+    Placed,
     Pulse,
     Ready,
     Shape,
@@ -152,6 +153,7 @@ class RayExecutor:
         self._metrics = DriverMetrics()
         self._nodes: dict[str, str] = {}
         self._pings: dict[Any, tuple[str, float]] = {}
+        self._placing: dict[Any, tuple[str, None]] = {}
         self._pinged_s = self._nodes_seen_s = time.monotonic()
         self._reported_draining: set[str] = set()
         self._left_nodes: set[str] = set()
@@ -190,6 +192,7 @@ class RayExecutor:
             options["label_selector"] = {NODE_LABEL: f"!in({','.join(sorted(self._left_nodes))})"}
         actor = _actor_class().options(**options).remote(self._path, worker, self._spec)
         self._actors[worker] = actor
+        self._placing[actor.ping.options(concurrency_group="control").remote()] = (worker, None)
         self._calls[actor.start.options(concurrency_group="units").remote()] = (worker, None)
 
     def submit(self, worker: str, unit: Unit) -> None:
@@ -214,12 +217,15 @@ class RayExecutor:
         if not self._calls:
             time.sleep(timeout_s)
             return [*self._pulses(), *self._drains()]
-        refs = list(self._calls)
+        refs = [*self._placing, *self._calls]
         ready, _ = ray.wait(refs, num_returns=1, timeout=timeout_s)
         if ready:  # whatever else is ready comes along, so that a round handles all there is
             ready, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
         events: list[Event] = []
         for ref in ready:
+            if ref in self._placing:  # an actor that ended instead is told of by its start
+                events.append(Placed(worker=self._placing.pop(ref)[0]))
+                continue
             call = self._calls.pop(ref, None)
             if call is not None:
                 events.append(self._event(ref, *call))
@@ -323,7 +329,7 @@ class RayExecutor:
         actor = self._actors.pop(worker, None)
         if actor is not None:
             ray.kill(actor, no_restart=True)
-        calls: list[dict[Any, tuple[str, Any]]] = [self._calls, self._pings]
+        calls: list[dict[Any, tuple[str, Any]]] = [self._calls, self._pings, self._placing]
         for waiting in calls:
             for ref in [ref for ref, (name, _) in waiting.items() if name == worker]:
                 del waiting[ref]

@@ -5,6 +5,7 @@ pending requests --> Window --> take() --> unit          put_back(), put_suspect
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
@@ -44,6 +45,9 @@ class WindowLike(Protocol):
 
     def take(self, model: str, cost_max_tflop: float) -> Unit:
         """Hand out one unit of a model."""
+
+    def least_tflop(self, model: str) -> float:
+        """Return the cost of the smallest unit that `take` may hand out now."""
 
     def drop(self, model: str) -> float:
         """Forget what waits for a model; return its cost."""
@@ -92,18 +96,19 @@ class Supply:
             elif request.model not in self.lost_models:
                 self.window.add(request)
 
-    def take(self, model: str, num_workers: int) -> Unit:
+    def take(self, model: str, num_workers: int, most_tflop: float = math.inf) -> Unit:
         """Take one unit of a model out of the window.
 
         Args:
             model: The model.
             num_workers: Workers that share what is left, starting ones too: without them, the first ready worker of
                 16 got two units of ten seconds and ended last.
+            most_tflop: What may be spent on it; a unit holds one batch at least all the same.
         """
         wanted_tflop = self._wanted_tflop.get(model, 0.0)
         left_tflop = max(self._left_tflop, 0.0)
         cap_tflop = policy.unit_cost_max(left_tflop, num_workers, self.rates.get(model), wanted_tflop)
-        return self._taken(self.window.take(model, cap_tflop))
+        return self._taken(self.window.take(model, min(cap_tflop, most_tflop)))
 
     def take_solo(self) -> Unit:
         """Take the oldest suspects out of the window."""

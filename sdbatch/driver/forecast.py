@@ -5,17 +5,21 @@ ClassifiedRows + measured rates --> forecast() --> PlanReport
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 
 import pyarrow as pa
 
+from sdbatch.campaign import layout
 from sdbatch.campaign.campaign import Campaign
 from sdbatch.campaign.done import Done
 from sdbatch.campaign.leaving import Leaving
 from sdbatch.campaign.read import read_commit
+from sdbatch.campaign.spending import HOUR_S, spending_before
+from sdbatch.driver.budget import RunBudget
+from sdbatch.driver.costs import Costs, Grouping, Made, WallForecast, WorkForecast, forecaster_of
 from sdbatch.driver.leaving import rows_leaving
 from sdbatch.driver.meeting_seeds import MeetingSeeds
 from sdbatch.driver.memory import ModelMemory, memory_of
@@ -25,13 +29,11 @@ from sdbatch.driver.select import Selection, check_selection, classify
 from sdbatch.driver.shared_keys import Sharing
 from sdbatch.driver.tables import ManifestHere
 from sdbatch.errors import grouped
-from sdbatch.job import Job, Model
+from sdbatch.job import Job
+from sdbatch.plan.shape import task_of
 from sdbatch.recipe import recipe_changes
 from sdbatch.review.files import read_verdicts
 from sdbatch.storage import Store, open_campaign
-
-ASSUMED_TFLOP_PER_S = {"gpu": 200.0, "cpu": 0.03}
-"""Rates until a run of the campaign has measured its own: a quarter of an H200's matrix rate, and one laptop core."""
 
 WAITING_SHOWN = 1000
 """Outputs that rows wait for and that a forecast names."""
@@ -50,9 +52,19 @@ class PlanReport:
         copies: Those of them that are copies of another id's file, or of one that an earlier run made.
         assets_by_model: The same by model.
         predicted_gpu_s: Seconds in the model times the GPUs of a worker's slot, where none or a null counts as one.
-        predicted_wall_s: The same on the clock, where the job says how many workers there are; else None.
+        predicted_wall_s: Seconds on the clock, where the job says how many workers there are; else None.
+        gpu_hours: `predicted_gpu_s` in hours.
+        currency: Of every `cost`; None where the job has no prices.
+        walls: What the run takes on 1, on 4 and on the job's own number of workers.
+        by_model: What each model's outputs take.
+        by_task: What each task's outputs take.
+        by: What rows take that are alike in the columns that were asked for, the most first.
+        basis: Shares of `predicted_gpu_s`: `measured` (outputs of the same model, shape and device), `rate` (other
+            shapes of the model) and `assumed`.
+        devices: Device that each model was measured on.
+        budget: What a budget of the job leaves for the run, as a sentence for each.
         assumed_gpus: Models whose `num_gpus` is null and whose rate was not measured: a GPU's was assumed.
-        rate_measured: Whether the prediction rests on an earlier run of this campaign.
+        rate_measured: Whether the prediction rests on measured rates alone.
         sources_missing: Sources that are not there; their rows will fail.
         unpinned: Entries such as `models.sdxl` whose weights in a bucket are known by size and ETag only; `pin_models`
             returns the digests that pin them.
@@ -73,6 +85,15 @@ class PlanReport:
     assets_by_model: dict[str, int] = field(default_factory=dict)
     predicted_gpu_s: float = 0.0
     predicted_wall_s: float | None = None
+    gpu_hours: float = 0.0
+    currency: str | None = None
+    walls: list[WallForecast] = field(default_factory=list)
+    by_model: list[WorkForecast] = field(default_factory=list)
+    by_task: list[WorkForecast] = field(default_factory=list)
+    by: list[WorkForecast] = field(default_factory=list)
+    basis: dict[str, float] = field(default_factory=dict)
+    devices: dict[str, str] = field(default_factory=dict)
+    budget: list[str] = field(default_factory=list)
     assumed_gpus: list[str] = field(default_factory=list)
     rate_measured: bool = False
     sources_missing: list[str] = field(default_factory=list)
@@ -86,12 +107,15 @@ class PlanReport:
     waiting: dict[str, int] = field(default_factory=dict)
 
 
-def forecast(job: Job, selection: Selection, *, built: ManifestHere | None = None) -> PlanReport:
+def forecast(
+    job: Job, selection: Selection, by: Sequence[str] = (), *, built: ManifestHere | None = None
+) -> PlanReport:
     """Return what a run would make, and why.
 
     Args:
         job: The job.
         selection: Which rows.
+        by: Columns of the manifest to tell the forecast by.
         built: Rows that are made beside those of the job's manifest, so that none leaves because of them.
 
     Raises:
@@ -99,44 +123,55 @@ def forecast(job: Job, selection: Selection, *, built: ManifestHere | None = Non
     """
     with closing(ResolvedManifest(job, loads_here=False, counts_tokens=True, built=built)) as manifest:
         check_selection(manifest, selection)
+        grouping = Grouping(manifest, by)
         store = open_campaign(job.output, job.storage)
         done, leaving = (Campaign(store).done(), Leaving()) if built else _done_and_leaving(manifest, store)
-        rates, measured = measured_rates(job, store)
+        forecaster = forecaster_of(job, manifest.scanned.models, store)
         reasons: Counter[str] = Counter()
         waiting: Counter[str] = Counter()
-        assets: Counter[str] = Counter()
+        made = Made()
         changed: dict[str, str] = {}
-        slot_s: defaultdict[str, float] = defaultdict(float)
-        num_rendered = 0
         sharing = Sharing(manifest.shared_keys(), done.origins)
-        columns = [*COUNTED, *([] if done.is_empty else ["recipe"])]
+        columns = [*COUNTED, *grouping.columns, *([] if done.is_empty else ["recipe"])]
+        parts = manifest.parts(list(dict.fromkeys(columns)))
         num_waiting = num_lacking = 0
         meeting = MeetingSeeds()
         stages, rerolls = manifest.scanned.stages_digest, job.limits.rerolls
-        for part in classify(manifest.parts(columns), done, selection, stages, rerolls):
+        for part in classify(parts, done, selection, stages, rerolls):
             reasons.update(part.reasons)
             num_waiting, num_lacking = num_waiting + part.num_waiting, num_lacking + part.num_given_up
             waiting.update(part.waiting)
-            models, costs_tflop = (part.rows.column(name).to_pylist() for name in ("model", "cost_tflop"))
             rendered = sharing.rendered(part.rows, sharing.count(part.rows, part.outputs, part.replaces))
-            for model, cost_tflop, outputs, own in zip(models, costs_tflop, part.outputs, rendered, strict=True):
-                if outputs:
-                    assets[model] += len(outputs)
-                    num_rendered += len(own)
-                    slot_s[model] += cost_tflop * len(own) / rates[model]
+            made.add(part.rows, part.outputs, rendered, grouping)
             for row, further in part.further.items():
                 meeting.add(part.rows.column("id")[row].as_py(), part.rows.column("recipe")[row].as_py(), further)
             changed.update((row["id"], row["recipe"]) for row in part.rows_for("changed").to_pylist())
+        costs = Costs(job, forecaster)
+        walls = costs.walls(made.work)
+        basis = costs.basis(made.work)
+        gpu_s = costs.gpu_s(made.work)
+        names = {model for model, _ in made.work.outputs}
         return PlanReport(
             rows=dict(reasons),
             changed=_changes(store, done, changed),
-            assets=assets.total(),
-            copies=assets.total() - num_rendered,
-            assets_by_model=dict(assets),
-            predicted_gpu_s=sum(slot_s[name] * job.models[name].slot_gpus for name in slot_s),
-            predicted_wall_s=_wall_s(job, slot_s),
-            assumed_gpus=sorted(name for name in slot_s if job.models[name].num_gpus is None and name not in measured),
-            rate_measured=rates.keys() <= measured,
+            assets=made.assets.total(),
+            copies=made.assets.total() - made.work.outputs.total(),
+            assets_by_model=made.assets_by_model,
+            predicted_gpu_s=gpu_s,
+            predicted_wall_s=costs.own_wall_s(walls),
+            gpu_hours=gpu_s / HOUR_S,
+            currency=job.prices.currency if job.prices else None,
+            walls=walls,
+            by_model=costs.told(made, lambda model, _: {"model": model}),
+            by_task=costs.told(made, lambda _, shape: {"task": task_of(shape)}),
+            by=costs.told_by(made, by) if by else [],
+            basis=basis,
+            devices={name: device for name, device in forecaster.devices.items() if name in names},
+            budget=_budget_told(job, store),
+            assumed_gpus=sorted(
+                name for name in names if job.models[name].num_gpus is None and not forecaster.pace(name).is_measured
+            ),
+            rate_measured=not basis["assumed"],
             sources_missing=list(manifest.scanned.sources_missing),
             unpinned=list(manifest.scanned.unpinned),
             rows_leaving=leaving.num_rows,
@@ -154,36 +189,17 @@ def forecast(job: Job, selection: Selection, *, built: ManifestHere | None = Non
         )
 
 
+def _budget_told(job: Job, store: Store) -> list[str]:
+    """Return what each budget of a job leaves, as a sentence."""
+    if not job.limits.is_budgeted:
+        return []
+    return RunBudget(job, spending_before(store, layout.AFTER_ALL_RUNS)).told()
+
+
 def _done_and_leaving(manifest: ResolvedManifest, store: Store) -> tuple[Done, Leaving]:
     """Return what is done, and the rows that leave; the history is read once, and not kept."""
     history = Campaign(store).history()
     return Done(history, store, read_verdicts(store)), rows_leaving(manifest, store, lambda: history)
-
-
-def measured_rates(job: Job, store: Store) -> tuple[dict[str, float], frozenset[str]]:
-    """Return TFLOP a second of one worker by model, and the models whose rate the campaign's runs measured."""
-    measured = Campaign(store).rates_tflop_per_s(job.models)
-    rates = {name: measured.get(name) or assumed_rate(model) for name, model in job.models.items()}
-    return rates, frozenset(measured)
-
-
-def assumed_rate(model: Model) -> float:
-    """Return TFLOP a second of one worker of which nothing was measured.
-
-    `num_gpus: null` is one GPU where the cluster has any. A plan asks no cluster, and takes it for one GPU.
-    """
-    return ASSUMED_TFLOP_PER_S["cpu" if model.num_gpus == 0 else "gpu"]
-
-
-def _wall_s(job: Job, slot_s: Mapping[str, float]) -> float | None:
-    """Return how long the longest pool of workers takes; None where the number of workers is not stated."""
-    if not isinstance(job.workers.count, int):
-        return None
-    count = min(job.workers.count, job.workers.max)
-    pools: defaultdict[tuple[object, ...], float] = defaultdict(float)
-    for name, seconds in slot_s.items():
-        pools[job.models[name].slot] += seconds / count
-    return max(pools.values(), default=0.0)
 
 
 def _changes(store: Store, done: Done, changed: Mapping[str, str]) -> dict[str, int]:

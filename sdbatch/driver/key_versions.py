@@ -8,7 +8,7 @@ Keys of two versions are never equal, so after an update every row would look ch
 from __future__ import annotations
 
 from sdbatch.campaign.campaign import Campaign
-from sdbatch.driver.forecast import measured_rates
+from sdbatch.driver.costs import forecaster_of
 from sdbatch.driver.scan import COUNTED, ResolvedManifest
 from sdbatch.driver.select import Selection, classify
 from sdbatch.errors import JobError, UserError
@@ -37,19 +37,22 @@ def settle_key_version(
     if recorded >= KEY_VERSION:
         return KEY_VERSION
     done = Campaign(store).done()
-    rates, measured = measured_rates(job, store)
+    forecaster = forecaster_of(job, manifest.scanned.models, store)
+    is_assumed = False
     num_rows = num_outputs = 0
     cost_s = 0.0
     for part in classify(manifest.parts(COUNTED), done, selection):
-        models, costs_tflop = (part.rows.column(name).to_pylist() for name in ("model", "cost_tflop"))
-        for reason, model, cost_tflop, outputs in zip(part.reasons, models, costs_tflop, part.outputs, strict=True):
+        rows = zip(*(part.rows.column(name).to_pylist() for name in ("model", "shape", "cost_tflop")), strict=True)
+        for reason, row, outputs in zip(part.reasons, rows, part.outputs, strict=True):
             if reason == "changed":
                 num_rows += 1
                 num_outputs += len(outputs)
-                cost_s += cost_tflop * len(outputs) / rates[model]
+                predicted = forecaster.predict(*row)
+                cost_s += predicted.seconds * len(outputs)
+                is_assumed |= predicted.basis == "assumed"
     if not num_rows:
         return recorded
-    basis = "measured here" if rates.keys() <= measured else "assumed rate"
+    basis = "assumed rate" if is_assumed else "measured here"
     raise UserError(
         f"{num_outputs} of {manifest.scanned.num_outputs} outputs have keys of version {recorded}, made by an older "
         f"sdbatch; rendering them again ({num_rows} rows) would take about {duration(cost_s)} in the model "

@@ -7,9 +7,9 @@ import json
 import logging
 import platform
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -53,7 +53,7 @@ class RunResult:
         run_id: Its id.
         output: The campaign.
         state: `done`, `failed` (some rows), `stopped` (a bound or a fault), `interrupted` (signal) or `cancelled`.
-        exit_code: 0 done, 1 a fault, 3 failed rows, 130 interrupted or cancelled.
+        exit_code: 0 done, 1 a fault, 3 failed rows, 6 a budget is reached, 130 interrupted or cancelled.
         counts: The run's counts; see `Counts`.
         failures: Failed rows of the manifest by class.
         wall_s: From start to end.
@@ -61,6 +61,10 @@ class RunResult:
         warnings: What a person should know: rows that leave, warnings of the manifest (equal ones grouped), prompts
             that were cut, in what its workers differed from each other or from those of earlier runs.
         rows_leaving: Rows of the campaign that its manifest does not have; their assets stay.
+        gpu_hours: Time of its workers, waiting included, times their GPUs.
+        cost: Money of that; None without prices.
+        currency: Of the money.
+        forecast: Forecast, actual and error of each model and of the run; see `RunMeasure.record`.
         outputs_waiting: Rejected and blocked outputs that wait for `--reroll`.
         outputs_given_up: Outputs that are wanted and have no number left below the bound of `limits.rerolls`.
     """
@@ -75,6 +79,10 @@ class RunResult:
     message: str | None = None
     warnings: tuple[str, ...] = ()
     rows_leaving: int = 0
+    gpu_hours: float = 0.0
+    cost: float | None = None
+    currency: str | None = None
+    forecast: Mapping[str, Any] = field(default_factory=dict)
     outputs_waiting: int = 0
     outputs_given_up: int = 0
 
@@ -103,6 +111,7 @@ class RunRecords:
         self._status_written_s = 0.0
         self._index = RunIndex(store, run_id)
         self._made_with = read_made_with(store)
+        self._prices = job.prices.model_dump() if job.prices else None
 
     @property
     def standards(self) -> dict[str, Standard]:
@@ -125,8 +134,8 @@ class RunRecords:
         """Whether `status.json` is older than `STATUS_EVERY_S`, or lacks what outputs are made with."""
         return self._made_with.is_new or time.monotonic() - self._status_written_s >= STATUS_EVERY_S
 
-    def write_status(self, state: str, tally: RunTally, snapshot: Snapshot) -> None:
-        """Replace the run's `status.json`."""
+    def write_status(self, state: str, tally: RunTally, snapshot: Snapshot, spending: Mapping[str, Any]) -> None:
+        """Replace the run's `status.json`; `spending` is what `RunBudget.record` returns."""
         self._status_written_s = time.monotonic()
         rate, eta_s = rate_and_eta(snapshot)
         status = {
@@ -147,13 +156,21 @@ class RunRecords:
             "counts": tally.counts.as_dict(),
             "failures": tally.failures,
             "made_with": self._made_with.by_determinism,
+            "prices": self._prices,
+            "spending": spending,
         }
         reached("writing-status")
         self._store.put(layout.status_json(self._run_id), _json(status), "application/json")
         self._made_with.is_new = False
 
     def write_run_json(
-        self, result: RunResult, workers: Mapping[str, Mapping[str, str]], rates: Mapping[str, float]
+        self,
+        result: RunResult,
+        workers: Mapping[str, Mapping[str, str]],
+        rates: Mapping[str, float],
+        *,
+        spending: Mapping[str, Any],
+        paces: Sequence[Mapping[str, Any]],
     ) -> None:
         """Write the run's `run.json`.
 
@@ -161,6 +178,8 @@ class RunRecords:
             result: How it ended.
             workers: Facts about each worker's machine.
             rates: Measured TFLOP a second of one worker, by model.
+            spending: What `RunBudget.record` returns.
+            paces: What was measured; see `Paces.as_list`.
         """
         versions = {name: importlib.metadata.version(name) for name in _RECORDED_PACKAGES}
         record = {
@@ -190,6 +209,10 @@ class RunRecords:
             "workers": workers,
             "made_with": self._made_with.by_determinism,
             "rate_tflop_per_s": rates,
+            "prices": self._prices,
+            "spending": spending,
+            "forecast": result.forecast,
+            "paces": paces,
             "counts": result.counts,
             "failures": result.failures,
         }

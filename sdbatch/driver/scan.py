@@ -56,10 +56,11 @@ _SPOOL = pa.schema(
         ("batch_key", pa.string()),
         ("cost_tflop", pa.float64()),
         ("waits_for", pa.string()),  # the first source that a run before has to make; null where nothing lacks
+        ("shape", pa.string()),
     ]
 )
 _PUBLIC = ("id", "request_key", "num_outputs")
-COUNTED = (*_PUBLIC, "model", "cost_tflop", "waits_for")
+COUNTED = (*_PUBLIC, "model", "cost_tflop", "shape", "waits_for")
 """Columns that counting needs; the recipes, which are most of the bytes, stay unread."""
 
 
@@ -285,6 +286,11 @@ class ResolvedManifest:
         """Yield every row, part by part, x_* left out; only some columns when they are named."""
         for path in self._parts():
             yield pq.ParquetFile(path).read(columns=list(columns or _SPOOL.names), use_threads=False)
+
+    def own_columns(self) -> list[str]:
+        """Return the names of the rows' own columns, x_*."""
+        names = [name for path in self._parts() for name in pq.read_schema(path).names if name.startswith("x_")]
+        return list(dict.fromkeys(names))
 
     def shared_keys(self) -> SharedKeys:
         """Return the request keys that more than one row has."""

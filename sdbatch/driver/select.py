@@ -194,7 +194,7 @@ def requests_of(parts: Iterable[ClassifiedRows], sharing: Sharing) -> Iterator[R
         rows = part.rows.filter(pa.array(is_made, pa.bool_()))
         columns = {name: rows.column(name).to_pylist() for name in Request._fields if name in rows.column_names}
         # Few different texts: as one object each, they are pickled once a unit and not once a row.
-        columns |= {name: list(map(sys.intern, columns[name])) for name in ("model", "batch_key")}
+        columns |= {name: list(map(sys.intern, columns[name])) for name in ("model", "batch_key", "shape")}
         columns["sources"] = [tuple([Source(**source) for source in sources]) for sources in columns["sources"]]
         columns["attempt"] = [0] * rows.num_rows
         replaces = list(compress(map(part.replaces.get, range(part.rows.num_rows)), is_made)) if part.replaces else None

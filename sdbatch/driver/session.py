@@ -26,6 +26,7 @@ from sdbatch.dispatch.executor import Shape, SlotExecutor
 from sdbatch.driver.gallery import LiveGallery
 from sdbatch.driver.records import RunRecords, RunResult, State
 from sdbatch.driver.rerolls import review_lines
+from sdbatch.driver.run_costs import RunCosts
 from sdbatch.driver.scan import COUNTED, ResolvedManifest
 from sdbatch.driver.select import ClassifiedRows, Selection, classify, requests_of
 from sdbatch.driver.shared_keys import Sharing
@@ -105,11 +106,13 @@ class Session:
         self._tally = RunTally()
         self._records = RunRecords(store, self.run_id, job, manifest.scanned, started_at, key_version)
         self.gallery = LiveGallery(store, self.run_id, lease.confirm)
+        self._costs = RunCosts(job, manifest.scanned.models, store, self.run_id)
         self._working_since_s: float | None = None
         self._waiting_said_s = self._started_s
         self._executor: SlotExecutor | None = None
         self._dispatcher: Dispatcher | None = None
         self._stop_reason: str | None = None
+        self._is_over_budget = False
 
     def count_pending(self, done: Done) -> None:
         """Count the outputs to make and the rows that stay as they are."""
@@ -132,6 +135,8 @@ class Session:
                 self._executor = self._start_executor()
                 self._interrupt.arm()
                 self._dispatcher = self._build_dispatcher(self._executor, done)
+                self._costs.follow(self._dispatcher.fleet)
+                self._lease.note = self._costs.beat_note
                 self._dispatcher.run()
         except KeyboardInterrupt:
             return "interrupted", "stopped at once by a second signal"
@@ -143,12 +148,16 @@ class Session:
         finally:
             if self._executor is not None:
                 self._executor.close()
+            self._costs.end_slots()
             if self._dispatcher is not None:
                 self._tally.counts.worker_deaths = self._dispatcher.worker_deaths
         if self._stop_reason:
             return "stopped", self._stop_reason
         if self._tally.outputs_ended == self._tally.outputs_pending:
             return self._ended("done"), None  # complete, even when somebody asked it to stop meanwhile
+        if self._dispatcher.refused_gpu_s is not None:
+            self._is_over_budget = True
+            return "stopped", self._costs.reached(self._dispatcher.refused_gpu_s)
         if self._interrupt.count:
             return "interrupted", "stopped by a signal; run again to go on"
         if self._lease.is_cancelled:
@@ -160,7 +169,7 @@ class Session:
 
     def write_status(self, state: str) -> None:
         """Replace the run's `status.json`."""
-        self._records.write_status(state, self._tally, self._snapshot())
+        self._records.write_status(state, self._tally, self._snapshot(), self._costs.record())
 
     def write_gallery(self, state: State, message: str | None) -> None:
         """Add to the gallery what a run that ends early has made, unless the driver is to stop at once."""
@@ -189,7 +198,8 @@ class Session:
     def end(self, state: State, message: str | None) -> RunResult:
         """Write how the run ended, and return it."""
         # A bound on failed rows that was reached counts as failed rows; any other stop is a fault.
-        exit_code = {"done": 0, "failed": 3, "stopped": 3 if self._stop_reason else 1}.get(state, 130)
+        stopped = 6 if self._is_over_budget else 3 if self._stop_reason else 1
+        exit_code = {"done": 0, "failed": 3, "stopped": stopped}.get(state, 130)
         result = RunResult(
             run_id=self.run_id,
             output=self._store.url,
@@ -203,6 +213,7 @@ class Session:
             rows_leaving=self._leaving.num_rows,
             outputs_waiting=self._tally.outputs_waiting,
             outputs_given_up=self._tally.outputs_given_up,
+            **self._costs.result(),
         )
         dispatcher = self._dispatcher
         facts, rates = (dispatcher.facts, dispatcher.rates) if dispatcher else ({}, {})
@@ -210,7 +221,7 @@ class Session:
         with self._records.tolerated("status", is_last=state == "stopped"):
             self.write_status(state)
         with self._records.tolerated("run.json", is_last=state == "stopped"):
-            self._records.write_run_json(result, facts, rates)
+            self._records.write_run_json(result, facts, rates, spending=self._costs.record(), paces=self._costs.paces())
         return result
 
     def _warnings(self) -> tuple[str, ...]:
@@ -276,6 +287,7 @@ class Session:
             standards=self._records.standards,
             refuse_unlike=self._job.determinism == "exact",
             shortage=executor.shortage,
+            allowance=self._costs.begin(self._tally.work),
         )
         window = Window(
             {name: model.batch_size for name, model in self._job.models.items()},
@@ -296,7 +308,9 @@ class Session:
     def _on_receipt(self, unit: Unit, receipt: Receipt) -> None:
         self._tally.count_receipt(receipt)
         if self._dispatcher:
-            self._records.note_receipt(unit, receipt, self._dispatcher.facts.get(receipt.worker, {}))
+            facts = self._dispatcher.facts.get(receipt.worker, {})
+            self._records.note_receipt(unit, receipt, facts)
+            self._costs.note(unit, receipt, facts)
         self._record(unit, receipt.outcomes)
 
     def _on_set_aside(self, unit: Unit, worker: str, outcome: Outcome, message: str) -> None:
@@ -337,6 +351,7 @@ class Session:
         self._lease.check()
         if self._working_since_s is None and self._dispatcher and self._dispatcher.num_workers:
             self._working_since_s = time.monotonic()
+        self._costs.tick()
         snapshot = self._snapshot()
         self._progress.show(snapshot)
         self._say_waiting(snapshot)

@@ -14,6 +14,7 @@ from operator import mul
 
 from sdbatch.driver.select import ClassifiedRows
 from sdbatch.driver.shared_keys import Sharing
+from sdbatch.driver.work import Work
 from sdbatch.report.progress import Snapshot
 from sdbatch.types import Counts, Receipt, RowOutcome, Unit
 
@@ -37,6 +38,7 @@ class RunTally:
         outputs_waiting: Rejected and blocked outputs that wait for `--reroll`.
         outputs_given_up: Outputs that are wanted and have no number left below the bound of `limits.rerolls`.
         waiting: Rows that wait, by the source that they lack.
+        work: The pending outputs that are rendered, and not copied, by model and shape.
     """
 
     counts: Counts = field(default_factory=Counts)
@@ -48,13 +50,16 @@ class RunTally:
     outputs_waiting: int = 0
     outputs_given_up: int = 0
     waiting: Counter[str] = field(default_factory=Counter)
+    work: Work = field(default_factory=Work)
 
     def count_pending(self, parts: Iterable[ClassifiedRows], sharing: Sharing) -> None:
         """Count the outputs to make, the rows that are reused, and the rows that stay failed."""
         for part in parts:
             self.outputs_pending += sum(map(len, part.outputs))
-            asked = map(len, sharing.count(part.rows, part.outputs, part.replaces))
-            self.cost_pending += sum(map(mul, part.rows.column("cost_tflop").to_pylist(), asked))
+            asked = sharing.count(part.rows, part.outputs, part.replaces)
+            models, shapes, costs = (part.rows.column(name).to_pylist() for name in ("model", "shape", "cost_tflop"))
+            self.cost_pending += sum(map(mul, costs, map(len, asked)))
+            self.work.add(models, shapes, costs, map(len, sharing.rendered(part.rows, asked)))
             self.counts.rows_reused += part.reasons.count("reused")
             self.outputs_waiting += part.num_waiting
             self.outputs_given_up += part.num_given_up

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sdbatch.job.model import ENTRY_COMPONENTS, STEP_CACHES, Defaults, Model, StepCache
+from sdbatch.job.money import Budget, Prices, with_budget
 from sdbatch.job.reach import STORAGE_OPTIONS, Storage, options_for, prefix_for, storage_faults
 from sdbatch.job.read import parse_job, read_job
 from sdbatch.job.records import job_of_record
@@ -15,6 +16,7 @@ __all__ = [
     "QUANTIZE_TYPES",
     "STEP_CACHES",
     "STORAGE_OPTIONS",
+    "Budget",
     "Component",
     "Defaults",
     "Embedding",
@@ -24,6 +26,7 @@ __all__ = [
     "Lora",
     "ManifestTable",
     "Model",
+    "Prices",
     "Quantize",
     "Sources",
     "StepCache",
@@ -38,4 +41,5 @@ __all__ = [
     "prefix_for",
     "read_job",
     "storage_faults",
+    "with_budget",
 ]

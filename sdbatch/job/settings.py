@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from sdbatch.formats import CLIPS, PICTURES, taking
 from sdbatch.job.model import Defaults, Model
+from sdbatch.job.money import Budget, Prices, budget_of, or_number
 from sdbatch.job.reach import Storage, storage_faults
 from sdbatch.job.weights import Lora, Strict
 from sdbatch.types import SEED_MAX
@@ -76,6 +77,21 @@ class Limits(Strict):
     deadline_min_s: Annotated[float, Field(gt=0, le=604_800)] = Field(
         default=60.0, description="A later call may take ten times its predicted seconds, and never less than this."
     )
+    cost: Annotated[Budget, BeforeValidator(budget_of)] | None = Field(
+        default=None,
+        description="Most money that workers may cost: a number, or {max, per}. Needs `prices`.",
+        json_schema_extra=or_number,
+    )
+    gpu_hours: Annotated[Budget, BeforeValidator(budget_of)] | None = Field(
+        default=None,
+        description="Most hours of workers times their GPUs: a number, or {max, per}.",
+        json_schema_extra=or_number,
+    )
+
+    @property
+    def is_budgeted(self) -> bool:
+        """Whether there is a budget."""
+        return self.cost is not None or self.gpu_hours is not None
 
 
 class ManifestTable(Strict):
@@ -121,6 +137,7 @@ class Job(Strict):
     workers: Workers = Workers()
     encode: Encode = Encode()
     limits: Limits = Limits()
+    prices: Prices | None = Field(default=None, description="What the machines cost; without it nothing is in money.")
     determinism: Literal["fast", "exact"] = "fast"
     seed: Annotated[int, Field(ge=0, le=SEED_MAX)] = 0
     quality_gate: bool = Field(default=True, description="Fail images with NaN or without variance (BlankOutput).")
@@ -173,6 +190,14 @@ class Job(Strict):
             raise ValueError(f"defaults.model: {self.defaults.model!r} is not one of {', '.join(self.models)}")
         if isinstance(self.workers.count, int) and self.workers.count > self.workers.max:
             raise ValueError(f"workers.count: {self.workers.count} is over workers.max = {self.workers.max}")
+        return self
+
+    @model_validator(mode="after")
+    def _money_needs_prices(self) -> Job:
+        if self.limits.cost is not None and self.prices is None:
+            raise ValueError(
+                "limits.cost needs prices, such as {gpu_hour: 2.10, currency: EUR}; or say limits.gpu_hours"
+            )
         return self
 
     @model_validator(mode="after")

@@ -40,6 +40,7 @@ class ResolvedRows(NamedTuple):
 
     Attributes:
         num_outputs: Assets each row asks for.
+        shape: See `sdbatch.types.Request`.
     """
 
     id: list[str]
@@ -50,6 +51,7 @@ class ResolvedRows(NamedTuple):
     model: list[str]
     batch_key: list[str]
     cost_tflop: list[float]
+    shape: list[str]
 
 
 class Resolver:
@@ -184,6 +186,7 @@ def _resolved(group: SettledGroup, rows: Columns, sources: list[tuple[Source, ..
         model=[group.model] * num_rows,
         batch_key=row_batch_keys(group.batch_key, group.route, texts["negative_prompt"], sources),
         cost_tflop=[group.cost_tflop] * num_rows,
+        shape=[group.shape] * num_rows,
     )
 
 

@@ -33,6 +33,7 @@ from sdbatch.plan.checks import (
 )
 from sdbatch.plan.problems import RowProblem
 from sdbatch.plan.schedulers import settled_scheduler
+from sdbatch.plan.shape import shape_text
 from sdbatch.plan.texts import TextUses, reader_of, settled_texts
 from sdbatch.recipe import KEY_VERSION, RecipeTemplate
 from sdbatch.types import TASKS
@@ -66,6 +67,7 @@ class SettledGroup:
         recipe: Writes the recipe from a row's own values.
         batch_key: Equal for groups that may share a call.
         cost_tflop: Predicted work of one output.
+        shape: See `sdbatch.types.Request`.
     """
 
     route: Route
@@ -76,6 +78,7 @@ class SettledGroup:
     recipe: RecipeTemplate
     batch_key: str
     cost_tflop: float
+    shape: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -266,6 +269,8 @@ class Settler:
         size = OutputSize(values["height"], values["width"], values.get("num_frames", 1), guidance > 1)
         self.sizes.setdefault(model.name, set()).add(size)
         together = {**shared, "guidance_scale": guidance > 1} if route.per_row_guidance else shared
+        steps = _steps_made(values)
+        rows = 1 if route.rows == "single" else shared.get("batch_size", model.options.batch_size)
         return SettledGroup(
             route=route,
             texts=texts,
@@ -280,9 +285,10 @@ class Settler:
                 height=values["height"],
                 width=values["width"],
                 num_frames=values.get("num_frames", 1),
-                steps=_steps_made(values),
+                steps=steps,
                 guided=guidance > 1,
             ),
+            shape=shape_text(binding.task, size, steps=steps, batch_size=rows),
         )
 
     def _shared(self, binding: _Binding, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -115,6 +115,15 @@ class _Queue:
             del self.groups[group.key]
         return tuple(members)
 
+    def least(self, group: _Group) -> int:
+        """Return the outputs of the smallest unit that `take` makes of a group."""
+        outputs = 0
+        for _, request in group.requests:
+            if outputs and outputs + len(request.outputs) > group.batch_size:
+                break
+            outputs += len(request.outputs)
+        return outputs
+
     def end(self) -> None:
         """Let partial batches wait for company no longer."""
         self._waits = False
@@ -218,6 +227,12 @@ class Window:
             del self._queues[model]
         self.num_requests -= len(members)
         return self._unit(members, group.batch_size, solo=False)
+
+    def least_tflop(self, model: str) -> float:
+        """Return the cost of the smallest unit of a model that has a backlog, as `take` would hand it out now."""
+        queue = self._queues[model]
+        group = queue.first()
+        return queue.least(group) * group.cost_tflop
 
     def drop(self, model: str) -> float:
         """Forget what waits for a model, suspects included; return its predicted cost in TFLOP."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from dataclasses import dataclass
@@ -182,3 +183,22 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def money(amount: float, currency: str) -> str:
+    """Return an amount of money as people say it: 12.50 EUR, 0.0042 EUR."""
+    shown = f"{amount:,.2f}" if amount >= 0.1 or not amount else _small(amount)
+    return f"{shown} {currency}"
+
+
+def hours(amount: float) -> str:
+    """Return GPU hours as people say them: 12.5 GPU hours, 42 GPU seconds."""
+    if 0 < amount < 0.1:
+        seconds = amount * 3600
+        return f"{f'{seconds:.1f}' if seconds >= 1 else _small(seconds)} GPU seconds"
+    return f"{amount:,.1f} GPU hours" if amount >= 10 else f"{amount:.2f} GPU hours"
+
+
+def _small(amount: float) -> str:
+    """Return a small amount with two digits that are not 0."""
+    return f"{amount:.{min(1 - math.floor(math.log10(abs(amount))), 12)}f}"

@@ -17,6 +17,7 @@ from sdbatch.campaign.index import RunIndex
 from sdbatch.campaign.schema import to_parquet
 from sdbatch.campaign.snapshot import is_due, write_snapshot
 from sdbatch.campaign.write import put_commit
+from sdbatch.driver.costs import measured_by_runs
 from sdbatch.types import Request, Unit
 
 NUM_RUNS = 365
@@ -117,11 +118,21 @@ def test_a_resume_reads_few_objects_and_knows_every_run(folder: Path) -> None:
 def test_a_plan_reads_few_records_for_its_rates(folder: Path) -> None:
     store = CountingStore(str(folder))
 
-    assert Campaign(store).rates_tflop_per_s(["m"]) == {"m": 1.0}
-    assert (store.lists, store.gets) == (1, 1)
-    store.set_fault(None)
-    assert Campaign(store).rates_tflop_per_s(["another"]) == {"m": 1.0}
+    _, rates = measured_by_runs(store, ["a model of today"])
+    assert rates == {"m": 1.0}
     assert (store.lists, store.gets) == (1, 4)
+    store.set_fault(None)
+    pace = {"model": "known", "device": "CPU", "shape": "s", "tflop": 1.0, "at_s": 1.0, "samples": [[2.0, 9]]}
+    newest = layout.run_json(_run(NUM_RUNS))
+    before = store.read(newest)
+    store.put(newest, json.dumps({"paces": [pace]}).encode())
+    store.set_fault(None)
+    try:
+        paces, _ = measured_by_runs(store, ["known"])
+        assert [measured.median_s for measured in paces.by_key.values()] == [2.0]
+        assert (store.lists, store.gets) == (1, 1)
+    finally:
+        store.put(newest, before)
 
 
 def test_snapshots_are_few_while_a_campaign_grows(folder: Path) -> None:

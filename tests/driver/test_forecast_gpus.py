@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 
 import sdbatch
 from sdbatch.cli import app
-from sdbatch.driver.forecast import ASSUMED_TFLOP_PER_S, PlanReport
+from sdbatch.driver.forecast import PlanReport
+from sdbatch.driver.work import ASSUMED_LOAD_S, ASSUMED_START_S, ASSUMED_TFLOP_PER_S
 
 Values = dict[str, Any]
 NULL = "num_gpus: null in plan"
@@ -44,12 +45,16 @@ def test_null_counts_as_one_gpu(plan_of: Callable[..., PlanReport]) -> None:
 def test_a_slot_counts_its_gpus_and_the_clock_its_workers(plan_of: Callable[..., PlanReport]) -> None:
     one = plan_of(num_gpus=1.0)
 
-    assert one.predicted_wall_s == pytest.approx(one.predicted_gpu_s / 2)
+    def wall_s(seconds: float) -> float:
+        """Start, a load each, half of the work, and a quarter of one of the six calls as tail."""
+        return ASSUMED_START_S + ASSUMED_LOAD_S + seconds * (1 / 2 + 1 / 24)
+
+    assert one.predicted_wall_s == pytest.approx(wall_s(one.predicted_gpu_s), abs=1e-9)
     assert plan_of(num_gpus=0.5).predicted_gpu_s == pytest.approx(one.predicted_gpu_s / 2)
     assert plan_of(num_gpus=4.0).predicted_gpu_s == pytest.approx(one.predicted_gpu_s * 4)
     assert plan_of(num_gpus=4.0).predicted_wall_s == pytest.approx(one.predicted_wall_s)
     none = plan_of(num_gpus=0.0)
-    assert none.predicted_wall_s == pytest.approx(none.predicted_gpu_s / 2)
+    assert none.predicted_wall_s == pytest.approx(wall_s(none.predicted_gpu_s), abs=1e-9)
     assert plan_of("auto").predicted_wall_s is None
 
 
@@ -61,7 +66,7 @@ def test_plan_says_what_it_took_null_for(
     shown = CliRunner().invoke(app, ["plan", str(path)]).output
 
     assert "num_gpus of tiny is null and counts as one GPU; where it runs on CPUs, say num_gpus: 0" in shown
-    assert "on the clock (assumed rate)" in shown
+    assert "(100% assumed)" in shown
 
 
 def test_a_measured_rate_takes_the_place_of_the_assumed_one(

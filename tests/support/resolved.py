@@ -21,6 +21,7 @@ class Row(NamedTuple):
     model: str
     batch_key: str
     cost_tflop: float
+    shape: str
 
 
 def rows_of(resolved: ResolvedRows, problems: Iterable[RowProblem], num_rows: int) -> list[Row | None]:
