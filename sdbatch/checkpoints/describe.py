@@ -41,6 +41,7 @@ from sdbatch.checkpoints.files import (
 from sdbatch.checkpoints.headers import Header, read_headers
 from sdbatch.checkpoints.identity import identity, is_content_digest
 from sdbatch.checkpoints.info import LoraInfo, ModelInfo
+from sdbatch.checkpoints.ip_adapters import ADAPTER, look_into_adapter
 from sdbatch.checkpoints.lacks import faults_of_model
 from sdbatch.checkpoints.parameters import num_parameters, stored_dtype
 from sdbatch.checkpoints.quantizing import refuse_quantize
@@ -105,6 +106,15 @@ def _components(
         place = place_of(name, module, is_top=module not in model.components)
         if module == "safety_checker" and not model.safety_checker:
             raise ModelError(f"{place}: the checker is left out; say safety_checker: true")
+        if module == ADAPTER:
+            own_config = _own_config(info, info.family.denoiser, storage)
+            yield (
+                module,
+                look_into_adapter(
+                    place, component, model, info.family, own_config, storage, with_revision=with_revision
+                ),
+            )
+            continue
         yield (
             module,
             look_into(

@@ -8,7 +8,7 @@ from typing import Any
 
 from sdbatch.checkpoints.identity import combined
 from sdbatch.families import Family
-from sdbatch.job import Model, is_fixed
+from sdbatch.job import Model, base_of, is_fixed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,8 +77,12 @@ class ModelInfo:
     def always_laid_over(self) -> list[str]:
         """Components that every call is made with; the others are for the routes that name them."""
         routes = [route for routes in self.family.tasks.values() for route in routes]
-        of_routes = {name for route in routes for name in route.components}
-        return [name for name in self.options.components if name not in of_routes]
+        of_routes = {name for route in routes for name in route.every_component}
+        return [name for name in self.options.components if base_of(name) not in of_routes]
+
+    def named(self, component: str) -> list[str]:
+        """Return the names of a component in this entry: several where it stands for a list, none where it has none."""
+        return [name for name in self.components if base_of(name) == component]
 
     @property
     def combined_revision(self) -> str:

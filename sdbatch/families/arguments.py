@@ -6,9 +6,11 @@ column --> pipeline argument; "" for what is settled outside the call
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from sdbatch.columns import Range
+from sdbatch.families.table import Route
 
 SETTLED: Final = {"scheduler": "", "loras": ""}
 
@@ -69,8 +71,22 @@ PARAMETER_BOUNDS: Final[Mapping[str, Range]] = {
 PARAMETER_BOUND: Final = Range(least=-1000, most=1000)
 """What every other number among them is held to, a guard against typing errors."""
 
+PER_NET: Final = frozenset({"controlnet_conditioning_scale", "control_guidance_start", "control_guidance_end"})
+"""Further arguments that are a list where a model has several ControlNets: a number for each."""
+
 KEYFRAMES_MAX: Final = 64
 """Greatest number of key frames of a clip, a guard against typing errors."""
+
+
+REFERENCES: Final[Mapping[str, str]] = {"ip_adapter_images": "ip_adapter_image", "ip_adapter_scale": ""}
+"""Arguments of a route that may be given reference pictures; their scale is set on the denoiser."""
+
+
+def with_references(route: Route) -> Route:
+    """Return a route that takes reference pictures as well, where the model entry has an `ip_adapter`."""
+    return replace(
+        route, arguments={**route.arguments, **REFERENCES}, optional=route.optional | {"ip_adapter_images"}
+    )
 
 
 def without(arguments: Mapping[str, str], *columns: str) -> dict[str, str]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final, TypedDict
 
-from sdbatch.families.arguments import BY_STRENGTH, MASKED, PLAIN, SIZE
+from sdbatch.families.arguments import BY_STRENGTH, MASKED, PLAIN, SIZE, with_references
 from sdbatch.families.table import Route
 
 MASK: Final = frozenset({"mask"})
@@ -101,7 +101,8 @@ def controlled_routes(
     }
     return {
         task: tuple(
-            replace(route, per_row_guidance=True, empty_negative_differs=empty_negative_differs) for route in routes
+            with_references(replace(route, per_row_guidance=True, empty_negative_differs=empty_negative_differs))
+            for route in routes
         )
         for task, routes in tasks.items()
     }

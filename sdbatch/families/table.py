@@ -11,10 +11,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from sdbatch.errors import UserError
 from sdbatch.recipe import Recipe
+
+
+_READ_BY: Final[Mapping[str, tuple[str, str]]] = {"ip_adapter_images": ("ip_adapter", "IPAdapter")}
+"""Component that reads an optional source, and its class."""
 
 
 class Given(NamedTuple):
@@ -22,18 +26,28 @@ class Given(NamedTuple):
 
     Attributes:
         num_images: Source images.
-        others: Other sources that are there: `mask`, `video`, `control_image`.
+        others: Other sources that are there: `mask`, `video`, `control_image`, `ip_adapter_images`.
         keyframes: Whether it says at which frames its images stand.
+        num_controls: Control pictures.
+        num_references: Reference pictures.
     """
 
     num_images: int = 0
     others: frozenset[str] = frozenset()
     keyframes: bool = False
+    num_controls: int = 0
+    num_references: int = 0
 
 
 def given_of(recipe: Recipe) -> Given:
     """Return what the request of a recipe gives."""
-    return Given(len(recipe.images), recipe.other_sources, bool(recipe.keyframes))
+    return Given(
+        len(recipe.images),
+        recipe.other_sources,
+        bool(recipe.keyframes),
+        recipe.num_controls,
+        len(recipe.ip_adapter_images),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +60,8 @@ class Route:
             outside the call (`scheduler`, `fit`, `loras`, a size that follows from the source). `area` is height times
             width.
         images: Fewest and most source images.
-        sources: Other sources it needs: `mask`, `video`, `control_image`. It takes no others.
+        sources: Other sources it needs: `mask`, `video`, `control_image`. It takes no others but optional ones.
+        optional: Other sources that it may be given: `ip_adapter_images`, where the model entry has an `ip_adapter`.
         rows: What may share a call. `list`: rows of any sources, as lists. `shared`: rows with the same sources, which
             then join the batch key. `single`: one row a call.
         adapter: Row of `generate/tasks/adapters.py` that puts the arguments into the pipeline's own form; "" for none.
@@ -61,6 +76,8 @@ class Route:
         negative_needs: Parameter that must be over 1 for a negative prompt to be read; "" for none.
         components: Folders the job's model entry must name, with their diffusers class: `controlnet`, `motion_adapter`.
         requires: Python packages that the class needs beyond the project's own.
+        modes: Parameter with a number for each control picture, of which one ControlNet then reads any count (Union); ""
+            where each of the model's ControlNets reads one.
         rows_interact: Whether results can change with the other rows of the call, even at a fixed batch size.
         per_row_guidance: Whether each row of a call may have guidance of its own; the batch key then leaves it out.
         empty_negative_differs: Whether an empty negative prompt differs from none (SDXL uses zeros for none); rows with
@@ -72,6 +89,7 @@ class Route:
     arguments: Mapping[str, str]
     images: tuple[int, int] = (0, 0)
     sources: frozenset[str] = frozenset()
+    optional: frozenset[str] = frozenset()
     rows: Literal["list", "shared", "single"] = "list"
     keyframes: Literal["", "any", "chained"] = ""
     full_strength_ignores_source: bool = False
@@ -83,6 +101,7 @@ class Route:
     negative_needs: str = ""
     components: Mapping[str, str] = field(default_factory=dict)
     requires: tuple[str, ...] = ()
+    modes: str = ""
     rows_interact: bool = False
     per_row_guidance: bool = False
     empty_negative_differs: bool = False
@@ -112,9 +131,18 @@ class Route:
         least, most = self.images
         return (
             least <= given.num_images <= most
-            and given.others == self.sources
+            and self.sources <= given.others <= self.sources | self.optional
             and (bool(self.keyframes) or not given.keyframes)
         )
+
+    @property
+    def every_component(self) -> Mapping[str, str]:
+        """Components that the job's model entry may name for it, with their class; those of optional sources too."""
+        return {**self.components, **{_READ_BY[role][0]: _READ_BY[role][1] for role in self.optional}}
+
+    def components_for(self, given: Given) -> Mapping[str, str]:
+        """Return the components that it needs for what a request gives, with their class."""
+        return {**self.components, **dict(_READ_BY[role] for role in self.optional & given.others)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

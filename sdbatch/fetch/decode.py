@@ -1,6 +1,6 @@
 """Decodes a request's sources to the pixels that its pipeline call is given, role by role.
 
-Source x N + settings --> decode_sources() --> {images, mask, video, control_image}, each at the size asked for
+Source x N + settings --> decode_sources() --> {images, mask, video, control_image, ip_adapter_images}
 """
 
 # F frames, H and W pixels, C = 3 channels.
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from sdbatch.fetch.clips import decode_clip
 from sdbatch.fetch.pictures import decode_fitted, decode_mask, fit_mask
-from sdbatch.fetch.settings import PixelSettings
+from sdbatch.fetch.settings import REFERENCE_SIDE, PixelSettings
 from sdbatch.types import Source
 
 
@@ -31,8 +31,9 @@ def decode_sources(
         pixels_max: Most pixels, height times width, of any source.
 
     Returns:
-        Pixels by role: `images` a tuple of image_HWC, `mask` a mask_HW, `video` a video_FHWC, `control_image` an
-        image_HWC. Beside them `notes`, a tuple of sentences, when something is to be known of how they were read.
+        Pixels by role, each at the size asked for: `images` and `control_image` tuples of image_HWC, `mask` a mask_HW,
+        `video` a video_FHWC; `ip_adapter_images` squares of `REFERENCE_SIDE`. Beside them `notes`, a tuple of
+        sentences, when something is to be known of how they were read.
 
     Raises:
         RowError: When a source cannot be read, decoded or fitted.
@@ -69,8 +70,15 @@ def decode_sources(
                     pixels_max=pixels_max,
                     notes=notes,
                 )
+            case "ip_adapter_images" as role:
+                side = REFERENCE_SIDE
+                reference_HWC, _ = decode_fitted(
+                    data, source.url, pixels_max, height=side, width=side, fit="cover", notes=notes
+                )
+                pixels[role] = (*pixels.get(role, ()), reference_HWC)
             case role:
-                pixels[role], _ = picture(source.url, data)
+                control_HWC, _ = picture(source.url, data)
+                pixels[role] = (*pixels.get(role, ()), control_HWC)
     if notes:
         pixels["notes"] = tuple(notes)
     return pixels

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
+
+REFERENCE_SIDE: Final = 512
+"""Pixels of each side of a reference picture, cut to a square from its middle: what image encoders do with one as they
+make it smaller still (to 224 pixels, most of them)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,4 +31,5 @@ class PixelSettings:
     def result_bytes(self, roles: list[str]) -> int:
         """Return the bytes of the pixels that sources of these roles become."""
         of_picture = self.height * self.width * 3
-        return sum(of_picture * (self.num_frames or 1) if role == "video" else of_picture for role in roles)
+        others = {"video": of_picture * (self.num_frames or 1), "ip_adapter_images": REFERENCE_SIDE * REFERENCE_SIDE * 3}
+        return sum(others.get(role, of_picture) for role in roles)

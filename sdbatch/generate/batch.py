@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -89,6 +89,7 @@ def make_batch(
             model.device if model.options.offload_text_encoder else None,
         ),
         decoding(pipeline.vae, plan) as decode,
+        model.references.reading(pipeline, recipe) if model.references is not None else nullcontext(),
     ):
         for arguments in CALLS[recipe.task](route, rows):
             adapted = adapt(route.adapter, pipeline, arguments, recipe)

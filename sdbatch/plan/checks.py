@@ -18,10 +18,12 @@ from sdbatch.canonical import parse_json
 from sdbatch.checkpoints import LoraInfo, ModelInfo, missing_package
 from sdbatch.columns import MANIFEST, named
 from sdbatch.families import Family, Given, Route, nearest_multiple, next_frame_count
-from sdbatch.families.arguments import PARAMETER_BOUND, PARAMETER_BOUNDS
+from sdbatch.families.arguments import PARAMETER_BOUND, PARAMETER_BOUNDS, PER_NET
+from sdbatch.job import ENTRY_COMPONENTS
 from sdbatch.plan.problems import RowProblem
 from sdbatch.plan.sources import OTHER_ROLES
 
+_NOTHING = Given()
 LORAS_MAX = 16
 LORA_WEIGHT_MAX = 10.0
 FRAMES_MAX = 10**9
@@ -101,10 +103,21 @@ def _check_frames(num_frames: int, family: Family) -> list[RowProblem]:
     return []
 
 
-def nearest_route(routes: Iterable[Route], given: Given) -> tuple[Route, list[RowProblem]]:
-    """Return the route that a request's sources fit best, and the problems of the sources that do not fit it."""
+def nearest_route(
+    routes: Iterable[Route], given: Given, model: ModelInfo | None = None
+) -> tuple[Route, list[RowProblem]]:
+    """Return the route that a request's sources fit best, and the problems of the sources that do not fit it.
+
+    Of routes that take the same sources, the one whose components the model's entry names goes first.
+    """
     tried = [(route, _source_problems(route, given)) for route in routes]
-    return min(tried, key=lambda item: (len(item[1]), _images_off(item[0], given)))
+
+    def misfit(item: tuple[Route, list[RowProblem]]) -> tuple[int, int, int]:
+        route, problems = item
+        lacks = 0 if model is None else len(_lacking_components(route, model, given))
+        return len(problems), _images_off(route, given), lacks
+
+    return min(tried, key=misfit)
 
 
 def _images_off(route: Route, given: Given) -> int:
@@ -119,7 +132,7 @@ def _source_problems(route: Route, given: Given) -> list[RowProblem]:
         bound = f"{least}" if least == most else f"{least} to {most}"
         problems.append(RowProblem("images", None, f"has {given.num_images} source(s); the task takes {bound}"))
     for role in OTHER_ROLES:
-        if role in given.others - route.sources:
+        if role in given.others - route.sources - route.optional:
             problems.append(RowProblem(role, None, "is a source the task would ignore"))
         elif role in route.sources - given.others:
             problems.append(RowProblem(role, None, "is missing; the task needs one"))
@@ -128,11 +141,38 @@ def _source_problems(route: Route, given: Given) -> list[RowProblem]:
     return problems
 
 
+REFERENCES_MAX = 16
+"""Most reference pictures of a row; their tokens are read beside the prompt's in every step."""
+
+
+def check_counts(route: Route, given: Given, model: ModelInfo, scale: float | None) -> list[RowProblem]:
+    """Check the numbers of control and reference pictures, which the model's entry decides, and the row's own scale."""
+    problems = []
+    nets = len(model.named("controlnet")) or 1
+    if "control_image" in route.sources and given.num_controls != nets and not route.modes:
+        readers = "one ControlNet, which reads one" if nets == 1 else f"{nets} ControlNets, which read one each, in order"
+        message = f"has {given.num_controls} picture(s); models.{model.name} names {readers}"
+        problems.append(RowProblem("control_image", None, message))
+    if given.num_references > REFERENCES_MAX:
+        problems.append(
+            RowProblem("ip_adapter_images", None, f"has {given.num_references} pictures, over {REFERENCES_MAX}")
+        )
+    if scale is not None and route.optional and not given.num_references:
+        problems.append(RowProblem("ip_adapter_scale", scale, "would be ignored: the row has no ip_adapter_images"))
+    return problems
+
+
 def check_route(
-    route: Route, task: str, model: ModelInfo, values: Mapping[str, Any], *, loads_here: bool = True
+    route: Route,
+    task: str,
+    model: ModelInfo,
+    values: Mapping[str, Any],
+    given: Given = _NOTHING,
+    *,
+    loads_here: bool = True,
 ) -> list[RowProblem]:
     """Check that what a route needs is there (see `lacking`), and that it reads its source."""
-    problems = [RowProblem("task", task, message) for message in lacking(route, model, loads_here=loads_here)]
+    problems = [RowProblem("task", task, message) for message in lacking(route, model, given, loads_here=loads_here)]
     steps, strength = values.get("num_inference_steps", 0), values.get("strength", 0.0)
     # As the pipelines themselves round: diffusers 0.42.1, get_timesteps of the flow models.
     if route.full_strength_ignores_source and 0 < strength <= 1 and int(steps - steps * strength) < 1:
@@ -141,26 +181,36 @@ def check_route(
     return problems
 
 
-def lacking(route: Route, model: ModelInfo, *, loads_here: bool = True) -> list[str]:
+def lacking(route: Route, model: ModelInfo, given: Given = _NOTHING, *, loads_here: bool = True) -> list[str]:
     """Return, in words, what a route needs and does not have.
 
     Args:
         route: The route.
         model: Description of its model, whose entry names further folders.
+        given: What a request gives; optional sources need components of their own.
         loads_here: Whether this machine's Python packages are those that load it.
     """
-    reasons = []
-    for option, class_name in route.components.items():
-        found = model.components.get(option)
-        if found != class_name:
-            has = "has none" if found is None else f"is a {found}"
-            reasons.append(f"needs models.{model.name}.{option} to be a {class_name}; it {has}")
+    reasons = _lacking_components(route, model, given)
     for package in route.requires if loads_here else ():
         if importlib.util.find_spec(package) is None:
             reasons.append(f"needs the Python package {package}, which is not installed")
     for module, backend in model.quantized_by.items() if loads_here else ():
         if package := missing_package(backend):
             reasons.append(f"needs, for the quantised {module}, {package}")
+    return reasons
+
+
+def _lacking_components(route: Route, model: ModelInfo, given: Given) -> list[str]:
+    reasons = []
+    for option, class_name in route.components_for(given).items():
+        place = f"models.{model.name}.{option if option in ENTRY_COMPONENTS else f'components.{option}'}"
+        names = model.named(option)
+        wrong = [name for name in names if model.components[name] != class_name]
+        if wrong:
+            numbered = "" if len(names) == 1 else f" {names.index(wrong[0]) + 1}"
+            reasons.append(f"needs {place}{numbered} to be a {class_name}; it is a {model.components[wrong[0]]}")
+        elif not names:
+            reasons.append(f"needs {place} to be a {class_name}; it has none")
     return reasons
 
 
@@ -219,8 +269,17 @@ def settled_frames(values: dict[str, Any], family: Family) -> None:
         values["num_frames_kept"] = kept
 
 
-def settled_parameters(text: str | None, route: Route, task: str) -> tuple[dict[str, Any], list[RowProblem]]:
-    """Return the further arguments that a row asks for, and the problem they have."""
+def settled_parameters(
+    text: str | None, route: Route, task: str, num_nets: int = 1
+) -> tuple[dict[str, Any], list[RowProblem]]:
+    """Return the further arguments that a row asks for, and the problem they have.
+
+    Args:
+        text: The row's `parameters`.
+        route: The route, which says what it takes.
+        task: The row's task, for messages.
+        num_nets: ControlNets of the model; of several each may have a number of its own.
+    """
 
     def refused(message: str) -> tuple[dict[str, Any], list[RowProblem]]:
         return {}, [RowProblem("parameters", text, message)]
@@ -240,12 +299,20 @@ def settled_parameters(text: str | None, route: Route, task: str) -> tuple[dict[
             return refused(f"holds {name}, which is settled by columns of the manifest")
         if kind is None:
             return refused(f"holds {name}, which {task} of this model does not take{near(name, route.parameters)}")
-        if not _is_a(value, kind):
+        if name in PER_NET and isinstance(value, list):
+            if num_nets == 1 or len(value) != num_nets:
+                return refused(f"holds {name} with {len(value)} numbers; the model has {num_nets} ControlNet(s)")
+        elif not _is_a(value, kind):
             return refused(f"holds {name} = {_cut(value)}, which is not of type {kind.__name__}")
         bound = PARAMETER_BOUNDS.get(name, PARAMETER_BOUND)
         if any(type(number) in {int, float} and number not in bound for number in _items(value)):
             return refused(f"holds {name} = {_cut(value)}, which is not {bound}")
-        given[name] = kind(value)
+        if isinstance(value, list) and kind is float:
+            if not all(_is_a(number, float) for number in value):
+                return refused(f"holds {name} = {_cut(value)}, which is not a list of numbers")
+            given[name] = [float(number) for number in value]
+        else:
+            given[name] = kind(value)
     return given, []
 
 

@@ -20,6 +20,7 @@ from sdbatch.families.peaks import OutputSize
 from sdbatch.job import Job
 from sdbatch.plan.batch_key import batch_key
 from sdbatch.plan.checks import (
+    check_counts,
     check_family,
     check_route,
     check_values,
@@ -153,7 +154,7 @@ class Settler:
             return RejectedGroup(texts=texts, unread={}, problems=(*problems, *unbound, *check_values(own)))
         model = self._models[name]
         given = given._replace(keyframes=bool(row["keyframes"]))
-        route, misplaced = nearest_route(model.family.tasks[task], given)
+        route, misplaced = nearest_route(model.family.tasks[task], given, model)
         binding = _Binding(model=model, task=task, route=route, given=given)
         values = self._values(binding, layers, problems)
         unread = _unread(route, values.get("parameters", {}))
@@ -186,7 +187,10 @@ class Settler:
         """Settle everything but texts, seed and sources, checked against the family."""
         route, family, row = binding.route, binding.model.family, layers[0]
         values = self._arguments(binding, layers, problems)
-        problems.extend(check_route(route, binding.task, binding.model, values, loads_here=self._loads_here))
+        problems.extend(
+            check_route(route, binding.task, binding.model, values, binding.given, loads_here=self._loads_here)
+        )
+        problems.extend(check_counts(route, binding.given, binding.model, row["ip_adapter_scale"]))
         out_of_bounds = check_values(values)
         if not out_of_bounds:
             settled_frames(values, family)
@@ -196,7 +200,9 @@ class Settler:
                 row["keyframes"], binding.given.num_images, values["num_frames"], route, family.frame_multiple
             )
             problems.extend(refused)
-        parameters, refused = settled_parameters(row["parameters"], route, binding.task)
+        parameters, refused = settled_parameters(
+            row["parameters"], route, binding.task, len(binding.model.named("controlnet")) or 1
+        )
         problems.extend(refused)
         if parameters:
             values["parameters"] = parameters
@@ -222,6 +228,8 @@ class Settler:
         lengths = next((of_layer for layer in layers if (of_layer := _lengths(layer))), {})
         values: dict[str, Any] = {}
         for name in _ARGUMENTS:
+            if name == "ip_adapter_scale" and name in route.arguments and not binding.given.num_references:
+                continue  # a default of it is for the rows with reference pictures
             if name in route.arguments:
                 value = _nearest(name, [lengths] if name in _LENGTHS else layers, last.get(name))
                 if value is not None and value != MANIFEST[name].neutral:
@@ -253,6 +261,8 @@ class Settler:
         size = OutputSize(values["height"], values["width"], values.get("num_frames", 1), guidance > 1)
         self.sizes.setdefault(model.name, set()).add(size)
         together = {**shared, "guidance_scale": guidance > 1} if route.per_row_guidance else shared
+        counts = {"num_controls": given.num_controls, "num_references": given.num_references}
+        together = {**together, **{name: count for name, count in counts.items() if count > 1}}
         return SettledGroup(
             route=route,
             texts=texts,
@@ -282,7 +292,7 @@ class Settler:
             "route_version": route.version,
             "model": model.base_revision or model.revision,
             "components": {
-                name: model.component_revisions[name] for name in (*route.components, *model.always_laid_over)
+                name: model.component_revisions[name] for name in (*_used(binding), *model.always_laid_over)
             },
             "dtype": model.options.dtype,
             **{name: float(value) if name in _FLOATS else value for name, value in values.items()},
@@ -298,6 +308,12 @@ class Settler:
         if is_exact:
             shared["batch_size"] = 1 if route.batch_of_one_in_exact else model.options.batch_size
         return shared
+
+
+def _used(binding: _Binding) -> list[str]:
+    """Return the names of the components that a route is called with, beside those of every call."""
+    needed = binding.route.components_for(binding.given)
+    return [name for component in needed for name in binding.model.named(component)]
 
 
 def _check_served(model: ModelInfo, task: str, *, loads_here: bool) -> list[RowProblem]:

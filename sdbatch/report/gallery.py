@@ -85,7 +85,7 @@ def _card(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _listed(source: str | list[str] | None) -> list[str]:
-    """Return the URLs of a source column: `images` has a list, any other at most one."""
+    """Return the URLs of a source column, which has a list or at most one."""
     return [source] if isinstance(source, str) else source or []
 
 

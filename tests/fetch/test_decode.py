@@ -12,7 +12,7 @@ from PIL import Image
 from sdbatch.encode.video import encode_video
 from sdbatch.errors import SourceTooLarge, SourceUnreadable
 from sdbatch.fetch.decode import decode_sources
-from sdbatch.fetch.settings import PixelSettings
+from sdbatch.fetch.settings import REFERENCE_SIDE, PixelSettings
 from sdbatch.job import Encode
 from sdbatch.types import Source
 
@@ -79,7 +79,19 @@ def test_a_clip_gives_the_recipes_frames() -> None:
 
 
 def test_a_control_image_is_a_picture() -> None:
-    assert _read([("control_image", _png(_split(64, 64)))], RECIPE)["control_image"].shape == (32, 32, 3)
+    one = _read([("control_image", _png(_split(64, 64)))], RECIPE)["control_image"]
+    two = _read([("control_image", _png(_split(64, 64))), ("control_image", _png(_split(32, 32)))], RECIPE)
+
+    assert [pixels.shape for pixels in one] == [(32, 32, 3)]
+    assert [pixels.shape for pixels in two] == [(32, 32, 3)] * 2
+
+
+def test_a_reference_picture_is_a_square_from_its_middle_whatever_the_size_and_fit_of_the_row() -> None:
+    sources = [("ip_adapter_images", _png(_split(64, 256))), ("ip_adapter_images", _png(_split(256, 64)))]
+
+    pixels = _read(sources, RECIPE)["ip_adapter_images"]
+
+    assert [one.shape for one in pixels] == [(REFERENCE_SIDE, REFERENCE_SIDE, 3)] * 2
 
 
 @pytest.mark.parametrize("role", ["images", "mask", "control_image", "video"])

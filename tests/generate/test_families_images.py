@@ -128,7 +128,7 @@ def _item(family: Family, task: str, row: Route, **changes: Any) -> Item:
         seed=1,
         images=(_gradient(_side(family)),) if row.images[1] else (),
         mask=_mask(_side(family)) if "mask" in row.sources else None,
-        control_image=_gradient(_side(family), 1) if "control_image" in row.sources else None,
+        control_image=(_gradient(_side(family), 1),) if "control_image" in row.sources else (),
     )
 
 
@@ -150,8 +150,8 @@ def _variants(item: Item) -> dict[str, Item]:
         variants["images"] = replace(item, images=(np.ascontiguousarray(np.rot90(item.images[0], 2)),))
     if item.mask is not None:
         variants["mask"] = replace(item, mask=255 - item.mask)
-    if item.control_image is not None:
-        variants["control_image"] = replace(item, control_image=255 - item.control_image)
+    if item.control_image:
+        variants["control_image"] = replace(item, control_image=tuple(255 - pixels for pixels in item.control_image))
     if item.recipe.negative_prompt is not None:
         variants["negative_prompt"] = replace(item, recipe=replace(item.recipe, negative_prompt="people and cars"))
     return variants

@@ -30,6 +30,7 @@ from sdbatch.generate.load.loaded import OPTIONS, LoadedModel, quieten
 from sdbatch.generate.load.loras import LoraFile
 from sdbatch.generate.load.mixed import cast_inputs
 from sdbatch.generate.load.placing import place, reads_to_device
+from sdbatch.generate.load.references import References
 from sdbatch.generate.load.room import refuse_without_room, weights_in_words
 from sdbatch.generate.load.single_file import pipeline_from_file
 from sdbatch.generate.memory import memory_at_hand, release_memory
@@ -105,6 +106,7 @@ class _Read:
         components: Further modules by name.
         loras: By identity, the LoRAs that were made for the family.
         options: The job's entry, its dtype looked up.
+        references: Its IP-Adapter, laid into the denoiser; None without one.
     """
 
     pipeline: Any
@@ -112,6 +114,7 @@ class _Read:
     components: Mapping[str, Any]
     loras: Mapping[str, LoraFile]
     options: Model
+    references: References | None
 
 
 def _read(
@@ -140,6 +143,8 @@ def _read(
         read_to = device if not passed and reads_to_device(model) else None
         pipeline = _from_folder(folder, info.family.class_name, model, passed, read_to)
     further = {module: component for module, component in laid_over.items() if module not in passed}
+    adapter = reader.ip_adapter()
+    references = None if adapter is None else References(pipeline, info.family, adapter)
     if any(component.dtype not in {None, model.dtype} for component in model.laid_over.values()):
         cast_inputs({**pipeline.components, **further})
     return _Read(
@@ -148,6 +153,7 @@ def _read(
         components=further,
         loras=_lora_files(info.family, loras, storage),
         options=model,
+        references=references,
     )
 
 
@@ -155,7 +161,7 @@ def _place(read: _Read, model: Model, device: Literal["cuda", "cpu"]) -> LoadedM
     """Put a model on its device and set it up."""
     place(read.pipeline, read.components, read.family, model, device)
     quieten(read.pipeline)
-    return LoadedModel(read.pipeline, read.family, device, read.components, read.loras, model)
+    return LoadedModel(read.pipeline, read.family, device, read.components, read.loras, model, read.references)
 
 
 def _from_folder(folder: Path, class_name: str, model: Model, passed: Mapping[str, Any], device: str | None) -> Any:
