@@ -37,7 +37,17 @@ __all__ = [
 ]
 
 _SHARED_MODULES: Final = frozenset(
-    {"arguments", "listing", "motion_routes", "peaks", "picture_routes", "schedulers", "table", "wan_routes"}
+    {
+        "arguments",
+        "control_routes",
+        "listing",
+        "motion_routes",
+        "peaks",
+        "picture_routes",
+        "schedulers",
+        "table",
+        "wan_routes",
+    }
 )
 """Modules of this package that hold no family of their own; every other module holds `FAMILIES`."""
 

@@ -62,6 +62,7 @@ FROM_CLIP: Final[Mapping[str, str]] = {**CLIP, "num_frames": "", "fit": "", "vid
 
 PARAMETER_BOUNDS: Final[Mapping[str, Range]] = {
     "clip_skip": Range(least=0, most=32),
+    "control_mode": Range(least=-1, most=31),
     "decode_chunk_size": Range(least=1, most=1025),
     "max_sequence_length": Range(least=1, most=4096),
     "motion_bucket_id": Range(least=0, most=1023),
@@ -71,8 +72,10 @@ PARAMETER_BOUNDS: Final[Mapping[str, Range]] = {
 PARAMETER_BOUND: Final = Range(least=-1000, most=1000)
 """What every other number among them is held to, a guard against typing errors."""
 
-PER_NET: Final = frozenset({"controlnet_conditioning_scale", "control_guidance_start", "control_guidance_end"})
-"""Further arguments that are a list where a model has several ControlNets: a number for each."""
+PER_NET: Final = frozenset(
+    {"controlnet_conditioning_scale", "control_guidance_start", "control_guidance_end", "control_mode"}
+)
+"""Further arguments that may be a list where a row has several control pictures: a number for each."""
 
 KEYFRAMES_MAX: Final = 64
 """Greatest number of key frames of a clip, a guard against typing errors."""

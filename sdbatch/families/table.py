@@ -76,8 +76,8 @@ class Route:
         negative_needs: Parameter that must be over 1 for a negative prompt to be read; "" for none.
         components: Folders the job's model entry must name, with their diffusers class: `controlnet`, `motion_adapter`.
         requires: Python packages that the class needs beyond the project's own.
-        modes: Parameter with a number for each control picture, of which one ControlNet then reads any count (Union); ""
-            where each of the model's ControlNets reads one.
+        nets: Which ControlNets read its control pictures. `each`: the model's, one picture each. `one`: a single one
+            reads a single picture. `union`: a single one reads any number of them.
         rows_interact: Whether results can change with the other rows of the call, even at a fixed batch size.
         per_row_guidance: Whether each row of a call may have guidance of its own; the batch key then leaves it out.
         empty_negative_differs: Whether an empty negative prompt differs from none (SDXL uses zeros for none); rows with
@@ -101,7 +101,7 @@ class Route:
     negative_needs: str = ""
     components: Mapping[str, str] = field(default_factory=dict)
     requires: tuple[str, ...] = ()
-    modes: str = ""
+    nets: Literal["each", "one", "union"] = "each"
     rows_interact: bool = False
     per_row_guidance: bool = False
     empty_negative_differs: bool = False

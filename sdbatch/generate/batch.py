@@ -28,6 +28,7 @@ from sdbatch.generate.load.placing import offloading
 from sdbatch.generate.memo import TEXTS_AT_ONCE, remembered
 from sdbatch.generate.tasks import CALLS
 from sdbatch.generate.tasks.adapters import adapt
+from sdbatch.generate.tasks.controls import with_controls
 from sdbatch.generate.text_model import text_model_named
 from sdbatch.points import reached
 from sdbatch.recipe import Recipe
@@ -92,7 +93,8 @@ def make_batch(
         model.references.reading(pipeline, recipe) if model.references is not None else nullcontext(),
     ):
         for arguments in CALLS[recipe.task](route, rows):
-            adapted = adapt(route.adapter, pipeline, arguments, recipe)
+            controlled = with_controls(route, pipeline, arguments, rows)
+            adapted = adapt(route.adapter, pipeline, controlled, recipe)
             parts.append(_read_output(pipeline(**adapted, generator=generator, output_type="pt"), pipeline))
     if decode.retries:
         model.learn_decoding(recipe, decode.rows_at_once)

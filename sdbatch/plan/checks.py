@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import itertools
+import json
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -141,6 +142,15 @@ def _source_problems(route: Route, given: Given) -> list[RowProblem]:
     return problems
 
 
+MODES = "control_mode"
+"""Parameter with a number for each control picture."""
+
+MODES_MAX = 32
+"""Over the kinds that any published ControlNet tells apart."""
+
+CONTROLS_MAX = 8
+"""Most control pictures of a row."""
+
 REFERENCES_MAX = 16
 """Most reference pictures of a row; their tokens are read beside the prompt's in every step."""
 
@@ -148,10 +158,7 @@ REFERENCES_MAX = 16
 def check_counts(route: Route, given: Given, model: ModelInfo, scale: float | None) -> list[RowProblem]:
     """Check the numbers of control and reference pictures, which the model's entry decides, and the row's own scale."""
     problems = []
-    nets = len(model.named("controlnet")) or 1
-    if "control_image" in route.sources and given.num_controls != nets and not route.modes:
-        readers = "one ControlNet, which reads one" if nets == 1 else f"{nets} ControlNets, which read one each, in order"
-        message = f"has {given.num_controls} picture(s); models.{model.name} names {readers}"
+    if "control_image" in route.sources and (message := _controls_problem(route, given.num_controls, model)):
         problems.append(RowProblem("control_image", None, message))
     if given.num_references > REFERENCES_MAX:
         problems.append(
@@ -160,6 +167,34 @@ def check_counts(route: Route, given: Given, model: ModelInfo, scale: float | No
     if scale is not None and route.optional and not given.num_references:
         problems.append(RowProblem("ip_adapter_scale", scale, "would be ignored: the row has no ip_adapter_images"))
     return problems
+
+
+def _controls_problem(route: Route, num_controls: int, model: ModelInfo) -> str:
+    """Return what is wrong with a number of control pictures, "" for nothing."""
+    nets = len(model.named("controlnet")) or 1
+    if route.nets != "each" and nets > 1:
+        return f"is read by one ControlNet in {route.pipeline}; models.{model.name} names {nets}"
+    if route.nets == "union":
+        return f"has {num_controls} pictures, over {CONTROLS_MAX}" if num_controls > CONTROLS_MAX else ""
+    if num_controls == nets:
+        return ""
+    readers = "one ControlNet, which reads one" if nets == 1 else f"{nets} ControlNets, which read one each, in order"
+    return f"has {num_controls} picture(s); models.{model.name} names {readers}"
+
+
+def check_modes(route: Route, given: Given, parameters: Mapping[str, Any], text: str | None) -> list[RowProblem]:
+    """Check that a ControlNet of many kinds is told the kind of each control picture."""
+    if route.nets != "union" or MODES not in route.parameters:
+        return []
+    modes = parameters.get(MODES, [])
+    if len(modes) == given.num_controls and all(0 <= mode < MODES_MAX for mode in modes):
+        return []
+    example = json.dumps({MODES: [0, 3, 1, 2, 4, 5][: max(given.num_controls, 1)]})
+    message = (
+        f"needs {MODES}, the kind of each of the {given.num_controls} control picture(s) as the ControlNet numbers them "
+        f"(0 to {MODES_MAX - 1}), such as {example}"
+    )
+    return [RowProblem("parameters", text, message)]
 
 
 def check_route(
@@ -270,7 +305,7 @@ def settled_frames(values: dict[str, Any], family: Family) -> None:
 
 
 def settled_parameters(
-    text: str | None, route: Route, task: str, num_nets: int = 1
+    text: str | None, route: Route, task: str, num_controls: int = 1
 ) -> tuple[dict[str, Any], list[RowProblem]]:
     """Return the further arguments that a row asks for, and the problem they have.
 
@@ -278,7 +313,7 @@ def settled_parameters(
         text: The row's `parameters`.
         route: The route, which says what it takes.
         task: The row's task, for messages.
-        num_nets: ControlNets of the model; of several each may have a number of its own.
+        num_controls: Control pictures; of several each may have a number of its own.
     """
 
     def refused(message: str) -> tuple[dict[str, Any], list[RowProblem]]:
@@ -299,18 +334,18 @@ def settled_parameters(
             return refused(f"holds {name}, which is settled by columns of the manifest")
         if kind is None:
             return refused(f"holds {name}, which {task} of this model does not take{near(name, route.parameters)}")
-        if name in PER_NET and isinstance(value, list):
-            if num_nets == 1 or len(value) != num_nets:
-                return refused(f"holds {name} with {len(value)} numbers; the model has {num_nets} ControlNet(s)")
+        if name in PER_NET and kind is not list and isinstance(value, list):
+            if num_controls < 2 or len(value) != num_controls:
+                return refused(f"holds {name} with {len(value)} number(s) for {num_controls} control picture(s)")
         elif not _is_a(value, kind):
             return refused(f"holds {name} = {_cut(value)}, which is not of type {kind.__name__}")
         bound = PARAMETER_BOUNDS.get(name, PARAMETER_BOUND)
         if any(type(number) in {int, float} and number not in bound for number in _items(value)):
             return refused(f"holds {name} = {_cut(value)}, which is not {bound}")
-        if isinstance(value, list) and kind is float:
-            if not all(_is_a(number, float) for number in value):
-                return refused(f"holds {name} = {_cut(value)}, which is not a list of numbers")
-            given[name] = [float(number) for number in value]
+        if isinstance(value, list) and kind is not list:
+            if not all(_is_a(number, kind) for number in value):
+                return refused(f"holds {name} = {_cut(value)}, which is not a list of type {kind.__name__}")
+            given[name] = [kind(number) for number in value]
         else:
             given[name] = kind(value)
     return given, []

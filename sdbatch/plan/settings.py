@@ -22,6 +22,7 @@ from sdbatch.plan.batch_key import batch_key
 from sdbatch.plan.checks import (
     check_counts,
     check_family,
+    check_modes,
     check_route,
     check_values,
     lacking,
@@ -201,9 +202,9 @@ class Settler:
             )
             problems.extend(refused)
         parameters, refused = settled_parameters(
-            row["parameters"], route, binding.task, len(binding.model.named("controlnet")) or 1
+            row["parameters"], route, binding.task, binding.given.num_controls
         )
-        problems.extend(refused)
+        problems.extend(refused or check_modes(route, binding.given, parameters, row["parameters"]))
         if parameters:
             values["parameters"] = parameters
         if row["loras"] and "loras" not in route.arguments:

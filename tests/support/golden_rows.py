@@ -45,6 +45,8 @@ def _key(family: Family, task: str, route: Route, take: str) -> str:
     if take == "parameters" and route.parameters:
         name = min(route.parameters)
         row["parameters"] = json.dumps({name: _PARAMETERS[route.parameters[name]]})
+    if route.nets == "union" and "control_mode" in route.parameters:
+        row["parameters"] = json.dumps({**json.loads(row.get("parameters") or "{}"), "control_mode": [1]})
     digests = {url: f"sha256:{_digest(url)}" for url in ("0", "1", "mask", "video", "control_image")}
     resolved, problems = resolver.resolve({name: [value] for name, value in row.items()}, 1, digests)
     assert not problems, (family.title, task, take, problems)

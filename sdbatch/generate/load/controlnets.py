@@ -18,10 +18,10 @@ _CLASSES_OF_SEVERAL: Final[Mapping[str, str]] = {
 }
 """diffusers' class for several, by that of each."""
 
-ABLE_OF_SEVERAL: Final = frozenset(_CLASSES_OF_SEVERAL)
-
 
 def joined_controlnets(nets: Sequence[Any]) -> Any:
-    """Return several ControlNets of one class as one module."""
-    cls = getattr(diffusers, _CLASSES_OF_SEVERAL[type(nets[0]).__name__])
-    return cls(list(nets))
+    """Return ControlNets of one class as one module; a single one that reads several pictures by itself as it is."""
+    name = type(nets[0]).__name__
+    if len(nets) == 1 and name not in _CLASSES_OF_SEVERAL:
+        return nets[0]
+    return getattr(diffusers, _CLASSES_OF_SEVERAL[name])(list(nets))

@@ -95,7 +95,7 @@ class LoadedModel:
         """
         pipeline = self._pipelines.get(route.pipeline)
         if pipeline is None:
-            further = {name: self._of_several(name) for name in route.components}
+            further = {name: self._of_several(name, is_union=route.nets == "union") for name in route.components}
             pipeline = self._pipelines[route.pipeline] = _sibling(self._base, route.pipeline, further)
             if self.options.offload == "group":
                 offload_groups(pipeline.components, self.device)  # some pipelines make a denoiser of their own
@@ -107,10 +107,11 @@ class LoadedModel:
             self._offload.hook(pipeline)
         return pipeline
 
-    def _of_several(self, component: str) -> Any:
-        """Return a component; a module of all of them where the model has several."""
+    def _of_several(self, component: str, *, is_union: bool) -> Any:
+        """Return a component; a module of all of them where the model has several, or one reads several pictures."""
         parts = [module for name, module in self._components.items() if base_of(name) == component]
-        return parts[0] if len(parts) == 1 else joined_controlnets(parts)
+        is_joined = len(parts) > 1 or (is_union and component == "controlnet")
+        return joined_controlnets(parts) if is_joined else parts[0]
 
     def decode_plan(self, recipe: Recipe, rows: int, *, is_exact: bool) -> DecodePlan:
         """Return how the rows of a call are decoded; what a decoder ran out of memory at is not tried again."""

@@ -84,7 +84,7 @@ def _picture(route: Route, item: Item, role: str) -> Image.Image | list[Image.Im
     if role == "mask":
         return Image.fromarray(getattr(item, role))
     images = [Image.fromarray(pixels) for pixels in getattr(item, role)]
-    is_list = route.images[1] > 1 if role == "images" else len(images) > 1 or bool(route.modes)
+    is_list = route.images[1] > 1 if role == "images" else len(images) > 1
     return images if is_list else images[0]
 
 
