@@ -58,8 +58,8 @@ class Recipe:
         components: Content identity of each further folder that the route uses, by its key in the job.
         dtype: Numbers the model is run in.
         seed: Seed of output 0; see `output_seed`.
-        height: Pixels.
-        width: Pixels.
+        height: Pixels; 0 where it follows from the source, which a route enlarges.
+        width: As `height`.
         num_inference_steps: Denoising steps asked for.
         prompt: None where the model reads none.
         negative_prompt: None where there is none or the model reads none; key version 1 wrote "" for none.
@@ -92,8 +92,8 @@ class Recipe:
     components: Mapping[str, str] = field(default_factory=dict)
     dtype: str = "float32"
     seed: int = 0
-    height: int
-    width: int
+    height: int = 0
+    width: int = 0
     num_inference_steps: int
     prompt: str | None = None
     negative_prompt: str | None = None
@@ -146,6 +146,8 @@ class Recipe:
         found = _given(zip(_NAMES, _VALUES_OF(self), strict=True))
         if not self.scheduler:
             del found["scheduler"]
+        if not self.height:
+            del found["height"], found["width"]
         return {**found, **_given(self.more.items())} if self.more else found
 
     def metadata(self) -> dict[str, Any]:

@@ -88,7 +88,7 @@ def test_a_way_takes_the_columns_of_its_sources(family: Family, task: str, row: 
     sources = set(row.sources) | ({"images"} if row.images[1] else set())
 
     assert {role for role in SOURCE_ROLES if row.arguments.get(role)} == sources | row.optional
-    assert ("fit" in row.arguments) == bool(sources)
+    assert ("fit" in row.arguments) == (bool(sources) and row.enlarges == 1)
     assert ("num_frames" in row.arguments) == is_clip(task) == ("fps" in row.arguments)
     assert not is_clip(task) or family.frame_multiple >= 1
 

@@ -111,8 +111,9 @@ def checked_recipe(row: Mapping[str, Any], name: str) -> Recipe:
         faults = [
             f"{key} {value!r} {IN_RECIPE[key].problem(value)}" for key, value in bounded.items() if _is_out(key, value)
         ]
-        sides = [row["height"], row["width"], recipe.height, recipe.width]
-        num_values = recipe.height * recipe.width * (recipe.num_frames or 1)
+        asked = [recipe.height or row["height"], recipe.width or row["width"]]
+        sides = [row["height"], row["width"], *asked]
+        num_values = asked[0] * asked[1] * (recipe.num_frames or 1)
         is_bounded = all(0 < side <= SIDE_MAX for side in sides) and 0 < num_values <= VALUES_MAX
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{name}: the recipe of {row['id']} is none that sdbatch wrote ({error})") from error

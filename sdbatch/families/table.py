@@ -65,6 +65,11 @@ class Route:
         rows: What may share a call. `list`: rows of any sources, as lists. `shared`: rows with the same sources, which
             then join the batch key. `single`: one row a call.
         adapter: Row of `generate/tasks/adapters.py` that puts the arguments into the pipeline's own form; "" for none.
+        enlarges: How many times its source's height and width the output has; 1 where the row says the size, or settles
+            it. Such a source keeps its own size.
+        tile: Side of the denoiser's samples above which they are denoised in tiles that overlap by a quarter; 0 for
+            never. It is part of the version: another number moves pixels.
+        padded_to: Height and width of a source are filled up to multiples of this by its edges; the output is cut back.
         keyframes: How images stand in a clip. "": the first one begins it. `any`: at any frames.
             `chained`: as segments between neighbours from first frame to last, so that gaps follow the frame rule.
         full_strength_ignores_source: Whether a source is not read at all when `strength` asks for every step: steps are
@@ -91,6 +96,9 @@ class Route:
     sources: frozenset[str] = frozenset()
     optional: frozenset[str] = frozenset()
     rows: Literal["list", "shared", "single"] = "list"
+    enlarges: int = 1
+    tile: int = 0
+    padded_to: int = 1
     keyframes: Literal["", "any", "chained"] = ""
     full_strength_ignores_source: bool = False
     adapter: str = ""

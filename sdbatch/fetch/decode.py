@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sdbatch.errors import SourceTooLarge, SourceUnreadable
 from sdbatch.fetch.clips import decode_clip
-from sdbatch.fetch.pictures import decode_fitted, decode_mask, fit_mask
-from sdbatch.fetch.settings import REFERENCE_SIDE, PixelSettings
+from sdbatch.fetch.pictures import decode_fitted, decode_image, decode_mask, fit_mask
+from sdbatch.fetch.settings import ENLARGED_PIXELS_MAX, REFERENCE_SIDE, PixelSettings
 from sdbatch.types import Source
 
 
@@ -49,6 +50,10 @@ def decode_sources(
     for source in sources:
         data = read(source)
         match source.role:
+            case "images" if settings.enlarges > 1:
+                image = decode_image(data, source.url, pixels_max, notes)
+                _refuse_size(source.url, image.size, settings)
+                pixels["images"] = (*pixels.get("images", ()), np.asarray(image, dtype=np.uint8))
             case "images":
                 image_HWC, own_size = picture(source.url, data)
                 first_size = first_size if "images" in pixels else own_size
@@ -82,3 +87,14 @@ def decode_sources(
     if notes:
         pixels["notes"] = tuple(notes)
     return pixels
+
+
+def _refuse_size(name: str, size: tuple[int, int], settings: PixelSettings) -> None:
+    """Refuse a source that cannot be enlarged to what the row says, or to what fits a machine."""
+    width, height = (side * settings.enlarges for side in size)
+    becomes = f"{name}: is {size[0]} x {size[1]} pixels, which become {width} x {height}"
+    if settings.height and (width, height) != (settings.width, settings.height):
+        asked = f"{settings.width} x {settings.height}"
+        raise SourceUnreadable(f"{becomes}; the row says {asked}: leave width and height out, or say those")
+    if width * height > ENLARGED_PIXELS_MAX:
+        raise SourceTooLarge(f"{becomes}, over {ENLARGED_PIXELS_MAX} pixels; name a smaller source")

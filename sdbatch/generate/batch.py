@@ -22,6 +22,7 @@ import torch
 
 from sdbatch.generate.accelerators import accelerated, denoisers_of, recompile_limits
 from sdbatch.generate.decoding import decoding
+from sdbatch.generate.enlarging import cut, filled_up, in_tiles, is_large, samples_per_pixel
 from sdbatch.generate.exact import exact_arithmetic
 from sdbatch.generate.item import BatchResult, Generated, Item, Memory, Pixels
 from sdbatch.generate.load.placing import offloading
@@ -68,6 +69,9 @@ def make_batch(
     before, limits_before = _begin_measuring(model.device), recompile_limits()
     parts: list[_CallOutput] = []
     plan = model.decode_plan(recipe, len(rows), is_exact=pad_to is not None)
+    enlarged = route.enlarges > 1
+    if enlarged and is_large(route, rows[0], samples_per_pixel(pipeline, route)):
+        plan = replace(plan, is_tiled=True)
     denoisers = denoisers_of(pipeline, model.family)
     generators = [
         torch.Generator("cpu").manual_seed(row.seed) for row in rows
@@ -80,6 +84,7 @@ def make_batch(
         torch.inference_mode(),
         _seeded(rows[0].seed, model.device),
         exact_arithmetic(is_exact=pad_to is not None, is_compiled=model.options.compile),
+        in_tiles(pipeline, model.family, route, rows[0]) if enlarged else nullcontext(),
         accelerated(pipeline, model.family, model.options, recipe),
         text_model_named(pipeline, recipe),
         remembered(
@@ -93,12 +98,14 @@ def make_batch(
         model.references.reading(pipeline, recipe) if model.references is not None else nullcontext(),
     ):
         for arguments in CALLS[recipe.task](route, rows):
-            controlled = with_controls(route, pipeline, arguments, rows)
-            adapted = adapt(route.adapter, pipeline, controlled, recipe)
+            formed = with_controls(route, pipeline, arguments, rows)
+            adapted = adapt(route.adapter, pipeline, filled_up(route, formed) if enlarged else formed, recipe)
             parts.append(_read_output(pipeline(**adapted, generator=generator, output_type="pt"), pipeline))
     if decode.retries:
         model.learn_decoding(recipe, decode.rows_at_once)
     video_BFHWC = _join(parts, recipe)
+    if enlarged:
+        video_BFHWC = cut(video_BFHWC, route, rows[0])
     generate_s = time.perf_counter() - started_s
     return BatchResult(
         outputs=[

@@ -64,6 +64,8 @@ def check_family(values: Mapping[str, Any], family: Family) -> list[RowProblem]:
     """Check what a family bounds: sizes, frame counts and schedulers."""
     problems: list[RowProblem] = []
     for name in ("height", "width"):
+        if name not in values:
+            continue
         value = values[name]
         nearest = nearest_multiple(value, family.size_multiple, family.size_min, family.size_max)
         if value % family.size_multiple:
@@ -73,7 +75,7 @@ def check_family(values: Mapping[str, Any], family: Family) -> list[RowProblem]:
             problems.append(RowProblem(name, value, f"is not in {family.size_min}..{family.size_max}"))
     if "num_frames" in values:
         problems.extend(_check_frames(values["num_frames"], family))
-    if not problems:
+    if not problems and values.keys() >= {"height", "width"}:
         problems.extend(_check_pixels(values["height"], values["width"], values.get("num_frames", 1)))
     if "scheduler" in values and values["scheduler"] not in family.schedulers:
         hint = near(values["scheduler"], family.schedulers)

@@ -44,6 +44,7 @@ SETTINGS = named("binding", "argument", "list", "setting")
 _ARGUMENTS = named("argument")
 _TEXTS = named("text")
 _LENGTHS = ("num_frames", "duration_s")
+_SIZE = ("height", "width")
 _FLOATS = frozenset(name for name, column in IN_RECIPE.items() if pa.types.is_floating(column.type))
 _COMPILED_WITHOUT_LORAS = (
     "are not taken by a model with compile: true, whose blocks would be compiled anew for each set of them; "
@@ -231,13 +232,20 @@ class Settler:
         for name in _ARGUMENTS:
             if name == "ip_adapter_scale" and name in route.arguments and not binding.given.num_references:
                 continue  # a default of it is for the rows with reference pictures
-            if name in route.arguments:
+            if name in _SIZE and route.enlarges > 1:
+                if row[name] is not None:  # a default is for rows whose size the source does not settle
+                    values[name] = row[name]
+            elif name in route.arguments:
                 value = _nearest(name, [lengths] if name in _LENGTHS else layers, last.get(name))
                 if value is not None and value != MANIFEST[name].neutral:
                     values[name] = value
             elif row[name] is not None:
                 message = f"is not taken by {binding.task} of {model.family.title}"
                 problems.append(RowProblem(name, row[name], message))
+        if route.enlarges > 1 and len(values.keys() & set(_SIZE)) == 1:
+            (name,) = values.keys() & set(_SIZE)
+            message = "stands alone; say both height and width, or neither: they follow from the source"
+            problems.append(RowProblem(name, values[name], message))
         if len(lengths) == 2:
             message = "stands beside num_frames; only one of them can be met"
             problems.append(RowProblem("duration_s", lengths["duration_s"], message))
@@ -259,7 +267,8 @@ class Settler:
         guidance = values.get("guidance_scale", 1.0)
         if route.negative_needs:
             guidance = values.get("parameters", {}).get(route.negative_needs, 1.0)
-        size = OutputSize(values["height"], values["width"], values.get("num_frames", 1), guidance > 1)
+        height, width = values.get("height", model.height), values.get("width", model.width)
+        size = OutputSize(height, width, values.get("num_frames", 1), guidance > 1)
         self.sizes.setdefault(model.name, set()).add(size)
         together = {**shared, "guidance_scale": guidance > 1} if route.per_row_guidance else shared
         counts = {"num_controls": given.num_controls, "num_references": given.num_references}
@@ -275,8 +284,8 @@ class Settler:
             cost_tflop=cost_tflop(
                 model.family,
                 parameters=model.parameters,
-                height=values["height"],
-                width=values["width"],
+                height=height,
+                width=width,
                 num_frames=values.get("num_frames", 1),
                 steps=_steps_made(values),
                 guided=guidance > 1,
@@ -301,7 +310,8 @@ class Settler:
         is_exact = self._job.determinism == "exact"
         # Compiled or in another memory format, the last bits are others: nothing to see, but not exact either.
         accelerators = model.options.accelerators if is_exact else model.options.lossy
-        height, width, num_frames = values["height"], values["width"], values.get("num_frames", 1)
+        # A size that follows from the source is not known here; what is tiled for it follows from the source as well.
+        height, width, num_frames = values.get("height", 0), values.get("width", 0), values.get("num_frames", 1)
         if model.family.is_tiled(model.options.vae.tiling, height=height, width=width, num_frames=num_frames):
             accelerators["vae"] = {**accelerators.get("vae", {}), "tiling": True}
         if accelerators:
