@@ -155,9 +155,15 @@ def test_a_file_that_is_not_the_committed_one_fails_its_row(
     last = sdbatch.run(job, Selection(retry_failed=""), in_process=True)
     assert (last.exit_code, last.counts["rows_ok"]) == (0, 1)
 
-    # Still and edit are lost: what is to be made again is no source meanwhile, so that the edit waits and does not fail.
-    asset.unlink()
-    Path(job["output"], _made(job["output"])["edit", 0]["asset"]).unlink()
+
+def test_what_is_made_again_is_no_source_meanwhile(
+    write_manifest: Callable[..., str], job_of: Callable[..., dict[str, Any]]
+) -> None:
+    job = job_of(write_manifest(_rows(STILL, EDIT)))
+    sdbatch.run(job, in_process=True)
+    sdbatch.run(job, in_process=True)
+    for name in ("hero", 1), ("edit", 0):
+        Path(job["output"], _made(job["output"])[name]["asset"]).unlink()
     both = sdbatch.redo(job, in_process=True)
     assert both is not None
     assert (both.exit_code, both.counts["rows_ok"], both.counts["rows_waiting"]) == (0, 1, 1)
