@@ -259,6 +259,17 @@ def recipe_changes(old: str, new: str) -> list[str]:
     return sorted(name for name in (values.keys() | others.keys()) - untold if values.get(name) != others.get(name))
 
 
+def with_sources(recipe: str, digests: Mapping[str, Any]) -> str:
+    """Return a recipe with other contents of its sources.
+
+    Args:
+        recipe: Canonical JSON.
+        digests: Content digest by role, a list of images; roles that the recipe does not have are left out.
+    """
+    values = json.loads(recipe)
+    return canonical(values | {role: digest for role, digest in digests.items() if role in values})
+
+
 def request_key(recipe: str) -> str:
     """Return the request key of a recipe's canonical JSON: 64 hex digits."""
     return hashlib.sha256(recipe.encode()).hexdigest()

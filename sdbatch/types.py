@@ -37,11 +37,13 @@ class Source:
         role: Manifest column it stands in: `images`, `mask`, `video`, `control_image` or `ip_adapter_images`.
         url: Absolute local path or fsspec URL.
         digest: `sha256:...` of a local file, `etag:...` in an object store, `missing` when it was not there.
+        asset: Path in the campaign of an output of it that is a source (`asset:<id>/<n>`); "" of any other.
     """
 
     role: str
     url: str
     digest: str
+    asset: str = ""
 
 
 class Origin(NamedTuple):
@@ -298,6 +300,7 @@ class Counts:
     worker_deaths: int = 0
     units_committed: int = 0
     rows_truncated: int = 0
+    rows_waiting: int = 0
 
     def as_dict(self) -> dict[str, int]:
         """Return the counts by name, in declaration order."""

@@ -185,11 +185,12 @@ def status(output: CampaignUrl, as_json: Json = False) -> None:
     eta = "" if latest["eta_s"] is None or latest["state"] == "dead" else f", {duration(latest['eta_s'])} to go"
     rate = "" if latest["rate_per_s"] is None else f", {per_time(latest['rate_per_s'])}"
     counts = latest["counts"]
+    waiting = f", {counts['rows_waiting']} waiting" if counts.get("rows_waiting") else ""
     say(
         latest,
         as_json,
         f"{latest['run_id']} {latest['state']}: {counts['rows_ok']} ok, {counts['rows_failed']} failed, "
-        f"{counts['rows_reused']} reused of {latest['rows']} rows{rate}{eta} (as of {latest['updated_at']})"
+        f"{counts['rows_reused']} reused{waiting} of {latest['rows']} rows{rate}{eta} (as of {latest['updated_at']})"
         + ("; its driver is gone, run again to go on" if latest["state"] == "dead" else ""),
     )
 

@@ -62,6 +62,11 @@ def show_plan(forecast: PlanReport) -> None:
     show_table([*rows, *leaving], ("rows", "number"), "plan")
     if forecast.changed:
         show("changed in: " + ", ".join(f"{name} ({number})" for name, number in forecast.changed.items()))
+    waiting = list(forecast.waiting.items())
+    for url, number in waiting[:_MISSING_SHOWN]:
+        show(f"waiting for {url}: {counted(number, 'row', 'rows')}")
+    if len(waiting) > _MISSING_SHOWN:
+        show(f"... and for {len(waiting) - _MISSING_SHOWN} more outputs")
     for url in forecast.sources_missing[:_MISSING_SHOWN]:
         show(f"missing source, its rows will fail: {url}")
     if len(forecast.sources_missing) > _MISSING_SHOWN:

@@ -29,6 +29,9 @@ from sdbatch.storage import Store, open_campaign
 ASSUMED_TFLOP_PER_S = {"gpu": 200.0, "cpu": 0.03}
 """Rates until a run of the campaign has measured its own: a quarter of an H200's matrix rate, and one laptop core."""
 
+WAITING_SHOWN = 1000
+"""Outputs that rows wait for and that a forecast names."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanReport:
@@ -36,7 +39,7 @@ class PlanReport:
 
     Attributes:
         rows: Manifest rows by what becomes of them: `new`, `changed`, `outputs` (more of them), `retry`, `reused`,
-            `failed` (kept as failed) and `unselected`.
+            `failed` (kept as failed), `waiting` (for an output of the campaign) and `unselected`.
         changed: For changed rows, how many differ in each part of the recipe (`prompt`, `images`, `model`, ...).
         assets: Files it would make.
         copies: Those of them that are copies of another id's file, or of one that an earlier run made.
@@ -52,6 +55,8 @@ class PlanReport:
         memory: What each model that has rows takes for the largest of them, and the card it needs.
         warnings: What a person should know before the run, equal warnings about rows together.
         notes: How the manifest's table was read where that is not written in it.
+        waiting: Rows that wait, by the output they wait for, such as `asset:hero/0`: the commonest, at most so many as
+            `WAITING_SHOWN`.
     """
 
     rows: dict[str, int]
@@ -69,6 +74,7 @@ class PlanReport:
     memory: list[ModelMemory] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    waiting: dict[str, int] = field(default_factory=dict)
 
 
 def forecast(job: Job, selection: Selection) -> PlanReport:
@@ -83,6 +89,7 @@ def forecast(job: Job, selection: Selection) -> PlanReport:
         done, leaving = _done_and_leaving(manifest, store)
         rates, measured = measured_rates(job, store)
         reasons: Counter[str] = Counter()
+        waiting: Counter[str] = Counter()
         assets: Counter[str] = Counter()
         changed: dict[str, str] = {}
         slot_s: defaultdict[str, float] = defaultdict(float)
@@ -91,6 +98,7 @@ def forecast(job: Job, selection: Selection) -> PlanReport:
         columns = [*COUNTED, *([] if done.is_empty else ["recipe"])]
         for part in classify(manifest.parts(columns), done, selection, manifest.scanned.stages_digest):
             reasons.update(part.reasons)
+            waiting.update(part.waiting)
             models, costs_tflop = (part.rows.column(name).to_pylist() for name in ("model", "cost_tflop"))
             rendered = sharing.rendered(part.rows, sharing.count(part.rows, part.outputs))
             for model, cost_tflop, outputs, own in zip(models, costs_tflop, part.outputs, rendered, strict=True):
@@ -115,6 +123,7 @@ def forecast(job: Job, selection: Selection) -> PlanReport:
             memory=[memory_of(manifest.scanned.models[name], sizes) for name, sizes in manifest.scanned.sizes.items()],
             warnings=[*([str(leaving)] if leaving.num_rows else []), *grouped(manifest.scanned.warnings)],
             notes=list(manifest.scanned.notes),
+            waiting=dict(waiting.most_common(WAITING_SHOWN)),
         )
 
 

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from sdbatch.after import choose_stages, load_judges
 from sdbatch.campaign import layout
 from sdbatch.campaign.campaign import Campaign
+from sdbatch.campaign.effective import with_own_assets
 from sdbatch.campaign.read import read_commit
 from sdbatch.campaign.schema import METADATA
 from sdbatch.columns import SOURCE_ROLES
@@ -32,6 +33,7 @@ from sdbatch.encode.asset import read_frames
 from sdbatch.encode.embedded import Encoded
 from sdbatch.errors import UserError
 from sdbatch.job import Job
+from sdbatch.plan.sources import asset_name
 from sdbatch.storage import Store
 from sdbatch.types import Request, Source
 from sdbatch.worker.finish import finish_output
@@ -109,7 +111,7 @@ def reproduce_asset(
         stored = store.read(row["asset"])
     except FileNotFoundError as error:
         raise UserError(f"{store.url}/{row['asset']}: is not in the store; `sdbatch redo` makes it again") from error
-    again, encoded = _render(job, row)
+    again, encoded = _render(job, store, row)
     report = {
         **{name: row[name] for name in ("id", "request_key", "n", "asset")},
         "sha256": hashlib.sha256(stored).hexdigest(),
@@ -178,11 +180,11 @@ def _record(store: Store, row: Mapping[str, Any]) -> Mapping[str, Any] | None:
 # --- what comes out now ---------------------------------------------------------------------------------------------
 
 
-def _render(job: Job, row: dict[str, Any]) -> tuple[dict[str, Any], Encoded | None]:
+def _render(job: Job, store: Store, row: dict[str, Any]) -> tuple[dict[str, Any], Encoded | None]:
     """Return what the metadata would say of the output now, and its file; None when there is none."""
-    renderer = Renderer(job, {row["model"]: row["model_revision"]})
+    renderer = Renderer(job, {row["model"]: row["model_revision"]}, campaign=store)
     recorder = Recorder(job=job, worker="reproduce")
-    (output,) = renderer.render([_request(row)], CallPlan(batch_size=row["batch_size"] or 1))
+    (output,) = renderer.render([_request(row, store)], CallPlan(batch_size=row["batch_size"] or 1))
     if isinstance(output, FailedOutput):
         return recorder.failed_rows(output)[0], None
     again = recorder.rendered_row(output, 0.0)
@@ -190,13 +192,14 @@ def _render(job: Job, row: dict[str, Any]) -> tuple[dict[str, Any], Encoded | No
     return {**again, **finished.columns}, finished.encoded
 
 
-def _request(row: dict[str, Any]) -> Request:
+def _request(row: dict[str, Any], store: Store) -> Request:
     roles = [(role, url) for role in SOURCE_ROLES for url in _listed(row[role])]
     digests = row["source_digests"] or []
     if len(digests) != len(roles):
         raise UserError(f"{row['id']}: its row has {len(roles)} sources and {len(digests)} digests")
     sources = tuple(
-        Source(role=role, url=url, digest=digest) for (role, url), digest in zip(roles, digests, strict=True)
+        Source(role=role, url=url, digest=digest, asset=_asset(store, url, digest))
+        for (role, url), digest in zip(roles, digests, strict=True)
     )
     return Request(
         id=row["id"],
@@ -208,6 +211,17 @@ def _request(row: dict[str, Any]) -> Request:
         batch_key="reproduce",
         cost_tflop=1.0,
     )
+
+
+def _asset(store: Store, url: str, digest: str) -> str:
+    """Return where the campaign has an output that was a source; "" where it has none of that content."""
+    name = asset_name(url)
+    outcomes = Campaign(store).outcomes_of(name.id) if name else None
+    for commit in pc.unique(outcomes.column("commit")).to_pylist() if outcomes is not None else ():
+        for row in with_own_assets(read_commit(store, commit, ["id", "n", "asset", "sha256"])).to_pylist():
+            if name == (row["id"], row["n"]) and digest == f"sha256:{row['sha256']}" and row["asset"]:
+                return str(row["asset"])
+    return ""
 
 
 def _listed(value: Any) -> list[str]:

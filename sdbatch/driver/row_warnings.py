@@ -20,6 +20,7 @@ from sdbatch.manifest.foreign_syntax import foreign_syntax, may_hold_syntax
 from sdbatch.manifest.read import RowBatch
 from sdbatch.manifest.row_place import problem_at
 from sdbatch.plan.resolve import ResolvedRows
+from sdbatch.plan.sources import ASSET_SCHEME
 from sdbatch.storage import parse_url
 
 PROMPTS_COUNTED_MAX: Final = 100_000
@@ -108,7 +109,9 @@ def _syntax_problems(batch: RowBatch, column: str, texts: Iterable[str | None]) 
 
 @lru_cache(maxsize=65_536)
 def is_absent_file(url: str) -> bool:
-    """Whether a source is a local file that is not there; nothing is asked of a bucket."""
+    """Whether a source is a local file that is not there; nothing is asked of a bucket, or of the campaign."""
+    if url.startswith(ASSET_SCHEME):
+        return False
     location = parse_url(url)
     return location.is_local and not Path(location.path).is_file()
 

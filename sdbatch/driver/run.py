@@ -14,6 +14,7 @@ from sdbatch.campaign import layout
 from sdbatch.campaign.campaign import Campaign
 from sdbatch.campaign.lease import acquire
 from sdbatch.campaign.schema import VOID, table, to_parquet
+from sdbatch.campaign.standing import OutputName
 from sdbatch.device_choice import runs_on_cpu
 from sdbatch.dispatch.executor import WORKER
 from sdbatch.driver.compact import write_metadata
@@ -64,7 +65,8 @@ def run_job(
     runs_on_cpu()  # a wrong word is refused before anything starts
     interrupt = Interrupt()
     here = local_faults_named(temporary_folder(), "TMPDIR")
-    with interrupt.installed(), here, closing(ResolvedManifest(job)) as manifest:
+    taken_back = [OutputName(**output) for output in void]
+    with interrupt.installed(), here, closing(ResolvedManifest(job, void=taken_back)) as manifest:
         for note in manifest.scanned.notes:
             progress.say(note)
         check_selection(manifest, selection)

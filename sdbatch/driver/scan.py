@@ -8,7 +8,7 @@ Nothing is written into a campaign before every row was checked.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +20,10 @@ from numpy.typing import NDArray
 from sdbatch.after import check_stages, choose_stages, stages_digest
 from sdbatch.campaign import layout
 from sdbatch.campaign.schema import to_parquet
+from sdbatch.campaign.standing import OutputName
 from sdbatch.checkpoints import ModelInfo, describe, describe_lora, refuse_shared_revisions
+from sdbatch.driver.asset_sources import AssetSources
+from sdbatch.driver.chains import settle_chains
 from sdbatch.driver.row_warnings import RowWarnings, is_absent_file
 from sdbatch.driver.shared_keys import SharedKeys, leading_words
 from sdbatch.driver.source_headers import SourceHeaders
@@ -35,6 +38,7 @@ from sdbatch.manifest.row_place import problem_at
 from sdbatch.plan.each_row import resolve_each
 from sdbatch.plan.problems import RowProblem
 from sdbatch.plan.resolve import ResolvedRows, Resolver
+from sdbatch.plan.sources import ASSET_SCHEME, asset_problem
 from sdbatch.points import reached
 from sdbatch.scratch import Scratch
 from sdbatch.storage import AllowList, Store, parse_url
@@ -46,14 +50,15 @@ _SPOOL = pa.schema(
         ("request_key", pa.string()),
         ("num_outputs", pa.int32()),
         ("recipe", pa.string()),
-        ("sources", pa.list_(pa.struct([("role", pa.string()), ("url", pa.string()), ("digest", pa.string())]))),
+        ("sources", pa.list_(pa.struct([(name, pa.string()) for name in ("role", "url", "digest", "asset")]))),
         ("model", pa.string()),
         ("batch_key", pa.string()),
         ("cost_tflop", pa.float64()),
+        ("waits_for", pa.string()),  # the first source that a run before has to make; null where nothing lacks
     ]
 )
 _PUBLIC = ("id", "request_key", "num_outputs")
-COUNTED = (*_PUBLIC, "model", "cost_tflop")
+COUNTED = (*_PUBLIC, "model", "cost_tflop", "waits_for")
 """Columns that counting needs; the recipes, which are most of the bytes, stay unread."""
 
 
@@ -75,6 +80,7 @@ class Scanned:
         sizes: Sizes of the outputs, by model.
         tables: sha256 of each file that the manifest was built from, by its path.
         notes: How these were read where that is not written in them.
+        outputs_named: Outputs of the campaign itself that are sources: their numbers by id.
     """
 
     num_rows: int
@@ -90,6 +96,7 @@ class Scanned:
     sizes: Mapping[str, set[OutputSize]] = field(default_factory=dict)
     tables: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    outputs_named: Mapping[str, set[int]] = field(default_factory=dict)
 
 
 def scan(
@@ -134,7 +141,7 @@ def _scanned(
     }
     refuse_shared_revisions(models.values(), job.storage)
     allow = AllowList(job.sources.allow)
-    resolver = Resolver(job, models, allow.problem, lambda url: parse_url(url).url, loras, loads_here=loads_here)
+    resolver = Resolver(job, models, lambda url: _source_problem(url, allow), _source_url, loras, loads_here=loads_here)
     stages = choose_stages(job.stages)
     check_stages(stages)
     shards = list_shards(manifest.url, job.storage)
@@ -142,6 +149,7 @@ def _scanned(
     _check_own_columns(shards, problems)
     duplicates = Duplicates()
     digests: dict[str, str] = {}
+    assets = AssetSources()
     is_missing = (lambda url: digests.get(url) == "missing") if keep is not None else is_absent_file
     warnings = RowWarnings(models, is_missing, counts_tokens=counts_tokens)
     num_outputs = 0
@@ -152,9 +160,12 @@ def _scanned(
             duplicates.add(batch)
             if headers is not None:
                 headers.add(batch)
+            assets.add(batch.columns)
             if keep is not None:
                 fresh = resolver.source_urls(batch.columns) - digests.keys()
-                digests.update(digest_sources(fresh, job.storage, allow))
+                of_campaign = {url for url in fresh if url.startswith(ASSET_SCHEME)}
+                digests.update(digest_sources(fresh - of_campaign, job.storage, allow))
+                digests.update({url: url for url in of_campaign})  # until `settle_chains` knows their content
             rows, row_problems = resolve_each(resolver, batch.columns, batch.num_rows, digests)
             problems.extend(_of_batch(batch, row_problems))
             num_outputs += sum(rows.num_outputs)
@@ -163,6 +174,7 @@ def _scanned(
             if keep is not None and not problems.count:
                 keep(batch, rows)
     problems.extend(duplicates.problems(shards))
+    problems.extend(assets.problems(job, shards, lambda rows, num: resolve_each(resolver, rows, num, digests)[0]))
     if headers is not None:
         problems.extend(headers.problems(shards))
     if problems.count:
@@ -188,7 +200,17 @@ def _scanned(
         sizes=resolver.sizes,
         tables=manifest.tables,
         notes=manifest.notes,
+        outputs_named=assets.named,
     )
+
+
+def _source_problem(url: str, allow: AllowList) -> str | None:
+    """Return why a source may not be opened: outputs of the campaign need no leave."""
+    return asset_problem(url) if url.startswith(ASSET_SCHEME) else allow.problem(url)
+
+
+def _source_url(url: str) -> str:
+    return url if url.startswith(ASSET_SCHEME) else parse_url(url).url
 
 
 def _of_batch(batch: RowBatch, row_problems: Iterable[RowProblem]) -> Iterator[Problem]:
@@ -217,9 +239,18 @@ def _in_order(problems: list[Problem]) -> list[Problem]:
 
 
 class ResolvedManifest:
-    """Every row of a manifest, resolved, in parts on this machine's disk: the manifest as one run saw it."""
+    """Every row of a manifest, resolved, in parts on this machine's disk: the manifest as one run saw it.
 
-    def __init__(self, job: Job, *, loads_here: bool = True, counts_tokens: bool = False) -> None:
+    Args:
+        job: The job.
+        loads_here: See `scan`.
+        counts_tokens: See `scan`.
+        void: Outputs that the run takes back before it begins; none of them is a source.
+    """
+
+    def __init__(
+        self, job: Job, *, loads_here: bool = True, counts_tokens: bool = False, void: Collection[OutputName] = ()
+    ) -> None:
         self._scratch = Scratch()
         self._folder = self._scratch.folder
         self._waiting: list[pa.Table] = []
@@ -228,6 +259,8 @@ class ResolvedManifest:
         try:
             self.scanned = scan(job, self._keep, loads_here=loads_here, counts_tokens=counts_tokens)
             self._flush()
+            if self.scanned.outputs_named:
+                self._settle_chains(job, void)
         except BaseException:
             self.close()
             raise
@@ -260,9 +293,10 @@ class ResolvedManifest:
     def _keep(self, batch: RowBatch, rows: ResolvedRows) -> None:
         columns = rows._asdict()
         columns["sources"] = [
-            [{"role": s.role, "url": s.url, "digest": s.digest} for s in sources] if sources else ()
+            [{"role": s.role, "url": s.url, "digest": s.digest, "asset": s.asset} for s in sources] if sources else ()
             for sources in rows.sources
         ]
+        columns["waits_for"] = [None] * len(rows.id)
         table = pa.table({field.name: pa.array(columns[field.name], field.type) for field in _SPOOL})
         for name in batch.own.column_names:
             table = table.append_column(name, batch.own.column(name))
@@ -275,12 +309,20 @@ class ResolvedManifest:
         if not self._waiting and self._num_parts:
             return  # but an empty manifest still leaves one part, and with it its mark on the campaign
         part = pa.concat_tables([_SPOOL.empty_table(), *self._waiting], promote_options="default")
-        # A dictionary of what differs in every row would only be given up again.
-        alike = [name for name in part.column_names if name not in {"id", "request_key", "recipe"}]
-        path = self._folder / f"part-{self._num_parts:05d}.parquet"
-        pq.write_table(part, path, compression="zstd", use_dictionary=alike, write_statistics=False)
+        _write(part, self._folder / f"part-{self._num_parts:05d}.parquet")
         self._num_parts += 1
         self._waiting = []
 
+    def _settle_chains(self, job: Job, void: Collection[OutputName]) -> None:
+        for path, part in settle_chains(self._parts(), job, self.scanned.outputs_named, void):
+            _write(part, path)
+        self._key_words = [leading_words(part.column("request_key")) for part in self.parts(["request_key"])]
+
     def _parts(self) -> list[Path]:
         return sorted(self._folder.glob("part-*"))
+
+
+def _write(part: pa.Table, path: Path) -> None:
+    # A dictionary of what differs in every row would only be given up again.
+    alike = [name for name in part.column_names if name not in {"id", "request_key", "recipe"}]
+    pq.write_table(part, path, compression="zstd", use_dictionary=alike, write_statistics=False)

@@ -26,7 +26,7 @@ from sdbatch.driver.shared_keys import Sharing
 from sdbatch.errors import ROW_ERRORS, JobError
 from sdbatch.types import Request, Source
 
-Reason = Literal["new", "changed", "outputs", "retry", "reused", "failed", "unselected"]
+Reason = Literal["new", "changed", "outputs", "retry", "reused", "failed", "unselected", "waiting"]
 _REASONS: Final[tuple[Reason, ...]] = get_args(Reason)
 _CODES: Final = {reason: code for code, reason in enumerate(_REASONS)}
 _LEFT_FROM: Final = _CODES["reused"]
@@ -65,6 +65,14 @@ class ClassifiedRows:
     reasons: Sequence[Reason]
     outputs: Sequence[tuple[int, ...]]
     failures: Counter[str]
+
+    @property
+    def waiting(self) -> list[str]:
+        """For each row that waits, the first source that a run before has to make."""
+        if "waiting" not in self.reasons:
+            return []
+        sources: list[str] = self.rows_for("waiting").column("waits_for").to_pylist()
+        return sources
 
     def rows_for(self, reason: Reason) -> pa.Table:
         """Return the rows that are made or left for a reason."""
@@ -120,6 +128,9 @@ def _reasons(
     if selection.only:
         is_wanted = pc.is_in(part.column("id"), pa.array(sorted(selection.only), pa.string()))
         holds.insert(0, (~np.asarray(is_wanted).astype(np.bool_), "unselected"))
+    if "waits_for" in part.column_names:
+        is_there = np.asarray(pc.is_null(part.column("waits_for"))).astype(np.bool_)
+        holds.insert(1 if selection.only else 0, (~is_there, "waiting"))
     conditions, reasons = zip(*holds, strict=True)
     return np.select(conditions, [np.int8(_CODES[reason]) for reason in reasons], np.int8(_CODES["new"]))
 

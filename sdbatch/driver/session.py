@@ -197,6 +197,7 @@ class Session:
             *leaving,
             *manifest,
             *(cut if truncated else ()),
+            *self._tally.waiting_lines,
             *(self._dispatcher.warnings if self._dispatcher else ()),
         )
 

@@ -24,7 +24,7 @@ from sdbatch.fetch.headers import HEAD_BYTES, clip_fault, clip_head_fault, pictu
 from sdbatch.job import Job
 from sdbatch.manifest.read import RowBatch, Shard, read_batches
 from sdbatch.manifest.row_place import problem_at
-from sdbatch.plan.sources import listed
+from sdbatch.plan.sources import ASSET_SCHEME, listed
 from sdbatch.storage import AllowList, open_store, parse_url, split
 
 REMOTE_MAX: Final = 64
@@ -89,7 +89,8 @@ class SourceHeaders:
             for offset, value in enumerate(batch.columns.get(role, ())):
                 for written in listed(value) if value else ():
                     if written not in self._as_written:
-                        is_allowed = self._allow.problem(written) is None
+                        # What the campaign made itself is as its models and encoders make it.
+                        is_allowed = not written.startswith(ASSET_SCHEME) and self._allow.problem(written) is None
                         self._as_written[written] = parse_url(written).url if is_allowed else None
                     url = self._as_written[written]
                     if url is not None:

@@ -7,6 +7,7 @@ Pure: no store and no clock.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from operator import mul
@@ -18,6 +19,8 @@ from sdbatch.types import Counts, Receipt, RowOutcome, Unit
 
 FAILED_FRACTION_FROM = 100
 """`limits.failed_fraction` is compared once so many rows have finished."""
+
+WAITING_SHOWN = 5
 
 
 @dataclass(slots=True, kw_only=True)
@@ -31,6 +34,7 @@ class RunTally:
         outputs_ended: Assets of committed units.
         cost_pending: Predicted work of the pending outputs, in TFLOP; rows of one key cost one.
         cost_ended: Predicted work of the ended outputs, in TFLOP.
+        waiting: Rows that wait, by the source that they lack.
     """
 
     counts: Counts = field(default_factory=Counts)
@@ -39,6 +43,7 @@ class RunTally:
     outputs_ended: int = 0
     cost_pending: float = 0.0
     cost_ended: float = 0.0
+    waiting: Counter[str] = field(default_factory=Counter)
 
     def count_pending(self, parts: Iterable[ClassifiedRows], sharing: Sharing) -> None:
         """Count the outputs to make, the rows that are reused, and the rows that stay failed."""
@@ -47,6 +52,8 @@ class RunTally:
             asked = map(len, sharing.count(part.rows, part.outputs))
             self.cost_pending += sum(map(mul, part.rows.column("cost_tflop").to_pylist(), asked))
             self.counts.rows_reused += part.reasons.count("reused")
+            self.waiting.update(part.waiting)
+            self.counts.rows_waiting = self.waiting.total()
             for error_type, count in part.failures.items():
                 self._count_failures(error_type, count)
 
@@ -69,6 +76,15 @@ class RunTally:
         self.counts.assets_copied += receipt.assets_copied
         self.counts.rows_truncated += receipt.rows_truncated
         self.counts.model_loads += receipt.load_s > 0
+
+    @property
+    def waiting_lines(self) -> list[str]:
+        """What a person should know of the rows that wait: one line, or none."""
+        if not self.waiting:
+            return []
+        first = ", ".join(sorted(self.waiting)[:WAITING_SHOWN]) + (", ..." if len(self.waiting) > WAITING_SHOWN else "")
+        number = self.waiting.total()
+        return [f"{number} row(s) waited for outputs that were not there when the run began ({first}); run again"]
 
     @property
     def failed_fraction(self) -> float:

@@ -19,6 +19,7 @@ from sdbatch.checkpoints import BUILTINS, SHIPPED
 from sdbatch.columns import IN_RECIPE, SOURCE_ROLES
 from sdbatch.errors import UserError
 from sdbatch.job import ENTRY_COMPONENTS, Job, job_of_record
+from sdbatch.plan.sources import ASSET_SCHEME
 from sdbatch.recipe import Recipe, parse_recipe
 from sdbatch.storage import AllowList
 
@@ -187,6 +188,8 @@ def _refuse_sources(row: Mapping[str, Any], allow: Sequence[str]) -> None:
     for role in SOURCE_ROLES:
         urls = row[role] if isinstance(row[role], list) else [row[role]] if row[role] else []
         for url in urls:
+            if url.startswith(ASSET_SCHEME):
+                continue  # the campaign itself, whose file counts when its digest is the recorded one
             if problem := listed.problem(url):
                 raise UserError(
                     f"{row['id']}: {role} {url!r} {problem}; --job JOB or --allow PREFIX says what may be read"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 from sdbatch.columns import LISTED_ROLES, SOURCE_ROLES
 from sdbatch.families import Given
@@ -12,6 +13,37 @@ from sdbatch.types import Source
 
 OTHER_ROLES = SOURCE_ROLES[1:]
 """Roles beside `images`."""
+
+ASSET_SCHEME: Final = "asset:"
+_ASSET = re.compile(r"asset:([A-Za-z0-9][A-Za-z0-9._-]{0,127})/(0|[1-9][0-9]{0,3})")
+
+
+class AssetName(NamedTuple):
+    """An output of the campaign itself, named as a source: `asset:<id>/<n>`.
+
+    Attributes:
+        id: Id of its request.
+        n: Its number.
+    """
+
+    id: str
+    n: int
+
+    def __str__(self) -> str:
+        return f"{ASSET_SCHEME}{self.id}/{self.n}"
+
+
+def asset_name(url: str) -> AssetName | None:
+    """Return the output that a source names; None where it names a file."""
+    found = _ASSET.fullmatch(url) if url.startswith(ASSET_SCHEME) else None
+    return AssetName(found[1], int(found[2])) if found else None
+
+
+def asset_problem(url: str) -> str | None:
+    """Return what is wrong with a source that begins with `asset:`; None when nothing is."""
+    if asset_name(url):
+        return None
+    return "is not of the form asset:<id>/<n>, as in asset:hero/0: the id of a row, and the number of its output"
 
 
 def listed(value: Any) -> list[str]:

@@ -91,7 +91,7 @@ class Worker:
         self._maker = UnitMaker(
             name,
             job,
-            Renderer(job, spec.revisions, is_gpu_reserved=bool(spec.gpu_ids)),
+            Renderer(job, spec.revisions, is_gpu_reserved=bool(spec.gpu_ids), campaign=self._store),
             self._store,
             spec.run_id,
             self._enter,

@@ -1,4 +1,4 @@
-r"""Recipes and sources in, outputs out. It knows no lease, no store and no campaign.
+r"""Recipes and sources in, outputs out. It knows no lease, and writes nothing.
 
     Request x N --> fetch() --> PendingOutput x B --> pipeline call --> stages on the device --> RenderedOutput x B
                                                    \-> what the table of outcomes says of a call that failed
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from sdbatch.after import Judge, choose_stages, load_judges, stages_digest
 from sdbatch.errors import ModelLoadFailed, PromptTooLong
 from sdbatch.job import Job
+from sdbatch.storage import Store
 from sdbatch.storage.progress import Watch, watched
 from sdbatch.types import Request
 from sdbatch.worker.generation import BeforeCall, DeviceJudges, Generation, failed
@@ -38,13 +39,16 @@ class Renderer:
         job: Names the models and how they are run.
         revisions: Planned content revision by model name; a load that finds another is refused.
         is_gpu_reserved: Whether a GPU was reserved for this process.
+        campaign: Holds the outputs that are sources of others; it is read for them alone.
     """
 
-    def __init__(self, job: Job, revisions: Mapping[str, str], *, is_gpu_reserved: bool = False) -> None:
+    def __init__(
+        self, job: Job, revisions: Mapping[str, str], *, is_gpu_reserved: bool = False, campaign: Store | None = None
+    ) -> None:
         self._job = job
         self._revisions = revisions
         self._is_gpu_reserved = is_gpu_reserved
-        self._sources = SourceFetcher(job)
+        self._sources = SourceFetcher(job, campaign)
         self._stages = choose_stages(job.stages)
         self._judges: DeviceJudges | None = None
         self._model: tuple[str, LoadedModel] | None = None

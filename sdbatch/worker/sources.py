@@ -8,6 +8,7 @@ Threads read the files; they are decoded in child processes, which are bounded (
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import threading
 import time
 from collections import Counter
@@ -15,15 +16,16 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final
 
-from sdbatch.errors import RowError, SourceChanged, SourceMissing
+from sdbatch.errors import RowError, SourceChanged, SourceMissing, SourceTooLarge
 from sdbatch.families import ENLARGES
 from sdbatch.fetch.bounded.decoder import BoundedDecoder
 from sdbatch.fetch.read_once import ReadOnce
 from sdbatch.fetch.settings import PixelSettings
 from sdbatch.fetch.sources import read_source
 from sdbatch.job import Job
+from sdbatch.plan.sources import ASSET_SCHEME
 from sdbatch.recipe import Recipe, parse_recipe
-from sdbatch.storage import AllowList
+from sdbatch.storage import AllowList, Store
 from sdbatch.types import Request, Source
 from sdbatch.worker.outputs import FailedOutput, PendingOutput
 
@@ -46,10 +48,12 @@ class SourceFetcher:
 
     Args:
         job: Says where sources may come from and how large they may be.
+        campaign: Holds the outputs that are sources; None where there are none.
     """
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, campaign: Store | None = None) -> None:
         self._job = job
+        self._campaign = campaign
         self._allow = AllowList(job.sources.allow)
         self._threads = ThreadPoolExecutor(FETCH_THREADS, thread_name_prefix="fetch")
         self._files = ReadOnce(SOURCE_BYTES_MAX)
@@ -122,10 +126,27 @@ class SourceFetcher:
 
     def _planned_bytes(self, source: Source) -> bytes:
         sources = self._job.sources
-        data, digest = read_source(source.url, self._job.storage, sources.bytes_max, self._allow)
+        if source.url.startswith(ASSET_SCHEME):
+            data, digest = self._output_bytes(source)
+        else:
+            data, digest = read_source(source.url, self._job.storage, sources.bytes_max, self._allow)
         if digest != source.digest:
             raise SourceChanged(f"{source.url}: {digest} is not what was planned, {source.digest}")
         return data
+
+    def _output_bytes(self, source: Source) -> tuple[bytes, str]:
+        """Read an output of the campaign; return its bytes and their digest."""
+        if self._campaign is None or not source.asset:
+            raise SourceMissing(f"{source.url}: this process was given no campaign that has it")
+        bytes_max = self._job.sources.bytes_max
+        try:
+            size_bytes = self._campaign.stat(source.asset).size_bytes
+            if size_bytes > bytes_max:
+                raise SourceTooLarge(f"{source.url}: {size_bytes} bytes are over {bytes_max}")
+            data = self._campaign.read(source.asset)
+        except FileNotFoundError as error:
+            raise SourceMissing(f"{source.url}: {source.asset} is not in the campaign any more") from error
+        return data, f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
 class _Progress:
