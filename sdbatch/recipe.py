@@ -76,7 +76,7 @@ class Recipe:
         video: Content digest.
         control_image: Content digest of the one control picture; of each, where there are several.
         ip_adapter_images: Content digest of each reference picture.
-        ip_adapter_scale: Weight of the reference pictures; None for 1.
+        ip_adapter_scale: Weight of the reference pictures; None without any.
         loras: (content identity, weight) of each, sorted.
         parameters: Further arguments of the pipeline, by name.
         accelerators: Options of the model entry that change pixels, by the job's keys.
@@ -197,6 +197,8 @@ def recipe_from(values: Mapping[str, Any]) -> Recipe:
         raise UserError(f"a recipe holds {unknown!r}, which this sdbatch does not know")
     if not known.keys().isdisjoint(SOURCE_ROLES):
         known.setdefault("fit", NEUTRAL["fit"])
+    if "ip_adapter_images" in known:
+        known.setdefault("ip_adapter_scale", NEUTRAL["ip_adapter_scale"])
     for name in _TUPLES:
         if name in known and not isinstance(known[name], str):
             known[name] = tuple(known[name])

@@ -18,6 +18,7 @@ from sdbatch.campaign import layout
 from sdbatch.checkpoints import BUILTINS, SHIPPED
 from sdbatch.columns import IN_RECIPE, SOURCE_ROLES
 from sdbatch.errors import UserError
+from sdbatch.families import ENLARGES
 from sdbatch.job import ENTRY_COMPONENTS, Job, job_of_record
 from sdbatch.plan.sources import ASSET_SCHEME
 from sdbatch.recipe import Recipe, parse_recipe
@@ -108,7 +109,8 @@ def checked_recipe(row: Mapping[str, Any], name: str) -> Recipe:
     """
     try:
         recipe = parse_recipe(row["recipe"])
-        bounded = {column: getattr(recipe, column, None) for column in IN_RECIPE}
+        follows = {"height", "width"} if recipe.route in ENLARGES and not recipe.height else set()
+        bounded = {column: getattr(recipe, column, None) for column in IN_RECIPE if column not in follows}
         faults = [
             f"{key} {value!r} {IN_RECIPE[key].problem(value)}" for key, value in bounded.items() if _is_out(key, value)
         ]

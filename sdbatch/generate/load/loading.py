@@ -175,7 +175,8 @@ def _from_folder(folder: Path, class_name: str, model: Model, passed: Mapping[st
         raise ModelLoadFailed(f"{class_name} takes no {unknown[0]}; it takes {', '.join(list(taken)[1:])}")
     options: dict[str, Any] = {name: value for name, value in OPTIONS.items() if name in taken}
     if "safety_checker" in taken and not model.safety_checker:
-        options |= {"safety_checker": None, "requires_safety_checker": False}
+        left_out = {"safety_checker": None, "requires_safety_checker": False}
+        options |= {name: value for name, value in left_out.items() if name in taken}
     vae = json.loads((folder / "model_index.json").read_text()).get("vae")
     is_wide = isinstance(vae, list) and vae[-1] in FLOAT32_VAES
     dtype = DTYPES[model.dtype]

@@ -88,10 +88,10 @@ class References:
             pipeline: Pipeline that will be called.
             recipe: A recipe of the call; what is read of it is equal in all rows.
         """
-        if not recipe.ip_adapter_images:
+        if recipe.ip_adapter_scale is None:
             yield
             return
-        self.put_in(1.0 if recipe.ip_adapter_scale is None else recipe.ip_adapter_scale)
+        self.put_in(recipe.ip_adapter_scale)
         pipeline.prepare_ip_adapter_image_embeds = _Prepare(pipeline, self._processor, self._projection)
         try:
             yield
