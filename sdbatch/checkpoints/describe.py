@@ -11,6 +11,7 @@ files are those of a stated content digest is looked at where they are loaded (`
 from __future__ import annotations
 
 import difflib
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -170,7 +171,20 @@ def describe_lora(name: str, lora: Lora, storage: Mapping[str, Storage], *, with
         revision = identity(lora.revision, file=lora.weight_name)
     else:
         revision = content_revision(store, entries) if with_revision else ""
-    info = LoraInfo(name=name, base=lora.base, revision=revision, is_pinned=_is_pinned(lora, store))
+    # The same weights in the other denoiser give other pixels.
+    is_second = lora.load_into_transformer_2
+    named = hashlib.sha256(f"{revision}\ntransformer_2".encode()).hexdigest() if is_second and revision else revision
+    info = LoraInfo(
+        name=name,
+        base=lora.base,
+        revision=named,
+        is_pinned=_is_pinned(lora, store),
+        weights_revision=revision,
+        is_second=is_second,
+    )
+    if is_second and not any(info.fits(family) for family in FAMILIES.values()):
+        able = ", ".join(title for title, family in FAMILIES.items() if family.has_second_denoiser)
+        raise ModelError(f"loras.{name}.load_into_transformer_2: {lora.base!r} has one denoiser; two have {able}")
     if not any(info.fits(family) for family in FAMILIES.values()):
         raise ModelError(f"loras.{name}: base {lora.base!r} is not a family; there are {', '.join(FAMILIES)}")
     return info

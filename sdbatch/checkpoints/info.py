@@ -107,15 +107,20 @@ class LoraInfo:
     Attributes:
         name: Name in the job.
         base: Title or class name of the family it fits.
-        revision: Identity of its weights; "" when it was not asked for.
+        revision: Identity of its weights, and of the denoiser they are for where that is a second one; "" when it was
+            not asked for.
         is_pinned: See `ModelInfo`.
+        weights_revision: Identity of its weights alone.
+        is_second: Whether it is for a second denoiser.
     """
 
     name: str
     base: str
     revision: str
     is_pinned: bool = True
+    weights_revision: str = ""
+    is_second: bool = False
 
     def fits(self, family: Family) -> bool:
-        """Whether the LoRA was trained for a family."""
-        return self.base in {family.title, family.class_name}
+        """Whether the LoRA was trained for a family, and for a denoiser that it has."""
+        return self.base in {family.title, family.class_name} and (family.has_second_denoiser or not self.is_second)

@@ -207,6 +207,11 @@ class Family:
     untiled_max: int = 0
     vae_tiles: bool = True
 
+    @property
+    def has_second_denoiser(self) -> bool:
+        """Whether another denoiser makes the later steps."""
+        return f"model_index.json {self.denoiser}_2" in self.when
+
     def is_tiled(self, tiling: bool | Literal["auto"], *, height: int, width: int, num_frames: int) -> bool:
         """Return whether an output is decoded in tiles; the device is never asked, so that a key holds everywhere.
 

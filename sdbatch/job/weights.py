@@ -163,6 +163,10 @@ class Lora(Strict):
         "pytorch_lora_weights.safetensors"
     )
     revision: Revision | None = Field(default=None, description="Names the content; see a model's.")
+    load_into_transformer_2: bool = Field(
+        default=False,
+        description="Whether it is for the second transformer of Wan 2.2 A14B, which makes the later steps (low noise).",
+    )
     partial: Literal["refuse", "allow"] = Field(
         default="refuse", description="What becomes of rows when some of its keys fit nothing in the model."
     )

@@ -91,7 +91,8 @@ def _settings(family: Family, route: Route) -> Iterator[tuple[str, Any]]:
         "guidance_scale": 0.1 + 0.2,
         "strength": 0.5,
         "scheduler": family.schedulers[0] if family.schedulers else None,
-        "loras": [{"name": "ink", "weight": 0.5}],
+        # Wan 2.2 A14B took none when these keys were first written down.
+        "loras": None if family.has_second_denoiser else [{"name": "ink", "weight": 0.5}],
     }
     yield "seed", 2**62 + 3
     yield from ((name, value) for name, value in values.items() if name in route.arguments)

@@ -196,10 +196,13 @@ def _lora_files(family: Family, loras: Mapping[str, Lora], storage: Mapping[str,
     files = {}
     for name, lora in loras.items():
         if lora.base in {family.title, family.class_name}:
-            revision = describe_lora(name, lora, storage).revision
-            files[revision] = LoraFile(
+            info = describe_lora(name, lora, storage)
+            if not info.fits(family):
+                continue
+            files[info.revision] = LoraFile(
                 name=name,
-                path=lora_file(lora, revision, storage),
+                path=lora_file(lora, info.weights_revision, storage),
                 is_partial_allowed=lora.partial == "allow",
+                is_second=info.is_second,
             )
     return files
