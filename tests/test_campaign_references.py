@@ -76,5 +76,6 @@ def test_stills_follow_references_and_two_controls_and_a_second_run_enlarges_the
 
 
 def _of(job: dict[str, Any], name: str) -> dict[str, Any]:
+    row: dict[str, Any]
     (row,) = (row for row in sdbatch.metadata(job["output"]).to_pylist() if row["id"] == name)
     return row

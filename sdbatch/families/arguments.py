@@ -88,9 +88,7 @@ REFERENCES: Final[Mapping[str, str]] = {"ip_adapter_images": "ip_adapter_image",
 
 def with_references(route: Route) -> Route:
     """Return a route that takes reference pictures as well, where the model entry has an `ip_adapter`."""
-    return replace(
-        route, arguments={**route.arguments, **REFERENCES}, optional=route.optional | {"ip_adapter_images"}
-    )
+    return replace(route, arguments={**route.arguments, **REFERENCES}, optional=route.optional | {"ip_adapter_images"})
 
 
 def without(arguments: Mapping[str, str], *columns: str) -> dict[str, str]:

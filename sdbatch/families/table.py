@@ -16,7 +16,6 @@ from typing import Any, Final, Literal, NamedTuple
 from sdbatch.errors import UserError
 from sdbatch.recipe import Recipe
 
-
 _READ_BY: Final[Mapping[str, tuple[str, str]]] = {"ip_adapter_images": ("ip_adapter", "IPAdapter")}
 """Component that reads an optional source, and its class."""
 

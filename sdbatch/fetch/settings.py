@@ -39,5 +39,8 @@ class PixelSettings:
         of_picture = self.height * self.width * 3
         if self.enlarges > 1:
             of_picture = ENLARGED_PIXELS_MAX // self.enlarges**2 * 3
-        others = {"video": of_picture * (self.num_frames or 1), "ip_adapter_images": REFERENCE_SIDE * REFERENCE_SIDE * 3}
+        others = {
+            "video": of_picture * (self.num_frames or 1),
+            "ip_adapter_images": REFERENCE_SIDE * REFERENCE_SIDE * 3,
+        }
         return sum(others.get(role, of_picture) for role in roles)

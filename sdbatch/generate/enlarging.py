@@ -72,7 +72,7 @@ def in_tiles(pipeline: Any, family: Family, route: Route, item: Item) -> Iterato
 
 def samples_per_pixel(pipeline: Any, route: Route) -> float:
     """Return the side of the denoiser's sample for each pixel of the source's: the VAE brings it to the output."""
-    return route.enlarges / pipeline.vae_scale_factor
+    return float(route.enlarges / pipeline.vae_scale_factor)
 
 
 class _Tiled:

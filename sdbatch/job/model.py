@@ -134,7 +134,7 @@ class Model(Strict):
     long_prompt: Literal["truncate", "error"] = "truncate"
     controlnet: Annotated[Component, BeforeValidator(folder_of)] | None = Field(
         default=None,
-        description="Folder of the ControlNet that reads control_image: a path, or {path, revision}; or a list of them.",
+        description="Folder of the ControlNet that reads control_image: a path, or {path, revision}; or a list.",
         json_schema_extra=or_several,
     )
     motion_adapter: Annotated[Component, BeforeValidator(folder_of)] | None = Field(

@@ -86,7 +86,8 @@ class Component(Strict):
     dtype: Dtype | None = Field(default=None, description="Numbers it is run in; null is the model's dtype.")
     quantize: Quantize | None = Field(default=None, description="How its weights are quantised.")
     image_encoder: str | None = Field(
-        default=None, description="Folder of an ip_adapter's image encoder; without it, image_encoder beside its weights."
+        default=None,
+        description="Folder of an ip_adapter's image encoder; without it, image_encoder beside its weights.",
     )
 
 
@@ -165,7 +166,7 @@ class Lora(Strict):
     revision: Revision | None = Field(default=None, description="Names the content; see a model's.")
     load_into_transformer_2: bool = Field(
         default=False,
-        description="Whether it is for the second transformer of Wan 2.2 A14B, which makes the later steps (low noise).",
+        description="Whether it is for the second transformer of Wan 2.2 A14B, that of the later steps (low noise).",
     )
     partial: Literal["refuse", "allow"] = Field(
         default="refuse", description="What becomes of rows when some of its keys fit nothing in the model."

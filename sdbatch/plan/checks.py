@@ -10,7 +10,6 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import itertools
-import json
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -142,61 +141,6 @@ def _source_problems(route: Route, given: Given) -> list[RowProblem]:
     if given.keyframes and not route.keyframes:
         problems.append(RowProblem("keyframes", None, "would be ignored: the task takes no key frames"))
     return problems
-
-
-MODES = "control_mode"
-"""Parameter with a number for each control picture."""
-
-MODES_MAX = 32
-"""Over the kinds that any published ControlNet tells apart."""
-
-CONTROLS_MAX = 8
-"""Most control pictures of a row."""
-
-REFERENCES_MAX = 16
-"""Most reference pictures of a row; their tokens are read beside the prompt's in every step."""
-
-
-def check_counts(route: Route, given: Given, model: ModelInfo, scale: float | None) -> list[RowProblem]:
-    """Check the numbers of control and reference pictures, which the model's entry decides, and the row's own scale."""
-    problems = []
-    if "control_image" in route.sources and (message := _controls_problem(route, given.num_controls, model)):
-        problems.append(RowProblem("control_image", None, message))
-    if given.num_references > REFERENCES_MAX:
-        problems.append(
-            RowProblem("ip_adapter_images", None, f"has {given.num_references} pictures, over {REFERENCES_MAX}")
-        )
-    if scale is not None and route.optional and not given.num_references:
-        problems.append(RowProblem("ip_adapter_scale", scale, "would be ignored: the row has no ip_adapter_images"))
-    return problems
-
-
-def _controls_problem(route: Route, num_controls: int, model: ModelInfo) -> str:
-    """Return what is wrong with a number of control pictures, "" for nothing."""
-    nets = len(model.named("controlnet")) or 1
-    if route.nets != "each" and nets > 1:
-        return f"is read by one ControlNet in {route.pipeline}; models.{model.name} names {nets}"
-    if route.nets == "union":
-        return f"has {num_controls} pictures, over {CONTROLS_MAX}" if num_controls > CONTROLS_MAX else ""
-    if num_controls == nets:
-        return ""
-    readers = "one ControlNet, which reads one" if nets == 1 else f"{nets} ControlNets, which read one each, in order"
-    return f"has {num_controls} picture(s); models.{model.name} names {readers}"
-
-
-def check_modes(route: Route, given: Given, parameters: Mapping[str, Any], text: str | None) -> list[RowProblem]:
-    """Check that a ControlNet of many kinds is told the kind of each control picture."""
-    if route.nets != "union" or MODES not in route.parameters:
-        return []
-    modes = parameters.get(MODES, [])
-    if len(modes) == given.num_controls and all(0 <= mode < MODES_MAX for mode in modes):
-        return []
-    example = json.dumps({MODES: [0, 3, 1, 2, 4, 5][: max(given.num_controls, 1)]})
-    message = (
-        f"needs {MODES}, the kind of each of the {given.num_controls} control picture(s) as the ControlNet numbers them "
-        f"(0 to {MODES_MAX - 1}), such as {example}"
-    )
-    return [RowProblem("parameters", text, message)]
 
 
 def check_route(
@@ -336,21 +280,25 @@ def settled_parameters(
             return refused(f"holds {name}, which is settled by columns of the manifest")
         if kind is None:
             return refused(f"holds {name}, which {task} of this model does not take{near(name, route.parameters)}")
-        if name in PER_NET and kind is not list and isinstance(value, list):
-            if num_controls < 2 or len(value) != num_controls:
-                return refused(f"holds {name} with {len(value)} number(s) for {num_controls} control picture(s)")
-        elif not _is_a(value, kind):
-            return refused(f"holds {name} = {_cut(value)}, which is not of type {kind.__name__}")
-        bound = PARAMETER_BOUNDS.get(name, PARAMETER_BOUND)
-        if any(type(number) in {int, float} and number not in bound for number in _items(value)):
-            return refused(f"holds {name} = {_cut(value)}, which is not {bound}")
-        if isinstance(value, list) and kind is not list:
-            if not all(_is_a(number, kind) for number in value):
-                return refused(f"holds {name} = {_cut(value)}, which is not a list of type {kind.__name__}")
-            given[name] = [kind(number) for number in value]
-        else:
-            given[name] = kind(value)
+        if message := _value_problem(name, value, kind, num_controls):
+            return refused(f"holds {name} {message}")
+        given[name] = [kind(item) for item in value] if isinstance(value, list) and kind is not list else kind(value)
     return given, []
+
+
+def _value_problem(name: str, value: Any, kind: type, num_controls: int) -> str:
+    """Return what is wrong with the value of a further argument, "" for nothing."""
+    is_per_net = name in PER_NET and kind is not list and isinstance(value, list)
+    if is_per_net and (num_controls < 2 or len(value) != num_controls):
+        return f"with {len(value)} number(s) for {num_controls} control picture(s)"
+    if is_per_net and not all(_is_a(item, kind) for item in value):
+        return f"= {_cut(value)}, which is not a list of type {kind.__name__}"
+    if not is_per_net and not _is_a(value, kind):
+        return f"= {_cut(value)}, which is not of type {kind.__name__}"
+    bound = PARAMETER_BOUNDS.get(name, PARAMETER_BOUND)
+    if any(type(number) in {int, float} and number not in bound for number in _items(value)):
+        return f"= {_cut(value)}, which is not {bound}"
+    return ""
 
 
 def _is_a(value: Any, kind: type) -> bool:

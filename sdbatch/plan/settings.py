@@ -20,9 +20,7 @@ from sdbatch.families.peaks import OutputSize
 from sdbatch.job import Job
 from sdbatch.plan.batch_key import batch_key
 from sdbatch.plan.checks import (
-    check_counts,
     check_family,
-    check_modes,
     check_route,
     check_values,
     lacking,
@@ -33,6 +31,7 @@ from sdbatch.plan.checks import (
     settled_loras,
     settled_parameters,
 )
+from sdbatch.plan.control_checks import check_counts, check_modes
 from sdbatch.plan.problems import RowProblem
 from sdbatch.recipe import KEY_VERSION, RecipeTemplate
 from sdbatch.types import TASKS
@@ -202,9 +201,7 @@ class Settler:
                 row["keyframes"], binding.given.num_images, values["num_frames"], route, family.frame_multiple
             )
             problems.extend(refused)
-        parameters, refused = settled_parameters(
-            row["parameters"], route, binding.task, binding.given.num_controls
-        )
+        parameters, refused = settled_parameters(row["parameters"], route, binding.task, binding.given.num_controls)
         problems.extend(refused or check_modes(route, binding.given, parameters, row["parameters"]))
         if parameters:
             values["parameters"] = parameters

@@ -1,4 +1,4 @@
-"""Several ControlNets, and one that reads several pictures: each picture is felt, by its own row and at its own scale."""
+"""Several ControlNets, and one that reads several pictures: each is felt, by its own row and at its own scale."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def item_of(kind: str, controls: tuple[int, ...] = (0, 1), task: str = "text-to-
         "control_image": [f"sha256:0{turns}" for turns in controls],
         "parameters": parameters,
     }
-    images = ()
+    images: tuple[Any, ...] = ()
     if task == "image-to-image":
         values |= {"images": ["sha256:09"], "strength": 0.9}
         images = (lines(side, 3),)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -160,6 +160,6 @@ def test_tiles_cover_a_side_and_overlap(length: int) -> None:
     covered = {place for start in starts for place in range(start, min(start + 32, length))}
 
     assert covered == set(range(length))
-    assert all(two - one <= 24 for one, two in zip(starts, starts[1:], strict=False))
+    assert all(two - one <= 24 for one, two in itertools.pairwise(starts))
     assert starts == sorted(set(starts))
     assert starts[-1] + 32 <= max(length, 32)

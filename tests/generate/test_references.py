@@ -91,7 +91,7 @@ def item_of(kind: str, references: int = 1, turns: int = 0, task: str = "text-to
     }
     if kind == "flux":
         values["parameters"] = {"max_sequence_length": 32}
-    images = ()
+    images: tuple[Any, ...] = ()
     if task == "image-to-image":
         values |= {"images": ["sha256:01"], "strength": 0.9}
         images = (picture(side),)
@@ -190,7 +190,7 @@ def test_an_adapter_beside_a_controlnet_is_read_by_the_pipeline_of_both(
     make_tiny_controlnet(tmp_path / "net")
     entry = entry_of(folder, ip_adapter={"path": str(folder / "adapter")}, controlnet={"path": str(tmp_path / "net")})
     model = load_model("m", entry, describe("m", entry, {}).combined_revision, {})
-    controls = {"control_image": "sha256:02"}
+    controls: dict[str, Any] = {"control_image": "sha256:02"}
     items = [
         replace(item_of("sd", turns=turns, **controls), control_image=(picture(32, control),))
         for turns, control in ((0, 0), (1, 0), (0, 1))
@@ -213,14 +213,16 @@ def test_what_an_adapter_cannot_be_combined_with_is_refused_by_check(
     entry: dict[str, Any], message: str, folders: Callable[[str], Path]
 ) -> None:
     folder = folders("sd")
-    adapter = {"ip_adapter": {"path": str(folder / "adapter")}}
+    adapter: dict[str, Any] = {"ip_adapter": {"path": str(folder / "adapter")}}
     model = Model(path=str(folder / "model"), components=adapter, **entry)
 
     with pytest.raises(ModelError, match=message):
         describe("m", model, {})
 
 
-def test_weights_of_another_model_or_program_are_refused_by_check(folders: Callable[[str], Path], tmp_path: Path) -> None:
+def test_weights_of_another_model_or_program_are_refused_by_check(
+    folders: Callable[[str], Path], tmp_path: Path
+) -> None:
     from safetensors.torch import load_file, save_file
 
     folder, other = folders("sd"), folders("sdxl")

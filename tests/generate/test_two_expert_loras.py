@@ -45,7 +45,7 @@ def test_each_of_the_two_denoisers_takes_its_own_lora(tmp_path: Path) -> None:
 
     transformer = diffusers.WanTransformer3DModel.from_pretrained(tmp_path / "model" / "transformer")
     write_lora(tmp_path / "lora" / "a.safetensors", dotted(layers_of(transformer), "transformer.", strength=1.0))
-    one = {"path": str(tmp_path / "lora"), "weight_name": "a.safetensors", "base": A14B}
+    one: dict[str, Any] = {"path": str(tmp_path / "lora"), "weight_name": "a.safetensors", "base": A14B}
     loras = {"high": Lora(**one), "low": Lora(**one, load_into_transformer_2=True)}
     entry = Model(path=str(tmp_path / "model"))
     revisions = {name: describe_lora(name, lora, {}).revision for name, lora in loras.items()}
@@ -73,7 +73,7 @@ def test_a_lora_for_a_second_denoiser_is_refused_where_there_is_one(tmp_path: Pa
         path=str(tmp_path / "lora"), weight_name="a.safetensors", base="Wan 2.1 T2V", load_into_transformer_2=True
     )
 
-    with pytest.raises(ModelError, match="'Wan 2.1 T2V' has one denoiser; two have Wan 2.2"):
+    with pytest.raises(ModelError, match=r"'Wan 2\.1 T2V' has one denoiser; two have Wan 2\.2"):
         describe_lora("low", lora, {})
 
 

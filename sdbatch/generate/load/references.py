@@ -3,9 +3,9 @@
     weights of the adapter --> References: laid into the denoiser once, taken out, put in around a call
     pictures of each row   --> encoded row by row --> embeddings of the call, in the row's own place
 
-diffusers' pipelines encode the pictures of one row and repeat them for every other (0.42.1). Each row of a batch has its
-own here: the function that prepares embeddings is replaced while a call runs. Without the adapter the denoiser has the
-attention that it was read with, so that rows without reference pictures are those of the plain model, bit for bit.
+diffusers' pipelines encode the pictures of one row and repeat them for every other (0.42.1). Each row of a batch has
+its own here: the function that prepares embeddings is replaced while a call runs. Without the adapter the denoiser has
+the attention that it was read with, so that rows without reference pictures are those of the plain model, bit for bit.
 """
 
 # B rows of a call, N reference pictures of each.

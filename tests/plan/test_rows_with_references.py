@@ -83,7 +83,7 @@ def test_reference_and_scale_are_in_the_recipe_and_full_scale_is_not_written() -
 
 def test_rows_of_unlike_scale_or_number_of_references_share_no_call() -> None:
     row = {**TEXT, "ip_adapter_images": [FACE]}
-    others = [
+    others: list[dict[str, Any]] = [
         {**row, "id": "b", "ip_adapter_images": ["b.png"]},
         {**row, "id": "c", "ip_adapter_scale": 0.5},
         {**row, "id": "d", "ip_adapter_images": [FACE, "b.png"]},
@@ -177,7 +177,10 @@ def test_the_size_of_what_is_enlarged_follows_from_its_source() -> None:
     recipe = json.loads(_one(EDIT, family=X4).recipe)
 
     assert not recipe.keys() & {"height", "width", "fit"}
-    assert (parse_recipe(json.dumps(recipe)).height, parse_recipe(json.dumps(recipe)).columns().get("height")) == (0, None)
+    assert (parse_recipe(json.dumps(recipe)).height, parse_recipe(json.dumps(recipe)).columns().get("height")) == (
+        0,
+        None,
+    )
     defaulted = _one(EDIT, family=X4, defaults={"height": 768, "width": 768})
     assert defaulted.request_key == _one(EDIT, family=X4).request_key
     asked = json.loads(_one({**EDIT, "height": 256, "width": 320}, family=X4).recipe)
