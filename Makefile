@@ -1,39 +1,48 @@
-# Commands on a machine with Python 3.11 and make: `make demo`, `make test`, and four long ones, `make long`,
-# `make bench`, `make chaos` and `make fuzz`.
+# Commands on a machine with Python 3.11 and make. `make help` lists those that have a line after `##`.
 
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
+FAST := $(addprefix tests/,campaign deliver desk encode fetch job manifest plan report storage \
+	$(patsubst %,test_%.py,canonical families jobs layout logs named_formats outcomes recipe where))
 READY := $(VENV)/.ready
 
-.PHONY: demo test long bench chaos fuzz check lint types schema families columns constraints clean
+.PHONY: help demo fast test test-all long bench chaos fuzz check lint types schema families columns constraints clean
 
-demo: $(READY) manifests/demo/part-00000.parquet
+help: ## This list.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
+
+demo: $(READY) manifests/demo/part-00000.parquet ## Renders 25 rows with the tiny models, some two minutes.
 	$(BIN)/sdbatch run jobs/demo.yaml
 
+fast: $(READY) ## The tests that start no cluster, server or browser and render nothing, under two minutes.
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not (long or slow or ray or s3 or browser)' $(FAST)
+
 # Two tests at a time, since many of them wait for something that was killed to be missed.
-test: lint types
+test: lint types ## Lint, types and the tests, under 20 minutes; what CI runs.
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST)
 
 # What `make test` leaves out, such as tests that judge the shipped weights; some 6 minutes.
-long: $(READY)
+long: $(READY) ## The tests that `make test` leaves out.
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m long
 
 # Against what people would use instead, some 20 minutes; BENCH='--only speed' runs a part of it. Wants a quiet machine.
-bench: $(READY)
+bench: $(READY) ## Measures against what people would use instead.
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	$(BIN)/python -m benchmarks $(BENCH)
 
 # Kills everything that can be killed, everywhere; up to an hour, and goes on where it was stopped.
 # CHAOS='--only kill/s3' runs a part of it, CHAOS=--list names the cases.
-chaos: $(READY)
+chaos: $(READY) ## Kills everything that can be killed, everywhere.
 	$(BIN)/python tests/chaos/run_chaos.py $(CHAOS)
 
 # Damaged pictures, clips and shards, and `sdbatch check` many times; some 20 minutes. FUZZ='pictures --share 0.1' runs a part.
-fuzz: $(READY)
+fuzz: $(READY) ## Damages pictures, clips and shards.
 	$(BIN)/python tests/fuzz/run_fuzz.py $(FUZZ)
 
-check: lint types
+check: lint types ## Lint and types.
+
+test-all: test long ## Every test.
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -49,25 +58,25 @@ manifests/demo/part-00000.parquet: manifests/demo.csv manifests/draw_demo.py $(R
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[local,test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ray,worker,s3,local,test]'
 	touch $(READY)
 
-schema: $(READY)
+schema: $(READY) ## Writes the JSON Schemas of the files that people write.
 	$(BIN)/python -c 'import json; from sdbatch.job import job_schema; print(json.dumps(job_schema(), indent=1))' \
 		> jobs/job.schema.json
 
-families: $(READY)
+families: $(READY) ## Writes the README's table of families.
 	$(BIN)/python -c 'from pathlib import Path; from sdbatch.families.listing import in_readme; \
 		file = Path("README.md"); file.write_text(in_readme(file.read_text()))'
 
-columns: $(READY)
+columns: $(READY) ## Writes the README's table of the manifest.
 	$(BIN)/python -c 'from pathlib import Path; from sdbatch.manifest.listing import in_readme; \
 		file = Path("README.md"); file.write_text(in_readme(file.read_text()))'
 
-constraints: $(READY)
-	$(BIN)/python -m pip install --quiet --upgrade --upgrade-strategy eager -e '.[local,test,bench]'
+constraints: $(READY) ## Writes the newest versions of all packages into constraints.txt.
+	$(BIN)/python -m pip install --quiet --upgrade --upgrade-strategy eager -e '.[ray,worker,s3,local,test,bench]'
 	(head -1 constraints.txt; $(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu//') > constraints.new
 	mv constraints.new constraints.txt
 
-clean:
+clean: ## Removes the environment and what the demo made.
 	rm -rf $(VENV) out manifests/demo

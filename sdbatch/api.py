@@ -30,6 +30,7 @@ from sdbatch.driver.check import CheckReport, check_job
 from sdbatch.driver.models import ModelReport, describe_models, job_of_builtins
 from sdbatch.driver.redo import redo_job
 from sdbatch.errors import JobError
+from sdbatch.extras import require
 from sdbatch.job import Job, parse_job, read_job
 from sdbatch.manifest.build import Built, build_shards
 from sdbatch.report.progress import Progress, Silent
@@ -225,6 +226,7 @@ def reproduce(
         UserError: When there is no such asset, or nobody says where its model and its sources lie.
         MachineError: When the model is not there, or no longer the one it was.
     """
+    require("worker", "reproduce")
     from sdbatch.driver.reproduce import reproduce_asset
     from sdbatch.driver.trusted import Trust
 
@@ -369,6 +371,7 @@ def submit(
         UserError: When the job is wrong, or would carry a secret.
         WorkersUnavailable: When the job server does not answer.
     """
+    require("ray", "submitting to a cluster")
     from sdbatch.driver.submit import submit_job
 
     overrides = tuple(overrides)

@@ -521,6 +521,7 @@ def _wait_for_commits(output: str, count: int, process: subprocess.Popen[bytes])
         time.sleep(0.05)
 
 
+@pytest.mark.long
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.s3

@@ -15,6 +15,7 @@ from conftest import prompts
 from typer.testing import CliRunner, Result
 
 from sdbatch.cli import app
+from sdbatch.cli.options import with_optional_class
 
 Job = Callable[..., str]
 ROOT = Path(__file__).parents[1]
@@ -23,6 +24,11 @@ ROOT = Path(__file__).parents[1]
 def _sdbatch(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "sdbatch", *arguments]
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120)
+
+
+def _call(*arguments: str) -> Result:
+    """Run a verb in this process: that one of them starts as a command is seen where a whole process matters."""
+    return CliRunner().invoke(app, with_optional_class(list(arguments)))
 
 
 @pytest.fixture
@@ -40,29 +46,29 @@ def job(tmp_path: Path, write_manifest: Callable[..., str], job_of: Callable[...
 def test_a_whole_campaign_by_command(job: Job, tmp_path: Path) -> None:
     path = job(prompts(3))
     output = str(tmp_path / "campaign")
-    checked = json.loads(_sdbatch("check", path, "--json").stdout)
-    planned = json.loads(_sdbatch("plan", path, "--json").stdout)
+    checked = json.loads(_call("check", path, "--json").stdout)
+    planned = json.loads(_call("plan", path, "--json").stdout)
     ran = _sdbatch("run", path, "--in-process", "--json")
-    shown = _sdbatch("run", path, "--in-process")
+    shown = _call("run", path, "--in-process")
 
     assert (checked["rows"], checked["assets"]) == (3, 3)
     assert planned["rows"] == {"new": 3}
     assert json.loads(ran.stdout)["counts"]["rows_ok"] == 3
-    assert ran.returncode == shown.returncode == 0
+    assert (ran.returncode, shown.exit_code) == (0, 0)
     assert "rows_reused" in shown.stdout
     assert "gallery:" in shown.stdout
-    assert json.loads(_sdbatch("status", output, "--json").stdout)["state"] == "done"
-    assert "3 reused of 3 rows" in _sdbatch("status", path).stdout
+    assert json.loads(_call("status", output, "--json").stdout)["state"] == "done"
+    assert "3 reused of 3 rows" in _call("status", path).stdout
     written = tmp_path / "rows.parquet"
-    assert json.loads(_sdbatch("metadata", output, "--to", str(written), "--json").stdout)["rows"] == 3
+    assert json.loads(_call("metadata", output, "--to", str(written), "--json").stdout)["rows"] == 3
     assert pq.read_metadata(written).num_rows == 3
-    assert json.loads(_sdbatch("verify", output, "--json").stdout)["good"]
-    assert Path(json.loads(_sdbatch("report", output, "--json").stdout)["gallery"]).is_file()
-    assert "nothing is missing" in _sdbatch("redo", path, "--in-process").stdout
+    assert json.loads(_call("verify", output, "--json").stdout)["good"]
+    assert Path(json.loads(_call("report", output, "--json").stdout)["gallery"]).is_file()
+    assert "nothing is missing" in _call("redo", path, "--in-process").stdout
 
 
 def test_a_damaged_asset_makes_verify_exit_with_5(job: Job, tmp_path: Path) -> None:
-    _sdbatch("run", job(prompts(2)), "--in-process")
+    _call("run", job(prompts(2)), "--in-process")
     asset = next((tmp_path / "campaign" / "assets").iterdir())
     asset.write_bytes(asset.read_bytes()[:-1] + b"x")
     done = _sdbatch("verify", str(tmp_path / "campaign"))
@@ -75,20 +81,17 @@ def test_orphans_are_listed_and_removed_when_told(job: Job, tmp_path: Path) -> N
     path = job(prompts(1))
     orphan = tmp_path / "campaign" / "assets" / "row-9999-01234567-0.png"
 
-    def call(*arguments: str) -> Result:
-        return CliRunner().invoke(app, list(arguments))
-
-    assert call("run", path, "--in-process").exit_code == 0
+    assert _call("run", path, "--in-process").exit_code == 0
     orphan.write_bytes(b"left")
-    listed = json.loads(call("gc", path, "--older-than", "0s", "--json").stdout)
+    listed = json.loads(_call("gc", path, "--older-than", "0s", "--json").stdout)
 
-    assert "0 files, 0 bytes; 1 younger than 1d stay" in call("gc", path).stdout
+    assert "0 files, 0 bytes; 1 younger than 1d stay" in _call("gc", path).stdout
     assert (listed["orphans"], listed["is_deleted"]) == ([f"assets/{orphan.name}"], False)
-    assert call("gc", path, "--older-than", "soon").exit_code == 2
-    assert call("verify", path, "--sample", "1.5").exit_code == 2
-    assert "1 orphans" in call("verify", path, "--sample", "0.5").stdout
+    assert _call("gc", path, "--older-than", "soon").exit_code == 2
+    assert _call("verify", path, "--sample", "1.5").exit_code == 2
+    assert "1 orphans" in _call("verify", path, "--sample", "0.5").stdout
     assert orphan.exists()
-    assert call("gc", path, "--older-than", "0s", "--delete").exit_code == 0
+    assert _call("gc", path, "--older-than", "0s", "--delete").exit_code == 0
     assert not orphan.exists()
 
 
@@ -96,12 +99,12 @@ def test_a_failed_row_exits_with_3_unless_accepted(job: Job, tmp_path: Path) -> 
     row = {"id": "a", "prompt": "p", "task": "image-to-image", "images": str(tmp_path / "no.png"), "strength": 1.0}
     path = job([row])
 
-    assert _sdbatch("run", path, "--in-process").returncode == 3
+    assert _call("run", path, "--in-process").exit_code == 3
     assert _sdbatch("run", path, "--in-process", "--accept-failed").returncode == 0
-    assert json.loads(_sdbatch("plan", path, "--retry-failed", "--json").stdout)["rows"] == {"retry": 1}
-    assert json.loads(_sdbatch("plan", "--retry-failed", path, "--json").stdout)["rows"] == {"retry": 1}
-    assert json.loads(_sdbatch("plan", path, "--retry-failed", "BlankOutput", "--json").stdout)["rows"] == {"failed": 1}
-    assert "did you mean SourceMissing?" in _sdbatch("plan", path, "--retry-failed", "SourceMising").stderr
+    assert json.loads(_call("plan", path, "--retry-failed", "--json").stdout)["rows"] == {"retry": 1}
+    assert json.loads(_call("plan", "--retry-failed", path, "--json").stdout)["rows"] == {"retry": 1}
+    assert json.loads(_call("plan", path, "--retry-failed", "BlankOutput", "--json").stdout)["rows"] == {"failed": 1}
+    assert "did you mean SourceMissing?" in _call("plan", path, "--retry-failed", "SourceMising").stderr
 
 
 @pytest.mark.parametrize("verb", ["check", "plan", "run"])

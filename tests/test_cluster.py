@@ -156,6 +156,7 @@ def test_a_secret_does_not_travel(head: Head, job: Callable[..., Path]) -> None:
     assert head.submit(path, "--env", "AWS_SECRET_ACCESS_KEY=abc").returncode == 2
 
 
+@pytest.mark.long
 def test_workers_that_do_not_fit_wait_and_the_job_ends_without_them(
     head: Head, job: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -166,6 +167,7 @@ def test_workers_that_do_not_fit_wait_and_the_job_ends_without_them(
     assert 1 <= len(facts) <= 3  # the head has three cores, eight workers were asked for
 
 
+@pytest.mark.long
 def test_rays_own_submit_works_too(head: Head, job: Callable[..., Path], tmp_path: Path) -> None:
     path = job(prompts(3), output=str(tmp_path / "campaign"))
     command = [f"{BIN}/ray", "job", "submit", "--address", head.address, "--working-dir", str(tmp_path)]

@@ -32,6 +32,7 @@ NOUNS = {
     "checkpoints",
     "columns",
     "errors",
+    "extras",
     "families",
     "ffmpeg",
     "formats",

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
+from sdbatch.extras import require
 from sdbatch.logs import configure, log_format
 
 
@@ -49,6 +50,7 @@ def last_line() -> Iterator[None]:
 
 def prepare_generation(*, is_exact: bool) -> None:
     """Set what a process that runs models needs; torch is imported here, where it is used anyway."""
+    require("worker", "rendering in this process")
     from sdbatch.worker.process import prepare_generation
 
     prepare_generation(is_exact=is_exact)

@@ -40,6 +40,7 @@ from sdbatch.dispatch.ray_joined import first_line, join, refuse_open
 from sdbatch.dispatch.ray_local import LocalRay
 from sdbatch.dispatch.shortage import shortage_text
 from sdbatch.errors import WorkersUnavailable
+from sdbatch.extras import require
 from sdbatch.outcomes import outcome_of
 from sdbatch.types import Observation, Receipt, Running, Unit, WorkerSpec
 
@@ -144,6 +145,7 @@ class RayExecutor:
             if self._is_elastic:
                 join(address)
             else:
+                require("worker", "a worker on this machine")
                 self._local = _start_local(num_cpus, num_gpus)
         # Counted once, so that all workers of a run have the same slots.
         self._gpus_of_null = 1.0 if ray.cluster_resources().get("GPU", 0.0) >= 1 else 0.0

@@ -7,17 +7,20 @@ Ray itself tries a wrong token for half a minute and then names another reason; 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 import ray
+from ray._common.network_utils import is_localhost
 from ray._private import services
 
-from sdbatch.dispatch.ray_local import COMMON, kept_environment
+from sdbatch.dispatch.ray_local import COMMON, ON_ONE_MACHINE, kept_environment, one_machine
 from sdbatch.errors import ClusterRefused, WorkersUnavailable
 
 CONNECT_TIMEOUT_S: Final = 10.0
@@ -82,25 +85,55 @@ def join(address: str) -> None:
     refuse_without_token()
     with kept_environment():  # Ray turns token mode on in it when a token lies under HOME
         try:
-            found = services.canonicalize_bootstrap_address_or_die(address) if address == "auto" else address
+            with one_machine():
+                found = services.canonicalize_bootstrap_address_or_die(address) if address == "auto" else address
             _check_reachable(found)
-            ray.init(address=address, **COMMON)
+            with _as_it_listens(found):
+                ray.init(address=address, **COMMON)
         except (ClusterRefused, WorkersUnavailable):
             raise
         except Exception as error:  # Ray has no class for a start that takes too long: a bare Exception
             raise WorkersUnavailable(f"no Ray cluster at RAY_ADDRESS {address}: {first_line(error)}") from error
 
 
-def _check_reachable(address: str) -> None:
-    """Ask a HOST:PORT for the cluster's id; any other form of address is left to Ray."""
+def _host_and_port(address: str) -> tuple[str, int] | None:
+    """Return the parts of HOST:PORT; None for any other form of address, which is left to Ray."""
     host, _, port = address.rpartition(":")
-    if not host or not port.isdigit() or "/" in host:
+    return (host.strip("[]"), int(port)) if host and port.isdigit() and "/" not in host else None
+
+
+def _check_reachable(address: str) -> None:
+    """Ask a HOST:PORT for the cluster's id."""
+    place = _host_and_port(address)
+    if place is None:
         return
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT_S).close()
+        socket.create_connection(place, timeout=CONNECT_TIMEOUT_S).close()
     except (OSError, OverflowError) as error:
         raise WorkersUnavailable(f"no Ray cluster at RAY_ADDRESS {address}: {error}") from error
     _check_token(address)
+
+
+@contextlib.contextmanager
+def _as_it_listens(address: str) -> Iterator[None]:
+    """Let Ray keep 127.0.0.1 while the block runs, where the head listens there alone.
+
+    Ray puts the machine's own address in its place, and then tries that one for minutes.
+    """
+    place = _host_and_port(address)
+    with contextlib.ExitStack() as stack:
+        if place is not None and is_localhost(place[0]) and not _answers(services.get_node_ip_address(), place[1]):
+            os.environ[ON_ONE_MACHINE] = "0"
+            stack.enter_context(one_machine())
+        yield
+
+
+def _answers(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=CONNECT_TIMEOUT_S).close()
+    except OSError:
+        return False
+    return True
 
 
 def _check_token(address: str) -> None:

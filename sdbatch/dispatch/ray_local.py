@@ -33,7 +33,7 @@ LOOPBACK: Final = "127.0.0.1"
 BASE_CHARACTERS_MAX: Final = 22
 """Longest folder that Ray's sockets still fit below: their paths are cut at 107 bytes."""
 
-_ON_ONE_MACHINE: Final = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
+ON_ONE_MACHINE: Final = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
 """Where it is 0, a node's own address is 127.0.0.1, as on macOS; otherwise Ray puts a public one in its place."""
 
 
@@ -49,13 +49,13 @@ class LocalRay:
     def __init__(self, num_cpus: int | None, num_gpus: int | None, *, with_token: bool = True) -> None:
         self._scratch = own_folder()
         folder = self._scratch.folder
-        changes: dict[str, str | None] = {_ON_ONE_MACHINE: "0"}
+        changes: dict[str, str | None] = {ON_ONE_MACHINE: "0"}
         if with_token:
             path = folder / "token"
             _write_private(path, secrets.token_hex(32))
             changes |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(path), "RAY_AUTH_TOKEN": None}
         try:
-            with kept_environment(changes), _one_machine():
+            with kept_environment(changes), one_machine():
                 _read_authentication_anew()
                 context = ray.init(
                     address="local",
@@ -105,7 +105,7 @@ def kept_environment(changes: Mapping[str, str | None] = MappingProxyType({})) -
 
 
 @contextlib.contextmanager
-def _one_machine() -> Iterator[None]:
+def one_machine() -> Iterator[None]:
     """Let Ray take 127.0.0.1 for the node's address while the block runs; it read the variable when it was imported."""
     before = ray_constants.ENABLE_RAY_CLUSTER
     ray_constants.ENABLE_RAY_CLUSTER = False

@@ -26,6 +26,7 @@ from sdbatch.driver.select import Selection, check_selection
 from sdbatch.driver.session import Session, Workers
 from sdbatch.driver.signals import Interrupt
 from sdbatch.errors import SdbatchError
+from sdbatch.extras import require
 from sdbatch.job import Job
 from sdbatch.local_faults import local_faults_named, temporary_folder
 from sdbatch.report.progress import Progress
@@ -62,6 +63,10 @@ def run_job(
     Raises:
         UserError, CampaignHeld: Before anything was written.
     """
+    if in_process:
+        require("worker", "a run in this process")
+    else:
+        require("ray", "a run on Ray")
     runs_on_cpu()  # a wrong word is refused before anything starts
     interrupt = Interrupt()
     here = local_faults_named(temporary_folder(), "TMPDIR")

@@ -14,6 +14,10 @@ PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": 
 conditional request (If-None-Match, ifGenerationMatch=0); that was read in the code of s3fs 2026.9, gcsfs 2026.9 and
 adlfs."""
 
+EXTRAS = {"s3fs": "s3", "gcsfs": "gcs", "adlfs": "azure"}
+
+"""The extra of sdbatch that brings each of these packages."""
+
 SCHEMES = ("file", *PACKAGES)
 
 """Schemes that a job may name. fsspec knows some fifty more (http, ssh, zip, chained ones); none of them is opened.

@@ -9,8 +9,9 @@ from datetime import datetime
 from typing import Any, BinaryIO, Final, Self, TypeVar, cast
 
 from sdbatch.errors import StoreRefused
+from sdbatch.extras import lacking
 from sdbatch.job import Storage, storage_faults
-from sdbatch.storage.locations import PACKAGES, Location, leads_out
+from sdbatch.storage.locations import EXTRAS, PACKAGES, Location, leads_out
 from sdbatch.storage.refusals import error_code, has_reason, message_of, refusal
 from sdbatch.storage.retries import Line
 from sdbatch.storage.store import JSON_BYTES_MAX, NO_PUT_IF_ABSENT, Entry, read_bytes_max
@@ -181,11 +182,13 @@ def filesystem(location: Location, options: Storage) -> Any:
     if faults := storage_faults(location.url, options):
         raise StoreRefused("; ".join(faults))
     package = PACKAGES[location.scheme]
+    if missing := lacking(EXTRAS[package]):
+        raise StoreRefused(f"{location.url}: {location.scheme}:// needs a package that is missing: {missing}")
     arguments = _ARGUMENTS[package](options)
     try:
         filesystem = fsspec.filesystem(location.scheme, skip_instance_cache=True, use_listings_cache=False, **arguments)
     except ImportError as error:
-        raise StoreRefused(f"{location.url}: {location.scheme}:// needs the package {package}") from error
+        raise StoreRefused(f"{location.url}: {location.scheme}:// cannot load {package}: {error}") from error
     except Exception as error:
         if known := refusal(error, location.url, _bucket_url(location)):
             raise known from error

@@ -16,6 +16,7 @@ from benchmarks.trial import Trial, compare
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.long
 @pytest.mark.ray
 @pytest.mark.slow
 def test_the_quick_benchmark_finds_equal_outputs_and_exact_counts(tmp_path: Path) -> None:

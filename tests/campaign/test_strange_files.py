@@ -174,6 +174,16 @@ def test_a_value_that_no_run_writes_is_named(store: Store, name: str, values: di
     assert (folder.status() if name == "status" else folder.record(RUN)) is not None
 
 
+@pytest.mark.fault("S10", "a status.json without a key that every run writes", "one line that names the key")
+@pytest.mark.parametrize("key", ["run_id", "state", "rows", "rate_per_s", "eta_s", "counts"])
+def test_a_key_that_is_missing_is_named(store: Store, key: str) -> None:
+    values = {name: value for name, value in STATUS.items() if name != key}
+    store.put(layout.status_json(RUN), json.dumps(values).encode())
+
+    with pytest.raises(UserError, match=rf"is not the status that sdbatch wrote \({key} is missing\)"):
+        Campaign(store).status()
+
+
 @pytest.mark.fault(
     "S10", "garbage in a commit, an index, a snapshot, a list of void outputs, a part of a manifest", "one line each"
 )

@@ -18,7 +18,7 @@ import sdbatch.points
 SHORT = (
     "kill/local/between-two-assets/worker",
     "kill/local/amid-compaction/driver",
-    "kill/s3/before-the-commit/s3",
+    pytest.param("kill/s3/before-the-commit/s3", marks=pytest.mark.long),
 )
 CASES = {case.name: case for case in cases()}
 

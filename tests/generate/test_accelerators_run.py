@@ -217,6 +217,7 @@ def test_a_call_says_how_often_torch_gave_up_compiling(sd_folder: Path) -> None:
     hook.remove()
 
 
+@pytest.mark.long
 def test_blocks_are_compiled_once_and_found_again(
     studio: Callable[[str], Studio], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -92,6 +92,7 @@ def test_fifty_switches_leave_the_weights_as_they_were_read(model: LoadedModel, 
     assert _base_weights(model.pipeline(route, "")) == before
 
 
+@pytest.mark.long
 def test_fifty_loras_in_turn_stay_within_a_bound_of_bytes_and_leave_the_weights(
     model: LoadedModel, tmp_path: Path
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -137,6 +138,31 @@ def test_a_flux_transformer_of_the_true_width_in_float8_is_read_exactly(toys: Pa
     found = read.transformer.state_dict()
     assert found.keys() == weights.keys()
     assert all(torch.equal(found[key], weights[key].to(torch.bfloat16)) for key in weights)
+
+
+@pytest.mark.long
+def test_a_flux_transformer_of_the_true_width_makes_the_folders_pixels(tmp_path: Path) -> None:
+    from diffusers import FluxTransformer2DModel
+
+    make_tiny_flux(tmp_path / "flux")
+    folder = tmp_path / "flux" / "transformer"
+    width = {"num_attention_heads": 24, "attention_head_dim": 128, "axes_dims_rope": (16, 56, 56)}
+    torch.manual_seed(0)
+    config = {**FluxTransformer2DModel.load_config(folder), **width}
+    module = FluxTransformer2DModel.from_config(config).to(torch.bfloat16)
+    shutil.rmtree(folder)
+    module.save_pretrained(folder)
+    save_file(flux_transformer(module.state_dict()), tmp_path / "flux.safetensors")
+    del module
+    modules = ("vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
+    components = {name: Component(path=str(tmp_path / "flux" / name)) for name in modules}
+    row = {"negative_prompt": None}
+
+    made = _pixels(_studio(path=str(tmp_path / "flux"), dtype="bfloat16"), **row)
+    file = {"path": str(tmp_path / "flux.safetensors"), "config": str(tmp_path / "flux")}
+    single = _studio(**file, components=components, dtype="bfloat16")
+    assert np.array_equal(made, _pixels(single, **row))
+    assert not np.array_equal(made, _pixels(single, **row, prompt="a blue whale")), "the prompt moves nothing"
 
 
 def test_text_encoders_and_vae_of_a_file_for_comfyui_are_the_folders(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ def test_the_judge_is_right_on_drawn_pictures_it_never_saw() -> None:
     assert accuracy(judge(np.roll(pictures, 1, axis=0)), wanted, "scene", "time", "style") < 0.1
 
 
+@pytest.mark.long
 def test_held_out_captions_become_their_pictures_and_no_caption_does_not(painter: Painter) -> None:
     prompts, wanted = asked(16, seed=10)
     told, untold = judge(painter.paint(prompts, seed=10)), judge(painter.paint([""] * 8, seed=10))

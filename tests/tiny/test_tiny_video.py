@@ -213,6 +213,7 @@ def test_a_clip_of_a_day_becomes_one_of_a_night_and_keeps_its_pan(projector: Pro
     assert other + 0.1 < same < 1.0
 
 
+@pytest.mark.long
 def test_a_campaign_makes_clips_from_prompts_a_picture_and_key_frames(
     tmp_path: Path, write_manifest: WriteManifest, job_of: JobOf
 ) -> None:

@@ -45,6 +45,7 @@ def _nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.mark.fault(
     "S1", "compile: true and another user's /tmp/torchinductor_NAME", "kernels from our own folder, 0700"
 )
+@pytest.mark.long
 def test_a_worker_process_keeps_compiled_kernels_in_its_own_folder(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", SAY], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr

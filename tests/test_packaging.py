@@ -1,0 +1,151 @@
+"""The package: its core needs neither torch nor Ray, its extras say what they bring, its weights stay small."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import venv
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import prompts
+from PIL import Image
+
+import sdbatch
+from sdbatch import errors
+from sdbatch.extras import MODULES
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
+WEIGHTS_BYTES_MAX = 24 << 20
+CORE = """
+import sys
+from importlib.machinery import PathFinder
+
+# As where the extras were never installed: nobody finds their modules.
+hidden = {hidden}
+find = PathFinder.find_spec
+PathFinder.find_spec = lambda name, *more: None if name.partition(".")[0] in hidden else find(name, *more)
+from sdbatch.cli import main
+sys.argv[0] = "sdbatch"
+main()
+"""
+
+
+def _core(*arguments: str) -> subprocess.CompletedProcess[str]:
+    hidden = sorted({module for modules in MODULES.values() for module in modules} | {"aiohttp", "openpyxl", "peft"})
+    command = [sys.executable, "-c", CORE.format(hidden=hidden), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def _package(requirement: str) -> str:
+    return re.split(r"[\[<>=~! ]", requirement, maxsplit=1)[0].lower()
+
+
+def test_every_extra_brings_the_modules_it_is_there_for() -> None:
+    for extra, modules in MODULES.items():
+        assert {_package(one) for one in EXTRAS[extra]} >= set(modules), extra
+    core = {_package(one) for one in PROJECT["dependencies"]}
+    assert not core & {module for modules in MODULES.values() for module in modules}
+
+
+def test_all_brings_every_extra_that_any_machine_can_have() -> None:
+    (own,) = EXTRAS["all"]
+    named = set(re.fullmatch(r"sdbatch\[(.+)\]", own).group(1).split(","))  # type: ignore[union-attr]
+
+    assert named <= EXTRAS.keys()
+    # For development, or for some devices alone: a person names those.
+    assert EXTRAS.keys() - named == {"all", "test", "local", "bench", "torchao", "quanto", "gguf", "bitsandbytes"}
+
+
+def test_the_core_checks_plans_and_looks_without_torch_and_ray(
+    tmp_path: Path, write_manifest: Callable[..., str], job_of: Callable[..., dict[str, Any]]
+) -> None:
+    job = job_of(write_manifest(prompts(2)))
+    path = tmp_path / "job.yaml"
+    path.write_text(json.dumps(job))
+    plan = _core("plan", str(path), "--json")
+    assert plan.returncode == 0, plan.stderr
+    assert json.loads(plan.stdout)["rows"] == {"new": 2}
+    assert _core("check", str(path)).returncode == 0
+    for arguments, extra in ((["run", str(path)], "ray"), (["run", str(path), "--in-process"], "worker")):
+        refused = _core(*arguments)
+        assert refused.returncode == 2
+        assert refused.stderr.count("\n") == 1
+        assert f"pip install 'sdbatch[{extra}]'" in refused.stderr
+    refused = _core("status", "s3://bucket/campaign")
+    assert refused.returncode == 2
+    assert "s3:// needs a package that is missing: s3fs not installed here" in refused.stderr
+    assert not Path(job["output"]).exists()
+
+    sdbatch.run(job, in_process=True)
+    delivery = {"campaign": job["output"], "to": str(tmp_path / "out"), "name": "{id}_{format}.{ext}"}
+    formats = [{"name": "small", "width": 20, "height": 10, "type": "jpg"}]
+    (tmp_path / "delivery.yaml").write_text(json.dumps({**delivery, "formats": formats}))
+    for arguments in (
+        ["status", job["output"]],
+        ["verify", job["output"]],
+        ["deliver", str(tmp_path / "delivery.yaml")],
+    ):
+        done = _core(*arguments)
+        assert done.returncode == 0, done.stderr
+    sizes = {file.name: Image.open(file).size for file in (tmp_path / "out").glob("*.jpg")}
+    assert sizes == {f"{row['id']}_small.jpg": (20, 10) for row in prompts(2)}
+
+
+def test_errors_are_exported() -> None:
+    classes = {
+        name
+        for name, value in vars(errors).items()
+        if isinstance(value, type) and issubclass(value, Exception) and value.__module__ == errors.__name__
+    }
+
+    assert classes - {name for name in classes if name.startswith("_")} <= set(sdbatch.__all__)
+    assert all(hasattr(sdbatch, name) for name in sdbatch.__all__)
+    assert sdbatch.__all__ == sorted(sdbatch.__all__)
+
+
+def test_the_version_is_the_projects() -> None:
+    assert sdbatch.__version__ == PROJECT["version"]
+
+
+def test_the_shipped_weights_stay_small() -> None:
+    weights = [file for file in (ROOT / "sdbatch").rglob("*") if file.suffix in {".safetensors", ".bin", ".pt"}]
+
+    assert weights
+    assert sum(file.stat().st_size for file in weights) <= WEIGHTS_BYTES_MAX
+    assert {file.suffix for file in weights} == {".safetensors"}
+
+
+@pytest.mark.long
+def test_the_wheel_alone_is_enough_for_the_core(tmp_path: Path) -> None:
+    """Installs from the index that pip is set to."""
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source / name)
+    shutil.copytree(ROOT / "sdbatch", source / "sdbatch", ignore=shutil.ignore_patterns("__pycache__"))
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
+    subprocess.run([*pip, "wheel", "--no-deps", "-w", str(tmp_path), str(source)], check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    clean = tmp_path / "venv"
+    venv.create(clean, with_pip=False)
+    to = ["--python", str(clean / "bin/python")]
+    subprocess.run([*pip, *to, "install", "-c", str(ROOT / "constraints.txt"), str(wheel)], check=True)
+    (packages,) = clean.glob("lib/python*/site-packages")
+    size_bytes = sum(file.stat().st_size for file in packages.rglob("*") if file.is_file())
+    sys.stdout.write(f"wheel {wheel.stat().st_size / 2**20:.1f} MiB, the core installed {size_bytes / 2**20:.0f} MiB\n")
+
+    assert {path.name for path in packages.iterdir()} & {"torch", "ray", "diffusers", "transformers", "tiny"} == set()
+    job = {"manifest": "m.csv", "output": "out", "models": {"tiny-sd": {"path": "builtin:tiny-sd"}}}
+    (tmp_path / "m.csv").write_text("id,prompt\na,a beach\n")
+    (tmp_path / "job.yaml").write_text(json.dumps({**job, "defaults": {"task": "text-to-image", "model": "tiny-sd"}}))
+    for verb in ("check", "plan"):
+        subprocess.run([str(clean / "bin/sdbatch"), verb, "job.yaml"], check=True, cwd=tmp_path)
