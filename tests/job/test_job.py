@@ -325,7 +325,7 @@ def test_a_further_folder_is_a_path_or_a_path_with_a_revision() -> None:
     assert "models.tiny.controlnet.revison: unknown key; did you mean revision?" in _refusal(
         _values(models=_model(controlnet={"path": "/c", "revison": "a" * 40}))
     )
-    assert "models.tiny.controlnet: should be a mapping of keys" in _refusal(_values(models=_model(controlnet=3)))
+    assert "models.tiny.controlnet: 3 should be a mapping of keys" in _refusal(_values(models=_model(controlnet=3)))
 
 
 def test_several_controlnets_are_a_list_and_each_has_a_name() -> None:
