@@ -30,6 +30,7 @@ MAKERS: Mapping[str, Callable[[Path], None]] = {
     "Flux.1": support.toy_models.make_tiny_flux,
     "Flux.1 Kontext": support.toy_models.make_tiny_kontext,
     "Flux.1 Fill": support.toy_models.make_tiny_fill,
+    "Chroma": support.toy_models.make_tiny_chroma,
     "Flux.2 Klein": support.toy_models.make_tiny_klein,
     "Qwen-Image": support.toy_models.make_tiny_qwen,
     "Z-Image": support.toy_models.make_tiny_zimage,
