@@ -1,6 +1,6 @@
 """Counts one family's published model: the figures of its row in the table of families, and its row of memory.
 
-python -m benchmarks.count FAMILY      prints tflop_reference and parameters_reference, writes sdbatch/families/peaks.json
+python -m benchmarks.count FAMILY      prints tflop_reference and parameters_reference, writes its row of peaks.json
 
 published architecture --> one pass of the denoiser on torch's meta device --> operations, parameters, bytes
 """
@@ -54,7 +54,9 @@ def main(arguments: Sequence[str]) -> None:
     """
     known = sorted({title for published in PUBLISHED for title in published.titles})
     if len(arguments) != 1 or arguments[0] not in known:
-        raise SystemExit(f"python -m benchmarks.count FAMILY; published architectures are at hand of {', '.join(known)}")
+        raise SystemExit(
+            f"python -m benchmarks.count FAMILY; published architectures are at hand of {', '.join(known)}"
+        )
     (title,) = arguments
     chosen = [published for published in PUBLISHED if title in published.titles]
     for published in chosen:

@@ -204,7 +204,8 @@ def test_an_adapter_beside_a_controlnet_is_read_by_the_pipeline_of_both(
     ("entry", "message"),
     [
         ({"compile": True}, "does not go with compile"),
-        ({"offload": "group"}, "does not go with offload: group"),
+        ({"offload": "group"}, "does not go with offload"),
+        ({"offload": "model"}, "does not go with offload"),
         ({"layerwise_casting": "float8_e4m3fn"}, "does not go with layerwise_casting"),
         ({"quantize": {"unet": {"backend": "torchao", "type": "int8wo"}}}, "does not go with quantize.unet"),
     ],
