@@ -18,6 +18,7 @@ from sdbatch.checkpoints.files import (
 )
 from sdbatch.checkpoints.identity import digest_of, identity, is_content_digest
 from sdbatch.checkpoints.info import LoraInfo, ModelInfo
+from sdbatch.checkpoints.lora_forms import forms_of
 from sdbatch.checkpoints.pin import Pin, pins
 from sdbatch.checkpoints.quantizing import CPU_NEAREST, GPU_ALONE, loras_problem, missing_package
 
@@ -38,6 +39,7 @@ __all__ = [
     "describe_lora",
     "digest_of",
     "folder_files",
+    "forms_of",
     "has_weights",
     "identity",
     "is_content_digest",

@@ -44,6 +44,7 @@ from sdbatch.checkpoints.identity import identity, is_content_digest
 from sdbatch.checkpoints.info import LoraInfo, ModelInfo
 from sdbatch.checkpoints.ip_adapters import ADAPTER, look_into_adapter
 from sdbatch.checkpoints.lacks import faults_of_model
+from sdbatch.checkpoints.lora_forms import left_out
 from sdbatch.checkpoints.parameters import num_parameters, stored_dtype
 from sdbatch.checkpoints.quantizing import refuse_quantize
 from sdbatch.checkpoints.refusals import refuse_code, refuse_libraries
@@ -163,10 +164,9 @@ def describe_lora(name: str, lora: Lora, storage: Mapping[str, Storage], *, with
         entries = lora_files(store, lora.weight_name)
     except ModelError as error:
         raise ModelError(f"loras.{name}: {error}") from error
-    _refuse(
-        f"loras.{name}",
-        [str(fault) for fault in read_headers(store, entries).values() if not isinstance(fault, Header)],
-    )
+    headers = read_headers(store, entries).values()
+    _refuse(f"loras.{name}", [str(fault) for fault in headers if not isinstance(fault, Header)])
+    keys = [key for header in headers if isinstance(header, Header) for key in header.tensors]
     if lora.revision is not None:
         revision = identity(lora.revision, file=lora.weight_name)
     else:
@@ -181,6 +181,7 @@ def describe_lora(name: str, lora: Lora, storage: Mapping[str, Storage], *, with
         is_pinned=_is_pinned(lora, store),
         weights_revision=revision,
         is_second=is_second,
+        left_out=left_out(keys, partial=lora.partial == "allow"),
     )
     if is_second and not any(info.fits(family) for family in FAMILIES.values()):
         able = ", ".join(title for title, family in FAMILIES.items() if family.has_second_denoiser)

@@ -112,6 +112,7 @@ class LoraInfo:
         is_pinned: See `ModelInfo`.
         weights_revision: Identity of its weights alone.
         is_second: Whether it is for a second denoiser.
+        left_out: Why its file cannot be applied as a whole, as its keys tell; "" where that is not certain.
     """
 
     name: str
@@ -120,6 +121,7 @@ class LoraInfo:
     is_pinned: bool = True
     weights_revision: str = ""
     is_second: bool = False
+    left_out: str = ""
 
     def fits(self, family: Family) -> bool:
         """Whether the LoRA was trained for a family, and for a denoiser that it has."""

@@ -143,7 +143,7 @@ class RayExecutor:
         if self._owns_connection:
             refuse_open(allow_open=allow_open)
             if self._is_elastic:
-                join(address)
+                join(address, allow_open=allow_open)
             else:
                 require("worker", "a worker on this machine")
                 self._local = _start_local(num_cpus, num_gpus)

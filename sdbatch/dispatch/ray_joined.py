@@ -28,18 +28,34 @@ ANSWER_TIMEOUT_S: Final = 30.0
 """A head that is up answers in milliseconds; most of this is the import of Ray on a busy machine."""
 
 _REMEDY: Final = "RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH for a file that holds it"
+_OPEN: Final = (
+    "whoever reaches such a cluster runs code as you. {first} the cluster a token, or say --allow-open-ray where "
+    "nobody else reaches it"
+)
 _ASK: Final = """
-import sys
+import os, sys
 from ray._private.authentication import authentication_token_setup as setup
-from ray._raylet import GcsClient
+from ray._raylet import AuthenticationTokenLoader, Config, GcsClient
+
+def ask():
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
+    try:
+        GcsClient(address=sys.argv[1])
+    except Exception as error:
+        return f"{type(error).__name__} {str(error).splitlines()[0]}"
+    return "ok"
+
+own = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("RAY_AUTH_")}
+os.environ["RAY_AUTH_MODE"] = "disabled"
+print(ask())
+del os.environ["RAY_AUTH_MODE"]
+os.environ.update(own)
 setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
-try:
-    GcsClient(address=sys.argv[1])
-    print("ok")
-except Exception as error:
-    print(type(error).__name__, str(error).splitlines()[0])
+print(ask())
 """
-"""Asks a head for its id. Ray's native code writes to standard error and may end its process, hence one of its own."""
+"""Asks a head for its id, without a token and with ours; a line each. Ray's native code writes to standard error and
+may end its process, hence one of its own."""
 
 
 def refuse_open(*, allow_open: bool) -> None:
@@ -50,10 +66,7 @@ def refuse_open(*, allow_open: bool) -> None:
     """
     mode = os.environ.get("RAY_AUTH_MODE", "")
     if mode.lower() == "disabled" and not allow_open:
-        raise ClusterRefused(
-            f"RAY_AUTH_MODE={mode}: whoever reaches such a cluster runs code as you. Unset it and give the cluster a "
-            "token, or say --allow-open-ray where nobody else reaches it"
-        )
+        raise ClusterRefused(f"RAY_AUTH_MODE={mode}: {_OPEN.format(first='Unset it and give')}")
 
 
 def refuse_without_token() -> None:
@@ -75,11 +88,15 @@ def refuse_without_token() -> None:
         raise ClusterRefused(f"RAY_AUTH_MODE=token, and {path} is empty; set {_REMEDY}")
 
 
-def join(address: str) -> None:
+def join(address: str, *, allow_open: bool) -> None:
     """Join the cluster at an address.
 
+    Args:
+        address: RAY_ADDRESS.
+        allow_open: Whether it may be one that asks for no token.
+
     Raises:
-        ClusterRefused: When it does not take our token.
+        ClusterRefused: When it does not take our token, or asks for none.
         WorkersUnavailable: When nothing answers there.
     """
     refuse_without_token()
@@ -87,7 +104,7 @@ def join(address: str) -> None:
         try:
             with one_machine():
                 found = services.canonicalize_bootstrap_address_or_die(address) if address == "auto" else address
-            _check_reachable(found)
+            _check_reachable(found, allow_open=allow_open)
             with _as_it_listens(found):
                 ray.init(address=address, **COMMON)
         except (ClusterRefused, WorkersUnavailable):
@@ -102,7 +119,7 @@ def _host_and_port(address: str) -> tuple[str, int] | None:
     return (host.strip("[]"), int(port)) if host and port.isdigit() and "/" not in host else None
 
 
-def _check_reachable(address: str) -> None:
+def _check_reachable(address: str, *, allow_open: bool) -> None:
     """Ask a HOST:PORT for the cluster's id."""
     place = _host_and_port(address)
     if place is None:
@@ -111,7 +128,7 @@ def _check_reachable(address: str) -> None:
         socket.create_connection(place, timeout=CONNECT_TIMEOUT_S).close()
     except (OSError, OverflowError) as error:
         raise WorkersUnavailable(f"no Ray cluster at RAY_ADDRESS {address}: {error}") from error
-    _check_token(address)
+    _check_token(address, allow_open=allow_open)
 
 
 @contextlib.contextmanager
@@ -136,7 +153,7 @@ def _answers(host: str, port: int) -> bool:
     return True
 
 
-def _check_token(address: str) -> None:
+def _check_token(address: str, *, allow_open: bool) -> None:
     try:
         answer = subprocess.run(  # noqa: S603 -- our own interpreter
             [sys.executable, "-c", _ASK, address], check=False, capture_output=True, text=True, timeout=ANSWER_TIMEOUT_S
@@ -146,12 +163,17 @@ def _check_token(address: str) -> None:
             f"no Ray cluster at RAY_ADDRESS {address}: something listens there that does not answer as a Ray head "
             f"within {ANSWER_TIMEOUT_S:g} s"
         ) from error
-    if "AuthenticationError" in answer.stdout:
+    without, _, own = answer.stdout.strip().partition("\n")
+    if without == "ok" and not allow_open:
+        raise ClusterRefused(
+            f"the Ray cluster at RAY_ADDRESS {address} asks for no token, and {_OPEN.format(first='Give')}"
+        )
+    if "AuthenticationError" in own:
         has_token = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
         gave = "does not take our token" if has_token else "asks for a token"
         raise ClusterRefused(f"the Ray cluster at RAY_ADDRESS {address} {gave}; set {_REMEDY}")
-    if answer.stdout.strip() != "ok":
-        reason = answer.stdout.strip() or f"asking it ended with exit code {answer.returncode}"
+    if own != "ok":
+        reason = own or f"asking it ended with exit code {answer.returncode}"
         raise WorkersUnavailable(f"no Ray cluster at RAY_ADDRESS {address}: {reason}")
 
 

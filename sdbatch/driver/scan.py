@@ -28,7 +28,7 @@ from sdbatch.driver.row_warnings import RowWarnings, is_absent_file
 from sdbatch.driver.shared_keys import SharedKeys, leading_words
 from sdbatch.driver.source_headers import SourceHeaders
 from sdbatch.driver.tables import ManifestHere, opened_manifest
-from sdbatch.errors import ManifestError, Problem
+from sdbatch.errors import ManifestError, ModelError, Problem
 from sdbatch.families.peaks import OutputSize
 from sdbatch.fetch.sources import digest_sources
 from sdbatch.job import Job
@@ -141,6 +141,8 @@ def _scanned(
     }
     refuse_shared_revisions(models.values(), job.storage)
     allow = AllowList(job.sources.allow)
+    if faults := [f"loras.{name}: {one.left_out}; take a plain LoRA" for name, one in loras.items() if one.left_out]:
+        raise ModelError("\n".join(faults))
     resolver = Resolver(job, models, lambda url: _source_problem(url, allow), _source_url, loras, loads_here=loads_here)
     stages = choose_stages(job.stages)
     check_stages(stages)

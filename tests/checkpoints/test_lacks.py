@@ -14,6 +14,7 @@ import pytest
 from support.proxy import faulty_proxy
 from support.weights import POINTER, weights
 
+import sdbatch
 from sdbatch.checkpoints import SHIPPED, describe, describe_lora
 from sdbatch.errors import ModelError
 from sdbatch.job import Component, Lora, Model
@@ -172,3 +173,33 @@ def test_check_tells_it_without_torch(folder: Path, tmp_path: Path) -> None:
 
     assert "is a git-lfs pointer" in done.stdout, done.stderr
     assert done.stdout.endswith("[]\n")
+
+
+@pytest.mark.fault("F12", "a DoRA or LoHa of kohya's, before any model loads", "refused by name, with its form")
+@pytest.mark.parametrize(("part", "form"), [("dora_scale", "DoRA"), ("hada_w1_a", "LoHa")])
+@pytest.mark.parametrize("partial", ["refuse", "allow"])
+def test_a_form_of_which_nothing_is_applied_is_refused_at_check(
+    part: str, form: str, partial: str, tmp_path: Path
+) -> None:
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    layer = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
+    plain = {f"{layer}.{name}.weight": np.zeros((4, 4), np.float32) for name in ("lora_down", "lora_up")}
+    own = {f"{layer}.{part}": np.zeros((4, 1), np.float32)}
+    tensors = {**plain, **own} if form == "DoRA" else own
+    save_file(tensors, tmp_path / "ink.safetensors")
+    lora = Lora.model_validate(
+        {"path": str(tmp_path), "base": "Stable Diffusion XL", "weight_name": "ink.safetensors", "partial": partial}
+    )
+
+    said = f"is a {form} file: of its {len(tensors)} keys diffusers applies none of the 1 with "
+    assert describe_lora("ink", lora, {}).left_out.startswith(said)
+    job = {"manifest": str(tmp_path / "m.jsonl"), "output": str(tmp_path / "out"), "seed": 1}
+    models = {"tiny": {"path": "builtin:tiny-random"}}
+    (tmp_path / "m.jsonl").write_text('{"id": "a", "prompt": "p"}\n')
+    job |= {"models": models, "loras": {"ink": lora.model_dump()}, "defaults": {"task": "text-to-image"}}
+    with pytest.raises(ModelError, match=f"^loras.ink: {said}"):
+        sdbatch.check(job)
+    save_file(plain, tmp_path / "ink.safetensors")
+    assert sdbatch.check(job).rows == 1

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ import sys, time
 import ray
 from sdbatch.dispatch.ray_local import LocalRay
 
-cluster = LocalRay(1, None)
+cluster = LocalRay(1, None, with_token={with_token})
 
 @ray.remote(num_cpus={cpus})
 class OtherJob:
@@ -37,7 +38,8 @@ class OtherJob:
 
 held = OtherJob.remote()
 ray.get(held.hold.remote())
-print(ray.get_runtime_context().gcs_address, (cluster._scratch.folder / "token").read_text(), flush=True)
+token = cluster._scratch.folder / "token"
+print(ray.get_runtime_context().gcs_address, token.read_text() if token.exists() else "none", flush=True)
 sys.stdin.read()
 cluster.close()
 """
@@ -188,12 +190,12 @@ class Other:
     token: str
 
 
-@pytest.fixture
-def other(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Other]:
-    home = tmp_path_factory.mktemp("other")
+@contextmanager
+def _other_cluster(home: Path, **changes: str) -> Iterator[Other]:
+    script = HOLDER.format(cpus=os.cpu_count() or 1, with_token=not changes)
     process = subprocess.Popen(
-        [sys.executable, "-c", HOLDER.format(cpus=os.cpu_count() or 1)],
-        env=_environment(home),
+        [sys.executable, "-c", script],
+        env=_environment(home, **changes),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -204,6 +206,24 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Other]:
     yield Other(process=process, address=address, token=token)
     if process.poll() is None:
         process.communicate("", timeout=60)
+
+
+@pytest.fixture
+def other(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Other]:
+    with _other_cluster(tmp_path_factory.mktemp("other")) as cluster:
+        yield cluster
+
+
+@pytest.mark.fault("S13", "a cluster that asks for no token", "refused by its address, exit 2, unless it is allowed")
+def test_a_cluster_that_asks_for_no_token_is_refused(job: Callable[..., str], tmp_path: Path) -> None:
+    path = job(prompts(1))
+    with _other_cluster(tmp_path, RAY_AUTH_MODE="disabled") as cluster:
+        process = _start(["run", path], _environment(tmp_path, RAY_ADDRESS=cluster.address))
+        _, errors = process.communicate(timeout=120)
+
+    assert process.returncode == 2
+    assert f"the Ray cluster at RAY_ADDRESS {cluster.address} asks for no token, and whoever reaches such" in errors
+    assert "--allow-open-ray" in errors
 
 
 @pytest.mark.fault("F38", "a wrong token on `run`", "the reason and the remedy at once, exit 2")

@@ -15,7 +15,7 @@ from support.revisions import PINNED
 from support.toy_loras import CLIP, Tensors, dotted, kohya, layers_of, write_lora
 from support.toy_models import make_tiny_sdxl
 
-from sdbatch.checkpoints import describe_lora
+from sdbatch.checkpoints import content_revision, lora_files
 from sdbatch.errors import LoraRefused
 from sdbatch.generate.batch import make_batch, set_threads
 from sdbatch.generate.item import Item
@@ -23,6 +23,7 @@ from sdbatch.generate.load import LoadedModel, load_model
 from sdbatch.generate.random_weights import make_tiny_random
 from sdbatch.job import Lora, Model
 from sdbatch.recipe import recipe_from
+from sdbatch.storage import open_store
 
 CLASSES = {"sd": "StableDiffusionPipeline", "sdxl": "StableDiffusionXLPipeline"}
 TEXT_PREFIXES = {"sd": ("lora_te",), "sdxl": ("lora_te1", "lora_te2")}
@@ -87,7 +88,9 @@ def _load(folder: Path, kind: str, file: Path | None = None, **options: Any) -> 
         return load_model(kind, Model(path=str(folder), revision=PINNED), PINNED, {}), []
     loras = {"ink": Lora(path=str(file.parent), weight_name=file.name, base=CLASSES[kind], **options)}
     model = load_model(kind, Model(path=str(folder), revision=PINNED), PINNED, {}, loras)
-    return model, [[describe_lora("ink", loras["ink"], {}).revision, WEIGHT]]
+    # What a driver would refuse at its check, a worker may meet all the same: the file may have changed since.
+    store = open_store(str(file.parent), {})
+    return model, [[content_revision(store, lora_files(store, file.name)), WEIGHT]]
 
 
 def _pixels(model: LoadedModel, loras: list[list[Any]]) -> Any:

@@ -20,6 +20,7 @@ from diffusers.utils.state_dict_utils import (
     convert_unet_state_dict_to_peft,
 )
 
+from sdbatch.checkpoints import forms_of
 from sdbatch.generate.faults import failure_kind
 from sdbatch.generate.load.lora_trace import Trace, tensors_in, traced
 
@@ -28,24 +29,6 @@ EXAMPLES: Final = 3
 
 CONVERSION_ERRORS: Final = (ValueError, TypeError, KeyError, IndexError, AttributeError, RuntimeError, AssertionError)
 """What diffusers, peft and transformers raise on a file that is not what they know."""
-
-FORMS: Final[Mapping[str, str]] = {
-    "dora_scale": "DoRA",
-    "lora_magnitude_vector": "DoRA",
-    "hada_w": "LoHa",
-    "lokr_w": "LoKr",
-    "oft_": "OFT",
-    "on_input": "(IA)^3",
-    "ia3_": "(IA)^3",
-    "a1.weight": "GLoRA",
-}
-"""Forms of adapters by what stands in the names of their keys."""
-
-
-def forms_of(keys: Iterable[str]) -> tuple[str, ...]:
-    """Return the forms of adapters that a file's keys speak of, plain LoRA left out."""
-    names = tuple(keys)
-    return tuple(dict.fromkeys(form for part, form in FORMS.items() if any(part in name for name in names)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
