@@ -197,7 +197,7 @@ def recipe_from(values: Mapping[str, Any]) -> Recipe:
         raise UserError(f"a recipe holds {unknown!r}, which this sdbatch does not know")
     if not known.keys().isdisjoint(SOURCE_ROLES):
         known.setdefault("fit", NEUTRAL["fit"])
-    if "ip_adapter_images" in known:
+    if known.get("ip_adapter_images"):
         known.setdefault("ip_adapter_scale", NEUTRAL["ip_adapter_scale"])
     for name in _TUPLES:
         if name in known and not isinstance(known[name], str):

@@ -204,7 +204,7 @@ def _refuse_options(place: str, component: Component, model: Model, family: Fami
         "compile": model.compile,
         "attention_backend": model.attention_backend is not None,
         "layerwise_casting": model.layerwise_casting is not None,
-        "offload": model.offload != "none",
+        "offload: group": model.offload == "group",
         f"quantize.{denoiser}": denoiser in model.quantized,
         "components.ip_adapter.config": component.config is not None,
         "components.ip_adapter.quantize": component.quantize is not None,

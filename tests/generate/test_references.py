@@ -200,12 +200,22 @@ def test_an_adapter_beside_a_controlnet_is_read_by_the_pipeline_of_both(
     assert min(difference(one, other_reference), difference(one, other_control)) > 2
 
 
+def test_an_adapter_of_an_offloaded_model_gives_the_same_pixels(load: Load, folders: Callable[[str], Path]) -> None:
+    folder = folders("sd")
+    components: dict[str, Any] = {"ip_adapter": {"path": str(folder / "adapter")}}
+    entry = Model(path=str(folder / "model"), components=components, offload="model")
+    offloaded = load_model("m", entry, describe("m", entry, {}).combined_revision, {})
+    item, without = item_of("sd"), item_of("sd", references=0)
+
+    for one in (item, without, item):
+        assert difference(pixels_of(offloaded, one)[0], pixels_of(load("sd")[1], one)[0]) == 0
+
+
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
         ({"compile": True}, "does not go with compile"),
-        ({"offload": "group"}, "does not go with offload"),
-        ({"offload": "model"}, "does not go with offload"),
+        ({"offload": "group"}, "does not go with offload: group"),
         ({"layerwise_casting": "float8_e4m3fn"}, "does not go with layerwise_casting"),
         ({"quantize": {"unet": {"backend": "torchao", "type": "int8wo"}}}, "does not go with quantize.unet"),
     ],

@@ -88,7 +88,7 @@ class References:
             pipeline: Pipeline that will be called.
             recipe: A recipe of the call; what is read of it is equal in all rows.
         """
-        if recipe.ip_adapter_scale is None:
+        if not recipe.ip_adapter_images or recipe.ip_adapter_scale is None:
             yield
             return
         self.put_in(recipe.ip_adapter_scale)
