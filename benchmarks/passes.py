@@ -17,16 +17,22 @@ def _empty(denoiser: Any, *shape: int, dtype: torch.dtype | None = None) -> torc
 
 
 def _unet(denoiser: Any, latents: tuple[int, ...]) -> dict[str, Any]:
-    channels, height, width = latents
+    _, height, width = latents
     more: dict[str, Any] = {}
+    own: dict[str, Any] = {}
+    if denoiser.config["num_class_embeds"]:
+        own["class_labels"] = _empty(denoiser, 1, dtype=torch.long)
+    if denoiser.config["time_cond_proj_dim"]:
+        own["timestep_cond"] = _empty(denoiser, 1, denoiser.config["time_cond_proj_dim"])
     if denoiser.config["addition_embed_type"] == "text_time":
         times = 6 * denoiser.config["addition_time_embed_dim"]
         pooled = denoiser.config["projection_class_embeddings_input_dim"] - times
         more = {"text_embeds": _empty(denoiser, 1, pooled), "time_ids": _empty(denoiser, 1, 6)}
     return {
-        "sample": _empty(denoiser, 1, channels, height, width),
+        "sample": _empty(denoiser, 1, denoiser.config["in_channels"], height, width),
         "timestep": _empty(denoiser, 1),
         "encoder_hidden_states": _empty(denoiser, 1, 77, denoiser.config["cross_attention_dim"]),
+        **own,
         **({"added_cond_kwargs": more} if more else {}),
     }
 
@@ -43,7 +49,7 @@ def _flux(denoiser: Any, latents: tuple[int, ...]) -> dict[str, Any]:
         "img_ids": _empty(denoiser, tokens, axes),
         "txt_ids": _empty(denoiser, TEXT_TOKENS, axes),
         **({"pooled_projections": _empty(denoiser, 1, pooled)} if pooled else {}),
-        **({"guidance": _empty(denoiser, 1)} if config["guidance_embeds"] else {}),
+        **({"guidance": _empty(denoiser, 1)} if config.get("guidance_embeds") else {}),
     }
 
 
@@ -121,6 +127,7 @@ def _sana(denoiser: Any, latents: tuple[int, ...]) -> dict[str, Any]:
 
 PASSES: Mapping[str, Callable[[Any, tuple[int, ...]], dict[str, Any]]] = {
     "UNet2DConditionModel": _unet,
+    "ChromaTransformer2DModel": _flux,
     "FluxTransformer2DModel": _flux,
     "Flux2Transformer2DModel": _flux,
     "QwenImageTransformer2DModel": _qwen,

@@ -46,6 +46,18 @@ _SD15, _SDXL, _FLUX = (ARCHITECTURES[name].parts for name in ("sd15", "sdxl", "f
 _WAN_VAE: Final[tuple[str, Mapping[str, Any]]] = ("AutoencoderKLWan", {})
 _WAN_TEXT = {"text_encoder": _UMT5_XXL}
 _VIDEO_480 = (480, 832, 81)
+_X4 = {
+    "sample_size": 128,
+    "in_channels": 7,
+    "attention_head_dim": 8,
+    "block_out_channels": (256, 512, 512, 1024),
+    "cross_attention_dim": 1024,
+    "down_block_types": ("DownBlock2D", *("CrossAttnDownBlock2D",) * 3),
+    "up_block_types": (*("CrossAttnUpBlock2D",) * 3, "UpBlock2D"),
+    "num_class_embeds": 1000,
+    "only_cross_attention": (True, True, True, False),
+    "use_linear_projection": True,
+}
 _SD3_VAE = ("AutoencoderKL", {**_FLUX["vae"][1]})
 
 
@@ -104,6 +116,31 @@ PUBLISHED: Final = (
         denoiser=("FluxTransformer2DModel", _FLUX["transformer"][1]),
         vae=("AutoencoderKL", _FLUX["vae"][1]),
         encoders={"text_encoder": _CLIP_L, "text_encoder_2": _T5_XXL},
+    ),
+    Published(
+        name="Chroma1",
+        titles=("Chroma",),
+        denoiser=("ChromaTransformer2DModel", {}),
+        vae=("AutoencoderKL", _FLUX["vae"][1]),
+        encoders={"text_encoder": _T5_XXL},
+    ),
+    Published(
+        name="Stable Diffusion x4 Upscaler",
+        titles=("Stable Diffusion x4 Upscaler",),
+        denoiser=("UNet2DConditionModel", _X4),
+        vae=(
+            "AutoencoderKL",
+            {
+                "block_out_channels": (128, 256, 512),
+                "down_block_types": ("DownEncoderBlock2D",) * 3,
+                "up_block_types": ("UpDecoderBlock2D",) * 3,
+                "layers_per_block": 2,
+                "sample_size": 256,
+            },
+        ),
+        encoders={"text_encoder": 340_387_840},
+        guided_rows=2,
+        size=(512, 512, 1),
     ),
     Published(
         name="Flux.2 Klein 4B",

@@ -201,7 +201,8 @@ COLUMNS: Final[tuple[Column, ...]] = (
     ),
     _source("mask", _TEXT, "inpainting's mask"),
     _source("video", _TEXT, "the source of video-to-video"),
-    _source("control_image", _TEXT, "ControlNet's picture"),
+    _source("control_image", _TEXTS, "pictures that ControlNets read, one for each of the model's"),
+    _source("ip_adapter_images", _TEXTS, "reference pictures for style or face, where the model has an `ip_adapter`"),
     _argument(
         "fit",
         _TEXT,
@@ -242,6 +243,15 @@ COLUMNS: Final[tuple[Column, ...]] = (
         in_gallery=True,
     ),
     _argument("strength", _FLOAT, "how far a source is left behind", bound=Range(over=0, most=1), in_gallery=True),
+    _argument(
+        "ip_adapter_scale",
+        _FLOAT,
+        "weight of the `ip_adapter_images`; 1 without it",
+        bound=Range(least=0, guard=10),
+        default=1.0,
+        neutral=1.0,
+        in_gallery=True,
+    ),
     _argument(
         "scheduler",
         _TEXT,
@@ -340,6 +350,9 @@ JOINED: Final = {column.name: column for column in COLUMNS if column.is_joined}
 
 SOURCE_ROLES: Final = named("source")
 """Manifest columns that name files to read; `images` is the first."""
+
+LISTED_ROLES: Final = tuple(column.name for column in COLUMNS if column.use == "source" and column.type == _TEXTS)
+"""Those of them that may name several."""
 
 AS_IN_RECIPE: Final = tuple(
     column.name

@@ -27,7 +27,7 @@ _TEXTS: Final = frozenset(named("text"))
 PER_ROW: Final = frozenset({*_TEXTS, "seed", *SOURCE_ROLES})
 """Names whose values differ row by row; every other one is shared by a group of rows."""
 
-_TUPLES: Final = frozenset({"images", "keyframes"})
+_TUPLES: Final = frozenset({"images", "keyframes", "control_image", "ip_adapter_images"})
 _OF_OLDER_VERSIONS: Final = frozenset({"encoder"})
 """Names that key version 1 wrote and that decide nothing any more: how a master is stored is recorded, not keyed."""
 
@@ -58,8 +58,8 @@ class Recipe:
         components: Content identity of each further folder that the route uses, by its key in the job.
         dtype: Numbers the model is run in.
         seed: Seed of output 0; see `output_seed`.
-        height: Pixels.
-        width: Pixels.
+        height: Pixels; 0 where it follows from the source, which a route enlarges.
+        width: As `height`.
         num_inference_steps: Denoising steps asked for.
         prompt: None where the model reads none.
         negative_prompt: None where there is none or the model reads none; key version 1 wrote "" for none.
@@ -74,7 +74,9 @@ class Recipe:
         images: Content digest of each source image.
         mask: Content digest.
         video: Content digest.
-        control_image: Content digest.
+        control_image: Content digest of the one control picture; of each, where there are several.
+        ip_adapter_images: Content digest of each reference picture.
+        ip_adapter_scale: Weight of the reference pictures; None without any.
         loras: (content identity, weight) of each, sorted.
         parameters: Further arguments of the pipeline, by name.
         accelerators: Options of the model entry that change pixels, by the job's keys.
@@ -90,8 +92,8 @@ class Recipe:
     components: Mapping[str, str] = field(default_factory=dict)
     dtype: str = "float32"
     seed: int = 0
-    height: int
-    width: int
+    height: int = 0
+    width: int = 0
     num_inference_steps: int
     prompt: str | None = None
     negative_prompt: str | None = None
@@ -106,7 +108,9 @@ class Recipe:
     images: tuple[str, ...] = ()
     mask: str | None = None
     video: str | None = None
-    control_image: str | None = None
+    control_image: str | tuple[str, ...] | None = None
+    ip_adapter_images: tuple[str, ...] = ()
+    ip_adapter_scale: float | None = None
     loras: tuple[tuple[str, float], ...] = ()
     parameters: Mapping[str, Any] = field(default_factory=dict)
     accelerators: Mapping[str, Any] = field(default_factory=dict)
@@ -126,7 +130,12 @@ class Recipe:
     @property
     def other_sources(self) -> frozenset[str]:
         """Roles of the sources beside `images` that it reads."""
-        return frozenset(role for role in SOURCE_ROLES[1:] if getattr(self, role) is not None)
+        return frozenset(role for role in SOURCE_ROLES[1:] if getattr(self, role))
+
+    @property
+    def num_controls(self) -> int:
+        """Control pictures that it reads."""
+        return 1 if isinstance(self.control_image, str) else len(self.control_image or ())
 
     def output_seed(self, n: int) -> int:
         """Return the seed of output `n`: seeds follow on, within 63 bits."""
@@ -137,6 +146,8 @@ class Recipe:
         found = _given(zip(_NAMES, _VALUES_OF(self), strict=True))
         if not self.scheduler:
             del found["scheduler"]
+        if not self.height:
+            del found["height"], found["width"]
         return {**found, **_given(self.more.items())} if self.more else found
 
     def metadata(self) -> dict[str, Any]:
@@ -186,8 +197,10 @@ def recipe_from(values: Mapping[str, Any]) -> Recipe:
         raise UserError(f"a recipe holds {unknown!r}, which this sdbatch does not know")
     if not known.keys().isdisjoint(SOURCE_ROLES):
         known.setdefault("fit", NEUTRAL["fit"])
+    if known.get("ip_adapter_images"):
+        known.setdefault("ip_adapter_scale", NEUTRAL["ip_adapter_scale"])
     for name in _TUPLES:
-        if name in known:
+        if name in known and not isinstance(known[name], str):
             known[name] = tuple(known[name])
     if "loras" in known:
         known["loras"] = tuple((identity, weight) for identity, weight in known["loras"])

@@ -34,7 +34,7 @@ class Source:
     """One file a request reads.
 
     Attributes:
-        role: Manifest column it stands in: `images`, `mask`, `video` or `control_image`.
+        role: Manifest column it stands in: `images`, `mask`, `video`, `control_image` or `ip_adapter_images`.
         url: Absolute local path or fsspec URL.
         digest: `sha256:...` of a local file, `etag:...` in an object store, `missing` when it was not there.
         asset: Path in the campaign of an output of it that is a source (`asset:<id>/<n>`); "" of any other.

@@ -46,7 +46,7 @@ from sdbatch.types import TASKS
 
 ROWS = [(family, task, row) for family in FAMILIES.values() for task, rows in family.tasks.items() for row in rows]
 NAMES = [f"{family.title}: {task}: {row.pipeline}" for family, task, row in ROWS]
-OURS = {"scheduler", "loras", "fit", "duration_s"}
+OURS = {"scheduler", "loras", "fit", "duration_s", "ip_adapter_scale"}
 """Columns that are settled before the call."""
 OF_SOURCES = {"height", "width", "num_frames", "fps"}
 """Columns that may follow from the sources."""
@@ -88,8 +88,8 @@ def test_each_way_names_a_pipeline_that_takes_its_arguments(family: Family, task
 def test_a_way_takes_the_columns_of_its_sources(family: Family, task: str, row: Route) -> None:
     sources = set(row.sources) | ({"images"} if row.images[1] else set())
 
-    assert {role for role in SOURCE_ROLES if row.arguments.get(role)} == sources
-    assert ("fit" in row.arguments) == bool(sources)
+    assert {role for role in SOURCE_ROLES if row.arguments.get(role)} == sources | row.optional
+    assert ("fit" in row.arguments) == (bool(sources) and row.enlarges == 1)
     assert ("num_frames" in row.arguments) == is_clip(task) == ("fps" in row.arguments)
     assert not is_clip(task) or family.frame_multiple >= 1
 
@@ -124,7 +124,12 @@ def test_of_the_ways_of_a_task_none_hides_another() -> None:
         for task, rows in family.tasks.items():
             for row in rows:
                 given = Given(row.images[1], row.sources, bool(row.keyframes))
-                assert family.route(task, given) is row, f"{family.title}: {task}: {row.pipeline} is never reached"
+                alike = [other for other in rows if other.takes(given)]
+                assert family.route(task, given) is alike[0]
+                needs = [other.components for other in alike]
+                assert needs.index(row.components) == alike.index(row), (
+                    f"{family.title}: {task}: {row.pipeline} is never reached"
+                )
 
 
 BASES = {

@@ -143,7 +143,14 @@ def _as_wanted(table: pa.Table, wanted: pa.Schema | None) -> pa.Table:
         return table
     there = set(table.column_names)
     columns = [
-        table.column(field.name).cast(field.type) if field.name in there else pa.nulls(table.num_rows, field.type)
+        _cast(table.column(field.name), field.type) if field.name in there else pa.nulls(table.num_rows, field.type)
         for field in wanted
     ]
     return pa.table(columns, schema=wanted)
+
+
+def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray | pa.Array:
+    """Return a column in another type; a text where there may be several today is a list of one."""
+    if pa.types.is_list(kind) and not pa.types.is_list(column.type):
+        return pa.array([None if value is None else [value] for value in column.to_pylist()], kind)
+    return column.cast(kind)

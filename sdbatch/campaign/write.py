@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from sdbatch.campaign import layout
 from sdbatch.campaign.schema import COMMIT, footer, table, to_parquet
+from sdbatch.columns import LISTED_ROLES
 from sdbatch.errors import AssetConflict, RowError
 from sdbatch.logs import redacted
 from sdbatch.points import reached
@@ -105,8 +106,8 @@ def request_columns(request: Request, recipe: Recipe, n: int | None) -> dict[str
     if request.sources:
         columns["source_digests"] = [source.digest for source in request.sources]
     for source in request.sources:
-        if source.role == "images":
-            columns.setdefault("images", []).append(source.url)
+        if source.role in LISTED_ROLES:
+            columns.setdefault(source.role, []).append(source.url)
         else:
             columns.setdefault(source.role, source.url)
     return columns

@@ -25,7 +25,7 @@ from sdbatch.checkpoints.parameters import num_parameters
 from sdbatch.checkpoints.refusals import refuse_code
 from sdbatch.errors import ModelError
 from sdbatch.families import Family
-from sdbatch.job import Component, Storage
+from sdbatch.job import Component, Storage, base_of
 from sdbatch.storage import Entry, Store, open_store, parse_url
 
 Modules = Mapping[str, tuple[str | None, str | None]]
@@ -163,8 +163,8 @@ def expected_class(place: str, module: str, family: Family, modules: Modules) ->
         ModelError: When the pipeline has no such module, or its absence is what tells the family.
     """
     routes = [route for routes in family.tasks.values() for route in routes]
-    further = {name: class_name for route in routes for name, class_name in route.components.items()}
-    if not modules or (module in further and module not in modules):
+    further = {name: class_name for route in routes for name, class_name in route.every_component.items()}
+    if not modules or (base_of(module) in further and module not in modules):
         return None  # a route says itself what it lacks, naming the class
     if module not in modules:
         near = difflib.get_close_matches(module, [*modules, *further], n=1)

@@ -11,6 +11,7 @@ files are those of a stated content digest is looked at where they are loaded (`
 from __future__ import annotations
 
 import difflib
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -42,6 +43,7 @@ from sdbatch.checkpoints.files import (
 from sdbatch.checkpoints.headers import Header, read_headers
 from sdbatch.checkpoints.identity import identity, is_content_digest
 from sdbatch.checkpoints.info import LoraInfo, ModelInfo
+from sdbatch.checkpoints.ip_adapters import ADAPTER, look_into_adapter
 from sdbatch.checkpoints.lacks import faults_of_model
 from sdbatch.checkpoints.lora_forms import left_out
 from sdbatch.checkpoints.parameters import num_parameters, stored_dtype
@@ -118,6 +120,15 @@ def _components(
         place = place_of(name, module, is_top=module not in model.components)
         if module == "safety_checker" and not model.safety_checker:
             raise ModelError(f"{place}: the checker is left out; say safety_checker: true")
+        if module == ADAPTER:
+            own_config = _own_config(info, info.family.denoiser, storage)
+            yield (
+                module,
+                look_into_adapter(
+                    place, component, model, info.family, own_config, storage, with_revision=with_revision
+                ),
+            )
+            continue
         yield (
             module,
             look_into(
@@ -172,8 +183,21 @@ def describe_lora(name: str, lora: Lora, storage: Mapping[str, Storage], *, with
         revision = identity(lora.revision, file=lora.weight_name)
     else:
         revision = content_revision(store, entries) if with_revision else ""
-    why = left_out(keys, partial=lora.partial == "allow")
-    info = LoraInfo(name=name, base=lora.base, revision=revision, is_pinned=_is_pinned(lora, store), left_out=why)
+    # The same weights in the other denoiser give other pixels.
+    is_second = lora.load_into_transformer_2
+    named = hashlib.sha256(f"{revision}\ntransformer_2".encode()).hexdigest() if is_second and revision else revision
+    info = LoraInfo(
+        name=name,
+        base=lora.base,
+        revision=named,
+        is_pinned=_is_pinned(lora, store),
+        weights_revision=revision,
+        is_second=is_second,
+        left_out=left_out(keys, partial=lora.partial == "allow"),
+    )
+    if is_second and not any(info.fits(family) for family in FAMILIES.values()):
+        able = ", ".join(title for title, family in FAMILIES.items() if family.has_second_denoiser)
+        raise ModelError(f"loras.{name}.load_into_transformer_2: {lora.base!r} has one denoiser; two have {able}")
     if not any(info.fits(family) for family in FAMILIES.values()):
         raise ModelError(f"loras.{name}: base {lora.base!r} is not a family; there are {', '.join(FAMILIES)}")
     return info

@@ -8,7 +8,7 @@ from typing import Any
 
 from sdbatch.checkpoints.identity import combined
 from sdbatch.families import Family
-from sdbatch.job import Model, is_fixed
+from sdbatch.job import Model, base_of, is_fixed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,8 +79,12 @@ class ModelInfo:
     def always_laid_over(self) -> list[str]:
         """Components that every call is made with; the others are for the routes that name them."""
         routes = [route for routes in self.family.tasks.values() for route in routes]
-        of_routes = {name for route in routes for name in route.components}
-        return [name for name in self.options.components if name not in of_routes]
+        of_routes = {name for route in routes for name in route.every_component}
+        return [name for name in self.options.components if base_of(name) not in of_routes]
+
+    def named(self, component: str) -> list[str]:
+        """Return the names of a component in this entry: several where it stands for a list, none where it has none."""
+        return [name for name in self.components if base_of(name) == component]
 
     @property
     def combined_revision(self) -> str:
@@ -105,8 +109,11 @@ class LoraInfo:
     Attributes:
         name: Name in the job.
         base: Title or class name of the family it fits.
-        revision: Identity of its weights; "" when it was not asked for.
+        revision: Identity of its weights, and of the denoiser they are for where that is a second one; "" when it was
+            not asked for.
         is_pinned: See `ModelInfo`.
+        weights_revision: Identity of its weights alone.
+        is_second: Whether it is for a second denoiser.
         left_out: Why its file cannot be applied as a whole, as its keys tell; "" where that is not certain.
     """
 
@@ -114,8 +121,10 @@ class LoraInfo:
     base: str
     revision: str
     is_pinned: bool = True
+    weights_revision: str = ""
+    is_second: bool = False
     left_out: str = ""
 
     def fits(self, family: Family) -> bool:
-        """Whether the LoRA was trained for a family."""
-        return self.base in {family.title, family.class_name}
+        """Whether the LoRA was trained for a family, and for a denoiser that it has."""
+        return self.base in {family.title, family.class_name} and (family.has_second_denoiser or not self.is_second)

@@ -12,6 +12,7 @@ from sdbatch.checkpoints.builtins import BUILTINS, SHIPPED
 from sdbatch.checkpoints.components import component_entries, place_of, store_of
 from sdbatch.checkpoints.describe import with_dtype
 from sdbatch.checkpoints.files import content_digest, lora_files, model_files, read_json
+from sdbatch.checkpoints.ip_adapters import ADAPTER, weights_of
 from sdbatch.checkpoints.single_files import is_single_file
 from sdbatch.errors import ModelError
 from sdbatch.job import Job, Model
@@ -60,8 +61,10 @@ def pins(job: Job) -> Iterator[Pin]:
             raise ModelError(f"{place}: {model.path} is not a builtin; there are {known}")
         for option, component in model.laid_over.items():
             dtype = component.dtype or model.dtype
-            store, file = store_of(component, job.storage)
             where = place_of(name, option, is_top=option not in model.components)
+            if option == ADAPTER:  # its revision is that of its weights; the image encoder is known by its content
+                component = weights_of(where, component, job.storage)  # noqa: PLW2901
+            store, file = store_of(component, job.storage)
             entries = component_entries(store, file, dtype)
             yield Pin(place=where, path=parse_url(component.path).url, revision=_digest_of(where, store, entries))
         for word, embedding in model.embeddings.items():

@@ -18,6 +18,7 @@ from sdbatch.campaign import layout
 from sdbatch.checkpoints import BUILTINS, SHIPPED
 from sdbatch.columns import IN_RECIPE, SOURCE_ROLES
 from sdbatch.errors import UserError
+from sdbatch.families import ENLARGES
 from sdbatch.families.scheduler_options import is_written
 from sdbatch.job import ENTRY_COMPONENTS, Job, job_of_record
 from sdbatch.plan.sources import ASSET_SCHEME
@@ -109,15 +110,17 @@ def checked_recipe(row: Mapping[str, Any], name: str) -> Recipe:
     """
     try:
         recipe = parse_recipe(row["recipe"])
-        bounded = {column: getattr(recipe, column, None) for column in IN_RECIPE}
+        follows = {"height", "width"} if recipe.route in ENLARGES and not recipe.height else set()
+        bounded = {column: getattr(recipe, column, None) for column in IN_RECIPE if column not in follows}
         faults = [
             f"{key} {value!r} {IN_RECIPE[key].problem(value)}" for key, value in bounded.items() if _is_out(key, value)
         ]
         options = recipe.more.get("scheduler_options", {})
         if not is_written(recipe.scheduler, options):
             faults.append(f"scheduler {recipe.scheduler!r} with {options!r} is none that a row can have")
-        sides = [row["height"], row["width"], recipe.height, recipe.width]
-        num_values = recipe.height * recipe.width * (recipe.num_frames or 1)
+        asked = [recipe.height or row["height"], recipe.width or row["width"]]
+        sides = [row["height"], row["width"], *asked]
+        num_values = asked[0] * asked[1] * (recipe.num_frames or 1)
         is_bounded = all(0 < side <= SIDE_MAX for side in sides) and 0 < num_values <= VALUES_MAX
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{name}: the recipe of {row['id']} is none that sdbatch wrote ({error})") from error

@@ -25,6 +25,7 @@ from sdbatch.families.table import (
 from sdbatch.recipe import is_clip
 
 __all__ = [
+    "ENLARGES",
     "FAMILIES",
     "Family",
     "Given",
@@ -39,6 +40,7 @@ __all__ = [
 _SHARED_MODULES: Final = frozenset(
     {
         "arguments",
+        "control_routes",
         "listing",
         "motion_routes",
         "peaks",
@@ -77,6 +79,16 @@ def find_family(class_name: str, fact: Callable[[str], Any]) -> Family | None:
         if family.class_name == class_name and all(_holds(fact(name), value) for name, value in family.when.items())
     ]
     return max(matching, key=lambda family: len(family.when), default=None)
+
+
+ENLARGES: Final[Mapping[str, int]] = {
+    route.name: route.enlarges
+    for family in FAMILIES.values()
+    for routes in family.tasks.values()
+    for route in routes
+    if route.enlarges > 1
+}
+"""How many times as large as its source an output of a route is, by the route's name; others say their size."""
 
 
 def _holds(actual: Any, expected: Any) -> bool:

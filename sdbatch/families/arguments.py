@@ -6,9 +6,11 @@ column --> pipeline argument; "" for what is settled outside the call
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from sdbatch.columns import Range
+from sdbatch.families.table import Route
 
 SETTLED: Final = {"scheduler": "", "loras": ""}
 
@@ -60,17 +62,33 @@ FROM_CLIP: Final[Mapping[str, str]] = {**CLIP, "num_frames": "", "fit": "", "vid
 
 PARAMETER_BOUNDS: Final[Mapping[str, Range]] = {
     "clip_skip": Range(least=0, most=32),
+    "control_mode": Range(least=-1, most=31),
     "decode_chunk_size": Range(least=1, most=1025),
     "max_sequence_length": Range(least=1, most=4096),
     "motion_bucket_id": Range(least=0, most=1023),
+    "noise_level": Range(least=0, most=350),
 }
 """What further pipeline arguments are held to, those whose bounds are closer than `PARAMETER_BOUND`."""
 
 PARAMETER_BOUND: Final = Range(least=-1000, most=1000)
 """What every other number among them is held to, a guard against typing errors."""
 
+PER_NET: Final = frozenset(
+    {"controlnet_conditioning_scale", "control_guidance_start", "control_guidance_end", "control_mode"}
+)
+"""Further arguments that may be a list where a row has several control pictures: a number for each."""
+
 KEYFRAMES_MAX: Final = 64
 """Greatest number of key frames of a clip, a guard against typing errors."""
+
+
+REFERENCES: Final[Mapping[str, str]] = {"ip_adapter_images": "ip_adapter_image", "ip_adapter_scale": ""}
+"""Arguments of a route that may be given reference pictures; their scale is set on the denoiser."""
+
+
+def with_references(route: Route) -> Route:
+    """Return a route that takes reference pictures as well, where the model entry has an `ip_adapter`."""
+    return replace(route, arguments={**route.arguments, **REFERENCES}, optional=route.optional | {"ip_adapter_images"})
 
 
 def without(arguments: Mapping[str, str], *columns: str) -> dict[str, str]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, TypedDict
 
-from sdbatch.families.arguments import MASKED, MEGAPIXEL, PLAIN, without
+from sdbatch.families.arguments import MASKED, MEGAPIXEL, PLAIN, with_references, without
+from sdbatch.families.control_routes import flux_routes, joined
 from sdbatch.families.picture_routes import MASK, strength_routes
 from sdbatch.families.schedulers import FLOW_SCHEDULERS
 from sdbatch.families.table import Family, Route
@@ -49,12 +50,18 @@ FAMILIES: Final = (
     Family(
         title="Flux.1",
         class_name="FluxPipeline",
-        tasks=strength_routes(
-            "Flux",
-            _PARAMETERS,
-            {"guidance_scale": 7.0, "strength": 0.6},
-            {"guidance_scale": 7.0, "strength": 0.6},
-            negative_needs="true_cfg_scale",
+        tasks=joined(
+            {
+                task: tuple(map(with_references, routes))
+                for task, routes in strength_routes(
+                    "Flux",
+                    _PARAMETERS,
+                    {"guidance_scale": 7.0, "strength": 0.6},
+                    {"guidance_scale": 7.0, "strength": 0.6},
+                    negative_needs="true_cfg_scale",
+                ).items()
+            },
+            flux_routes(),
         ),
         **_SHARED,
     ),

@@ -55,7 +55,8 @@ def _route(row: Route) -> str:
     """Return the sources a route takes, as text; "" for text alone."""
     least, most = row.images
     images = f"{least}" if least == most else f"{least} to {most}"
-    parts = [f"{images} image{'s' if most > 1 else ''}{_KEYFRAMES[row.keyframes]}"] if most else []
+    enlarged = f" of any size, enlarged {row.enlarges} times" if row.enlarges > 1 else ""
+    parts = [f"{images} image{'s' if most > 1 else ''}{_KEYFRAMES[row.keyframes]}{enlarged}"] if most else []
     parts += sorted(row.sources)
     return " + ".join(parts)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final, TypedDict
 
-from sdbatch.families.arguments import BY_STRENGTH, MASKED, PLAIN, SIZE
+from sdbatch.families.arguments import BY_STRENGTH, MASKED, PLAIN, SIZE, with_references
 from sdbatch.families.table import Route
 
 MASK: Final = frozenset({"mask"})
@@ -17,7 +17,7 @@ _CONTROLNET: Final = {"controlnet": "ControlNetModel"}
 
 _PARAMETERS: Final[Mapping[str, type]] = {"clip_skip": int, "eta": float}
 
-_CONTROL_PARAMETERS: Final[Mapping[str, type]] = {
+CONTROL_PARAMETERS: Final[Mapping[str, type]] = {
     **_PARAMETERS,
     "controlnet_conditioning_scale": float,
     "guess_mode": bool,
@@ -57,7 +57,7 @@ def controlled_routes(
                 pipeline=f"{prefix}ControlNetPipeline",
                 arguments={**PLAIN, "fit": "", "control_image": "image"},
                 sources=CONTROL,
-                parameters=_CONTROL_PARAMETERS,
+                parameters=CONTROL_PARAMETERS,
                 components=_CONTROLNET,
             ),
         ),
@@ -74,7 +74,7 @@ def controlled_routes(
                 arguments={**BY_STRENGTH, **SIZE, "control_image": "control_image"},
                 images=(1, 1),
                 sources=CONTROL,
-                parameters=_CONTROL_PARAMETERS,
+                parameters=CONTROL_PARAMETERS,
                 defaults={"strength": 0.8},
                 components=_CONTROLNET,
             ),
@@ -93,7 +93,7 @@ def controlled_routes(
                 arguments={**MASKED, "control_image": "control_image"},
                 images=(1, 1),
                 sources=MASK | CONTROL,
-                parameters=_CONTROL_PARAMETERS,
+                parameters=CONTROL_PARAMETERS,
                 defaults={"strength": mask_defaults["strength"]},
                 components=_CONTROLNET,
             ),
@@ -101,7 +101,8 @@ def controlled_routes(
     }
     return {
         task: tuple(
-            replace(route, per_row_guidance=True, empty_negative_differs=empty_negative_differs) for route in routes
+            with_references(replace(route, per_row_guidance=True, empty_negative_differs=empty_negative_differs))
+            for route in routes
         )
         for task, routes in tasks.items()
     }

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final, TypedDict
 
 from sdbatch.families.arguments import MEGAPIXEL, PLAIN
+from sdbatch.families.control_routes import joined, qwen_routes
 from sdbatch.families.picture_routes import strength_routes
 from sdbatch.families.schedulers import FLOW_SCHEDULERS
 from sdbatch.families.table import Family, Route
@@ -58,13 +59,16 @@ FAMILIES: Final = (
     Family(
         title="Qwen-Image",
         class_name="QwenImagePipeline",
-        tasks=strength_routes(
-            "QwenImage",
-            {"max_sequence_length": int},
-            {"strength": 0.6},
-            {"strength": 0.6},
-            guidance="true_cfg_scale",
-            rows_interact=True,  # prompts are padded to the longest of the call
+        tasks=joined(
+            strength_routes(
+                "QwenImage",
+                {"max_sequence_length": int},
+                {"strength": 0.6},
+                {"strength": 0.6},
+                guidance="true_cfg_scale",
+                rows_interact=True,  # prompts are padded to the longest of the call
+            ),
+            qwen_routes(),
         ),
         **_SHARED,
     ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from sdbatch.families.control_routes import joined, sd3_routes
 from sdbatch.families.picture_routes import strength_routes
 from sdbatch.families.schedulers import FLOW_SCHEDULERS
 from sdbatch.families.table import Family
@@ -12,12 +13,15 @@ FAMILIES: Final = (
     Family(
         title="Stable Diffusion 3/3.5",
         class_name="StableDiffusion3Pipeline",
-        tasks=strength_routes(
-            "StableDiffusion3",
-            {"clip_skip": int, "max_sequence_length": int},
-            {"num_inference_steps": 50, "strength": 0.6},
-            {"num_inference_steps": 50, "strength": 0.6},
-            per_row_guidance=True,
+        tasks=joined(
+            strength_routes(
+                "StableDiffusion3",
+                {"clip_skip": int, "max_sequence_length": int},
+                {"num_inference_steps": 50, "strength": 0.6},
+                {"num_inference_steps": 50, "strength": 0.6},
+                per_row_guidance=True,
+            ),
+            sd3_routes(),
         ),
         size_multiple=16,
         defaults={"num_inference_steps": 28, "guidance_scale": 7.0},

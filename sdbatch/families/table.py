@@ -11,10 +11,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from sdbatch.errors import UserError
 from sdbatch.recipe import Recipe
+
+_READ_BY: Final[Mapping[str, tuple[str, str]]] = {"ip_adapter_images": ("ip_adapter", "IPAdapter")}
+"""Component that reads an optional source, and its class."""
 
 
 class Given(NamedTuple):
@@ -22,18 +25,28 @@ class Given(NamedTuple):
 
     Attributes:
         num_images: Source images.
-        others: Other sources that are there: `mask`, `video`, `control_image`.
+        others: Other sources that are there: `mask`, `video`, `control_image`, `ip_adapter_images`.
         keyframes: Whether it says at which frames its images stand.
+        num_controls: Control pictures.
+        num_references: Reference pictures.
     """
 
     num_images: int = 0
     others: frozenset[str] = frozenset()
     keyframes: bool = False
+    num_controls: int = 0
+    num_references: int = 0
 
 
 def given_of(recipe: Recipe) -> Given:
     """Return what the request of a recipe gives."""
-    return Given(len(recipe.images), recipe.other_sources, bool(recipe.keyframes))
+    return Given(
+        len(recipe.images),
+        recipe.other_sources,
+        bool(recipe.keyframes),
+        recipe.num_controls,
+        len(recipe.ip_adapter_images),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,10 +59,16 @@ class Route:
             outside the call (`scheduler`, `fit`, `loras`, a size that follows from the source). `area` is height times
             width.
         images: Fewest and most source images.
-        sources: Other sources it needs: `mask`, `video`, `control_image`. It takes no others.
+        sources: Other sources it needs: `mask`, `video`, `control_image`. It takes no others but optional ones.
+        optional: Other sources that it may be given: `ip_adapter_images`, where the model entry has an `ip_adapter`.
         rows: What may share a call. `list`: rows of any sources, as lists. `shared`: rows with the same sources, which
             then join the batch key. `single`: one row a call.
         adapter: Row of `generate/tasks/adapters.py` that puts the arguments into the pipeline's own form; "" for none.
+        enlarges: How many times its source's height and width the output has; 1 where the row says the size, or settles
+            it. Such a source keeps its own size.
+        tile: Side of the denoiser's samples above which they are denoised in tiles that overlap by a quarter; 0 for
+            never. It is part of the version: another number moves pixels.
+        padded_to: Height and width of a source are filled up to multiples of this by its edges; the output is cut back.
         keyframes: How images stand in a clip. "": the first one begins it. `any`: at any frames.
             `chained`: as segments between neighbours from first frame to last, so that gaps follow the frame rule.
         full_strength_ignores_source: Whether a source is not read at all when `strength` asks for every step: steps are
@@ -61,6 +80,8 @@ class Route:
         negative_needs: Parameter that must be over 1 for a negative prompt to be read; "" for none.
         components: Folders the job's model entry must name, with their diffusers class: `controlnet`, `motion_adapter`.
         requires: Python packages that the class needs beyond the project's own.
+        nets: Which ControlNets read its control pictures. `each`: the model's, one picture each. `one`: a single one
+            reads a single picture. `union`: a single one reads any number of them.
         rows_interact: Whether results can change with the other rows of the call, even at a fixed batch size.
         per_row_guidance: Whether each row of a call may have guidance of its own; the batch key then leaves it out.
         empty_negative_differs: Whether an empty negative prompt differs from none (SDXL uses zeros for none); rows with
@@ -72,7 +93,11 @@ class Route:
     arguments: Mapping[str, str]
     images: tuple[int, int] = (0, 0)
     sources: frozenset[str] = frozenset()
+    optional: frozenset[str] = frozenset()
     rows: Literal["list", "shared", "single"] = "list"
+    enlarges: int = 1
+    tile: int = 0
+    padded_to: int = 1
     keyframes: Literal["", "any", "chained"] = ""
     full_strength_ignores_source: bool = False
     adapter: str = ""
@@ -83,6 +108,7 @@ class Route:
     negative_needs: str = ""
     components: Mapping[str, str] = field(default_factory=dict)
     requires: tuple[str, ...] = ()
+    nets: Literal["each", "one", "union"] = "each"
     rows_interact: bool = False
     per_row_guidance: bool = False
     empty_negative_differs: bool = False
@@ -112,9 +138,18 @@ class Route:
         least, most = self.images
         return (
             least <= given.num_images <= most
-            and given.others == self.sources
+            and self.sources <= given.others <= self.sources | self.optional
             and (bool(self.keyframes) or not given.keyframes)
         )
+
+    @property
+    def every_component(self) -> Mapping[str, str]:
+        """Components that the job's model entry may name for it, with their class; those of optional sources too."""
+        return {**self.components, **{_READ_BY[role][0]: _READ_BY[role][1] for role in self.optional}}
+
+    def components_for(self, given: Given) -> Mapping[str, str]:
+        """Return the components that it needs for what a request gives, with their class."""
+        return {**self.components, **dict(_READ_BY[role] for role in self.optional & given.others)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,6 +208,11 @@ class Family:
     untiled_max: int = 0
     vae_tiles: bool = True
     takes_encoded_prompts: bool = False
+
+    @property
+    def has_second_denoiser(self) -> bool:
+        """Whether another denoiser makes the later steps."""
+        return f"model_index.json {self.denoiser}_2" in self.when
 
     def is_tiled(self, tiling: bool | Literal["auto"], *, height: int, width: int, num_frames: int) -> bool:
         """Return whether an output is decoded in tiles; the device is never asked, so that a key holds everywhere.

@@ -44,7 +44,7 @@ FAMILIES: Final = (
     wan_family(
         "Wan 2.1 VACE",
         "WanVACEPipeline",
-        vace_routes(loras=True, parameters=PARAMETERS),
+        vace_routes(PARAMETERS),
         tflop_reference=2030.0,
         parameters_reference=17_337_592_896,
     ),

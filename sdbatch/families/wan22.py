@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from sdbatch.families.arguments import CLIP, FROM_IMAGE, KEYFRAMES_MAX, without
+from sdbatch.families.arguments import CLIP, FROM_IMAGE, KEYFRAMES_MAX
 from sdbatch.families.wan_routes import TWO_STAGES, image_routes, text_routes, vace_routes, wan_family
 
 _SECOND_DENOISER: Final = {"model_index.json transformer_2": ["diffusers", "WanTransformer3DModel"]}
@@ -26,7 +26,7 @@ FAMILIES: Final = (
     wan_family(
         "Wan 2.2 T2V A14B",
         "WanPipeline",
-        {"text-to-video": text_routes(without(CLIP, "loras"), TWO_STAGES)},
+        {"text-to-video": text_routes(CLIP, TWO_STAGES)},
         when=_SECOND_DENOISER,
         is_two_stage=True,
         defaults={"num_inference_steps": 40, "guidance_scale": 4.0},
@@ -36,7 +36,7 @@ FAMILIES: Final = (
         "WanImageToVideoPipeline",
         {
             "image-to-video": image_routes(
-                (1, KEYFRAMES_MAX), is_chained=True, arguments=without(FROM_IMAGE, "loras"), parameters=TWO_STAGES
+                (1, KEYFRAMES_MAX), is_chained=True, arguments=FROM_IMAGE, parameters=TWO_STAGES
             )
         },
         when=_SECOND_DENOISER,
@@ -46,7 +46,7 @@ FAMILIES: Final = (
     wan_family(
         "Wan 2.2 VACE A14B",
         "WanVACEPipeline",
-        vace_routes(loras=False, parameters=TWO_STAGES),
+        vace_routes(TWO_STAGES),
         when=_SECOND_VACE_DENOISER,
         is_two_stage=True,
         tflop_reference=2030.0,

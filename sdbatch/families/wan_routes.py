@@ -41,15 +41,14 @@ def image_routes(
     )
 
 
-def vace_routes(*, loras: bool, parameters: Mapping[str, type]) -> Mapping[str, tuple[Route, ...]]:
+def vace_routes(parameters: Mapping[str, type]) -> Mapping[str, tuple[Route, ...]]:
     """Return VACE's routes: one row a call, and a source clip as what guides it (depth, pose, grey, ...)."""
-    left_out = () if loras else ("loras",)
     controlled = {**parameters, **_CONTROLLED}
     return {
         "text-to-video": (
             Route(
                 pipeline="WanVACEPipeline",
-                arguments=without(CLIP, *left_out),
+                arguments=CLIP,
                 rows="single",
                 parameters=parameters,
             ),
@@ -57,7 +56,7 @@ def vace_routes(*, loras: bool, parameters: Mapping[str, type]) -> Mapping[str, 
         "image-to-video": (
             Route(
                 pipeline="WanVACEPipeline",
-                arguments=without({**FROM_IMAGE, "images": "video"}, *left_out),
+                arguments={**FROM_IMAGE, "images": "video"},
                 images=(1, KEYFRAMES_MAX),
                 rows="single",
                 keyframes="any",
@@ -68,7 +67,7 @@ def vace_routes(*, loras: bool, parameters: Mapping[str, type]) -> Mapping[str, 
         "video-to-video": (
             Route(
                 pipeline="WanVACEPipeline",
-                arguments=without({**FROM_CLIP, "num_frames": "num_frames"}, "strength", *left_out),
+                arguments=without({**FROM_CLIP, "num_frames": "num_frames"}, "strength"),
                 sources=frozenset({"video"}),
                 rows="single",
                 parameters=controlled,

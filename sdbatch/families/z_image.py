@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from sdbatch.families.arguments import MEGAPIXEL
+from sdbatch.families.control_routes import joined, z_image_routes
 from sdbatch.families.picture_routes import strength_routes
 from sdbatch.families.schedulers import FLOW_SCHEDULERS
 from sdbatch.families.table import Family
@@ -13,11 +14,14 @@ FAMILIES: Final = (
     Family(
         title="Z-Image",
         class_name="ZImagePipeline",
-        tasks=strength_routes(
-            "ZImage",
-            {"cfg_normalization": bool, "cfg_truncation": float, "max_sequence_length": int},
-            {"strength": 0.6},
-            {"strength": 1.0},
+        tasks=joined(
+            strength_routes(
+                "ZImage",
+                {"cfg_normalization": bool, "cfg_truncation": float, "max_sequence_length": int},
+                {"strength": 0.6},
+                {"strength": 1.0},
+            ),
+            z_image_routes(),
         ),
         size_multiple=16,
         defaults={**MEGAPIXEL, "num_inference_steps": 50, "guidance_scale": 5.0},

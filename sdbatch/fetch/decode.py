@@ -1,6 +1,6 @@
 """Decodes a request's sources to the pixels that its pipeline call is given, role by role.
 
-Source x N + settings --> decode_sources() --> {images, mask, video, control_image}, each at the size asked for
+Source x N + settings --> decode_sources() --> {images, mask, video, control_image, ip_adapter_images}
 """
 
 # F frames, H and W pixels, C = 3 channels.
@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sdbatch.errors import SourceTooLarge, SourceUnreadable
 from sdbatch.fetch.clips import decode_clip
 from sdbatch.fetch.origin import said_source_type
-from sdbatch.fetch.pictures import decode_fitted, decode_mask, fit_mask
-from sdbatch.fetch.settings import PixelSettings
+from sdbatch.fetch.pictures import decode_fitted, decode_image, decode_mask, fit_mask
+from sdbatch.fetch.settings import ENLARGED_PIXELS_MAX, REFERENCE_SIDE, PixelSettings
 from sdbatch.types import Source
 
 
@@ -32,9 +33,10 @@ def decode_sources(
         pixels_max: Most pixels, height times width, of any source.
 
     Returns:
-        Pixels by role: `images` a tuple of image_HWC, `mask` a mask_HW, `video` a video_FHWC, `control_image` an
-        image_HWC. Beside them `notes`, a tuple of sentences, when something is to be known of how they were read, and
-        `source_types`, when one of `images` or `video` says of itself how it came to be: an address each, or "".
+        Pixels by role, each at the size asked for: `images` and `control_image` tuples of image_HWC, `mask` a mask_HW,
+        `video` a video_FHWC; `ip_adapter_images` squares of `REFERENCE_SIDE`. Beside them `notes`, a tuple of
+        sentences, when something is to be known of how they were read, and `source_types`, when one of `images` or
+        `video` says of itself how it came to be: an address each, or "".
 
     Raises:
         RowError: When a source cannot be read, decoded or fitted.
@@ -53,6 +55,10 @@ def decode_sources(
         if source.role in {"images", "video"}:
             said.append(said_source_type(data))
         match source.role:
+            case "images" if settings.enlarges > 1:
+                image = decode_image(data, source.url, pixels_max, notes)
+                _refuse_size(source.url, image.size, settings)
+                pixels["images"] = (*pixels.get("images", ()), np.asarray(image, dtype=np.uint8))
             case "images":
                 image_HWC, own_size = picture(source.url, data)
                 first_size = first_size if "images" in pixels else own_size
@@ -74,10 +80,28 @@ def decode_sources(
                     pixels_max=pixels_max,
                     notes=notes,
                 )
+            case "ip_adapter_images" as role:
+                side = REFERENCE_SIDE
+                reference_HWC, _ = decode_fitted(
+                    data, source.url, pixels_max, height=side, width=side, fit="cover", notes=notes
+                )
+                pixels[role] = (*pixels.get(role, ()), reference_HWC)
             case role:
-                pixels[role], _ = picture(source.url, data)
+                control_HWC, _ = picture(source.url, data)
+                pixels[role] = (*pixels.get(role, ()), control_HWC)
     if notes:
         pixels["notes"] = tuple(notes)
     if any(said):
         pixels["source_types"] = tuple(said)
     return pixels
+
+
+def _refuse_size(name: str, size: tuple[int, int], settings: PixelSettings) -> None:
+    """Refuse a source that cannot be enlarged to what the row says, or to what fits a machine."""
+    width, height = (side * settings.enlarges for side in size)
+    becomes = f"{name}: is {size[0]} x {size[1]} pixels, which become {width} x {height}"
+    if settings.height and (width, height) != (settings.width, settings.height):
+        asked = f"{settings.width} x {settings.height}"
+        raise SourceUnreadable(f"{becomes}; the row says {asked}: leave width and height out, or say those")
+    if width * height > ENLARGED_PIXELS_MAX:
+        raise SourceTooLarge(f"{becomes}, over {ENLARGED_PIXELS_MAX} pixels; name a smaller source")

@@ -106,7 +106,7 @@ def accelerated(pipeline: Any, family: Family, options: Model, recipe: Recipe) -
             if options.guidance_interval:
                 route = _PARTLY_GUIDED[family.cfg_layout]
                 partly = route(denoiser.forward, pipeline, options.guidance_interval)
-                stack.enter_context(_forward(denoiser, partly))
+                stack.enter_context(forward_replaced(denoiser, partly))
         yield
 
 
@@ -127,7 +127,8 @@ def _step_cache(denoiser: Any, options: Model, steps: int) -> Iterator[None]:
 
 
 @contextmanager
-def _forward(denoiser: Any, forward: Callable[..., Any]) -> Iterator[None]:
+def forward_replaced(denoiser: Any, forward: Callable[..., Any]) -> Iterator[None]:
+    """Let a denoiser run by another `forward` while the block runs."""
     before = vars(denoiser).get("forward")
     denoiser.forward = forward
     try:

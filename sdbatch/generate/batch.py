@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ import torch
 
 from sdbatch.generate.accelerators import accelerated, denoisers_of, recompile_limits
 from sdbatch.generate.decoding import decoding
+from sdbatch.generate.enlarging import cut, filled_up, in_tiles, is_large, samples_per_pixel
 from sdbatch.generate.exact import exact_arithmetic
 from sdbatch.generate.first_step import begun_at_first_step
 from sdbatch.generate.inversions import inverted
@@ -31,6 +32,7 @@ from sdbatch.generate.memo import TEXTS_AT_ONCE, remembered
 from sdbatch.generate.prompts import PromptEncoder, is_encoded, with_tokens
 from sdbatch.generate.tasks import CALLS
 from sdbatch.generate.tasks.adapters import adapt
+from sdbatch.generate.tasks.controls import with_controls
 from sdbatch.generate.text_model import text_model_named
 from sdbatch.points import reached
 from sdbatch.recipe import Recipe
@@ -89,6 +91,9 @@ def _made(model: LoadedModel, items: Sequence[Item], pad_to: int | None, on_step
     before, limits_before = _begin_measuring(model.device), recompile_limits()
     parts: list[_CallOutput] = []
     plan = model.decode_plan(recipe, len(rows), is_exact=pad_to is not None)
+    enlarged = route.enlarges > 1
+    if enlarged and is_large(route, rows[0], samples_per_pixel(pipeline, route)):
+        plan = replace(plan, is_tiled=True)
     denoisers = denoisers_of(pipeline, model.family)
     generators = [
         torch.Generator("cpu").manual_seed(row.seed) for row in rows
@@ -105,6 +110,7 @@ def _made(model: LoadedModel, items: Sequence[Item], pad_to: int | None, on_step
         torch.inference_mode(),
         _seeded(rows[0].seed, model.device),
         exact_arithmetic(is_exact=pad_to is not None, is_compiled=model.options.compile),
+        in_tiles(pipeline, model.family, route, rows[0]) if enlarged else nullcontext(),
         accelerated(pipeline, model.family, model.options, recipe),
         text_model_named(pipeline, recipe),
         begun_at_first_step(pipeline, route, recipe),
@@ -116,17 +122,21 @@ def _made(model: LoadedModel, items: Sequence[Item], pad_to: int | None, on_step
             model.device if model.options.offload_text_encoder else None,
         ),
         decoding(pipeline.vae, plan) as decode,
+        model.references.reading(pipeline, recipe) if model.references is not None else nullcontext(),
     ):
         for arguments in CALLS[recipe.task](route, rows):
             if is_encoded(recipe):
                 encoded = PromptEncoder(pipeline, recipe, tokens).with_encoded(arguments, route, rows)
             else:
                 encoded = with_tokens(arguments, route, tokens)
-            adapted = adapt(route.adapter, pipeline, encoded, recipe)
+            formed = with_controls(route, pipeline, encoded, rows)
+            adapted = adapt(route.adapter, pipeline, filled_up(route, formed) if enlarged else formed, recipe)
             parts.append(_read_output(pipeline(**adapted, generator=generator, output_type="pt"), pipeline))
     if decode.retries:
         model.learn_decoding(recipe, decode.rows_at_once)
     video_BFHWC = _join(parts, recipe)
+    if enlarged:
+        video_BFHWC = cut(video_BFHWC, route, rows[0])
     generate_s = time.perf_counter() - started_s
     return BatchResult(
         outputs=[

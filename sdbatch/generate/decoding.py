@@ -66,7 +66,7 @@ def plan_decoding(
         is_exact: Whether the job asks for equal bits.
         known_max: Most rows that this process could decode at once, where a decode has run out of memory.
     """
-    pixels = recipe.height * recipe.width * (recipe.num_frames or 1)
+    pixels = recipe.height * recipe.width * (recipe.num_frames or 1) or DECODED_PIXELS_MAX  # 0: as its source
     most = 1 if options.slicing else options.decode_batch or max(1, DECODED_PIXELS_MAX // pixels)
     if is_exact:
         size = next(size for size in range(min(most, rows), 0, -1) if rows % size == 0)

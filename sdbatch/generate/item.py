@@ -29,7 +29,8 @@ class Item:
         images: Source pixels, each image_HWC at the recipe's size.
         mask: Mask pixels, mask_HW at the recipe's size, 255 where the model paints.
         video: Source clip, video_FHWC at the recipe's size and number of frames.
-        control_image: Control picture, image_HWC at the recipe's size.
+        control_image: Control pictures, each image_HWC at the recipe's size.
+        ip_adapter_images: Reference pictures, each image_HWC and a square.
     """
 
     recipe: Recipe
@@ -37,7 +38,8 @@ class Item:
     images: tuple[Pixels, ...] = ()
     mask: Pixels | None = None
     video: Pixels | None = None
-    control_image: Pixels | None = None
+    control_image: tuple[Pixels, ...] = ()
+    ip_adapter_images: tuple[Pixels, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from sdbatch.job.reach import STORAGE_OPTIONS, Storage, options_for, prefix_for,
 from sdbatch.job.read import parse_job, read_job
 from sdbatch.job.records import job_of_record
 from sdbatch.job.settings import JOB_VERSION, Encode, Job, Limits, ManifestTable, Sources, Workers, job_schema
-from sdbatch.job.weights import QUANTIZE_TYPES, Component, Embedding, Lora, Quantize, VaeOptions, is_fixed
+from sdbatch.job.weights import QUANTIZE_TYPES, Component, Embedding, Lora, Quantize, VaeOptions, base_of, is_fixed
 
 __all__ = [
     "ENTRY_COMPONENTS",
@@ -33,6 +33,7 @@ __all__ = [
     "Storage",
     "VaeOptions",
     "Workers",
+    "base_of",
     "is_fixed",
     "job_of_record",
     "job_schema",

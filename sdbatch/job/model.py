@@ -19,6 +19,8 @@ from sdbatch.job.weights import (
     Strict,
     VaeOptions,
     folder_of,
+    numbered,
+    or_several,
     or_string,
 )
 
@@ -149,8 +151,8 @@ class Model(Strict):
     )
     controlnet: Annotated[Component, BeforeValidator(folder_of)] | None = Field(
         default=None,
-        description="Folder of the ControlNet that reads control_image: a path, or {path, revision}.",
-        json_schema_extra=or_string,
+        description="Folder of the ControlNet that reads control_image: a path, or {path, revision}; or a list.",
+        json_schema_extra=or_several,
     )
     motion_adapter: Annotated[Component, BeforeValidator(folder_of)] | None = Field(
         default=None,
@@ -209,6 +211,18 @@ class Model(Strict):
     def _stated_family_needs_revision(self) -> Model:
         if self.family is not None and self.revision is None:
             raise ValueError(f"family {self.family!r} without a revision: the folder would be digested all the same")
+        return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _each_of_several_has_a_name(cls, entry: Any) -> Any:
+        return numbered(entry)
+
+    @model_validator(mode="after")
+    def _image_encoders_are_of_adapters(self) -> Model:
+        for name, component in self.laid_over.items():
+            if component.image_encoder is not None and name != "ip_adapter":
+                raise ValueError(f"components.{name}.image_encoder: only an ip_adapter has one; leave it out")
         return self
 
     @model_validator(mode="after")

@@ -66,6 +66,8 @@ def _with_models(values: Mapping[str, Any], keeps: Callable[[Any], bool]) -> dic
     """Return a copy of a job's values in which only the revisions stand that `keeps` answers for."""
 
     def entry(value: Any) -> Any:
+        if isinstance(value, list):
+            return [entry(one) for one in value]
         if not isinstance(value, Mapping):
             return value
         copy = {**value, **{name: entry(value[name]) for name in ENTRY_COMPONENTS if name in value}}

@@ -85,6 +85,45 @@ class Component(Strict):
     )
     dtype: Dtype | None = Field(default=None, description="Numbers it is run in; null is the model's dtype.")
     quantize: Quantize | None = Field(default=None, description="How its weights are quantised.")
+    image_encoder: str | None = Field(
+        default=None,
+        description="Folder of an ip_adapter's image encoder; without it, image_encoder beside its weights.",
+    )
+
+
+SEVERAL: Final = ("controlnet",)
+"""Components of which a model entry may name several, as a list."""
+
+SEVERAL_MAX: Final = 8
+"""Most of them."""
+
+
+def base_of(component: str) -> str:
+    """Return what a component is, without its number among several: `controlnet` of `controlnet_2`."""
+    base, _, number = component.rpartition("_")
+    return base if base in SEVERAL and number.isdecimal() else component
+
+
+def numbered(entry: Any) -> Any:
+    """Return a model entry in which each component of a list has a name: `controlnet`, `controlnet_2`, and so on."""
+    if not isinstance(entry, dict):
+        return entry
+    entry = dict(entry)
+    named = entry.get("components")
+    further: dict[str, Any] = dict(named) if isinstance(named, dict) else {}
+    for name in SEVERAL:
+        for place in (entry, further):
+            if not isinstance(place.get(name), list | tuple):
+                continue
+            parts = list(place[name])
+            if not 1 <= len(parts) <= SEVERAL_MAX:
+                raise ValueError(f"{name}: a list of {len(parts)} folders; 1 to {SEVERAL_MAX} can be named")
+            place[name] = parts[0]
+            for number, part in enumerate(parts[1:], 2):
+                if f"{name}_{number}" in further:
+                    raise ValueError(f"{name}_{number} stands in components beside a list of {name}; say it once")
+                further[f"{name}_{number}"] = part
+    return {**entry, "components": further} if further else entry
 
 
 InversionWord = Annotated[str, Field(pattern=r"^[^\s()\[\]{}:,\"\\+|]{2,64}$")]
@@ -126,6 +165,13 @@ def folder_of(value: Any) -> Any:
     return {"path": value} if isinstance(value, str) else value
 
 
+def or_several(schema: dict[str, Any]) -> None:
+    """Let a JSON Schema take a plain path, or a list of what it takes."""
+    or_string(schema)
+    one = [kind for kind in schema["anyOf"] if kind.get("type") != "null"]
+    schema["anyOf"].append({"type": "array", "items": {"anyOf": one}, "minItems": 1, "maxItems": SEVERAL_MAX})
+
+
 def or_string(schema: dict[str, Any]) -> None:
     """Let a JSON Schema take a plain path as well."""
     schema["anyOf"] = [{"type": "string"}, *schema.get("anyOf", [])]
@@ -140,6 +186,10 @@ class Lora(Strict):
         "pytorch_lora_weights.safetensors"
     )
     revision: Revision | None = Field(default=None, description="Names the content; see a model's.")
+    load_into_transformer_2: bool = Field(
+        default=False,
+        description="Whether it is for the second transformer of Wan 2.2 A14B, that of the later steps (low noise).",
+    )
     partial: Literal["refuse", "allow"] = Field(
         default="refuse", description="What becomes of rows when some of its keys fit nothing in the model."
     )

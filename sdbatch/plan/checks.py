@@ -18,10 +18,12 @@ from sdbatch.canonical import parse_json
 from sdbatch.checkpoints import LoraInfo, ModelInfo, missing_package
 from sdbatch.columns import MANIFEST, named
 from sdbatch.families import Family, Given, Route, nearest_multiple, next_frame_count
-from sdbatch.families.arguments import PARAMETER_BOUND, PARAMETER_BOUNDS
+from sdbatch.families.arguments import PARAMETER_BOUND, PARAMETER_BOUNDS, PER_NET
+from sdbatch.job import ENTRY_COMPONENTS
 from sdbatch.plan.problems import RowProblem
 from sdbatch.plan.sources import OTHER_ROLES
 
+_NOTHING = Given()
 LORAS_MAX = 16
 LORA_WEIGHT_MAX = 10.0
 FRAMES_MAX = 10**9
@@ -61,6 +63,8 @@ def check_family(values: Mapping[str, Any], family: Family) -> list[RowProblem]:
     """Check what a family bounds: sizes and frame counts."""
     problems: list[RowProblem] = []
     for name in ("height", "width"):
+        if name not in values:
+            continue
         value = values[name]
         nearest = nearest_multiple(value, family.size_multiple, family.size_min, family.size_max)
         if value % family.size_multiple:
@@ -70,7 +74,7 @@ def check_family(values: Mapping[str, Any], family: Family) -> list[RowProblem]:
             problems.append(RowProblem(name, value, f"is not in {family.size_min}..{family.size_max}"))
     if "num_frames" in values:
         problems.extend(_check_frames(values["num_frames"], family))
-    if not problems:
+    if not problems and values.keys() >= {"height", "width"}:
         problems.extend(_check_pixels(values["height"], values["width"], values.get("num_frames", 1)))
     return problems
 
@@ -98,10 +102,21 @@ def _check_frames(num_frames: int, family: Family) -> list[RowProblem]:
     return []
 
 
-def nearest_route(routes: Iterable[Route], given: Given) -> tuple[Route, list[RowProblem]]:
-    """Return the route that a request's sources fit best, and the problems of the sources that do not fit it."""
+def nearest_route(
+    routes: Iterable[Route], given: Given, model: ModelInfo | None = None
+) -> tuple[Route, list[RowProblem]]:
+    """Return the route that a request's sources fit best, and the problems of the sources that do not fit it.
+
+    Of routes that take the same sources, the one whose components the model's entry names goes first.
+    """
     tried = [(route, _source_problems(route, given)) for route in routes]
-    return min(tried, key=lambda item: (len(item[1]), _images_off(item[0], given)))
+
+    def misfit(item: tuple[Route, list[RowProblem]]) -> tuple[int, int, int]:
+        route, problems = item
+        lacks = 0 if model is None else len(_lacking_components(route, model, given))
+        return len(problems), _images_off(route, given), lacks
+
+    return min(tried, key=misfit)
 
 
 def _images_off(route: Route, given: Given) -> int:
@@ -116,7 +131,7 @@ def _source_problems(route: Route, given: Given) -> list[RowProblem]:
         bound = f"{least}" if least == most else f"{least} to {most}"
         problems.append(RowProblem("images", None, f"has {given.num_images} source(s); the task takes {bound}"))
     for role in OTHER_ROLES:
-        if role in given.others - route.sources:
+        if role in given.others - route.sources - route.optional:
             problems.append(RowProblem(role, None, "is a source the task would ignore"))
         elif role in route.sources - given.others:
             problems.append(RowProblem(role, None, "is missing; the task needs one"))
@@ -126,10 +141,16 @@ def _source_problems(route: Route, given: Given) -> list[RowProblem]:
 
 
 def check_route(
-    route: Route, task: str, model: ModelInfo, values: Mapping[str, Any], *, loads_here: bool = True
+    route: Route,
+    task: str,
+    model: ModelInfo,
+    values: Mapping[str, Any],
+    given: Given = _NOTHING,
+    *,
+    loads_here: bool = True,
 ) -> list[RowProblem]:
     """Check that what a route needs is there (see `lacking`), and that it reads its source."""
-    problems = [RowProblem("task", task, message) for message in lacking(route, model, loads_here=loads_here)]
+    problems = [RowProblem("task", task, message) for message in lacking(route, model, given, loads_here=loads_here)]
     steps, strength = values.get("num_inference_steps", 0), values.get("strength", 0.0)
     # As the pipelines themselves round: diffusers 0.42.1, get_timesteps of the flow models.
     if route.full_strength_ignores_source and 0 < strength <= 1 and int(steps - steps * strength) < 1:
@@ -138,26 +159,36 @@ def check_route(
     return problems
 
 
-def lacking(route: Route, model: ModelInfo, *, loads_here: bool = True) -> list[str]:
+def lacking(route: Route, model: ModelInfo, given: Given = _NOTHING, *, loads_here: bool = True) -> list[str]:
     """Return, in words, what a route needs and does not have.
 
     Args:
         route: The route.
         model: Description of its model, whose entry names further folders.
+        given: What a request gives; optional sources need components of their own.
         loads_here: Whether this machine's Python packages are those that load it.
     """
-    reasons = []
-    for option, class_name in route.components.items():
-        found = model.components.get(option)
-        if found != class_name:
-            has = "has none" if found is None else f"is a {found}"
-            reasons.append(f"needs models.{model.name}.{option} to be a {class_name}; it {has}")
+    reasons = _lacking_components(route, model, given)
     for package in route.requires if loads_here else ():
         if importlib.util.find_spec(package) is None:
             reasons.append(f"needs the Python package {package}, which is not installed")
     for module, backend in model.quantized_by.items() if loads_here else ():
         if package := missing_package(backend):
             reasons.append(f"needs, for the quantised {module}, {package}")
+    return reasons
+
+
+def _lacking_components(route: Route, model: ModelInfo, given: Given) -> list[str]:
+    reasons = []
+    for option, class_name in route.components_for(given).items():
+        place = f"models.{model.name}.{option if option in ENTRY_COMPONENTS else f'components.{option}'}"
+        names = model.named(option)
+        wrong = [name for name in names if model.components[name] != class_name]
+        if wrong:
+            numbered = "" if len(names) == 1 else f" {names.index(wrong[0]) + 1}"
+            reasons.append(f"needs {place}{numbered} to be a {class_name}; it is a {model.components[wrong[0]]}")
+        elif not names:
+            reasons.append(f"needs {place} to be a {class_name}; it has none")
     return reasons
 
 
@@ -216,8 +247,17 @@ def settled_frames(values: dict[str, Any], family: Family) -> None:
         values["num_frames_kept"] = kept
 
 
-def settled_parameters(text: str | None, route: Route, task: str) -> tuple[dict[str, Any], list[RowProblem]]:
-    """Return the further arguments that a row asks for, and the problem they have."""
+def settled_parameters(
+    text: str | None, route: Route, task: str, num_controls: int = 1
+) -> tuple[dict[str, Any], list[RowProblem]]:
+    """Return the further arguments that a row asks for, and the problem they have.
+
+    Args:
+        text: The row's `parameters`.
+        route: The route, which says what it takes.
+        task: The row's task, for messages.
+        num_controls: Control pictures; of several each may have a number of its own.
+    """
 
     def refused(message: str) -> tuple[dict[str, Any], list[RowProblem]]:
         return {}, [RowProblem("parameters", text, message)]
@@ -237,13 +277,25 @@ def settled_parameters(text: str | None, route: Route, task: str) -> tuple[dict[
             return refused(f"holds {name}, which is settled by columns of the manifest")
         if kind is None:
             return refused(f"holds {name}, which {task} of this model does not take{near(name, route.parameters)}")
-        if not _is_a(value, kind):
-            return refused(f"holds {name} = {_cut(value)}, which is not of type {kind.__name__}")
-        bound = PARAMETER_BOUNDS.get(name, PARAMETER_BOUND)
-        if any(type(number) in {int, float} and number not in bound for number in _items(value)):
-            return refused(f"holds {name} = {_cut(value)}, which is not {bound}")
-        given[name] = kind(value)
+        if message := _value_problem(name, value, kind, num_controls):
+            return refused(f"holds {name} {message}")
+        given[name] = [kind(item) for item in value] if isinstance(value, list) and kind is not list else kind(value)
     return given, []
+
+
+def _value_problem(name: str, value: Any, kind: type, num_controls: int) -> str:
+    """Return what is wrong with the value of a further argument, "" for nothing."""
+    is_per_net = name in PER_NET and kind is not list and isinstance(value, list)
+    if is_per_net and (num_controls < 2 or len(value) != num_controls):
+        return f"with {len(value)} number(s) for {num_controls} control picture(s)"
+    if is_per_net and not all(_is_a(item, kind) for item in value):
+        return f"= {_cut(value)}, which is not a list of type {kind.__name__}"
+    if not is_per_net and not _is_a(value, kind):
+        return f"= {_cut(value)}, which is not of type {kind.__name__}"
+    bound = PARAMETER_BOUNDS.get(name, PARAMETER_BOUND)
+    if any(type(number) in {int, float} and number not in bound for number in _items(value)):
+        return f"= {_cut(value)}, which is not {bound}"
+    return ""
 
 
 def _is_a(value: Any, kind: type) -> bool:

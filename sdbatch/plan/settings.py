@@ -31,6 +31,7 @@ from sdbatch.plan.checks import (
     settled_loras,
     settled_parameters,
 )
+from sdbatch.plan.control_checks import check_counts, check_modes
 from sdbatch.plan.problems import RowProblem
 from sdbatch.plan.schedulers import settled_scheduler
 from sdbatch.plan.shape import shape_text
@@ -45,6 +46,7 @@ SETTINGS = named("binding", "argument", "list", "setting")
 _ARGUMENTS = named("argument")
 _TEXTS = named("text")
 _LENGTHS = ("num_frames", "duration_s")
+_SIZE = ("height", "width")
 _FLOATS = frozenset(name for name, column in IN_RECIPE.items() if pa.types.is_floating(column.type))
 _COMPILED_WITHOUT_LORAS = (
     "are not taken by a model with compile: true, whose blocks would be compiled anew for each set of them; "
@@ -162,7 +164,7 @@ class Settler:
             return RejectedGroup(texts=texts, unread={}, problems=(*problems, *unbound, *check_values(own)))
         model = self._models[name]
         given = given._replace(keyframes=bool(row["keyframes"]))
-        route, misplaced = nearest_route(model.family.tasks[task], given)
+        route, misplaced = nearest_route(model.family.tasks[task], given, model)
         binding = _Binding(model=model, task=task, route=route, given=given)
         values = self._values(binding, layers, problems)
         parameters = values.get("parameters", {})
@@ -201,7 +203,10 @@ class Settler:
         """Settle everything but texts, seed and sources, checked against the family."""
         route, family, row = binding.route, binding.model.family, layers[0]
         values = self._arguments(binding, layers, problems)
-        problems.extend(check_route(route, binding.task, binding.model, values, loads_here=self._loads_here))
+        problems.extend(
+            check_route(route, binding.task, binding.model, values, binding.given, loads_here=self._loads_here)
+        )
+        problems.extend(check_counts(route, binding.given, binding.model, row["ip_adapter_scale"]))
         out_of_bounds = check_values(values)
         if not out_of_bounds:
             settled_frames(values, family)
@@ -212,8 +217,8 @@ class Settler:
                 row["keyframes"], binding.given.num_images, values["num_frames"], route, family.frame_multiple
             )
             problems.extend(refused)
-        parameters, refused = settled_parameters(row["parameters"], route, binding.task)
-        problems.extend(refused)
+        parameters, refused = settled_parameters(row["parameters"], route, binding.task, binding.given.num_controls)
+        problems.extend(refused or check_modes(route, binding.given, parameters, row["parameters"]))
         if parameters:
             values["parameters"] = parameters
         if row["loras"] and "loras" not in route.arguments:
@@ -238,13 +243,22 @@ class Settler:
         lengths = next((of_layer for layer in layers if (of_layer := _lengths(layer))), {})
         values: dict[str, Any] = {}
         for name in _ARGUMENTS:
-            if name in route.arguments:
+            if name == "ip_adapter_scale" and name in route.arguments and not binding.given.num_references:
+                continue  # a default of it is for the rows with reference pictures
+            if name in _SIZE and route.enlarges > 1:
+                if row[name] is not None:  # a default is for rows whose size the source does not settle
+                    values[name] = row[name]
+            elif name in route.arguments:
                 value = _nearest(name, [lengths] if name in _LENGTHS else layers, last.get(name))
                 if value is not None and value != MANIFEST[name].neutral:
                     values[name] = value
             elif row[name] is not None:
                 message = f"is not taken by {binding.task} of {model.family.title}"
                 problems.append(RowProblem(name, row[name], message))
+        if route.enlarges > 1 and len(values.keys() & set(_SIZE)) == 1:
+            (name,) = values.keys() & set(_SIZE)
+            message = "stands alone; say both height and width, or neither: they follow from the source"
+            problems.append(RowProblem(name, values[name], message))
         if len(lengths) == 2:
             message = "stands beside num_frames; only one of them can be met"
             problems.append(RowProblem("duration_s", lengths["duration_s"], message))
@@ -266,11 +280,14 @@ class Settler:
         guidance = values.get("guidance_scale", 1.0)
         if route.negative_needs:
             guidance = values.get("parameters", {}).get(route.negative_needs, 1.0)
-        size = OutputSize(values["height"], values["width"], values.get("num_frames", 1), guidance > 1)
+        height, width = values.get("height", model.height), values.get("width", model.width)
+        size = OutputSize(height, width, values.get("num_frames", 1), guidance > 1)
         self.sizes.setdefault(model.name, set()).add(size)
         together = {**shared, "guidance_scale": guidance > 1} if route.per_row_guidance else shared
         steps = _steps_made(values)
         rows = 1 if route.rows == "single" else shared.get("batch_size", model.options.batch_size)
+        counts = {"num_controls": given.num_controls, "num_references": given.num_references}
+        together = {**together, **{name: count for name, count in counts.items() if count > 1}}
         return SettledGroup(
             route=route,
             texts=texts,
@@ -282,8 +299,8 @@ class Settler:
             cost_tflop=cost_tflop(
                 model.family,
                 parameters=model.parameters,
-                height=values["height"],
-                width=values["width"],
+                height=height,
+                width=width,
                 num_frames=values.get("num_frames", 1),
                 steps=steps,
                 guided=guidance > 1,
@@ -301,7 +318,7 @@ class Settler:
             "route_version": route.version,
             "model": model.base_revision or model.revision,
             "components": {
-                name: model.component_revisions[name] for name in (*route.components, *model.always_laid_over)
+                name: model.component_revisions[name] for name in (*_used(binding), *model.always_laid_over)
             },
             "dtype": model.options.dtype,
             **{name: float(value) if name in _FLOATS else value for name, value in values.items()},
@@ -309,7 +326,8 @@ class Settler:
         is_exact = self._job.determinism == "exact"
         # Compiled or in another memory format, the last bits are others: nothing to see, but not exact either.
         accelerators = model.options.accelerators if is_exact else model.options.lossy
-        height, width, num_frames = values["height"], values["width"], values.get("num_frames", 1)
+        # A size that follows from the source is not known here; what is tiled for it follows from the source as well.
+        height, width, num_frames = values.get("height", 0), values.get("width", 0), values.get("num_frames", 1)
         if model.family.is_tiled(model.options.vae.tiling, height=height, width=width, num_frames=num_frames):
             accelerators["vae"] = {**accelerators.get("vae", {}), "tiling": True}
         if accelerators:
@@ -317,6 +335,12 @@ class Settler:
         if is_exact:
             shared["batch_size"] = 1 if route.batch_of_one_in_exact else model.options.batch_size
         return shared
+
+
+def _used(binding: _Binding) -> list[str]:
+    """Return the names of the components that a route is called with, beside those of every call."""
+    needed = binding.route.components_for(binding.given)
+    return [name for component in needed for name in binding.model.named(component)]
 
 
 def _check_served(model: ModelInfo, task: str, *, loads_here: bool) -> list[RowProblem]:

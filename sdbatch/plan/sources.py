@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
-from sdbatch.columns import SOURCE_ROLES
+from sdbatch.columns import LISTED_ROLES, SOURCE_ROLES
 from sdbatch.families import Given
 from sdbatch.types import Source
 
 OTHER_ROLES = SOURCE_ROLES[1:]
-"""Roles of one source each; `images` may have several."""
+"""Roles beside `images`."""
 
 ASSET_SCHEME: Final = "asset:"
 _ASSET = re.compile(r"asset:([A-Za-z0-9][A-Za-z0-9._-]{0,127})/(0|[1-9][0-9]{0,3})")
@@ -54,16 +55,32 @@ def listed(value: Any) -> list[str]:
 
 def given_of_urls(urls: tuple[Any, ...]) -> Given:
     """Return what a row gives by the values of its source columns, in the order of `SOURCE_ROLES`."""
-    images, *others = urls
-    return Given(len(listed(images)), frozenset(role for role, url in zip(OTHER_ROLES, others, strict=True) if url))
+    return _given(tuple(len(listed(value)) for value in urls))
+
+
+@lru_cache(4096)
+def _given(counts: tuple[int, ...]) -> Given:
+    """Return what a row gives by the number of its sources in each role."""
+    given = dict(zip(SOURCE_ROLES, counts, strict=True))
+    return Given(
+        given["images"],
+        frozenset(role for role in OTHER_ROLES if given[role]),
+        num_controls=given["control_image"],
+        num_references=given["ip_adapter_images"],
+    )
 
 
 def digests_by_role(sources: Iterable[Source]) -> dict[str, Any]:
-    """Return the content digests by role: a list of images, one of anything else."""
+    """Return the content digests by role: a list where there may be several.
+
+    One control picture stands there as itself: a row that names it by a list of one has the key that it always had.
+    """
     digests: dict[str, Any] = {}
     for source in sources:
-        if source.role == "images":
-            digests.setdefault("images", []).append(source.digest)
+        if source.role in LISTED_ROLES:
+            digests.setdefault(source.role, []).append(source.digest)
         else:
             digests[source.role] = source.digest
+    if len(digests.get("control_image", ())) == 1:
+        (digests["control_image"],) = digests["control_image"]
     return digests

@@ -17,6 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final
 
 from sdbatch.errors import RowError, SourceChanged, SourceMissing, SourceTooLarge
+from sdbatch.families import ENLARGES
 from sdbatch.fetch.bounded.decoder import BoundedDecoder
 from sdbatch.fetch.read_once import ReadOnce
 from sdbatch.fetch.settings import PixelSettings
@@ -112,6 +113,7 @@ class SourceFetcher:
             fit=recipe.fit or "cover",
             num_frames=recipe.num_frames,
             fps=recipe.fps,
+            enlarges=ENLARGES.get(recipe.route, 1),
         )
         with self._progress.decoding(request.id):
             pixels = self._decoder.decode(request.sources, settings, self._source_bytes)

@@ -12,7 +12,7 @@ from PIL import Image
 from sdbatch.encode.video import encode_video
 from sdbatch.errors import SourceTooLarge, SourceUnreadable
 from sdbatch.fetch.decode import decode_sources
-from sdbatch.fetch.settings import PixelSettings
+from sdbatch.fetch.settings import REFERENCE_SIDE, PixelSettings
 from sdbatch.job import Encode
 from sdbatch.types import Source
 
@@ -79,7 +79,20 @@ def test_a_clip_gives_the_recipes_frames() -> None:
 
 
 def test_a_control_image_is_a_picture() -> None:
-    assert _read([("control_image", _png(_split(64, 64)))], RECIPE)["control_image"].shape == (32, 32, 3)
+    one = _read([("control_image", _png(_split(64, 64)))], RECIPE)["control_image"]
+    files = [("control_image", _png(_split(64, 64))), ("control_image", _png(_split(32, 32)))]
+    two = _read(files, RECIPE)["control_image"]
+
+    assert [pixels.shape for pixels in one] == [(32, 32, 3)]
+    assert [pixels.shape for pixels in two] == [(32, 32, 3)] * 2
+
+
+def test_a_reference_picture_is_a_square_from_its_middle_whatever_the_size_and_fit_of_the_row() -> None:
+    sources = [("ip_adapter_images", _png(_split(64, 256))), ("ip_adapter_images", _png(_split(256, 64)))]
+
+    pixels = _read(sources, RECIPE)["ip_adapter_images"]
+
+    assert [one.shape for one in pixels] == [(REFERENCE_SIDE, REFERENCE_SIDE, 3)] * 2
 
 
 @pytest.mark.parametrize("role", ["images", "mask", "control_image", "video"])
@@ -88,3 +101,15 @@ def test_the_cap_holds_for_every_role(role: str) -> None:
 
     with pytest.raises(SourceTooLarge, match=f"{role}-0: "):
         _read([(role, data)], {**RECIPE, "num_frames": 9, "fps": 8.0}, pixels_max=63 * 63)
+
+
+def test_a_source_that_is_enlarged_keeps_its_size_and_must_become_what_the_row_says() -> None:
+    source = [("images", _png(_split(64, 48)))]
+
+    free = _read(source, {"height": 0, "width": 0, "enlarges": 4})
+    asked = _read(source, {"height": 192, "width": 256, "enlarges": 4})
+    assert [pixels.shape for one in (free, asked) for pixels in one["images"]] == [(48, 64, 3)] * 2
+    with pytest.raises(SourceUnreadable, match="is 64 x 48 pixels, which become 256 x 192; the row says 256 x 256"):
+        _read(source, {"height": 256, "width": 256, "enlarges": 4})
+    with pytest.raises(SourceTooLarge, match="which become 4800 x 4400, over 16777216 pixels"):
+        _read([("images", _png(_split(1200, 1100)))], {"height": 0, "width": 0, "enlarges": 4}, 10_000_000)

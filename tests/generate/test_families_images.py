@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import support.toy_controlnets
 import support.toy_models
 import torch
 from support.revisions import PINNED
@@ -29,15 +30,22 @@ MAKERS: Mapping[str, Callable[[Path], None]] = {
     "Flux.1": support.toy_models.make_tiny_flux,
     "Flux.1 Kontext": support.toy_models.make_tiny_kontext,
     "Flux.1 Fill": support.toy_models.make_tiny_fill,
+    "Chroma": support.toy_models.make_tiny_chroma,
     "Flux.2 Klein": support.toy_models.make_tiny_klein,
     "Qwen-Image": support.toy_models.make_tiny_qwen,
     "Z-Image": support.toy_models.make_tiny_zimage,
     "Sana": support.toy_models.make_tiny_sana,
 }
 CONTROLNETS = {
-    "Stable Diffusion 1.x/2.x": support.toy_models.make_tiny_controlnet,
-    "Stable Diffusion XL": support.toy_models.make_tiny_xl_controlnet,
+    ("Stable Diffusion 1.x/2.x", "ControlNetModel"): support.toy_models.make_tiny_controlnet,
+    ("Stable Diffusion XL", "ControlNetModel"): support.toy_models.make_tiny_xl_controlnet,
+    ("Stable Diffusion XL", "ControlNetUnionModel"): support.toy_controlnets.make_tiny_union_controlnet,
+    ("Stable Diffusion 3/3.5", "SD3ControlNetModel"): support.toy_controlnets.make_tiny_sd3_controlnet,
+    ("Flux.1", "FluxControlNetModel"): support.toy_controlnets.make_tiny_flux_controlnet,
+    ("Qwen-Image", "QwenImageControlNetModel"): support.toy_controlnets.make_tiny_qwen_controlnet,
+    ("Z-Image", "ZImageControlNetModel"): support.toy_controlnets.make_tiny_zimage_controlnet,
 }
+"""Makers of a ControlNet by family and class; the first of a family is the model's where a test does not say."""
 WAYS = [
     (family, task, row)
     for family in FAMILIES.values()
@@ -52,22 +60,27 @@ COUPLED_MAX = 1
 
 
 @pytest.fixture(scope="module")
-def loaded(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Family], LoadedModel]:
-    """Return a family's tiny model, loaded once."""
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., LoadedModel]:
+    """Return a family's tiny model with a ControlNet of a class, loaded once."""
     set_threads(1)
-    kept: dict[str, LoadedModel] = {}
+    kept: dict[tuple[str, str], LoadedModel] = {}
+    folders: dict[str, Path] = {}
 
-    def load(family: Family) -> LoadedModel:
-        if family.title not in kept:
-            folder = tmp_path_factory.mktemp("model")
-            MAKERS[family.title](folder / "model")
+    def load(family: Family, controlnet: str = "") -> LoadedModel:
+        names = [name for title, name in CONTROLNETS if title == family.title]
+        key = (family.title, controlnet or next(iter(names), ""))
+        if key not in kept:
+            folder = folders.get(family.title)
+            if folder is None:
+                folder = folders[family.title] = tmp_path_factory.mktemp("model")
+                MAKERS[family.title](folder / "model")
             values: dict[str, Any] = {"path": str(folder / "model"), "revision": PINNED}
-            if family.title in CONTROLNETS:
-                CONTROLNETS[family.title](folder / "controlnet")
-                values["controlnet"] = str(folder / "controlnet")
+            if key in CONTROLNETS:
+                CONTROLNETS[key](folder / key[1])
+                values["controlnet"] = str(folder / key[1])
             model = Model(**values)
-            kept[family.title] = load_model("tiny", model, described(model), {})
-        return kept[family.title]
+            kept[key] = load_model("tiny", model, described(model), {})
+        return kept[key]
 
     return load
 
@@ -111,6 +124,8 @@ def _item(family: Family, task: str, row: Route, **changes: Any) -> Item:
     recipe = {name: value for name, value in values.items() if name in row.arguments}
     if row.negative_needs:
         del recipe["negative_prompt"]
+    if row.nets == "union" and "control_mode" in row.parameters:
+        changes["parameters"] = {"control_mode": [3], **changes.get("parameters", {})}
     sources = {"images": ["sha256:00"]} if row.images[1] else {}
     given = {**sources, **dict.fromkeys(row.sources, "sha256:00")}
     # Quick; but the template around Qwen-Image's prompt has more letters than that.
@@ -119,6 +134,7 @@ def _item(family: Family, task: str, row: Route, **changes: Any) -> Item:
         recipe=recipe_from(
             {
                 "task": task,
+                "route": row.name,
                 **recipe,
                 **given,
                 "parameters": {name: quick[name] for name in quick.keys() & row.parameters.keys()},
@@ -128,7 +144,7 @@ def _item(family: Family, task: str, row: Route, **changes: Any) -> Item:
         seed=1,
         images=(_gradient(_side(family)),) if row.images[1] else (),
         mask=_mask(_side(family)) if "mask" in row.sources else None,
-        control_image=_gradient(_side(family), 1) if "control_image" in row.sources else None,
+        control_image=(_gradient(_side(family), 1),) if "control_image" in row.sources else (),
     )
 
 
@@ -150,8 +166,8 @@ def _variants(item: Item) -> dict[str, Item]:
         variants["images"] = replace(item, images=(np.ascontiguousarray(np.rot90(item.images[0], 2)),))
     if item.mask is not None:
         variants["mask"] = replace(item, mask=255 - item.mask)
-    if item.control_image is not None:
-        variants["control_image"] = replace(item, control_image=255 - item.control_image)
+    if item.control_image:
+        variants["control_image"] = replace(item, control_image=tuple(255 - pixels for pixels in item.control_image))
     if item.recipe.negative_prompt is not None:
         variants["negative_prompt"] = replace(item, recipe=replace(item.recipe, negative_prompt="people and cars"))
     return variants
@@ -159,11 +175,17 @@ def _variants(item: Item) -> dict[str, Item]:
 
 @pytest.mark.parametrize(("family", "task", "row"), WAYS, ids=NAMES)
 def test_a_row_s_pixels_change_with_what_it_says_and_not_with_its_neighbours(
-    family: Family, task: str, row: Route, loaded: Callable[[Family], LoadedModel]
+    family: Family, task: str, row: Route, loaded: Callable[..., LoadedModel]
 ) -> None:
-    model = loaded(family)
+    model = loaded(family, row.components.get("controlnet", ""))
     item = _item(family, task, row)
     variants = _variants(item)
+    if row.rows == "single":
+        one, *others = (_pixels(model, [each])[0] for each in (item, *variants.values()))
+        for name, pixels in zip(variants, others, strict=True):
+            assert _differ(one, pixels) > 2, f"another {name} moves nothing"
+        assert _differ(one, _pixels(model, [item])[0]) == 0, "a row before it moves it"
+        return
     if row.rows == "shared":
         one, other = (_pixels(model, [source])[0] for source in (item, variants.pop("images")))
         assert _differ(one, other) > 2, "another source moves nothing"
@@ -192,7 +214,9 @@ def test_a_size_of_the_family_is_made_exactly(family: Family, loaded: Callable[[
 @pytest.mark.parametrize("family", [FAMILIES[title] for title in MAKERS], ids=lambda family: family.title)
 def test_one_folder_is_loaded_once_for_all_tasks(family: Family, loaded: Callable[[Family], LoadedModel]) -> None:
     model = loaded(family)
-    routes = [row for of_family, _, row in WAYS if of_family is family]
+    classes = [name for title, name in CONTROLNETS if title == family.title][:1]
+    ways = [row for of_family, _, row in WAYS if of_family is family]
+    routes = [row for row in ways if not row.components or row.components["controlnet"] in classes]
     pipelines = [model.pipeline(row, "") for row in routes]
 
     for pipeline in pipelines:

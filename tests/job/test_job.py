@@ -325,7 +325,28 @@ def test_a_further_folder_is_a_path_or_a_path_with_a_revision() -> None:
     assert "models.tiny.controlnet.revison: unknown key; did you mean revision?" in _refusal(
         _values(models=_model(controlnet={"path": "/c", "revison": "a" * 40}))
     )
-    assert "models.tiny.controlnet: should be a mapping of keys" in _refusal(_values(models=_model(controlnet=[])))
+    assert "models.tiny.controlnet: 3 should be a mapping of keys" in _refusal(_values(models=_model(controlnet=3)))
+
+
+def test_several_controlnets_are_a_list_and_each_has_a_name() -> None:
+    nets: list[Any] = ["/c", {"path": "/d", "dtype": "float16"}, "/e"]
+    for values in ({"controlnet": nets}, {"components": {"controlnet": nets}}):
+        entry = parse_job(_values(models=_model(**values))).models["tiny"]
+        paths = {name: one.path for name, one in entry.laid_over.items()}
+
+        assert paths == {"controlnet": "/c", "controlnet_2": "/d", "controlnet_3": "/e"}
+        assert entry.laid_over["controlnet_2"].dtype == "float16"
+        again = parse_job(json.loads(json.dumps(_values(models={"tiny": entry.model_dump(mode="json")}))))
+        assert again.models["tiny"] == entry
+    one, plain = (parse_job(_values(models=_model(controlnet=net))).models["tiny"] for net in (["/c"], "/c"))
+    assert one == plain
+    assert "a list of 0 folders; 1 to 8 can be named" in _refusal(_values(models=_model(controlnet=[])))
+    assert "a list of 9 folders" in _refusal(_values(models=_model(controlnet=["/c"] * 9)))
+    twice = _model(controlnet=["/c", "/d"], components={"controlnet_2": "/e"})
+    assert "controlnet_2 stands in components beside a list" in _refusal(_values(models=twice))
+    assert "only an ip_adapter has one" in _refusal(
+        _values(models=_model(controlnet={"path": "/c", "image_encoder": "/i"}))
+    )
 
 
 # --- versions --------------------------------------------------------------------------------------------------------

@@ -45,6 +45,8 @@ def _key(family: Family, task: str, route: Route, take: str) -> str:
     if take == "parameters" and route.parameters:
         name = min(route.parameters)
         row["parameters"] = json.dumps({name: _PARAMETERS[route.parameters[name]]})
+    if route.nets == "union" and "control_mode" in route.parameters:
+        row["parameters"] = json.dumps({**json.loads(row.get("parameters") or "{}"), "control_mode": [1]})
     digests = {url: f"sha256:{_digest(url)}" for url in ("0", "1", "mask", "video", "control_image")}
     resolved, problems = resolver.resolve({name: [value] for name, value in row.items()}, 1, digests)
     assert not problems, (family.title, task, take, problems)
@@ -89,7 +91,8 @@ def _settings(family: Family, route: Route) -> Iterator[tuple[str, Any]]:
         "guidance_scale": 0.1 + 0.2,
         "strength": 0.5,
         "scheduler": family.schedulers[0] if family.schedulers else None,
-        "loras": [{"name": "ink", "weight": 0.5}],
+        # Wan 2.2 A14B took none when these keys were first written down.
+        "loras": None if family.has_second_denoiser else [{"name": "ink", "weight": 0.5}],
     }
     yield "seed", 2**62 + 3
     yield from ((name, value) for name, value in values.items() if name in route.arguments)

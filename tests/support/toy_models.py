@@ -210,6 +210,36 @@ def _flux_parts(in_channels: int, out_channels: int | None = None) -> dict[str, 
     }
 
 
+def make_tiny_chroma(folder: Path) -> None:
+    """Write a Chroma folder."""
+    import torch
+    from diffusers import ChromaPipeline, ChromaTransformer2DModel, FlowMatchEulerDiscreteScheduler
+
+    torch.manual_seed(0)
+    save_pipeline(
+        ChromaPipeline(
+            transformer=ChromaTransformer2DModel(
+                patch_size=1,
+                in_channels=16,
+                num_layers=1,
+                num_single_layers=1,
+                attention_head_dim=16,
+                num_attention_heads=2,
+                joint_attention_dim=32,
+                axes_dims_rope=(4, 6, 6),
+                approximator_hidden_dim=32,
+                approximator_layers=1,
+                approximator_num_channels=16,
+            ),
+            scheduler=FlowMatchEulerDiscreteScheduler(),
+            vae=_kl_vae(),
+            text_encoder=tiny_t5(),
+            tokenizer=t5_tokenizer(),
+        ),
+        folder,
+    )
+
+
 def make_tiny_klein(folder: Path) -> None:
     """Write a Flux.2 Klein folder; its text encoder has as many layers as the pipeline picks from."""
     import torch

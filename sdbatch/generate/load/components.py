@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +23,7 @@ from diffusers.loaders.single_file_model import SINGLE_FILE_LOADABLE_CLASSES
 from safetensors.torch import load_file
 
 from sdbatch.checkpoints import ModelInfo, has_weights, is_file
+from sdbatch.checkpoints.ip_adapters import ADAPTER, ENCODER_CLASS, adapter_parts
 from sdbatch.errors import ModelLoadFailed
 from sdbatch.generate.faults import failure_kind
 from sdbatch.generate.load.copies import component_config, component_path
@@ -34,6 +36,19 @@ DTYPES: Final = {"float32": torch.float32, "float16": torch.float16, "bfloat16":
 
 FLOAT32_VAES: Final = frozenset({"AutoencoderKLWan"})
 """Autoencoders that are kept in float32 beside a denoiser in 16 bit, as their authors do: in bfloat16 clips flicker."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterFiles:
+    """An IP-Adapter, read.
+
+    Attributes:
+        weights: Its tensors by the keys of the file.
+        image_encoder: Module that reads reference pictures.
+    """
+
+    weights: Mapping[str, torch.Tensor]
+    image_encoder: Any
 
 
 class ModuleReader:
@@ -62,7 +77,28 @@ class ModuleReader:
         Raises:
             ModelLoadFailed: When one lacks weights, or this machine cannot compute with it.
         """
-        return {name: self._component(name, component) for name, component in self._model.laid_over.items()}
+        return {
+            name: self._component(name, component)
+            for name, component in self._model.laid_over.items()
+            if name != ADAPTER
+        }
+
+    def ip_adapter(self) -> AdapterFiles | None:
+        """Read the entry's IP-Adapter; None where it names none.
+
+        Raises:
+            ModelLoadFailed: See `laid_over`.
+        """
+        component = self._model.laid_over.get(ADAPTER)
+        if component is None:
+            return None
+        dtype = self._model.dtype
+        parts, _ = adapter_parts(f"models.{self._info.name}.components.ip_adapter", component, self._storage, dtype)
+        encoder = component_path(parts.image_encoder, parts.encoder_revision, self._storage, dtype)
+        return AdapterFiles(
+            weights=load_file(component_path(parts.weights, parts.revision, self._storage, dtype)),
+            image_encoder=self._from_folder("image_encoder", encoder, ENCODER_CLASS, DTYPES[dtype], None),
+        )
 
     def quantised(self) -> dict[str, Any]:
         """Read the modules of the model's own folder that are quantised.

@@ -17,13 +17,15 @@ from sdbatch.errors import ModelLoadFailed
 from sdbatch.families import Family, Route
 from sdbatch.generate.decoding import DecodePlan, is_tiled, plan_decoding
 from sdbatch.generate.inversions import INVERSIONS_MAX, Inversion
+from sdbatch.generate.load.controlnets import joined_controlnets
 from sdbatch.generate.load.kept_loras import KeptLoras
 from sdbatch.generate.load.loras import LoraFile
 from sdbatch.generate.load.placing import ModelOffload, offload_groups
+from sdbatch.generate.load.references import References
 from sdbatch.generate.load.schedulers import scheduler_from
 from sdbatch.generate.memo import Memo
 from sdbatch.generate.tokens import TokenCounter
-from sdbatch.job import Model
+from sdbatch.job import Model, base_of
 from sdbatch.recipe import Recipe
 
 OPTIONS = {"add_watermarker": False}
@@ -41,6 +43,7 @@ class LoadedModel:
         memo: Outputs of its encoders; kept as long as the model is.
         tokens: Counter of the tokens of a prompt.
         loras: The LoRAs that can be laid over it.
+        references: Its IP-Adapter, which is in the denoiser only while a call reads reference pictures; None without.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class LoadedModel:
         loras: Mapping[str, LoraFile] | None = None,
         options: Model | None = None,
         embeddings: Mapping[tuple[str, str], Path] | None = None,
+        references: References | None = None,
     ) -> None:
         """Take a loaded pipeline.
 
@@ -63,6 +67,7 @@ class LoadedModel:
             loras: By identity, the LoRAs that were made for the family.
             options: The job's entry of the model.
             embeddings: File of each textual inversion of the entry, by its word and identity.
+            references: Its IP-Adapter.
         """
         self.class_name = type(pipeline).__name__
         self.family = family
@@ -75,6 +80,9 @@ class LoadedModel:
         self._offload = ModelOffload(device) if self.options.offload == "model" else None
         # diffusers would lay hooks of its own again
         before_attach = self._offload.unhook if self._offload is not None else lambda: None
+        self.references = references
+        if references is not None:
+            references.take_out()
         self.loras = KeptLoras(pipeline, loras or {}, before_attach)
         self._decoded_max: dict[tuple[int, int, int | None, bool], int] = {}
         self.tokens = TokenCounter(pipeline, family)
@@ -103,7 +111,7 @@ class LoadedModel:
         """
         pipeline = self._pipelines.get(route.pipeline)
         if pipeline is None:
-            further = {name: self._components[name] for name in route.components}
+            further = {name: self._of_several(name, is_union=route.nets == "union") for name in route.components}
             pipeline = self._pipelines[route.pipeline] = _sibling(self._base, route.pipeline, further)
             if self.options.offload == "group":
                 offload_groups(pipeline.components, self.device)  # some pipelines make a denoiser of their own
@@ -136,6 +144,12 @@ class LoadedModel:
             files = {word: self._embeddings[word, revision] for word, revision in sorted(asked.items())}
             self._inversions[place] = Inversion(self._base, files)
         return self._inversions[place]
+
+    def _of_several(self, component: str, *, is_union: bool) -> Any:
+        """Return a component; a module of all of them where the model has several, or one reads several pictures."""
+        parts = [module for name, module in self._components.items() if base_of(name) == component]
+        is_joined = len(parts) > 1 or (is_union and component == "controlnet")
+        return joined_controlnets(parts) if is_joined else parts[0]
 
     def decode_plan(self, recipe: Recipe, rows: int, *, is_exact: bool) -> DecodePlan:
         """Return how the rows of a call are decoded; what a decoder ran out of memory at is not tried again."""

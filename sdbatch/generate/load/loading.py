@@ -30,6 +30,7 @@ from sdbatch.generate.load.loaded import OPTIONS, LoadedModel, quieten
 from sdbatch.generate.load.loras import LoraFile
 from sdbatch.generate.load.mixed import cast_inputs
 from sdbatch.generate.load.placing import place, reads_to_device
+from sdbatch.generate.load.references import References
 from sdbatch.generate.load.room import refuse_without_room, weights_in_words
 from sdbatch.generate.load.single_file import pipeline_from_file
 from sdbatch.generate.memory import memory_at_hand, release_memory
@@ -106,6 +107,7 @@ class _Read:
         loras: By identity, the LoRAs that were made for the family.
         options: The job's entry, its dtype looked up.
         embeddings: File of each textual inversion, by its word and identity.
+        references: Its IP-Adapter, laid into the denoiser; None without one.
     """
 
     pipeline: Any
@@ -114,6 +116,7 @@ class _Read:
     loras: Mapping[str, LoraFile]
     options: Model
     embeddings: Mapping[tuple[str, str], Path]
+    references: References | None
 
 
 def _read(
@@ -142,6 +145,8 @@ def _read(
         read_to = device if not passed and reads_to_device(model) else None
         pipeline = _from_folder(folder, info.family.class_name, model, passed, read_to)
     further = {module: component for module, component in laid_over.items() if module not in passed}
+    adapter = reader.ip_adapter()
+    references = None if adapter is None else References(pipeline, info.family, adapter)
     if any(component.dtype not in {None, model.dtype} for component in model.laid_over.values()):
         cast_inputs({**pipeline.components, **further})
     return _Read(
@@ -154,6 +159,7 @@ def _read(
             (word, info.embeddings[word]): lora_file(one.as_lora(info.family.title), info.embeddings[word], storage)
             for word, one in model.embeddings.items()
         },
+        references=references,
     )
 
 
@@ -161,7 +167,16 @@ def _place(read: _Read, model: Model, device: Literal["cuda", "cpu"]) -> LoadedM
     """Put a model on its device and set it up."""
     place(read.pipeline, read.components, read.family, model, device)
     quieten(read.pipeline)
-    return LoadedModel(read.pipeline, read.family, device, read.components, read.loras, model, read.embeddings)
+    return LoadedModel(
+        read.pipeline,
+        read.family,
+        device,
+        read.components,
+        read.loras,
+        model,
+        embeddings=read.embeddings,
+        references=read.references,
+    )
 
 
 def _from_folder(folder: Path, class_name: str, model: Model, passed: Mapping[str, Any], device: str | None) -> Any:
@@ -175,7 +190,8 @@ def _from_folder(folder: Path, class_name: str, model: Model, passed: Mapping[st
         raise ModelLoadFailed(f"{class_name} takes no {unknown[0]}; it takes {', '.join(list(taken)[1:])}")
     options: dict[str, Any] = {name: value for name, value in OPTIONS.items() if name in taken}
     if "safety_checker" in taken and not model.safety_checker:
-        options |= {"safety_checker": None, "requires_safety_checker": False}
+        left_out = {"safety_checker": None, "requires_safety_checker": False}
+        options |= {name: value for name, value in left_out.items() if name in taken}
     vae = json.loads((folder / "model_index.json").read_text()).get("vae")
     is_wide = isinstance(vae, list) and vae[-1] in FLOAT32_VAES
     dtype = DTYPES[model.dtype]
@@ -195,10 +211,13 @@ def _lora_files(family: Family, loras: Mapping[str, Lora], storage: Mapping[str,
     files = {}
     for name, lora in loras.items():
         if lora.base in {family.title, family.class_name}:
-            revision = describe_lora(name, lora, storage).revision
-            files[revision] = LoraFile(
+            info = describe_lora(name, lora, storage)
+            if not info.fits(family):
+                continue
+            files[info.revision] = LoraFile(
                 name=name,
-                path=lora_file(lora, revision, storage),
+                path=lora_file(lora, info.weights_revision, storage),
                 is_partial_allowed=lora.partial == "allow",
+                is_second=info.is_second,
             )
     return files

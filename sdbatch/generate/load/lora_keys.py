@@ -81,6 +81,7 @@ class LoraReader:
     Args:
         pipeline: Pipeline that loads the LoRA.
         is_partial_allowed: Whether keys that fit nothing are left out; otherwise they end the load.
+        is_second: Whether the LoRA is for the second denoiser, whose keys bear the first one's name.
 
     Attributes:
         misfits: Keys that the model cannot take; None before the file is read.
@@ -88,11 +89,12 @@ class LoraReader:
         scales: Alpha and rank that the file states, by component and module, where they are not in the weights.
     """
 
-    def __init__(self, pipeline: Any, *, is_partial_allowed: bool) -> None:
+    def __init__(self, pipeline: Any, *, is_partial_allowed: bool, is_second: bool = False) -> None:
         self.misfits: Misfits | None = None
         self.expected: dict[str, set[str]] = {}
         self.scales: dict[tuple[str, str], tuple[float, int]] = {}
         self._pipeline = pipeline
+        self._components = _second_of(pipeline) if is_second else components_of(pipeline)
         self._is_partial_allowed = is_partial_allowed
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -133,7 +135,7 @@ class LoraReader:
 
     def _fit(self, converted: Mapping[str, Any], trace: Trace) -> tuple[dict[str, Any], list[str], list[str]]:
         """Return the converted keys that fit a module, those that fit none, and those of another shape."""
-        components = components_of(self._pipeline)
+        components = self._components
         denoiser = next(iter(components))
         fitting = _with_component(converted, denoiser, dict(components[denoiser].named_modules()))
         unknown, misshaped = [], []
@@ -173,7 +175,7 @@ class LoraReader:
         diffusers 0.42.1 hands alphas that differ between modules on under names that peft does not know: all modules
         would get the most frequent alpha.
         """
-        components = components_of(self._pipeline)
+        components = self._components
         for (component, path), (alpha, rank) in self.scales.items():
             module: Any = components[component].get_submodule(path)
             if abs(module.scaling[adapter] - alpha / rank) > 1e-6 * abs(alpha / rank):
@@ -187,7 +189,7 @@ class LoraReader:
             adapter: Name that the LoRA was loaded under.
         """
         faults = []
-        for component, module in components_of(self._pipeline).items():
+        for component, module in self._components.items():
             expected = self.expected.get(component, set())
             attached = _attached(module, adapter)
             faults += [f"{component}.{name}" for name in sorted(expected - attached.keys())]
@@ -201,6 +203,12 @@ def components_of(pipeline: Any) -> dict[str, torch.nn.Module]:
     names = getattr(pipeline, "_lora_loadable_modules")  # noqa: B009 -- diffusers has no public name for it
     named = {name: getattr(pipeline, name, None) for name in names}
     return {name: module for name, module in named.items() if isinstance(module, torch.nn.Module)}
+
+
+def _second_of(pipeline: Any) -> dict[str, torch.nn.Module]:
+    """Return the second denoiser of a pipeline under the name of the first."""
+    denoiser = next(iter(components_of(pipeline)))
+    return {denoiser: getattr(pipeline, f"{denoiser}_2")}
 
 
 class LoraMisfit(Exception):

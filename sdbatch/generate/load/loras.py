@@ -27,11 +27,13 @@ class LoraFile:
         name: Name in the job.
         path: File of weights on this machine.
         is_partial_allowed: Whether it is applied though some of its keys fit nothing.
+        is_second: Whether it is for the second denoiser.
     """
 
     name: str
     path: Path
     is_partial_allowed: bool = False
+    is_second: bool = False
 
 
 def attach_lora(pipeline: Any, lora: LoraFile, adapter: str) -> None:
@@ -47,11 +49,16 @@ def attach_lora(pipeline: Any, lora: LoraFile, adapter: str) -> None:
         ModelLoadFailed: When its file cannot be read.
     """
     hint = ""
-    reader = LoraReader(pipeline, is_partial_allowed=lora.is_partial_allowed)
+    reader = LoraReader(pipeline, is_partial_allowed=lora.is_partial_allowed, is_second=lora.is_second)
+    into_second = {"load_into_transformer_2": True} if lora.is_second else {}
     pipeline.lora_state_dict = reader
     try:
         pipeline.load_lora_weights(
-            str(lora.path.parent), weight_name=lora.path.name, adapter_name=adapter, use_safetensors=True
+            str(lora.path.parent),
+            weight_name=lora.path.name,
+            adapter_name=adapter,
+            use_safetensors=True,
+            **into_second,
         )
         reason = _fault_after(reader, adapter)
     except LoraMisfit as error:

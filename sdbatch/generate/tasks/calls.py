@@ -42,12 +42,18 @@ def pictures(route: Route, items: Sequence[Item], *roles: str) -> dict[str, Any]
         route: The family's route for the task.
         items: The batch.
         roles: `images`, `mask`, `video`, `control_image`; those that the route does not take are left out.
+
+    Reference pictures are there as well where the rows have some: a list for each row.
     """
-    return {
+    found = {
         route.arguments[role]: _one_or_all([_picture(route, item, role) for item in items], is_one=route.rows != "list")
         for role in roles
         if route.arguments.get(role)
     }
+    if items[0].ip_adapter_images:
+        references = [[Image.fromarray(pixels) for pixels in item.ip_adapter_images] for item in items]
+        found[route.arguments["ip_adapter_images"]] = references
+    return found
 
 
 def scalars(route: Route, items: Sequence[Item]) -> dict[str, Any]:
@@ -75,10 +81,11 @@ def _text(item: Item, name: str) -> str:
 def _picture(route: Route, item: Item, role: str) -> Image.Image | list[Image.Image]:
     if role == "video":
         return [Image.fromarray(frame) for frame in getattr(item, role)]
-    if role != "images":
+    if role == "mask":
         return Image.fromarray(getattr(item, role))
-    images = [Image.fromarray(pixels) for pixels in item.images]
-    return images if route.images[1] > 1 else images[0]
+    images = [Image.fromarray(pixels) for pixels in getattr(item, role)]
+    is_list = route.images[1] > 1 if role == "images" else len(images) > 1
+    return images if is_list else images[0]
 
 
 def _one_or_all(values: list[Any], *, is_one: bool) -> Any:

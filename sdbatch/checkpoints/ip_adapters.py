@@ -1,0 +1,244 @@
+"""An IP-Adapter that a model entry names: weights of its own beside an image encoder, as diffusers' loader has them.
+
+    components.ip_adapter --> adapter_parts() --> weights (one .safetensors file) and image encoder (a folder)
+                          --> look_into_adapter() --> LaidOver, or ModelError: what is wrong and what would be read
+
+The image encoder is part of the adapter and not of the model: rows without reference pictures never run it, and their
+keys do not hold it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sdbatch.checkpoints.components import LaidOver, look_into, naming
+from sdbatch.checkpoints.files import content_revision, lora_files
+from sdbatch.checkpoints.headers import Header, read_header
+from sdbatch.checkpoints.identity import identity, is_content_digest
+from sdbatch.checkpoints.parameters import num_parameters
+from sdbatch.errors import ModelError
+from sdbatch.families import Family
+from sdbatch.job import Component, Model, Storage
+from sdbatch.storage import Entry, Store, open_store, parse_url
+from sdbatch.storage.locations import split
+
+ADAPTER: Final = "ip_adapter"
+"""Name of the component."""
+
+CLASS_NAME: Final = "IPAdapter"
+"""What stands for its class: diffusers has none, it lays the weights into the denoiser."""
+
+ENCODER_CLASS: Final = "CLIPVisionModelWithProjection"
+
+_SUFFIX: Final = ".safetensors"
+
+_PREFIXES: Final[Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
+    "unet": (("image_proj.",), ("ip_adapter.",)),
+    "transformer": (("image_proj.", "ip_adapter_proj_model."), ("ip_adapter.", "double_blocks.")),
+}
+"""How the keys of the projection and of the attention begin, by denoiser (diffusers 0.42.1, loaders/ip_adapter.py)."""
+
+_WIDTHS: Final = {"unet": "cross_attention_dim", "transformer": "joint_attention_dim"}
+"""Entry of a denoiser's config.json that says how wide its texts are; the adapter's keys and values are as wide."""
+
+_READS_PICTURES: Final = ("proj.weight", "proj.3.weight", "latents")
+"""Tensors of which a projection that reads pictures has one. Face ID has none of them: it reads a face's embedding of
+another program."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterParts:
+    """Where an adapter lies.
+
+    Attributes:
+        weights: One file.
+        image_encoder: A folder.
+        revision: Identity of the weights; "" when it was not asked for.
+        encoder_revision: Identity of the image encoder.
+    """
+
+    weights: Component
+    image_encoder: Component
+    revision: str
+    encoder_revision: str
+
+    @property
+    def combined(self) -> str:
+        """Identity of both in one digest."""
+        if not self.revision:
+            return ""
+        return hashlib.sha256(f"{self.revision}\nimage_encoder {self.encoder_revision}".encode()).hexdigest()
+
+
+def weights_of(place: str, component: Component, storage: Mapping[str, Storage]) -> Component:
+    """Return an adapter's weights as a component of one file.
+
+    Raises:
+        ModelError: When a folder has none, or several of which none is named.
+    """
+    if component.path.endswith(_SUFFIX):
+        return component.model_copy(update={"image_encoder": None})
+    store = open_store(parse_url(component.path).url, storage)
+    names = sorted(entry.path for entry in store.list("", deep=False))
+    found = [name for name in names if name.endswith(_SUFFIX)]
+    if len(found) == 1:
+        path = f"{component.path.rstrip('/')}/{found[0]}"
+        return component.model_copy(update={"path": path, "image_encoder": None})
+    if found:
+        raise ModelError(f"{place}: {store.url} has {len(found)} files of weights; name one: {', '.join(found)}")
+    pickles = [name for name in names if name.endswith((".bin", ".pt", ".ckpt"))]
+    why = f"only {pickles[0]}, which is a pickle and is never opened" if pickles else "and no file of weights"
+    raise ModelError(f"{place}: {store.url} has no {_SUFFIX} file, {why}; name the folder with one, or the file")
+
+
+def adapter_parts(
+    place: str, component: Component, storage: Mapping[str, Storage], dtype: str, *, with_revision: bool = True
+) -> tuple[AdapterParts, LaidOver]:
+    """Return where both parts of an adapter lie, and what its image encoder is.
+
+    Args:
+        place: Key in the job, for messages.
+        component: The job's entry.
+        storage: The job's options by URL prefix.
+        dtype: Numbers that it is run in.
+        with_revision: Whether files without a stated revision are digested.
+
+    Raises:
+        ModelError: When one is not there, or cannot be read.
+    """
+    weights = weights_of(place, component, storage)
+    folder, name = split(parse_url(weights.path).url)
+    store, entry = _file(place, weights, storage)
+    # A commit names the encoder beside the weights as well; what lies elsewhere is known by its content.
+    is_commit = component.revision is not None and not is_content_digest(component.revision)
+    encoder = Component(
+        path=component.image_encoder or f"{folder}/image_encoder",
+        revision=component.revision if is_commit and component.image_encoder is None else None,
+    )
+    looked = look_into(
+        f"{place}.image_encoder",
+        "image_encoder",
+        encoder,
+        dtype=dtype,
+        expected=ENCODER_CLASS,
+        own_config=None,
+        schedulers=(),
+        storage=storage,
+        with_revision=with_revision,
+    )
+    if component.revision is not None:
+        revision = identity(component.revision, file=name)
+    else:
+        revision = content_revision(store, [entry]) if with_revision else ""
+    parts = AdapterParts(
+        weights=weights, image_encoder=encoder, revision=revision, encoder_revision=_encoder_revision(looked, encoder)
+    )
+    return parts, looked
+
+
+def _file(place: str, weights: Component, storage: Mapping[str, Storage]) -> tuple[Store, Entry]:
+    folder, name = split(parse_url(weights.path).url)
+    store = open_store(folder, storage)
+    with naming(place):
+        (entry,) = lora_files(store, name)
+    return store, entry
+
+
+def _encoder_revision(looked: LaidOver, encoder: Component) -> str:
+    """Return the identity of an image encoder; a commit names a whole repository, so its folder is named as well."""
+    return identity(encoder.revision, subfolder="image_encoder") if encoder.revision else looked.revision
+
+
+def look_into_adapter(
+    place: str,
+    component: Component,
+    model: Model,
+    family: Family,
+    own_config: Mapping[str, Any] | None,
+    storage: Mapping[str, Storage],
+    *,
+    with_revision: bool,
+) -> LaidOver:
+    """Look into an entry's IP-Adapter.
+
+    Args:
+        place: Key in the job, for messages.
+        component: The job's entry of it.
+        model: The job's entry of the model.
+        family: The model's.
+        own_config: The denoiser's config.json; None where it is not at hand.
+        storage: The job's options by URL prefix.
+        with_revision: Whether files without a stated revision are digested.
+
+    Raises:
+        ModelError: When it is not there, is another model's, or the entry asks for what it cannot be combined with.
+    """
+    _refuse_options(place, component, model, family)
+    dtype = component.dtype or model.dtype
+    weights = weights_of(place, component, storage)
+    store, entry = _file(place, weights, storage)
+    with naming(place):
+        header = read_header(store, entry)
+    _refuse_others(f"{place}: {weights.path}", header, family, own_config)
+    parts, encoder = adapter_parts(place, component, storage, dtype, with_revision=with_revision)
+    return LaidOver(
+        class_name=CLASS_NAME,
+        revision=parts.combined,
+        is_pinned=(component.revision is not None or store.is_local) and encoder.is_pinned,
+        parameters=num_parameters([header]) + encoder.parameters,
+        quantized_by="",
+        config={},
+    )
+
+
+def _refuse_options(place: str, component: Component, model: Model, family: Family) -> None:
+    """Refuse what would run the denoiser by other attention than the adapter's, or leave its weights behind."""
+    taking = [row for rows in family.tasks.values() for row in rows if "ip_adapter_images" in row.optional]
+    if not taking:
+        raise ModelError(f"{place}: {family.title} takes no reference pictures; leave it out")
+    denoiser = family.denoiser
+    options = {
+        "compile": model.compile,
+        "attention_backend": model.attention_backend is not None,
+        "layerwise_casting": model.layerwise_casting is not None,
+        "offload: group": model.offload == "group",
+        f"quantize.{denoiser}": denoiser in model.quantized,
+        "components.ip_adapter.config": component.config is not None,
+        "components.ip_adapter.quantize": component.quantize is not None,
+        "components.ip_adapter.dtype": component.dtype is not None,
+    }
+    if chosen := [name for name, is_chosen in options.items() if is_chosen]:
+        raise ModelError(
+            f"{place}: an adapter is laid into the {denoiser} and taken out again between calls, which does not go "
+            f"with {chosen[0]}; leave it out, or name the adapter in a model entry without it"
+        )
+
+
+def _refuse_others(name: str, header: Header, family: Family, own_config: Mapping[str, Any] | None) -> None:
+    """Refuse weights that are none of an adapter, or those of an adapter of another model."""
+    denoiser = family.denoiser
+    for prefixes in _PREFIXES[denoiser]:
+        if not any(tensor.startswith(prefixes) for tensor in header.tensors):
+            raise ModelError(
+                f"{name}: is not an IP-Adapter for a {denoiser}: no tensor begins with {' or '.join(prefixes)}"
+            )
+    projection = {key.partition(".")[2] for key in header.tensors if key.startswith(_PREFIXES[denoiser][0])}
+    if projection.isdisjoint(_READS_PICTURES):
+        raise ModelError(
+            f"{name}: is a Face ID adapter, which reads another program's embedding of a face; name one that reads "
+            "pictures, such as ip-adapter-plus-face"
+        )
+    width = (own_config or {}).get(_WIDTHS[denoiser])
+    found = {
+        int(tensor["shape"][-1])
+        for key, tensor in header.tensors.items()
+        if key.endswith(("to_k_ip.weight", "k_proj.weight")) and len(tensor["shape"]) == 2
+    }
+    if isinstance(width, int) and found and found != {width}:
+        raise ModelError(
+            f"{name}: was made for a model whose texts are {min(found)} wide; those of this {family.title} are {width} "
+            "wide; name the adapter of its family"
+        )

@@ -1,0 +1,59 @@
+"""Several control pictures of a row, in the one form that the pipelines of all families take.
+
+    pictures of each row, a scale --> a tensor of all rows for each ControlNet, a scale for each
+
+Pipelines differ in what they make of lists within lists (0.42.1): some refuse them, one reads them by row, others by
+ControlNet. All of them read a tensor for each ControlNet alike.
+"""
+
+# B rows of a call, C = 3 channels, H and W pixels.
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import torch
+
+if TYPE_CHECKING:
+    from sdbatch.families import Route
+    from sdbatch.generate.item import Item
+
+NO_MODE: Final = -1
+"""What stands for a ControlNet of a single kind; without it some pipelines leave every ControlNet out (0.42.1)."""
+
+
+def with_controls(route: Route, pipeline: Any, arguments: dict[str, Any], items: Sequence[Item]) -> dict[str, Any]:
+    """Return a call's arguments, those for control pictures by ControlNet where a row may have several.
+
+    Args:
+        route: The family's route.
+        pipeline: Pipeline that will be called; its own defaults hold for what a row does not say.
+        arguments: Arguments under diffusers' names.
+        items: The batch; all rows have as many control pictures.
+    """
+    count = len(items[0].control_image)
+    if not count or (count == 1 and route.nets != "union"):
+        return arguments
+    by_net = {
+        route.arguments["control_image"]: [
+            _tensor([item.control_image[number] for item in items]) for number in range(count)
+        ]
+    }
+    defaults = inspect.signature(type(pipeline).__call__).parameters
+    for name in ("controlnet_conditioning_scale", "control_guidance_start", "control_guidance_end"):
+        if name in defaults:
+            value = arguments.get(name, defaults[name].default)
+            by_net[name] = list(value) if isinstance(value, list) else [value] * count
+    if "control_mode" in defaults:
+        mode = arguments.get("control_mode", NO_MODE)
+        by_net["control_mode"] = list(mode) if isinstance(mode, list) else [mode] * count
+    return {**arguments, **by_net}
+
+
+def _tensor(pictures: Sequence[Any]) -> torch.Tensor:
+    """Return pictures of one size as image_BCHW in 0..1, as a pipeline makes one of its own of a list of pictures."""
+    images_BHWC = np.stack(pictures).astype(np.float32) / 255.0
+    return torch.from_numpy(images_BHWC.transpose(0, 3, 1, 2).copy())
