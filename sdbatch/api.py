@@ -39,7 +39,9 @@ from sdbatch.extras import require
 from sdbatch.job import Job, parse_job, read_job, with_budget
 from sdbatch.manifest.build import Built, build_shards
 from sdbatch.report.progress import Progress, Silent
+from sdbatch.review.files import read_verdicts
 from sdbatch.storage import Store, joined, open_campaign
+from sdbatch.verdicts import judged_files
 
 if TYPE_CHECKING:
     from sdbatch.driver.audit import AuditReport
@@ -324,7 +326,13 @@ def cost(campaign: Campaign, by: Iterable[str] = ()) -> CostReport:
     Raises:
         JobError: When the campaign has no run, or rows have no such column.
     """
-    return campaign_cost(_store(campaign), tuple(by))
+    store = _store(campaign)
+
+    def approved() -> frozenset[tuple[str, str, int, str]] | None:
+        verdicts = read_verdicts(store)
+        return None if verdicts.is_empty else judged_files(verdicts, "approved", "picked")
+
+    return campaign_cost(store, tuple(by), approved)
 
 
 def verify(campaign: Campaign, sample: float | None = None) -> VerifyReport:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from sdbatch.columns import JOINED
 
@@ -40,6 +41,13 @@ class Verdicts:
     def is_empty(self) -> bool:
         """Whether nobody judged anything."""
         return not self.rows.num_rows
+
+
+def judged_files(verdicts: Verdicts, *words: str) -> frozenset[tuple[str, str, int, str]]:
+    """Return the files of one of these verdicts: id, request key, output number and sha256 of each."""
+    rows = verdicts.rows.filter(pc.is_in(verdicts.rows.column("verdict"), pa.array(words, pa.string())))
+    columns = (rows.column(name).to_pylist() for name, _ in _BOUND_TO)
+    return frozenset(zip(*columns, strict=True))
 
 
 NO_VERDICTS: Final = Verdicts(rows=VERDICT_ROWS.empty_table())

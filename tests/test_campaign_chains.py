@@ -117,7 +117,7 @@ def test_a_second_manifest_animates_the_stills_of_the_first(
     ("source", "message"),
     [
         ("asset:edit/0", "is an output of this very row"),
-        ("asset:hero/2", "names an output that its row does not have; the outputs of hero are 0 to 1"),
+        ("asset:hero/8", "names an output that its row does not have; the outputs of hero are 0 to 1"),
         ("asset:heroo/0", r"neither this manifest nor the campaign has; did you mean asset:hero/0\?"),
         ("asset:hero", "is not of the form asset:<id>/<n>"),
         ("asset:hero/01", "is not of the form asset:<id>/<n>"),
@@ -133,6 +133,18 @@ def test_an_output_that_can_never_be_there_is_refused(
         with pytest.raises(ManifestError, match=message) as refused:
             verb(job)
         assert {problem.id for problem in refused.value.problems} <= {"edit", "third"}
+
+
+def test_what_somebody_rejected_is_no_source(
+    write_manifest: Callable[..., str], job_of: Callable[..., dict[str, Any]]
+) -> None:
+    job = job_of(write_manifest(_rows(STILL, EDIT)))
+    sdbatch.run(job, in_process=True)
+    sdbatch.review(job["output"], reject=["hero/1"], by="jane")
+    assert sdbatch.plan(job).waiting == {"asset:hero/1": 1}
+
+    sdbatch.review(job["output"], clear=["hero/1"], by="jane")
+    assert sdbatch.plan(job).waiting == {}
 
 
 def test_a_file_that_is_not_the_committed_one_fails_its_row(

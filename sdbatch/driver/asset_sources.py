@@ -69,7 +69,7 @@ class AssetSources:
         campaign = newest_requests(open_campaign(job.output, job.storage), unknown) if unknown else {}
         counts = {**present.num_outputs, **{request_id: count for request_id, (_, count) in campaign.items()}}
         names = (AssetName(request_id, n) for request_id, numbers in self.named.items() for n in numbers)
-        faults = {name: fault for name in names if (fault := _fault(name, counts, present.ids))}
+        faults = {name: fault for name in names if (fault := _fault(name, counts, present.ids, job.limits.rerolls))}
         circle = present.circle()
         if faults or circle or present.names_itself:
             yield from _told(shards, faults, circle)
@@ -132,13 +132,13 @@ class _Present:
         return []
 
 
-def _fault(name: AssetName, counts: Mapping[str, int | None], ids: Sequence[str]) -> str | None:
+def _fault(name: AssetName, counts: Mapping[str, int | None], ids: Sequence[str], rerolls: int) -> str | None:
     if name.id not in counts:
         near = difflib.get_close_matches(name.id, ids, n=1)
         hint = f"; did you mean asset:{near[0]}/{name.n}?" if near else ""
         return f"names a row that neither this manifest nor the campaign has{hint}"
     count = counts[name.id]
-    if count is not None and name.n >= count:
+    if count is not None and name.n >= count * (1 + rerolls):  # `--reroll` may have made it
         numbers = "0" if count == 1 else f"0 to {count - 1}"
         return f"names an output that its row does not have; the outputs of {name.id} are {numbers}"
     return None

@@ -23,8 +23,10 @@ from sdbatch.errors import ManifestError, Problem
 from sdbatch.job import Job
 from sdbatch.plan.sources import ASSET_SCHEME, AssetName, asset_name, digests_by_role
 from sdbatch.recipe import request_key, with_sources
+from sdbatch.review.files import read_verdicts
 from sdbatch.storage import Store, open_campaign
 from sdbatch.types import Source
+from sdbatch.verdicts import judged_files
 
 _SETTLED = ("request_key", "recipe", "sources", "waits_for")
 
@@ -79,7 +81,7 @@ def settle_chains(
 
 
 class _Outputs:
-    """The outputs that a manifest names, as far as they stand.
+    """The outputs that a manifest names, as far as they stand and nobody rejected them.
 
     Args:
         store: The campaign.
@@ -95,6 +97,7 @@ class _Outputs:
         self._history = history
         self._named = named
         self._void = void
+        self._rejected = judged_files(read_verdicts(store), "rejected")
         self._files: dict[AssetName, StandingOutput] = {}
         self._known: set[str] = set()
 
@@ -157,7 +160,9 @@ class _Outputs:
             for n in self._named[request_id]
         }
         found = standing_outputs(self._store, self._history, outputs, self._void)
-        self._files |= {outputs[output]: file for output, file in found.items()}
+        self._files |= {
+            outputs[output]: file for output, file in found.items() if (*output, file.sha256) not in self._rejected
+        }
         self._known |= keys.keys()
 
     def _is_known(self, row: _Row) -> bool:
