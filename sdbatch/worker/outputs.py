@@ -55,8 +55,10 @@ class PendingOutput:
         """Return its first source picture, or its source clip's first frame, as the model sees it; None without one."""
         if self.pixels.get("images"):
             return self.pixels["images"][0]  # type: ignore[no-any-return]
-        video_FHWC, control_HWC = self.pixels.get("video"), self.pixels.get("control_image")
-        return control_HWC if video_FHWC is None else video_FHWC[0]
+        for role in ("video", "control_image"):
+            if role in self.pixels:
+                return self.pixels[role][0]  # type: ignore[no-any-return]
+        return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
