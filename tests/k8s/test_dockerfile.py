@@ -108,7 +108,7 @@ def test_what_the_dockerfile_copies_is_enough_to_install_sdbatch(tmp_path: Path)
     _done([str(clean / "bin/sdbatch"), "--help"])
     where = _done([str(python), "-c", "import sdbatch, sdbatch.report; print(sdbatch.__file__)"])
     assert Path(where.strip()).is_relative_to(clean)
-    assert (packages / "sdbatch/report/gallery.html").exists()  # what is no Python goes along too
+    assert (packages / "sdbatch/report/page/gallery.css").exists()  # what is no Python goes along too
 
 
 def _done(command: list[str]) -> str:

@@ -301,7 +301,7 @@ def test_no_ray_job_breaks_a_rule_that_kuberay_checks_when_it_runs(overlay: str)
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_versions_are_the_ones_of_pyproject(overlay: str) -> None:
-    (ray,) = (text for text in PROJECT["dependencies"] if text.startswith("ray["))
+    (ray,) = PROJECT["optional-dependencies"]["ray"]
     found = re.search(r">=(\d+\.\d+)(\.\d+)?", ray)
     assert found is not None
     for spec in ray_job_specs(rendered(overlay)):
