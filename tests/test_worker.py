@@ -101,6 +101,10 @@ def test_a_metadata_row_says_everything(make: Make) -> None:
         *("negative_prompt", "strength", "fit", "images", "mask", "video", "control_image", "source_digests", "fps"),
         "source_notes",
         *("error_type", "error_message", "error_retryable", "error_traceback_sha256", "stages_digest", "copied_from"),
+        "ip_adapter_images",
+        "ip_adapter_scale",
+        "replaces",
+        "source_thumbnail",
     }
 
 
