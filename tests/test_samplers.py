@@ -265,19 +265,11 @@ def _tried(name: str, option: Option) -> list[Any]:
 def _made(name: str, options: Mapping[str, Any]) -> Any:
     """Run six steps of a scheduler on what stands for a model, beside Stable Diffusion's own configuration."""
     import torch
-    from diffusers import DDIMScheduler
 
     from sdbatch.generate.load.schedulers import scheduler_from
+    from sdbatch.generate.random_weights import tiny_scheduler
 
-    own = DDIMScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        clip_sample=False,
-        set_alpha_to_one=False,
-        steps_offset=1,
-    )
-    scheduler = scheduler_from(own, name, options)
+    scheduler = scheduler_from(tiny_scheduler(), name, options)
     scheduler.set_timesteps(6)
     generator = torch.Generator().manual_seed(0)
     sample = torch.randn(1, 4, 4, 4, generator=generator) * scheduler.init_noise_sigma

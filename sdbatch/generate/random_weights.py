@@ -8,6 +8,7 @@ The model paints textures, not pictures; every stage works with it on a laptop i
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
@@ -25,14 +26,7 @@ def make_tiny_random(folder: Path) -> None:
             text_encoder=CLIPTextModel(tiny_text_config()),
             tokenizer=byte_tokenizer(),
             unet=tiny_unet(),
-            scheduler=DDIMScheduler(
-                beta_start=0.00085,
-                beta_end=0.012,
-                beta_schedule="scaled_linear",
-                clip_sample=False,
-                set_alpha_to_one=False,
-                steps_offset=1,
-            ),
+            scheduler=tiny_scheduler(),
             safety_checker=None,
             feature_extractor=None,
             requires_safety_checker=False,
@@ -71,20 +65,33 @@ def tiny_text_config() -> CLIPTextConfig:
     )
 
 
-def tiny_unet() -> UNet2DConditionModel:
-    """Return the denoiser: two levels, attention in the lower one."""
-    return UNet2DConditionModel(
-        sample_size=32,
-        in_channels=4,
-        out_channels=4,
-        layers_per_block=1,
-        block_out_channels=(16, 32),
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        cross_attention_dim=32,
-        attention_head_dim=4,
-        norm_num_groups=8,
+def tiny_scheduler() -> DDIMScheduler:
+    """Return Stable Diffusion's own scheduler."""
+    return DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
     )
+
+
+def tiny_unet(**changes: Any) -> UNet2DConditionModel:
+    """Return the denoiser: two levels, attention in the lower one; `changes` are arguments of its class."""
+    arguments = {
+        "sample_size": 32,
+        "in_channels": 4,
+        "out_channels": 4,
+        "layers_per_block": 1,
+        "block_out_channels": (16, 32),
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+        "cross_attention_dim": 32,
+        "attention_head_dim": 4,
+        "norm_num_groups": 8,
+    }
+    return UNet2DConditionModel(**{**arguments, **changes})
 
 
 def tiny_vae() -> AutoencoderKL:

@@ -39,7 +39,6 @@ from diffusers import (
     MotionAdapter,
     SparseControlNetModel,
     StableVideoDiffusionPipeline,
-    UNet2DConditionModel,
     UNetSpatioTemporalConditionModel,
     UniPCMultistepScheduler,
     WanImageToVideoPipeline,
@@ -74,7 +73,7 @@ from transformers import (
     UMT5EncoderModel,
 )
 
-from sdbatch.generate.random_weights import byte_tokenizer, tiny_text_config, tiny_vae
+from sdbatch.generate.random_weights import byte_tokenizer, tiny_text_config, tiny_unet, tiny_vae
 from support.toy_models import enliven, save_pipeline, t5_tokenizer, tiny_t5
 
 _LETTERS = [chr(code) for code in range(32, 127)]
@@ -91,21 +90,6 @@ def _letters(*special: str) -> dict[str, int]:
 
 
 # --- AnimateDiff -----------------------------------------------------------------------------------------------------
-
-
-def _animatediff_unet() -> UNet2DConditionModel:
-    return UNet2DConditionModel(
-        sample_size=32,
-        in_channels=4,
-        out_channels=4,
-        layers_per_block=1,
-        block_out_channels=(16, 32),
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        cross_attention_dim=32,
-        attention_head_dim=4,
-        norm_num_groups=8,
-    )
 
 
 def _motion_adapter() -> MotionAdapter:
@@ -135,7 +119,7 @@ def _animatediff_parts() -> dict[str, Any]:
         "vae": tiny_vae(),
         "text_encoder": CLIPTextModel(tiny_text_config()),
         "tokenizer": byte_tokenizer(),
-        "unet": _animatediff_unet(),
+        "unet": tiny_unet(),
         "motion_adapter": _motion_adapter(),
         "scheduler": DDIMScheduler(
             beta_start=0.00085, beta_end=0.012, beta_schedule="linear", clip_sample=False, steps_offset=1

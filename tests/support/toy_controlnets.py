@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from support.toy_models import enliven
+from support.toy_models import XL_CONTROLNET, enliven, save_controlnet
 
 
 def _saved(module: Any, folder: Path) -> None:
@@ -19,27 +19,8 @@ def make_tiny_union_controlnet(folder: Path) -> None:
     from diffusers import ControlNetUnionModel
 
     torch.manual_seed(1)
-    net = ControlNetUnionModel(
-        in_channels=4,
-        layers_per_block=1,
-        block_out_channels=(16, 32),
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        cross_attention_dim=64,
-        attention_head_dim=(2, 4),
-        addition_embed_type="text_time",
-        addition_time_embed_dim=8,
-        projection_class_embeddings_input_dim=8 * 6 + 32,
-        use_linear_projection=True,
-        norm_num_groups=8,
-        conditioning_embedding_out_channels=(8, 16),
-        num_trans_channel=16,
-        num_trans_head=2,
-        num_proj_channel=16,
-    )
-    enliven(net)
-    with torch.no_grad():  # else its pictures drown beside the latents
-        net.controlnet_cond_embedding.conv_out.weight.mul_(30)
-    net.save_pretrained(folder, safe_serialization=True)
+    heads = {"num_trans_channel": 16, "num_trans_head": 2, "num_proj_channel": 16}
+    save_controlnet(ControlNetUnionModel(**XL_CONTROLNET, **heads), folder)
 
 
 def make_tiny_flux_controlnet(folder: Path, seed: int = 1) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 
 def make_tiny_sdxl(folder: Path, *, width_2: int = 32) -> None:
@@ -70,25 +71,35 @@ def make_tiny_lora(folder: Path, seed: int) -> None:
     StableDiffusionPipeline.save_lora_weights(folder, unet_lora_layers=layers, safe_serialization=True)
 
 
+_CONTROLNET: Final[Mapping[str, Any]] = {
+    "in_channels": 4,
+    "layers_per_block": 1,
+    "block_out_channels": (16, 32),
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+    "cross_attention_dim": 32,
+    "attention_head_dim": 4,
+    "norm_num_groups": 8,
+    "conditioning_embedding_out_channels": (8, 16),
+}
+XL_CONTROLNET: Final[Mapping[str, Any]] = {
+    **_CONTROLNET,
+    "cross_attention_dim": 64,
+    "attention_head_dim": (2, 4),
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 8,
+    "projection_class_embeddings_input_dim": 8 * 6 + 32,
+    "use_linear_projection": True,
+}
+"""Arguments of a ControlNet beside `make_tiny_sdxl`'s model."""
+
+
 def make_tiny_controlnet(folder: Path) -> None:
     """Write a ControlNet for the builtin tiny-random."""
     import torch
     from diffusers import ControlNetModel
 
     torch.manual_seed(1)
-    _save_controlnet(
-        ControlNetModel(
-            in_channels=4,
-            layers_per_block=1,
-            block_out_channels=(16, 32),
-            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-            cross_attention_dim=32,
-            attention_head_dim=4,
-            norm_num_groups=8,
-            conditioning_embedding_out_channels=(8, 16),
-        ),
-        folder,
-    )
+    save_controlnet(ControlNetModel(**_CONTROLNET), folder)
 
 
 def make_tiny_xl_controlnet(folder: Path) -> None:
@@ -97,23 +108,7 @@ def make_tiny_xl_controlnet(folder: Path) -> None:
     from diffusers import ControlNetModel
 
     torch.manual_seed(1)
-    _save_controlnet(
-        ControlNetModel(
-            in_channels=4,
-            layers_per_block=1,
-            block_out_channels=(16, 32),
-            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-            cross_attention_dim=64,
-            attention_head_dim=(2, 4),
-            addition_embed_type="text_time",
-            addition_time_embed_dim=8,
-            projection_class_embeddings_input_dim=8 * 6 + 32,
-            use_linear_projection=True,
-            norm_num_groups=8,
-            conditioning_embedding_out_channels=(8, 16),
-        ),
-        folder,
-    )
+    save_controlnet(ControlNetModel(**XL_CONTROLNET), folder)
 
 
 def make_tiny_sd3(folder: Path) -> None:
@@ -493,7 +488,8 @@ def save_pipeline(pipeline: Any, folder: Path) -> None:
     pipeline.save_pretrained(folder, safe_serialization=True)
 
 
-def _save_controlnet(module: Any, folder: Path) -> None:
+def save_controlnet(module: Any, folder: Path) -> None:
+    """Write a ControlNet, made to be felt."""
     import torch
 
     enliven(module)

@@ -10,33 +10,13 @@ from support.toy_models import enliven
 def make_tiny_x4_upscaler(folder: Path) -> None:
     """Write a folder of the x4 upscaler; its denoiser sees some 20 pixels around each."""
     import torch
-    from diffusers import (
-        AutoencoderKL,
-        DDIMScheduler,
-        DDPMScheduler,
-        StableDiffusionUpscalePipeline,
-        UNet2DConditionModel,
-    )
+    from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, StableDiffusionUpscalePipeline
     from transformers import CLIPTextModel
 
-    from sdbatch.generate.random_weights import byte_tokenizer, tiny_text_config
+    from sdbatch.generate.random_weights import byte_tokenizer, tiny_text_config, tiny_unet
 
     torch.manual_seed(0)
-    unet = UNet2DConditionModel(
-        sample_size=32,
-        in_channels=7,
-        out_channels=4,
-        layers_per_block=1,
-        block_out_channels=(16, 32),
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        cross_attention_dim=32,
-        attention_head_dim=4,
-        only_cross_attention=(True, True),
-        norm_num_groups=8,
-        num_class_embeds=100,
-        use_linear_projection=True,
-    )
+    unet = tiny_unet(in_channels=7, only_cross_attention=(True, True), num_class_embeds=100, use_linear_projection=True)
     vae = AutoencoderKL(
         block_out_channels=(8, 16, 16),
         down_block_types=("DownEncoderBlock2D",) * 3,
