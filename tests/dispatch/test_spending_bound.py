@@ -12,13 +12,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from support.workers import receipt_of
 
 from sdbatch.dispatch.allowance import Allowance, Pace, num_affordable
 from sdbatch.dispatch.dispatcher import Dispatcher, Plan
 from sdbatch.dispatch.executor import Died, Event, Placed, Ready, Shape, UnitDone
 from sdbatch.dispatch.slots import SlotMeter, SlotSeconds, gpus_of
 from sdbatch.plan.window import Window, bisected
-from sdbatch.types import Receipt, Request, Unit
+from sdbatch.types import Request, Unit
 
 GPU = Shape(num_gpus=1.0, num_cpus=1, memory_gib=None)
 OUTPUT_S = 2.0
@@ -65,19 +66,7 @@ class Simulated:
         self._free_s[worker] = end_s
         number = len(self.units)
         self.units.append(unit)
-        receipt = Receipt(
-            unit=unit.id,
-            worker=worker,
-            outcomes=(),
-            model_calls=1,
-            rows_generated=unit.num_outputs,
-            assets_put=unit.num_outputs,
-            assets_adopted=0,
-            asset_bytes=0,
-            generate_s=seconds,
-            load_s=0.0,
-            batch_size=BATCH,
-        )
+        receipt = receipt_of(unit, worker, generate_s=seconds, batch_size=BATCH)
         done: Event = UnitDone(worker=worker, unit=unit.id, receipt=receipt)
         self._later(
             end_s - self.now_s, Died(worker=worker, kind="NodeLost", message="") if number in self.dies else done

@@ -15,6 +15,23 @@ from sdbatch.types import OnCall, Receipt, Running, Unit, WorkerSpec
 from sdbatch.worker import Worker
 
 
+def receipt_of(unit: Unit, worker: str, *, generate_s: float, batch_size: int) -> Receipt:
+    """Return the receipt of a unit whose outputs were all made by one call and stored, without a row to tell of."""
+    return Receipt(
+        unit=unit.id,
+        worker=worker,
+        outcomes=(),
+        model_calls=1,
+        rows_generated=unit.num_outputs,
+        assets_put=unit.num_outputs,
+        assets_adopted=0,
+        asset_bytes=0,
+        generate_s=generate_s,
+        load_s=0.0,
+        batch_size=batch_size,
+    )
+
+
 class ScriptedWorker:
     """Ends units as their ids say.
 
@@ -46,19 +63,7 @@ class ScriptedWorker:
         (self._folder / f"committed-{unit.id}").touch()
         if any(request.id.startswith("late-") and self._is_first(request.id) for request in unit.requests):
             os._exit(17)
-        return Receipt(
-            unit=unit.id,
-            worker=self._name,
-            outcomes=(),
-            model_calls=1,
-            rows_generated=unit.num_outputs,
-            assets_put=unit.num_outputs,
-            assets_adopted=0,
-            asset_bytes=0,
-            generate_s=0.01 * unit.num_outputs,
-            load_s=0.0,
-            batch_size=unit.num_outputs,
-        )
+        return receipt_of(unit, self._name, generate_s=0.01 * unit.num_outputs, batch_size=unit.num_outputs)
 
     def _make(self, unit: Unit) -> None:
         for start in range(0, len(unit.requests), unit.batch_size):
