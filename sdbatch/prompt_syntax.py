@@ -70,6 +70,21 @@ def with_vectors(text: str, tokens: Mapping[str, str]) -> str:
     return words_pattern(tokens).sub(lambda found: tokens[found.group()], text) if tokens else text
 
 
+def counted(text: str, num_vectors: Mapping[str, int], *, has_weights: bool) -> tuple[str, int]:
+    """Return what a tokenizer is to count of a text, and the tokens that textual inversions add to that.
+
+    Args:
+        text: A prompt.
+        num_vectors: Vectors of each word of a textual inversion that is in it; a vector takes a token's place.
+        has_weights: Whether weights are read, and so are no text.
+    """
+    plain = without_weights(text) if has_weights else text
+    if not num_vectors:
+        return plain, 0
+    words = words_pattern(num_vectors).findall(plain)
+    return with_vectors(plain, dict.fromkeys(num_vectors, " ")), sum(num_vectors[word] for word in words)
+
+
 def as_compel(text: str) -> str:
     """Return a text in compel's form: A1111's `(beach:1.4)` is compel's `(beach)1.4`."""
 

@@ -98,8 +98,9 @@ def describe(name: str, model: Model, storage: Mapping[str, Storage], *, with_re
         component_revisions={module: one.revision for module, one in found.items()},
         is_pinned=info.is_pinned
         and all(one.is_pinned for one in found.values())
-        and all(is_pinned for _, is_pinned in embeddings.values()),
-        embeddings={word: revision for word, (revision, _) in embeddings.items()},
+        and all(one.is_pinned for one in embeddings.values()),
+        embeddings={word: one.revision for word, one in embeddings.items()},
+        embedding_vectors={word: one.num_vectors for word, one in embeddings.items()},
         parameters=denoiser.parameters if denoiser is not None else info.parameters,
         module_parameters={
             **info.module_parameters,
@@ -195,11 +196,12 @@ def describe_lora(name: str, lora: Lora, storage: Mapping[str, Storage], *, with
         is_second=is_second,
         left_out=left_out(keys, partial=lora.partial == "allow"),
     )
-    if is_second and not any(info.fits(family) for family in FAMILIES.values()):
+    bases = [family for family in FAMILIES.values() if lora.base in {family.title, family.class_name}]
+    if not bases:
+        raise ModelError(f"loras.{name}: base {lora.base!r} is not a family; there are {', '.join(FAMILIES)}")
+    if not any(info.fits(family) for family in bases):
         able = ", ".join(title for title, family in FAMILIES.items() if family.has_second_denoiser)
         raise ModelError(f"loras.{name}.load_into_transformer_2: {lora.base!r} has one denoiser; two have {able}")
-    if not any(info.fits(family) for family in FAMILIES.values()):
-        raise ModelError(f"loras.{name}: base {lora.base!r} is not a family; there are {', '.join(FAMILIES)}")
     return info
 
 

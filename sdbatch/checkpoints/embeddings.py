@@ -9,7 +9,7 @@ and `clip_g` for one with two.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from sdbatch.checkpoints.files import content_revision, lora_files
 from sdbatch.checkpoints.headers import Header, read_headers
@@ -25,6 +25,20 @@ OF_TWO: Final = {"clip_l": "text_encoder", "clip_g": "text_encoder_2"}
 """Text encoder that each tensor is for, in a file for a model with two of them."""
 
 
+class EmbeddingInfo(NamedTuple):
+    """One textual inversion of a model entry.
+
+    Attributes:
+        revision: Identity of its content; "" when it was not asked for.
+        is_pinned: Whether that names the content.
+        num_vectors: Vectors that its word stands for; each takes a token's place.
+    """
+
+    revision: str
+    is_pinned: bool
+    num_vectors: int
+
+
 def has_two(family: Family) -> bool:
     """Whether the models of a family have two text encoders."""
     return family.class_name.startswith("StableDiffusionXL")
@@ -38,8 +52,8 @@ def describe_embeddings(
     storage: Mapping[str, Storage],
     *,
     with_revision: bool,
-) -> dict[str, tuple[str, bool]]:
-    """Return the identity of each textual inversion by its word, and whether it names the content.
+) -> dict[str, EmbeddingInfo]:
+    """Return what each textual inversion is, by its word.
 
     Args:
         name: Name of the model in the job.
@@ -70,8 +84,15 @@ def describe_embeddings(
             revision = identity(embedding.revision, file=file.weight_name)
         else:
             revision = content_revision(store, entries) if with_revision else ""
-        found[word] = revision, embedding.revision is not None or store.is_local
+        is_pinned = embedding.revision is not None or store.is_local
+        found[word] = EmbeddingInfo(revision, is_pinned, _num_vectors(header))
     return found
+
+
+def _num_vectors(header: Header) -> int:
+    """Return how many vectors a sound file holds for each text encoder."""
+    shape = next(iter(header.tensors.values()))["shape"]
+    return shape[0] if len(shape) == 2 else 1
 
 
 def _faults(header: Header, family: Family, config_of: Callable[[str], Mapping[str, Any] | None]) -> Iterator[str]:

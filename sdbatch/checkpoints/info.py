@@ -54,6 +54,7 @@ class ModelInfo:
         defaults: Settings of its own, over its family's.
         single_file: What is known of it where its weights are one file; None for a folder.
         embeddings: Identity of each textual inversion by its word.
+        embedding_vectors: How many vectors each of these words stands for.
     """
 
     name: str
@@ -74,6 +75,7 @@ class ModelInfo:
     module_parameters: Mapping[str, int] = field(default_factory=dict)
     single_file: SingleFile | None = None
     embeddings: Mapping[str, str] = field(default_factory=dict)
+    embedding_vectors: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def always_laid_over(self) -> list[str]:

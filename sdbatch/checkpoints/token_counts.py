@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sdbatch.checkpoints.builtins import BUILTINS, SHIPPED, builtin_folder
 from sdbatch.checkpoints.info import ModelInfo
 from sdbatch.checkpoints.single_files import CLIP_WORDS
-from sdbatch.prompt_syntax import without_weights
+from sdbatch.prompt_syntax import counted
 from sdbatch.recipe import parse_recipe
 from sdbatch.storage import parse_url
 
@@ -46,8 +46,10 @@ class TokenCounter:
         self._known: dict[str, int] = {}
         routes = [route for of_task in model.family.tasks.values() for route in of_task]
         limits = [longest, model.family.tokens_max, *(route.tokens_max for route in routes)]
-        self.bytes_min = min(filter(None, limits), default=0) - 2
-        """A text of fewer bytes fits: a token is a byte at least, and start and end are two."""
+        self._num_vectors = model.embedding_vectors
+        self.bytes_min = -1 if self._num_vectors else min(filter(None, limits), default=0) - 2
+        """A text of fewer bytes fits: a token is a byte at least, and start and end are two. Of a model with textual
+        inversions that is not known, since a word may stand for many tokens."""
 
     def excess(self, recipe_text: str) -> tuple[int, int] | None:
         """Return tokens and limit of a recipe's prompt when the text encoder reads fewer; else None."""
@@ -59,8 +61,9 @@ class TokenCounter:
         limit = min(filter(None, limits), default=None)
         if limit is None:
             return None
-        has_weights = "prompt_weights" in recipe.more
-        tokens = self._count(without_weights(recipe.prompt) if has_weights else recipe.prompt)
+        vectors = {word: self._num_vectors[word] for word in recipe.more.get("embeddings", {})}
+        text, num_vectors = counted(recipe.prompt, vectors, has_weights="prompt_weights" in recipe.more)
+        tokens = self._count(text) + num_vectors
         return (tokens, limit) if tokens > limit else None
 
     def _count(self, text: str) -> int:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 import threading
+from collections.abc import Mapping
 from typing import Any
 
 from sdbatch.families import Family
-from sdbatch.prompt_syntax import without_weights
+from sdbatch.prompt_syntax import counted
 from sdbatch.recipe import Recipe
 
 
@@ -19,9 +20,11 @@ class TokenCounter:
     Args:
         pipeline: Pipeline whose tokenizer is copied.
         family: Family of the pipeline.
+        num_vectors: Vectors of each textual inversion of its entry, by its word.
     """
 
-    def __init__(self, pipeline: Any, family: Family) -> None:
+    def __init__(self, pipeline: Any, family: Family, num_vectors: Mapping[str, int]) -> None:
+        self._num_vectors = num_vectors
         tokenizer: Any = getattr(pipeline, family.tokenizer, None) or getattr(pipeline, "tokenizer", None)
         self._tokenizer: Any = copy.deepcopy(tokenizer)
         self._family = family
@@ -33,9 +36,10 @@ class TokenCounter:
             return None, False
         tokens_max = self._family.route_of(recipe).tokens_max or self._family.tokens_max
         limit = recipe.parameters.get("max_sequence_length") or tokens_max
-        text = without_weights(recipe.prompt) if "prompt_weights" in recipe.more else recipe.prompt
+        vectors = {word: self._num_vectors[word] for word in recipe.more.get("embeddings", {})}
+        text, num_vectors = counted(recipe.prompt, vectors, has_weights="prompt_weights" in recipe.more)
         with self._counting:
-            tokens = len(self._tokenizer(text, truncation=False, add_special_tokens=True).input_ids)
+            tokens = len(self._tokenizer(text, truncation=False, add_special_tokens=True).input_ids) + num_vectors
         longest = self._tokenizer.model_max_length
         if recipe.more.get("long_prompt") == "chunk":
             return tokens, False

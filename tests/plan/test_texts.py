@@ -15,7 +15,7 @@ from sdbatch.checkpoints import describe
 from sdbatch.errors import JobError, ModelError
 from sdbatch.job import Job, parse_job
 from sdbatch.plan.resolve import Resolver
-from sdbatch.prompt_syntax import TextReader, as_compel, with_vectors, without_weights
+from sdbatch.prompt_syntax import TextReader, as_compel, counted, with_vectors, without_weights
 
 COMPEL: dict[str, Any] = {"prompt_weights": "compel"}
 CHUNK: dict[str, Any] = {"long_prompt": "chunk"}
@@ -195,3 +195,32 @@ def test_words_are_found_alone_and_as_they_are_written() -> None:
 
 def test_weights_do_not_count_as_tokens() -> None:
     assert without_weights("a (beach:1.4), (sea)0.5 dog") == "a beach, sea dog"
+
+
+def test_a_word_counts_as_many_tokens_as_it_has_vectors() -> None:
+    text = "a <wide> beach, (<one>:1.2)"
+    assert counted(text, {}, has_weights=False) == (text, 0)
+    assert counted(text, {"<wide>": 60, "<one>": 1}, has_weights=False) == ("a   beach, ( :1.2)", 61)
+    assert counted("<one> and <one>", {"<one>": 3}, has_weights=True) == ("  and  ", 6)
+
+
+@pytest.mark.parametrize(("num_vectors", "is_cut"), [(1, False), (45, True)])
+def test_both_counters_count_the_vectors_of_a_word(tmp_path: Path, num_vectors: int, is_cut: bool) -> None:
+    import numpy as np
+
+    from sdbatch.checkpoints.token_counts import token_counter
+    from sdbatch.generate.load import load_model
+    from sdbatch.recipe import parse_recipe
+
+    save_file({"v": np.zeros((num_vectors, 128), np.float32)}, tmp_path / "v.safetensors")
+    job = _job(path="builtin:tiny-sd", embeddings={"<wide>": str(tmp_path / "v.safetensors")})
+    info = describe("m", job.models["m"], {})
+    (recipe,) = (row.recipe for row in _resolve(job, {"prompt": "a <wide>"})[0] if row is not None)
+    counter = token_counter(info)
+    assert counter is not None
+    loaded = load_model("m", job.models["m"], info.combined_revision, {})
+    tokens, cut = loaded.tokens.count(parse_recipe(recipe))
+
+    assert cut is is_cut
+    assert counter.excess(recipe) == ((tokens, 40) if is_cut else None)
+    assert tokens == 3 + num_vectors

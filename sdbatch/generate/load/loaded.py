@@ -56,6 +56,7 @@ class LoadedModel:
         options: Model | None = None,
         embeddings: Mapping[tuple[str, str], Path] | None = None,
         references: References | None = None,
+        embedding_vectors: Mapping[str, int] | None = None,
     ) -> None:
         """Take a loaded pipeline.
 
@@ -68,6 +69,7 @@ class LoadedModel:
             options: The job's entry of the model.
             embeddings: File of each textual inversion of the entry, by its word and identity.
             references: Its IP-Adapter.
+            embedding_vectors: Vectors of each textual inversion, by its word.
         """
         self.class_name = type(pipeline).__name__
         self.family = family
@@ -85,7 +87,7 @@ class LoadedModel:
             references.take_out()
         self.loras = KeptLoras(pipeline, loras or {}, before_attach)
         self._decoded_max: dict[tuple[int, int, int | None, bool], int] = {}
-        self.tokens = TokenCounter(pipeline, family)
+        self.tokens = TokenCounter(pipeline, family, embedding_vectors or {})
         self.memo = Memo()
         self._embeddings = embeddings or {}
         self._inversions: dict[str, Inversion] = {}

@@ -107,6 +107,7 @@ class _Read:
         loras: By identity, the LoRAs that were made for the family.
         options: The job's entry, its dtype looked up.
         embeddings: File of each textual inversion, by its word and identity.
+        embedding_vectors: Vectors of each textual inversion, by its word.
         references: Its IP-Adapter, laid into the denoiser; None without one.
     """
 
@@ -116,6 +117,7 @@ class _Read:
     loras: Mapping[str, LoraFile]
     options: Model
     embeddings: Mapping[tuple[str, str], Path]
+    embedding_vectors: Mapping[str, int]
     references: References | None
 
 
@@ -159,6 +161,7 @@ def _read(
             (word, info.embeddings[word]): lora_file(one.as_lora(info.family.title), info.embeddings[word], storage)
             for word, one in model.embeddings.items()
         },
+        embedding_vectors=info.embedding_vectors,
         references=references,
     )
 
@@ -176,6 +179,7 @@ def _place(read: _Read, model: Model, device: Literal["cuda", "cpu"]) -> LoadedM
         model,
         embeddings=read.embeddings,
         references=read.references,
+        embedding_vectors=read.embedding_vectors,
     )
 
 
