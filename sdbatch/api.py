@@ -444,7 +444,7 @@ def report(campaign: Campaign) -> str:
     folder = CampaignFolder(store)
     run_id = folder.newest_run()
     try:
-        status = folder.status()
+        status = folder.status_of(run_id) or {"state": "done"}
     except UserError:  # the pictures are there all the same
         status = {"state": "done"}
     rows = effective_rows(store, run_id)
@@ -520,9 +520,11 @@ def serve_review(
     """
     from sdbatch.driver.review_server import serve_review
 
-    if status(campaign)["state"] != "running":  # the run that goes on writes the gallery itself
+    folder = CampaignFolder(_store(campaign))
+    newest = folder.status_of(folder.newest_run())
+    if newest is None or newest["state"] != "running":  # the run that goes on writes the gallery itself
         report(campaign)
-    return serve_review(_store(campaign), by or user_name(), port, say, opened)
+    return serve_review(folder.store, by or user_name(), port, say, opened)
 
 
 def user_name() -> str:

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from PIL import Image
+from support.galleries import state_of
 from typer.testing import CliRunner
 
 import sdbatch
@@ -22,6 +23,7 @@ from sdbatch.campaign.campaign import Campaign
 from sdbatch.campaign.effective import EffectiveRows
 from sdbatch.campaign.files import run_ids
 from sdbatch.cli import app
+from sdbatch.driver import gallery
 from sdbatch.driver.grid_axes import parse_axis
 from sdbatch.errors import JobError, ManifestError
 from sdbatch.storage import open_campaign
@@ -141,6 +143,20 @@ def test_axes_take_lists_and_mappings() -> None:
     assert parse_axis("prompt=['a, b', c]", "--x").values == ("a, b", "c")
 
 
+def test_a_grid_leaves_the_gallery_as_it_is(job: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gallery, "GALLERY_EVERY_S", 0.0)
+    sdbatch.run(job, in_process=True)
+    report = Path(job["output"], "report")
+    before = {path: path.read_bytes() for path in report.rglob("*") if path.is_file()}
+    made = sdbatch.grid(job, X, in_process=True)
+
+    assert made.run.counts["rows_ok"] > 0
+    after = {path: path.read_bytes() for path in report.rglob("*") if path.is_file() and "grids" not in path.parts}
+    assert after == before
+    sdbatch.report(job["output"])
+    assert state_of(Path(job["output"]))["state"] == "done"
+
+
 def test_what_cannot_be_made_is_refused_before_anything_is_written(job: dict[str, Any]) -> None:
     for axes, more, error, message in (
         ((X, "guidance_scale=1"), {}, JobError, "--x and --y are both guidance_scale"),
@@ -161,6 +177,7 @@ def test_the_command_shows_the_cost_and_waits_for_a_yes(job: dict[str, Any], tmp
 
     assert (asked.exit_code, dry.exit_code) == (2, 0)
     assert "3 assets to make" in asked.stdout
+    assert "in the model" in asked.stdout
     assert "nothing was rendered; --yes renders it" in asked.stderr
     assert json.loads(dry.stdout)["plan"]["rows"] == {"new": 3}
     assert not Path(job["output"], "runs").exists()

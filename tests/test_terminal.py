@@ -86,7 +86,7 @@ def test_the_commands_make_controls_visible(
     monkeypatch.setattr(api, "list_models", lambda *_: [model])
     monkeypatch.setattr(api, "load_job", lambda *_, **__: None)
     report = PlanReport(rows={EVIL: 1}, changed={EVIL: 1}, sources_missing=[EVIL], unpinned=[EVIL], memory=[memory])
-    monkeypatch.setattr(api, "plan", lambda *_: report)
+    monkeypatch.setattr(api, "plan", lambda *_, **__: report)
     for arguments in (["models", "list", "x.yaml"], ["plan", "x.yaml"]):
         done = CliRunner().invoke(app, arguments)
         assert done.exit_code == 0, done.output

@@ -63,14 +63,19 @@ class Campaign:
             UserError: When the status is not one that sdbatch wrote.
         """
         for run in reversed(run_ids(self.store)):
-            try:
-                status = read_status(self.store, run)
-            except FileNotFoundError:  # a collection of garbage, or a run that has not begun
-                continue
-            if status["state"] == "running" and is_gone(self.store):
-                status["state"] = "dead"
-            return status
+            if status := self.status_of(run):  # none: a collection of garbage, or a run that has not begun
+                return status
         raise JobError(f"{self.store.url}: no run there")
+
+    def status_of(self, run: str) -> dict[str, Any] | None:
+        """Return a run's `status.json`, as `status` does; None when it has none."""
+        try:
+            status = read_status(self.store, run)
+        except FileNotFoundError:
+            return None
+        if status["state"] == "running" and is_gone(self.store):
+            status["state"] = "dead"
+        return status
 
     def record(self, run: str) -> dict[str, Any] | None:
         """Return a run's `run.json`; None when it has not ended, or was killed."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sdbatch import api
+from sdbatch.cli.money import show_forecast, spent_line
 from sdbatch.cli.options import AcceptFailed, AcceptNewKeys, AllowOpenRay, Date, InProcess, JobFile, Json, Set
 from sdbatch.cli.output import guarded, progress, say, show_plan, show_run
 from sdbatch.cli.process import last_line, prepare_generation
@@ -49,6 +50,7 @@ def grid(
     checked, forecast = guarded(planned, as_json)
     if not as_json:
         show_plan(forecast)
+        show_forecast(forecast)
     if dry_run or not (yes or forecast.assets == 0 or _is_agreed(as_json)):
         if as_json:
             say({"plan": asdict(forecast), "run": None}, as_json, "")
@@ -76,7 +78,7 @@ def grid(
     if as_json:
         say({"plan": asdict(forecast), **asdict(report)}, as_json, "")
     else:
-        show_run(report.run)
+        show_run(report.run, spent_line(report.run))
         if report.run.state in {"done", "failed"}:
             show(f"page: {report.page}\nsheet: {report.sheet}")
     raise typer.Exit(0 if accept_failed and report.run.state == "failed" else report.run.exit_code)

@@ -64,7 +64,7 @@ class PlanReport:
         devices: Device that each model was measured on.
         budget: What a budget of the job leaves for the run, as a sentence for each.
         assumed_gpus: Models whose `num_gpus` is null and whose rate was not measured: a GPU's was assumed.
-        rate_measured: Whether the prediction rests on measured rates alone.
+        rate_measured: Whether nothing of the prediction rests on an assumed rate.
         sources_missing: Sources that are not there; their rows will fail.
         unpinned: Entries such as `models.sdxl` whose weights in a bucket are known by size and ETag only; `pin_models`
             returns the digests that pin them.
@@ -125,7 +125,9 @@ def forecast(
         check_selection(manifest, selection)
         grouping = Grouping(manifest, by)
         store = open_campaign(job.output, job.storage)
-        done, leaving = (Campaign(store).done(), Leaving()) if built else _done_and_leaving(manifest, store)
+        done, leaving = (
+            (Campaign(store).done(read_verdicts(store)), Leaving()) if built else _done_and_leaving(manifest, store)
+        )
         forecaster = forecaster_of(job, manifest.scanned.models, store)
         reasons: Counter[str] = Counter()
         waiting: Counter[str] = Counter()

@@ -96,6 +96,7 @@ def run_job(
             workers=Workers(in_process=in_process, path=worker, allow_open=allow_open_ray),
             key_version=key_version,
             leaving=leaving,
+            is_aside=aside is not None,
         )
         try:
             _void(store, session.run_id, void, remove)
@@ -112,7 +113,7 @@ def run_job(
                 aside.write(store, session.run_id, history)
             elif state in {"done", "failed"}:
                 progress.say("writing metadata and gallery")
-                session.gallery.stop()
+                session.stop_gallery()
                 told = session.told_to_gallery(message)
                 history = write_metadata(store, session.run_id, lease.confirm, state=state, progress=told)
             else:

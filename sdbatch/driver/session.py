@@ -90,6 +90,7 @@ class Session:
         workers: Workers,
         key_version: int,
         leaving: Leaving,
+        is_aside: bool = False,
     ) -> None:
         self._leaving = leaving
         self._job = job
@@ -105,7 +106,8 @@ class Session:
         self.run_id = layout.run_id(lease.holder.epoch, started_at.strftime("%Y%m%dT%H%M%SZ"))
         self._tally = RunTally()
         self._records = RunRecords(store, self.run_id, job, manifest.scanned, started_at, key_version)
-        self.gallery = LiveGallery(store, self.run_id, lease.confirm)
+        # What is made beside the manifest is no part of the gallery.
+        self._gallery = None if is_aside else LiveGallery(store, self.run_id, lease.confirm)
         self._costs = RunCosts(job, manifest.scanned.models, store, self.run_id)
         self._working_since_s: float | None = None
         self._waiting_said_s = self._started_s
@@ -173,8 +175,13 @@ class Session:
 
     def write_gallery(self, state: State, message: str | None) -> None:
         """Add to the gallery what a run that ends early has made, unless the driver is to stop at once."""
-        if self._interrupt.count < 2 and not self._lease.is_lost:
-            self.gallery.close(state, self.told_to_gallery(message))
+        if self._gallery is not None and self._interrupt.count < 2 and not self._lease.is_lost:
+            self._gallery.close(state, self.told_to_gallery(message))
+
+    def stop_gallery(self) -> None:
+        """Let a write of the gallery that is under way end."""
+        if self._gallery is not None:
+            self._gallery.stop()
 
     def told_to_gallery(self, message: str | None = None) -> dict[str, Any]:
         """Return what the gallery says of the run's progress; see `state_values`."""
@@ -339,7 +346,8 @@ class Session:
     def _record(self, unit: Unit, outcomes: tuple[RowOutcome, ...]) -> None:
         self._tally.count_outcomes(unit, outcomes)
         self._records.index_commit(unit, outcomes)
-        self.gallery.committed(unit.id)
+        if self._gallery is not None:
+            self._gallery.committed(unit.id)
         failed_fraction, failed_fraction_max = self._tally.failed_fraction, self._job.limits.failed_fraction
         if failed_fraction > failed_fraction_max:
             self._stop_reason = (
@@ -356,7 +364,8 @@ class Session:
         self._progress.show(snapshot)
         self._say_waiting(snapshot)
         self._observe(snapshot)
-        self.gallery.tick(self.told_to_gallery)
+        if self._gallery is not None:
+            self._gallery.tick(self.told_to_gallery)
         if self._records.is_status_due:
             with self._records.tolerated("status"):
                 self.write_status("running")

@@ -206,7 +206,7 @@ def index_page(campaign: str) -> bytes:
     """Return the page, whose title names the campaign; everything else it shows comes from its files."""
     scripts = [_read(name) for name in SCRIPTS]
     style = _read("gallery.css")
-    page = _template().render(
+    page = page_template("index.html").render(
         campaign=campaign,
         style=Markup(style),  # noqa: S704 -- our own file
         style_source=_source(style),
@@ -222,9 +222,10 @@ def _source(text: str) -> str:
 
 
 @cache
-def _template() -> jinja2.Template:
+def page_template(name: str) -> jinja2.Template:
+    """Return the template of a page, by its file in `page/`; what it is given is escaped."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    return environment.from_string(_read("index.html"))
+    return environment.from_string(_read(name))
 
 
 @cache

@@ -9,13 +9,10 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from functools import cache
-from importlib import resources
 from typing import Any, NamedTuple
 
-import jinja2
-
 from sdbatch.recipe import is_clip
+from sdbatch.report.gallery import page_template
 
 SMALL_PIXELS = 128
 """A picture whose sides are no longer is enlarged without smoothing, since its pixels are what there is to see."""
@@ -47,7 +44,7 @@ def grid_page(campaign: str, run: str, name: str, x: Side, y: Side | None, secti
         y: Its rows; None for one row.
         sections: One for each row of the manifest.
     """
-    page = _template().render(
+    page = page_template("grid.html").render(
         campaign=campaign,
         run=run,
         name=name,
@@ -85,10 +82,3 @@ def _cell(row: Mapping[str, Any] | None) -> dict[str, Any]:
         "alt": row["prompt"] or row["id"],
         "picture": f"data:image/webp;base64,{base64.b64encode(thumbnail).decode()}" if thumbnail else "",
     }
-
-
-@cache
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    text = resources.files("sdbatch.report").joinpath("grid.html").read_text(encoding="utf-8")
-    return environment.from_string(text)

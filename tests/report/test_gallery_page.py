@@ -396,6 +396,19 @@ def test_of_a_large_campaign_a_filter_loads_what_it_needs(opened: Open, monkeypa
     page.wait("sdbatch.filter.shown.length === 60 && sdbatch.data.text(sdbatch.filter.shown[0], 'x_half') === 'second'")
 
 
+def test_of_a_large_campaign_an_open_verdict_is_found(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gallery, "CHUNK_ROWS", 30)
+    rows = campaign_rows(20)
+    page = opened([{**one, "verdict": "approved" if place < 90 else None} for place, one in enumerate(rows)])
+    page.ask("location.hash = 'f.verdict=open'; sdbatch.ROWS_MAX = 60; sdbatch.data.reset(); sdbatch.look()")
+
+    page.wait("sdbatch.filter.shown.length > 0")
+    assert page.ask("sdbatch.filter.shown.every(row => sdbatch.data.text(row, 'reviewed_verdict') === '')")
+    page.ask("location.hash = 'f.verdict=picked'; sdbatch.look()")
+    page.wait("sdbatch.data.num === 0 && sdbatch.filter.shown.length === 0")
+    assert page.ask("document.body.innerText.includes('No asset matches')")
+
+
 def test_a_narrow_screen_has_no_sideways_scrolling(opened: Open) -> None:
     page = opened(campaign_rows(6))
     page.size(360, 740)

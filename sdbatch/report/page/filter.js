@@ -101,7 +101,7 @@
   F.apply = function () {
     var active = activeFacets(), words = wordTests(S.view.q);
     var counted = F.facets.map(function (name) {
-      var column = D.columns.get(name);
+      var column = D.column(name, D.num);  // none is there where a filter leaves no file to load
       return { name: name, codes: column.codes, counts: new Array(column.values.length).fill(0),
         place: active.findIndex(function (facet) { return facet.name === name; }) };
     });
@@ -169,12 +169,16 @@
     var head = D.head;
     var facets = head.facets.filter(function (facet) {
       var chosen = S.view.facets.get(facet.name);
-      return chosen && chosen.size;
+      // What was decided in this browser may lie anywhere.
+      return chosen && chosen.size && !(facet.name === "verdict" && S.review.own.size);
     });
     return head.chunks.filter(function (chunk, place) {
       return facets.every(function (facet) {
         var chosen = S.view.facets.get(facet.name);
-        return facet.counts[place].some(function (pair) { return pair[1] && chosen.has(facet.values[pair[0]]); });
+        return facet.counts[place].some(function (pair) {
+          var value = facet.values[pair[0]];
+          return pair[1] && chosen.has(facet.name === "verdict" ? value || "open" : value);
+        });
       });
     });
   };
