@@ -10,7 +10,6 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from sdbatch.deliver.label import check_label
 from sdbatch.deliver.marking import Label, Metadata
 from sdbatch.deliver.names import DEFAULT_TEMPLATE, Template
 from sdbatch.deliver.placing import Focus
@@ -132,6 +131,8 @@ class Delivery(_Strict):
     @field_validator("label")
     @classmethod
     def _known_letters(cls, label: Label | None) -> Label | None:
+        from sdbatch.deliver.label import check_label  # Pillow's letters, which no check or plan needs
+
         try:
             if label is not None:
                 check_label(label)
@@ -149,7 +150,9 @@ class Delivery(_Strict):
     @model_validator(mode="after")
     def _what_is_not_there_yet(self) -> Delivery:
         if self.only != "all":
-            raise ValueError(f"only: {self.only} needs decisions on outputs, which this version does not take; say all")
+            raise ValueError(
+                f"only: {self.only} needs decisions on outputs; this version leaves rejected ones out; say all"
+            )
         if self.where is not None:
             raise ValueError("where: this version does not choose rows of a delivery; leave the key out")
         return self

@@ -16,7 +16,7 @@ from sdbatch.campaign.campaign import Campaign
 from sdbatch.columns import SOURCE_ROLES
 from sdbatch.deliver.index import MADE
 from sdbatch.driver.judged import effective_rows
-from sdbatch.driver.verify_delivery import opened, place_of
+from sdbatch.driver.verify_delivery import DamagedArchive, opened, place_of
 from sdbatch.packets import packet_in
 from sdbatch.provenance.source_type import VOCABULARY
 from sdbatch.provenance.xmp import read_packet
@@ -48,7 +48,6 @@ SCHEMA: Final = pa.schema(
     ]
 )
 """`mark` is the digital source type in the file, `none` or `missing`; `signature` names its C2PA manifest."""
-_SPREADSHEETS: Final = (".csv", ".tsv")
 _READ: Final = (
     *("id", "request_key", "n", "status", "asset", "sha256", "task", "model", "model_revision", "prompt"),
     *(*SOURCE_ROLES, "source_digests", LICENSE, "verdict", "reviewed_by", "committed_at"),
@@ -90,10 +89,7 @@ def audit_campaign(campaign: Campaign, to: Path, targets: Sequence[str]) -> Audi
     by_output = {(line["id"], line["request_key"], line["n"]): line for line in masters}
     delivered = [line for target in targets for line in _delivered_lines(target, by_output)]
     lines = [*masters, *delivered]
-    columns = [
-        pa.array([_shown(line.get(field.name), to.suffix.lower()) for line in lines], field.type) for field in SCHEMA
-    ]
-    write_rows(pa.table(columns, schema=SCHEMA), to)
+    write_rows(pa.Table.from_pylist(lines, schema=SCHEMA), to)
     marks = [line["mark"] for line in lines]
     return AuditReport(
         to=str(to),
@@ -136,6 +132,8 @@ def _delivered_lines(url: str, by_output: Mapping[Any, Mapping[str, Any]]) -> It
                 mark = _mark(target.read(row))
             except FileNotFoundError:
                 mark = "missing"
+            except DamagedArchive:
+                mark = "damaged"
             own = {"file": name, "place": url, "sha256": row["sha256"], "mark": mark}
             yield {**master, **own, "signature": row.get("c2pa_label"), "signer": row.get("signer")}
 
@@ -143,9 +141,3 @@ def _delivered_lines(url: str, by_output: Mapping[Any, Mapping[str, Any]]) -> It
 def _mark(data: bytes) -> str:
     said = str(read_packet(packet_in(data)).get("Iptc4xmpExt:DigitalSourceType", ""))
     return said.removeprefix(VOCABULARY) if said.startswith(VOCABULARY) else "none"
-
-
-def _shown(value: Any, suffix: str) -> Any:
-    """Return a value as a cell: a text that a spreadsheet would take for a formula gets a `'` before it."""
-    is_formula = suffix in _SPREADSHEETS and isinstance(value, str) and value[:1] in {"=", "+", "-", "@", "\t", "\r"}
-    return f"'{value}" if is_formula else value

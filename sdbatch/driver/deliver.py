@@ -29,7 +29,7 @@ from sdbatch.deliver.matching import Master, Match
 from sdbatch.deliver.settings import Delivery
 from sdbatch.deliver.targets import FolderTarget, Target, ZipTarget
 from sdbatch.driver.deliver_marks import words_of
-from sdbatch.driver.deliver_plan import DeliverReport, refuse_others, wanted_rows
+from sdbatch.driver.deliver_plan import DeliverReport, refuse_others, wanted_files
 from sdbatch.driver.deliver_process import Place, begin, make_in_place
 from sdbatch.driver.deliver_signing import Signing, signing_of, sources_of
 from sdbatch.driver.signals import Interrupt
@@ -74,11 +74,11 @@ def deliver_files(
         progress.say("looking at the campaign")
         signing = signing_of(delivery, report, allow_code=allow_code, dry_run=dry_run)
         archived = _archives(campaign) if signing else frozenset()
-        wanted, tasks_of = wanted_rows(delivery, campaign, report, _identities(signing, archived))
+        wanted, tasks_of = wanted_files(delivery, campaign, report, _identities(signing, archived))
         target = _target(delivery)
         rows = target.read_rows()
         refuse_others(delivery, wanted, rows, target)
-        todo = {name for name, row in wanted.items() if not _is_current(row, rows.get(name), target)}
+        todo = {name for name, row in wanted.items() if not _is_current(row, rows.get(name), target, signing)}
         report.files, report.current = len(wanted), len(wanted) - len(todo)
         report.stale = sorted(n for n, row in rows.items() if row["delivery"] == delivery.delivery and n not in wanted)
         if dry_run:
@@ -132,8 +132,11 @@ def _target(delivery: Delivery) -> Target:
     return FolderTarget(open_campaign(delivery.to, delivery.storage), delivery.delivery)
 
 
-def _is_current(row: dict[str, Any], there: dict[str, Any] | None, target: Target) -> bool:
-    return there is not None and there["status"] == MADE and there["key"] == row["key"] and target.has(there)
+def _is_current(row: dict[str, Any], there: dict[str, Any] | None, target: Target, signing: Signing | None) -> bool:
+    """Whether a file is there as it is wanted; one that could not be signed when it was made is tried again."""
+    if there is None or there["status"] != MADE or there["key"] != row["key"]:
+        return False
+    return (signing is None or bool(there.get("c2pa_label"))) and target.has(there)
 
 
 def _tasks(

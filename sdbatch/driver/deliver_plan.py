@@ -1,6 +1,6 @@
 """What a delivery is to make: the row of each file by its name, or why it cannot be.
 
-Delivery + effective rows --> wanted_rows() --> rows, matches        + rows of the target --> refuse_others()
+Delivery + effective rows --> wanted_files() --> rows, matches        + rows of the target --> refuse_others()
 """
 
 from __future__ import annotations
@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
+
+import pyarrow as pa
 
 from sdbatch.campaign.campaign import Campaign
 from sdbatch.columns import SOURCE_ROLES
@@ -20,6 +22,8 @@ from sdbatch.deliver.targets import Target
 from sdbatch.driver.deliver_marks import columns_read, words_of
 from sdbatch.driver.judged import effective_rows
 from sdbatch.errors import JobError
+from sdbatch.review.wanted import READ as CHOSEN_BY
+from sdbatch.review.wanted import Wanted, wanted_rows
 from sdbatch.storage import parse_url
 
 LINES_MAX: Final = 20
@@ -91,7 +95,7 @@ class DeliverReport:
         return {"failed": 3, "interrupted": 130}.get(self.state, 0)
 
 
-def wanted_rows(
+def wanted_files(
     delivery: Delivery,
     campaign: Campaign,
     report: DeliverReport,
@@ -111,16 +115,22 @@ def wanted_rows(
     if _is_within(delivery.to, campaign.store.url):
         raise JobError(f"to: {delivery.to} lies in the campaign {campaign.store.url}; name a place outside of it")
     template = Template(delivery.name)
-    masters: list[Master] = []
+    parts: list[pa.Table] = []
     names: dict[str, None] = {}
     for part in effective_rows(campaign.store).parts():
         names.update(dict.fromkeys(part.column_names))
         template.check_fields(names)
         delivery.metadata.check_columns(names)
         # A row's texts, recipe and stages are many times what is needed of it.
-        needed = {*_READ, *template.fields, *columns_read(delivery.metadata)}
+        needed = {*_READ, *CHOSEN_BY, *template.fields, *columns_read(delivery.metadata)}
         read = [name for name in part.column_names if name in needed or name.startswith("x_")]
-        rows_read = part.select(read).to_pylist()
+        parts.append(part.select(read))
+    masters: list[Master] = []
+    if parts:
+        made = pa.concat_tables(parts, promote_options="default")
+        wanted = wanted_rows(made, "all")
+        report.warnings += _left_out(wanted)
+        rows_read = made.filter(wanted.is_wanted).to_pylist()
         masters += filter(None, (master_of(row, delivery.focus_point) for row in rows_read))
     matches, missing = matched(masters, delivery.own_formats)
     report.warnings += missing
@@ -145,6 +155,12 @@ def wanted_rows(
     if lines := collisions(named):
         raise JobError(_listed(f"name: {delivery.name!r} gives {len(lines)} files names that others have", lines))
     return rows, by_name
+
+
+def _left_out(wanted: Wanted) -> list[str]:
+    """Return what is made and not delivered, by what people decided of it."""
+    lines = [f"{number} outputs are left out: {why}" for why, number in sorted(wanted.left_out.items())]
+    return [*lines, *map(str, wanted.conflicts)]
 
 
 def _is_within(target: str, campaign: str) -> bool:

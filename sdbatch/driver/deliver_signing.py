@@ -20,6 +20,7 @@ from sdbatch.deliver.signing import CERTIFICATE_VARIABLE, KEY_VARIABLE
 from sdbatch.driver.deliver_plan import DeliverReport
 from sdbatch.errors import JobError
 from sdbatch.extras import require
+from sdbatch.plan.sources import listed
 from sdbatch.provenance.credentials import DAYS_LEFT_MIN, SigningKey, checked_key
 from sdbatch.provenance.definition import definition, relation_of
 from sdbatch.provenance.signing import FileSigner, SignFailed, function_of, read_credentials
@@ -153,7 +154,7 @@ def sources_of(row: Mapping[str, Any], archived: Collection[str]) -> tuple[tuple
         archived: Paths of the archives that the campaign has.
     """
     digests = list(row.get("source_digests") or ())
-    places = [(role, number) for role in SOURCE_ROLES for number, _ in enumerate(_listed(row.get(role)))]
+    places = [(role, number) for role in SOURCE_ROLES for number, _ in enumerate(listed(row.get(role)))]
     if len(places) != len(digests):
         return ()
     found: dict[tuple[str, Relation], None] = {}
@@ -163,7 +164,3 @@ def sources_of(row: Mapping[str, Any], archived: Collection[str]) -> tuple[tuple
         if layout.credentials(label, relation) in archived:
             found.setdefault((label, relation))
     return tuple(found)
-
-
-def _listed(value: Any) -> list[str]:
-    return [value] if isinstance(value, str) else list(value or ())

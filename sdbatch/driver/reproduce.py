@@ -33,7 +33,7 @@ from sdbatch.encode.asset import read_frames
 from sdbatch.encode.embedded import Encoded
 from sdbatch.errors import UserError
 from sdbatch.job import Job
-from sdbatch.plan.sources import asset_name
+from sdbatch.plan.sources import asset_name, listed
 from sdbatch.storage import Store
 from sdbatch.types import Request, Source
 from sdbatch.worker.finish import finish_output
@@ -193,7 +193,7 @@ def _render(job: Job, store: Store, row: dict[str, Any]) -> tuple[dict[str, Any]
 
 
 def _request(row: dict[str, Any], store: Store) -> Request:
-    roles = [(role, url) for role in SOURCE_ROLES for url in _listed(row[role])]
+    roles = [(role, url) for role in SOURCE_ROLES for url in listed(row[role])]
     digests = row["source_digests"] or []
     if len(digests) != len(roles):
         raise UserError(f"{row['id']}: its row has {len(roles)} sources and {len(digests)} digests")
@@ -222,10 +222,6 @@ def _asset(store: Store, url: str, digest: str) -> str:
             if name == (row["id"], row["n"]) and digest == f"sha256:{row['sha256']}" and row["asset"]:
                 return str(row["asset"])
     return ""
-
-
-def _listed(value: Any) -> list[str]:
-    return [value] if isinstance(value, str) else list(value or ())
 
 
 def _changed(then: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[Any, Any]]:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -19,7 +20,7 @@ from sdbatch.deliver.ledger import read_ledger
 from sdbatch.deliver.making import SIDECAR
 from sdbatch.deliver.settings import ZIP_SUFFIX, read_delivery
 from sdbatch.deliver.targets import LEDGERS
-from sdbatch.errors import JobError
+from sdbatch.errors import JobError, UserError
 from sdbatch.extras import lacking
 from sdbatch.job import Storage, read_job
 from sdbatch.job.read import read_yaml
@@ -117,12 +118,17 @@ def _places(url: str) -> tuple[str, str]:
     return folder, f"{name[: -len(ZIP_SUFFIX)]}.{INDEX}"
 
 
+class DamagedArchive(UserError):
+    """A file of an archive is not the one that was put there."""
+
+
 @contextmanager
 def opened(url: str, storage: Mapping[str, Storage]) -> Iterator[Delivered]:
     """Open a target to read it.
 
     Raises:
         JobError: When no delivery made anything there.
+        DamagedArchive: When a file is read whose archive, or place in it, was damaged.
     """
     folder, index = _places(url)
     store = open_campaign(folder, storage)
@@ -136,19 +142,18 @@ def opened(url: str, storage: Mapping[str, Storage]) -> Iterator[Delivered]:
         if row.get("archive") is None:
             return store.read(row["name"])
         archive = row["archive"]
-        if archive not in archives:
-            archives[archive] = zipfile.ZipFile(store.open(archive))
         try:
+            if archive not in archives:
+                archives[archive] = files.enter_context(zipfile.ZipFile(files.enter_context(store.open(archive))))
             return archives[archive].read(row["name"])
         except KeyError as error:
             raise FileNotFoundError(row["name"]) from error
+        except (zipfile.BadZipFile, zlib.error) as error:
+            raise DamagedArchive(f"{archive}: {error}") from error
 
     stem = index.removesuffix(INDEX)
-    try:
+    with ExitStack() as files:
         yield Delivered(store=store, rows=rows, ledgers=f"{stem}{LEDGERS}", read=read)
-    finally:
-        for archive in archives.values():
-            archive.close()
 
 
 def verify_delivery(url: str, storage: Mapping[str, Storage], trust: str = "") -> DeliveryVerifyReport:
@@ -200,6 +205,9 @@ def _look_at(
         data = target.read(row)
     except FileNotFoundError:
         report.findings.append(f"{name}: is missing")
+        return
+    except DamagedArchive as error:
+        report.findings.append(f"{name}: is not the file that was delivered ({error})")
         return
     if hashlib.sha256(data).hexdigest() != row["sha256"]:
         report.findings.append(f"{name}: is not the file that was delivered")

@@ -104,6 +104,19 @@ def _near(found: tuple[int, ...], colour: tuple[int, ...], most: int = 2) -> boo
     return max(abs(one - two) for one, two in zip(found, colour, strict=True)) <= most
 
 
+def test_what_somebody_rejected_is_not_delivered(campaign: Path) -> None:
+    made = sdbatch.metadata(str(campaign)).to_pylist()
+    first = next(row for row in made if row["status"] == "ok")
+    whole = _deliver(campaign, dry_run=True)
+    sdbatch.review(str(campaign), reject=[f"{first['id']}/{first['n']}"], by="jane")
+    report = _deliver(campaign, dry_run=True)
+
+    assert report.files < whole.files
+    assert "1 outputs are left out: rejected" in report.warnings
+    sdbatch.review(str(campaign), clear=[f"{first['id']}/{first['n']}"], by="jane")
+    assert _deliver(campaign, dry_run=True).files == whole.files
+
+
 def test_each_format_has_its_size_and_its_colours_for_another_program(campaign: Path, tmp_path: Path) -> None:
     report = _deliver(campaign)
     out = tmp_path / "out"

@@ -299,6 +299,10 @@ def test_a_key_service_that_goes_away_fails_files_only_where_marks_are_required(
     assert "the key service is away" in told["mug.png"]
     assert (tmp_path / "out/mug.png").exists() is not required
     assert report.exit_code == (3 if required else 0)
+    # The next delivery tries again: `once` answers the trial, and is then away for another time.
+    sys.modules.pop("signers", None)
+    again = _deliver(campaign, tmp_path / "out", formats=FORMATS[:1], sign=settings, allow_code=True)
+    assert "the key service is away" in (again.failed if required else again.unsigned)["mug.png"]
 
 
 def _sign_in_child(signer: FileSigner, data: bytes, queue: Any) -> None:

@@ -107,6 +107,11 @@ def test_an_archive_verifies_and_its_files_are_traced(made: Path, tmp_path: Path
 
     assert "good: 1 file, 1 marked in XMP" in _cmd("verify", str(tmp_path / "out.zip"))
     assert trace_file(tmp_path / "mug.jpg", [str(tmp_path / "out.zip")]).by == "sha256"
+    whole = (tmp_path / "out.zip").read_bytes()
+    (tmp_path / "out.zip").write_bytes(whole[:500] + bytes([whole[500] ^ 1]) + whole[501:])
+    assert "mug.jpg: is not the file that was delivered (out.zip: " in _cmd("verify", str(tmp_path / "out.zip"), code=5)
+    (tmp_path / "out.zip").write_bytes(b"no archive")
+    assert "mug.jpg: is not the file that was delivered (out.zip: " in _cmd("verify", str(tmp_path / "out.zip"), code=5)
     (tmp_path / "out.zip").unlink()
     assert "mug.jpg: is missing" in _cmd("verify", str(tmp_path / "out.zip"), code=5)
 
