@@ -282,7 +282,8 @@ def measured_by_runs(store: Store, identities: Iterable[str]) -> tuple[Paces, di
     records = []
     wanted = set(identities)
     for record in Campaign(store).records(RECORDS_MAX):
-        records.append((Paces.of_list(record.get("paces")), record.get("rate_tflop_per_s", {})))
+        rates_of_run = {} if "paces" in record else record.get("rate_tflop_per_s", {})  # they know no identity
+        records.append((Paces.of_list(record.get("paces")), rates_of_run))
         wanted -= {key.model for key in records[-1][0].by_key}
         if not wanted:
             break

@@ -11,6 +11,7 @@ from sdbatch.campaign.campaign import Campaign
 from sdbatch.driver.costs import forecaster_of
 from sdbatch.driver.scan import COUNTED, ResolvedManifest
 from sdbatch.driver.select import Selection, classify
+from sdbatch.driver.work import Work
 from sdbatch.errors import JobError, UserError
 from sdbatch.job import Job
 from sdbatch.recipe import KEY_VERSION
@@ -38,21 +39,19 @@ def settle_key_version(
         return KEY_VERSION
     done = Campaign(store).done()
     forecaster = forecaster_of(job, manifest.scanned.models, store)
-    is_assumed = False
-    num_rows = num_outputs = 0
-    cost_s = 0.0
+    num_rows = 0
+    work = Work()
     for part in classify(manifest.parts(COUNTED), done, selection):
-        rows = zip(*(part.rows.column(name).to_pylist() for name in ("model", "shape", "cost_tflop")), strict=True)
-        for reason, row, outputs in zip(part.reasons, rows, part.outputs, strict=True):
-            if reason == "changed":
-                num_rows += 1
-                num_outputs += len(outputs)
-                predicted = forecaster.predict(*row)
-                cost_s += predicted.seconds * len(outputs)
-                is_assumed |= predicted.basis == "assumed"
+        num_rows += part.reasons.count("changed")
+        made = (len(own) if why == "changed" else 0 for why, own in zip(part.reasons, part.outputs, strict=True))
+        models, shapes, costs_tflop = (part.rows.column(name).to_pylist() for name in ("model", "shape", "cost_tflop"))
+        work.add(models, shapes, costs_tflop, made)
     if not num_rows:
         return recorded
-    basis = "assumed rate" if is_assumed else "measured here"
+    predicted = [(forecaster.predict(model, shape, tflop), number) for model, shape, tflop, number in work]
+    cost_s = sum(one.seconds * number for one, number in predicted)
+    num_outputs = work.outputs.total()
+    basis = "assumed rate" if any(one.basis == "assumed" for one, _ in predicted) else "measured"
     raise UserError(
         f"{num_outputs} of {manifest.scanned.num_outputs} outputs have keys of version {recorded}, made by an older "
         f"sdbatch; rendering them again ({num_rows} rows) would take about {duration(cost_s)} in the model "

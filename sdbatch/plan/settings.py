@@ -305,7 +305,9 @@ class Settler:
                 steps=steps,
                 guided=guidance > 1,
             ),
-            shape=shape_text(binding.task, size, steps=steps, batch_size=rows),
+            shape=shape_text(
+                binding.task, size, steps=steps, batch_size=rows, scheduler=values.get("scheduler") or "", **counts
+            ),
         )
 
     def _shared(self, binding: _Binding, values: Mapping[str, Any]) -> dict[str, Any]:

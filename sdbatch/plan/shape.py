@@ -1,6 +1,7 @@
 """The shape of a request: what decides, with the model and the device, how long one output takes.
 
-task, size, steps, batch size --> shape_text() --> "text-to-image 1024x768 20 steps guided, batch 8"
+task, size, steps, what is read beside, scheduler, batch size --> shape_text()
+    --> "text-to-image 1024x768 20 steps guided 2 controls HeunDiscreteScheduler, batch 8"
 """
 
 from __future__ import annotations
@@ -11,7 +12,16 @@ from sdbatch.families.peaks import OutputSize
 from sdbatch.plan.window import auto_batch_size
 
 
-def shape_text(task: str, size: OutputSize, *, steps: int, batch_size: int | Literal["auto"]) -> str:
+def shape_text(
+    task: str,
+    size: OutputSize,
+    *,
+    steps: int,
+    batch_size: int | Literal["auto"],
+    num_controls: int = 0,
+    num_references: int = 0,
+    scheduler: str = "",
+) -> str:
     """Return a shape as people read it; rates are remembered by it.
 
     Args:
@@ -19,11 +29,20 @@ def shape_text(task: str, size: OutputSize, *, steps: int, batch_size: int | Lit
         size: Of the output.
         steps: Denoising steps that are really made.
         batch_size: Outputs of a call, as the job says.
+        num_controls: Pictures that ControlNets read.
+        num_references: Pictures that an IP-Adapter reads.
+        scheduler: diffusers class, since some call the denoiser twice a step; "" for the model's own.
     """
     rows = auto_batch_size(size.height, size.width, size.num_frames) if batch_size == "auto" else batch_size
     frames = f"x{size.num_frames}" if size.num_frames > 1 else ""
-    guided = " guided" if size.is_guided else ""
-    return f"{task} {size.width}x{size.height}{frames} {steps} steps{guided}, batch {rows}"
+    more = [
+        "guided" if size.is_guided else "",
+        f"{num_controls} controls" if num_controls else "",
+        f"{num_references} references" if num_references else "",
+        scheduler,
+    ]
+    words = " ".join([task, f"{size.width}x{size.height}{frames}", f"{steps} steps", *filter(None, more)])
+    return f"{words}, batch {rows}"
 
 
 def task_of(shape: str) -> str:
