@@ -17,7 +17,7 @@ from operator import attrgetter
 from typing import Any, Final
 
 from sdbatch.canonical import canonical
-from sdbatch.columns import AS_IN_RECIPE, IN_RECIPE, SOURCE_ROLES, named
+from sdbatch.columns import AS_IN_RECIPE, IN_RECIPE, LISTED_ROLES, SOURCE_ROLES, named
 from sdbatch.errors import UserError
 
 KEY_VERSION: Final = 2
@@ -27,7 +27,7 @@ _TEXTS: Final = frozenset(named("text"))
 PER_ROW: Final = frozenset({*_TEXTS, "seed", *SOURCE_ROLES})
 """Names whose values differ row by row; every other one is shared by a group of rows."""
 
-_TUPLES: Final = frozenset({"images", "keyframes", "control_image", "ip_adapter_images"})
+_TUPLES: Final = frozenset({*LISTED_ROLES, "keyframes"})
 _OF_OLDER_VERSIONS: Final = frozenset({"encoder"})
 """Names that key version 1 wrote and that decide nothing any more: how a master is stored is recorded, not keyed."""
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from sdbatch.campaign import layout
 from sdbatch.campaign.schema import INDEX, to_parquet
+from sdbatch.campaign.write import lineage_of
 from sdbatch.points import reached
 from sdbatch.storage import Store
 from sdbatch.types import RowOutcome, Unit
@@ -65,7 +66,7 @@ def index_of(unit: Unit, outcomes: tuple[RowOutcome, ...], commit: str) -> pa.Ta
         for n in ((None,) if (taker, None) in ended else request.outputs_of(taker))
     ]
     ends = [ended.get((request_id, n), _OK) for request_id, _, n in places] if ended else [_OK]
-    lineage = _lineage(unit)
+    lineage = lineage_of(unit.requests)
     columns = {name: list(values) for name, values in zip(_PLACE, zip(*places, strict=True), strict=True)}
     columns["replaces"] = [lineage.get(place) for place in places] if lineage else [None] * len(places)
     table = pa.table({name: pa.array(columns[name], INDEX.field(name).type) for name in (*_PLACE, "replaces")})
@@ -74,15 +75,6 @@ def index_of(unit: Unit, outcomes: tuple[RowOutcome, ...], commit: str) -> pa.Ta
         # Nearly every unit is ok as a whole: one value then stands for all of its rows.
         table = table.append_column(name, values if ended else pa.repeat(values[0], len(places)))
     return table.append_column("commit", pa.repeat(pa.scalar(commit), len(places))).select(INDEX.names).cast(INDEX)
-
-
-def _lineage(unit: Unit) -> dict[tuple[str, str, int | None], int]:
-    """Return by (id, request key, n) which number an output replaces."""
-    return {
-        (taker, request.request_key, n): replaced
-        for request in unit.requests
-        for taker, n, replaced in request.replaces
-    }
 
 
 _PLACE: Final = ("id", "request_key", "n")

@@ -113,11 +113,16 @@ def request_columns(request: Request, recipe: Recipe, n: int | None) -> dict[str
     return columns
 
 
-def with_lineage(rows: list[dict[str, Any]], requests: Iterable[Request]) -> list[dict[str, Any]]:
-    """Return a unit's rows with `replaces`, where an output is made in the place of one that is not wanted."""
-    lineage = {
+def lineage_of(requests: Iterable[Request]) -> dict[tuple[str, str, int | None], int]:
+    """Return by (id, request key, n) which number an output replaces."""
+    return {
         (taker, request.request_key, n): replaced for request in requests for taker, n, replaced in request.replaces
     }
+
+
+def with_lineage(rows: list[dict[str, Any]], requests: Iterable[Request]) -> list[dict[str, Any]]:
+    """Return a unit's rows with `replaces`, where an output is made in the place of one that is not wanted."""
+    lineage = lineage_of(requests)
     if not lineage:
         return rows
     return [{**row, "replaces": lineage.get((row["id"], row["request_key"], row["n"]))} for row in rows]

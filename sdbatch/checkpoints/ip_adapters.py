@@ -20,16 +20,13 @@ from sdbatch.checkpoints.headers import Header, read_header
 from sdbatch.checkpoints.identity import identity, is_content_digest
 from sdbatch.checkpoints.parameters import num_parameters
 from sdbatch.errors import ModelError
-from sdbatch.families import Family
+from sdbatch.families import READ_BY, Family
 from sdbatch.job import Component, Model, Storage
 from sdbatch.storage import Entry, Store, open_store, parse_url
 from sdbatch.storage.locations import split
 
-ADAPTER: Final = "ip_adapter"
-"""Name of the component."""
-
-CLASS_NAME: Final = "IPAdapter"
-"""What stands for its class: diffusers has none, it lays the weights into the denoiser."""
+ADAPTER, CLASS_NAME = READ_BY["ip_adapter_images"]
+"""Name of the component, and what stands for its class: diffusers has none, it lays the weights into the denoiser."""
 
 ENCODER_CLASS: Final = "CLIPVisionModelWithProjection"
 

@@ -27,7 +27,7 @@ def forms_of(keys: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(form for part, form in FORMS.items() if any(part in name for name in names)))
 
 
-LEFT_OUT: Final[Mapping[str, str]] = {"dora_scale": "DoRA", "hada_w": "LoHa"}
+LEFT_OUT: Final = ("dora_scale", "hada_w")
 """Forms of which diffusers applies nothing (0.42.1), by what stands in the names of their keys: it filters the scales
 of a DoRA file out, and knows no LoHa. Of the other forms it reads some for some families, which a worker finds out."""
 
@@ -40,8 +40,8 @@ def left_out(keys: Iterable[str], *, partial: bool) -> str:
         partial: Whether a part of them is enough. Of a DoRA it never is: without its scales it is another adapter.
     """
     names = tuple(keys)
-    for part, form in LEFT_OUT.items():
-        number = sum(part in name for name in names)
+    for part in LEFT_OUT:
+        form, number = FORMS[part], sum(part in name for name in names)
         if number and not (partial and form != "DoRA" and number < len(names)):
             return f"is a {form} file: of its {len(names)} keys diffusers applies none of the {number} with {part}"
     return ""

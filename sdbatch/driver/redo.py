@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from sdbatch.campaign import layout
 from sdbatch.campaign.campaign import Campaign
-from sdbatch.driver.judged import verify_with_decisions
 from sdbatch.driver.records import RunResult
 from sdbatch.driver.run import run_job
 from sdbatch.driver.select import Selection
@@ -44,7 +43,7 @@ def redo_job(
         raise JobError(f"redo {min(unknown)}: nothing was ever committed for this id")
     findings = [
         finding
-        for finding in verify_with_decisions(campaign.store).findings
+        for finding in campaign.verify().findings
         if finding.kind in {"missing", "damaged"} and (not ids or finding.id in ids)
     ]
     if not findings:

@@ -18,7 +18,7 @@ from sdbatch.driver.judged import effective_rows
 from sdbatch.errors import UserError
 from sdbatch.review.decision import NONE, Decision, time_text
 from sdbatch.review.files import add_decisions, parse_lines, read_decisions
-from sdbatch.review.fold import last_words
+from sdbatch.review.fold import folded, last_words
 from sdbatch.review.selecting import READ, decisions_on, meant_rows, refuse_picks_of_siblings
 from sdbatch.review.wanted import pick_conflicts
 from sdbatch.storage import Store
@@ -80,13 +80,15 @@ def review_report(store: Store, saved: int = 0) -> ReviewReport:
         JobError: When the campaign has no run.
         UserError: When a file of decisions is not readable.
     """
-    rows = pa.concat_tables([part.select(list(READ)) for part in effective_rows(store).parts()] or [_NO_ROWS])
+    decisions, files = read_decisions(store)
+    parts = Campaign(store).effective(folded(decisions, files)).parts()
+    rows = pa.concat_tables([part.select(list(READ)) for part in parts] or [_NO_ROWS])
     made = [row for row in rows.to_pylist() if row["status"] == "ok"]
     stored = {(row["id"], row["request_key"], row["n"]): row["sha256"] for row in made}
     current: list[Review] = []
     stale: list[Review] = []
     num_unknown = 0
-    for file, words in last_words(read_decisions(store)[0]).items():
+    for file, words in last_words(decisions).items():
         if file[:3] not in stored:
             num_unknown += len(words)
             continue

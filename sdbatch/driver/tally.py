@@ -95,7 +95,8 @@ class RunTally:
             return []
         first = ", ".join(sorted(self.waiting)[:WAITING_SHOWN]) + (", ..." if len(self.waiting) > WAITING_SHOWN else "")
         number = self.waiting.total()
-        return [f"{number} row(s) waited for outputs that were not there when the run began ({first}); run again"]
+        hint = "run again, or name another output where somebody rejected one"
+        return [f"{number} row(s) waited for outputs that were not there when the run began ({first}); {hint}"]
 
     @property
     def failed_fraction(self) -> float:

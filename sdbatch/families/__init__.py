@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from sdbatch.families.table import (
+    READ_BY,
     Family,
     Given,
     Route,
@@ -27,6 +28,7 @@ from sdbatch.recipe import is_clip
 __all__ = [
     "ENLARGES",
     "FAMILIES",
+    "READ_BY",
     "Family",
     "Given",
     "Route",

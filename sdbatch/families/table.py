@@ -16,7 +16,7 @@ from typing import Any, Final, Literal, NamedTuple
 from sdbatch.errors import UserError
 from sdbatch.recipe import Recipe
 
-_READ_BY: Final[Mapping[str, tuple[str, str]]] = {"ip_adapter_images": ("ip_adapter", "IPAdapter")}
+READ_BY: Final[Mapping[str, tuple[str, str]]] = {"ip_adapter_images": ("ip_adapter", "IPAdapter")}
 """Component that reads an optional source, and its class."""
 
 
@@ -145,11 +145,11 @@ class Route:
     @property
     def every_component(self) -> Mapping[str, str]:
         """Components that the job's model entry may name for it, with their class; those of optional sources too."""
-        return {**self.components, **{_READ_BY[role][0]: _READ_BY[role][1] for role in self.optional}}
+        return {**self.components, **{READ_BY[role][0]: READ_BY[role][1] for role in self.optional}}
 
     def components_for(self, given: Given) -> Mapping[str, str]:
         """Return the components that it needs for what a request gives, with their class."""
-        return {**self.components, **dict(_READ_BY[role] for role in self.optional & given.others)}
+        return {**self.components, **dict(READ_BY[role] for role in self.optional & given.others)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -125,5 +125,6 @@ def joined_results(results: Sequence[BatchResult], places: Sequence[Sequence[int
         generate_s=sum(result.generate_s for result in results),
         decode_s=sum(result.decode_s for result in results),
         decode_retries=sum(result.decode_retries for result in results),
+        memory=max((result.memory for result in results if result.memory), key=lambda one: one.peak, default=None),
         recompile_limits=sum(result.recompile_limits for result in results),
     )

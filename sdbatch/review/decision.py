@@ -25,7 +25,6 @@ BY_CHARACTERS_MAX: Final = 120
 N_MAX: Final = 2**31 - 1
 NONE: Final = "none"
 WORDS: Final = (*VERDICTS, NONE)
-FIELDS: Final = ("format_version", "id", "request_key", "n", "sha256", "verdict", "comment", "by", "at")
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _HEX = re.compile(r"[0-9a-f]{64}")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")

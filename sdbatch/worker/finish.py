@@ -63,6 +63,7 @@ class Finisher:
         self._threads = ThreadPoolExecutor(_num_threads(job), thread_name_prefix="finish")
         self._judges = load_judges(choose_stages(job.stages), "cpu", "cpu")
         self._waiting = ByteBudget(ENCODE_BYTES_MAX)
+        self._archived: set[str] = set()  # credentials that this worker has stored
 
     def submit(self, rendered: RenderedOutput, load_s: float) -> Future[list[Row]]:
         """Finish an output in the background; wait first while too many bytes do.
@@ -97,7 +98,9 @@ class Finisher:
             return finished.columns
         started_s = time.perf_counter()
         for path, archive in finished.credentials.items():
-            self._store.put_new(path, archive, "application/c2pa")
+            if path not in self._archived:
+                self._store.put_new(path, archive, "application/c2pa")
+                self._archived.add(path)
         taker = request.takers_of(n)[0]
         try:
             stored = put_output(self._store, request, taker, n, encoded.data, encoded.suffix, encoded.media_type)

@@ -84,8 +84,8 @@ def _picture(route: Route, item: Item, role: str) -> Image.Image | list[Image.Im
     if role == "mask":
         return Image.fromarray(getattr(item, role))
     images = [Image.fromarray(pixels) for pixels in getattr(item, role)]
-    is_list = route.images[1] > 1 if role == "images" else len(images) > 1
-    return images if is_list else images[0]
+    # Several control pictures take a form of their own: see `with_controls`.
+    return images if role == "images" and route.images[1] > 1 else images[0]
 
 
 def _one_or_all(values: list[Any], *, is_one: bool) -> Any:
