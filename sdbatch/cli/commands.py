@@ -1,8 +1,8 @@
 """The command line: parses, calls a verb, prints. Nothing is decided here.
 
 Exit codes: 0 all done; 2 the job, manifest or credentials are wrong (nothing started); 3 finished with failed rows;
-4 another driver holds the campaign; 5 verify or reproduce found a mismatch, or trace nothing; 6 a budget is reached (resumable);
-130 interrupted (resumable); 1 any other.
+4 another driver holds the campaign; 5 verify or reproduce found a mismatch, or trace nothing; 6 a budget is reached
+(resumable); 130 interrupted (resumable); 1 any other.
 """
 
 from __future__ import annotations
