@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import re
 import struct
+from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
@@ -20,6 +21,7 @@ END: Final = b"\xff\xd9"
 LOST_ROWS_MAX: Final = 18
 """Rows that may be missing at the bottom: one row of blocks of the usual 4:2:0, whose colours reach two rows up."""
 
+_LACKS_END: Final = "the file lacks its last bytes"
 _NOISE: Final = bytes((37 * place + 11) % 255 for place in range(256))
 _NO_LENGTH: Final = frozenset({0x01, *range(0xD0, 0xDA)})
 _PROGRESSIVE: Final = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
@@ -61,7 +63,14 @@ def load(image: JpegImageFile, data: bytes) -> tuple[Image.Image, str | None]:
         if "truncated" not in str(error):
             raise
         return _without_end(data)
-    return image, None
+    return image, None if _has_end(data) else _LACKS_END
+
+
+def _has_end(data: bytes) -> bool:
+    """Whether the end's marker stands after the first scan; the decoder need not reach it for the last pixel."""
+    if data.endswith(END):
+        return True
+    return any(marker == 0xDA and data.find(END, start) >= 0 for marker, start, _ in _segments(data))
 
 
 def _without_end(data: bytes) -> tuple[Image.Image, str]:
@@ -73,7 +82,7 @@ def _without_end(data: bytes) -> tuple[Image.Image, str]:
     if height - decided > LOST_ROWS_MAX:
         raise OSError(f"the file is cut off: of {height} rows the last {height - decided} are missing")
     lost = f"; its last {height - decided} rows may be grey" if decided < height else ""
-    return plain, f"the file lacks its last bytes{lost}"
+    return plain, f"{_LACKS_END}{lost}"
 
 
 def _decoded(data: bytes, tail: bytes) -> ImageFile.ImageFile:
@@ -98,7 +107,7 @@ def _has_every_scan(data: bytes) -> bool:
     components: set[int] = set()
     is_progressive = False
     left: set[tuple[int, int]] = set()
-    for marker, body in _segments(data):
+    for marker, _, body in _segments(data):
         if 0xC0 <= marker <= 0xCF and marker not in {0xC4, 0xC8, 0xCC} and len(body) >= 6:
             is_progressive = marker in _PROGRESSIVE
             components = set(body[6 : 6 + 3 * body[5] : 3])
@@ -112,9 +121,8 @@ def _has_every_scan(data: bytes) -> bool:
     return bool(components) and not left
 
 
-def _segments(data: bytes) -> list[tuple[int, bytes]]:
-    """Return marker and body of each segment; between scans stands coded data, where 0xFF is followed by 0."""
-    segments: list[tuple[int, bytes]] = []
+def _segments(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """Yield marker, place and body of each segment; between scans stands coded data, where 0xFF is followed by 0."""
     place = 2
     while place + 4 <= len(data):
         found = re.compile(rb"\xff[\x01-\xfe]").search(data, place)
@@ -124,6 +132,5 @@ def _segments(data: bytes) -> list[tuple[int, bytes]]:
         if marker in _NO_LENGTH or place + 2 > len(data):
             continue
         length = struct.unpack_from(">H", data, place)[0]
-        segments.append((marker, data[place + 2 : place + length]))
+        yield marker, place, data[place + 2 : place + length]
         place += length
-    return segments

@@ -208,9 +208,9 @@ def test_a_panorama_is_read_to_its_last_pixel() -> None:
 # --- JPEGs without their end ----------------------------------------------------------------------------------------
 
 
-def _photo(**options: Any) -> bytes:
-    noise = Image.effect_noise((200, 304), 60).convert("RGB")
-    return _bytes(noise, "JPEG", quality=80, **options)
+def _photo(seed: int = 0, **options: Any) -> bytes:
+    noise_HW = np.random.default_rng(seed).normal(128, 60, (304, 200)).clip(0, 255).astype(np.uint8)
+    return _bytes(Image.fromarray(noise_HW).convert("RGB"), "JPEG", quality=80, **options)
 
 
 @pytest.mark.fault("F36", "a JPEG without its last bytes", "its pixels, and a note")
@@ -226,6 +226,21 @@ def test_a_jpeg_without_its_last_bytes_is_read(missing: int, progressive: bool) 
         assert (values == _array(whole)).all()
     assert len(notes) == 1
     assert notes[0].startswith("a: the file lacks its last bytes")
+
+
+def test_every_jpeg_without_its_end_is_told() -> None:
+    """A scan that ends on a whole byte is decoded to its last pixel without the end's marker."""
+    for seed in range(60):
+        notes: list[str] = []
+        _array(_photo(seed)[:-2], notes)
+        assert notes == ["a: the file lacks its last bytes"]
+
+
+@pytest.mark.parametrize("behind", [b"\0\0", b"a maker's own data \xff\xda", bytes(4096)])
+def test_a_whole_jpeg_with_bytes_behind_its_end_is_read_without_a_note(behind: bytes) -> None:
+    notes: list[str] = []
+    _array(_photo() + behind, notes)
+    assert notes == []
 
 
 @pytest.mark.fault("F36", "a JPEG that is cut in the middle", "refused by name")
