@@ -23,7 +23,7 @@ from sdbatch.campaign.schema import METADATA
 from sdbatch.campaign.verify import VerifyReport
 from sdbatch.checkpoints import Pin, pins
 from sdbatch.deliver.settings import Delivery, parse_delivery, read_delivery
-from sdbatch.driver import PlanReport, RunResult, Selection, forecast, run_job, write_gallery
+from sdbatch.driver import PlanReport, RunResult, Selection, forecast, picked_rows, run_job, write_gallery
 from sdbatch.driver.briefs import BriefCount, brief_counted, brief_preview
 from sdbatch.driver.briefs import build_brief as driver_build_brief
 from sdbatch.driver.check import CheckReport, check_job
@@ -156,13 +156,17 @@ def status(campaign: Campaign) -> dict[str, Any]:
     return CampaignFolder(_store(campaign)).status()
 
 
-def metadata(campaign: Campaign) -> pa.Table:
+def metadata(campaign: Campaign, selection: Selection | None = None) -> pa.Table:
     """Return the effective metadata of the newest run's manifest, in its order; also while a run is going on.
 
+    Args:
+        campaign: The campaign.
+        selection: Which rows, by the metadata's columns; all by default.
+
     Raises:
-        JobError: When the campaign has no run.
+        JobError: When the campaign has no run, or the selection names what is not there.
     """
-    parts = list(CampaignFolder(_store(campaign)).effective().parts())
+    parts = list(picked_rows(CampaignFolder(_store(campaign)).effective().parts(), selection or Selection()))
     return pa.concat_tables(parts, promote_options="default") if parts else METADATA.empty_table()
 
 
@@ -237,16 +241,24 @@ def reproduce(
     return reproduce_asset(store, request_id, n, trust=trust, tolerance=tolerance)
 
 
-def report(campaign: Campaign) -> str:
+def report(campaign: Campaign, selection: Selection | None = None) -> str:
     """Write the gallery anew from what is committed now; return its URL.
 
+    Args:
+        campaign: The campaign.
+        selection: Which rows, by the metadata's columns; all by default. The next run writes all of them again.
+
     Raises:
-        JobError: When the campaign has no run.
+        JobError: When the campaign has no run, or the selection names what is not there.
     """
     store = _store(campaign)
     run_id = CampaignFolder(store).newest_run()
     rows = CampaignFolder(store).effective(run_id)
-    write_gallery(store, run_id, rows.parts(thumbnails=True), rows.count())
+    if selection is None or selection.is_of_all:
+        write_gallery(store, run_id, rows.parts(thumbnails=True), rows.count())
+    else:
+        picked = list(picked_rows(rows.parts(thumbnails=True), selection))  # before a page is replaced
+        write_gallery(store, run_id, picked, sum(part.num_rows for part in picked))
     return joined(store.url, layout.GALLERY)
 
 
@@ -283,18 +295,22 @@ def redo(
     ids: Iterable[str] = (),
     overrides: Iterable[str] = (),
     *,
+    selection: Selection | None = None,
+    force: bool = False,
     in_process: bool = False,
     progress: Progress | None = None,
     accept_new_keys: bool = False,
     allow_open_ray: bool = False,
     yes: bool = False,
 ) -> RunResult | None:
-    """Make assets again that are missing or damaged; those that are whole stay.
+    """Make assets again that are missing or damaged; those that are whole stay, unless they are forced.
 
     Args:
         job: The job.
         ids: Only these requests; all that `verify` finds by default.
         overrides: `key.key=value` each.
+        selection: Only these rows of the manifest; all by default.
+        force: Make whole assets of the named or picked requests again too.
         in_process: See `run`.
         progress: See `run`.
         accept_new_keys: See `run`.
@@ -310,6 +326,8 @@ def redo(
     return redo_job(
         load_job(job, overrides),
         frozenset(ids),
+        selection=selection or Selection(),
+        force=force,
         in_process=in_process,
         progress=progress or Silent(),
         accept_new_keys=accept_new_keys,

@@ -26,11 +26,15 @@ from sdbatch.cli.options import (
     Json,
     Limit,
     Only,
+    OnlyFrom,
+    Per,
     RetryFailed,
+    Sample,
     Set,
     Sources,
     SourceScope,
     Strict,
+    Where,
     Yes,
     parse_age_s,
     sample_share,
@@ -41,7 +45,7 @@ from sdbatch.cli.options import (
 from sdbatch.cli.output import counted, end_run, guarded, note, progress, say, say_built, show_delivery, show_plan, warn
 from sdbatch.cli.process import last_line, prepare_command, prepare_generation
 from sdbatch.cli.shown import show, tell
-from sdbatch.driver import RunResult
+from sdbatch.driver import PlanReport, RunResult
 from sdbatch.report.progress import duration, per_time
 from sdbatch.report.tables import check_target, write_rows
 
@@ -91,12 +95,20 @@ def plan(
     date: Date = None,
     limit: Limit = None,
     only: Only = None,
+    only_from: OnlyFrom = None,
+    where: Where = None,
+    sample: Sample = None,
+    per: Per = None,
     retry_failed: RetryFailed = None,
     as_json: Json = False,
 ) -> None:
     """Show what a run would make, and why. Writes nothing, loads nothing."""
-    selection = selection_of(limit, only, retry_failed)
-    forecast = guarded(lambda: api.plan(api.load_job(job, overrides or (), date), selection), as_json)
+
+    def call() -> PlanReport:
+        selection = selection_of(only, only_from, where, sample, per, limit=limit, retry_failed=retry_failed)
+        return api.plan(api.load_job(job, overrides or (), date), selection)
+
+    forecast = guarded(call, as_json)
     if as_json:
         say(asdict(forecast), as_json, "")
     else:
@@ -110,6 +122,10 @@ def run(
     date: Date = None,
     limit: Limit = None,
     only: Only = None,
+    only_from: OnlyFrom = None,
+    where: Where = None,
+    sample: Sample = None,
+    per: Per = None,
     retry_failed: RetryFailed = None,
     in_process: InProcess = False,
     accept_failed: AcceptFailed = False,
@@ -119,9 +135,9 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Make what is missing of a campaign."""
-    selection = selection_of(limit, only, retry_failed)
 
     def call() -> RunResult:
+        selection = selection_of(only, only_from, where, sample, per, limit=limit, retry_failed=retry_failed)
         checked = api.load_job(job, overrides or (), date)
         if in_process:
             prepare_generation(is_exact=checked.determinism == "exact")
@@ -148,13 +164,21 @@ def redo(
     ] = None,
     overrides: Set = None,
     date: Date = None,
+    only: Only = None,
+    only_from: OnlyFrom = None,
+    where: Where = None,
+    sample: Sample = None,
+    per: Per = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Make whole assets of these requests again too; the old files are removed.")
+    ] = False,
     in_process: InProcess = False,
     accept_new_keys: AcceptNewKeys = False,
     allow_open_ray: AllowOpenRay = False,
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Make assets again that `verify` finds missing or damaged."""
+    """Make assets again that `verify` finds missing or damaged, or with --force all of the requests that are named."""
 
     def call() -> RunResult | None:
         checked = api.load_job(job, overrides or (), date)
@@ -163,6 +187,8 @@ def redo(
         return api.redo(
             checked,
             ids or (),
+            selection=selection_of(only, only_from, where, sample, per),
+            force=force,
             in_process=in_process,
             progress=progress(),
             accept_new_keys=accept_new_keys,
@@ -258,12 +284,17 @@ def metadata(
         Path | None,
         typer.Option("--to", metavar="FILE", help="Write the rows there, as .parquet, .csv, .tsv or .jsonl."),
     ] = None,
+    only: Only = None,
+    only_from: OnlyFrom = None,
+    where: Where = None,
+    sample: Sample = None,
+    per: Per = None,
     as_json: Json = False,
 ) -> None:
     """Print or write the effective metadata: one row per asset or failed request. Works while a run goes on."""
     if to is not None:
         guarded(lambda: check_target(to), as_json)
-    table = guarded(lambda: api.metadata(output), as_json)
+    table = guarded(lambda: api.metadata(output, selection_of(only, only_from, where, sample, per)), as_json)
     if to is not None:
         guarded(lambda: write_rows(table, to), as_json)
     states = table.column("status").to_pylist()
@@ -357,9 +388,17 @@ def reproduce(
 
 
 @app.command()
-def report(output: CampaignUrl, as_json: Json = False) -> None:
-    """Write the gallery anew."""
-    url = guarded(lambda: api.report(output), as_json)
+def report(
+    output: CampaignUrl,
+    only: Only = None,
+    only_from: OnlyFrom = None,
+    where: Where = None,
+    sample: Sample = None,
+    per: Per = None,
+    as_json: Json = False,
+) -> None:
+    """Write the gallery anew, of all rows or of those that are picked."""
+    url = guarded(lambda: api.report(output, selection_of(only, only_from, where, sample, per)), as_json)
     say({"gallery": url}, as_json, url)
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import sys
 from enum import StrEnum
 from typing import Annotated
 
 import typer
 
 from sdbatch.driver import Selection
+from sdbatch.driver.id_lists import read_ids
 from sdbatch.errors import JobError
 
 _EVERY_CLASS = "*"
@@ -45,7 +47,29 @@ Sources = Annotated[
 
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Make at most so many requests.")]
 
-Only = Annotated[list[str] | None, typer.Option("--only", metavar="ID", help="Make only this request (repeatable).")]
+Only = Annotated[
+    list[str] | None,
+    typer.Option("--only", metavar="ID_OR_GLOB", help="Only this request, or those that mug-* fits (repeatable)."),
+]
+
+OnlyFrom = Annotated[
+    str | None,
+    typer.Option("--only-from", metavar="FILE", help="Only ids of a file: one a line, or a table with id; - is stdin."),
+]
+
+Where = Annotated[
+    str | None,
+    typer.Option("--where", metavar="EXPR", help="Only rows for which this holds: \"x_locale in ['de-DE', 'fr-FR']\"."),
+]
+
+Sample = Annotated[
+    int | None, typer.Option("--sample", metavar="N", min=1, help="Only N of these rows, the same ones each time.")
+]
+
+Per = Annotated[
+    list[str] | None,
+    typer.Option("--per", metavar="COLUMN", help="--sample N for each value of this column (repeatable)."),
+]
 
 RetryFailed = Annotated[
     str | None,
@@ -98,10 +122,30 @@ def parse_age_s(text: str) -> float:
     return float(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
 
 
-def selection_of(limit: int | None, only: list[str] | None, retry_failed: str | None) -> Selection:
-    """Return which rows the options `--limit`, `--only` and `--retry-failed` pick."""
-    every = "" if retry_failed == _EVERY_CLASS else retry_failed
-    return Selection(limit=limit, only=frozenset(only or ()), retry_failed=every)
+def selection_of(
+    only: list[str] | None = None,
+    only_from: str | None = None,
+    where: str | None = None,
+    sample: int | None = None,
+    per: list[str] | None = None,
+    *,
+    limit: int | None = None,
+    retry_failed: str | None = None,
+) -> Selection:
+    """Return which rows the options mean; the list of `--only-from` is read here.
+
+    Raises:
+        JobError: When the list cannot be read, or the options do not go together.
+    """
+    return Selection(
+        limit=limit,
+        only=frozenset(only or ()),
+        only_from=None if only_from is None else read_ids(only_from, sys.stdin),
+        where=where,
+        sample=sample,
+        per=tuple(per or ()),
+        retry_failed="" if retry_failed == _EVERY_CLASS else retry_failed,
+    )
 
 
 def with_optional_class(arguments: list[str]) -> list[str]:

@@ -18,8 +18,9 @@ from sdbatch.campaign.leaving import Leaving
 from sdbatch.campaign.read import read_commit
 from sdbatch.driver.leaving import rows_leaving
 from sdbatch.driver.memory import ModelMemory, memory_of
+from sdbatch.driver.picking import Selection
 from sdbatch.driver.scan import COUNTED, ResolvedManifest
-from sdbatch.driver.select import Selection, check_selection, classify
+from sdbatch.driver.select import check_selection, classify
 from sdbatch.driver.shared_keys import Sharing
 from sdbatch.errors import grouped
 from sdbatch.job import Job, Model
@@ -77,8 +78,8 @@ def forecast(job: Job, selection: Selection) -> PlanReport:
     Raises:
         UserError: With everything that is wrong.
     """
-    with closing(ResolvedManifest(job, loads_here=False, counts_tokens=True)) as manifest:
-        check_selection(manifest, selection)
+    check_selection(selection)
+    with closing(ResolvedManifest(job, selection, loads_here=False, counts_tokens=True)) as manifest:
         store = open_campaign(job.output, job.storage)
         done, leaving = _done_and_leaving(manifest, store)
         rates, measured = measured_rates(job, store)

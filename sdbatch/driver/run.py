@@ -19,9 +19,10 @@ from sdbatch.dispatch.executor import WORKER
 from sdbatch.driver.compact import write_metadata
 from sdbatch.driver.key_versions import settle_key_version
 from sdbatch.driver.leaving import settle_leaving
+from sdbatch.driver.picking import Selection
 from sdbatch.driver.records import RunResult
 from sdbatch.driver.scan import ResolvedManifest
-from sdbatch.driver.select import Selection, check_selection
+from sdbatch.driver.select import check_selection
 from sdbatch.driver.session import Session, Workers
 from sdbatch.driver.signals import Interrupt
 from sdbatch.errors import SdbatchError
@@ -67,12 +68,12 @@ def run_job(
     else:
         require("ray", "a run on Ray")
     runs_on_cpu()  # a wrong word is refused before anything starts
+    check_selection(selection)
     interrupt = Interrupt()
     here = local_faults_named(temporary_folder(), "TMPDIR")
-    with interrupt.installed(), here, closing(ResolvedManifest(job)) as manifest:
+    with interrupt.installed(), here, closing(ResolvedManifest(job, selection)) as manifest:
         for note in manifest.scanned.notes:
             progress.say(note)
-        check_selection(manifest, selection)
         store = open_campaign(job.output, job.storage)
         key_version = settle_key_version(job, manifest, store, selection, accept_new_keys=accept_new_keys)
         leaving = settle_leaving(job, manifest, store, yes=yes)

@@ -21,6 +21,8 @@ from sdbatch.after import check_stages, choose_stages, stages_digest
 from sdbatch.campaign import layout
 from sdbatch.campaign.schema import to_parquet
 from sdbatch.checkpoints import ModelInfo, describe, describe_lora, refuse_shared_revisions
+from sdbatch.driver.manifest_picks import ManifestPicks
+from sdbatch.driver.picking import Selection
 from sdbatch.driver.row_warnings import RowWarnings, is_absent_file
 from sdbatch.driver.shared_keys import SharedKeys, leading_words
 from sdbatch.driver.source_headers import SourceHeaders
@@ -55,6 +57,8 @@ _SPOOL = pa.schema(
 _PUBLIC = ("id", "request_key", "num_outputs")
 COUNTED = (*_PUBLIC, "model", "cost_tflop")
 """Columns that counting needs; the recipes, which are most of the bytes, stay unread."""
+IS_PICKED = "is_picked"
+"""Column of a part where a selection leaves rows out: whether it means the row."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +103,7 @@ def scan(
     loads_here: bool = True,
     headers: SourceHeaders | None = None,
     counts_tokens: bool = True,
+    picks: ManifestPicks | None = None,
 ) -> Scanned:
     """Check every row of a job's manifest, and resolve it.
 
@@ -108,13 +113,16 @@ def scan(
         loads_here: Whether this machine's Python packages are those that load the models.
         headers: Reads the headers of sources; None leaves them unread.
         counts_tokens: Whether the tokens of long prompts are counted, for warnings.
+        picks: Looks at each batch that is kept.
 
     Raises:
         ManifestError: With every problem of the manifest.
         JobError, ModelError, StoreRefused: When something around the rows is wrong.
     """
     with opened_manifest(job) as manifest:
-        return _scanned(job, manifest, keep, loads_here=loads_here, headers=headers, counts_tokens=counts_tokens)
+        return _scanned(
+            job, manifest, keep, loads_here=loads_here, headers=headers, counts_tokens=counts_tokens, picks=picks
+        )
 
 
 def _scanned(
@@ -125,6 +133,7 @@ def _scanned(
     loads_here: bool,
     headers: SourceHeaders | None,
     counts_tokens: bool,
+    picks: ManifestPicks | None,
 ) -> Scanned:
     models = {
         name: describe(name, model, job.storage, with_revision=keep is not None) for name, model in job.models.items()
@@ -142,6 +151,8 @@ def _scanned(
     shards = list_shards(manifest.url, job.storage)
     problems = Problems()
     _check_own_columns(shards, problems)
+    if picks is not None:
+        picks.begin(shards)
     duplicates = Duplicates()
     digests: dict[str, str] = {}
     is_missing = (lambda url: digests.get(url) == "missing") if keep is not None else is_absent_file
@@ -164,6 +175,8 @@ def _scanned(
             ids.update("".join(f"{request_id}\n" for request_id in rows.id).encode())
             if keep is not None and not problems.count:
                 keep(batch, rows)
+                if picks is not None:
+                    picks.add(batch)
     problems.extend(duplicates.problems(shards))
     if headers is not None:
         problems.extend(headers.problems(shards))
@@ -219,17 +232,28 @@ def _in_order(problems: list[Problem]) -> list[Problem]:
 
 
 class ResolvedManifest:
-    """Every row of a manifest, resolved, in parts on this machine's disk: the manifest as one run saw it."""
+    """Every row of a manifest, resolved, in parts on this machine's disk: the manifest as one run saw it.
 
-    def __init__(self, job: Job, *, loads_here: bool = True, counts_tokens: bool = False) -> None:
+    Args:
+        job: The job.
+        selection: Which of its rows are meant; the others stand in the parts as well.
+        loads_here: See `scan`.
+        counts_tokens: See `scan`.
+    """
+
+    def __init__(
+        self, job: Job, selection: Selection | None = None, *, loads_here: bool = True, counts_tokens: bool = False
+    ) -> None:
         self._scratch = Scratch()
         self._folder = self._scratch.folder
         self._waiting: list[pa.Table] = []
         self._num_parts = 0
         self._key_words: list[NDArray[np.uint64]] = []
         try:
-            self.scanned = scan(job, self._keep, loads_here=loads_here, counts_tokens=counts_tokens)
+            picks = None if selection is None or selection.is_of_all else ManifestPicks(job, selection)
+            self.scanned = scan(job, self._keep, loads_here=loads_here, counts_tokens=counts_tokens, picks=picks)
             self._flush()
+            self._is_picked = None if picks is None else picks.picked()
         except BaseException:
             self.close()
             raise
@@ -239,9 +263,22 @@ class ResolvedManifest:
         self._scratch.close()
 
     def parts(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-        """Yield every row, part by part, x_* left out; only some columns when they are named."""
+        """Yield every row, part by part, x_* left out; only some columns when they are named.
+
+        Where a selection leaves rows out, the column `IS_PICKED` says which.
+        """
+        start = 0
         for path in self._parts():
-            yield pq.ParquetFile(path).read(columns=list(columns or _SPOOL.names), use_threads=False)
+            part = pq.ParquetFile(path).read(columns=list(columns or _SPOOL.names), use_threads=False)
+            if self._is_picked is not None:
+                part = part.append_column(IS_PICKED, pa.array(self._is_picked[start : start + part.num_rows]))
+                start += part.num_rows
+            yield part
+
+    @property
+    def num_picked(self) -> int:
+        """Number of rows that the selection means."""
+        return self.scanned.num_rows if self._is_picked is None else int(np.count_nonzero(self._is_picked))
 
     def shared_keys(self) -> SharedKeys:
         """Return the request keys that more than one row has."""

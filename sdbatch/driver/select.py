@@ -17,11 +17,11 @@ from typing import Final, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from sdbatch.campaign.done import Done, Standing
-from sdbatch.driver.scan import ResolvedManifest
+from sdbatch.driver.picking import Selection
+from sdbatch.driver.scan import IS_PICKED, ResolvedManifest
 from sdbatch.driver.shared_keys import Sharing
 from sdbatch.errors import ROW_ERRORS, JobError
 from sdbatch.types import Request, Source
@@ -31,23 +31,6 @@ _REASONS: Final[tuple[Reason, ...]] = get_args(Reason)
 _CODES: Final = {reason: code for code, reason in enumerate(_REASONS)}
 _LEFT_FROM: Final = _CODES["reused"]
 """Rows with this reason, or one after it, are left as they are."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Selection:
-    """Which rows a run makes.
-
-    Attributes:
-        limit: At most so many requests, in manifest order; None for all.
-        only: Only these ids; empty for all.
-        retry_failed: None: failed requests whose class is retryable; "": every failed one; a class name: those.
-        skips_unknown: Whether ids that the manifest lacks are passed over; else they are an error.
-    """
-
-    limit: int | None = None
-    only: frozenset[str] = frozenset()
-    retry_failed: str | None = None
-    skips_unknown: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,9 +60,9 @@ def classify(
     """Classify each row and list its outputs that are still to be made.
 
     Args:
-        parts: Parts of the resolved manifest.
+        parts: Parts of the resolved manifest, which say of each row whether the selection picks it.
         done: What is committed.
-        selection: Which rows the run makes.
+        selection: Its `limit` and `retry_failed` count here.
         stages_digest: Settings of the stages that may block; what was blocked under others is tried again.
     """
     num_made = 0
@@ -117,9 +100,8 @@ def _reasons(
         (standing.is_begun, "outputs"),
         (standing.is_known, "changed"),
     ]
-    if selection.only:
-        is_wanted = pc.is_in(part.column("id"), pa.array(sorted(selection.only), pa.string()))
-        holds.insert(0, (~np.asarray(is_wanted).astype(np.bool_), "unselected"))
+    if IS_PICKED in part.column_names:
+        holds.insert(0, (~np.asarray(part.column(IS_PICKED)).astype(np.bool_), "unselected"))
     conditions, reasons = zip(*holds, strict=True)
     return np.select(conditions, [np.int8(_CODES[reason]) for reason in reasons], np.int8(_CODES["new"]))
 
@@ -153,13 +135,9 @@ def pending_requests(manifest: ResolvedManifest, done: Done, selection: Selectio
     yield from requests_of(classify(manifest.parts(), done, selection, manifest.scanned.stages_digest), sharing)
 
 
-def check_selection(manifest: ResolvedManifest, selection: Selection) -> None:
-    """Raise JobError when a selection names an id that the manifest lacks, or an unknown class of failure."""
+def check_selection(selection: Selection) -> None:
+    """Raise JobError when a selection names an unknown class of failure."""
     if selection.retry_failed and selection.retry_failed not in ROW_ERRORS:
         near = difflib.get_close_matches(selection.retry_failed, ROW_ERRORS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(ROW_ERRORS))}"
         raise JobError(f"--retry-failed {selection.retry_failed}: no such class of failure; {hint}")
-    if selection.only and not selection.skips_unknown:
-        unknown = selection.only.difference(*(part.column("id").to_pylist() for part in manifest.parts(["id"])))
-        if unknown:
-            raise JobError(f"--only {min(unknown)}: the manifest has no such id")

@@ -22,9 +22,10 @@ from sdbatch.campaign.read import read_commit
 from sdbatch.campaign.write import failed_unit_rows, outcomes_of, put_commit, receipt_of
 from sdbatch.dispatch.dispatcher import Dispatcher, Plan
 from sdbatch.dispatch.executor import Shape, SlotExecutor
+from sdbatch.driver.picking import Selection
 from sdbatch.driver.records import RunRecords, RunResult, State
 from sdbatch.driver.scan import COUNTED, ResolvedManifest
-from sdbatch.driver.select import ClassifiedRows, Selection, classify, requests_of
+from sdbatch.driver.select import ClassifiedRows, classify, requests_of
 from sdbatch.driver.shared_keys import Sharing
 from sdbatch.driver.signals import Interrupt
 from sdbatch.driver.tally import RunTally
