@@ -22,7 +22,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from sdbatch.errors import JobError
-from sdbatch.where import Kind, Where, compile_where, kind_of
+from sdbatch.where import Kind, Where, compile_conjuncts, kind_of
 
 GLOB: Final = re.compile(r"[*?[]")
 """A letter that makes a name a pattern; no id has one."""
@@ -89,13 +89,13 @@ class Picker:
     def __init__(self, selection: Selection, kinds: Mapping[str, Kind], named: str) -> None:
         self._selection = selection
         self._named = named
-        self._where = None if selection.where is None else compile_where(selection.where, kinds, "--where")
+        # Each part that `and` joins is asked by itself: its columns have few combinations of values, all together many.
+        wheres = [] if selection.where is None else compile_conjuncts(selection.where, kinds, "--where")
+        self._answers = [_Answers(where, [kinds[name] == "texts" for name in where.names]) for where in wheres]
         for name in selection.per:
             if name not in kinds:
                 raise _no_column(name, kinds)
-        self._answers = None if self._where is None else _Answers(self._where)
-        self._lists = [] if self._where is None else [kinds[name] == "texts" for name in self._where.names]
-        self._identity = ("id", "n") if "n" in kinds else ("id",)
+        self._tells_outputs_apart = "n" in kinds
         self._exact = {name for name in selection.only if not GLOB.search(name)}
         self._ids = self._exact | (selection.only_from or frozenset())
         self._unseen = set(self._ids)
@@ -103,7 +103,7 @@ class Picker:
         self._idle_globs = set(self._globs)
         self._batches: list[NDArray[np.bool_]] = []
         self._num_candidates = 0
-        self._samples: dict[Any, list[tuple[int, int]]] = {}
+        self._samples: dict[Any, list[tuple[bytes, int]]] = {}
 
     def add(self, column: Column, num_rows: int) -> NDArray[np.bool_]:
         """Look at some more rows; return which of them are meant, `sample` apart.
@@ -115,8 +115,8 @@ class Picker:
         picked = np.ones(num_rows, np.bool_)
         if self._selection.only or self._selection.only_from is not None:
             picked &= self._of_ids(column("id"))
-        if self._where is not None:
-            picked &= self._of_where([column(name) for name in self._where.names], num_rows)
+        for answers in self._answers:
+            picked &= answers.of([column(name) for name in answers.names], num_rows)
         if self._selection.sample is not None:
             self._enter(column, np.flatnonzero(picked).tolist())
         self._batches.append(picked)
@@ -138,7 +138,7 @@ class Picker:
 
     def sampled(self) -> NDArray[np.int64]:
         """Return the places of the sample, counted among the rows that `add` said are meant."""
-        places = [-place for sample in self._samples.values() for _, place in sample]
+        places = [place for sample in self._samples.values() for _, place in sample]
         return np.array(sorted(places), np.int64)
 
     def check(self) -> None:
@@ -165,42 +165,55 @@ class Picker:
             picked |= fits
         return picked
 
-    def _of_where(self, columns: Sequence[Sequence[Any]], num_rows: int) -> NDArray[np.bool_]:
-        assert self._answers is not None, "there is an expression"
-        if not columns:
-            return np.full(num_rows, self._answers[()])
-        hashable = [
-            [None if value is None else tuple(value) for value in values] if is_list else values
-            for values, is_list in zip(columns, self._lists, strict=True)
-        ]
-        return np.fromiter(map(self._answers.__getitem__, zip(*hashable, strict=True)), np.bool_, num_rows)
-
     def _enter(self, column: Column, places: Sequence[int]) -> None:
-        """Keep of each group the rows with the lowest ranks, which follow from their identity alone."""
+        """Keep of each group the rows with the highest ranks, which follow from their identity alone."""
         wanted = self._selection.sample or 0
-        identities = list(zip(*(column(name) for name in self._identity), strict=True))
-        values = [column(name) for name in self._selection.per]
+        texts: Sequence[str] = column("id")
+        if self._tells_outputs_apart:
+            texts = [f"{name}/{n}" for name, n in zip(texts, column("n"), strict=True)]
+        groups = [_hashable(column(name)) for name in self._selection.per]
+        of_rows: Sequence[Any] = list(zip(*groups, strict=True)) or [()] * len(texts)
+        samples = self._samples
         for place in places:
-            group = tuple([_hashable(of_column[place]) for of_column in values])
-            sample = self._samples.setdefault(group, [])
-            # Python's heap has the smallest in front: with the signs turned, the one to give up next.
-            entry = (-_rank(identities[place]), -self._num_candidates)
+            entry = (blake2b(texts[place].encode(), digest_size=16).digest(), self._num_candidates)
             self._num_candidates += 1
-            if len(sample) < wanted:
+            sample = samples.get(of_rows[place])
+            if sample is None:
+                samples[of_rows[place]] = [entry]
+            elif len(sample) < wanted:
                 heapq.heappush(sample, entry)
-            else:
-                heapq.heappushpop(sample, entry)
+            elif entry > sample[0]:
+                heapq.heapreplace(sample, entry)
 
 
-class _Answers(dict[tuple[Any, ...], bool]):
-    """What an expression says of combinations of values, each asked once: most rows repeat them."""
+class _Answers(dict[Any, bool]):
+    """What an expression says of combinations of values, each asked once: most rows repeat them.
 
-    def __init__(self, where: Where) -> None:
+    Args:
+        where: The expression.
+        are_lists: For each column that it reads, whether it holds lists.
+    """
+
+    def __init__(self, where: Where, are_lists: Sequence[bool]) -> None:
         super().__init__()
-        self._where = where
+        self.names = where.names
+        self._holds = where.holds
+        self._are_lists = are_lists
 
-    def __missing__(self, values: tuple[Any, ...]) -> bool:
-        answer = self._where.holds(dict(zip(self._where.names, values, strict=True)))
+    def of(self, columns: Sequence[Sequence[Any]], num_rows: int) -> NDArray[np.bool_]:
+        """Return the answer for each of some rows."""
+        if not columns:
+            return np.full(num_rows, self._holds({}))
+        keys = [
+            [None if value is None else tuple(value) for value in values] if is_list else values
+            for values, is_list in zip(columns, self._are_lists, strict=True)
+        ]
+        rows: Iterable[Any] = keys[0] if len(keys) == 1 else zip(*keys, strict=True)
+        return np.fromiter(map(self.__getitem__, rows), np.bool_, num_rows)
+
+    def __missing__(self, values: Any) -> bool:
+        names = self.names
+        answer = self._holds({names[0]: values} if len(names) == 1 else dict(zip(names, values, strict=True)))
         if len(self) < KNOWN_MAX:
             self[values] = answer
         return answer
@@ -248,12 +261,9 @@ def _columns_of(part: pa.Table) -> Column:
     return column
 
 
-def _hashable(value: Any) -> Any:
-    return repr(value) if isinstance(value, list | dict | float) else value
-
-
-def _rank(identity: tuple[Any, ...]) -> int:
-    return int.from_bytes(blake2b("/".join(map(str, identity)).encode(), digest_size=8).digest(), "big")
+def _hashable(values: Sequence[Any]) -> Sequence[Any]:
+    """Return values by which rows can be told apart; lists, and NaN, which equals nothing, by their text."""
+    return [repr(value) if isinstance(value, list | dict | float) else value for value in values]
 
 
 def _no_column(name: str, kinds: Mapping[str, Kind]) -> JobError:
