@@ -95,7 +95,11 @@ _STATUS: Final[Mapping[str, Rule]] = {
     "eta_s": _is_number_or_none,
     "counts": _has_row_counts,
 }
-_STATUS_LATER: Final[Mapping[str, Rule]] = {"key_version": _is_count, "made_with": _is_made_with}
+_STATUS_LATER: Final[Mapping[str, Rule]] = {
+    "key_version": _is_count,
+    "made_with": _is_made_with,
+    "campaign": _is_counts,
+}
 _RECORD: Final[Mapping[str, Rule]] = {
     "run_id": _is_text,
     "job": _is_job,
@@ -103,6 +107,7 @@ _RECORD: Final[Mapping[str, Rule]] = {
     "rate_tflop_per_s": _is_rates,
     "made_with": _is_made_with,
     "counts": _is_counts,
+    "campaign": _is_counts,
     "versions": _is_mapping,
 }
 

@@ -7,9 +7,9 @@ import json
 import logging
 import platform
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -19,6 +19,7 @@ from sdbatch.campaign.index import RunIndex
 from sdbatch.campaign.snapshot import is_due, write_snapshot
 from sdbatch.dispatch.likeness import Standard
 from sdbatch.driver.made_with import read_made_with
+from sdbatch.driver.public_job import public_job
 from sdbatch.driver.scan import Scanned
 from sdbatch.driver.tally import RunTally
 from sdbatch.errors import SdbatchError, StoreUnavailable
@@ -61,6 +62,8 @@ class RunResult:
         warnings: What a person should know: rows that leave, warnings of the manifest (equal ones grouped), prompts
             that were cut, in what its workers differed from each other or from those of earlier runs.
         rows_leaving: Rows of the campaign that its manifest does not have; their assets stay.
+        campaign: Where the manifest's rows stand, also those that the run left out: `rows`, `made`, `failed`, `open`.
+        first_failures: The first rows that failed in this run, each with `id`, `n`, `error_type`, `error_message`.
     """
 
     run_id: str
@@ -73,6 +76,8 @@ class RunResult:
     message: str | None = None
     warnings: tuple[str, ...] = ()
     rows_leaving: int = 0
+    campaign: Mapping[str, int] = field(default_factory=dict)
+    first_failures: tuple[Mapping[str, Any], ...] = ()
 
 
 class RunRecords:
@@ -121,8 +126,15 @@ class RunRecords:
         """Whether `status.json` is older than `STATUS_EVERY_S`, or lacks what outputs are made with."""
         return self._made_with.is_new or time.monotonic() - self._status_written_s >= STATUS_EVERY_S
 
-    def write_status(self, state: str, tally: RunTally, snapshot: Snapshot) -> None:
-        """Replace the run's `status.json`."""
+    def write_status(self, state: str, tally: RunTally, snapshot: Snapshot, *, waits_for: Sequence[str] = ()) -> None:
+        """Replace the run's `status.json`.
+
+        Args:
+            state: What the run does, or how it ended.
+            tally: Its counts.
+            snapshot: Its progress.
+            waits_for: What it waits for while it has no worker.
+        """
         self._status_written_s = time.monotonic()
         rate, eta_s = rate_and_eta(snapshot)
         status = {
@@ -142,6 +154,8 @@ class RunRecords:
             "units_in_flight": snapshot.in_flight,
             "counts": tally.counts.as_dict(),
             "failures": tally.failures,
+            "campaign": tally.campaign(self._scanned.num_rows),
+            "waits_for": list(waits_for),
             "made_with": self._made_with.by_determinism,
         }
         reached("writing-status")
@@ -170,7 +184,7 @@ class RunRecords:
             "rows_leaving": result.rows_leaving,
             "started_at": self._started_at,
             "wall_s": round(result.wall_s, 3),
-            "job": self._job.model_dump(mode="json"),
+            "job": public_job(self._job),
             "models": {
                 name: {"path": model.path, "revision": model.revision, "family": model.family.title}
                 for name, model in self._scanned.models.items()
@@ -186,6 +200,7 @@ class RunRecords:
             "rate_tflop_per_s": rates,
             "counts": result.counts,
             "failures": result.failures,
+            "campaign": result.campaign,
         }
         reached("before-run-json")
         self._store.put_new(layout.run_json(self._run_id), _json(record), "application/json")

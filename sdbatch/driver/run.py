@@ -6,19 +6,22 @@ manifest, every row checked --> lease --> voids --> plan published --> units mad
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
+from dataclasses import replace
 from typing import Any
 
 from sdbatch.campaign import layout
 from sdbatch.campaign.campaign import Campaign
-from sdbatch.campaign.lease import acquire
+from sdbatch.campaign.lease import Lease, acquire
 from sdbatch.campaign.schema import VOID, table, to_parquet
 from sdbatch.device_choice import runs_on_cpu
 from sdbatch.dispatch.executor import WORKER
 from sdbatch.driver.compact import write_metadata
 from sdbatch.driver.key_versions import settle_key_version
 from sdbatch.driver.leaving import settle_leaving
+from sdbatch.driver.on_end import addresses_of, message_of, message_of_error, tell_end
 from sdbatch.driver.picking import Selection
 from sdbatch.driver.records import RunResult
 from sdbatch.driver.scan import ResolvedManifest
@@ -31,6 +34,8 @@ from sdbatch.job import Job
 from sdbatch.local_faults import local_faults_named, temporary_folder
 from sdbatch.report.progress import Progress
 from sdbatch.storage import Store, open_campaign
+
+LOG = logging.getLogger("sdbatch.driver")
 
 
 def run_job(
@@ -67,6 +72,7 @@ def run_job(
         require("worker", "a run in this process")
     else:
         require("ray", "a run on Ray")
+    addresses = addresses_of(job)
     runs_on_cpu()  # a wrong word is refused before anything starts
     check_selection(selection)
     interrupt = Interrupt()
@@ -91,24 +97,54 @@ def run_job(
             leaving=leaving,
         )
         try:
-            _void(store, session.run_id, void, remove)
-            done = Campaign(store).done(follower=session.run_id)
-            session.count_pending(done)
-            manifest.publish(store, session.run_id)
-            session.write_status("running")
-            state, message = session.make(done)
-            history = None
-            if state in {"done", "failed"}:
-                progress.say("writing metadata and gallery")
-                history = write_metadata(store, session.run_id, lease.confirm)
-            session.write_snapshot(history)
-            return session.end(state, message)
-        except BaseException:
-            with suppress(SdbatchError, OSError):
-                session.write_status("stopped")
+            result = _made(session, progress, manifest, store, lease, void, remove)
+        except BaseException as error:
+            for line in _tell(addresses, message_of_error(session.run_id, store.url, error)):
+                LOG.warning("not told", extra={"run_id": session.run_id, "error": line})
             raise
-        finally:
-            lease.release()
+        untold = _tell(addresses, message_of(result))
+        return replace(result, warnings=(*result.warnings, *untold))
+
+
+def _made(
+    session: Session,
+    progress: Progress,
+    manifest: ResolvedManifest,
+    store: Store,
+    lease: Lease,
+    void: Sequence[Mapping[str, Any]],
+    remove: Sequence[str],
+) -> RunResult:
+    """Make what is missing while the campaign is held, and give it back."""
+    try:
+        _void(store, session.run_id, void, remove)
+        done = Campaign(store).done(follower=session.run_id)
+        session.count_pending(done)
+        manifest.publish(store, session.run_id)
+        session.write_status("running")
+        state, message = session.make(done)
+        history = None
+        if state in {"done", "failed"}:
+            progress.say("writing metadata and gallery")
+            history = write_metadata(store, session.run_id, lease.confirm)
+        session.write_snapshot(history)
+        return session.end(state, message)
+    except BaseException:
+        with suppress(SdbatchError, OSError):
+            session.write_status("stopped")
+        raise
+    finally:
+        lease.release()
+
+
+def _tell(addresses: Sequence[str], message: Mapping[str, Any]) -> list[str]:
+    """Tell others how the run ended; return what went wrong, in lines, which nothing else follows from."""
+    if not addresses:
+        return []
+    try:
+        return tell_end(addresses, message)
+    except KeyboardInterrupt:
+        return ["on_end: a signal came before everybody was told that the run ended"]
 
 
 def _void(store: Store, run_id: str, void: Sequence[Mapping[str, Any]], remove: Sequence[str]) -> None:

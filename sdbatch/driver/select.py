@@ -42,12 +42,16 @@ class ClassifiedRows:
         reasons: For each row, why it is made or left.
         outputs: For each row, the outputs to make; empty for a row that is left.
         failures: Number of rows that stay failed, by class of failure.
+        unselected_made: Number of rows that are left out and have all their outputs.
+        unselected_failed: Number of rows that are left out and had failed.
     """
 
     rows: pa.Table
     reasons: Sequence[Reason]
     outputs: Sequence[tuple[int, ...]]
     failures: Counter[str]
+    unselected_made: int = 0
+    unselected_failed: int = 0
 
     def rows_for(self, reason: Reason) -> pa.Table:
         """Return the rows that are made or left for a reason."""
@@ -70,17 +74,21 @@ def classify(
         standing = done.standing(*(part.column(name) for name in ("id", "request_key", "num_outputs")))
         reasons = _reasons(part, standing, done, selection, stages_digest)
         if selection.limit is not None:
-            is_made = reasons < _LEFT_FROM
-            places = num_made + np.cumsum(is_made)
-            reasons[is_made & (places > selection.limit)] = _CODES["unselected"]
-            num_made += int(np.count_nonzero(is_made))
+            is_wanted = reasons < _LEFT_FROM
+            places = num_made + np.cumsum(is_wanted)
+            reasons[is_wanted & (places > selection.limit)] = _CODES["unselected"]
+            num_made += int(np.count_nonzero(is_wanted))
         left = (reasons >= _LEFT_FROM).tolist()
         failures = standing.failure[reasons == _CODES["failed"]]
+        is_unselected = reasons == _CODES["unselected"]
+        is_made = np.fromiter(map(not_, standing.outputs), np.bool_, part.num_rows)
         yield ClassifiedRows(
             rows=part,
             reasons=[_REASONS[code] for code in reasons.tolist()],
             outputs=[() if is_left else own for is_left, own in zip(left, standing.outputs, strict=True)],
             failures=Counter(done.failures[failure].error_type for failure in failures.tolist()),
+            unselected_made=int(np.count_nonzero(is_unselected & is_made)),
+            unselected_failed=int(np.count_nonzero(is_unselected & ~is_made & (standing.failure >= 0))),
         )
 
 

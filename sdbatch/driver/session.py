@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -22,6 +22,7 @@ from sdbatch.campaign.read import read_commit
 from sdbatch.campaign.write import failed_unit_rows, outcomes_of, put_commit, receipt_of
 from sdbatch.dispatch.dispatcher import Dispatcher, Plan
 from sdbatch.dispatch.executor import Shape, SlotExecutor
+from sdbatch.dispatch.waits import Wait
 from sdbatch.driver.picking import Selection
 from sdbatch.driver.records import RunRecords, RunResult, State
 from sdbatch.driver.scan import COUNTED, ResolvedManifest
@@ -29,6 +30,7 @@ from sdbatch.driver.select import ClassifiedRows, classify, requests_of
 from sdbatch.driver.shared_keys import Sharing
 from sdbatch.driver.signals import Interrupt
 from sdbatch.driver.tally import RunTally
+from sdbatch.driver.waiting import WaitingLines
 from sdbatch.errors import ROW_FAILURES, ClusterRefused, SdbatchError, StoreUnavailable, grouped
 from sdbatch.job import Job
 from sdbatch.logs import log_format
@@ -39,8 +41,6 @@ from sdbatch.storage import Store, parse_url
 from sdbatch.types import Observation, Receipt, RowOutcome, Unit, WorkerSpec
 
 LOG = logging.getLogger("sdbatch.driver")
-WAITING_SAID_EVERY_S = 15.0
-"""A run without a worker says so often what it waits for; a start on an idle machine takes less."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +103,7 @@ class Session:
         self._tally = RunTally()
         self._records = RunRecords(store, self.run_id, job, manifest.scanned, started_at, key_version)
         self._working_since_s: float | None = None
-        self._waiting_said_s = self._started_s
+        self._waiting = WaitingLines(self._started_s)
         self._executor: SlotExecutor | None = None
         self._dispatcher: Dispatcher | None = None
         self._stop_reason: str | None = None
@@ -157,7 +157,7 @@ class Session:
 
     def write_status(self, state: str) -> None:
         """Replace the run's `status.json`."""
-        self._records.write_status(state, self._tally, self._snapshot())
+        self._records.write_status(state, self._tally, self._snapshot(), waits_for=self._waiting.causes)
 
     def write_snapshot(self, history: History | None) -> None:
         """Write what is done when it is time, unless the driver is to stop at once or lost its lease."""
@@ -179,6 +179,8 @@ class Session:
             message=message,
             warnings=self._warnings(),
             rows_leaving=self._leaving.num_rows,
+            campaign=self._tally.campaign(self._manifest.scanned.num_rows),
+            first_failures=tuple(map(_failure, self._tally.first_failures)),
         )
         dispatcher = self._dispatcher
         facts, rates = (dispatcher.facts, dispatcher.rates) if dispatcher else ({}, {})
@@ -311,20 +313,15 @@ class Session:
             self._working_since_s = time.monotonic()
         snapshot = self._snapshot()
         self._progress.show(snapshot)
-        self._say_waiting(snapshot)
+        if line := self._waiting.look(time.monotonic(), snapshot.workers, self._waits_for):
+            self._progress.say(line)
         self._observe(snapshot)
         if self._records.is_status_due:
             with self._records.tolerated("status"):
                 self.write_status("running")
 
-    def _say_waiting(self, snapshot: Snapshot) -> None:
-        """Say now and then what the run waits for while it has no worker."""
-        now_s = time.monotonic()
-        if snapshot.workers or self._dispatcher is None:
-            self._waiting_said_s = now_s
-        elif now_s - self._waiting_said_s >= WAITING_SAID_EVERY_S:
-            self._waiting_said_s = now_s
-            self._progress.say("waiting for a worker: " + "; ".join(self._dispatcher.waits_for))
+    def _waits_for(self) -> Mapping[str, Wait]:
+        return {} if self._dispatcher is None else self._dispatcher.waits_for
 
     def _should_stop(self) -> bool:
         return self._interrupt.count > 0 or self._stop_reason is not None or self._lease.is_cancelled
@@ -354,8 +351,12 @@ class Session:
         )
 
 
+def _failure(outcome: RowOutcome) -> dict[str, object]:
+    return {name: getattr(outcome, name) for name in ("id", "n", "error_type", "error_message")}
+
+
 def _as_seen_from_here(job: Job) -> dict[str, object]:
     """Return a job for workers, whose working directories may be others: the places of sources are absolute."""
-    values = job.model_dump(mode="json")
+    values = {**job.model_dump(mode="json"), "on_end": []}
     values["sources"]["allow"] = [parse_url(place).url for place in job.sources.allow]
     return values
