@@ -19,6 +19,7 @@ from sdbatch.api import (
     check,
     count_brief,
     deliver,
+    failures,
     gc,
     list_models,
     load_job,
@@ -30,9 +31,11 @@ from sdbatch.api import (
     report,
     reproduce,
     run,
+    runs,
     status,
     submit,
     verify,
+    watch,
 )
 from sdbatch.driver import RunResult, Selection
 from sdbatch.errors import (
@@ -126,6 +129,7 @@ __all__ = [
     "check",
     "count_brief",
     "deliver",
+    "failures",
     "gc",
     "list_models",
     "load_job",
@@ -137,7 +141,9 @@ __all__ = [
     "report",
     "reproduce",
     "run",
+    "runs",
     "status",
     "submit",
     "verify",
+    "watch",
 ]

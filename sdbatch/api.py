@@ -8,7 +8,7 @@ A job is a path, a mapping or a `Job`. A campaign is its URL, or a job (path of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,7 @@ from sdbatch.driver.briefs import build_brief as driver_build_brief
 from sdbatch.driver.check import CheckReport, check_job
 from sdbatch.driver.models import ModelReport, describe_models, job_of_builtins
 from sdbatch.driver.redo import redo_job
+from sdbatch.driver.watching import failures_of, runs_of, watched
 from sdbatch.errors import JobError
 from sdbatch.extras import require
 from sdbatch.job import Job, parse_job, read_job
@@ -154,6 +155,34 @@ def status(campaign: Campaign) -> dict[str, Any]:
         JobError: When the campaign has no run.
     """
     return CampaignFolder(_store(campaign)).status()
+
+
+def watch(campaign: Campaign) -> Iterator[dict[str, Any]]:
+    """Yield the newest run's status now and every two seconds until it has ended. See `status`."""
+    yield from watched(_store(campaign))
+
+
+def runs(campaign: Campaign, num_runs: int | None = None) -> list[dict[str, Any]]:
+    """Return the newest runs of a campaign, or all, the newest first; see `sdbatch.driver.watching`.
+
+    Raises:
+        JobError: When the campaign has no run.
+    """
+    return runs_of(_store(campaign), num_runs)
+
+
+def failures(campaign: Campaign, selection: Selection | None = None, error_type: str | None = None) -> pa.Table:
+    """Return what failed of the newest run's manifest and is not made: one row for each output, or request as a whole.
+
+    Args:
+        campaign: The campaign.
+        selection: Which of them, by the table's own columns; all by default.
+        error_type: Only this class.
+
+    Raises:
+        JobError: When the campaign has no run.
+    """
+    return failures_of(_store(campaign), selection, error_type)
 
 
 def metadata(campaign: Campaign, selection: Selection | None = None) -> pa.Table:

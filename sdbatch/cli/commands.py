@@ -6,15 +6,20 @@ Exit codes: 0 all done; 2 the job, manifest or credentials are wrong (nothing st
 
 from __future__ import annotations
 
+import importlib.metadata
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.completion import completion_init  # type: ignore[attr-defined]  # it is imported there
 
 from sdbatch import api
 from sdbatch.cli.brief import brief_app
+from sdbatch.cli.completing import PROGRAM, VARIABLE, completion
+from sdbatch.cli.completing import ids as ids_of
 from sdbatch.cli.options import (
     AcceptFailed,
     AcceptNewKeys,
@@ -34,6 +39,7 @@ from sdbatch.cli.options import (
     Sources,
     SourceScope,
     Strict,
+    Verbose,
     Where,
     Yes,
     parse_age_s,
@@ -42,14 +48,18 @@ from sdbatch.cli.options import (
     split_pairs,
     with_optional_class,
 )
-from sdbatch.cli.output import counted, end_run, guarded, note, progress, say, say_built, show_delivery, show_plan, warn
+from sdbatch.cli.output import end_run, guarded, note, progress, say, say_built, show_delivery, show_plan, warn
 from sdbatch.cli.process import last_line, prepare_command, prepare_generation
 from sdbatch.cli.shown import show, tell
+from sdbatch.cli.summary import counted
+from sdbatch.cli.usage import Commands
+from sdbatch.cli.watching import watching_app
 from sdbatch.driver import PlanReport, RunResult
-from sdbatch.report.progress import duration, per_time
 from sdbatch.report.tables import check_target, write_rows
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__, cls=Commands
+)
 
 manifest_app = typer.Typer(no_args_is_help=True, help="Build manifests.")
 
@@ -61,7 +71,29 @@ app.add_typer(models_app, name="models")
 
 app.add_typer(brief_app, name="brief")
 
+app.add_typer(watching_app)  # without a name: its commands stand beside the others
+
+app.command()(completion)
+
 VERIFY_EXIT_CODE = 5
+
+FOR_TESTS = "builtin:tiny-random"
+"""A builtin that paints noise; nobody looks for it in a list."""
+
+
+def _show_version(is_asked: bool) -> None:
+    if is_asked:
+        show(f"sdbatch {importlib.metadata.version('sdbatch')}")
+        raise typer.Exit
+
+
+@app.callback()
+def every_command(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Take the options that stand before a command."""
 
 
 @app.command()
@@ -132,6 +164,7 @@ def run(
     accept_new_keys: AcceptNewKeys = False,
     allow_open_ray: AllowOpenRay = False,
     yes: Yes = False,
+    verbose: Verbose = False,
     as_json: Json = False,
 ) -> None:
     """Make what is missing of a campaign."""
@@ -153,14 +186,15 @@ def run(
 
     with last_line():
         result = guarded(call, as_json)
-    end_run(result, accept_failed, as_json)
+    end_run(result, accept_failed, as_json, verbose=verbose)
 
 
 @app.command()
 def redo(
     job: JobFile,
     ids: Annotated[
-        list[str] | None, typer.Argument(metavar="[ID]...", help="Requests; all damaged ones by default.")
+        list[str] | None,
+        typer.Argument(metavar="[ID]...", help="Requests; all damaged ones by default.", autocompletion=ids_of),
     ] = None,
     overrides: Set = None,
     date: Date = None,
@@ -176,6 +210,7 @@ def redo(
     accept_new_keys: AcceptNewKeys = False,
     allow_open_ray: AllowOpenRay = False,
     yes: Yes = False,
+    verbose: Verbose = False,
     as_json: Json = False,
 ) -> None:
     """Make assets again that `verify` finds missing or damaged, or with --force all of the requests that are named."""
@@ -199,25 +234,12 @@ def redo(
     with last_line():
         result = guarded(call, as_json)
     if result is None:
-        say({"state": "done", "counts": {}}, as_json, "nothing is missing or damaged")
+        nothing = (
+            "no asset of these requests is there yet; run makes them" if force else "nothing is missing or damaged"
+        )
+        say({"state": "done", "counts": {}}, as_json, nothing)
     else:
-        end_run(result, False, as_json)
-
-
-@app.command()
-def status(output: CampaignUrl, as_json: Json = False) -> None:
-    """Show where the newest run of a campaign stands. Needs no Ray."""
-    latest = guarded(lambda: api.status(output), as_json)
-    eta = "" if latest["eta_s"] is None or latest["state"] == "dead" else f", {duration(latest['eta_s'])} to go"
-    rate = "" if latest["rate_per_s"] is None else f", {per_time(latest['rate_per_s'])}"
-    counts = latest["counts"]
-    say(
-        latest,
-        as_json,
-        f"{latest['run_id']} {latest['state']}: {counts['rows_ok']} ok, {counts['rows_failed']} failed, "
-        f"{counts['rows_reused']} reused of {latest['rows']} rows{rate}{eta} (as of {latest['updated_at']})"
-        + ("; its driver is gone, run again to go on" if latest["state"] == "dead" else ""),
-    )
+        end_run(result, False, as_json, verbose=verbose)
 
 
 @app.command()
@@ -351,7 +373,7 @@ def gc(
 @app.command()
 def reproduce(
     output: CampaignUrl,
-    request_id: Annotated[str, typer.Argument(metavar="ID", help="Id of the request.")],
+    request_id: Annotated[str, typer.Argument(metavar="ID", help="Id of the request.", autocompletion=ids_of)],
     n: Annotated[int, typer.Option("--n", min=0, help="Output number.")] = 0,
     job: Annotated[
         str | None, typer.Option("--job", metavar="JOB", help="Your job file: its models, storage and sources hold.")
@@ -447,14 +469,17 @@ def manifest_build(
 def models_list(
     job: Annotated[str | None, typer.Argument(metavar="[JOB]", help="Job file; without one, the builtins.")] = None,
     overrides: Set = None,
+    every: Annotated[bool, typer.Option("--all", help="Show all builtins, and what further tasks would need.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Show each model: its family, tasks, sizes and frames, and what further tasks would need."""
+    """Show each model: its family, tasks, sizes and frames."""
     models = guarded(lambda: api.list_models(job, overrides or ()), as_json)
     if as_json:
         say({"models": [asdict(model) for model in models]}, as_json, "")
         return
     for model in models:
+        if job is None and not every and model.path == FOR_TESTS:
+            continue
         show(f"{model.name}: {model.family}, {model.path}")
         if model.laid_out_as:
             show(f"  one file: {model.assumed or model.laid_out_as}")
@@ -463,7 +488,7 @@ def models_list(
         if model.frame_rule:
             show(f"  frames: {model.frame_rule}; by default {model.num_frames} at {model.fps:g} a second")
         show(f"  memory: {model.memory}")
-        for reason in model.lacking:
+        for reason in model.lacking if every else ():
             show(f"  not here: {reason}")
 
 
@@ -478,4 +503,6 @@ def models_pin(job: JobFile, overrides: Set = None, as_json: Json = False) -> No
 def main() -> None:
     """Run the command line."""
     prepare_command()
-    app(args=with_optional_class(sys.argv[1:]))
+    if VARIABLE in os.environ:  # a shell asks
+        completion_init()
+    app(args=with_optional_class(sys.argv[1:]), prog_name=PROGRAM)

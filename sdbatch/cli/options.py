@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from sdbatch.cli.completing import columns, failure_classes, ids, job_keys
 from sdbatch.driver import Selection
 from sdbatch.driver.id_lists import read_ids
 from sdbatch.errors import JobError
@@ -25,7 +26,10 @@ CampaignUrl = Annotated[str, typer.Argument(metavar="OUTPUT", help="Campaign fol
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
-Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY.KEY=VALUE", help="Override a value of the job.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY.KEY=VALUE", help="Override a value of the job.", autocompletion=job_keys),
+]
 
 Date = Annotated[
     str | None,
@@ -49,7 +53,12 @@ Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Make at most 
 
 Only = Annotated[
     list[str] | None,
-    typer.Option("--only", metavar="ID_OR_GLOB", help="Only this request, or those that mug-* fits (repeatable)."),
+    typer.Option(
+        "--only",
+        metavar="ID_OR_GLOB",
+        help="Only this request, or those that mug-* fits (repeatable).",
+        autocompletion=ids,
+    ),
 ]
 
 OnlyFrom = Annotated[
@@ -68,12 +77,19 @@ Sample = Annotated[
 
 Per = Annotated[
     list[str] | None,
-    typer.Option("--per", metavar="COLUMN", help="--sample N for each value of this column (repeatable)."),
+    typer.Option(
+        "--per", metavar="COLUMN", help="--sample N for each value of this column (repeatable).", autocompletion=columns
+    ),
 ]
 
 RetryFailed = Annotated[
     str | None,
-    typer.Option("--retry-failed", metavar="[CLASS]", help="Try failed requests again: all, or those of one class."),
+    typer.Option(
+        "--retry-failed",
+        metavar="[CLASS]",
+        help="Try failed requests again: all, or those of one class.",
+        autocompletion=failure_classes,
+    ),
 ]
 
 InProcess = Annotated[bool, typer.Option("--in-process", help="One worker in this process, without Ray.")]
@@ -83,6 +99,8 @@ AcceptNewKeys = Annotated[
 ]
 
 Strict = Annotated[bool, typer.Option("--strict", help="Take warnings for errors.")]
+
+Verbose = Annotated[bool, typer.Option("--verbose", help="Show the run's counters too.")]
 
 Yes = Annotated[
     bool, typer.Option("--yes", help="Let more rows leave the campaign than limits.leaving_fraction allows.")

@@ -12,6 +12,7 @@ import typer
 
 from sdbatch.api import BuildReport
 from sdbatch.cli.shown import show, show_json, show_table, tell
+from sdbatch.cli.summary import counted, failure_lines, summary_lines
 from sdbatch.driver import PlanReport, RunResult
 from sdbatch.errors import ManifestError, SdbatchError
 from sdbatch.local_faults import local_faults_named, temporary_folder
@@ -22,11 +23,6 @@ if TYPE_CHECKING:
     from sdbatch.driver.deliver_plan import DeliverReport
 
 _MISSING_SHOWN = 10
-
-
-def counted(number: int, singular: str, plural: str) -> str:
-    """Return a number with its noun."""
-    return f"{number} {singular if number == 1 else plural}"
 
 
 def progress() -> Progress:
@@ -103,20 +99,26 @@ def show_delivery(report: DeliverReport) -> None:
     )
 
 
-def end_run(result: RunResult, accept_failed: bool, as_json: bool) -> NoReturn:
-    """Print how a run ended and exit with its code."""
+def end_run(
+    result: RunResult, accept_failed: bool, as_json: bool, spent: str = "", *, verbose: bool = False
+) -> NoReturn:
+    """Print how a run ended, with the line that says what it took, and exit with its code."""
     if as_json:
         say({**asdict(result), "gallery": joined(result.output, "report/index.html")}, as_json, "")
     else:
-        _summary(result)
+        _summary(result, spent, verbose)
     raise typer.Exit(0 if accept_failed and result.state == "failed" else result.exit_code)
 
 
-def _summary(result: RunResult) -> None:
-    show(f"{result.run_id} {result.state}")
-    counts = [(name, str(number)) for name, number in result.counts.items()]
-    show_table([*counts, *((f"failed: {kind}", str(number)) for kind, number in result.failures.items())])
+def _summary(result: RunResult, spent: str, verbose: bool) -> None:
+    for line in summary_lines(result, spent):
+        show(line)
+    if verbose:
+        counts = [(name, str(number)) for name, number in result.counts.items()]
+        show_table([*counts, *((f"failed: {kind}", str(number)) for kind, number in result.failures.items())])
     warn(result.warnings, False)
+    for line in failure_lines(result):
+        tell(line)
     if result.message:
         tell(result.message)
     if result.state in {"done", "failed"}:
