@@ -294,6 +294,7 @@ def report(campaign: Campaign, selection: Selection | None = None) -> str:
 def deliver(
     delivery: Delivery | str | Path | Mapping[str, Any],
     *,
+    selection: Selection | None = None,
     dry_run: bool = False,
     prune: bool = False,
     progress: Progress | None = None,
@@ -302,6 +303,7 @@ def deliver(
 
     Args:
         delivery: Path of its YAML file, its values, or a `Delivery`.
+        selection: Make the files of these rows alone, by the metadata's columns; the other files stay as they are.
         dry_run: Say what would be made; write nothing.
         prune: Remove files of this delivery that it does not ask for any more.
         progress: Shown while it goes on; nothing by default.
@@ -316,7 +318,7 @@ def deliver(
         delivery = parse_delivery(dict(delivery))
     elif isinstance(delivery, str | Path):
         delivery = read_delivery(delivery)
-    return deliver_files(delivery, dry_run=dry_run, prune=prune, progress=progress or Silent())
+    return deliver_files(delivery, selection=selection, dry_run=dry_run, prune=prune, progress=progress or Silent())
 
 
 def redo(

@@ -431,10 +431,20 @@ def deliver(
     prune: Annotated[
         bool, typer.Option("--prune", help="Remove files that this delivery made and does not ask for any more.")
     ] = False,
+    only: Only = None,
+    only_from: OnlyFrom = None,
+    where: Where = None,
+    sample: Sample = None,
+    per: Per = None,
     as_json: Json = False,
 ) -> None:
     """Make the files that people asked for from a campaign's masters. Renders nothing, needs no GPU."""
-    report = guarded(lambda: api.deliver(delivery, dry_run=dry_run, prune=prune, progress=progress()), as_json)
+
+    def call() -> Any:
+        selection = selection_of(only, only_from, where, sample, per)
+        return api.deliver(delivery, selection=selection, dry_run=dry_run, prune=prune, progress=progress())
+
+    report = guarded(call, as_json)
     if as_json:
         say({**asdict(report), "exit_code": report.exit_code}, as_json, "")
     else:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 _MISSING_SHOWN = 10
 
+_WHY_LEFT_OUT = {"where": "for which where does not hold", "selection": "not picked by this command"}
+
 
 def progress() -> Progress:
     """Return what shows a run: a line that changes on a terminal, lines in a log."""
@@ -91,6 +93,10 @@ def show_delivery(report: DeliverReport) -> None:
         show(f"no longer asked for (--prune removes it): {name}")
     if len(report.stale) > _MISSING_SHOWN:
         show(f"... and {len(report.stale) - _MISSING_SHOWN} more that are no longer asked for")
+    if report.left_out:
+        number = sum(report.left_out.values())
+        why = ", ".join(f"{count} {_WHY_LEFT_OUT.get(name, name)}" for name, count in report.left_out.items())
+        show(f"{counted(number, 'output', 'outputs')} left out: {why}")
     word = "to make" if report.state == "dry-run" else "made"
     removed = f", {len(report.removed)} removed" if report.removed else ""
     show(

@@ -29,6 +29,7 @@ from sdbatch.deliver.settings import Delivery
 from sdbatch.deliver.targets import FolderTarget, Target, ZipTarget
 from sdbatch.driver.deliver_plan import DeliverReport, refuse_others, wanted_rows
 from sdbatch.driver.deliver_process import Place, begin, make_in_place
+from sdbatch.driver.picking import Selection
 from sdbatch.driver.signals import Interrupt
 from sdbatch.errors import JobError, WorkersUnavailable
 from sdbatch.job import read_job
@@ -44,12 +45,18 @@ _AHEAD: Final = 2
 
 
 def deliver_files(
-    delivery: Delivery, *, dry_run: bool = False, prune: bool = False, progress: Progress
+    delivery: Delivery,
+    *,
+    selection: Selection | None = None,
+    dry_run: bool = False,
+    prune: bool = False,
+    progress: Progress,
 ) -> DeliverReport:
     """Make what is missing of a delivery.
 
     Args:
         delivery: The delivery.
+        selection: Make the files of these rows alone; the other files of the delivery stay as they are.
         dry_run: Say what would be made; write nothing.
         prune: Remove files that an earlier state of this delivery made and that are not wanted any more.
         progress: Shown while it goes on.
@@ -58,18 +65,22 @@ def deliver_files(
         UserError: Before anything was made: names that collide, bounds that are passed, a campaign that is not there.
         MachineError: When this machine or a store fails.
     """
+    is_part = selection is not None and not selection.is_of_all
+    if is_part and prune:
+        raise JobError("--prune: removes what the whole delivery does not ask for; give it without a selection of rows")
     url, storage = _campaign_of(delivery)
     campaign = Campaign(open_campaign(url, storage))
     report = DeliverReport(delivery=delivery.delivery, to=delivery.to)
     with progress:
         progress.say("looking at the campaign")
-        wanted, tasks_of = wanted_rows(delivery, campaign, report)
+        wanted, tasks_of = wanted_rows(delivery, campaign, report, selection)
         target = _target(delivery)
         rows = target.read_rows()
         refuse_others(delivery, wanted, rows, target)
         todo = {name for name, row in wanted.items() if not _is_current(row, rows.get(name), target)}
         report.files, report.current = len(wanted), len(wanted) - len(todo)
-        report.stale = sorted(n for n, row in rows.items() if row["delivery"] == delivery.delivery and n not in wanted)
+        of_delivery = (name for name, row in rows.items() if row["delivery"] == delivery.delivery)
+        report.stale = [] if is_part else sorted(name for name in of_delivery if name not in wanted)
         if dry_run:
             report.state, report.made = "dry-run", len(todo)
             return report

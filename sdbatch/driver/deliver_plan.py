@@ -12,19 +12,17 @@ from typing import Any, Final
 from sdbatch.campaign.campaign import Campaign
 from sdbatch.deliver.index import PLANNED, Rows
 from sdbatch.deliver.making import file_key, media_type
-from sdbatch.deliver.matching import Master, Match, master_of, matched, out_of_bounds
+from sdbatch.deliver.matching import Match, matched, out_of_bounds
 from sdbatch.deliver.names import Template, collisions, folded
 from sdbatch.deliver.settings import Delivery
 from sdbatch.deliver.targets import Target
+from sdbatch.driver.deliver_rows import chosen_rows
+from sdbatch.driver.picking import Selection
 from sdbatch.errors import JobError
 from sdbatch.storage import parse_url
 
 LINES_MAX: Final = 20
 """Lines of one message about names or bounds."""
-_READ: Final = (
-    *("id", "request_key", "n", "status", "asset", "sha256", "media_type"),
-    *("task", "width", "height", "num_frames", "fps"),
-)
 WARN_CROP: Final = 0.15
 WARN_ENLARGE: Final = 1.5
 """Crop and enlargement from which on a person is told, where the delivery sets no bounds."""
@@ -62,6 +60,7 @@ class DeliverReport:
         stale: Files at the target that this delivery made once and does not want any more.
         removed: Those of them that were removed.
         formats: By format.
+        left_out: Outputs that are made and not delivered, by why: `where`, `selection`, or what people decided.
         warnings: What a person should know.
         bytes_made: Bytes of the files made.
     """
@@ -76,6 +75,7 @@ class DeliverReport:
     stale: list[str] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
     formats: list[FormatSummary] = field(default_factory=list)
+    left_out: dict[str, int] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     bytes_made: int = 0
 
@@ -85,13 +85,16 @@ class DeliverReport:
         return {"failed": 3, "interrupted": 130}.get(self.state, 0)
 
 
-def wanted_rows(delivery: Delivery, campaign: Campaign, report: DeliverReport) -> tuple[Rows, dict[str, Match]]:
+def wanted_rows(
+    delivery: Delivery, campaign: Campaign, report: DeliverReport, selection: Selection | None = None
+) -> tuple[Rows, dict[str, Match]]:
     """Return the row of each file that is wanted, and the match it comes from, by name.
 
     Args:
         delivery: The delivery.
         campaign: Where its masters are.
         report: Is told of each format, and of what a person should know.
+        selection: Which masters; each still feeds the files that it feeds in the whole delivery, and no other.
 
     Raises:
         UserError: When names collide or cannot be, bounds are passed, or the campaign has no run.
@@ -99,16 +102,10 @@ def wanted_rows(delivery: Delivery, campaign: Campaign, report: DeliverReport) -
     if _is_within(delivery.to, campaign.store.url):
         raise JobError(f"to: {delivery.to} lies in the campaign {campaign.store.url}; name a place outside of it")
     template = Template(delivery.name)
-    masters: list[Master] = []
-    names: dict[str, None] = {}
-    for part in campaign.effective().parts():
-        names.update(dict.fromkeys(part.column_names))
-        template.check_fields(names)
-        # A row's texts, recipe and stages are many times what is needed of it.
-        read = [name for name in part.column_names if name in {*_READ, *template.fields} or name.startswith("x_")]
-        rows_read = part.select(read).to_pylist()
-        masters += filter(None, (master_of(row, delivery.focus_point) for row in rows_read))
-    matches, missing = matched(masters, delivery.own_formats)
+    chosen = chosen_rows(delivery, campaign.effective().parts(), template, selection or Selection())
+    report.left_out, report.warnings = chosen.left_out, [*report.warnings, *chosen.warnings]
+    matches, missing = matched(chosen.masters, delivery.own_formats)
+    matches = [match for match in matches if match.master.asset not in chosen.unpicked]
     report.warnings += missing
     if lines := out_of_bounds(matches, delivery.crop_max, delivery.enlarge_max):
         raise JobError(_listed(f"{len(lines)} files pass the delivery's bounds", lines))

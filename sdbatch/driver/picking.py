@@ -81,16 +81,17 @@ class Picker:
         selection: The selection.
         kinds: What each column holds; with a column `n`, outputs of one id are told apart.
         named: What messages call the rows' home.
+        place: What messages call the place where the expression was written.
 
     Raises:
         WhereRefused, JobError: When it names a column that is not there, or compares what cannot be compared.
     """
 
-    def __init__(self, selection: Selection, kinds: Mapping[str, Kind], named: str) -> None:
+    def __init__(self, selection: Selection, kinds: Mapping[str, Kind], named: str, place: str = "--where") -> None:
         self._selection = selection
         self._named = named
         # Each part that `and` joins is asked by itself: its columns have few combinations of values, all together many.
-        wheres = [] if selection.where is None else compile_conjuncts(selection.where, kinds, "--where")
+        wheres = [] if selection.where is None else compile_conjuncts(selection.where, kinds, place)
         self._answers = [_Answers(where, [kinds[name] == "texts" for name in where.names]) for where in wheres]
         for name in selection.per:
             if name not in kinds:
@@ -219,13 +220,16 @@ class _Answers(dict[Any, bool]):
         return answer
 
 
-def picked_rows(parts: Iterable[pa.Table], selection: Selection, named: str = "the campaign") -> Iterator[pa.Table]:
+def picked_rows(
+    parts: Iterable[pa.Table], selection: Selection, named: str = "the campaign", place: str = "--where"
+) -> Iterator[pa.Table]:
     """Yield the rows of some tables that a selection means, in their order.
 
     Args:
         parts: Tables such as effective rows, with the column `id`; where they have `n`, it tells an id's outputs apart.
         selection: Which rows. Its `limit` and `retry_failed` are for what a run makes, and pick nothing here.
         named: What messages call the tables.
+        place: What messages call the place where the expression was written.
 
     Raises:
         WhereRefused, JobError: When it names a column that is not there; once all were read, an id that no row has.
@@ -236,8 +240,8 @@ def picked_rows(parts: Iterable[pa.Table], selection: Selection, named: str = "t
     picker: Picker | None = None
     held: list[pa.Table] = []
     for part in parts:
-        picker = picker or Picker(selection, {one.name: kind_of(one.type) for one in part.schema}, named)
-        rows = part.filter(pa.array(picker.add(_columns_of(part), part.num_rows)))
+        picker = picker or Picker(selection, kinds_of(part), named, place)
+        rows = part.filter(pa.array(picker.add(columns_of(part), part.num_rows)))
         if selection.sample is None:
             yield rows
         else:
@@ -249,7 +253,14 @@ def picked_rows(parts: Iterable[pa.Table], selection: Selection, named: str = "t
         yield pa.concat_tables(held, promote_options="default").take(pa.array(picker.sampled()))
 
 
-def _columns_of(part: pa.Table) -> Column:
+def kinds_of(part: pa.Table) -> dict[str, Kind]:
+    """Return what each column of a table holds."""
+    return {one.name: kind_of(one.type) for one in part.schema}
+
+
+def columns_of(part: pa.Table) -> Column:
+    """Return the columns of a table for `Picker.add`; one that it does not have is null."""
+
     def column(name: str) -> Sequence[Any]:
         if name not in part.column_names:
             return [None] * part.num_rows

@@ -1,0 +1,94 @@
+"""What a delivery takes by what people decided: rejected never, a pick alone, approved ones when asked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from sdbatch.deliver.choosing import conflicts, left_out_of
+from sdbatch.deliver.names import Template
+from sdbatch.deliver.settings import parse_delivery
+from sdbatch.driver.deliver_rows import chosen_rows
+from sdbatch.driver.picking import Selection
+
+VERDICTS = {
+    "free": [None],
+    "good": ["approved", None],
+    "best": ["approved", "picked", None],
+    "bad": ["rejected"],
+    "torn": ["picked", "picked", "approved"],
+}
+ROWS = [{"id": name, "n": n, "verdict": v} for name, verdicts in VERDICTS.items() for n, v in enumerate(verdicts)]
+
+
+@pytest.mark.parametrize(
+    ("only", "delivered"),
+    [
+        ("all", "free/0 good/0 good/1 best/1"),
+        ("approved", "good/0 best/1"),
+        ("picked", "best/1"),
+    ],
+)
+def test_what_is_delivered_follows_from_the_verdicts(only: Any, delivered: str) -> None:
+    why = left_out_of(ROWS, only)
+
+    assert " ".join(f"{row['id']}/{row['n']}" for row, w in zip(ROWS, why, strict=True) if not w) == delivered
+    assert conflicts(ROWS) == ["torn: outputs 0, 1 are picked"]
+
+
+def test_without_any_verdict_all_is_everything_and_approved_nothing() -> None:
+    rows = [{"id": "a", "n": 0}, {"id": "b", "n": 0}]
+
+    assert left_out_of(rows, "all") == [None, None]
+    assert left_out_of(rows, "approved") == ["not approved"] * 2
+
+
+def _parts(rows: list[dict[str, Any]]) -> pa.Table:
+    made = {"status": "ok", "request_key": "0" * 64, "sha256": "1", "media_type": "image/png", "task": "text-to-image"}
+    size = {"width": 64, "height": 64}
+    return pa.Table.from_pylist([{**made, **size, "asset": f"assets/{row['id']}-{row['n']}", **row} for row in rows])
+
+
+def _chosen(rows: list[dict[str, Any]], selection: Selection | None = None, **changes: Any) -> Any:
+    formats = [{"name": "square", "width": 32, "height": 32, "type": "png"}]
+    delivery = parse_delivery({"delivery": "d", "campaign": "c", "to": "t", "formats": formats, **changes})
+    return chosen_rows(delivery, [_parts(rows)], Template("{id}-{n}.{ext}"), selection or Selection())
+
+
+def test_what_was_left_out_is_counted_by_its_reason_and_two_picks_are_listed() -> None:
+    chosen = _chosen(ROWS, only="approved", where="verdict != 'rejected'")
+
+    assert [master.asset for master in chosen.masters if master.asset] == ["assets/good-0", "assets/best-1"]
+    assert chosen.left_out == {
+        "where": 1,
+        "not approved": 2,
+        "sibling of a pick": 3,
+        "two picks of one request": 2,
+    }
+    assert chosen.warnings == ["1 requests have two picks, of which none is delivered: torn: outputs 0, 1 are picked"]
+
+
+def test_a_selection_keeps_the_masters_that_feed_other_files() -> None:
+    chosen = _chosen(ROWS, Selection(only=frozenset({"good"})))
+
+    assert len([master for master in chosen.masters if master.asset]) == 4
+    assert chosen.unpicked >= {"assets/free-0", "assets/best-1"}
+    assert chosen.left_out["selection"] == 2
+
+
+def test_no_other_shape_stands_in_for_one_that_is_not_approved() -> None:
+    from sdbatch.deliver.matching import matched
+    from sdbatch.named_formats import formats_of
+
+    shapes = [
+        {"id": "mug-tall", "n": 0, "verdict": None, "x_product": "mug", "x_shape": "9x16", "width": 36, "height": 64},
+        {"id": "mug-square", "n": 0, "verdict": "approved", "x_product": "mug", "x_shape": "1x1"},
+    ]
+    chosen = _chosen(shapes, only="approved")
+    story = formats_of([{"name": "story", "width": 36, "height": 64, "type": "png"}])
+
+    matches, warnings = matched(chosen.masters, story)
+    assert matches == []
+    assert warnings == ["story: 1 not made, because the row that would feed it is not approved: mug-tall"]
