@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -26,7 +27,7 @@ def summary_lines(result: RunResult, spent: str = "") -> Iterator[str]:
         result: The run.
         spent: What it took in GPU hours and money, in words; "" where nobody knows.
     """
-    counts = result.counts
+    counts = Counter(result.counts)
     made = max(counts["assets_put"] + counts["assets_adopted"] - counts["assets_copied"], 0)
     yield f"{result.run_id} {ENDED.get(result.state, result.state)} after {duration(result.wall_s)}"
     parts = [counted(made, "file", "files") + " made"]

@@ -76,7 +76,8 @@ def _run_cells(run: dict[str, Any]) -> tuple[str, ...]:
     counts = run["counts"] or {}
     took = "" if run["wall_s"] is None else duration(run["wall_s"])
     numbers = (str(counts.get(name, "")) for name in ("rows_ok", "rows_reused", "rows_failed", "assets_copied"))
-    return (run["run_id"], run["state"] or "", (run["started_at"] or "")[:16].replace("T", " "), took, *numbers)
+    began = (run["started_at"] or "")[:16].replace("T", " ")
+    return (run["run_id"].partition("-")[0], run["state"] or "", began, took, *numbers)
 
 
 @watching_app.command()
