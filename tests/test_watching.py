@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -33,8 +34,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def job(folder: Path) -> str:
     """Three rows that can be made, twelve whose sources are not there."""
-    bad = {"prompt": "p", "task": "image-to-image", "strength": 1.0}
-    rows = [{"id": f"good-{number}", "prompt": f"p {number}"} for number in range(3)]
+    bad: dict[str, Any] = {"prompt": "p", "task": "image-to-image", "strength": 1.0}
+    rows: list[dict[str, Any]] = [{"id": f"good-{number}", "prompt": f"p {number}"} for number in range(3)]
     rows += [{"id": f"bad-{number:02d}", "images": [str(folder / "no.png")], **bad} for number in range(NUM_BAD)]
     names = ("id", "prompt", "task", "images", "strength")
     pq.write_table(pa.table({name: [row.get(name) for row in rows] for name in names}), folder / "rows.parquet")
@@ -197,7 +198,7 @@ def test_a_shell_is_offered_ids_and_names(results: tuple[RunResult, RunResult], 
     assert _offered(f"sdbatch reproduce {folder}/campaign bad-1", folder).split() == ["bad-10", "bad-11"]
     assert "models.tiny." in _offered(f"sdbatch run {job} --set mo", folder).split()
     assert "failures" in _offered("sdbatch fa", folder)
-    assert _offered("sdbatch plan nowhere.yaml --only good-", folder) == ""
+    assert _offered("sdbatch plan nowhere.yaml --only good-", folder).strip() == ""
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

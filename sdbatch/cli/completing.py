@@ -45,7 +45,7 @@ def completion(
 def ids(ctx: typer.Context, incomplete: str) -> list[str]:
     """Offer ids of the job's manifest, or of the campaign."""
     with suppress(SdbatchError, OSError, pa.ArrowException):
-        return _starting(incomplete, _ids_of(str(ctx.params.get("job") or ctx.params.get("output") or "")))
+        return _starting(incomplete, _ids_of(_place(ctx)))
     return []
 
 
@@ -58,7 +58,7 @@ def columns(ctx: typer.Context, incomplete: str) -> list[str]:
     """Offer columns of a manifest, those that the campaign's own has among them."""
     own: list[str] = []
     with suppress(SdbatchError, OSError, pa.ArrowException):
-        parts = _parts(str(ctx.params.get("job") or ctx.params.get("output") or ""))
+        parts = _parts(_place(ctx))
         own = [name for path in parts[:1] for name in pq.read_schema(path).names if name.startswith("x_")]
     return _starting(incomplete, [*own, *MANIFEST])
 
@@ -69,10 +69,17 @@ def job_keys(ctx: typer.Context, incomplete: str) -> list[str]:
 
     keys = list(Job.model_fields)
     with suppress(SdbatchError, OSError):
-        models = list(read_job(str(ctx.params.get("job") or "")).models)
+        models = list(read_job(_place(ctx)).models)
         keys += [f"models.{name}." for name in models]
         keys += [f"defaults.model={name}" for name in models]
     return _starting(incomplete, keys)
+
+
+def _place(ctx: typer.Context) -> str:
+    """Return the job or the campaign that stands on the line so far."""
+    named = ctx.params.get("job") or ctx.params.get("output")
+    # After an option that still lacks its value, what was read before it is left over and nobody's yet.
+    return str(named or next(iter(ctx.args), ""))
 
 
 def _ids_of(place: str) -> Iterator[str]:

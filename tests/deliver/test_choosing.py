@@ -13,7 +13,7 @@ from sdbatch.deliver.settings import parse_delivery
 from sdbatch.driver.deliver_rows import chosen_rows
 from sdbatch.driver.picking import Selection
 
-VERDICTS = {
+VERDICTS: dict[str, list[str | None]] = {
     "free": [None],
     "good": ["approved", None],
     "best": ["approved", "picked", None],
