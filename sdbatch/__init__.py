@@ -22,6 +22,7 @@ from sdbatch.api import (
     cost,
     count_brief,
     deliver,
+    failures,
     gc,
     grid,
     init,
@@ -38,11 +39,13 @@ from sdbatch.api import (
     reproduce,
     review,
     run,
+    runs,
     status,
     submit,
     trace,
     verify,
     verify_delivery,
+    watch,
 )
 from sdbatch.driver import RunResult, Selection
 from sdbatch.errors import (
@@ -138,6 +141,7 @@ __all__ = [
     "cost",
     "count_brief",
     "deliver",
+    "failures",
     "gc",
     "grid",
     "init",
@@ -154,9 +158,11 @@ __all__ = [
     "reproduce",
     "review",
     "run",
+    "runs",
     "status",
     "submit",
     "trace",
     "verify",
     "verify_delivery",
+    "watch",
 ]

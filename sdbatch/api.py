@@ -9,7 +9,7 @@ A job is a path, a mapping or a `Job`. A campaign is its URL, or a job (path of 
 from __future__ import annotations
 
 import getpass
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -25,7 +25,7 @@ from sdbatch.campaign.verify import VerifyReport
 from sdbatch.checkpoints import Pin, pins
 from sdbatch.deliver.settings import Delivery, parse_delivery, read_delivery
 from sdbatch.desk.starter import write_starter
-from sdbatch.driver import PlanReport, RunResult, Selection, forecast, run_job
+from sdbatch.driver import PlanReport, RunResult, Selection, forecast, picked_rows, run_job
 from sdbatch.driver.briefs import BriefCount, brief_counted, brief_preview
 from sdbatch.driver.briefs import build_brief as driver_build_brief
 from sdbatch.driver.check import CheckReport, check_job
@@ -34,6 +34,7 @@ from sdbatch.driver.gallery import told_of, write_gallery
 from sdbatch.driver.judged import effective_rows, verify_with_decisions
 from sdbatch.driver.models import ModelReport, describe_models, job_of_builtins
 from sdbatch.driver.redo import redo_job
+from sdbatch.driver.watching import failures_of, runs_of, watched
 from sdbatch.errors import JobError, UserError
 from sdbatch.extras import require
 from sdbatch.job import Job, parse_job, read_job, with_budget
@@ -258,13 +259,45 @@ def status(campaign: Campaign) -> dict[str, Any]:
     return CampaignFolder(_store(campaign)).status()
 
 
-def metadata(campaign: Campaign) -> pa.Table:
-    """Return the effective metadata of the newest run's manifest, in its order; also while a run is going on.
+def watch(campaign: Campaign) -> Iterator[dict[str, Any]]:
+    """Yield the newest run's status now and every two seconds until it has ended. See `status`."""
+    yield from watched(_store(campaign))
+
+
+def runs(campaign: Campaign, num_runs: int | None = None) -> list[dict[str, Any]]:
+    """Return the newest runs of a campaign, or all, the newest first; see `sdbatch.driver.watching`.
 
     Raises:
         JobError: When the campaign has no run.
     """
-    parts = list(effective_rows(_store(campaign)).parts())
+    return runs_of(_store(campaign), num_runs)
+
+
+def failures(campaign: Campaign, selection: Selection | None = None, error_type: str | None = None) -> pa.Table:
+    """Return what failed of the newest run's manifest and is not made: one row for each output, or request as a whole.
+
+    Args:
+        campaign: The campaign.
+        selection: Which of them, by the table's own columns; all by default.
+        error_type: Only this class.
+
+    Raises:
+        JobError: When the campaign has no run.
+    """
+    return failures_of(_store(campaign), selection, error_type)
+
+
+def metadata(campaign: Campaign, selection: Selection | None = None) -> pa.Table:
+    """Return the effective metadata of the newest run's manifest, in its order; also while a run is going on.
+
+    Args:
+        campaign: The campaign.
+        selection: Which rows, by the metadata's columns; all by default.
+
+    Raises:
+        JobError: When the campaign has no run, or the selection names what is not there.
+    """
+    parts = list(picked_rows(effective_rows(_store(campaign)).parts(), selection or Selection()))
     return pa.concat_tables(parts, promote_options="default") if parts else EFFECTIVE.empty_table()
 
 
@@ -434,11 +467,15 @@ def reproduce(
     return reproduce_asset(store, request_id, n, trust=trust, tolerance=tolerance)
 
 
-def report(campaign: Campaign) -> str:
+def report(campaign: Campaign, selection: Selection | None = None) -> str:
     """Write the gallery anew from what is committed now; return its URL.
 
+    Args:
+        campaign: The campaign.
+        selection: Which rows, by the metadata's columns; all by default. The next run writes all of them again.
+
     Raises:
-        JobError: When the campaign has no run.
+        JobError: When the campaign has no run, or the selection names what is not there.
     """
     store = _store(campaign)
     folder = CampaignFolder(store)
@@ -447,8 +484,10 @@ def report(campaign: Campaign) -> str:
         status = folder.status_of(run_id) or {"state": "done"}
     except UserError:  # the pictures are there all the same
         status = {"state": "done"}
-    rows = effective_rows(store, run_id)
-    write_gallery(store, run_id, rows.parts(thumbnails=True), state=status["state"], progress=told_of(status))
+    parts: Iterable[pa.Table] = effective_rows(store, run_id).parts(thumbnails=True)
+    if selection is not None and not selection.is_of_all:
+        parts = list(picked_rows(parts, selection))  # before a page is replaced
+    write_gallery(store, run_id, parts, state=status["state"], progress=told_of(status))
     return joined(store.url, layout.GALLERY)
 
 
@@ -545,6 +584,7 @@ def _decisions_file(path: Path) -> bytes:
 def deliver(
     delivery: Delivery | str | Path | Mapping[str, Any],
     *,
+    selection: Selection | None = None,
     dry_run: bool = False,
     prune: bool = False,
     allow_code: bool = False,
@@ -554,6 +594,7 @@ def deliver(
 
     Args:
         delivery: Path of its YAML file, its values, or a `Delivery`.
+        selection: Make the files of these rows alone, by the metadata's columns; the other files stay as they are.
         dry_run: Say what would be made; write nothing.
         prune: Remove files of this delivery that it does not ask for any more.
         allow_code: Let the delivery run a function that it names, such as one that signs.
@@ -569,7 +610,14 @@ def deliver(
         delivery = parse_delivery(dict(delivery))
     elif isinstance(delivery, str | Path):
         delivery = read_delivery(delivery)
-    return deliver_files(delivery, dry_run=dry_run, prune=prune, allow_code=allow_code, progress=progress or Silent())
+    return deliver_files(
+        delivery,
+        selection=selection,
+        dry_run=dry_run,
+        prune=prune,
+        allow_code=allow_code,
+        progress=progress or Silent(),
+    )
 
 
 def trace(file: str | Path, places: Iterable[str]) -> TraceReport:
@@ -623,18 +671,22 @@ def redo(
     ids: Iterable[str] = (),
     overrides: Iterable[str] = (),
     *,
+    selection: Selection | None = None,
+    force: bool = False,
     in_process: bool = False,
     progress: Progress | None = None,
     accept_new_keys: bool = False,
     allow_open_ray: bool = False,
     yes: bool = False,
 ) -> RunResult | None:
-    """Make assets again that are missing or damaged; those that are whole stay.
+    """Make assets again that are missing or damaged; those that are whole stay, unless they are forced.
 
     Args:
         job: The job.
         ids: Only these requests; all that `verify` finds by default.
         overrides: `key.key=value` each.
+        selection: Only these rows of the manifest; all by default.
+        force: Make whole assets of the named or picked requests again too.
         in_process: See `run`.
         progress: See `run`.
         accept_new_keys: See `run`.
@@ -650,6 +702,8 @@ def redo(
     return redo_job(
         load_job(job, overrides),
         frozenset(ids),
+        selection=selection or Selection(),
+        force=force,
         in_process=in_process,
         progress=progress or Silent(),
         accept_new_keys=accept_new_keys,

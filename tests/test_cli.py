@@ -50,15 +50,18 @@ def test_a_whole_campaign_by_command(job: Job, tmp_path: Path) -> None:
     planned = json.loads(_call("plan", path, "--json").stdout)
     ran = _sdbatch("run", path, "--in-process", "--json")
     shown = _call("run", path, "--in-process")
+    counted = _call("run", path, "--in-process", "--verbose")
 
     assert (checked["rows"], checked["assets"]) == (3, 3)
     assert planned["rows"] == {"new": 3}
     assert json.loads(ran.stdout)["counts"]["rows_ok"] == 3
     assert (ran.returncode, shown.exit_code) == (0, 0)
-    assert "rows_reused" in shown.stdout
+    assert "0 files made, 3 rows kept, 0 failed, 0 left\ncampaign: 3 of 3 made, 0 failed, 0 open\n" in shown.stdout
+    assert "rows_reused" not in shown.stdout
+    assert "rows_reused" in counted.stdout
     assert "gallery:" in shown.stdout
     assert json.loads(_call("status", output, "--json").stdout)["state"] == "done"
-    assert "3 reused of 3 rows" in _call("status", path).stdout
+    assert "campaign: 3 of 3 made, 0 failed, 0 open" in _call("status", path).stdout
     written = tmp_path / "rows.parquet"
     assert json.loads(_call("metadata", output, "--to", str(written), "--json").stdout)["rows"] == 3
     assert pq.read_metadata(written).num_rows == 3
@@ -155,6 +158,9 @@ def test_the_verbs_and_their_options_are_the_promised_ones() -> None:
         "run",
         "redo",
         "status",
+        "runs",
+        "failures",
+        "completion",
         "metadata",
         "verify",
         "gc",
@@ -165,7 +171,10 @@ def test_the_verbs_and_their_options_are_the_promised_ones() -> None:
         "models",
     ):
         assert f" {verb} " in said
-    assert "tiny-sd" in _sdbatch("models", "list").stdout
+    models = CliRunner().invoke(app, ["models", "list"]).stdout
+    every = CliRunner().invoke(app, ["models", "list", "--all"]).stdout
+    assert ("tiny-sd" in models, "tiny-random" in models, "not here:" in models) == (True, False, False)
+    assert ("tiny-random" in every, "not here:" in every) == (True, True)
     listed = json.loads(_sdbatch("models", "list", "--json").stdout)["models"]
     assert listed[0]["tasks"] == ["text-to-image", "image-to-image", "inpainting"]
     needs = "text-to-video (AnimateDiffPipeline) needs models.tiny-sd.motion_adapter to be a MotionAdapter; it has none"

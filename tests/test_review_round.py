@@ -23,9 +23,7 @@ from sdbatch.campaign import layout
 from sdbatch.campaign.lease import acquire
 from sdbatch.campaign.schema import to_parquet
 from sdbatch.campaign.write import put_commit
-from sdbatch.driver.judged import effective_rows
 from sdbatch.errors import UserError
-from sdbatch.review.wanted import wanted_rows
 from sdbatch.storage import open_store
 
 WriteManifest = Callable[..., str]
@@ -38,10 +36,22 @@ def _shown(output: str) -> dict[str, str]:
     return {f"{row['id']}/{row['n']}": row["verdict"] or "open" for row in sdbatch.metadata(output).to_pylist()}
 
 
-def _wanted(output: str) -> list[str]:
-    """Return what `deliver only: approved` asks for."""
-    rows = pa.concat_tables(list(effective_rows(open_store(output, {})).parts()))
-    return [f"{row['id']}/{row['n']}" for row in rows.filter(wanted_rows(rows, "approved").is_wanted).to_pylist()]
+def _delivered(output: str) -> list[str]:
+    """Deliver what is approved, and return the files that are there then."""
+    target = Path(f"{output}-delivered")
+    report = sdbatch.deliver(
+        {
+            "delivery": "shop",
+            "campaign": output,
+            "only": "approved",
+            "to": str(target),
+            "formats": [{"name": "square", "width": 32, "height": 32, "type": "png"}],
+            "name": "{id}/{n}.{ext}",
+        },
+        prune=True,
+    )
+    assert report.state == "done"
+    return sorted(str(file.relative_to(target).with_suffix("")) for file in target.rglob("*.png"))
 
 
 def test_a_round_of_review(tmp_path: Path, write_manifest: WriteManifest, job_of: JobOf) -> None:
@@ -86,7 +96,7 @@ def test_a_round_of_review(tmp_path: Path, write_manifest: WriteManifest, job_of
     assert report.verdicts == {"approved": 3, "picked": 1, "rejected": 2}
     noted = next(row for row in sdbatch.metadata(output).to_pylist() if (row["id"], row["n"]) == ("row-0001", 1))
     assert (noted["verdict"], noted["reviewed_by"], noted["note"]) == ("rejected", "joe", "blurred")
-    assert _wanted(output) == ["row-0000/1", "row-0001/0", "row-0002/0", "row-0002/1"]
+    assert _delivered(output) == ["row-0000/1", "row-0001/0", "row-0002/0", "row-0002/1"]
 
     # Without the flag nothing is made, and the plan says what waits.
     assert run() == {"made": 0, "reused": 3, "waiting": 2, "given up": 0}
@@ -106,7 +116,7 @@ def test_a_round_of_review(tmp_path: Path, write_manifest: WriteManifest, job_of
     anew = {row["n"]: row for row in sdbatch.metadata(output).to_pylist() if row["id"] == "row-0000"}
     assert anew[2]["replaces"] == 0
     assert anew[2]["seed"] == rows["row-0000/0"]["seed"] + 2
-    assert _wanted(output) == ["row-0000/1", "row-0001/0", "row-0002/0", "row-0002/1"]
+    assert _delivered(output) == ["row-0000/1", "row-0001/0", "row-0002/0", "row-0002/1"]
 
     # Rejected to the bound: the rest is given up, and said to be.
     sdbatch.review(output, reject=["row-0000/2"])
@@ -118,7 +128,7 @@ def test_a_round_of_review(tmp_path: Path, write_manifest: WriteManifest, job_of
     # A second pick in a row is a conflict; taking it back settles it.
     conflict = sdbatch.review(output, pick=["row-0001/2"], by="joe")
     assert conflict.picks == ["row-0001: outputs 0, 2 are all picked; one of a row can be, so none of it is taken"]
-    assert "row-0001/0" not in _wanted(output)
+    assert "row-0001/0" not in _delivered(output)
     assert sdbatch.review(output, clear=["row-0001/2"], by="joe").picks == []
 
     # An edited prompt is another request: its outputs are open, and going back brings the decisions back.

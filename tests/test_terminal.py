@@ -87,7 +87,7 @@ def test_the_commands_make_controls_visible(
     monkeypatch.setattr(api, "load_job", lambda *_, **__: None)
     report = PlanReport(rows={EVIL: 1}, changed={EVIL: 1}, sources_missing=[EVIL], unpinned=[EVIL], memory=[memory])
     monkeypatch.setattr(api, "plan", lambda *_, **__: report)
-    for arguments in (["models", "list", "x.yaml"], ["plan", "x.yaml"]):
+    for arguments in (["models", "list", "x.yaml", "--all"], ["plan", "x.yaml"]):
         done = CliRunner().invoke(app, arguments)
         assert done.exit_code == 0, done.output
         assert "\\u001b[2J" in done.stdout
@@ -102,9 +102,10 @@ def test_the_commands_make_controls_visible(
         wall_s=1.0,
         message=EVIL,
         warnings=(EVIL,),
+        first_failures=({"id": EVIL, "n": None, "error_type": EVIL, "error_message": EVIL},),
     )
     with pytest.raises(BaseException, match="3"):
-        output.end_run(result, accept_failed=False, as_json=False)
+        output.end_run(result, accept_failed=False, as_json=False, verbose=True)
 
     def fail() -> None:
         raise UserError(EVIL)

@@ -138,6 +138,7 @@ _STATUS_LATER: Final[Mapping[str, Rule]] = {
     "key_version": _is_count,
     "made_with": _is_made_with,
     "spending": is_spending,
+    "campaign": _is_counts,
 }
 _RECORD: Final[Mapping[str, Rule]] = {
     "run_id": _is_text,
@@ -146,6 +147,7 @@ _RECORD: Final[Mapping[str, Rule]] = {
     "rate_tflop_per_s": _is_rates,
     "made_with": _is_made_with,
     "counts": _is_counts,
+    "campaign": _is_counts,
     "versions": _is_mapping,
     "spending": is_spending,
 }

@@ -7,15 +7,20 @@ Exit codes: 0 all done; 2 the job, manifest or credentials are wrong (nothing st
 
 from __future__ import annotations
 
+import importlib.metadata
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.completion import completion_init  # type: ignore[attr-defined]  # it is imported there
 
 from sdbatch import api
 from sdbatch.cli.brief import brief_app
+from sdbatch.cli.completing import PROGRAM, VARIABLE, completion
+from sdbatch.cli.completing import ids as ids_of
 from sdbatch.cli.grid import grid
 from sdbatch.cli.init import init
 from sdbatch.cli.money import BudgetText, By, columns_of, cost, show_forecast, spent_line
@@ -30,12 +35,17 @@ from sdbatch.cli.options import (
     Json,
     Limit,
     Only,
+    OnlyFrom,
+    Per,
     Reroll,
     RetryFailed,
+    Sample,
     Set,
     Sources,
     SourceScope,
     Strict,
+    Verbose,
+    Where,
     Yes,
     parse_age_s,
     sample_share,
@@ -43,16 +53,20 @@ from sdbatch.cli.options import (
     split_pairs,
     with_optional_class,
 )
-from sdbatch.cli.output import counted, end_run, guarded, note, progress, say, say_built, show_delivery, show_plan, warn
+from sdbatch.cli.output import end_run, guarded, note, progress, say, say_built, show_delivery, show_plan, warn
 from sdbatch.cli.process import last_line, prepare_command, prepare_generation
 from sdbatch.cli.provenance import audit, credentials_app, show_delivery_verified, trace
 from sdbatch.cli.review import review
 from sdbatch.cli.shown import show, tell
-from sdbatch.driver import RunResult
-from sdbatch.report.progress import duration, per_time
+from sdbatch.cli.summary import counted
+from sdbatch.cli.usage import Commands
+from sdbatch.cli.watching import watching_app
+from sdbatch.driver import PlanReport, RunResult
 from sdbatch.report.tables import check_target, write_rows
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__, cls=Commands
+)
 
 manifest_app = typer.Typer(no_args_is_help=True, help="Build manifests.")
 
@@ -75,7 +89,29 @@ app.command()(init)
 app.command()(grid)
 app.command()(cost)
 
+app.add_typer(watching_app)  # without a name: its commands stand beside the others
+
+app.command()(completion)
+
 VERIFY_EXIT_CODE = 5
+
+FOR_TESTS = "builtin:tiny-random"
+"""A builtin that paints noise; nobody looks for it in a list."""
+
+
+def _show_version(is_asked: bool) -> None:
+    if is_asked:
+        show(f"sdbatch {importlib.metadata.version('sdbatch')}")
+        raise typer.Exit
+
+
+@app.callback()
+def every_command(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Take the options that stand before a command."""
 
 
 @app.command()
@@ -109,15 +145,25 @@ def plan(
     date: Date = None,
     limit: Limit = None,
     only: Only = None,
+    only_from: OnlyFrom = None,
+    where: Where = None,
+    sample: Sample = None,
+    per: Per = None,
     retry_failed: RetryFailed = None,
     reroll: Reroll = False,
     by: By = None,
     as_json: Json = False,
 ) -> None:
     """Show what a run would make, and why, and what it would cost. Writes nothing, loads nothing."""
-    selection = selection_of(limit, only, retry_failed, reroll)
     columns = columns_of(by)
-    forecast = guarded(lambda: api.plan(api.load_job(job, overrides or (), date), selection, by=columns), as_json)
+
+    def call() -> PlanReport:
+        selection = selection_of(
+            only, only_from, where, sample, per, limit=limit, retry_failed=retry_failed, reroll=reroll
+        )
+        return api.plan(api.load_job(job, overrides or (), date), selection, by=columns)
+
+    forecast = guarded(call, as_json)
     if as_json:
         say(asdict(forecast), as_json, "")
     else:
@@ -132,6 +178,10 @@ def run(
     date: Date = None,
     limit: Limit = None,
     only: Only = None,
+    only_from: OnlyFrom = None,
+    where: Where = None,
+    sample: Sample = None,
+    per: Per = None,
     retry_failed: RetryFailed = None,
     reroll: Reroll = False,
     budget: BudgetText = None,
@@ -140,12 +190,15 @@ def run(
     accept_new_keys: AcceptNewKeys = False,
     allow_open_ray: AllowOpenRay = False,
     yes: Yes = False,
+    verbose: Verbose = False,
     as_json: Json = False,
 ) -> None:
     """Make what is missing of a campaign."""
-    selection = selection_of(limit, only, retry_failed, reroll)
 
     def call() -> RunResult:
+        selection = selection_of(
+            only, only_from, where, sample, per, limit=limit, retry_failed=retry_failed, reroll=reroll
+        )
         checked = api.load_job(job, overrides or (), date)
         if in_process:
             prepare_generation(is_exact=checked.determinism == "exact")
@@ -162,24 +215,34 @@ def run(
 
     with last_line():
         result = guarded(call, as_json)
-    end_run(result, accept_failed, as_json, spent_line(result))
+    end_run(result, accept_failed, as_json, spent_line(result), verbose=verbose)
 
 
 @app.command()
 def redo(
     job: JobFile,
     ids: Annotated[
-        list[str] | None, typer.Argument(metavar="[ID]...", help="Requests; all damaged ones by default.")
+        list[str] | None,
+        typer.Argument(metavar="[ID]...", help="Requests; all damaged ones by default.", autocompletion=ids_of),
     ] = None,
     overrides: Set = None,
     date: Date = None,
+    only: Only = None,
+    only_from: OnlyFrom = None,
+    where: Where = None,
+    sample: Sample = None,
+    per: Per = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Make whole assets of these requests again too; the old files are removed.")
+    ] = False,
     in_process: InProcess = False,
     accept_new_keys: AcceptNewKeys = False,
     allow_open_ray: AllowOpenRay = False,
     yes: Yes = False,
+    verbose: Verbose = False,
     as_json: Json = False,
 ) -> None:
-    """Make assets again that `verify` finds missing or damaged."""
+    """Make assets again that `verify` finds missing or damaged, or with --force all of the requests that are named."""
 
     def call() -> RunResult | None:
         checked = api.load_job(job, overrides or (), date)
@@ -188,6 +251,8 @@ def redo(
         return api.redo(
             checked,
             ids or (),
+            selection=selection_of(only, only_from, where, sample, per),
+            force=force,
             in_process=in_process,
             progress=progress(),
             accept_new_keys=accept_new_keys,
@@ -198,26 +263,12 @@ def redo(
     with last_line():
         result = guarded(call, as_json)
     if result is None:
-        say({"state": "done", "counts": {}}, as_json, "nothing is missing or damaged")
+        nothing = (
+            "no asset of these requests is there yet; run makes them" if force else "nothing is missing or damaged"
+        )
+        say({"state": "done", "counts": {}}, as_json, nothing)
     else:
-        end_run(result, False, as_json, spent_line(result))
-
-
-@app.command()
-def status(output: CampaignUrl, as_json: Json = False) -> None:
-    """Show where the newest run of a campaign stands. Needs no Ray."""
-    latest = guarded(lambda: api.status(output), as_json)
-    eta = "" if latest["eta_s"] is None or latest["state"] == "dead" else f", {duration(latest['eta_s'])} to go"
-    rate = "" if latest["rate_per_s"] is None else f", {per_time(latest['rate_per_s'])}"
-    counts = latest["counts"]
-    waiting = f", {counts['rows_waiting']} waiting" if counts.get("rows_waiting") else ""
-    say(
-        latest,
-        as_json,
-        f"{latest['run_id']} {latest['state']}: {counts['rows_ok']} ok, {counts['rows_failed']} failed, "
-        f"{counts['rows_reused']} reused{waiting} of {latest['rows']} rows{rate}{eta} (as of {latest['updated_at']})"
-        + ("; its driver is gone, run again to go on" if latest["state"] == "dead" else ""),
-    )
+        end_run(result, False, as_json, spent_line(result), verbose=verbose)
 
 
 @app.command()
@@ -284,12 +335,17 @@ def metadata(
         Path | None,
         typer.Option("--to", metavar="FILE", help="Write the rows there, as .parquet, .csv, .tsv, .jsonl or .xlsx."),
     ] = None,
+    only: Only = None,
+    only_from: OnlyFrom = None,
+    where: Where = None,
+    sample: Sample = None,
+    per: Per = None,
     as_json: Json = False,
 ) -> None:
     """Print or write the effective metadata: one row per asset or failed request. Works while a run goes on."""
     if to is not None:
         guarded(lambda: check_target(to), as_json)
-    table = guarded(lambda: api.metadata(output), as_json)
+    table = guarded(lambda: api.metadata(output, selection_of(only, only_from, where, sample, per)), as_json)
     if to is not None:
         guarded(lambda: write_rows(table, to), as_json)
     states = table.column("status").to_pylist()
@@ -353,7 +409,7 @@ def gc(
 @app.command()
 def reproduce(
     output: CampaignUrl,
-    request_id: Annotated[str, typer.Argument(metavar="ID", help="Id of the request.")],
+    request_id: Annotated[str, typer.Argument(metavar="ID", help="Id of the request.", autocompletion=ids_of)],
     n: Annotated[int, typer.Option("--n", min=0, help="Output number.")] = 0,
     job: Annotated[
         str | None, typer.Option("--job", metavar="JOB", help="Your job file: its models, storage and sources hold.")
@@ -390,9 +446,17 @@ def reproduce(
 
 
 @app.command()
-def report(output: CampaignUrl, as_json: Json = False) -> None:
-    """Write the gallery anew."""
-    url = guarded(lambda: api.report(output), as_json)
+def report(
+    output: CampaignUrl,
+    only: Only = None,
+    only_from: OnlyFrom = None,
+    where: Where = None,
+    sample: Sample = None,
+    per: Per = None,
+    as_json: Json = False,
+) -> None:
+    """Write the gallery anew, of all rows or of those that are picked."""
+    url = guarded(lambda: api.report(output, selection_of(only, only_from, where, sample, per)), as_json)
     say({"gallery": url}, as_json, url)
 
 
@@ -406,12 +470,25 @@ def deliver(
     allow_code: Annotated[
         bool, typer.Option("--allow-code", help="Let the delivery run a function that it names (sign.call).")
     ] = False,
+    only: Only = None,
+    only_from: OnlyFrom = None,
+    where: Where = None,
+    sample: Sample = None,
+    per: Per = None,
     as_json: Json = False,
 ) -> None:
     """Make the files that people asked for from a campaign's masters. Renders nothing, needs no GPU."""
 
     def call() -> Any:
-        return api.deliver(delivery, dry_run=dry_run, prune=prune, allow_code=allow_code, progress=progress())
+        selection = selection_of(only, only_from, where, sample, per)
+        return api.deliver(
+            delivery,
+            selection=selection,
+            dry_run=dry_run,
+            prune=prune,
+            allow_code=allow_code,
+            progress=progress(),
+        )
 
     report = guarded(call, as_json)
     if as_json:
@@ -448,14 +525,17 @@ def manifest_build(
 def models_list(
     job: Annotated[str | None, typer.Argument(metavar="[JOB]", help="Job file; without one, the builtins.")] = None,
     overrides: Set = None,
+    every: Annotated[bool, typer.Option("--all", help="Show all builtins, and what further tasks would need.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Show each model: its family, tasks, sizes and frames, and what further tasks would need."""
+    """Show each model: its family, tasks, sizes and frames."""
     models = guarded(lambda: api.list_models(job, overrides or ()), as_json)
     if as_json:
         say({"models": [asdict(model) for model in models]}, as_json, "")
         return
     for model in models:
+        if job is None and not every and model.path == FOR_TESTS:
+            continue
         show(f"{model.name}: {model.family}, {model.path}")
         if model.laid_out_as:
             show(f"  one file: {model.assumed or model.laid_out_as}")
@@ -464,7 +544,7 @@ def models_list(
         if model.frame_rule:
             show(f"  frames: {model.frame_rule}; by default {model.num_frames} at {model.fps:g} a second")
         show(f"  memory: {model.memory}")
-        for reason in model.lacking:
+        for reason in model.lacking if every else ():
             show(f"  not here: {reason}")
 
 
@@ -479,4 +559,6 @@ def models_pin(job: JobFile, overrides: Set = None, as_json: Json = False) -> No
 def main() -> None:
     """Run the command line."""
     prepare_command()
-    app(args=with_optional_class(sys.argv[1:]))
+    if VARIABLE in os.environ:  # a shell asks
+        completion_init()
+    app(args=with_optional_class(sys.argv[1:]), prog_name=PROGRAM)

@@ -9,8 +9,9 @@ import typer
 
 from sdbatch import api
 from sdbatch.cli.options import CampaignUrl, Json
-from sdbatch.cli.output import counted, guarded, say
+from sdbatch.cli.output import guarded, say
 from sdbatch.cli.shown import show, show_table
+from sdbatch.cli.summary import counted
 from sdbatch.driver import PlanReport, RunResult
 from sdbatch.driver.costs import WorkForecast
 from sdbatch.report.progress import duration, hours, money

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import sys
 from enum import StrEnum
 from typing import Annotated
 
 import typer
 
+from sdbatch.cli.completing import columns, failure_classes, ids, job_keys
 from sdbatch.driver import Selection
+from sdbatch.driver.id_lists import read_ids
 from sdbatch.errors import JobError
 
 _EVERY_CLASS = "*"
@@ -23,7 +26,10 @@ CampaignUrl = Annotated[str, typer.Argument(metavar="OUTPUT", help="Campaign fol
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
-Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY.KEY=VALUE", help="Override a value of the job.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY.KEY=VALUE", help="Override a value of the job.", autocompletion=job_keys),
+]
 
 Date = Annotated[
     str | None,
@@ -45,11 +51,45 @@ Sources = Annotated[
 
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Make at most so many requests.")]
 
-Only = Annotated[list[str] | None, typer.Option("--only", metavar="ID", help="Make only this request (repeatable).")]
+Only = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--only",
+        metavar="ID_OR_GLOB",
+        help="Only this request, or those that mug-* fits (repeatable).",
+        autocompletion=ids,
+    ),
+]
+
+OnlyFrom = Annotated[
+    str | None,
+    typer.Option("--only-from", metavar="FILE", help="Only ids of a file: one a line, or a table with id; - is stdin."),
+]
+
+Where = Annotated[
+    str | None,
+    typer.Option("--where", metavar="EXPR", help="Only rows for which this holds: \"x_locale in ['de-DE', 'fr-FR']\"."),
+]
+
+Sample = Annotated[
+    int | None, typer.Option("--sample", metavar="N", min=1, help="Only N of these rows, the same ones each time.")
+]
+
+Per = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--per", metavar="COLUMN", help="--sample N for each value of this column (repeatable).", autocompletion=columns
+    ),
+]
 
 RetryFailed = Annotated[
     str | None,
-    typer.Option("--retry-failed", metavar="[CLASS]", help="Try failed requests again: all, or those of one class."),
+    typer.Option(
+        "--retry-failed",
+        metavar="[CLASS]",
+        help="Try failed requests again: all, or those of one class.",
+        autocompletion=failure_classes,
+    ),
 ]
 
 Reroll = Annotated[
@@ -63,6 +103,8 @@ AcceptNewKeys = Annotated[
 ]
 
 Strict = Annotated[bool, typer.Option("--strict", help="Take warnings for errors.")]
+
+Verbose = Annotated[bool, typer.Option("--verbose", help="Show the run's counters too.")]
 
 Yes = Annotated[
     bool, typer.Option("--yes", help="Let more rows leave the campaign than limits.leaving_fraction allows.")
@@ -103,11 +145,31 @@ def parse_age_s(text: str) -> float:
 
 
 def selection_of(
-    limit: int | None, only: list[str] | None, retry_failed: str | None, reroll: bool = False
+    only: list[str] | None = None,
+    only_from: str | None = None,
+    where: str | None = None,
+    sample: int | None = None,
+    per: list[str] | None = None,
+    *,
+    limit: int | None = None,
+    retry_failed: str | None = None,
+    reroll: bool = False,
 ) -> Selection:
-    """Return which rows the options `--limit`, `--only`, `--retry-failed` and `--reroll` pick."""
-    every = "" if retry_failed == _EVERY_CLASS else retry_failed
-    return Selection(limit=limit, only=frozenset(only or ()), retry_failed=every, is_rerolling=reroll)
+    """Return which rows the options mean; the list of `--only-from` is read here.
+
+    Raises:
+        JobError: When the list cannot be read, or the options do not go together.
+    """
+    return Selection(
+        limit=limit,
+        only=frozenset(only or ()),
+        only_from=None if only_from is None else read_ids(only_from, sys.stdin),
+        where=where,
+        sample=sample,
+        per=tuple(per or ()),
+        retry_failed="" if retry_failed == _EVERY_CLASS else retry_failed,
+        is_rerolling=reroll,
+    )
 
 
 def with_optional_class(arguments: list[str]) -> list[str]:

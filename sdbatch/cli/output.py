@@ -12,6 +12,7 @@ import typer
 
 from sdbatch.api import BuildReport
 from sdbatch.cli.shown import show, show_json, show_table, tell
+from sdbatch.cli.summary import counted, failure_lines, summary_lines
 from sdbatch.driver import PlanReport, RunResult
 from sdbatch.errors import ManifestError, SdbatchError
 from sdbatch.local_faults import local_faults_named, temporary_folder
@@ -23,10 +24,7 @@ if TYPE_CHECKING:
 
 _MISSING_SHOWN = 10
 
-
-def counted(number: int, singular: str, plural: str) -> str:
-    """Return a number with its noun."""
-    return f"{number} {singular if number == 1 else plural}"
+_WHY_LEFT_OUT = {"where": "for which where does not hold", "selection": "not picked by this command"}
 
 
 def progress() -> Progress:
@@ -102,6 +100,10 @@ def show_delivery(report: DeliverReport) -> None:
         show(f"no longer asked for (--prune removes it): {name}")
     if len(report.stale) > _MISSING_SHOWN:
         show(f"... and {len(report.stale) - _MISSING_SHOWN} more that are no longer asked for")
+    if report.left_out:
+        number = sum(report.left_out.values())
+        why = ", ".join(f"{count} {_WHY_LEFT_OUT.get(name, name)}" for name, count in report.left_out.items())
+        show(f"{counted(number, 'output', 'outputs')} left out: {why}")
     word = "to make" if report.state == "dry-run" else "made"
     removed = f", {len(report.removed)} removed" if report.removed else ""
     show(
@@ -110,26 +112,30 @@ def show_delivery(report: DeliverReport) -> None:
     )
 
 
-def end_run(result: RunResult, accept_failed: bool, as_json: bool, spent: str = "") -> NoReturn:
+def end_run(
+    result: RunResult, accept_failed: bool, as_json: bool, spent: str = "", *, verbose: bool = False
+) -> NoReturn:
     """Print how a run ended, with the line that says what it took, and exit with its code."""
     if as_json:
         say({**asdict(result), "gallery": joined(result.output, "report/index.html")}, as_json, "")
     else:
-        show_run(result, spent)
+        show_run(result, spent, verbose=verbose)
         if result.state in {"done", "failed"}:
             filtered = "#status=failed" if result.state == "failed" else ""
             show(f"gallery: {joined(result.output, 'report/index.html')}{filtered}")
     raise typer.Exit(0 if accept_failed and result.state == "failed" else result.exit_code)
 
 
-def show_run(result: RunResult, spent: str = "") -> None:
+def show_run(result: RunResult, spent: str = "", *, verbose: bool = False) -> None:
     """Print how a run ended, with the line that says what it took."""
-    show(f"{result.run_id} {result.state}")
-    counts = [(name, str(number)) for name, number in result.counts.items()]
-    show_table([*counts, *((f"failed: {kind}", str(number)) for kind, number in result.failures.items())])
+    for line in summary_lines(result, spent):
+        show(line)
+    if verbose:
+        counts = [(name, str(number)) for name, number in result.counts.items()]
+        show_table([*counts, *((f"failed: {kind}", str(number)) for kind, number in result.failures.items())])
     warn(result.warnings, False)
-    if spent:
-        show(spent)
+    for line in failure_lines(result):
+        tell(line)
     if result.message:
         tell(result.message)
 

@@ -10,8 +10,9 @@ import typer
 
 from sdbatch import api
 from sdbatch.cli.options import CampaignUrl, Json
-from sdbatch.cli.output import counted, guarded, say
+from sdbatch.cli.output import guarded, say
 from sdbatch.cli.shown import show
+from sdbatch.cli.summary import counted
 
 credentials_app = typer.Typer(no_args_is_help=True, help="Certificates that deliveries are signed with.")
 

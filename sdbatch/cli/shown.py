@@ -6,6 +6,7 @@ escapes, other control characters and marks of direction made visible. Nothing e
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -20,6 +21,12 @@ from sdbatch.logs import redacted, redacted_json
 def show(text: str) -> None:
     """Print a text to standard output."""
     print(redacted(text))
+
+
+def show_in_place(text: str) -> None:
+    """Show one line on a terminal in the place of the one before it."""
+    width = shutil.get_terminal_size().columns - 1
+    print(f"\r\x1b[2K{redacted(text)[:width]}", end="", flush=True)
 
 
 def tell(text: str, end: str = "\n") -> None:

@@ -39,6 +39,8 @@ class Master:
         is_clip: Whether it is a clip.
         focus: What a crop keeps.
         columns: The row, for names.
+        left_out: Why the delivery does not take it although it is made; "" when it does. It has no asset then, and no
+            other shape stands in for it.
     """
 
     id: str
@@ -52,6 +54,7 @@ class Master:
     is_clip: bool
     focus: Focus
     columns: Mapping[str, Any]
+    left_out: str = ""
 
     @property
     def aspect(self) -> float:
@@ -84,19 +87,20 @@ class Match:
         return f"{self.master.id} (output {self.master.n}, {self.format.name})"
 
 
-def master_of(row: Mapping[str, Any], focus: Focus) -> Master | None:
+def master_of(row: Mapping[str, Any], focus: Focus, left_out: str = "") -> Master | None:
     """Return the output that an effective row tells of; None for one that never had a size.
 
     Args:
         row: The row.
         focus: Of rows that have none of their own.
+        left_out: Why the delivery does not take it; "" when it does.
 
     Raises:
         JobError: When its focus is no share.
     """
     if not row.get("width") or not row.get("height"):
         return None
-    is_made = row["status"] == "ok" and row.get("asset") is not None
+    is_made = row["status"] == "ok" and row.get("asset") is not None and not left_out
     return Master(
         id=row["id"],
         n=row["n"],
@@ -109,6 +113,7 @@ def master_of(row: Mapping[str, Any], focus: Focus) -> Master | None:
         is_clip=str(row.get("media_type") or "").startswith("video/") or str(row.get("task")).endswith("to-video"),
         focus=_focus(row, focus),
         columns=row,
+        left_out=left_out,
     )
 
 
@@ -133,7 +138,8 @@ def matched(masters: Sequence[Master], formats: Sequence[NamedFormat]) -> tuple[
         JobError: When rows that show the same thing have the same shape, so that either could feed a format.
     """
     matches: list[Match] = []
-    lacking: dict[str, list[str]] = {}
+    lacking: dict[tuple[str, str], list[str]] = {}
+    fed: set[str] = set()
     for group in _groups(masters):
         for one in formats:
             fitting = [master for master in group if master.is_clip == one.is_clip]
@@ -143,18 +149,20 @@ def matched(masters: Sequence[Master], formats: Sequence[NamedFormat]) -> tuple[
                 fitting, key=lambda master: (_distance(master, one), -master.width * master.height, master.id)
             )
             if not nearest.asset:
-                lacking.setdefault(one.name, []).append(nearest.id)
+                if not nearest.left_out or any(master.asset for master in fitting):
+                    lacking.setdefault((one.name, nearest.left_out or "not made"), []).append(nearest.id)
+                fed.add(one.name)
                 continue
             size = (one.width, one.height)
             multiple = 2 if one.is_clip else 1
             placement = placed((nearest.width, nearest.height), size, one.fit, nearest.focus, multiple)
             matches.append(Match(master=nearest, format=one, placement=placement))
     sentences = [
-        f"{name}: {len(ids)} not made, because the row that would feed it is not: {', '.join(ids[:SHOWN])}"
+        f"{name}: {len(ids)} not made, because the row that would feed it is {why}: {', '.join(ids[:SHOWN])}"
         + (", ..." if len(ids) > SHOWN else "")
-        for name, ids in lacking.items()
+        for (name, why), ids in lacking.items()
     ]
-    fed = {match.format.name for match in matches} | lacking.keys()
+    fed |= {match.format.name for match in matches}
     kinds = {True: "clips", False: "pictures"}
     sentences += [
         f"{one.name}: nothing to deliver; it takes {kinds[one.is_clip]}, and the campaign has none"

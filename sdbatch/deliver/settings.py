@@ -60,8 +60,12 @@ class Delivery(_Strict):
     version: Annotated[int, Field(ge=1, le=DELIVERY_VERSION)] = DELIVERY_VERSION
     delivery: Annotated[str, Field(pattern=_NAME)] = Field(description="Its name; that of the file without one.")
     campaign: Annotated[str, Field(min_length=1)] = Field(description="Campaign folder or URL, or a job file.")
-    only: Literal["all", "approved", "picked"] = "all"
-    where: str | None = None
+    only: Literal["all", "approved", "picked"] = Field(
+        default="all", description="Outputs by what people decided; what is rejected is never delivered."
+    )
+    where: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None, description="Only rows of the metadata for which this expression holds."
+    )
     formats: list[str | dict[str, Any]]
     name: str = DEFAULT_TEMPLATE
     to: Annotated[str, Field(min_length=1)] = Field(description="Folder, bucket, or FILE.zip in one of them.")
@@ -146,16 +150,6 @@ class Delivery(_Strict):
         if faults := [fault for prefix, options in storage.items() for fault in storage_faults(prefix, options)]:
             raise ValueError("; ".join(faults))
         return storage
-
-    @model_validator(mode="after")
-    def _what_is_not_there_yet(self) -> Delivery:
-        if self.only != "all":
-            raise ValueError(
-                f"only: {self.only} needs decisions on outputs; this version leaves rejected ones out; say all"
-            )
-        if self.where is not None:
-            raise ValueError("where: this version does not choose rows of a delivery; leave the key out")
-        return self
 
 
 def delivery_schema() -> dict[str, Any]:

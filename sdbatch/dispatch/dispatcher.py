@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from sdbatch.dispatch import policy
-from sdbatch.dispatch.backoff import Backoff
+from sdbatch.dispatch.backoff import MOST_WAIT_S, Backoff
 from sdbatch.dispatch.blame import FaultCounts, suspects_of
 from sdbatch.dispatch.executor import Died, Draining, Event, Executor, Faulted, Placed, Pulse, Ready, UnitDone
 from sdbatch.dispatch.fleet import Fleet
@@ -22,6 +22,7 @@ from sdbatch.dispatch.likeness import Likeness, refusal
 from sdbatch.dispatch.plan import Plan
 from sdbatch.dispatch.spending_bound import SpendingBound
 from sdbatch.dispatch.supply import Supply, WindowLike
+from sdbatch.dispatch.waits import Wait
 from sdbatch.errors import MachineError, SdbatchError, WorkersUnavailable
 from sdbatch.outcomes import OUTCOMES, Next, Outcome, outcome_of
 from sdbatch.types import Receipt, Unit
@@ -116,13 +117,21 @@ class Dispatcher:
         return self._fleet.num_in_flight
 
     @property
-    def waits_for(self) -> list[str]:
-        """In words, what workers that are not ready wait for."""
-        texts = [self._plan.shortage(shape) for shape in sorted(self._fleet.starting_shapes, key=str)]
+    def waits_for(self) -> dict[str, Wait]:
+        """What workers that are not ready wait for, by cause; asks the cluster."""
+        starting = self._fleet.starting_shapes
+        waits = {
+            f"start {shape}": Wait(text=self._plan.shortage(shape), count=starting.count(shape))
+            for shape in sorted(set(starting), key=str)
+        }
         if number := len(self._backoff.waiting):
-            wait_s = max(0.0, self._backoff.until_s - self._clock())
-            texts.append(f"{number} lost worker(s) are replaced in {wait_s:.0f} s; the last fault: {self._last_fault}")
-        return texts
+            what = "a lost worker is" if number == 1 else f"{number} lost workers are"
+            text = (
+                f"{what} started again after a pause of up to {MOST_WAIT_S:.0f} s; the last fault: {self._last_fault}"
+            )
+            # Of a fault's message the kind alone stays the same from one worker to the next.
+            waits["lost " + self._last_fault.partition(": ")[2].partition(": ")[0]] = Wait(text=text, count=number)
+        return waits
 
     @property
     def retries(self) -> int:

@@ -103,9 +103,9 @@ class Fleet:
         return self._num_ready.total()
 
     @property
-    def starting_shapes(self) -> frozenset[Shape]:
-        """Shapes of the workers that are not ready yet."""
-        return frozenset(worker.shape for worker in self._workers.values() if not worker.is_ready)
+    def starting_shapes(self) -> list[Shape]:
+        """The shape of each worker that is not ready yet."""
+        return [worker.shape for worker in self._workers.values() if not worker.is_ready]
 
     def _now_s(self) -> float:
         return self._clock() + self._day_offset_s

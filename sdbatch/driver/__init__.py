@@ -10,10 +10,11 @@ from __future__ import annotations
 from sdbatch.driver.compact import write_metadata
 from sdbatch.driver.forecast import PlanReport, forecast
 from sdbatch.driver.gallery import write_gallery
+from sdbatch.driver.picking import Selection, picked_rows
 from sdbatch.driver.records import RunResult
 from sdbatch.driver.run import run_job
 from sdbatch.driver.scan import COUNTED, ResolvedManifest, Scanned, scan
-from sdbatch.driver.select import Selection, check_selection, classify, requests_of
+from sdbatch.driver.select import check_selection, classify, requests_of
 
 __all__ = [
     "COUNTED",
@@ -25,6 +26,7 @@ __all__ = [
     "check_selection",
     "classify",
     "forecast",
+    "picked_rows",
     "requests_of",
     "run_job",
     "scan",

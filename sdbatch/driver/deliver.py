@@ -32,6 +32,7 @@ from sdbatch.driver.deliver_marks import words_of
 from sdbatch.driver.deliver_plan import DeliverReport, refuse_others, wanted_files
 from sdbatch.driver.deliver_process import Place, begin, make_in_place
 from sdbatch.driver.deliver_signing import Signing, signing_of, sources_of
+from sdbatch.driver.picking import Selection
 from sdbatch.driver.signals import Interrupt
 from sdbatch.errors import JobError, WorkersUnavailable
 from sdbatch.job import read_job
@@ -49,6 +50,7 @@ _AHEAD: Final = 2
 def deliver_files(
     delivery: Delivery,
     *,
+    selection: Selection | None = None,
     dry_run: bool = False,
     prune: bool = False,
     allow_code: bool = False,
@@ -58,6 +60,7 @@ def deliver_files(
 
     Args:
         delivery: The delivery.
+        selection: Make the files of these rows alone; the other files of the delivery stay as they are.
         dry_run: Say what would be made; write nothing.
         prune: Remove files that an earlier state of this delivery made and that are not wanted any more.
         allow_code: Whether a function that the delivery names may be run.
@@ -67,6 +70,9 @@ def deliver_files(
         UserError: Before anything was made: names that collide, bounds that are passed, a campaign that is not there.
         MachineError: When this machine or a store fails.
     """
+    is_part = selection is not None and not selection.is_of_all
+    if is_part and prune:
+        raise JobError("--prune: removes what the whole delivery does not ask for; give it without a selection of rows")
     url, storage = _campaign_of(delivery)
     campaign = Campaign(open_campaign(url, storage))
     report = DeliverReport(delivery=delivery.delivery, to=delivery.to)
@@ -74,13 +80,14 @@ def deliver_files(
         progress.say("looking at the campaign")
         signing = signing_of(delivery, report, allow_code=allow_code, dry_run=dry_run)
         archived = _archives(campaign) if signing else frozenset()
-        wanted, tasks_of = wanted_files(delivery, campaign, report, _identities(signing, archived))
+        wanted, tasks_of = wanted_files(delivery, campaign, report, _identities(signing, archived), selection)
         target = _target(delivery)
         rows = target.read_rows()
         refuse_others(delivery, wanted, rows, target)
         todo = {name for name, row in wanted.items() if not _is_current(row, rows.get(name), target, signing)}
         report.files, report.current = len(wanted), len(wanted) - len(todo)
-        report.stale = sorted(n for n, row in rows.items() if row["delivery"] == delivery.delivery and n not in wanted)
+        of_delivery = (name for name, row in rows.items() if row["delivery"] == delivery.delivery)
+        report.stale = [] if is_part else sorted(name for name in of_delivery if name not in wanted)
         if dry_run:
             report.state, report.made = "dry-run", len(todo)
             return report

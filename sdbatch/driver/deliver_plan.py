@@ -9,30 +9,22 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import pyarrow as pa
-
 from sdbatch.campaign.campaign import Campaign
-from sdbatch.columns import SOURCE_ROLES
 from sdbatch.deliver.index import PLANNED, Rows
 from sdbatch.deliver.making import file_key, media_type
-from sdbatch.deliver.matching import Master, Match, master_of, matched, out_of_bounds
+from sdbatch.deliver.matching import Match, matched, out_of_bounds
 from sdbatch.deliver.names import Template, collisions, folded
 from sdbatch.deliver.settings import Delivery
 from sdbatch.deliver.targets import Target
-from sdbatch.driver.deliver_marks import columns_read, words_of
+from sdbatch.driver.deliver_marks import words_of
+from sdbatch.driver.deliver_rows import chosen_rows
 from sdbatch.driver.judged import effective_rows
+from sdbatch.driver.picking import Selection
 from sdbatch.errors import JobError
-from sdbatch.review.wanted import READ as CHOSEN_BY
-from sdbatch.review.wanted import Wanted, wanted_rows
 from sdbatch.storage import parse_url
 
 LINES_MAX: Final = 20
 """Lines of one message about names or bounds."""
-_READ: Final = (
-    *("id", "request_key", "n", "status", "asset", "sha256", "media_type"),
-    *("task", "width", "height", "num_frames", "fps"),
-    *("source_digests", *SOURCE_ROLES, "verdict", "reviewed_by"),
-)
 WARN_CROP: Final = 0.15
 WARN_ENLARGE: Final = 1.5
 """Crop and enlargement from which on a person is told, where the delivery sets no bounds."""
@@ -70,6 +62,7 @@ class DeliverReport:
         stale: Files at the target that this delivery made once and does not want any more.
         removed: Those of them that were removed.
         formats: By format.
+        left_out: Outputs that are made and not delivered, by why: `where`, `selection`, or what people decided.
         warnings: What a person should know.
         bytes_made: Bytes of the files made.
         unsigned: Why, by name, of files that were delivered without the signature that was asked for.
@@ -85,6 +78,7 @@ class DeliverReport:
     stale: list[str] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
     formats: list[FormatSummary] = field(default_factory=list)
+    left_out: dict[str, int] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     bytes_made: int = 0
     unsigned: dict[str, str] = field(default_factory=dict)
@@ -100,6 +94,7 @@ def wanted_files(
     campaign: Campaign,
     report: DeliverReport,
     signing: Callable[[Mapping[str, Any]], Mapping[str, Any] | None] = lambda _: None,
+    selection: Selection | None = None,
 ) -> tuple[Rows, dict[str, Match]]:
     """Return the row of each file that is wanted, and the match it comes from, by name.
 
@@ -108,6 +103,7 @@ def wanted_files(
         campaign: Where its masters are.
         report: Is told of each format, and of what a person should know.
         signing: Returns what of signing decides the bytes of the files of a master; None when they are not signed.
+        selection: Which masters; each still feeds the files that it feeds in the whole delivery, and no other.
 
     Raises:
         UserError: When names collide or cannot be, bounds are passed, or the campaign has no run.
@@ -115,24 +111,11 @@ def wanted_files(
     if _is_within(delivery.to, campaign.store.url):
         raise JobError(f"to: {delivery.to} lies in the campaign {campaign.store.url}; name a place outside of it")
     template = Template(delivery.name)
-    parts: list[pa.Table] = []
-    names: dict[str, None] = {}
-    for part in effective_rows(campaign.store).parts():
-        names.update(dict.fromkeys(part.column_names))
-        template.check_fields(names)
-        delivery.metadata.check_columns(names)
-        # A row's texts, recipe and stages are many times what is needed of it.
-        needed = {*_READ, *CHOSEN_BY, *template.fields, *columns_read(delivery.metadata)}
-        read = [name for name in part.column_names if name in needed or name.startswith("x_")]
-        parts.append(part.select(read))
-    masters: list[Master] = []
-    if parts:
-        made = pa.concat_tables(parts, promote_options="default")
-        wanted = wanted_rows(made, "all")
-        report.warnings += _left_out(wanted)
-        rows_read = made.filter(wanted.is_wanted).to_pylist()
-        masters += filter(None, (master_of(row, delivery.focus_point) for row in rows_read))
-    matches, missing = matched(masters, delivery.own_formats)
+    parts = effective_rows(campaign.store).parts()
+    chosen = chosen_rows(delivery, parts, template, selection or Selection())
+    report.left_out, report.warnings = chosen.left_out, [*report.warnings, *chosen.warnings]
+    matches, missing = matched(chosen.masters, delivery.own_formats)
+    matches = [match for match in matches if match.master.asset not in chosen.unpicked]
     report.warnings += missing
     if lines := out_of_bounds(matches, delivery.crop_max, delivery.enlarge_max):
         raise JobError(_listed(f"{len(lines)} files pass the delivery's bounds", lines))
@@ -155,12 +138,6 @@ def wanted_files(
     if lines := collisions(named):
         raise JobError(_listed(f"name: {delivery.name!r} gives {len(lines)} files names that others have", lines))
     return rows, by_name
-
-
-def _left_out(wanted: Wanted) -> list[str]:
-    """Return what is made and not delivered, by what people decided of it."""
-    lines = [f"{number} outputs are left out: {why}" for why, number in sorted(wanted.left_out.items())]
-    return [*lines, *map(str, wanted.conflicts)]
 
 
 def _is_within(target: str, campaign: str) -> bool:

@@ -23,9 +23,10 @@ from sdbatch.driver.costs import Costs, Grouping, Made, WallForecast, WorkForeca
 from sdbatch.driver.leaving import rows_leaving
 from sdbatch.driver.meeting_seeds import MeetingSeeds
 from sdbatch.driver.memory import ModelMemory, memory_of
+from sdbatch.driver.picking import Selection
 from sdbatch.driver.rerolls import review_lines
 from sdbatch.driver.scan import COUNTED, ResolvedManifest
-from sdbatch.driver.select import Selection, check_selection, classify
+from sdbatch.driver.select import check_selection, classify
 from sdbatch.driver.shared_keys import Sharing
 from sdbatch.driver.tables import ManifestHere
 from sdbatch.errors import grouped
@@ -121,8 +122,8 @@ def forecast(
     Raises:
         UserError: With everything that is wrong.
     """
-    with closing(ResolvedManifest(job, loads_here=False, counts_tokens=True, built=built)) as manifest:
-        check_selection(manifest, selection)
+    check_selection(selection)
+    with closing(ResolvedManifest(job, selection, loads_here=False, counts_tokens=True, built=built)) as manifest:
         grouping = Grouping(manifest, by)
         store = open_campaign(job.output, job.storage)
         done, leaving = (

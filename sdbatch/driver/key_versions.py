@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from sdbatch.campaign.campaign import Campaign
 from sdbatch.driver.costs import forecaster_of
+from sdbatch.driver.picking import Selection
 from sdbatch.driver.scan import COUNTED, ResolvedManifest
-from sdbatch.driver.select import Selection, classify
+from sdbatch.driver.select import classify
 from sdbatch.driver.work import Work
 from sdbatch.errors import JobError, UserError
 from sdbatch.job import Job

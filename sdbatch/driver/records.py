@@ -19,6 +19,7 @@ from sdbatch.campaign.index import RunIndex
 from sdbatch.campaign.snapshot import is_due, write_snapshot
 from sdbatch.dispatch.likeness import Standard
 from sdbatch.driver.made_with import read_made_with
+from sdbatch.driver.public_job import public_job
 from sdbatch.driver.scan import Scanned
 from sdbatch.driver.tally import RunTally
 from sdbatch.errors import SdbatchError, StoreUnavailable
@@ -67,6 +68,8 @@ class RunResult:
         forecast: Forecast, actual and error of each model and of the run; see `RunMeasure.record`.
         outputs_waiting: Rejected and blocked outputs that wait for `--reroll`.
         outputs_given_up: Outputs that are wanted and have no number left below the bound of `limits.rerolls`.
+        campaign: Where the manifest's rows stand, also those that the run left out: `rows`, `made`, `failed`, `open`.
+        first_failures: The first rows that failed in this run, each with `id`, `n`, `error_type`, `error_message`.
     """
 
     run_id: str
@@ -85,6 +88,8 @@ class RunResult:
     forecast: Mapping[str, Any] = field(default_factory=dict)
     outputs_waiting: int = 0
     outputs_given_up: int = 0
+    campaign: Mapping[str, int] = field(default_factory=dict)
+    first_failures: tuple[Mapping[str, Any], ...] = ()
 
 
 class RunRecords:
@@ -134,8 +139,24 @@ class RunRecords:
         """Whether `status.json` is older than `STATUS_EVERY_S`, or lacks what outputs are made with."""
         return self._made_with.is_new or time.monotonic() - self._status_written_s >= STATUS_EVERY_S
 
-    def write_status(self, state: str, tally: RunTally, snapshot: Snapshot, spending: Mapping[str, Any]) -> None:
-        """Replace the run's `status.json`; `spending` is what `RunBudget.record` returns."""
+    def write_status(
+        self,
+        state: str,
+        tally: RunTally,
+        snapshot: Snapshot,
+        spending: Mapping[str, Any],
+        *,
+        waits_for: Sequence[str] = (),
+    ) -> None:
+        """Replace the run's `status.json`.
+
+        Args:
+            state: What the run does, or how it ended.
+            tally: Its counts.
+            snapshot: Its progress.
+            spending: What `RunBudget.record` returns.
+            waits_for: What it waits for while it has no worker.
+        """
         self._status_written_s = time.monotonic()
         rate, eta_s = rate_and_eta(snapshot)
         status = {
@@ -155,6 +176,8 @@ class RunRecords:
             "units_in_flight": snapshot.in_flight,
             "counts": tally.counts.as_dict(),
             "failures": tally.failures,
+            "campaign": tally.campaign(self._scanned.num_rows),
+            "waits_for": list(waits_for),
             "made_with": self._made_with.by_determinism,
             "prices": self._prices,
             "spending": spending,
@@ -195,7 +218,7 @@ class RunRecords:
             "outputs_given_up": result.outputs_given_up,
             "started_at": self._started_at,
             "wall_s": round(result.wall_s, 3),
-            "job": self._job.model_dump(mode="json"),
+            "job": public_job(self._job),
             "models": {
                 name: {"path": model.path, "revision": model.revision, "family": model.family.title}
                 for name, model in self._scanned.models.items()
@@ -215,6 +238,7 @@ class RunRecords:
             "paces": paces,
             "counts": result.counts,
             "failures": result.failures,
+            "campaign": result.campaign,
         }
         reached("before-run-json")
         self._store.put_new(layout.run_json(self._run_id), _json(record), "application/json")

@@ -1,16 +1,23 @@
-"""Makes missing and damaged assets again; whole ones stay."""
+"""Makes missing and damaged assets again, and with `force` whole ones of the requests that are named."""
 
 from __future__ import annotations
 
+import dataclasses
+from contextlib import closing
+
 from sdbatch.campaign import layout
 from sdbatch.campaign.campaign import Campaign
+from sdbatch.driver.picking import Selection
 from sdbatch.driver.records import RunResult
 from sdbatch.driver.run import run_job
-from sdbatch.driver.select import Selection
+from sdbatch.driver.scan import IS_PICKED, ResolvedManifest
 from sdbatch.errors import JobError
 from sdbatch.job import Job
 from sdbatch.report.progress import Progress
 from sdbatch.storage import open_campaign
+
+Place = tuple[str, str, int | None]
+"""Id, request key and number of an output."""
 
 
 def redo_job(
@@ -19,6 +26,8 @@ def redo_job(
     *,
     in_process: bool,
     progress: Progress,
+    selection: Selection | None = None,
+    force: bool = False,
     accept_new_keys: bool = False,
     allow_open_ray: bool = False,
     yes: bool = False,
@@ -30,6 +39,8 @@ def redo_job(
         ids: Only these requests; all of them when empty.
         in_process: See `run_job`.
         progress: See `run_job`.
+        selection: Only these rows of the job's manifest.
+        force: Make again what is whole too. The requests are named then, by ids or a selection.
         accept_new_keys: See `run_job`.
         allow_open_ray: See `run_job`.
         yes: See `run_job`.
@@ -37,25 +48,23 @@ def redo_job(
     Raises:
         UserError: Before anything was started.
     """
+    selection = selection or Selection()
     campaign = Campaign(open_campaign(job.output, job.storage))
     campaign.newest_run()
-    if unknown := campaign.unknown(ids):
-        raise JobError(f"redo {min(unknown)}: nothing was ever committed for this id")
-    findings = [
-        finding
-        for finding in campaign.verify().findings
-        if finding.kind in {"missing", "damaged"} and (not ids or finding.id in ids)
-    ]
-    if not findings:
+    if force:
+        if not ids and selection.is_of_all:
+            raise JobError("redo --force: makes whole assets again; name the requests, or pick them with --where")
+        void = _forced(job, campaign, _named(selection, ids), progress)
+    else:
+        if unknown := campaign.unknown(ids):
+            raise JobError(f"redo {min(unknown)}: nothing was ever committed for this id")
+        if not selection.is_of_all:
+            ids = frozenset(_picked(job, _named(selection, ids)))
+            if not ids:
+                return None
+        void = _broken(campaign, ids, progress)
+    if not void:
         return None
-    # Outputs of one key are one picture: all of them are made anew, under every id.
-    void = campaign.assets_of({(finding.request_key, finding.n) for finding in findings})
-    void |= {(finding.id, finding.request_key, finding.n): finding.asset for finding in findings}
-    if len(void) > len(findings):
-        others = len(void) - len(findings)
-        progress.say(
-            f"{len(findings)} missing or damaged; {others} outputs of the same request keys are made again too"
-        )
     return run_job(
         job,
         selection=Selection(
@@ -72,3 +81,49 @@ def redo_job(
         # A commit that was tampered with may name a file that is none of the campaign's assets.
         remove=tuple(sorted(asset for asset in void.values() if layout.asset_parts(asset))),
     )
+
+
+def _broken(campaign: Campaign, ids: frozenset[str], progress: Progress) -> dict[Place, str]:
+    """Return the assets that `verify` finds missing or damaged, and those of the same keys."""
+    findings = [
+        finding
+        for finding in campaign.verify().findings
+        if finding.kind in {"missing", "damaged"} and (not ids or finding.id in ids)
+    ]
+    if not findings:
+        return {}
+    # Outputs of one key are one picture: all of them are made anew, under every id.
+    void = campaign.assets_of({(finding.request_key, finding.n) for finding in findings})
+    void |= {(finding.id, finding.request_key, finding.n): finding.asset for finding in findings}
+    if len(void) > len(findings):
+        others = len(void) - len(findings)
+        progress.say(
+            f"{len(findings)} missing or damaged; {others} outputs of the same request keys are made again too"
+        )
+    return void
+
+
+def _forced(job: Job, campaign: Campaign, selection: Selection, progress: Progress) -> dict[Place, str]:
+    """Return the assets of some requests as the manifest has them now, and those of the same keys."""
+    picked = _picked(job, selection)
+    outputs = {(key, n) for key, num_outputs in picked.values() for n in range(num_outputs)}
+    void = campaign.assets_of(outputs)
+    others = sum(request_id not in picked for request_id, _, _ in void)
+    also = f"; {others} of them of other ids with the same request keys" if others else ""
+    progress.say(f"{len(void)} assets of {len(picked)} requests are made again{also}")
+    return void
+
+
+def _named(selection: Selection, ids: frozenset[str]) -> Selection:
+    return dataclasses.replace(selection, only=selection.only | ids) if ids else selection
+
+
+def _picked(job: Job, selection: Selection) -> dict[str, tuple[str, int]]:
+    """Return request key and number of outputs of the rows that a selection means, by id."""
+    picked: dict[str, tuple[str, int]] = {}
+    with closing(ResolvedManifest(job, selection)) as manifest:
+        for part in manifest.parts(["id", "request_key", "num_outputs"]):
+            rows = part.filter(part.column(IS_PICKED))
+            names, keys, numbers = (rows.column(name).to_pylist() for name in ("id", "request_key", "num_outputs"))
+            picked.update(zip(names, zip(keys, numbers, strict=True), strict=True))
+    return picked

@@ -6,13 +6,15 @@ manifest, every row checked --> lease --> voids --> plan published --> units mad
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
+from dataclasses import replace
 from typing import Any
 
 from sdbatch.campaign import layout
 from sdbatch.campaign.campaign import Campaign
-from sdbatch.campaign.lease import acquire
+from sdbatch.campaign.lease import Lease, acquire
 from sdbatch.campaign.leaving import Leaving
 from sdbatch.campaign.schema import VOID, table, to_parquet
 from sdbatch.campaign.standing import OutputName
@@ -22,9 +24,11 @@ from sdbatch.driver.aside import Aside
 from sdbatch.driver.compact import write_metadata
 from sdbatch.driver.key_versions import settle_key_version
 from sdbatch.driver.leaving import settle_leaving
+from sdbatch.driver.on_end import addresses_of, message_of, message_of_error, tell_end
+from sdbatch.driver.picking import Selection
 from sdbatch.driver.records import RunResult
 from sdbatch.driver.scan import ResolvedManifest
-from sdbatch.driver.select import Selection, check_selection
+from sdbatch.driver.select import check_selection
 from sdbatch.driver.session import Session, Workers
 from sdbatch.driver.signals import Interrupt
 from sdbatch.errors import SdbatchError
@@ -34,6 +38,8 @@ from sdbatch.local_faults import local_faults_named, temporary_folder
 from sdbatch.report.progress import Progress
 from sdbatch.review.files import read_verdicts
 from sdbatch.storage import Store, open_campaign
+
+LOG = logging.getLogger("sdbatch.driver")
 
 
 def run_job(
@@ -72,15 +78,17 @@ def run_job(
         require("worker", "a run in this process")
     else:
         require("ray", "a run on Ray")
+    addresses = addresses_of(job)
     runs_on_cpu()  # a wrong word is refused before anything starts
+    check_selection(selection)
     interrupt = Interrupt()
     here = local_faults_named(temporary_folder(), "TMPDIR")
     taken_back = [OutputName(**output) for output in void]
     built = aside.manifest if aside else None
-    with interrupt.installed(), here, closing(ResolvedManifest(job, void=taken_back, built=built)) as manifest:
+    opened = ResolvedManifest(job, selection, void=taken_back, built=built)
+    with interrupt.installed(), here, closing(opened) as manifest:
         for note in manifest.scanned.notes:
             progress.say(note)
-        check_selection(manifest, selection)
         store = open_campaign(job.output, job.storage)
         key_version = settle_key_version(job, manifest, store, selection, accept_new_keys=accept_new_keys)
         leaving = Leaving() if aside else settle_leaving(job, manifest, store, yes=yes)
@@ -99,34 +107,65 @@ def run_job(
             is_aside=aside is not None,
         )
         try:
-            _void(store, session.run_id, void, remove)
-            done = Campaign(store).done(read_verdicts(store), follower=session.run_id)
-            session.count_pending(done)
-            manifest.publish(store, session.run_id, layout.grid_requests if aside else layout.requests)
-            session.write_status("running")
-            state, message = session.make(done)
-            history = None
-            if aside and state in {"done", "failed"}:
-                progress.say("writing the page")
-                history = Campaign(store).history()
-                lease.confirm()
-                aside.write(store, session.run_id, history)
-            elif state in {"done", "failed"}:
-                progress.say("writing metadata and gallery")
-                session.stop_gallery()
-                told = session.told_to_gallery(message)
-                history = write_metadata(store, session.run_id, lease.confirm, state=state, progress=told)
-            else:
-                session.write_gallery(state, message)
-            session.write_snapshot(history)
-            return session.end(state, message)
-        except BaseException:
-            with suppress(SdbatchError, OSError):
-                session.write_status("stopped")
-                session.write_gallery("stopped", None)
+            result = _made(session, progress, manifest, store, lease, void, remove, aside)
+        except BaseException as error:
+            for line in _tell(addresses, message_of_error(session.run_id, store.url, error)):
+                LOG.warning("not told", extra={"run_id": session.run_id, "error": line})
             raise
-        finally:
-            lease.release()
+        untold = _tell(addresses, message_of(result))
+        return replace(result, warnings=(*result.warnings, *untold))
+
+
+def _made(
+    session: Session,
+    progress: Progress,
+    manifest: ResolvedManifest,
+    store: Store,
+    lease: Lease,
+    void: Sequence[Mapping[str, Any]],
+    remove: Sequence[str],
+    aside: Aside | None,
+) -> RunResult:
+    """Make what is missing while the campaign is held, and give it back."""
+    try:
+        _void(store, session.run_id, void, remove)
+        done = Campaign(store).done(read_verdicts(store), follower=session.run_id)
+        session.count_pending(done)
+        manifest.publish(store, session.run_id, layout.grid_requests if aside else layout.requests)
+        session.write_status("running")
+        state, message = session.make(done)
+        history = None
+        if aside and state in {"done", "failed"}:
+            progress.say("writing the page")
+            history = Campaign(store).history()
+            lease.confirm()
+            aside.write(store, session.run_id, history)
+        elif state in {"done", "failed"}:
+            progress.say("writing metadata and gallery")
+            session.stop_gallery()
+            told = session.told_to_gallery(message)
+            history = write_metadata(store, session.run_id, lease.confirm, state=state, progress=told)
+        else:
+            session.write_gallery(state, message)
+        session.write_snapshot(history)
+        return session.end(state, message)
+    except BaseException:
+        with suppress(SdbatchError, OSError):
+            session.write_status("stopped")
+            session.write_gallery("stopped", None)
+        raise
+    finally:
+        lease.release()
+
+
+def _tell(addresses: Sequence[str], message: Mapping[str, Any]) -> list[str]:
+    """Tell others how the run ended; return what went wrong, in lines, which nothing else follows from."""
+    if not addresses:
+        return []
+    try:
+        return tell_end(addresses, message)
+    except KeyboardInterrupt:
+        return ["on_end: a signal came before everybody was told that the run ended"]
 
 
 def _void(store: Store, run_id: str, void: Sequence[Mapping[str, Any]], remove: Sequence[str]) -> None:

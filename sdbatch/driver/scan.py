@@ -25,6 +25,8 @@ from sdbatch.campaign.standing import OutputName
 from sdbatch.checkpoints import ModelInfo, describe, describe_lora, refuse_shared_revisions
 from sdbatch.driver.asset_sources import AssetSources
 from sdbatch.driver.chains import settle_chains
+from sdbatch.driver.manifest_picks import ManifestPicks
+from sdbatch.driver.picking import Selection
 from sdbatch.driver.row_warnings import RowWarnings, is_absent_file
 from sdbatch.driver.shared_keys import SharedKeys, leading_words
 from sdbatch.driver.source_headers import SourceHeaders
@@ -62,6 +64,8 @@ _SPOOL = pa.schema(
 _PUBLIC = ("id", "request_key", "num_outputs")
 COUNTED = (*_PUBLIC, "model", "cost_tflop", "shape", "waits_for")
 """Columns that counting needs; the recipes, which are most of the bytes, stay unread."""
+IS_PICKED = "is_picked"
+"""Column of a part where a selection leaves rows out: whether it means the row."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +113,7 @@ def scan(
     headers: SourceHeaders | None = None,
     counts_tokens: bool = True,
     built: ManifestHere | None = None,
+    picks: ManifestPicks | None = None,
 ) -> Scanned:
     """Check every row of a job's manifest, and resolve it.
 
@@ -119,13 +124,16 @@ def scan(
         headers: Reads the headers of sources; None leaves them unread.
         counts_tokens: Whether the tokens of long prompts are counted, for warnings.
         built: Rows that take the place of the job's manifest.
+        picks: Looks at each batch that is kept.
 
     Raises:
         ManifestError: With every problem of the manifest.
         JobError, ModelError, StoreRefused: When something around the rows is wrong.
     """
     with nullcontext(built) if built else opened_manifest(job) as manifest:
-        return _scanned(job, manifest, keep, loads_here=loads_here, headers=headers, counts_tokens=counts_tokens)
+        return _scanned(
+            job, manifest, keep, loads_here=loads_here, headers=headers, counts_tokens=counts_tokens, picks=picks
+        )
 
 
 def _scanned(
@@ -136,6 +144,7 @@ def _scanned(
     loads_here: bool,
     headers: SourceHeaders | None,
     counts_tokens: bool,
+    picks: ManifestPicks | None,
 ) -> Scanned:
     models = {
         name: describe(name, model, job.storage, with_revision=keep is not None) for name, model in job.models.items()
@@ -153,6 +162,8 @@ def _scanned(
     shards = list_shards(manifest.url, job.storage)
     problems = Problems()
     _check_own_columns(shards, problems)
+    if picks is not None:
+        picks.begin(shards)
     duplicates = Duplicates()
     digests: dict[str, str] = {}
     assets = AssetSources()
@@ -179,6 +190,8 @@ def _scanned(
             ids.update("".join(f"{request_id}\n" for request_id in rows.id).encode())
             if keep is not None and not problems.count:
                 keep(batch, rows)
+                if picks is not None:
+                    picks.add(batch)
     problems.extend(duplicates.problems(shards))
     problems.extend(assets.problems(job, shards, lambda rows, num: resolve_each(resolver, rows, num, digests)[0]))
     if headers is not None:
@@ -249,6 +262,7 @@ class ResolvedManifest:
 
     Args:
         job: The job.
+        selection: Which of its rows are meant; the others stand in the parts as well.
         loads_here: See `scan`.
         counts_tokens: See `scan`.
         void: Outputs that the run takes back before it begins; none of them is a source.
@@ -258,6 +272,7 @@ class ResolvedManifest:
     def __init__(
         self,
         job: Job,
+        selection: Selection | None = None,
         *,
         loads_here: bool = True,
         counts_tokens: bool = False,
@@ -270,10 +285,14 @@ class ResolvedManifest:
         self._num_parts = 0
         self._key_words: list[NDArray[np.uint64]] = []
         try:
-            self.scanned = scan(job, self._keep, loads_here=loads_here, counts_tokens=counts_tokens, built=built)
+            picks = None if selection is None or selection.is_of_all else ManifestPicks(job, selection)
+            self.scanned = scan(
+                job, self._keep, loads_here=loads_here, counts_tokens=counts_tokens, picks=picks, built=built
+            )
             self._flush()
             if self.scanned.outputs_named:
                 self._settle_chains(job, void)
+            self._is_picked = None if picks is None else picks.picked()
         except BaseException:
             self.close()
             raise
@@ -283,9 +302,22 @@ class ResolvedManifest:
         self._scratch.close()
 
     def parts(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-        """Yield every row, part by part, x_* left out; only some columns when they are named."""
+        """Yield every row, part by part, x_* left out; only some columns when they are named.
+
+        Where a selection leaves rows out, the column `IS_PICKED` says which.
+        """
+        start = 0
         for path in self._parts():
-            yield pq.ParquetFile(path).read(columns=list(columns or _SPOOL.names), use_threads=False)
+            part = pq.ParquetFile(path).read(columns=list(columns or _SPOOL.names), use_threads=False)
+            if self._is_picked is not None:
+                part = part.append_column(IS_PICKED, pa.array(self._is_picked[start : start + part.num_rows]))
+                start += part.num_rows
+            yield part
+
+    @property
+    def num_picked(self) -> int:
+        """Number of rows that the selection means."""
+        return self.scanned.num_rows if self._is_picked is None else int(np.count_nonzero(self._is_picked))
 
     def own_columns(self) -> list[str]:
         """Return the names of the rows' own columns, x_*."""

@@ -22,8 +22,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from sdbatch.campaign.done import Done, Standing
+from sdbatch.driver.picking import Selection
 from sdbatch.driver.rerolls import Choice, Rules, choose
-from sdbatch.driver.scan import ResolvedManifest
+from sdbatch.driver.scan import IS_PICKED, ResolvedManifest
 from sdbatch.driver.shared_keys import Sharing
 from sdbatch.errors import ROW_ERRORS, JobError
 from sdbatch.types import Request, Source
@@ -33,27 +34,6 @@ _REASONS: Final[tuple[Reason, ...]] = get_args(Reason)
 _CODES: Final = {reason: code for code, reason in enumerate(_REASONS)}
 _LEFT_FROM: Final = _CODES["reused"]
 """Rows with this reason, or one after it, are left as they are."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Selection:
-    """Which rows a run makes.
-
-    Attributes:
-        limit: At most so many requests, in manifest order; None for all.
-        only: Only these ids; empty for all.
-        retry_failed: None: failed requests whose class is retryable; "": every failed one; a class name: those.
-        skips_unknown: Whether ids that the manifest lacks are passed over; else they are an error.
-        is_rerolling: Whether rejected and blocked outputs are replaced by further ones.
-        again: (id, request key, n) of outputs that are made anew though they are further ones, as `redo` does.
-    """
-
-    limit: int | None = None
-    only: frozenset[str] = frozenset()
-    retry_failed: str | None = None
-    skips_unknown: bool = False
-    is_rerolling: bool = False
-    again: frozenset[tuple[str, str, int]] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +49,8 @@ class ClassifiedRows:
         further: By row, its outputs that replace unwanted ones: those that are made, and those that wait.
         num_waiting: Outputs that wait for `--reroll`.
         num_given_up: Outputs that are wanted and have no number left below the bound of `limits.rerolls`.
+        unselected_made: Number of rows that are left out and have all their outputs.
+        unselected_failed: Number of rows that are left out and had failed.
     """
 
     rows: pa.Table
@@ -79,6 +61,8 @@ class ClassifiedRows:
     further: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
     num_waiting: int = 0
     num_given_up: int = 0
+    unselected_made: int = 0
+    unselected_failed: int = 0
 
     @property
     def waiting(self) -> list[str]:
@@ -99,9 +83,9 @@ def classify(
     """Classify each row and list its outputs that are still to be made.
 
     Args:
-        parts: Parts of the resolved manifest.
+        parts: Parts of the resolved manifest, which say of each row whether the selection picks it.
         done: What is committed.
-        selection: Which rows the run makes.
+        selection: Its `limit` and `retry_failed` count here.
         stages_digest: Settings of the stages that may block; what was blocked under others is tried again.
         rerolls: `limits.rerolls`: numbers of a row stay below num_outputs x (1 + rerolls).
     """
@@ -110,20 +94,22 @@ def classify(
     rules = Rules(is_retried=is_retried.tolist(), rerolls=rerolls, is_rerolling=selection.is_rerolling)
     for part in parts:
         standing = done.standing(*(part.column(name) for name in ("id", "request_key", "num_outputs")))
-        reasons = _reasons(part, standing, is_retried, selection)
-        choices = _choices(part, standing, rules, selection)
+        reasons = _reasons(part, standing, is_retried)
+        choices = _choices(part, standing, rules, selection.again)
         for row, choice in choices.items():
             standing.outputs[row], standing.failure[row] = choice.outputs, choice.failure
             if reasons[row] != _CODES["unselected"]:
                 reasons[row] = _CODES[choice.reason]
         if selection.limit is not None:
-            is_made = reasons < _LEFT_FROM
-            places = num_made + np.cumsum(is_made)
-            reasons[is_made & (places > selection.limit)] = _CODES["unselected"]
-            num_made += int(np.count_nonzero(is_made))
+            is_wanted = reasons < _LEFT_FROM
+            places = num_made + np.cumsum(is_wanted)
+            reasons[is_wanted & (places > selection.limit)] = _CODES["unselected"]
+            num_made += int(np.count_nonzero(is_wanted))
         left = (reasons >= _LEFT_FROM).tolist()
         failures = standing.failure[reasons == _CODES["failed"]]
         chosen = {row: choice for row, choice in choices.items() if reasons[row] != _CODES["unselected"]}
+        is_unselected = reasons == _CODES["unselected"]
+        is_made = np.fromiter(map(not_, standing.outputs), np.bool_, part.num_rows)
         yield ClassifiedRows(
             rows=part,
             reasons=[_REASONS[code] for code in reasons.tolist()],
@@ -133,6 +119,8 @@ def classify(
             further={row: choice.further for row, choice in chosen.items() if choice.further},
             num_waiting=sum(choice.num_waiting for choice in chosen.values()),
             num_given_up=sum(choice.num_given_up for choice in chosen.values()),
+            unselected_made=int(np.count_nonzero(is_unselected & is_made)),
+            unselected_failed=int(np.count_nonzero(is_unselected & ~is_made & (standing.failure >= 0))),
         )
 
 
@@ -146,12 +134,14 @@ def _retried(done: Done, selection: Selection, stages_digest: str | None) -> NDA
     )
 
 
-def _choices(part: pa.Table, standing: Standing, rules: Rules, selection: Selection) -> dict[int, Choice]:
+def _choices(
+    part: pa.Table, standing: Standing, rules: Rules, made_again: Iterable[tuple[str, str, int]]
+) -> dict[int, Choice]:
     """Return by its row what becomes of each request with unwanted outputs."""
     if not standing.unwanted:
         return {}
     again: dict[tuple[str, str], set[int]] = {}
-    for request_id, key, n in selection.again:
+    for request_id, key, n in made_again:
         again.setdefault((request_id, key), set()).add(n)
     rows = part.select(["id", "request_key", "num_outputs"]).take(pa.array(list(standing.unwanted))).to_pylist()
     return {
@@ -160,7 +150,7 @@ def _choices(part: pa.Table, standing: Standing, rules: Rules, selection: Select
     }
 
 
-def _reasons(part: pa.Table, standing: Standing, retried: NDArray[np.bool_], selection: Selection) -> NDArray[np.int8]:
+def _reasons(part: pa.Table, standing: Standing, retried: NDArray[np.bool_]) -> NDArray[np.int8]:
     """Return each row's place in `_REASONS`: of what holds, the first counts."""
     is_retried = retried[standing.failure]
     holds: list[tuple[NDArray[np.bool_], Reason]] = [
@@ -170,12 +160,11 @@ def _reasons(part: pa.Table, standing: Standing, retried: NDArray[np.bool_], sel
         (standing.is_begun, "outputs"),
         (standing.is_known, "changed"),
     ]
-    if selection.only:
-        is_wanted = pc.is_in(part.column("id"), pa.array(sorted(selection.only), pa.string()))
-        holds.insert(0, (~np.asarray(is_wanted).astype(np.bool_), "unselected"))
     if "waits_for" in part.column_names:
         is_there = np.asarray(pc.is_null(part.column("waits_for"))).astype(np.bool_)
-        holds.insert(1 if selection.only else 0, (~is_there, "waiting"))
+        holds.insert(0, (~is_there, "waiting"))
+    if IS_PICKED in part.column_names:
+        holds.insert(0, (~np.asarray(part.column(IS_PICKED)).astype(np.bool_), "unselected"))
     conditions, reasons = zip(*holds, strict=True)
     return np.select(conditions, [np.int8(_CODES[reason]) for reason in reasons], np.int8(_CODES["new"]))
 
@@ -211,13 +200,9 @@ def pending_requests(manifest: ResolvedManifest, done: Done, selection: Selectio
     yield from requests_of(classify(manifest.parts(), done, selection, manifest.scanned.stages_digest), sharing)
 
 
-def check_selection(manifest: ResolvedManifest, selection: Selection) -> None:
-    """Raise JobError when a selection names an id that the manifest lacks, or an unknown class of failure."""
+def check_selection(selection: Selection) -> None:
+    """Raise JobError when a selection names an unknown class of failure."""
     if selection.retry_failed and selection.retry_failed not in ROW_ERRORS:
         near = difflib.get_close_matches(selection.retry_failed, ROW_ERRORS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(ROW_ERRORS))}"
         raise JobError(f"--retry-failed {selection.retry_failed}: no such class of failure; {hint}")
-    if selection.only and not selection.skips_unknown:
-        unknown = selection.only.difference(*(part.column("id").to_pylist() for part in manifest.parts(["id"])))
-        if unknown:
-            raise JobError(f"--only {min(unknown)}: the manifest has no such id")

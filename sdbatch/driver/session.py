@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -23,15 +23,18 @@ from sdbatch.campaign.read import read_commit
 from sdbatch.campaign.write import failed_unit_rows, outcomes_of, put_commit, receipt_of
 from sdbatch.dispatch.dispatcher import Dispatcher, Plan
 from sdbatch.dispatch.executor import Shape, SlotExecutor
+from sdbatch.dispatch.waits import Wait
 from sdbatch.driver.gallery import LiveGallery
+from sdbatch.driver.picking import Selection
 from sdbatch.driver.records import RunRecords, RunResult, State
 from sdbatch.driver.rerolls import review_lines
 from sdbatch.driver.run_costs import RunCosts
 from sdbatch.driver.scan import COUNTED, ResolvedManifest
-from sdbatch.driver.select import ClassifiedRows, Selection, classify, requests_of
+from sdbatch.driver.select import ClassifiedRows, classify, requests_of
 from sdbatch.driver.shared_keys import Sharing
 from sdbatch.driver.signals import Interrupt
 from sdbatch.driver.tally import RunTally
+from sdbatch.driver.waiting import WaitingLines
 from sdbatch.errors import ROW_FAILURES, ClusterRefused, SdbatchError, StoreUnavailable, grouped
 from sdbatch.job import Job
 from sdbatch.logs import log_format
@@ -42,8 +45,6 @@ from sdbatch.storage import Store, parse_url
 from sdbatch.types import Observation, Receipt, RowOutcome, Unit, WorkerSpec
 
 LOG = logging.getLogger("sdbatch.driver")
-WAITING_SAID_EVERY_S = 15.0
-"""A run without a worker says so often what it waits for; a start on an idle machine takes less."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +111,7 @@ class Session:
         self._gallery = None if is_aside else LiveGallery(store, self.run_id, lease.confirm)
         self._costs = RunCosts(job, manifest.scanned.models, store, self.run_id)
         self._working_since_s: float | None = None
-        self._waiting_said_s = self._started_s
+        self._waiting = WaitingLines(self._started_s)
         self._executor: SlotExecutor | None = None
         self._dispatcher: Dispatcher | None = None
         self._stop_reason: str | None = None
@@ -171,7 +172,9 @@ class Session:
 
     def write_status(self, state: str) -> None:
         """Replace the run's `status.json`."""
-        self._records.write_status(state, self._tally, self._snapshot(), self._costs.record())
+        self._records.write_status(
+            state, self._tally, self._snapshot(), self._costs.record(), waits_for=self._waiting.causes
+        )
 
     def write_gallery(self, state: State, message: str | None) -> None:
         """Add to the gallery what a run that ends early has made, unless the driver is to stop at once."""
@@ -221,6 +224,8 @@ class Session:
             outputs_waiting=self._tally.outputs_waiting,
             outputs_given_up=self._tally.outputs_given_up,
             **self._costs.result(),
+            campaign=self._tally.campaign(self._manifest.scanned.num_rows),
+            first_failures=tuple(map(_failure, self._tally.first_failures)),
         )
         dispatcher = self._dispatcher
         facts, rates = (dispatcher.facts, dispatcher.rates) if dispatcher else ({}, {})
@@ -362,7 +367,8 @@ class Session:
         self._costs.tick()
         snapshot = self._snapshot()
         self._progress.show(snapshot)
-        self._say_waiting(snapshot)
+        if line := self._waiting.look(time.monotonic(), snapshot.workers, self._waits_for):
+            self._progress.say(line)
         self._observe(snapshot)
         if self._gallery is not None:
             self._gallery.tick(self.told_to_gallery)
@@ -370,14 +376,8 @@ class Session:
             with self._records.tolerated("status"):
                 self.write_status("running")
 
-    def _say_waiting(self, snapshot: Snapshot) -> None:
-        """Say now and then what the run waits for while it has no worker."""
-        now_s = time.monotonic()
-        if snapshot.workers or self._dispatcher is None:
-            self._waiting_said_s = now_s
-        elif now_s - self._waiting_said_s >= WAITING_SAID_EVERY_S:
-            self._waiting_said_s = now_s
-            self._progress.say("waiting for a worker: " + "; ".join(self._dispatcher.waits_for))
+    def _waits_for(self) -> Mapping[str, Wait]:
+        return {} if self._dispatcher is None else self._dispatcher.waits_for
 
     def _should_stop(self) -> bool:
         return self._interrupt.count > 0 or self._stop_reason is not None or self._lease.is_cancelled
@@ -407,8 +407,12 @@ class Session:
         )
 
 
+def _failure(outcome: RowOutcome) -> dict[str, object]:
+    return {name: getattr(outcome, name) for name in ("id", "n", "error_type", "error_message")}
+
+
 def _as_seen_from_here(job: Job) -> dict[str, object]:
     """Return a job for workers, whose working directories may be others: the places of sources are absolute."""
-    values = job.model_dump(mode="json")
+    values = {**job.model_dump(mode="json"), "on_end": []}
     values["sources"]["allow"] = [parse_url(place).url for place in job.sources.allow]
     return values

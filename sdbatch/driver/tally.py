@@ -18,6 +18,8 @@ from sdbatch.driver.work import Work
 from sdbatch.report.progress import Snapshot
 from sdbatch.types import Counts, Receipt, RowOutcome, Unit
 
+FAILURES_KEPT = 10
+"""Failed rows of a run that its end names."""
 FAILED_FRACTION_FROM = 100
 """`limits.failed_fraction` is compared once so many rows have finished."""
 
@@ -39,6 +41,9 @@ class RunTally:
         outputs_given_up: Outputs that are wanted and have no number left below the bound of `limits.rerolls`.
         waiting: Rows that wait, by the source that they lack.
         work: The pending outputs that are rendered, and not copied, by model and shape.
+        unselected_made: Rows that the selection leaves out and that have all their outputs.
+        unselected_failed: Rows that the selection leaves out and that had failed.
+        first_failures: The first rows that failed in this run, `FAILURES_KEPT` at most.
     """
 
     counts: Counts = field(default_factory=Counts)
@@ -51,6 +56,9 @@ class RunTally:
     outputs_given_up: int = 0
     waiting: Counter[str] = field(default_factory=Counter)
     work: Work = field(default_factory=Work)
+    unselected_made: int = 0
+    unselected_failed: int = 0
+    first_failures: list[RowOutcome] = field(default_factory=list)
 
     def count_pending(self, parts: Iterable[ClassifiedRows], sharing: Sharing) -> None:
         """Count the outputs to make, the rows that are reused, and the rows that stay failed."""
@@ -65,6 +73,8 @@ class RunTally:
             self.outputs_given_up += part.num_given_up
             self.waiting.update(part.waiting)
             self.counts.rows_waiting = self.waiting.total()
+            self.unselected_made += part.unselected_made
+            self.unselected_failed += part.unselected_failed
             for error_type, count in part.failures.items():
                 self._count_failures(error_type, count)
 
@@ -73,6 +83,8 @@ class RunTally:
         error_types = {outcome.id: outcome.error_type or "unknown" for outcome in outcomes}
         for error_type in error_types.values():
             self._count_failures(error_type, 1)
+        room = FAILURES_KEPT - len(self.first_failures)
+        self.first_failures += list({outcome.id: outcome for outcome in reversed(outcomes)}.values())[::-1][:room]
         self.counts.rows_ok += unit.num_rows - len(error_types)
         self.outputs_ended += unit.num_assets
         self.cost_ended += unit.cost_tflop
@@ -87,6 +99,16 @@ class RunTally:
         self.counts.assets_copied += receipt.assets_copied
         self.counts.rows_truncated += receipt.rows_truncated
         self.counts.model_loads += receipt.load_s > 0
+
+    def campaign(self, num_rows: int) -> dict[str, int]:
+        """Return where the rows of the whole manifest stand, also those that this run leaves out.
+
+        Args:
+            num_rows: Rows of the manifest.
+        """
+        made = self.counts.rows_ok + self.counts.rows_reused + self.unselected_made
+        failed = self.counts.rows_failed + self.unselected_failed
+        return {"rows": num_rows, "made": made, "failed": failed, "open": num_rows - made - failed}
 
     @property
     def waiting_lines(self) -> list[str]:

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator
 from sdbatch.formats import CLIPS, PICTURES, taking
 from sdbatch.job.model import Defaults, Model
 from sdbatch.job.money import Budget, Prices, budget_of, or_number
+from sdbatch.job.on_end import OnEnd
 from sdbatch.job.reach import Storage, storage_faults
 from sdbatch.job.weights import Lora, Strict
 from sdbatch.types import SEED_MAX
@@ -145,6 +146,11 @@ class Job(Strict):
     after: list[str | dict[str, dict[str, Any]]] = Field(
         default=[],
         description="Stages after the model, in order: a name, or {name: settings}; quality_gate puts quality first.",
+    )
+
+    on_end: OnEnd = Field(
+        default=[],
+        description="http(s) addresses that are sent a JSON object when a run ends, or env:NAME of a variable.",
     )
 
     @property

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, Literal
 
 import pyarrow as pa
@@ -50,15 +50,15 @@ class Wanted:
     """The outputs that are wanted among some rows.
 
     Attributes:
-        is_wanted: For each row whether it is.
+        reasons: For each row why it is not wanted, as in `left_out`; "" for one that is, or that is no made output.
         conflicts: Rows of the manifest with more than one pick.
         left_out: Number of made outputs that are not wanted, by why: `rejected`, `not approved`, `not picked`,
             `another is picked` or `two picks`.
     """
 
-    is_wanted: pa.Array
+    reasons: tuple[str, ...]
     conflicts: tuple[PickConflict, ...]
-    left_out: Mapping[str, int] = field(default_factory=dict)
+    left_out: Mapping[str, int]
 
 
 def pick_conflicts(rows: pa.Table) -> tuple[PickConflict, ...]:
@@ -71,7 +71,7 @@ def pick_conflicts(rows: pa.Table) -> tuple[PickConflict, ...]:
 
 
 def wanted_rows(rows: pa.Table, only: Only) -> Wanted:
-    """Say which effective rows are wanted; rows that are no made output are not.
+    """Say which made outputs among effective rows are wanted.
 
     Args:
         rows: All effective rows of the requests that are meant, with the columns `READ`: a choice among siblings needs
@@ -79,26 +79,23 @@ def wanted_rows(rows: pa.Table, only: Only) -> Wanted:
         only: Which.
     """
     picks = _picks(rows)
-    left_out: Counter[str] = Counter()
-    is_wanted = []
-    for request_id, key, _, status, verdict in _values(rows):
-        num_picks = len(picks.get((request_id, key), ()))
-        why = _why_not(verdict, num_picks, only) if status == "ok" else ""
-        is_wanted.append(status == "ok" and why is None)
-        if why:
-            left_out[why] += 1
-    return Wanted(is_wanted=pa.array(is_wanted, pa.bool_()), conflicts=pick_conflicts(rows), left_out=dict(left_out))
+    reasons = tuple(
+        _why_not(verdict, len(picks.get((request_id, key), ())), only) if status == "ok" else ""
+        for request_id, key, _, status, verdict in _values(rows)
+    )
+    left_out = Counter(filter(None, reasons))
+    return Wanted(reasons=reasons, conflicts=pick_conflicts(rows), left_out=left_out)
 
 
-def _why_not(verdict: str | None, num_picks: int, only: Only) -> str | None:
-    """Return why a made output is not wanted; None where it is."""
+def _why_not(verdict: str | None, num_picks: int, only: Only) -> str:
+    """Return why a made output is not wanted; "" where it is."""
     if verdict == "rejected":
         return "rejected"
     if num_picks > 1:
         return "two picks"
     if num_picks == 1 and verdict != "picked":
         return "another is picked"
-    return None if verdict in _ALLOWED[only] else f"not {only}"
+    return "" if verdict in _ALLOWED[only] else f"not {only}"
 
 
 def _picks(rows: pa.Table) -> dict[tuple[str, str], tuple[int, ...]]:

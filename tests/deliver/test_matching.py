@@ -58,7 +58,7 @@ def test_another_shape_does_not_stand_in_for_a_row_that_failed() -> None:
     matches, missing = matched([failed, wide], [STORY, POST])
 
     assert [match.format.name for match in matches] == [POST.name]
-    assert missing == ["instagram-story: 1 not made, because the row that would feed it is not: tall"]
+    assert missing == ["instagram-story: 1 not made, because the row that would feed it is not made: tall"]
 
 
 def test_clips_feed_clips_and_pictures_feed_pictures() -> None:

@@ -31,6 +31,7 @@ import sdbatch
 from sdbatch.cli import app
 from sdbatch.deliver.settings import parse_delivery
 from sdbatch.deliver.targets import FolderTarget, ZipTarget
+from sdbatch.driver import Selection
 from sdbatch.driver.deliver_plan import DeliverReport
 from sdbatch.errors import JobError, SdbatchError
 from sdbatch.storage import open_store
@@ -74,8 +75,15 @@ def _delivery(campaign: Path, **changes: Any) -> dict[str, Any]:
     return {**values, "formats": [*PICTURE_FORMATS, *CLIP_FORMATS], **changes}
 
 
-def _deliver(campaign: Path, *, prune: bool = False, dry_run: bool = False, **changes: Any) -> DeliverReport:
-    return sdbatch.deliver(_delivery(campaign, **changes), prune=prune, dry_run=dry_run)
+def _deliver(
+    campaign: Path,
+    *,
+    prune: bool = False,
+    dry_run: bool = False,
+    selection: Selection | None = None,
+    **changes: Any,
+) -> DeliverReport:
+    return sdbatch.deliver(_delivery(campaign, **changes), selection=selection, prune=prune, dry_run=dry_run)
 
 
 def _files(folder: Path) -> dict[str, str]:
@@ -443,12 +451,37 @@ def test_processes_make_the_same_files_as_one(campaign: Path, tmp_path: Path) ->
     assert _files(tmp_path / "1") == _files(tmp_path / "2")
 
 
+def test_where_says_which_rows_a_delivery_is_about(campaign: Path, tmp_path: Path) -> None:
+    to = str(tmp_path / "to")
+    first = _deliver(campaign, to=to)
+    narrow = _deliver(campaign, to=to, where="x_product in ['Mug', 'Lamp'] and width == 256")
+
+    assert (first.files, first.left_out) == (14, {})
+    assert (narrow.files, narrow.current, narrow.left_out) == (8, 8, {"where": 2})
+    assert len(narrow.stale) == 6
+    assert all("chair" in name or "clip" in name for name in narrow.stale)
+
+
+def test_a_selection_makes_its_files_alone_and_leaves_the_others(campaign: Path, tmp_path: Path) -> None:
+    to = str(tmp_path / "to")
+    _deliver(campaign, to=to)
+    before = _files(tmp_path / "to")
+    shown = _deliver(campaign, to=to, selection=Selection(only=frozenset({"mu*"})), dry_run=True)
+    fresh = _deliver(campaign, to=str(tmp_path / "fresh"), selection=Selection(where="x_product == 'Mug'"))
+
+    assert (shown.files, shown.current, shown.stale, shown.left_out) == (4, 4, [], {"selection": 3})
+    assert _files(tmp_path / "to") == before
+    assert fresh.made == 4
+    with pytest.raises(JobError, match="--prune: removes what the whole delivery does not ask for"):
+        _deliver(campaign, to=to, selection=Selection(only=frozenset({"mug"})), prune=True)
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
         ({"formats": ["instagram-stroy"]}, "did you mean instagram-story"),
-        ({"only": "approved"}, "only: approved needs decisions"),
-        ({"where": "x_a == 1"}, "where: this version does not choose rows"),
+        ({"only": "aproved"}, "only"),
+        ({"where": "x_prodct == 'Mug'"}, "did you mean x_product"),
         ({"name": "{idd}.{ext}"}, "no column idd; did you mean id"),
         ({"quality": {"least": 90, "most": 50}}, "quality.least: 90 is over quality.most = 50"),
         ({"too": "x"}, "unknown key; did you mean to"),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from sdbatch.campaign import layout
@@ -17,6 +18,7 @@ from sdbatch.campaign.schema import VOID, table, to_parquet
 from sdbatch.campaign.snapshot import write_snapshot
 from sdbatch.campaign.write import put_commit
 from sdbatch.driver import Selection, classify
+from sdbatch.driver.scan import IS_PICKED
 from sdbatch.storage import Store, open_store
 
 IDS = tuple(f"row-{number}" for number in range(12))
@@ -88,6 +90,13 @@ def _plainly(rows: list[Row], asked: list[Row], selection: Selection) -> list[tu
     return said
 
 
+def _marked(part: pa.Table, selection: Selection) -> pa.Table:
+    """Return a part as a resolved manifest gives it: where rows are left out, it says which are meant."""
+    if selection.is_of_all:
+        return part
+    return part.append_column(IS_PICKED, pc.is_in(part.column("id"), pa.array(sorted(selection.only))))
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_columns_say_what_a_plain_reading_says(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sdbatch.storage.local.os.fsync", lambda _: None)
@@ -101,7 +110,7 @@ def test_columns_say_what_a_plain_reading_says(seed: int, tmp_path: Path, monkey
     done = Campaign(store).done()
     reasons = set()
     for selection in SELECTIONS:
-        parts = [pa.Table.from_pylist(asked[:5]), pa.Table.from_pylist(asked[5:])]
+        parts = [_marked(pa.Table.from_pylist(rows), selection) for rows in (asked[:5], asked[5:])]
         said = [
             pair for part in classify(parts, done, selection) for pair in zip(part.reasons, part.outputs, strict=True)
         ]

@@ -246,7 +246,7 @@ def test_what_is_wanted(only: Any, wanted: list[str], left_out: dict[str, int]) 
         ("c", "approved"), ("c", None), ("d", "picked"), ("d", "picked"),
     )  # fmt: skip
     found = wanted_rows(rows, only)
-    names = [f"{row['id']}{row['n']}" for row in rows.filter(found.is_wanted).to_pylist()]
+    names = [f"{row['id']}{row['n']}" for row, why in zip(rows.to_pylist(), found.reasons, strict=True) if not why]
 
     assert names == wanted
     assert found.left_out == left_out
@@ -254,7 +254,7 @@ def test_what_is_wanted(only: Any, wanted: list[str], left_out: dict[str, int]) 
     assert "d: outputs 0, 1 are all picked" in str(pick_conflicts(rows)[0])
 
 
-def test_what_is_not_made_is_not_wanted_and_not_counted() -> None:
+def test_what_is_not_made_is_not_counted_as_left_out() -> None:
     found = wanted_rows(_rows(("a", None), status="failed"), "all")
 
-    assert (found.is_wanted.to_pylist(), found.left_out) == ([False], {})
+    assert (found.reasons, found.left_out) == (("",), {})

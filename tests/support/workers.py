@@ -170,3 +170,11 @@ class SqueezedWorker(ScriptedWorker):
 
 
 SQUEEZE_S = 6.0
+
+
+class SignalledWorker(ScriptedWorker):
+    """Sends its own process Ctrl-C with its first unit; it works in the driver's process."""
+
+    def run_unit(self, unit: Unit) -> Receipt:
+        os.kill(os.getpid(), signal.SIGINT)
+        return super().run_unit(unit)
