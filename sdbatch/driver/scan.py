@@ -290,9 +290,9 @@ class ResolvedManifest:
                 job, self._keep, loads_here=loads_here, counts_tokens=counts_tokens, picks=picks, built=built
             )
             self._flush()
+            self._is_picked = None if picks is None else picks.picked()
             if self.scanned.outputs_named:
                 self._settle_chains(job, void)
-            self._is_picked = None if picks is None else picks.picked()
         except BaseException:
             self.close()
             raise
