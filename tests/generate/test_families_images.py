@@ -31,6 +31,7 @@ MAKERS: Mapping[str, Callable[[Path], None]] = {
     "Flux.1 Kontext": support.toy_models.make_tiny_kontext,
     "Flux.1 Fill": support.toy_models.make_tiny_fill,
     "Chroma": support.toy_models.make_tiny_chroma,
+    "Flux.2 dev": support.toy_models.make_tiny_flux2,
     "Flux.2 Klein": support.toy_models.make_tiny_klein,
     "Qwen-Image": support.toy_models.make_tiny_qwen,
     "Z-Image": support.toy_models.make_tiny_zimage,
@@ -55,6 +56,8 @@ WAYS = [
     if "motion_adapter" not in row.components
 ]
 NAMES = [f"{family.title}: {task}: {row.pipeline}" for family, task, row in WAYS]
+LONG_TEMPLATES = {"Flux.2 dev", "Qwen-Image"}
+"""Families whose pipelines write more letters around a prompt than the quick limit of these tests."""
 COUPLED_MAX = 1
 """Most a row may change with its neighbours, of 255, where the table says that rows of a call move each other."""
 
@@ -128,8 +131,8 @@ def _item(family: Family, task: str, row: Route, **changes: Any) -> Item:
         changes["parameters"] = {"control_mode": [3], **changes.get("parameters", {})}
     sources = {"images": ["sha256:00"]} if row.images[1] else {}
     given = {**sources, **dict.fromkeys(row.sources, "sha256:00")}
-    # Quick; but the template around Qwen-Image's prompt has more letters than that.
-    quick = {} if family.title == "Qwen-Image" else {"max_sequence_length": 64}
+    # Quick; but the templates around some prompts have more letters than that.
+    quick = {} if family.title in LONG_TEMPLATES else {"max_sequence_length": 64}
     return Item(
         recipe=recipe_from(
             {

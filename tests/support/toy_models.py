@@ -235,6 +235,20 @@ def make_tiny_chroma(folder: Path) -> None:
     )
 
 
+FLUX2: Final[Mapping[str, Any]] = {
+    "patch_size": 1,
+    "in_channels": 16,
+    "num_layers": 1,
+    "num_single_layers": 1,
+    "attention_head_dim": 16,
+    "num_attention_heads": 2,
+    "joint_attention_dim": 3 * 16,
+    "timestep_guidance_channels": 32,
+    "axes_dims_rope": (4, 4, 4, 4),
+}
+"""Arguments of a denoiser of Flux.2."""
+
+
 def make_tiny_klein(folder: Path) -> None:
     """Write a Flux.2 Klein folder; its text encoder has as many layers as the pipeline picks from."""
     import torch
@@ -249,22 +263,38 @@ def make_tiny_klein(folder: Path) -> None:
     torch.manual_seed(0)
     save_pipeline(
         Flux2KleinPipeline(
-            transformer=Flux2Transformer2DModel(
-                patch_size=1,
-                in_channels=16,
-                num_layers=1,
-                num_single_layers=1,
-                attention_head_dim=16,
-                num_attention_heads=2,
-                joint_attention_dim=3 * 16,
-                timestep_guidance_channels=32,
-                axes_dims_rope=(4, 4, 4, 4),
-                guidance_embeds=False,
-            ),
+            transformer=Flux2Transformer2DModel(**FLUX2, guidance_embeds=False),
             scheduler=FlowMatchEulerDiscreteScheduler(),
             vae=AutoencoderKLFlux2(**_DEEP_VAE),
             text_encoder=Qwen3ForCausalLM(_qwen3_config(layers=28)),
             tokenizer=qwen_tokenizer(),
+        ),
+        folder,
+    )
+
+
+def make_tiny_flux2(folder: Path) -> None:
+    """Write a Flux.2 dev folder; its text encoder has as many layers as the pipeline picks from.
+
+    A tokenizer with a chat template stands for the PixtralProcessor around it, which wants torchvision.
+    """
+    import torch
+    from diffusers import AutoencoderKLFlux2, FlowMatchEulerDiscreteScheduler, Flux2Pipeline, Flux2Transformer2DModel
+    from transformers import Mistral3Config, Mistral3ForConditionalGeneration
+
+    torch.manual_seed(0)
+    text = {**_SMALL, "num_hidden_layers": 30, "num_key_value_heads": 2, "head_dim": 8, "model_type": "mistral"}
+    vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = Mistral3Config(
+        text_config=text, vision_config={**vision, "head_dim": 8, "model_type": "pixtral"}, image_token_index=3
+    )
+    save_pipeline(
+        Flux2Pipeline(
+            transformer=Flux2Transformer2DModel(**FLUX2, guidance_embeds=True),
+            scheduler=FlowMatchEulerDiscreteScheduler(),
+            vae=AutoencoderKLFlux2(**_DEEP_VAE),
+            text_encoder=Mistral3ForConditionalGeneration(config),
+            tokenizer=mistral_tokenizer(),
         ),
         folder,
     )
@@ -421,6 +451,15 @@ def qwen_tokenizer() -> Any:
     tokenizer.chat_template = (
         "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
         "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    return tokenizer
+
+
+def mistral_tokenizer() -> Any:
+    """Return a tokenizer whose words are single bytes, with a chat template that takes parts of a message."""
+    tokenizer = qwen_tokenizer()
+    tokenizer.chat_template = (
+        "{% for m in messages %}<|im_start|>{% for part in m.content %}{{ part.text }}{% endfor %}<|im_end|>{% endfor %}"
     )
     return tokenizer
 
