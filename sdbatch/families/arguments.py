@@ -67,6 +67,7 @@ PARAMETER_BOUNDS: Final[Mapping[str, Range]] = {
     "max_sequence_length": Range(least=1, most=4096),
     "motion_bucket_id": Range(least=0, most=1023),
     "noise_level": Range(least=0, most=350),
+    "output_resolution": Range(least=32, most=4096),
 }
 """What further pipeline arguments are held to, those whose bounds are closer than `PARAMETER_BOUND`."""
 

@@ -32,8 +32,9 @@ TEXTS_AT_ONCE: Final = 8
 
 ENCODERS: Final = ("text_encoder", "text_encoder_2", "text_encoder_3", "image_encoder")
 
-_STACKED: Final = frozenset({"Gemma3ForConditionalGeneration"})
-"""Text encoders whose layers a pipeline stacks, all of them (LTX-2): one prompt would take more than the whole memo."""
+_LEFT_ALONE: Final = frozenset({"Gemma3ForConditionalGeneration", "Qwen3VLForConditionalGeneration"})
+"""Text encoders of which nothing is kept. Of Gemma's a pipeline stacks all layers (LTX-2), so that one prompt would take
+more than the whole memo. Qwen3-VL's is called under a hook that is gone when a field is read (Qwen-Image 2.1, 0.42.1)."""
 
 Path = tuple[str, int | None]
 """Name of a field of an encoder's output, and the layer where the field holds several."""
@@ -123,7 +124,7 @@ def remembered(
             continue
         is_text = name.startswith("text")
         forward = _visiting(encoder, visited) if visited and is_text else encoder.forward
-        if type(encoder).__name__ not in _STACKED:
+        if type(encoder).__name__ not in _LEFT_ALONE:
             forward = _Encoder(forward, memo, (name, context), texts_at_once if is_text else 1)
         replaced.append((encoder, "forward", vars(encoder).get("forward")))
         encoder.forward = forward

@@ -26,7 +26,8 @@ class TokenCounter:
     def __init__(self, pipeline: Any, family: Family, num_vectors: Mapping[str, int]) -> None:
         self._num_vectors = num_vectors
         tokenizer: Any = getattr(pipeline, family.tokenizer, None) or getattr(pipeline, "tokenizer", None)
-        self._tokenizer: Any = copy.deepcopy(tokenizer)
+        # A processor holds its tokenizer beside what reads pictures.
+        self._tokenizer: Any = copy.deepcopy(getattr(tokenizer, "tokenizer", tokenizer))
         self._family = family
         self._counting = threading.Lock()
 

@@ -459,7 +459,8 @@ def mistral_tokenizer() -> Any:
     """Return a tokenizer whose words are single bytes, with a chat template that takes parts of a message."""
     tokenizer = qwen_tokenizer()
     tokenizer.chat_template = (
-        "{% for m in messages %}<|im_start|>{% for part in m.content %}{{ part.text }}{% endfor %}<|im_end|>{% endfor %}"
+        "{% for m in messages %}<|im_start|>"
+        "{% for part in m.content %}{{ part.text }}{% endfor %}<|im_end|>{% endfor %}"
     )
     return tokenizer
 

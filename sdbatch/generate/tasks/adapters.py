@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+import numpy as np
 from diffusers.pipelines.ltx.pipeline_ltx_condition import LTXVideoCondition
 from diffusers.pipelines.ltx2.pipeline_ltx2_condition import LTX2VideoCondition
 from PIL import Image
@@ -95,12 +96,25 @@ def _motion_schedule(pipeline: Any, arguments: Arguments, recipe: Recipe) -> Arg
     return arguments
 
 
+def _own_sigmas(pipeline: Any, arguments: Arguments, recipe: Recipe) -> Arguments:
+    """Give the noise levels of a row's own steps, where the folder's would silently stand for another number of them.
+
+    Qwen-Image 2.1 takes `sample_sigmas` of its model_index.json, and their number for the steps (0.42.1).
+    """
+    stated = pipeline.config.get("sample_sigmas")
+    steps = recipe.num_inference_steps
+    if stated is None or len(stated) == steps:
+        return arguments
+    return {**arguments, "sigmas": np.linspace(1.0, 1 / steps, steps).tolist()}
+
+
 ADAPTERS: Final[Mapping[str, Callable[[Any, Arguments, Recipe], Arguments]]] = {
     "hunyuan": _hunyuan,
     "ltx-conditions": _ltx_conditions,
     "ltx-latents": _ltx_latents,
     "ltx2-conditions": _ltx2_conditions,
     "motion-schedule": _motion_schedule,
+    "own-sigmas": _own_sigmas,
     "vace-keyframes": _vace_keyframes,
 }
 """Adapters by the name that a route gives."""

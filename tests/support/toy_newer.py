@@ -1,0 +1,96 @@
+"""Tiny models of the newer picture families, of real classes; see `toy_models`. Those with a processor want torchvision."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+from support.toy_models import qwen_tokenizer, save_pipeline
+
+_SMALL: Final[dict[str, Any]] = {
+    "vocab_size": 128,
+    "hidden_size": 16,
+    "intermediate_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+}
+
+
+def make_tiny_qwen_2(folder: Path) -> None:
+    """Write a Qwen-Image 2.1 folder: a factor of 16 in each direction, and an alpha channel."""
+    import torch
+    from diffusers import (
+        AutoencoderKLQwenImage21,
+        FlowMatchEulerDiscreteScheduler,
+        QwenImage21Pipeline,
+        QwenImage21Transformer2DModel,
+    )
+    from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
+
+    torch.manual_seed(0)
+    processor = qwen3_processor()
+    tokens = processor.tokenizer.convert_tokens_to_ids
+    config = Qwen3VLConfig(
+        text_config={**_SMALL, "rope_parameters": {"rope_type": "default", "mrope_section": [2, 1, 1]}},
+        vision_config={
+            "depth": 1,
+            "hidden_size": 16,
+            "intermediate_size": 16,
+            "num_heads": 2,
+            "out_hidden_size": 16,
+            "num_position_embeddings": 16,
+            "deepstack_visual_indexes": [0],
+        },
+        vision_start_token_id=tokens("<|vision_start|>"),
+        vision_end_token_id=tokens("<|vision_end|>"),
+        image_token_id=tokens("<|image_pad|>"),
+        video_token_id=tokens("<|video_pad|>"),
+    )
+    save_pipeline(
+        QwenImage21Pipeline(
+            transformer=QwenImage21Transformer2DModel(
+                in_channels=4,
+                out_channels=4,
+                num_layers=2,
+                attention_head_dim=16,
+                num_attention_heads=2,
+                context_in_dim=16,
+                mlp_ratio=2,
+                axes_dims_rope=(4, 6, 6),
+            ),
+            scheduler=FlowMatchEulerDiscreteScheduler(),
+            vae=AutoencoderKLQwenImage21(
+                base_dim=8,
+                decoder_base_dim=8,
+                z_dim=4,
+                dim_mult=[1, 1, 1, 1, 1],
+                num_res_blocks=1,
+                latents_mean=[0.0] * 4,
+                latents_std=[1.0] * 4,
+            ),
+            text_encoder=Qwen3VLForConditionalGeneration(config),
+            processor=processor,
+        ),
+        folder,
+    )
+
+
+def qwen3_processor() -> Any:
+    """Return Qwen3-VL's processor, whose words are single bytes."""
+    from transformers import Qwen2VLImageProcessorPil, Qwen3VLProcessor, Qwen3VLVideoProcessor
+
+    tokenizer = qwen_tokenizer()
+    marks = ["im_start", "im_end", "vision_start", "vision_end", "image_pad", "video_pad"]
+    tokenizer.add_special_tokens({"additional_special_tokens": [f"<|{mark}|>" for mark in marks]})
+    template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+        "{% for part in m.content %}{{ part.text }}{% endfor %}<|im_end|>\n{% endfor %}"
+    )
+    images = Qwen2VLImageProcessorPil(
+        patch_size=16, merge_size=2, temporal_patch_size=2, size={"shortest_edge": 32 * 32, "longest_edge": 1 << 22}
+    )
+    return Qwen3VLProcessor(
+        image_processor=images, tokenizer=tokenizer, video_processor=Qwen3VLVideoProcessor(), chat_template=template
+    )
