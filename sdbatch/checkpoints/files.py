@@ -83,8 +83,9 @@ def config_files(store: Store, index: Mapping[str, Any]) -> list[Entry]:
 
 
 def named_components(index: Mapping[str, Any]) -> set[str]:
-    """Return the components that a model_index.json gives a class."""
-    return {name for name, value in index.items() if isinstance(value, list) and value and value[0] is not None}
+    """Return the components that a model_index.json gives a class; a list that begins with a number is an option."""
+    lists = {name: value for name, value in index.items() if isinstance(value, list) and value}
+    return {name for name, value in lists.items() if not isinstance(value[0], int | float | None)}
 
 
 def variant_in(paths: Iterable[str]) -> str:

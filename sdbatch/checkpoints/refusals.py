@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from sdbatch.checkpoints.files import read_json
+from sdbatch.checkpoints.files import named_components, read_json
 from sdbatch.errors import ModelError
 from sdbatch.storage import Entry, Store
 
@@ -22,10 +22,8 @@ def refuse_libraries(index: Mapping[str, Any], name: str) -> None:
     """Refuse components whose class is looked for anywhere but in diffusers and transformers."""
     spec = importlib.util.find_spec("diffusers")  # without importing it, which takes seconds
     pipelines = Path(spec.origin).parent / "pipelines" if spec and spec.origin else Path()
-    for component, value in index.items():
-        if not isinstance(value, list) or not value or value[0] is None:
-            continue
-        library = str(value[0])
+    for component in sorted(named_components(index)):
+        library = str(index[component][0])
         is_ours = library in LIBRARIES or (library.isidentifier() and (pipelines / library).is_dir())
         if not is_ours or not component.isidentifier():
             raise ModelError(f"{name}: component {component!r} is of {library!r}; served are {', '.join(LIBRARIES)}")
