@@ -128,6 +128,7 @@ def _wan_scale(vae: Any) -> tuple[int, int]:
 _CLIP_SCALES: Mapping[str, Callable[[Any], tuple[int, int]]] = {
     "AutoencoderKLWan": _wan_scale,
     "AutoencoderKLQwenImage": _wan_scale,
+    "AutoencoderKLQwenImage21": lambda vae: (vae.spatial_compression_ratio, vae.config["scale_factor_temporal"]),
     "AutoencoderKLLTXVideo": lambda vae: (vae.spatial_compression_ratio, vae.temporal_compression_ratio),
     "AutoencoderKLCogVideoX": lambda vae: (8, vae.config["temporal_compression_ratio"]),
     "AutoencoderKLHunyuanVideo15": lambda vae: (vae.spatial_compression_ratio, vae.temporal_compression_ratio),

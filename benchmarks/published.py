@@ -143,6 +143,13 @@ PUBLISHED: Final = (
         size=(512, 512, 1),
     ),
     Published(
+        name="Flux.2 dev",
+        titles=("Flux.2 dev",),
+        denoiser=("Flux2Transformer2DModel", {}),
+        vae=("AutoencoderKLFlux2", {}),
+        encoders={"text_encoder": 23_340_272_640},
+    ),
+    Published(
         name="Flux.2 Klein 4B",
         titles=("Flux.2 Klein",),
         denoiser=(
@@ -164,6 +171,15 @@ PUBLISHED: Final = (
         denoiser=("QwenImageTransformer2DModel", {}),
         vae=("AutoencoderKLQwenImage", {}),
         encoders={"text_encoder": 8_292_166_656},
+    ),
+    Published(
+        name="Qwen-Image 2.1",
+        titles=("Qwen-Image 2.1",),
+        denoiser=("QwenImage21Transformer2DModel", {}),
+        vae=("AutoencoderKLQwenImage21", {}),
+        encoders={"text_encoder": 8_767_123_696},
+        width=4096,
+        patch=1,
     ),
     Published(
         name="Z-Image",

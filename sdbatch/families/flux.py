@@ -106,6 +106,7 @@ FAMILIES: Final = (
                     sources=MASK,
                     parameters={"max_sequence_length": int},
                     defaults={"num_inference_steps": 50, "guidance_scale": 30.0, "strength": 1.0},
+                    guidance_is_distilled=True,
                 ),
             ),
         },

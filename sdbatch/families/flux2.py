@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 from sdbatch.families.arguments import MASKED, MEGAPIXEL, PLAIN, without
 from sdbatch.families.picture_routes import MASK
@@ -14,10 +14,10 @@ _PLAIN: Final = without(PLAIN, "negative_prompt")
 _PARAMETERS: Final[Mapping[str, type]] = {"max_sequence_length": int}
 
 
-def _routes(pipeline: str, requires: tuple[str, ...] = ()) -> dict[str, tuple[Route, ...]]:
+def _routes(pipeline: str, **of_both: Any) -> dict[str, tuple[Route, ...]]:
     """Return the routes of a class that makes a picture from text alone, or from references beside it."""
     return {
-        "text-to-image": (Route(pipeline=pipeline, arguments=_PLAIN, parameters=_PARAMETERS, requires=requires),),
+        "text-to-image": (Route(pipeline=pipeline, arguments=_PLAIN, parameters=_PARAMETERS, **of_both),),
         "image-to-image": (
             Route(
                 pipeline=pipeline,
@@ -26,7 +26,7 @@ def _routes(pipeline: str, requires: tuple[str, ...] = ()) -> dict[str, tuple[Ro
                 # A list of images is one set of references for every prompt of the call.
                 rows="shared",
                 parameters=_PARAMETERS,
-                requires=requires,
+                **of_both,
             ),
         ),
     }
@@ -37,15 +37,15 @@ FAMILIES: Final = (
         title="Flux.2 dev",
         class_name="Flux2Pipeline",
         # Its tokenizer is a PixtralProcessor, which transformers gives out beside torchvision alone.
-        tasks=_routes("Flux2Pipeline", requires=("torchvision",)),
+        tasks=_routes("Flux2Pipeline", requires=("torchvision",), guidance_is_distilled=True),
         size_multiple=16,
         defaults={**MEGAPIXEL, "num_inference_steps": 50, "guidance_scale": 4.0},
         schedulers=FLOW_SCHEDULERS,
         denoiser="transformer",
         tokens_max=512,
-        tflop_reference=1.0,
+        tflop_reference=282.6,
         pixels_reference=1024 * 1024,
-        parameters_reference=1,
+        parameters_reference=32_223_281_152,
         step_caches=frozenset({"MagCache", "TaylorSeerCache"}),
     ),
     Family(

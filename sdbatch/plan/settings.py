@@ -277,7 +277,7 @@ class Settler:
         model, route, given = binding.model, binding.route, binding.given
         shared = self._shared(binding, values)
         own = ["seed", *(name for name in _TEXTS if name not in unread), *given.others]
-        guidance = values.get("guidance_scale", 1.0)
+        guidance = 1.0 if route.guidance_is_distilled else values.get("guidance_scale", 1.0)
         if route.negative_needs:
             guidance = values.get("parameters", {}).get(route.negative_needs, 1.0)
         height, width = values.get("height", model.height), values.get("width", model.width)
