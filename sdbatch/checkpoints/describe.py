@@ -52,7 +52,7 @@ from sdbatch.checkpoints.refusals import refuse_code, refuse_libraries
 from sdbatch.checkpoints.single_files import describe_file, is_single_file
 from sdbatch.errors import ModelError
 from sdbatch.families import FAMILIES, find_family
-from sdbatch.job import Lora, Model, Storage
+from sdbatch.job import Lora, Model, Storage, base_of
 from sdbatch.storage import Entry, Store, open_store, parse_url
 
 
@@ -96,6 +96,7 @@ def describe(name: str, model: Model, storage: Mapping[str, Storage], *, with_re
         base_revision=info.revision,
         components=classes,
         component_revisions={module: one.revision for module, one in found.items()},
+        net_configs={module: one.config for module, one in found.items() if base_of(module) == "controlnet"},
         is_pinned=info.is_pinned
         and all(one.is_pinned for one in found.values())
         and all(one.is_pinned for one in embeddings.values()),

@@ -49,6 +49,7 @@ class ModelInfo:
             size and ETag only.
         components: Class of each component that the entry lays over the model, or names beside it.
         component_revisions: Identity of the content of each of them.
+        net_configs: Configuration of each ControlNet among them; empty where none was looked into.
         modules: Library and class of every module in model_index.json; empty where it was not looked into.
         quantized_by: Backend of every module whose weights are quantised, when they are loaded or before.
         defaults: Settings of its own, over its family's.
@@ -69,6 +70,7 @@ class ModelInfo:
     is_pinned: bool = True
     components: Mapping[str, str] = field(default_factory=dict)
     component_revisions: Mapping[str, str] = field(default_factory=dict)
+    net_configs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     modules: Mapping[str, tuple[str | None, str | None]] = field(default_factory=dict)
     quantized_by: Mapping[str, str] = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)

@@ -18,6 +18,9 @@ _SCALED: Final[Mapping[str, type]] = {
 
 _LED: Final[Mapping[str, str]] = {**PLAIN, "fit": "", "control_image": "control_image"}
 
+_PAINTED: Final[Mapping[str, str]] = {**_LED, "mask": "control_mask"}
+"""Arguments of a ControlNet that paints where a mask is white: its control picture is the source."""
+
 Routes = Mapping[str, tuple[Route, ...]]
 
 
@@ -119,11 +122,13 @@ def flux_routes() -> Routes:
 
 
 def sd3_routes() -> Routes:
-    """Return Stable Diffusion 3's route with ControlNets.
+    """Return Stable Diffusion 3's routes with ControlNets.
 
-    The pipeline draws from torch's own generator as it encodes control pictures (0.42.1), so that a row of a call
+    The pipelines draw from torch's own generator as they encode control pictures (0.42.1), so that a row of a call
     would depend on the others; one row a call draws from its own seed.
     """
+    parameters: dict[str, type] = {**_SCALED, "clip_skip": int, "max_sequence_length": int}
+    components = {"controlnet": "SD3ControlNetModel"}
     return {
         "text-to-image": (
             Route(
@@ -131,25 +136,52 @@ def sd3_routes() -> Routes:
                 arguments=_LED,
                 sources=CONTROL,
                 rows="single",
-                parameters={**_SCALED, "clip_skip": int, "max_sequence_length": int},
-                components={"controlnet": "SD3ControlNetModel"},
+                parameters=parameters,
+                components=components,
+            ),
+        ),
+        "inpainting": (
+            Route(
+                pipeline="StableDiffusion3ControlNetInpaintingPipeline",
+                arguments=_PAINTED,
+                sources=MASK | CONTROL,
+                rows="single",
+                parameters=parameters,
+                components=components,
+                nets="one",
+                net_reads_mask=True,
             ),
         ),
     }
 
 
 def qwen_routes() -> Routes:
-    """Return Qwen-Image's route with a ControlNet, of which one reads several pictures."""
+    """Return Qwen-Image's routes with a ControlNet, of which one reads several pictures, and another one a mask."""
+    parameters: dict[str, type] = {**_SCALED, "max_sequence_length": int}
+    components = {"controlnet": "QwenImageControlNetModel"}
     return {
         "text-to-image": (
             Route(
                 pipeline="QwenImageControlNetPipeline",
                 arguments={**_LED, "guidance_scale": "true_cfg_scale"},
                 sources=CONTROL,
-                parameters={**_SCALED, "max_sequence_length": int},
-                components={"controlnet": "QwenImageControlNetModel"},
+                parameters=parameters,
+                components=components,
                 rows_interact=True,  # prompts are padded to the longest of the call
                 nets="union",
+            ),
+        ),
+        "inpainting": (
+            Route(
+                pipeline="QwenImageControlNetInpaintPipeline",
+                arguments={**_PAINTED, "guidance_scale": "true_cfg_scale"},
+                sources=MASK | CONTROL,
+                # It draws from torch's own generator as it encodes the picture, as Stable Diffusion 3's do.
+                rows="single",
+                parameters=parameters,
+                components=components,
+                nets="one",
+                net_reads_mask=True,
             ),
         ),
     }

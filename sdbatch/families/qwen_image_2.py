@@ -40,8 +40,8 @@ FAMILIES: Final = (
         schedulers=FLOW_SCHEDULERS,
         denoiser="transformer",
         tokenizer="processor",
-        # By formula, as its masks have no values on the meta device: 4,096 tokens of the picture see 6.98e9 weights, and
-        # in 32 layers, 4,096 channels wide, those tokens and 512 of a text, whose own part is kept from the first step.
+        # By formula, as its masks have no values on the meta device: 4,096 tokens of the picture see 6.98e9 weights,
+        # and attend in 32 layers of 4,096 channels over themselves and 512 of a text, whose own part is kept.
         tflop_reference=67.1,
         pixels_reference=1024 * 1024,
         parameters_reference=7_115_124_736,

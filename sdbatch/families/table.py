@@ -83,6 +83,8 @@ class Route:
         requires: Python packages that the class needs beyond the project's own.
         nets: Which ControlNets read its control pictures. `each`: the model's, one picture each. `one`: a single one
             reads a single picture. `union`: a single one reads any number of them.
+        net_reads_mask: Whether its ControlNet reads the mask as a channel of its own, and its control picture is what
+            is painted.
         rows_interact: Whether results can change with the other rows of the call, even at a fixed batch size.
         per_row_guidance: Whether each row of a call may have guidance of its own; the batch key then leaves it out.
         empty_negative_differs: Whether an empty negative prompt differs from none (SDXL uses zeros for none); rows with
@@ -111,6 +113,7 @@ class Route:
     components: Mapping[str, str] = field(default_factory=dict)
     requires: tuple[str, ...] = ()
     nets: Literal["each", "one", "union"] = "each"
+    net_reads_mask: bool = False
     rows_interact: bool = False
     per_row_guidance: bool = False
     empty_negative_differs: bool = False

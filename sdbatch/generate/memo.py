@@ -33,8 +33,11 @@ TEXTS_AT_ONCE: Final = 8
 ENCODERS: Final = ("text_encoder", "text_encoder_2", "text_encoder_3", "image_encoder")
 
 _LEFT_ALONE: Final = frozenset({"Gemma3ForConditionalGeneration", "Qwen3VLForConditionalGeneration"})
-"""Text encoders of which nothing is kept. Of Gemma's a pipeline stacks all layers (LTX-2), so that one prompt would take
-more than the whole memo. Qwen3-VL's is called under a hook that is gone when a field is read (Qwen-Image 2.1, 0.42.1)."""
+"""Text encoders of which nothing is kept.
+
+Of Gemma's a pipeline stacks all layers (LTX-2), so that one prompt would take more than the whole memo. Qwen3-VL's is
+called under a hook that is gone when a field is read (Qwen-Image 2.1, 0.42.1).
+"""
 
 Path = tuple[str, int | None]
 """Name of a field of an encoder's output, and the layer where the field holds several."""

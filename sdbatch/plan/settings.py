@@ -218,7 +218,7 @@ class Settler:
             )
             problems.extend(refused)
         parameters, refused = settled_parameters(row["parameters"], route, binding.task, binding.given.num_controls)
-        problems.extend(refused or check_modes(route, binding.given, parameters, row["parameters"]))
+        problems.extend(refused or check_modes(route, binding.given, binding.model, parameters, row["parameters"]))
         if parameters:
             values["parameters"] = parameters
         if row["loras"] and "loras" not in route.arguments:

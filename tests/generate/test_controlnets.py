@@ -166,3 +166,11 @@ def test_two_pictures_by_two_nets_are_what_diffusers_makes_of_lists(load: Load) 
     ).images[0]
 
     assert difference(pixels_of(model, item)[0], np.round(theirs * 255).astype(int)) <= 1
+
+
+def test_what_a_controlnet_s_file_says_of_its_kinds_is_known_before_anything_is_loaded(tmp_path: Path) -> None:
+    make_tiny_sdxl(tmp_path / "model")
+    make_tiny_union_controlnet(tmp_path / "net")
+    entry = Model.model_validate({"path": str(tmp_path / "model"), "controlnet": str(tmp_path / "net")})
+
+    assert describe("m", entry, {}).net_configs["controlnet"]["num_control_type"] == 6

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +40,19 @@ MAKERS: Mapping[str, Callable[[Path], None]] = {
     "Z-Image": support.toy_models.make_tiny_zimage,
     "Sana": support.toy_models.make_tiny_sana,
 }
-CONTROLNETS = {
+CONTROLNETS: Mapping[tuple[str, str], Callable[[Path], None]] = {
     ("Stable Diffusion 1.x/2.x", "ControlNetModel"): support.toy_models.make_tiny_controlnet,
     ("Stable Diffusion XL", "ControlNetModel"): support.toy_models.make_tiny_xl_controlnet,
     ("Stable Diffusion XL", "ControlNetUnionModel"): support.toy_controlnets.make_tiny_union_controlnet,
     ("Stable Diffusion 3/3.5", "SD3ControlNetModel"): support.toy_controlnets.make_tiny_sd3_controlnet,
     ("Flux.1", "FluxControlNetModel"): support.toy_controlnets.make_tiny_flux_controlnet,
+    ("Stable Diffusion 3/3.5", "SD3ControlNetModel with a mask"): partial(
+        support.toy_controlnets.make_tiny_sd3_controlnet, mask_channels=1
+    ),
     ("Qwen-Image", "QwenImageControlNetModel"): support.toy_controlnets.make_tiny_qwen_controlnet,
+    ("Qwen-Image", "QwenImageControlNetModel with a mask"): partial(
+        support.toy_controlnets.make_tiny_qwen_controlnet, mask_channels=4
+    ),
     ("Z-Image", "ZImageControlNetModel"): support.toy_controlnets.make_tiny_zimage_controlnet,
 }
 """Makers of a ControlNet by family and class; the first of a family is the model's where a test does not say."""
@@ -101,6 +108,11 @@ def described(model: Model) -> str:
     from sdbatch.checkpoints import describe
 
     return describe("tiny", model, {}).revision
+
+
+def _net(row: Route) -> str:
+    """Return the key of a route's ControlNet in `CONTROLNETS`, "" where it has none."""
+    return row.components.get("controlnet", "") + " with a mask" * row.net_reads_mask
 
 
 def _side(family: Family) -> int:
@@ -188,7 +200,7 @@ def _variants(item: Item) -> dict[str, Item]:
 def test_a_row_s_pixels_change_with_what_it_says_and_not_with_its_neighbours(
     family: Family, task: str, row: Route, loaded: Callable[..., LoadedModel]
 ) -> None:
-    model = loaded(family, row.components.get("controlnet", ""))
+    model = loaded(family, _net(row))
     item = _item(family, task, row)
     variants = _variants(item)
     if row.rows == "single":

@@ -68,12 +68,12 @@ def test_a_row_s_steps_are_made_where_the_folder_has_noise_levels_of_its_own(
     index = json.loads((folder / "model_index.json").read_text())
     (own / "model_index.json").write_text(json.dumps({**index, "sample_sigmas": [1.0, 0.3]}))
     made: list[int] = []
-    pixels = [
+    by_own, plain = (
         make_batch(_loaded(place), [_item("a beach", num_inference_steps=steps)], None, lambda: made.append(1))
         .outputs[0]
         .frames_FHWC
         for place in (own, folder)
-    ]
+    )
 
     assert len(made) == 2 * steps
-    assert np.array_equal(*pixels) == (steps != 2), "the folder's own levels are for their own number of steps"
+    assert np.array_equal(by_own, plain) == (steps != 2), "the folder's own levels are for their own number of steps"

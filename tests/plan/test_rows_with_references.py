@@ -27,6 +27,7 @@ def _resolve(
     *rows: Mapping[str, Any],
     family: str = "Stable Diffusion XL",
     components: Mapping[str, str] | None = None,
+    configs: Mapping[str, Mapping[str, Any]] | None = None,
     defaults: Mapping[str, Any] | None = None,
 ) -> tuple[list[Row | None], list[RowProblem]]:
     model = {"path": "/m", "family": family, "revision": "a" * 64, "defaults": {"height": 512, "width": 512}}
@@ -36,6 +37,7 @@ def _resolve(
         describe("m", job.models["m"], {}),
         components=named,
         component_revisions={name: f"{name}-revision" for name in named},
+        net_configs=configs or {},
     )
     columns = {name: [row.get(name) for row in rows] for name in dict.fromkeys(name for row in rows for name in row)}
     resolver = Resolver(job, {"m": info}, lambda _: None, lambda url: url, {}, loads_here=False)
@@ -189,3 +191,87 @@ def test_the_size_of_what_is_enlarged_follows_from_its_source() -> None:
     assert "is not a multiple of 4" in _refused({**EDIT, "height": 254, "width": 256}, family=X4)
     assert "is not taken by image-to-image" in _refused({**EDIT, "fit": "contain"}, family=X4)
     assert FAMILIES[X4].tasks.keys() == {"image-to-image"}
+
+
+@pytest.mark.parametrize(
+    ("modes", "configs", "message"),
+    [
+        ([3, 7], [{"num_control_type": 6}], "holds control_mode 7; models.m.controlnet knows the kinds 0 to 5"),
+        ([3, 7], [{}], "holds control_mode 7; models.m.controlnet knows the kinds 0 to 5"),
+        ([3, 7], [{"num_control_type": 8}], ""),
+        (None, [{"num_control_type": 8}], "(0 to 7), such as"),
+    ],
+)
+def test_a_union_controlnet_is_told_only_kinds_that_its_file_knows(
+    modes: list[int] | None, configs: list[dict[str, int]], message: str
+) -> None:
+    row = {**TEXT, "control_image": [EDGES, DEPTH]}
+    parameters = {} if modes is None else {"parameters": json.dumps({"control_mode": modes})}
+    _, problems = _resolve(
+        {**row, **parameters}, components={"controlnet": "ControlNetUnionModel"}, configs=_numbered(configs)
+    )
+
+    assert [problem.column for problem in problems] == ["parameters"] * bool(message)
+    assert message in "".join(problem.message for problem in problems)
+
+
+@pytest.mark.parametrize(
+    ("mode", "kinds", "message"),
+    [
+        (2, [10], ""),
+        (10, [10], "holds control_mode 10; models.m.controlnet knows the kinds 0 to 9"),
+        (None, [10], "needs control_mode; models.m.controlnet knows the kinds 0 to 9"),
+        (None, [None], ""),
+        (2, [None], "holds control_mode 2, which models.m.controlnet would ignore: it has one kind"),
+        ([-1, 4], [None, 10], ""),
+        ([4, -1], [None, 10], "holds control_mode 4, which models.m.controlnet would ignore"),
+        ([-1, 12], [None, 10], "holds control_mode 12; models.m.controlnet_2 knows the kinds 0 to 9"),
+    ],
+)
+def test_each_of_flux_s_controlnets_is_told_only_kinds_that_its_file_knows(
+    mode: Any, kinds: list[int | None], message: str
+) -> None:
+    nets = _numbered([{"num_mode": count} for count in kinds])
+    row = {**TEXT, "control_image": [EDGES, DEPTH][: len(kinds)]}
+    parameters = {} if mode is None else {"parameters": json.dumps({"control_mode": mode})}
+    _, problems = _resolve(
+        {**row, **parameters}, family="Flux.1", components=dict.fromkeys(nets, "FluxControlNetModel"), configs=nets
+    )
+
+    assert [problem.column for problem in problems] == ["parameters"] * bool(message)
+    assert message in "".join(problem.message for problem in problems)
+
+
+def _numbered(configs: list[Any]) -> dict[str, Any]:
+    """Return configurations by the names that an entry's ControlNets have."""
+    return {f"controlnet_{number + 1}" if number else "controlnet": config for number, config in enumerate(configs)}
+
+
+MASKED = {"control_image": EDGES, "mask": DEPTH, "task": "inpainting"}
+
+
+@pytest.mark.parametrize(
+    ("family", "class_name", "key", "route"),
+    [
+        (
+            "Stable Diffusion 3/3.5",
+            "SD3ControlNetModel",
+            "extra_conditioning_channels",
+            "StableDiffusion3ControlNetInpaintingPipeline",
+        ),
+        ("Qwen-Image", "QwenImageControlNetModel", "extra_condition_channels", "QwenImageControlNetInpaintPipeline"),
+    ],
+)
+def test_a_controlnet_that_reads_a_mask_paints_and_another_does_not(
+    family: str, class_name: str, key: str, route: str
+) -> None:
+    options: dict[str, Any] = {"family": family, "components": {"controlnet": class_name}}
+    of_mask, plain = {"controlnet": {key: 4}}, {"controlnet": {key: 0}}
+    led = {**TEXT, "control_image": EDGES}
+    plainly = {**TEXT, "task": "inpainting", "images": ["b.png"], "mask": DEPTH}
+
+    assert json.loads(_one({**TEXT, **MASKED}, configs=of_mask, **options).recipe)["route"] == route
+    assert json.loads(_one(plainly, configs=of_mask, **options).recipe)["route"] != route
+    assert "want a ControlNet that reads a mask" in _refused({**TEXT, **MASKED}, configs=plain, **options)
+    assert "is read by models.m.controlnet beside a mask alone" in _refused(led, configs=of_mask, **options)
+    assert _one(led, configs=plain, **options).request_key == _one(led, **options).request_key

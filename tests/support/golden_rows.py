@@ -15,6 +15,7 @@ from typing import Any
 
 from sdbatch.checkpoints import LoraInfo, ModelInfo, describe
 from sdbatch.families import FAMILIES, Family, Route
+from sdbatch.families.arguments import PARAMETER_BOUNDS
 from sdbatch.job import Job, parse_job
 from sdbatch.plan.resolve import Resolver
 
@@ -44,7 +45,10 @@ def _key(family: Family, task: str, route: Route, take: str) -> str:
         row |= dict(_settings(family, route))
     if take == "parameters" and route.parameters:
         name = min(route.parameters)
-        row["parameters"] = json.dumps({name: _PARAMETERS[route.parameters[name]]})
+        value = _PARAMETERS[route.parameters[name]]
+        if name in PARAMETER_BOUNDS:
+            value = max(value, PARAMETER_BOUNDS[name].least)
+        row["parameters"] = json.dumps({name: value})
     if route.nets == "union" and "control_mode" in route.parameters:
         row["parameters"] = json.dumps({**json.loads(row.get("parameters") or "{}"), "control_mode": [1]})
     digests = {url: f"sha256:{_digest(url)}" for url in ("0", "1", "mask", "video", "control_image")}

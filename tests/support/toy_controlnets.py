@@ -45,8 +45,8 @@ def make_tiny_flux_controlnet(folder: Path, seed: int = 1) -> None:
     )
 
 
-def make_tiny_sd3_controlnet(folder: Path, seed: int = 1) -> None:
-    """Write a ControlNet for `make_tiny_sd3`'s model."""
+def make_tiny_sd3_controlnet(folder: Path, seed: int = 1, *, mask_channels: int = 0) -> None:
+    """Write a ControlNet for `make_tiny_sd3`'s model; with a channel for a mask it paints."""
     import torch
     from diffusers import SD3ControlNetModel
 
@@ -64,13 +64,14 @@ def make_tiny_sd3_controlnet(folder: Path, seed: int = 1) -> None:
             pooled_projection_dim=64,
             out_channels=16,
             pos_embed_max_size=16,
+            extra_conditioning_channels=mask_channels,
         ),
         folder,
     )
 
 
-def make_tiny_qwen_controlnet(folder: Path) -> None:
-    """Write a ControlNet for `make_tiny_qwen`'s model."""
+def make_tiny_qwen_controlnet(folder: Path, *, mask_channels: int = 0) -> None:
+    """Write a ControlNet for `make_tiny_qwen`'s model; with channels for a mask, of 2 x 2 latents, it paints."""
     import torch
     from diffusers import QwenImageControlNetModel
 
@@ -85,6 +86,7 @@ def make_tiny_qwen_controlnet(folder: Path) -> None:
             num_attention_heads=3,
             joint_attention_dim=16,
             axes_dims_rope=(8, 4, 4),
+            extra_condition_channels=mask_channels,
         ),
         folder,
     )

@@ -1,4 +1,4 @@
-"""Tiny models of the newer picture families, of real classes; see `toy_models`. Those with a processor want torchvision."""
+"""Tiny models of the newer picture families, of real classes, as `toy_models` makes; a processor wants torchvision."""
 
 from __future__ import annotations
 
