@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from support.toy_references import make_tiny_ip_adapter
 from support.toy_upscalers import make_tiny_x4_upscaler
 
 import sdbatch
+from sdbatch.driver.scan import ResolvedManifest
 from sdbatch.generate.random_weights import tiny_unet
+from sdbatch.job import parse_job
 from sdbatch.storage import open_campaign
 
 
@@ -65,6 +68,9 @@ def test_stills_follow_references_and_two_controls_and_a_second_run_enlarges_the
     large = {"id": "large", "task": "image-to-image", "model": "x4", "prompt": "a red fox", "images": ["asset:both/0"]}
     wrong = {**large, "id": "wrong", "height": 128, "width": 128}
     job["manifest"] = write_manifest([*stills, large, wrong], name="large")
+    with closing(ResolvedManifest(parse_job(job))) as resolved:
+        shapes = [shape for part in resolved.parts(["shape"]) for shape in part.column("shape").to_pylist()]
+    assert [shape for shape in shapes if "256x256" in shape] == shapes[-2:], "each is priced at four times its still"
     second = sdbatch.run(job, in_process=True)
     assert (second.counts["rows_ok"], second.counts["rows_failed"]) == (1, 1)
     enlarged = _of(job, "large")

@@ -22,7 +22,7 @@ from sdbatch.campaign.history import History
 from sdbatch.campaign.read import read_commit, read_requests
 from sdbatch.storage import Store
 
-_READ = ("id", "request_key", "n", "status", "asset", "sha256", "media_type")
+_READ = ("id", "request_key", "n", "status", "asset", "sha256", "media_type", "width", "height")
 
 
 class OutputName(NamedTuple):
@@ -47,11 +47,13 @@ class StandingOutput:
         asset: Its path in the campaign.
         sha256: Its digest, as committed.
         media_type: Such as `image/png`.
+        size: Width and height in pixels; None where they were not recorded.
     """
 
     asset: str
     sha256: str
     media_type: str
+    size: tuple[int, int] | None = None
 
 
 def standing_outputs(
@@ -88,7 +90,12 @@ def _files(commit: pa.Table, wanted: set[OutputName]) -> dict[OutputName, Standi
     ids = pa.array(sorted({one.id for one in wanted}), pa.string())
     rows = commit.filter(pc.and_(pc.is_in(commit.column("id"), ids), pc.equal(commit.column("status"), "ok")))
     return {
-        name: StandingOutput(asset=row["asset"], sha256=row["sha256"], media_type=row["media_type"] or "")
+        name: StandingOutput(
+            asset=row["asset"],
+            sha256=row["sha256"],
+            media_type=row["media_type"] or "",
+            size=(row["width"], row["height"]) if row["width"] and row["height"] else None,
+        )
         for row in rows.to_pylist()
         if (name := OutputName(row["id"], row["request_key"], row["n"])) in wanted and row["asset"] and row["sha256"]
     }

@@ -20,15 +20,17 @@ from sdbatch.campaign.campaign import Campaign
 from sdbatch.campaign.history import History
 from sdbatch.campaign.standing import OutputName, StandingOutput, newest_requests, standing_outputs
 from sdbatch.errors import ManifestError, Problem
+from sdbatch.families import ENLARGES
 from sdbatch.job import Job
+from sdbatch.plan.shape import enlarged
 from sdbatch.plan.sources import ASSET_SCHEME, AssetName, asset_name, digests_by_role
-from sdbatch.recipe import request_key, with_sources
+from sdbatch.recipe import parse_recipe, request_key, with_sources
 from sdbatch.review.files import read_verdicts
 from sdbatch.storage import Store, open_campaign
 from sdbatch.types import Source
 from sdbatch.verdicts import judged_files
 
-_SETTLED = ("request_key", "recipe", "sources", "waits_for")
+_SETTLED = ("request_key", "recipe", "sources", "waits_for", "shape", "cost_tflop")
 
 
 class _Row(NamedTuple):
@@ -69,6 +71,8 @@ def settle_chains(
                 recipe, sources = outputs.filled(row)
                 columns["recipe"][place], columns["request_key"][place] = recipe, request_key(recipe)
                 columns["sources"][place] = [_as_dict(source) for source in sources]
+                if sized := outputs.enlarged(row, columns["shape"][place], columns["cost_tflop"][place]):
+                    columns["shape"][place], columns["cost_tflop"][place] = sized
         for name in _SETTLED if places else ():
             number = part.column_names.index(name)
             values = pa.array(columns[name], part.schema.field(name).type)
@@ -122,6 +126,13 @@ class _Outputs:
         """Return recipe and sources of a row that lacks nothing."""
         sources = tuple(self._filled(source) for source in row.sources)
         return with_sources(row.recipe, digests_by_role(sources)), sources
+
+    def enlarged(self, row: _Row, shape: str, cost_tflop: float) -> tuple[str, float] | None:
+        """Return shape and work of a row that enlarges one of them; None where its size follows from no such source."""
+        times = ENLARGES.get(parse_recipe(row.recipe).route, 1)
+        names = [asset_name(source.url) for source in row.sources if source.role == "images"]
+        size = self._files[names[0]].size if times > 1 and names and names[0] else None
+        return enlarged(shape, cost_tflop, size, times) if size else None
 
     def problems(self, manifest: str, request_id: str, row: _Row) -> list[Problem]:
         """Return a problem for each source that is a clip where a picture is read, or the other way round."""

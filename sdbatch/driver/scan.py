@@ -30,6 +30,7 @@ from sdbatch.driver.picking import Selection
 from sdbatch.driver.row_warnings import RowWarnings, is_absent_file
 from sdbatch.driver.shared_keys import SharedKeys, leading_words
 from sdbatch.driver.source_headers import SourceHeaders
+from sdbatch.driver.source_sizes import SourceSizes
 from sdbatch.driver.tables import ManifestHere, opened_manifest
 from sdbatch.errors import ManifestError, ModelError, Problem
 from sdbatch.families.peaks import OutputSize
@@ -156,7 +157,16 @@ def _scanned(
     allow = AllowList(job.sources.allow)
     if faults := [f"loras.{name}: {one.left_out}; take a plain LoRA" for name, one in loras.items() if one.left_out]:
         raise ModelError("\n".join(faults))
-    resolver = Resolver(job, models, lambda url: _source_problem(url, allow), _source_url, loras, loads_here=loads_here)
+    sizes = SourceSizes(job)
+    resolver = Resolver(
+        job,
+        models,
+        lambda url: _source_problem(url, allow),
+        _source_url,
+        loras,
+        loads_here=loads_here,
+        source_size=sizes.of if keep is not None else lambda _: None,
+    )
     stages = choose_stages(job.stages)
     check_stages(stages)
     shards = list_shards(manifest.url, job.storage)

@@ -21,6 +21,7 @@ from sdbatch.plan.batch_key import row_batch_keys
 from sdbatch.plan.problems import RowProblem
 from sdbatch.plan.seeds import row_seeds
 from sdbatch.plan.settings import SETTINGS, RejectedGroup, SettledGroup, Settler
+from sdbatch.plan.shape import enlarged
 from sdbatch.plan.sources import digests_by_role, given_of_urls, listed
 from sdbatch.plan.texts import TextUses, text_uses
 from sdbatch.recipe import request_key
@@ -64,6 +65,8 @@ class Resolver:
         source_url: Makes a source absolute.
         loras: Description of each of the job's LoRAs.
         loads_here: Whether this machine's Python packages are those that load the models.
+        source_size: Returns width and height of a source, None where they are not known; asked for rows whose size
+            follows from their source.
     """
 
     def __init__(
@@ -75,11 +78,13 @@ class Resolver:
         loras: Mapping[str, LoraInfo] | None = None,
         *,
         loads_here: bool = True,
+        source_size: Callable[[str], tuple[int, int] | None] = lambda _: None,
     ) -> None:
         self._seed = job.seed
         self._settler = Settler(job, models, loras or {}, loads_here=loads_here)
         self._source_problem = source_problem
         self._source_url = source_url
+        self._source_size = source_size
 
     @property
     def sizes(self) -> Mapping[str, set[OutputSize]]:
@@ -114,7 +119,7 @@ class Resolver:
                 continue
             bad = {problem.offset for problem in of_group}
             good = [place for place in range(len(offsets)) if place not in bad] if bad else range(len(offsets))
-            of_good = _resolved(group, _picked(rows, good), [sources[place] for place in good])
+            of_good = self._sized(group, _resolved(group, _picked(rows, good), [sources[place] for place in good]))
             resolved.append(([offsets[place] for place in good], of_good))
         return _in_row_order(resolved), sorted(problems, key=lambda problem: problem.offset)
 
@@ -147,6 +152,15 @@ class Resolver:
         for (of_rows, of_texts, *own), offsets in alike.items():
             settings = dict.fromkeys(SETTINGS) | dict(zip(names, own, strict=True))
             yield self._settler.settle(settings, of_rows, of_texts), offsets
+
+    def _sized(self, group: SettledGroup, rows: ResolvedRows) -> ResolvedRows:
+        """Return rows with the work and the shape of the size that each one's source settles, where it is known."""
+        times = group.route.enlarges
+        for place, sources in enumerate(rows.sources) if times > 1 else ():
+            size = next((self._source_size(source.url) for source in sources if source.role == "images"), None)
+            if size is not None:
+                rows.shape[place], rows.cost_tflop[place] = enlarged(group.shape, group.cost_tflop, size, times)
+        return rows
 
     def _sources(self, rows: Columns, digests: Mapping[str, str]) -> tuple[list[tuple[Source, ...]], list[RowProblem]]:
         """Return the sources of each row, and the problems of those that may not be opened."""

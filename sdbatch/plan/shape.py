@@ -6,6 +6,7 @@ task, size, steps, what is read beside, scheduler, batch size --> shape_text()
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from sdbatch.families.peaks import OutputSize
@@ -43,6 +44,21 @@ def shape_text(
     ]
     words = " ".join([task, f"{size.width}x{size.height}{frames}", f"{steps} steps", *filter(None, more)])
     return f"{words}, batch {rows}"
+
+
+def enlarged(shape: str, cost_tflop: float, source: tuple[int, int], times: int) -> tuple[str, float]:
+    """Return shape and predicted work of a picture whose size follows from its source's, once that is known.
+
+    Args:
+        shape: With the size that was assumed.
+        cost_tflop: Predicted work at that size; it is linear in pixels.
+        source: Width and height of the source.
+        times: How many times as large the output is.
+    """
+    task, assumed, *words = shape.split(" ")
+    width, height = (side * times for side in source)
+    pixels = math.prod(map(int, assumed.split("x")))
+    return " ".join([task, f"{width}x{height}", *words]), cost_tflop * width * height / pixels
 
 
 def task_of(shape: str) -> str:
