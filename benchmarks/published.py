@@ -190,6 +190,29 @@ PUBLISHED: Final = (
         width=3840,
     ),
     Published(
+        name="HiDream-I1",
+        titles=("HiDream-I1",),
+        denoiser=(
+            "HiDreamImageTransformer2DModel",
+            {
+                "patch_size": 2,
+                "in_channels": 16,
+                "caption_channels": [4096, 4096],
+                "axes_dims_rope": (64, 32, 32),
+                "llama_layers": [*range(32), *[31] * 16],
+            },
+        ),
+        vae=("AutoencoderKL", _FLUX["vae"][1]),
+        encoders={
+            "text_encoder": _CLIP_L,
+            "text_encoder_2": _CLIP_G,
+            "text_encoder_3": _T5_XXL,
+            "text_encoder_4": 8_030_261_248,
+        },
+        guided_rows=2,
+        width=2560,
+    ),
+    Published(
         name="Sana 1.6B",
         titles=("Sana",),
         denoiser=("SanaTransformer2DModel", {}),

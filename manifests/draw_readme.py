@@ -1,7 +1,8 @@
-"""Draw the README's pictures: a campaign's sheet and strips, one picture step by step, samplers, weights of words.
+"""Draw the documentation's pictures: a campaign's sheet and strips, a picture step by step, samplers, weights, strength.
 
-python manifests/draw_readme.py out/demo manifests     # after `make demo`; writes all five .jpg
-python manifests/draw_readme.py --rows manifests       # samplers.jpg and weights.jpg alone, which need no campaign
+python manifests/draw_readme.py out/demo manifests              # after `make demo`; all but strength.jpg
+python manifests/draw_readme.py --rows manifests                # samplers.jpg and weights.jpg, which need no campaign
+python manifests/draw_readme.py --strength docs/pictures        # strength.jpg, which needs none either
 """
 
 import json
@@ -35,6 +36,9 @@ SAMPLERS_SHOWN = ("DDIM", "Euler a", "DPM++ 2M", "DPM++ 2M SDE", "UniPC", "LCM")
 STEPS_OF_SAMPLERS = (2, 4, 12)
 WEIGHTED = ("a beach at (sunset:{})", "a (snowy:{}) mountain")
 WEIGHTS_SHOWN = (0.2, 0.5, 1.0, 1.4, 2.0)
+SOURCE = "mountains with a lake by day"
+EDITED = ("mountains with a lake at night in winter", "desert with cacti at sunset")
+STRENGTHS_SHOWN = (0.2, 0.4, 0.6, 0.8, 1.0)
 
 
 def sheet(campaign: str) -> Image.Image:
@@ -132,6 +136,13 @@ class _Tiny:
         self._info = describe("tiny-sd", entry, {})
         self._model = load_model("tiny-sd", entry, self._info.revision, {})
 
+    def edited(self, source: Image.Image, prompt: str, strength: float) -> Image.Image:
+        """Return a picture made from another one in 20 steps, of which strength leaves the last ones."""
+        values = {"task": "image-to-image", "prompt": prompt, "height": 64, "width": 64, "guidance_scale": 4.0}
+        recipe = recipe_from({**values, "num_inference_steps": 20, "strength": strength, "images": ["sha256:00"]})
+        item = Item(recipe=recipe, seed=7, images=(np.asarray(source),))
+        return Image.fromarray(make_batch(self._model, [item], None).outputs[0].frames_FHWC[0])
+
     def picture(self, prompt: str, steps: int, sampler: str = "", **recipe: object) -> Image.Image:
         """Return the picture of a prompt, by a sampler of A1111's name."""
         values = {"task": "text-to-image", "prompt": prompt, "height": 64, "width": 64, "guidance_scale": 4.0, **recipe}
@@ -178,6 +189,13 @@ def weights(tiny: _Tiny) -> Image.Image:
     return table([str(one) for one in WEIGHTS_SHOWN], lines)
 
 
+def strength(tiny: _Tiny) -> Image.Image:
+    """Return a picture, and what two prompts make of it at five strengths."""
+    source = tiny.picture(SOURCE, 20)
+    lines = [(prompt, [source, *(tiny.edited(source, prompt, one) for one in STRENGTHS_SHOWN)]) for prompt in EDITED]
+    return table(["the source", *map(str, STRENGTHS_SHOWN)], lines)
+
+
 def draw_rows(folder: Path) -> None:
     """Draw what rows may say: samplers.jpg and weights.jpg."""
     tiny = _Tiny()
@@ -186,6 +204,9 @@ def draw_rows(folder: Path) -> None:
 
 
 if __name__ == "__main__":
+    if sys.argv[1] == "--strength":
+        strength(_Tiny()).save(Path(sys.argv[2]) / "strength.jpg", quality=88)
+        sys.exit()
     draw_rows(Path(sys.argv[2]))
     if sys.argv[1] == "--rows":
         sys.exit()

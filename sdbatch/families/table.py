@@ -170,6 +170,7 @@ class Family:
         size_multiple: Height and width are multiples of this, in pixels.
         size_min: Least height and width in pixels.
         size_max: Greatest height and width in pixels, a guard against typing errors.
+        pixels_max: Most pixels of a picture, height times width; 0 for no bound of its own.
         frame_multiple: A clip has a multiple of this, plus 1, frames; 0 where no task makes clips.
         frames_max: Most frames, a guard against typing errors.
         defaults: Defaults by column, with height and width where the folder does not say them.
@@ -198,6 +199,7 @@ class Family:
     size_multiple: int
     size_min: int = 8
     size_max: int = 8192
+    pixels_max: int = 0
     frame_multiple: int = 0
     frames_max: int = 1025
     defaults: Mapping[str, Any]

@@ -75,14 +75,16 @@ def check_family(values: Mapping[str, Any], family: Family) -> list[RowProblem]:
     if "num_frames" in values:
         problems.extend(_check_frames(values["num_frames"], family))
     if not problems and values.keys() >= {"height", "width"}:
-        problems.extend(_check_pixels(values["height"], values["width"], values.get("num_frames", 1)))
+        problems.extend(_check_pixels(values["height"], values["width"], values.get("num_frames", 1), family))
     return problems
 
 
-def _check_pixels(height: int, width: int, num_frames: int) -> list[RowProblem]:
+def _check_pixels(height: int, width: int, num_frames: int, family: Family) -> list[RowProblem]:
     """Check that one output fits a machine: each side and the frames may be within bounds, and their product not."""
-    if height * width > PIXELS_MAX:
-        message = f"x width {width} = {height * width} pixels are over {PIXELS_MAX}"
+    pixels_max = family.pixels_max or PIXELS_MAX
+    if height * width > pixels_max:
+        of_family = f", the most that {family.title} makes" if family.pixels_max else ""
+        message = f"x width {width} = {height * width} pixels are over {pixels_max}{of_family}"
         return [RowProblem("height", height, message)]
     if num_frames * height * width > CLIP_PIXELS_MAX:
         most = CLIP_PIXELS_MAX // (height * width)

@@ -38,6 +38,7 @@ MAKERS: Mapping[str, Callable[[Path], None]] = {
     "Qwen-Image": support.toy_models.make_tiny_qwen,
     "Qwen-Image 2.1": support.toy_newer.make_tiny_qwen_2,
     "Z-Image": support.toy_models.make_tiny_zimage,
+    "HiDream-I1": support.toy_newer.make_tiny_hidream,
     "Sana": support.toy_models.make_tiny_sana,
 }
 CONTROLNETS: Mapping[tuple[str, str], Callable[[Path], None]] = {

@@ -141,7 +141,7 @@ def make_tiny_sd3(folder: Path) -> None:
         StableDiffusion3Pipeline(
             transformer=transformer,
             scheduler=FlowMatchEulerDiscreteScheduler(),
-            vae=_kl_vae(latent_channels=16),
+            vae=kl_vae(latent_channels=16),
             text_encoder=CLIPTextModelWithProjection(tiny_text_config()),
             tokenizer=byte_tokenizer(),
             text_encoder_2=CLIPTextModelWithProjection(tiny_text_config()),
@@ -197,7 +197,7 @@ def _flux_parts(in_channels: int, out_channels: int | None = None) -> dict[str, 
             axes_dims_rope=(4, 6, 6),
         ),
         "scheduler": FlowMatchEulerDiscreteScheduler(),
-        "vae": _kl_vae(),
+        "vae": kl_vae(),
         "text_encoder": CLIPTextModel(tiny_text_config()),
         "tokenizer": byte_tokenizer(),
         "text_encoder_2": tiny_t5(),
@@ -227,7 +227,7 @@ def make_tiny_chroma(folder: Path) -> None:
                 approximator_num_channels=16,
             ),
             scheduler=FlowMatchEulerDiscreteScheduler(),
-            vae=_kl_vae(),
+            vae=kl_vae(),
             text_encoder=tiny_t5(),
             tokenizer=t5_tokenizer(),
         ),
@@ -381,7 +381,7 @@ def make_tiny_zimage(folder: Path) -> None:
                 axes_lens=[1024, 32, 32],
             ),
             scheduler=FlowMatchEulerDiscreteScheduler(),
-            vae=_kl_vae(),
+            vae=kl_vae(),
             text_encoder=Qwen3Model(_qwen3_config(layers=2)),
             tokenizer=qwen_tokenizer(),
         ),
@@ -497,7 +497,8 @@ _DEEP_VAE: dict[str, Any] = {
 """An autoencoder of factor 8 in each direction, as the published ones are."""
 
 
-def _kl_vae(latent_channels: int = 4) -> Any:
+def kl_vae(latent_channels: int = 4) -> Any:
+    """Return Stable Diffusion's autoencoder, small."""
     from diffusers import AutoencoderKL
 
     return AutoencoderKL(**{**_DEEP_VAE, "latent_channels": latent_channels}, shift_factor=0.1, scaling_factor=1.0)

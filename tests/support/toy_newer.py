@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
-from support.toy_models import qwen_tokenizer, save_pipeline
+from support.toy_models import kl_vae, qwen_tokenizer, save_pipeline, t5_tokenizer, tiny_t5
 
 _SMALL: Final[dict[str, Any]] = {
     "vocab_size": 128,
@@ -93,4 +93,47 @@ def qwen3_processor() -> Any:
     )
     return Qwen3VLProcessor(
         image_processor=images, tokenizer=tokenizer, video_processor=Qwen3VLVideoProcessor(), chat_template=template
+    )
+
+
+def make_tiny_hidream(folder: Path) -> None:
+    """Write a HiDream-I1 folder: four text encoders, and experts of which two in four see a token."""
+    import torch
+    from diffusers import FlowMatchEulerDiscreteScheduler, HiDreamImagePipeline, HiDreamImageTransformer2DModel
+    from transformers import CLIPTextModelWithProjection, LlamaConfig, LlamaForCausalLM
+
+    from sdbatch.generate.random_weights import byte_tokenizer, tiny_text_config
+
+    torch.manual_seed(0)
+    long_text = tiny_text_config()
+    long_text.max_position_embeddings = 248
+    llama = LlamaConfig(**{**_SMALL, "hidden_size": 32, "head_dim": 16}, bos_token_id=0, eos_token_id=2)
+    save_pipeline(
+        HiDreamImagePipeline(
+            scheduler=FlowMatchEulerDiscreteScheduler(),
+            vae=kl_vae(),
+            text_encoder=CLIPTextModelWithProjection(long_text),
+            tokenizer=byte_tokenizer(),
+            text_encoder_2=CLIPTextModelWithProjection(long_text),
+            tokenizer_2=byte_tokenizer(),
+            text_encoder_3=tiny_t5(),
+            tokenizer_3=t5_tokenizer(),
+            text_encoder_4=LlamaForCausalLM(llama),
+            tokenizer_4=qwen_tokenizer(),
+            transformer=HiDreamImageTransformer2DModel(
+                patch_size=2,
+                in_channels=4,
+                out_channels=4,
+                num_layers=1,
+                num_single_layers=1,
+                attention_head_dim=16,
+                num_attention_heads=2,
+                caption_channels=[32, 32],
+                text_emb_dim=2 * long_text.projection_dim,
+                axes_dims_rope=(8, 4, 4),
+                max_resolution=(16, 16),
+                llama_layers=[0, 1],
+            ),
+        ),
+        folder,
     )

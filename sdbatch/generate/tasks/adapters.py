@@ -5,6 +5,7 @@ pipeline + arguments under diffusers' names + recipe --> adapt() --> arguments t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -96,6 +97,15 @@ def _motion_schedule(pipeline: Any, arguments: Arguments, recipe: Recipe) -> Arg
     return arguments
 
 
+def _own_size(pipeline: Any, arguments: Arguments, recipe: Recipe) -> Arguments:
+    """Let a pipeline make the row's own size: HiDream would make every picture as large as 1024 x 1024 (0.42.1).
+
+    It scales a size to the area of its default one, and rounds down; so it is given the row's, and a hair more.
+    """
+    pipeline.default_sample_size = math.sqrt(recipe.height * recipe.width) * (1 + 1e-9) / pipeline.vae_scale_factor
+    return arguments
+
+
 def _own_sigmas(pipeline: Any, arguments: Arguments, recipe: Recipe) -> Arguments:
     """Give the noise levels of a row's own steps, where the folder's would silently stand for another number of them.
 
@@ -115,6 +125,7 @@ ADAPTERS: Final[Mapping[str, Callable[[Any, Arguments, Recipe], Arguments]]] = {
     "ltx2-conditions": _ltx2_conditions,
     "motion-schedule": _motion_schedule,
     "own-sigmas": _own_sigmas,
+    "own-size": _own_size,
     "vace-keyframes": _vace_keyframes,
 }
 """Adapters by the name that a route gives."""
