@@ -1,4 +1,4 @@
-"""Draw the documentation's pictures: a campaign's sheet and strips, a picture step by step, samplers, weights, strength.
+"""Draw the documentation's pictures: a campaign's sheet and strips, steps, samplers, weights, strength.
 
 python manifests/draw_readme.py out/demo manifests              # after `make demo`; all but strength.jpg
 python manifests/draw_readme.py --rows manifests                # samplers.jpg and weights.jpg, which need no campaign
@@ -38,7 +38,7 @@ WEIGHTED = ("a beach at (sunset:{})", "a (snowy:{}) mountain")
 WEIGHTS_SHOWN = (0.2, 0.5, 1.0, 1.4, 2.0)
 SOURCE = "mountains with a lake by day"
 EDITED = ("mountains with a lake at night in winter", "desert with cacti at sunset")
-STRENGTHS_SHOWN = (0.2, 0.4, 0.6, 0.8, 1.0)
+STRENGTHS_SHOWN = (0.3, 0.4, 0.6, 0.8, 1.0)
 
 
 def sheet(campaign: str) -> Image.Image:
