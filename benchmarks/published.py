@@ -190,6 +190,27 @@ PUBLISHED: Final = (
         width=3840,
     ),
     Published(
+        name="HunyuanImage 2.1",
+        titles=("HunyuanImage 2.1", "HunyuanImage 2.1 distilled"),
+        denoiser=("HunyuanImageTransformer2DModel", {"text_embed_2_dim": 1472}),
+        vae=(
+            "AutoencoderKLHunyuanImage",
+            {
+                "in_channels": 3,
+                "out_channels": 3,
+                "latent_channels": 64,
+                "block_out_channels": (128, 256, 512, 512, 1024, 1024),
+                "layers_per_block": 2,
+                "spatial_compression_ratio": 32,
+                "sample_size": 384,
+            },
+        ),
+        encoders={"text_encoder": 8_292_166_656, "text_encoder_2": 219_314_944},
+        size=(2048, 2048, 1),
+        width=3584,
+        patch=1,
+    ),
+    Published(
         name="HiDream-I1",
         titles=("HiDream-I1",),
         denoiser=(

@@ -51,6 +51,7 @@ OURS = {"scheduler", "loras", "fit", "duration_s", "ip_adapter_scale"}
 OF_SOURCES = {"height", "width", "num_frames", "fps"}
 """Columns that may follow from the sources."""
 OTHER_DEFAULTS = {
+    ("HunyuanImage 2.1 distilled", "num_inference_steps"),
     ("LTXConditionPipeline", "strength"),
     *(("Wan 2.2 TI2V", column) for column in ("height", "width", "num_frames")),
     *(("Wan 2.2 T2V A14B", column) for column in ("num_inference_steps", "guidance_scale")),
@@ -79,7 +80,7 @@ def test_each_way_names_a_pipeline_that_takes_its_arguments(family: Family, task
     assert {argument for argument in row.arguments.values() if argument} <= taken
     assert {"generator", "output_type"} | row.constants.keys() | row.parameters.keys() <= taken
     assert not row.parameters.keys() & (set(row.arguments.values()) | row.constants.keys())
-    outside = OURS | OF_SOURCES | ({"guidance_scale"} if row.adapter == "hunyuan" else set())
+    outside = OURS | OF_SOURCES | ({"guidance_scale"} if row.adapter in {"guiders", "hunyuan"} else set())
     assert not {column for column, argument in row.arguments.items() if not argument} - outside
     assert row.adapter in {"", *ADAPTERS}
 

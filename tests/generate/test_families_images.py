@@ -38,6 +38,8 @@ MAKERS: Mapping[str, Callable[[Path], None]] = {
     "Qwen-Image": support.toy_models.make_tiny_qwen,
     "Qwen-Image 2.1": support.toy_newer.make_tiny_qwen_2,
     "Z-Image": support.toy_models.make_tiny_zimage,
+    "HunyuanImage 2.1": support.toy_newer.make_tiny_hunyuan_image,
+    "HunyuanImage 2.1 distilled": partial(support.toy_newer.make_tiny_hunyuan_image, is_distilled=True),
     "HiDream-I1": support.toy_newer.make_tiny_hidream,
     "Sana": support.toy_models.make_tiny_sana,
 }

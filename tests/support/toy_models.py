@@ -309,28 +309,8 @@ def make_tiny_qwen(folder: Path) -> None:
         QwenImagePipeline,
         QwenImageTransformer2DModel,
     )
-    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
     torch.manual_seed(0)
-    config = Qwen2_5_VLConfig(
-        text_config={
-            **_SMALL,
-            "num_key_value_heads": 2,
-            "rope_scaling": {"mrope_section": [1, 1, 2], "rope_type": "default", "type": "default"},
-        },
-        vision_config={
-            "depth": 1,
-            "hidden_size": 16,
-            "intermediate_size": 16,
-            "num_heads": 2,
-            "out_hidden_size": 16,
-            "fullatt_block_indexes": [0],
-        },
-        vision_start_token_id=1,
-        vision_end_token_id=2,
-        image_token_id=3,
-        video_token_id=4,
-    )
     save_pipeline(
         QwenImagePipeline(
             transformer=QwenImageTransformer2DModel(
@@ -353,7 +333,7 @@ def make_tiny_qwen(folder: Path) -> None:
                 latents_mean=[0.0] * 4,
                 latents_std=[1.0] * 4,
             ),
-            text_encoder=Qwen2_5_VLForConditionalGeneration(config),
+            text_encoder=tiny_qwen2_vl(),
             tokenizer=qwen_tokenizer(),
         ),
         folder,
@@ -504,12 +484,38 @@ def kl_vae(latent_channels: int = 4) -> Any:
     return AutoencoderKL(**{**_DEEP_VAE, "latent_channels": latent_channels}, shift_factor=0.1, scaling_factor=1.0)
 
 
-def tiny_t5() -> Any:
+def tiny_qwen2_vl() -> Any:
+    """Return a Qwen2.5-VL of two layers."""
+    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+    config = Qwen2_5_VLConfig(
+        text_config={
+            **_SMALL,
+            "num_key_value_heads": 2,
+            "rope_scaling": {"mrope_section": [1, 1, 2], "rope_type": "default", "type": "default"},
+        },
+        vision_config={
+            "depth": 1,
+            "hidden_size": 16,
+            "intermediate_size": 16,
+            "num_heads": 2,
+            "out_hidden_size": 16,
+            "fullatt_block_indexes": [0],
+        },
+        vision_start_token_id=1,
+        vision_end_token_id=2,
+        image_token_id=3,
+        video_token_id=4,
+    )
+    return Qwen2_5_VLForConditionalGeneration(config)
+
+
+def tiny_t5(vocab_size: int = 128) -> Any:
     """Return a T5 encoder of two layers."""
     from transformers import T5Config, T5EncoderModel
 
     shape = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4}
-    return T5EncoderModel(T5Config(vocab_size=128, feed_forward_proj="gated-gelu", **shape)).eval()
+    return T5EncoderModel(T5Config(vocab_size=vocab_size, feed_forward_proj="gated-gelu", **shape)).eval()
 
 
 def _qwen3_config(layers: int) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
-from support.toy_models import kl_vae, qwen_tokenizer, save_pipeline, t5_tokenizer, tiny_t5
+from support.toy_models import kl_vae, qwen_tokenizer, save_pipeline, t5_tokenizer, tiny_qwen2_vl, tiny_t5
 
 _SMALL: Final[dict[str, Any]] = {
     "vocab_size": 128,
@@ -93,6 +93,61 @@ def qwen3_processor() -> Any:
     )
     return Qwen3VLProcessor(
         image_processor=images, tokenizer=tokenizer, video_processor=Qwen3VLVideoProcessor(), chat_template=template
+    )
+
+
+def make_tiny_hunyuan_image(folder: Path, *, is_distilled: bool = False) -> None:
+    """Write a HunyuanImage 2.1 folder: a factor of 32 in each direction, and two guiders unless it is distilled."""
+    import torch
+    from diffusers import (
+        AutoencoderKLHunyuanImage,
+        FlowMatchEulerDiscreteScheduler,
+        HunyuanImagePipeline,
+        HunyuanImageTransformer2DModel,
+    )
+    from diffusers.guiders import AdaptiveProjectedMixGuidance
+    from transformers import ByT5Tokenizer
+
+    torch.manual_seed(0)
+    guiders = {} if is_distilled else {"guider": 1, "ocr_guider": 3}
+    save_pipeline(
+        HunyuanImagePipeline(
+            transformer=HunyuanImageTransformer2DModel(
+                in_channels=4,
+                out_channels=4,
+                num_attention_heads=2,
+                attention_head_dim=16,
+                num_layers=1,
+                num_single_layers=1,
+                num_refiner_layers=1,
+                mlp_ratio=2.0,
+                guidance_embeds=is_distilled,
+                use_meanflow=is_distilled,
+                text_embed_dim=16,
+                text_embed_2_dim=32,
+                rope_axes_dim=(8, 8),
+            ),
+            scheduler=FlowMatchEulerDiscreteScheduler(),
+            vae=AutoencoderKLHunyuanImage(
+                in_channels=3,
+                out_channels=3,
+                latent_channels=4,
+                block_out_channels=(32, 32, 32, 32, 32, 32),
+                layers_per_block=1,
+                spatial_compression_ratio=32,
+                sample_size=64,
+                scaling_factor=0.75,
+            ),
+            text_encoder=tiny_qwen2_vl(),
+            tokenizer=qwen_tokenizer(),
+            text_encoder_2=tiny_t5(vocab_size=384),
+            tokenizer_2=ByT5Tokenizer(),
+            **{
+                name: AdaptiveProjectedMixGuidance(adaptive_projected_guidance_start_step=step)
+                for name, step in guiders.items()
+            },
+        ),
+        folder,
     )
 
 

@@ -97,6 +97,14 @@ def _motion_schedule(pipeline: Any, arguments: Arguments, recipe: Recipe) -> Arg
     return arguments
 
 
+def _guiders(pipeline: Any, arguments: Arguments, recipe: Recipe) -> Arguments:
+    """Set guidance where it is a component, and another one for prompts with words to be written."""
+    for name in ("guider", "ocr_guider"):
+        if guider := getattr(pipeline, name):
+            setattr(pipeline, name, guider.new(guidance_scale=recipe.guidance_scale))
+    return arguments
+
+
 def _own_size(pipeline: Any, arguments: Arguments, recipe: Recipe) -> Arguments:
     """Let a pipeline make the row's own size: HiDream would make every picture as large as 1024 x 1024 (0.42.1).
 
@@ -119,6 +127,7 @@ def _own_sigmas(pipeline: Any, arguments: Arguments, recipe: Recipe) -> Argument
 
 
 ADAPTERS: Final[Mapping[str, Callable[[Any, Arguments, Recipe], Arguments]]] = {
+    "guiders": _guiders,
     "hunyuan": _hunyuan,
     "ltx-conditions": _ltx_conditions,
     "ltx-latents": _ltx_latents,
