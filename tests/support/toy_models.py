@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -276,7 +277,7 @@ def make_tiny_klein(folder: Path) -> None:
 def make_tiny_flux2(folder: Path) -> None:
     """Write a Flux.2 dev folder; its text encoder has as many layers as the pipeline picks from.
 
-    A tokenizer with a chat template stands for the PixtralProcessor around it, which wants torchvision.
+    Where torchvision is not installed, a tokenizer with a chat template stands for the PixtralProcessor around it.
     """
     import torch
     from diffusers import AutoencoderKLFlux2, FlowMatchEulerDiscreteScheduler, Flux2Pipeline, Flux2Transformer2DModel
@@ -294,7 +295,7 @@ def make_tiny_flux2(folder: Path) -> None:
             scheduler=FlowMatchEulerDiscreteScheduler(),
             vae=AutoencoderKLFlux2(**_DEEP_VAE),
             text_encoder=Mistral3ForConditionalGeneration(config),
-            tokenizer=mistral_tokenizer(),
+            tokenizer=pixtral_processor() if importlib.util.find_spec("torchvision") else mistral_tokenizer(),
         ),
         folder,
     )
@@ -443,6 +444,17 @@ def mistral_tokenizer() -> Any:
         "{% for part in m.content %}{{ part.text }}{% endfor %}<|im_end|>{% endfor %}"
     )
     return tokenizer
+
+
+def pixtral_processor() -> Any:
+    """Return Pixtral's processor around that tokenizer; it wants torchvision."""
+    from transformers import PixtralImageProcessor, PixtralProcessor
+
+    tokenizer = mistral_tokenizer()
+    tokenizer.add_special_tokens({"additional_special_tokens": ["[IMG]", "[IMG_BREAK]", "[IMG_END]"]})
+    return PixtralProcessor(
+        image_processor=PixtralImageProcessor(), tokenizer=tokenizer, chat_template=tokenizer.chat_template
+    )
 
 
 def gemma_tokenizer() -> Any:
