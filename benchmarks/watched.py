@@ -108,7 +108,9 @@ def drive(job: dict[str, Any], every_s: float | None, *, in_process: bool) -> di
     }
 
 
-def watch(page: Page, driver: subprocess.Popen[str], report: Path, pictures: Path, rows: int) -> list[tuple[float, int]]:
+def watch(
+    page: Page, driver: subprocess.Popen[str], report: Path, pictures: Path, rows: int
+) -> list[tuple[float, int]]:
     """Look at the page until it shows the whole run; return when it showed how many assets.
 
     Pictures are taken as soon as there is something, at the middle and at the end.
@@ -174,13 +176,16 @@ def measure(folder: Path, pictures: Path, options: argparse.Namespace) -> dict[s
     return {**figures, "shares": shares, "grown": grown, "said": said}
 
 
-def _arguments() -> argparse.ArgumentParser:
+def arguments() -> argparse.ArgumentParser:
+    """Return what reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=2000)
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--model", default="builtin:tiny-sd")
     parser.add_argument("--in-process", action="store_true", help="without Ray")
-    parser.add_argument("--every-s", type=float, help="seconds between two writes of the gallery; as shipped by default")
+    parser.add_argument(
+        "--every-s", type=float, help="seconds between two writes of the gallery; as shipped by default"
+    )
     parser.add_argument("--pictures", type=Path, help="folder of the screenshots")
     parser.add_argument("--drive", type=Path, help=argparse.SUPPRESS)
     return parser
@@ -188,7 +193,7 @@ def _arguments() -> argparse.ArgumentParser:
 
 def main() -> None:
     """Measure, and print one JSON object."""
-    options = _arguments().parse_args()
+    options = arguments().parse_args()
     if options.drive:
         job = json.loads(options.drive.read_text())
         print(json.dumps(drive(job, options.every_s, in_process=options.in_process)))

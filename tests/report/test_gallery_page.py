@@ -332,7 +332,8 @@ def test_keys_go_from_open_picture_to_open_picture_and_none_is_decided_twice(ope
     page.press("ArrowDown" if view == "table" else "ArrowRight", "a", "r", "a", "r")
 
     assert [(one["id"], one["verdict"]) for one in _decisions(page)] == [
-        (one["id"], verdict) for one, verdict in zip(rows, ["approved", "rejected", "approved", "rejected"], strict=False)
+        (one["id"], verdict)
+        for one, verdict in zip(rows, ["approved", "rejected", "approved", "rejected"], strict=False)
     ]
     assert _focused(page) == rows[4]["id"]
     again = page.ask("document.getElementById('apply-facets').textContent")
