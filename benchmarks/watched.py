@@ -16,7 +16,6 @@ import functools
 import itertools
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -90,9 +89,10 @@ def drive(job: dict[str, Any], every_s: float | None, *, in_process: bool) -> di
 
         return call
 
-    gallery.LiveGallery._write_quietly = counted("gallery", gallery.LiveGallery._write_quietly)  # type: ignore[method-assign]
+    live = gallery.LiveGallery
+    live._write_quietly = counted("gallery", live._write_quietly)  # type: ignore[method-assign]  # noqa: SLF001
     # At the end rows are read once for both; what is read and written for the metadata counts as the gallery's too.
-    compact.write_gallery = counted("last gallery", compact.write_gallery)
+    vars(compact)["write_gallery"] = counted("last gallery", gallery.write_gallery)
     records.RunRecords.write_status = counted("status", records.RunRecords.write_status)  # type: ignore[method-assign]
     if every_s is not None:
         gallery.GALLERY_EVERY_S = every_s  # type: ignore[misc]

@@ -66,6 +66,11 @@ def test_a_grid_is_rendered_beside_the_manifest(campaign_url: str, job: dict[str
     assert {(row["x_grid"], row["x_grid_row"], row["x_team"]) for row in cells} == {
         ("guidance_scale-by-num_inference_steps", "fox", "north")
     }
+    # What it cost is told by the columns of its rows, as any other row's.
+    cost = sdbatch.cost(campaign_url, ["x_team", "x_grid_row"]).table.select(["x_team", "x_grid_row", "assets"])
+    assert sorted(map(str, (tuple(row.values()) for row in cost.to_pylist()))) == sorted(
+        ["('north', None, 2)", "('south', None, 1)", "('north', 'fox', 6)"]
+    )
     # Nothing leaves, nothing is in the way, and nothing is made twice, whichever axis a column is on.
     assert sdbatch.metadata(campaign_url).equals(before)
     again = sdbatch.run(job, in_process=True)

@@ -17,10 +17,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sdbatch.campaign import layout
 from sdbatch.campaign.done import Done
 from sdbatch.campaign.effective import EffectiveRows, winners
-from sdbatch.campaign.files import newest_run_with_manifest, run_ids
+from sdbatch.campaign.files import newest_run_with_manifest, request_parts, run_ids
 from sdbatch.campaign.gc import OLDER_THAN_S, GcReport, collect_garbage
 from sdbatch.campaign.history import History, read_history, read_outcomes
 from sdbatch.campaign.lease import is_gone
@@ -133,8 +132,8 @@ class Campaign:
         """Return the key that the newest run's manifest gave a request; None when it does not have it."""
         wanted = pa.schema([("id", pa.string()), ("request_key", pa.string())])
         run = newest_run_with_manifest(self.store)
-        for entry in self.store.list(layout.requests_folder(run)) if run else ():
-            part = read_requests(self.store, entry.path, wanted)
+        for path in request_parts(self.store, run) if run else ():
+            part = read_requests(self.store, path, wanted)
             keys = part.filter(pc.equal(part.column("id"), request_id)).column("request_key").to_pylist()
             if keys:
                 return str(keys[0])

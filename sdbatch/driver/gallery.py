@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 
 from sdbatch.campaign import layout, schema
 from sdbatch.campaign.effective import with_own_assets
+from sdbatch.campaign.files import request_parts
 from sdbatch.campaign.read import read_commit, read_requests
 from sdbatch.driver.older_versions import OlderVersions
 from sdbatch.errors import SdbatchError
@@ -190,7 +191,7 @@ class LiveGallery:
 
     def _own_columns(self, ids: pa.Array) -> pa.Table:
         """Return `id` and the x_* of some rows of the manifest; they mostly stand where the last ones stood."""
-        paths = [entry.path for entry in self._store.list(layout.requests_folder(self._run))]
+        paths = request_parts(self._store, self._run)
         found: list[pa.Table] = []
         for turn in range(len(paths)):
             place = (self._found_in + turn) % len(paths)

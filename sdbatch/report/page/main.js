@@ -95,7 +95,7 @@
     var names = ["", "id"].concat(F.varying.filter(function (name) { return name !== "prompt"; }), ["verdict", "seed"]);
     S.clear(select);
     names.forEach(function (name) {
-      select.append(S.el("option", { value: name, text: name ? S.label(name) : "as in the manifest" }));
+      select.append(S.el("option", { value: name, text: name ? S.label(name) : D.head.state === "running" ? "as made" : "manifest order" }));
     });
     if (S.view.sort && names.indexOf(S.view.sort) < 0) select.append(S.el("option", { value: S.view.sort, text: S.label(S.view.sort) }));
     select.value = S.view.sort;
