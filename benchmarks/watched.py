@@ -21,7 +21,8 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -157,11 +158,11 @@ def measure(folder: Path, pictures: Path, options: argparse.Namespace) -> dict[s
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as driver:
         try:
-            with browser(folder) as page:
+            with browser(folder) as page, _terminal(driver, job["output"], environment) as lines:
                 page.said.clear()
                 grown = watch(page, driver, Path(job["output"], "report"), pictures, options.rows)
                 said = list(page.said)
-            told, _ = driver.communicate(timeout=120)
+                told, _ = driver.communicate(timeout=120)
         finally:
             driver.kill()
     figures: dict[str, Any] = json.loads(told.splitlines()[-1])
@@ -173,7 +174,26 @@ def measure(folder: Path, pictures: Path, options: argparse.Namespace) -> dict[s
         for name, seconds in (("gallery", gallery_s), ("gallery and status", both_s))
         for of, key in (("wall", "wall"), ("driver", "driver_cpu"))
     }
-    return {**figures, "shares": shares, "grown": grown, "said": said}
+    return {**figures, "shares": shares, "grown": grown, "said": said, "watched": lines}
+
+
+@contextmanager
+def _terminal(driver: subprocess.Popen[str], output: str, environment: dict[str, str]) -> Iterator[list[str]]:
+    """Watch a run by `status --watch` while the block goes on; yield a list that holds its lines at the end."""
+    until_s = time.monotonic() + ENDS_WITHIN_S
+    while not list(Path(output).glob("runs/*/status.json")):
+        assert driver.poll() is None, "the run failed"
+        assert time.monotonic() < until_s
+        time.sleep(LOOK_S)
+    command = [sys.executable, "-m", "sdbatch", "status", output, "--watch"]
+    lines: list[str] = []
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as watching:
+        try:
+            yield lines
+            lines += watching.communicate(timeout=60)[0].splitlines()
+            assert watching.returncode == 0
+        finally:
+            watching.kill()
 
 
 def arguments() -> argparse.ArgumentParser:

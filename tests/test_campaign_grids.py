@@ -175,6 +175,20 @@ def test_what_cannot_be_made_is_refused_before_anything_is_written(job: dict[str
     assert not Path(job["output"], "runs").exists()
 
 
+def test_a_grid_ends_at_its_budget_and_goes_on_with_a_larger_one(job: dict[str, Any]) -> None:
+    small, large = "0.0000001gpu_hours", "5gpu_hours"
+    (line,) = sdbatch.plan_grid(job, X, only=["owl"], budget=small).budget
+    assert line.startswith("limits.gpu_hours = ")
+    ended = sdbatch.grid(job, X, only=["owl"], in_process=True, budget=small)
+
+    assert (ended.run.exit_code, ended.run.state, ended.run.counts["rows_generated"]) == (6, "stopped", 0)
+    assert "is reached" in str(ended.run.message)
+    assert not Path(ended.page).exists()
+    whole = sdbatch.grid(job, X, only=["owl"], in_process=True, budget=large)
+    assert (whole.run.exit_code, whole.run.counts["rows_generated"]) == (0, 3)
+    assert Path(whole.page).exists()
+
+
 def test_the_command_shows_the_cost_and_waits_for_a_yes(job: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text(yaml.safe_dump(job))
     command = ["grid", str(tmp_path / "job.yaml"), "--x", X, "--only", "owl", "--in-process"]
@@ -186,7 +200,9 @@ def test_the_command_shows_the_cost_and_waits_for_a_yes(job: dict[str, Any], tmp
     assert "nothing was rendered; --yes renders it" in asked.stderr
     assert json.loads(dry.stdout)["plan"]["rows"] == {"new": 3}
     assert not Path(job["output"], "runs").exists()
-    made = CliRunner().invoke(app, [*command, "--yes"])
+    refused = CliRunner().invoke(app, [*command, "--yes", "--budget", "12EUR"])
+    assert (refused.exit_code, "the job has no prices" in refused.stderr) == (2, True)
+    made = CliRunner().invoke(app, [*command, "--yes", "--budget", "1gpu_hours"])
     assert made.exit_code == 0, made.output
     assert f"sheet: {job['output']}/report/grids/guidance_scale/sheet.png" in made.stdout
     assert CliRunner().invoke(app, command).exit_code == 0  # all of it is there: nothing is asked

@@ -26,5 +26,7 @@ def test_the_page_of_a_run_grows_by_itself_and_costs_little(tmp_path: Path) -> N
     assert len({num for num in shown if 0 < num < 200}) >= 2, shown
     assert all(before <= after for before, after in pairwise(shown))
     assert shown[-1] == 200
+    assert len(figures["watched"]) > 2
+    assert "200 of 200 made, 0 failed, 0 open" in figures["watched"][-1]
     assert figures["shares"]["gallery of wall"] < 0.02, figures
     assert figures["shares"]["gallery and status of wall"] < 0.03, figures
