@@ -48,6 +48,7 @@ from sdbatch.cli.options import (
     Where,
     Yes,
     parse_age_s,
+    refuse_of_other_kind,
     sample_share,
     selection_of,
     split_pairs,
@@ -320,7 +321,9 @@ def verify(
 ) -> None:
     """Compare a campaign's commits, metadata and assets, or a delivery's files and ledger. Exits 5 on a mismatch."""
     share = guarded(lambda: sample_share(sample), as_json)
-    if guarded(lambda: api.is_delivery(output), as_json):
+    is_delivery = guarded(lambda: api.is_delivery(output), as_json)
+    guarded(lambda: refuse_of_other_kind(output, is_delivery=is_delivery, sample=sample, trust=trust), as_json)
+    if is_delivery:
         delivered = guarded(lambda: api.verify_delivery(output, trust_file=trust), as_json)
         show_delivery_verified(delivered, as_json)
         raise typer.Exit(0 if delivered.is_good else VERIFY_EXIT_CODE)
