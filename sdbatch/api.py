@@ -259,10 +259,15 @@ def grid(
 def status(campaign: Campaign) -> dict[str, Any]:
     """Return the newest run's `status.json`; its state is `dead` when the driver ran here and its process is gone.
 
+    What it says of the `campaign` is of the newest run that was no grid.
+
     Raises:
         JobError: When the campaign has no run.
     """
-    return CampaignFolder(_store(campaign)).status()
+    folder = CampaignFolder(_store(campaign))
+    status = folder.status()
+    # A grid's rows stand beside the campaign's, and say nothing of it.
+    return status if status.get("campaign") else {**status, "campaign": folder.standing()}
 
 
 def watch(campaign: Campaign) -> Iterator[dict[str, Any]]:

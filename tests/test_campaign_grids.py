@@ -66,6 +66,10 @@ def test_a_grid_is_rendered_beside_the_manifest(campaign_url: str, job: dict[str
     assert {(row["x_grid"], row["x_grid_row"], row["x_team"]) for row in cells} == {
         ("guidance_scale-by-num_inference_steps", "fox", "north")
     }
+    # It says nothing of the campaign, whose rows stand as they stood.
+    assert made.run.campaign == {}
+    assert sdbatch.status(campaign_url)["run_id"] == made.run.run_id
+    assert sdbatch.status(campaign_url)["campaign"] == {"rows": 2, "made": 2, "failed": 0, "open": 0}
     # What it cost is told by the columns of its rows, as any other row's.
     cost = sdbatch.cost(campaign_url, ["x_team", "x_grid_row"]).table.select(["x_team", "x_grid_row", "assets"])
     assert sorted(map(str, (tuple(row.values()) for row in cost.to_pylist()))) == sorted(

@@ -51,7 +51,7 @@ class Campaign:
         """
         run = newest_run_with_manifest(self.store)
         if run is None:
-            raise JobError(f"{self.store.url}: no run there")
+            raise JobError(f"{self.store.url}: no run there; `sdbatch run` makes the first one")
         return run
 
     def status(self) -> dict[str, Any]:
@@ -64,7 +64,7 @@ class Campaign:
         for run in reversed(run_ids(self.store)):
             if status := self.status_of(run):  # none: a collection of garbage, or a run that has not begun
                 return status
-        raise JobError(f"{self.store.url}: no run there")
+        raise JobError(f"{self.store.url}: no run there; `sdbatch run` makes the first one")
 
     def status_of(self, run: str) -> dict[str, Any] | None:
         """Return a run's `status.json`, as `status` does; None when it has none."""
@@ -75,6 +75,12 @@ class Campaign:
         if status["state"] == "running" and is_gone(self.store):
             status["state"] = "dead"
         return status
+
+    def standing(self) -> dict[str, int]:
+        """Return where the rows of the newest manifest stand, as its run says; empty where it does not say."""
+        run = newest_run_with_manifest(self.store)
+        status = self.status_of(run) if run else None
+        return dict(status.get("campaign") or {}) if status else {}
 
     def record(self, run: str) -> dict[str, Any] | None:
         """Return a run's `run.json`; None when it has not ended, or was killed."""

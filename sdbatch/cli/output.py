@@ -121,7 +121,7 @@ def end_run(
     else:
         show_run(result, spent, verbose=verbose)
         if result.state in {"done", "failed"}:
-            filtered = "#status=failed" if result.state == "failed" else ""
+            filtered = "#f.status=failed" if result.state == "failed" else ""
             show(f"gallery: {joined(result.output, 'report/index.html')}{filtered}")
     raise typer.Exit(0 if accept_failed and result.state == "failed" else result.exit_code)
 

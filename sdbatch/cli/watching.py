@@ -66,7 +66,7 @@ def runs(
     if as_json:
         say({"runs": found}, as_json, "")
         return
-    headers = ("run", "state", "began", "took", "made", "kept", "failed", "copied")
+    headers = ("run", "state", "began (UTC)", "took", "made", "kept", "failed", "copied")
     show_table([_run_cells(run) for run in found], headers)
     if len(found) == limit and not every:
         show(f"the newest {limit} runs; --all lists all of them")

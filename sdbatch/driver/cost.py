@@ -125,7 +125,7 @@ def campaign_cost(
     """
     runs = files_by_run(store)
     if not runs:
-        raise JobError(f"{store.url}: no run there")
+        raise JobError(f"{store.url}: no run there; `sdbatch run` makes the first one")
     names = tuple("run_id" if name == "run" else name for name in by)
     own = _own_columns(store, [files.run for files in runs], [name for name in names if name.startswith("x_")])
     for name in names:
