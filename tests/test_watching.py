@@ -70,7 +70,7 @@ def test_status_speaks_of_the_campaign_and_of_the_run(results: tuple[RunResult, 
 
     assert preview.campaign == {"rows": 15, "made": 2, "failed": 0, "open": 13}
     assert campaign == "campaign: 3 of 15 made, 12 failed, 0 open"
-    assert run.startswith(f"{rest.run_id} failed: 1 rows made, 2 kept, 12 failed (as of ")
+    assert run.startswith(f"{rest.run_id} failed: 1 row made, 2 kept, 12 failed (as of ")
     kept = sdbatch.run(job, Selection(only=frozenset({"good-0"})), in_process=True)
     assert kept.campaign == rest.campaign  # what a selection leaves out stands as it stood
 
