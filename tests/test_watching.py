@@ -19,6 +19,7 @@ from typer.testing import CliRunner, Result
 import sdbatch
 from sdbatch.campaign import layout
 from sdbatch.cli import app
+from sdbatch.cli.watching import news
 from sdbatch.driver import RunResult, Selection
 from sdbatch.driver.watching import failures_of, watched
 from sdbatch.errors import JobError
@@ -208,3 +209,16 @@ def test_the_script_of_a_shell_asks_sdbatch(shell: str) -> None:
     assert "_SDBATCH_COMPLETE=complete_" + shell in script
     if shell == "bash":
         assert subprocess.run(["bash", "-n"], input=script, text=True).returncode == 0
+
+
+def test_a_log_has_a_line_for_each_news_and_none_for_the_time() -> None:
+    first = {"run_id": "r1", "state": "running", "counts": {"rows_ok": 1}, "updated_at": "09:00", "eta_s": 9.0}
+    looks = [
+        first,
+        {**first, "updated_at": "09:02", "eta_s": 8.0},
+        {**first, "updated_at": "09:04", "workers": 2},
+        {**first, "updated_at": "09:06", "workers": 2, "counts": {"rows_ok": 2}},
+        {**first, "updated_at": "09:08", "workers": 2, "counts": {"rows_ok": 2}, "state": "done"},
+    ]
+
+    assert [look["updated_at"] for look in news(looks)] == ["09:00", "09:04", "09:06", "09:08"]
