@@ -175,9 +175,8 @@ def run(
         UserError: Before anything was started.
         CampaignHeld: When another driver holds the campaign.
     """
-    loaded = load_job(job, overrides)
     return run_job(
-        loaded if budget is None else with_budget(loaded, budget),
+        _with_budget(load_job(job, overrides), budget),
         selection=selection or Selection(),
         in_process=in_process,
         progress=progress or Silent(),
@@ -185,6 +184,10 @@ def run(
         allow_open_ray=allow_open_ray,
         yes=yes,
     )
+
+
+def _with_budget(job: Job, budget: str | None) -> Job:
+    return job if budget is None else with_budget(job, budget)
 
 
 def plan_grid(
@@ -195,6 +198,7 @@ def plan_grid(
     *,
     only: Iterable[str] = (),
     name: str = "",
+    budget: str | None = None,
 ) -> PlanReport:
     """Return what a grid would make, and why; nothing is written. See `grid`.
 
@@ -204,7 +208,7 @@ def plan_grid(
     from sdbatch.driver.grids import grid_of
     from sdbatch.driver.grids import plan_grid as driver_plan_grid
 
-    return driver_plan_grid(load_job(job, overrides), grid_of(x, y, only, name))
+    return driver_plan_grid(_with_budget(load_job(job, overrides), budget), grid_of(x, y, only, name))
 
 
 def grid(
@@ -219,6 +223,7 @@ def grid(
     progress: Progress | None = None,
     accept_new_keys: bool = False,
     allow_open_ray: bool = False,
+    budget: str | None = None,
 ) -> GridReport:
     """Render some rows of a job's manifest with every pair of values of two columns, and write a page of them.
 
@@ -233,6 +238,7 @@ def grid(
         progress: See `run`.
         accept_new_keys: See `run`.
         allow_open_ray: See `run`.
+        budget: See `run`.
 
     Raises:
         UserError: Before anything was started.
@@ -241,7 +247,7 @@ def grid(
     from sdbatch.driver.grids import grid_of, make_grid
 
     return make_grid(
-        load_job(job, overrides),
+        _with_budget(load_job(job, overrides), budget),
         grid_of(x, y, only, name),
         in_process=in_process,
         progress=progress or Silent(),
@@ -253,10 +259,15 @@ def grid(
 def status(campaign: Campaign) -> dict[str, Any]:
     """Return the newest run's `status.json`; its state is `dead` when the driver ran here and its process is gone.
 
+    What it says of the `campaign` is of the newest run that was no grid.
+
     Raises:
         JobError: When the campaign has no run.
     """
-    return CampaignFolder(_store(campaign)).status()
+    folder = CampaignFolder(_store(campaign))
+    status = folder.status()
+    # A grid's rows stand beside the campaign's, and say nothing of it.
+    return status if status.get("campaign") else {**status, "campaign": folder.standing()}
 
 
 def watch(campaign: Campaign) -> Iterator[dict[str, Any]]:
@@ -739,6 +750,7 @@ def submit(
     accept_new_keys: bool = False,
     allow_open_ray: bool = False,
     yes: bool = False,
+    budget: str | None = None,
     exclude: Iterable[str] = (),
     say: Callable[[str], None] | None = None,
     write: Callable[[str], None] | None = None,
@@ -757,6 +769,7 @@ def submit(
         accept_new_keys: See `run`.
         allow_open_ray: See `run`.
         yes: See `run`.
+        budget: See `run`; a job of the campaign that runs already keeps the budget it began with.
         exclude: Further patterns of files that stay here, as lines of .gitignore.
         say: Told what is sent, before it is sent.
         write: Given the job's log as it comes; without it the call does not wait.
@@ -782,6 +795,7 @@ def submit(
         accept_new_keys=accept_new_keys,
         allow_open_ray=allow_open_ray,
         yes=yes,
+        budget=budget,
         exclude=tuple(exclude),
         say=say or (lambda _: None),
         write=write,

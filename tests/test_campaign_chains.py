@@ -194,4 +194,4 @@ def test_status_and_plan_say_who_waits(
     status = CliRunner().invoke(app, ["status", job["output"]])
 
     assert "waiting for asset:hero/1: 1 row" in planned.stdout, planned.output
-    assert "1 ok, 0 failed, 0 reused, 2 waiting of 3 rows" in status.stdout
+    assert "1 row made, 0 kept, 0 failed, 2 waiting for outputs that were not there (as of " in status.stdout

@@ -66,6 +66,15 @@ def test_a_grid_is_rendered_beside_the_manifest(campaign_url: str, job: dict[str
     assert {(row["x_grid"], row["x_grid_row"], row["x_team"]) for row in cells} == {
         ("guidance_scale-by-num_inference_steps", "fox", "north")
     }
+    # It says nothing of the campaign, whose rows stand as they stood.
+    assert made.run.campaign == {}
+    assert sdbatch.status(campaign_url)["run_id"] == made.run.run_id
+    assert sdbatch.status(campaign_url)["campaign"] == {"rows": 2, "made": 2, "failed": 0, "open": 0}
+    # What it cost is told by the columns of its rows, as any other row's.
+    cost = sdbatch.cost(campaign_url, ["x_team", "x_grid_row"]).table.select(["x_team", "x_grid_row", "assets"])
+    assert sorted(map(str, (tuple(row.values()) for row in cost.to_pylist()))) == sorted(
+        ["('north', None, 2)", "('south', None, 1)", "('north', 'fox', 6)"]
+    )
     # Nothing leaves, nothing is in the way, and nothing is made twice, whichever axis a column is on.
     assert sdbatch.metadata(campaign_url).equals(before)
     again = sdbatch.run(job, in_process=True)
@@ -170,6 +179,20 @@ def test_what_cannot_be_made_is_refused_before_anything_is_written(job: dict[str
     assert not Path(job["output"], "runs").exists()
 
 
+def test_a_grid_ends_at_its_budget_and_goes_on_with_a_larger_one(job: dict[str, Any]) -> None:
+    small, large = "0.0000001gpu_hours", "5gpu_hours"
+    (line,) = sdbatch.plan_grid(job, X, only=["owl"], budget=small).budget
+    assert line.startswith("limits.gpu_hours = ")
+    ended = sdbatch.grid(job, X, only=["owl"], in_process=True, budget=small)
+
+    assert (ended.run.exit_code, ended.run.state, ended.run.counts["rows_generated"]) == (6, "stopped", 0)
+    assert "is reached" in str(ended.run.message)
+    assert not Path(ended.page).exists()
+    whole = sdbatch.grid(job, X, only=["owl"], in_process=True, budget=large)
+    assert (whole.run.exit_code, whole.run.counts["rows_generated"]) == (0, 3)
+    assert Path(whole.page).exists()
+
+
 def test_the_command_shows_the_cost_and_waits_for_a_yes(job: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text(yaml.safe_dump(job))
     command = ["grid", str(tmp_path / "job.yaml"), "--x", X, "--only", "owl", "--in-process"]
@@ -181,7 +204,9 @@ def test_the_command_shows_the_cost_and_waits_for_a_yes(job: dict[str, Any], tmp
     assert "nothing was rendered; --yes renders it" in asked.stderr
     assert json.loads(dry.stdout)["plan"]["rows"] == {"new": 3}
     assert not Path(job["output"], "runs").exists()
-    made = CliRunner().invoke(app, [*command, "--yes"])
+    refused = CliRunner().invoke(app, [*command, "--yes", "--budget", "12EUR"])
+    assert (refused.exit_code, "the job has no prices" in refused.stderr) == (2, True)
+    made = CliRunner().invoke(app, [*command, "--yes", "--budget", "1gpu_hours"])
     assert made.exit_code == 0, made.output
     assert f"sheet: {job['output']}/report/grids/guidance_scale/sheet.png" in made.stdout
     assert CliRunner().invoke(app, command).exit_code == 0  # all of it is there: nothing is asked

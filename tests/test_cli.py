@@ -102,7 +102,9 @@ def test_a_failed_row_exits_with_3_unless_accepted(job: Job, tmp_path: Path) -> 
     row = {"id": "a", "prompt": "p", "task": "image-to-image", "images": str(tmp_path / "no.png"), "strength": 1.0}
     path = job([row])
 
-    assert _call("run", path, "--in-process").exit_code == 3
+    failed = _call("run", path, "--in-process")
+    assert failed.exit_code == 3
+    assert "report/index.html#f.status=failed\n" in failed.stdout  # as the page writes its address
     assert _sdbatch("run", path, "--in-process", "--accept-failed").returncode == 0
     assert json.loads(_call("plan", path, "--retry-failed", "--json").stdout)["rows"] == {"retry": 1}
     assert json.loads(_call("plan", "--retry-failed", path, "--json").stdout)["rows"] == {"retry": 1}

@@ -137,6 +137,8 @@ def test_a_submitted_job_is_done_and_its_exit_code_passed_through(
     assert head.submit(job([{"id": "a", "prompt": "p", **absent}], **other)).returncode == 3
     assert head.submit(job([{"id": "a", "prompt": "p", **absent}], **other), "--accept-failed").returncode == 0
     assert head.submit(job([{"id": "a", "prompt": "p", "height": 3}], **other)).returncode == 2
+    beyond = head.submit(job(prompts(1), output="dear"), "--budget", "0.0000001gpu_hours")
+    assert beyond.returncode == 6, beyond.stderr
 
 
 def test_a_wrong_token_is_refused(head: Head, job: Callable[..., Path], tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from typer.testing import CliRunner, Result
 import sdbatch
 from sdbatch.campaign import layout
 from sdbatch.cli import app
+from sdbatch.cli.watching import news
 from sdbatch.driver import RunResult, Selection
 from sdbatch.driver.watching import failures_of, watched
 from sdbatch.errors import JobError
@@ -70,7 +71,7 @@ def test_status_speaks_of_the_campaign_and_of_the_run(results: tuple[RunResult, 
 
     assert preview.campaign == {"rows": 15, "made": 2, "failed": 0, "open": 13}
     assert campaign == "campaign: 3 of 15 made, 12 failed, 0 open"
-    assert run.startswith(f"{rest.run_id} failed: 1 rows made, 2 kept, 12 failed (as of ")
+    assert run.startswith(f"{rest.run_id} failed: 1 row made, 2 kept, 12 failed (as of ")
     kept = sdbatch.run(job, Selection(only=frozenset({"good-0"})), in_process=True)
     assert kept.campaign == rest.campaign  # what a selection leaves out stands as it stood
 
@@ -208,3 +209,16 @@ def test_the_script_of_a_shell_asks_sdbatch(shell: str) -> None:
     assert "_SDBATCH_COMPLETE=complete_" + shell in script
     if shell == "bash":
         assert subprocess.run(["bash", "-n"], input=script, text=True).returncode == 0
+
+
+def test_a_log_has_a_line_for_each_news_and_none_for_the_time() -> None:
+    first = {"run_id": "r1", "state": "running", "counts": {"rows_ok": 1}, "updated_at": "09:00", "eta_s": 9.0}
+    looks = [
+        first,
+        {**first, "updated_at": "09:02", "eta_s": 8.0},
+        {**first, "updated_at": "09:04", "workers": 2},
+        {**first, "updated_at": "09:06", "workers": 2, "counts": {"rows_ok": 2}},
+        {**first, "updated_at": "09:08", "workers": 2, "counts": {"rows_ok": 2}, "state": "done"},
+    ]
+
+    assert [look["updated_at"] for look in news(looks)] == ["09:00", "09:04", "09:06", "09:08"]

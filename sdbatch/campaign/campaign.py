@@ -17,10 +17,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sdbatch.campaign import layout
 from sdbatch.campaign.done import Done
 from sdbatch.campaign.effective import EffectiveRows, winners
-from sdbatch.campaign.files import newest_run_with_manifest, run_ids
+from sdbatch.campaign.files import newest_run_with_manifest, request_parts, run_ids
 from sdbatch.campaign.gc import OLDER_THAN_S, GcReport, collect_garbage
 from sdbatch.campaign.history import History, read_history, read_outcomes
 from sdbatch.campaign.lease import is_gone
@@ -52,7 +51,7 @@ class Campaign:
         """
         run = newest_run_with_manifest(self.store)
         if run is None:
-            raise JobError(f"{self.store.url}: no run there")
+            raise JobError(f"{self.store.url}: no run there; `sdbatch run` makes the first one")
         return run
 
     def status(self) -> dict[str, Any]:
@@ -65,7 +64,7 @@ class Campaign:
         for run in reversed(run_ids(self.store)):
             if status := self.status_of(run):  # none: a collection of garbage, or a run that has not begun
                 return status
-        raise JobError(f"{self.store.url}: no run there")
+        raise JobError(f"{self.store.url}: no run there; `sdbatch run` makes the first one")
 
     def status_of(self, run: str) -> dict[str, Any] | None:
         """Return a run's `status.json`, as `status` does; None when it has none."""
@@ -76,6 +75,12 @@ class Campaign:
         if status["state"] == "running" and is_gone(self.store):
             status["state"] = "dead"
         return status
+
+    def standing(self) -> dict[str, int]:
+        """Return where the rows of the newest manifest stand, as its run says; empty where it does not say."""
+        run = newest_run_with_manifest(self.store)
+        status = self.status_of(run) if run else None
+        return dict(status.get("campaign") or {}) if status else {}
 
     def record(self, run: str) -> dict[str, Any] | None:
         """Return a run's `run.json`; None when it has not ended, or was killed."""
@@ -133,8 +138,8 @@ class Campaign:
         """Return the key that the newest run's manifest gave a request; None when it does not have it."""
         wanted = pa.schema([("id", pa.string()), ("request_key", pa.string())])
         run = newest_run_with_manifest(self.store)
-        for entry in self.store.list(layout.requests_folder(run)) if run else ():
-            part = read_requests(self.store, entry.path, wanted)
+        for path in request_parts(self.store, run) if run else ():
+            part = read_requests(self.store, path, wanted)
             keys = part.filter(pc.equal(part.column("id"), request_id)).column("request_key").to_pylist()
             if keys:
                 return str(keys[0])

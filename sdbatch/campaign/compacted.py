@@ -23,7 +23,7 @@ from sdbatch.campaign.digests import (
 )
 from sdbatch.campaign.effective import ASKED, winners
 from sdbatch.campaign.excluded import unwanted_outputs
-from sdbatch.campaign.files import newest_run_with_manifest
+from sdbatch.campaign.files import newest_run_with_manifest, request_parts
 from sdbatch.campaign.findings import Finding, file_finding, output_finding
 from sdbatch.campaign.read import read_json, read_part
 from sdbatch.campaign.schema import METADATA
@@ -127,11 +127,11 @@ def _effective(store: Store, run: str, rows: pa.Table, findings: list[Finding], 
     is_wanted = np.zeros(counting.num_rows, np.bool_)
     unwanted = unwanted_outputs(seen, counting, verdicts)
     marked = _rows_of(counting, unwanted)
-    for entry in store.list(layout.requests_folder(run)):
+    for path in request_parts(store, run):
         try:
-            asked = read_part(store, entry.path, ASKED)
+            asked = read_part(store, path, ASKED)
         except (pa.ArrowException, ValueError) as error:
-            findings.append(file_finding("requests", entry.path, f"is not readable ({error}); run again"))
+            findings.append(file_finding("requests", path, f"is not readable ({error}); run again"))
             continue
         requests = request_digests(id_digests(asked.column("id")), asked.column("request_key"))
         order = digest_order(requests, np.arange(asked.num_rows))

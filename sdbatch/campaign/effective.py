@@ -26,7 +26,7 @@ from sdbatch.campaign.digests import (
     request_digests,
 )
 from sdbatch.campaign.excluded import Unwanted
-from sdbatch.campaign.files import each_of
+from sdbatch.campaign.files import each_of, parts_in
 from sdbatch.campaign.history import History
 from sdbatch.campaign.judged import Judged
 from sdbatch.campaign.read import read_commit, read_requests
@@ -109,8 +109,7 @@ class EffectiveRows:
         self._unwanted = Unwanted(store, history, starts, self._requests, verdicts)
         self._wins = wins
         self._bounds = np.searchsorted(wins, np.append(starts, len(history)))
-        entries = store.list(folder or layout.requests_folder(run))
-        self._paths = sorted(entry.path for entry in entries if entry.path.endswith(".parquet"))
+        self._paths = parts_in(store, folder or layout.requests_folder(run))
 
     def count(self) -> int:
         """Return their number, without a look at any commit but those of rejected outputs."""

@@ -115,7 +115,25 @@ def _is_snapshot(store: Store, run: str) -> bool:
 def newest_run_with_manifest(store: Store) -> str | None:
     """Return the newest run that wrote down its manifest, None in an empty campaign."""
     runs = reversed(run_ids(store))
-    return next((run for run in runs if store.list(layout.requests_folder(run), deep=False)), None)
+    return next((run for run in runs if request_parts(store, run)), None)
+
+
+def request_parts(store: Store, run: str, *, with_grid: bool = False) -> list[str]:
+    """Return the paths of the parts of the manifest as a run saw it, in order; none where it never wrote them.
+
+    Args:
+        store: The campaign.
+        run: The run.
+        with_grid: Whether the rows of a grid count as well: they are beside the campaign's own manifest.
+    """
+    folders = [layout.requests_folder(run), *([layout.grid_requests_folder(run)] if with_grid else [])]
+    return [path for folder in folders for path in parts_in(store, folder)]
+
+
+def parts_in(store: Store, folder: str) -> list[str]:
+    """Return the paths of a folder's Parquet files, in order."""
+    paths = (entry.path for entry in store.list(folder, deep=False))
+    return sorted(path for path in paths if path.endswith(".parquet"))
 
 
 def files_by_run(store: Store) -> list[RunFiles]:

@@ -135,7 +135,10 @@ def _coded(wanted: pa.Schema | None, few: tuple[str, ...]) -> pa.Schema | None:
 
 
 def _there(file: pq.ParquetFile, wanted: pa.Schema | None) -> list[str] | None:
-    return None if wanted is None else [name for name in wanted.names if name in file.schema_arrow.names]
+    if wanted is None:
+        return None
+    there = set(file.schema_arrow.names)  # built anew each time that it is asked for
+    return [name for name in wanted.names if name in there]
 
 
 def _as_wanted(table: pa.Table, wanted: pa.Schema | None) -> pa.Table:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sdbatch.campaign import layout
-from sdbatch.campaign.files import newest_run_with_manifest
+from sdbatch.campaign.files import newest_run_with_manifest, request_parts
 from sdbatch.campaign.history import History
 from sdbatch.campaign.read import read_json, read_part
 from sdbatch.storage import Store
@@ -66,8 +66,7 @@ def leaving_rows(
     run = newest_run_with_manifest(store)
     if run is None or _recorded_digest(store, run) == ids_digest:
         return Leaving()
-    entries = sorted(entry.path for entry in store.list(layout.requests_folder(run)))
-    before = pa.concat_tables([read_part(store, path, _BEFORE) for path in entries if path.endswith(".parquet")])
+    before = pa.concat_tables([read_part(store, path, _BEFORE) for path in request_parts(store, run)])
     present = pa.concat_tables([part.select(_names(part)) for part in rows()])
     is_gone = pc.invert(_are_in(before, present, "id"))
     if "request_key" in present.column_names and pc.any(is_gone).as_py():

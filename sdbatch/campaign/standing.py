@@ -14,10 +14,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sdbatch.campaign import layout
 from sdbatch.campaign.digests import DigestTable, group_starts, id_digests, request_digests
 from sdbatch.campaign.effective import ASKED, with_own_assets
-from sdbatch.campaign.files import each_of, run_ids
+from sdbatch.campaign.files import each_of, request_parts, run_ids
 from sdbatch.campaign.history import History
 from sdbatch.campaign.read import read_commit, read_requests
 from sdbatch.storage import Store
@@ -106,9 +105,8 @@ def newest_requests(store: Store, ids: Iterable[str]) -> dict[str, tuple[str, in
     found: dict[str, tuple[str, int | None]] = {}
     missing = set(ids)
     for run in reversed(run_ids(store)) if missing else ():
-        folders = (layout.requests_folder(run), layout.grid_requests_folder(run))
-        for entry in (entry for folder in folders for entry in store.list(folder, deep=False)):
-            part = read_requests(store, entry.path, ASKED)
+        for path in request_parts(store, run, with_grid=True):
+            part = read_requests(store, path, ASKED)
             part = part.filter(pc.is_in(part.column("id"), pa.array(sorted(missing), pa.string())))
             found |= {row["id"]: (row["request_key"], row["num_outputs"]) for row in part.to_pylist()}
         missing.difference_update(found)

@@ -48,6 +48,7 @@ from sdbatch.cli.options import (
     Where,
     Yes,
     parse_age_s,
+    refuse_of_other_kind,
     sample_share,
     selection_of,
     split_pairs,
@@ -57,7 +58,8 @@ from sdbatch.cli.output import end_run, guarded, note, progress, say, say_built,
 from sdbatch.cli.process import last_line, prepare_command, prepare_generation
 from sdbatch.cli.provenance import audit, credentials_app, show_delivery_verified, trace
 from sdbatch.cli.review import review
-from sdbatch.cli.shown import show, tell
+from sdbatch.cli.shown import show
+from sdbatch.cli.submit import submit
 from sdbatch.cli.summary import counted
 from sdbatch.cli.usage import Commands
 from sdbatch.cli.watching import watching_app
@@ -87,6 +89,7 @@ app.command()(audit)
 app.command()(init)
 
 app.command()(grid)
+app.command()(submit)
 app.command()(cost)
 
 app.add_typer(watching_app)  # without a name: its commands stand beside the others
@@ -279,56 +282,6 @@ def cancel(output: CampaignUrl, as_json: Json = False) -> None:
 
 
 @app.command()
-def submit(
-    job: JobFile,
-    address: Annotated[str, typer.Option("--address", envvar="RAY_API_SERVER_ADDRESS", help="Ray's job server.")],
-    overrides: Set = None,
-    date: Date = None,
-    no_wait: Annotated[bool, typer.Option("--no-wait", help="Do not follow the log.")] = False,
-    working_dir: Annotated[Path, typer.Option(help="Folder to send along; the job file lies in it.")] = Path(),
-    installed: Annotated[
-        bool, typer.Option("--installed", help="Send nothing: the cluster's image has the job file at this path.")
-    ] = False,
-    exclude: Annotated[
-        list[str] | None, typer.Option(metavar="PATTERN", help="Send no such files; as a line of .gitignore.")
-    ] = None,
-    environment: Annotated[
-        list[str] | None, typer.Option("--env", metavar="NAME=VALUE", help="Variable of the driver; never a secret.")
-    ] = None,
-    accept_failed: AcceptFailed = False,
-    accept_new_keys: AcceptNewKeys = False,
-    allow_open_ray: AllowOpenRay = False,
-    yes: Yes = False,
-    as_json: Json = False,
-) -> None:
-    """Run a job on a cluster through Ray's job server; ends with the job's exit code."""
-    variables = split_pairs("--env", environment)
-
-    def call() -> Any:
-        return api.submit(
-            job,
-            address,
-            overrides or (),
-            date=date,
-            working_dir=None if installed else working_dir,
-            environment=variables,
-            accept_failed=accept_failed,
-            accept_new_keys=accept_new_keys,
-            allow_open_ray=allow_open_ray,
-            yes=yes,
-            exclude=exclude or (),
-            say=tell,
-            write=None if no_wait else lambda text: tell(text, end=""),
-        )
-
-    submission = guarded(call, as_json)
-    ended = "" if submission.exit_code is None else f" ended with exit code {submission.exit_code}"
-    word = "submitted" if submission.is_new else "runs already; followed"
-    say(asdict(submission), as_json, f"{submission.submission_id} {word}{ended}; campaign {submission.output}")
-    raise typer.Exit(submission.exit_code or 0)
-
-
-@app.command()
 def metadata(
     output: CampaignUrl,
     to: Annotated[
@@ -368,7 +321,9 @@ def verify(
 ) -> None:
     """Compare a campaign's commits, metadata and assets, or a delivery's files and ledger. Exits 5 on a mismatch."""
     share = guarded(lambda: sample_share(sample), as_json)
-    if guarded(lambda: api.is_delivery(output), as_json):
+    is_delivery = guarded(lambda: api.is_delivery(output), as_json)
+    guarded(lambda: refuse_of_other_kind(output, is_delivery=is_delivery, sample=sample, trust=trust), as_json)
+    if is_delivery:
         delivered = guarded(lambda: api.verify_delivery(output, trust_file=trust), as_json)
         show_delivery_verified(delivered, as_json)
         raise typer.Exit(0 if delivered.is_good else VERIFY_EXIT_CODE)

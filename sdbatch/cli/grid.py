@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sdbatch import api
-from sdbatch.cli.money import show_forecast, spent_line
+from sdbatch.cli.money import BudgetText, show_forecast, spent_line
 from sdbatch.cli.options import AcceptFailed, AcceptNewKeys, AllowOpenRay, Date, InProcess, JobFile, Json, Set
 from sdbatch.cli.output import guarded, progress, say, show_plan, show_run
 from sdbatch.cli.process import last_line, prepare_generation
@@ -35,6 +35,7 @@ def grid(
     date: Date = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show counts and cost; render nothing.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Render without asking.")] = False,
+    budget: BudgetText = None,
     in_process: InProcess = False,
     accept_failed: AcceptFailed = False,
     accept_new_keys: AcceptNewKeys = False,
@@ -45,7 +46,7 @@ def grid(
 
     def planned() -> tuple[Job, PlanReport]:
         checked = api.load_job(job, overrides or (), date)
-        return checked, api.plan_grid(checked, x, y, only=only or (), name=name)
+        return checked, api.plan_grid(checked, x, y, only=only or (), name=name, budget=budget)
 
     checked, forecast = guarded(planned, as_json)
     if not as_json:
@@ -71,6 +72,7 @@ def grid(
             progress=progress(),
             accept_new_keys=accept_new_keys,
             allow_open_ray=allow_open_ray,
+            budget=budget,
         )
 
     with last_line():

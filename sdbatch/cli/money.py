@@ -43,18 +43,19 @@ def forecast_lines(forecast: PlanReport) -> list[str]:
     basis = forecast.basis
     shares = (
         ("measured on outputs of the same shape", basis.get("measured", 0.0)),
-        ("by the rate of the model's other shapes", basis.get("rate", 0.0)),
-        ("assumed", basis.get("assumed", 0.0)),
+        ("by the model's speed at other sizes and steps", basis.get("rate", 0.0)),
+        ("assumed, as nothing like it was measured yet", basis.get("assumed", 0.0)),
     )
     if forecast.predicted_gpu_s:
         told = ", ".join(f"{share:.0%} {word}" for word, share in shares if share)
         cost = _cost(forecast.gpu_hours * 3600, forecast)
-        lines.append(f"in the model: {hours(forecast.gpu_hours)}{cost} ({told})")
+        lines.append(f"time in the model: {hours(forecast.gpu_hours)}{cost} ({told})")
     for wall in forecast.walls:
         loads = counted(wall.model_loads, "model load", "model loads")
         cost = "" if wall.cost is None else f", {money(wall.cost, forecast.currency or '')}"
         workers = counted(wall.workers, "worker", "workers")
-        lines.append(f"on {workers}: {duration(wall.wall_s)}, {hours(wall.slot_gpu_s / 3600)}{cost}, {loads}")
+        taken = f"{hours(wall.slot_gpu_s / 3600)} of workers"
+        lines.append(f"on {workers}: {duration(wall.wall_s)} by the clock, {taken}{cost}, {loads}")
     devices = ", ".join(f"{name} on {device}" for name, device in sorted(forecast.devices.items()))
     if devices:
         lines.append(f"measured: {devices}")
@@ -104,10 +105,15 @@ def spent_line(result: RunResult) -> str:
     models = result.forecast.get("models", {}).items()
     told = "".join(
         f"; {name}: {duration(model['actual_s'])} in the model, {duration(model['forecast_s'])} were forecast"
-        + ("" if model["error"] is None else f" ({model['error']:+.0%})")
+        + ("" if model["error"] is None else f" ({_off(model['error'])})")
         for name, model in models
     )
     return f"workers took {hours(result.gpu_hours)}{cost}{told}"
+
+
+def _off(error: float) -> str:
+    """Return in words how far a forecast was from what a run took: forecast over actual, less 1."""
+    return f"{abs(error):.0%} too {'low' if error < 0 else 'high'}"
 
 
 def _shown(value: Any) -> str:
@@ -128,7 +134,7 @@ def cost(
     rows = report.table.to_pylist()
     has_money = report.currency is not None
     has_verdicts = report.approved is not None
-    headers = ["assets", "in the model", "workers"]
+    headers = ["assets", "in the model", "of workers"]
     headers += ["money", "per asset"] if has_money else ["per asset"]
     headers += ["approved", "per approved"] if has_verdicts else []
 
@@ -144,7 +150,7 @@ def cost(
         return found
 
     total = report.total()
-    lines = [[*(_shown(row[name]) for name in names), *cells(row)] for row in rows[:_SHOWN]]
+    lines = [[*(_told(name, row[name]) for name in names), *cells(row)] for row in rows[:_SHOWN]]
     if names:
         lines.append(["all", *[""] * (len(names) - 1), *cells(total)])
     else:
@@ -154,6 +160,11 @@ def cost(
         show(f"... and {len(rows) - _SHOWN} more rows (--json gives them)")
     for note in report.notes:
         show(note)
+
+
+def _told(name: str, value: Any) -> str:
+    """Return a value of a column; a run is told by its number, as `sdbatch runs` tells it."""
+    return _shown(value).partition("-")[0] if name in {"run", "run_id"} else _shown(value)
 
 
 def _money(amount: float | None, currency: str | None) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -134,6 +135,17 @@ def sample_share(text: str | None) -> float | None:
     if value is None or (value > 0 and (isinstance(value, int) or value <= 1)):
         return value
     raise JobError(f"--sample {text}: a whole number from 1, or a fraction over 0.0 up to 1.0")
+
+
+def refuse_of_other_kind(output: str, *, is_delivery: bool, sample: str | None, trust: Path | None) -> None:
+    """Raise JobError for an option of `verify` that does not go with what lies at a place."""
+    if is_delivery and sample is not None:
+        raise JobError(f"--sample {sample}: {output} is a delivery, of which every file is hashed; leave --sample out")
+    if not is_delivery and trust is not None:
+        raise JobError(
+            f"--trust {trust}: {output} is a campaign, whose masters are not signed; name the place of a delivery, or "
+            "leave --trust out"
+        )
 
 
 def parse_age_s(text: str) -> float:

@@ -46,6 +46,21 @@ def note(lines: Iterable[str], as_json: bool) -> None:
             tell(line)
 
 
+_WHAT_ROWS = {
+    "new": "not made yet",
+    "changed": "made with other settings before",
+    "outputs": "made, but for some of their outputs",
+    "retry": "failed before, and tried again",
+    "reroll": "rejected, and replaced",
+    "reused": "made already",
+    "failed": "failed before; --retry-failed tries them again",
+    "unselected": "left out by this command",
+    "waiting": "made from outputs that are not there yet",
+    "leaving": "no longer in the manifest; their assets stay",
+}
+"""What the rows of a plan are, by its words for them."""
+
+
 def say_built(built: BuildReport, to: Path, as_json: bool) -> None:
     """Print what was built."""
     note(built.notes, as_json)
@@ -55,9 +70,10 @@ def say_built(built: BuildReport, to: Path, as_json: bool) -> None:
 
 def show_plan(forecast: PlanReport) -> None:
     """Print what a run would make, and why."""
-    rows = [(reason, str(number)) for reason, number in sorted(forecast.rows.items())]
-    leaving = [("leaving", str(forecast.rows_leaving))] if forecast.rows_leaving else []
-    show_table([*rows, *leaving], ("rows", "number"), "plan")
+    numbers = dict(sorted(forecast.rows.items()))
+    numbers |= {"leaving": forecast.rows_leaving} if forecast.rows_leaving else {}
+    rows = [(reason, str(number), _WHAT_ROWS.get(reason, "")) for reason, number in numbers.items()]
+    show_table(rows, ("rows", "number", "which are"), "plan")
     if forecast.changed:
         show("changed in: " + ", ".join(f"{name} ({number})" for name, number in forecast.changed.items()))
     waiting = list(forecast.waiting.items())
@@ -121,7 +137,7 @@ def end_run(
     else:
         show_run(result, spent, verbose=verbose)
         if result.state in {"done", "failed"}:
-            filtered = "#status=failed" if result.state == "failed" else ""
+            filtered = "#f.status=failed" if result.state == "failed" else ""
             show(f"gallery: {joined(result.output, 'report/index.html')}{filtered}")
     raise typer.Exit(0 if accept_failed and result.state == "failed" else result.exit_code)
 

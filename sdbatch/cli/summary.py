@@ -71,7 +71,10 @@ def status_lines(latest: Mapping[str, Any]) -> Iterator[str]:
     if latest.get("campaign"):
         yield f"campaign: {campaign_words(latest['campaign'])}"
     counts = latest["counts"]
-    own = f"{counts['rows_ok']} rows made, {counts['rows_reused']} kept, {counts['rows_failed']} failed"
+    made = counted(counts["rows_ok"], "row", "rows")
+    own = f"{made} made, {counts['rows_reused']} kept, {counts['rows_failed']} failed"
+    if waiting := counts.get("rows_waiting"):
+        own += f", {waiting} waiting for outputs that were not there"
     gone = "; its driver is gone, run again to go on" if latest["state"] == "dead" else ""
     yield f"{latest['run_id']} {latest['state']}: {own}{_pace(latest)} (as of {latest['updated_at']}){gone}"
     if latest["state"] == "running":

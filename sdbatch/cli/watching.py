@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Any
 
 import typer
@@ -38,20 +39,28 @@ def status(
 def _watch(output: str, as_json: bool) -> None:
     """Show a run until it has ended: one line in its place on a terminal, else a line whenever something changed."""
     in_place = sys.stdout.isatty() and not as_json
-    before: Any = None
     try:
-        for latest in api.watch(output):
-            text = watch_line(latest)
-            if in_place:
-                show_in_place(text)
-            elif latest != before:
-                say(latest, as_json, text)
-            before = latest
+        if in_place:
+            for latest in api.watch(output):
+                show_in_place(watch_line(latest))
+        else:
+            for latest in news(api.watch(output)):
+                say(latest, as_json, watch_line(latest))
     except KeyboardInterrupt as error:
         raise typer.Exit(INTERRUPTED) from error
     finally:
         if in_place:
             show("")
+
+
+def news(looks: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield those looks at a run that tell something other than the time and what follows from it."""
+    before: Any = None
+    for latest in looks:
+        told = [latest.get(name) for name in ("run_id", "state", "counts", "campaign", "workers", "waits_for")]
+        if told != before:
+            yield latest
+        before = told
 
 
 @watching_app.command()
@@ -66,7 +75,7 @@ def runs(
     if as_json:
         say({"runs": found}, as_json, "")
         return
-    headers = ("run", "state", "began", "took", "made", "kept", "failed", "copied")
+    headers = ("run", "state", "began (UTC)", "took", "made", "kept", "failed", "copied")
     show_table([_run_cells(run) for run in found], headers)
     if len(found) == limit and not every:
         show(f"the newest {limit} runs; --all lists all of them")

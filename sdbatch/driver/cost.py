@@ -15,8 +15,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from sdbatch.campaign import layout
-from sdbatch.campaign.files import each_of, files_by_run
+from sdbatch.campaign.files import each_of, files_by_run, request_parts
 from sdbatch.campaign.read import read_commit, read_requests
 from sdbatch.campaign.schema import METADATA
 from sdbatch.campaign.spending import HOUR_S, run_record
@@ -126,7 +125,7 @@ def campaign_cost(
     """
     runs = files_by_run(store)
     if not runs:
-        raise JobError(f"{store.url}: no run there")
+        raise JobError(f"{store.url}: no run there; `sdbatch run` makes the first one")
     names = tuple("run_id" if name == "run" else name for name in by)
     own = _own_columns(store, [files.run for files in runs], [name for name in names if name.startswith("x_")])
     for name in names:
@@ -277,16 +276,12 @@ def _own_columns(store: Store, runs: Sequence[str], names: Sequence[str]) -> _Ow
     if not names:
         return own
     for run in reversed(runs):
-        for path in _requests(store, run):
+        for path in request_parts(store, run, with_grid=True):
             own.add(read_requests(store, path), names)
     for name in names:
         if name not in own:
             raise JobError(f"--by {name}: no manifest of the campaign has such a column")
     return own
-
-
-def _requests(store: Store, run: str) -> Iterator[str]:
-    return (entry.path for entry in store.list(layout.requests_folder(run)) if entry.path.endswith(".parquet"))
 
 
 def _values(one: _Sum, *, has_money: bool, has_verdicts: bool) -> dict[str, Any]:

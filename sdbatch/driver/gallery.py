@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 
 from sdbatch.campaign import layout, schema
 from sdbatch.campaign.effective import with_own_assets
+from sdbatch.campaign.files import request_parts
 from sdbatch.campaign.read import read_commit, read_requests
 from sdbatch.driver.older_versions import OlderVersions
 from sdbatch.errors import SdbatchError
@@ -28,6 +29,8 @@ from sdbatch.storage import Store
 LOG = logging.getLogger("sdbatch.driver")
 GALLERY_EVERY_S: Final = 30.0
 CPU_SHARE_MAX: Final = 0.01
+UNITS_AT_ONCE: Final = 16
+"""Units whose rows are held at a time, with their pictures."""
 CLOSE_WAITS_S: Final = 60.0
 """Longest that the end of a run waits for a write of the gallery that is under way."""
 
@@ -160,9 +163,9 @@ class LiveGallery:
         for name in self._replaced:  # for one turn they stay, for pages that have read the state before
             self._store.delete(f"{layout.REPORT}/{name}")
         self._replaced = []
-        for unit in units:
-            gallery.add(self._rows(unit))
-        values = {**progress, "updated_s": round(time.time()), "next_s": GALLERY_EVERY_S}
+        for start in range(0, len(units), UNITS_AT_ONCE):
+            gallery.add(self._rows(units[start : start + UNITS_AT_ONCE]))
+        values = {**progress, "updated_s": round(time.time())}
         gallery.flush(state_values(self._store.url, self._run, state, **values))
         self._replaced, gallery.replaced = gallery.replaced, []
 
@@ -176,9 +179,10 @@ class LiveGallery:
         files.put(INDEX, index_page(self._store.url))
         return Gallery(put=files.put, chunks=chunks)
 
-    def _rows(self, unit: str) -> pa.Table:
-        """Return the rows of a commit, with the columns of the manifest's owner."""
-        rows = with_own_assets(read_commit(self._store, layout.commit(self._run, unit), schema.COMMIT.names))
+    def _rows(self, units: list[str]) -> pa.Table:
+        """Return the rows of some commits, with the columns of the manifest's owner."""
+        commits = (read_commit(self._store, layout.commit(self._run, unit), schema.COMMIT.names) for unit in units)
+        rows = pa.concat_tables(map(with_own_assets, commits))
         own = self._own_columns(pc.unique(rows.column("id")))
         places = pc.index_in(rows.column("id"), own.column("id"))
         for name in own.column_names[1:]:
@@ -187,7 +191,7 @@ class LiveGallery:
 
     def _own_columns(self, ids: pa.Array) -> pa.Table:
         """Return `id` and the x_* of some rows of the manifest; they mostly stand where the last ones stood."""
-        paths = [entry.path for entry in self._store.list(layout.requests_folder(self._run))]
+        paths = request_parts(self._store, self._run)
         found: list[pa.Table] = []
         for turn in range(len(paths)):
             place = (self._found_in + turn) % len(paths)

@@ -55,7 +55,7 @@ class ModelMemory:
         if self.card_gb is None:
             most = max(CARDS_GIB)
             return f"{said}: over a card of {most} GB; offload: group, quantize or vae: {{tiling: true}} lower it"
-        return f"{said}: a card of {self.card_gb} GB"
+        return f"{said}: fits a card of {self.card_gb} GB"
 
 
 def default_size(model: ModelInfo) -> OutputSize:

@@ -105,7 +105,7 @@ class Session:
         started_at = datetime.now(UTC)
         self._started_s = time.monotonic()
         self.run_id = layout.run_id(lease.holder.epoch, started_at.strftime("%Y%m%dT%H%M%SZ"))
-        self._tally = RunTally()
+        self._tally = RunTally(is_aside=is_aside)
         self._records = RunRecords(store, self.run_id, job, manifest.scanned, started_at, key_version)
         # What is made beside the manifest is no part of the gallery.
         self._gallery = None if is_aside else LiveGallery(store, self.run_id, lease.confirm)

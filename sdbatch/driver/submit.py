@@ -19,7 +19,7 @@ from sdbatch.dispatch.package import list_package, pack
 from sdbatch.dispatch.submit import Cluster, campaign_name, inside
 from sdbatch.driver.briefs import BRIEFS, brief_files
 from sdbatch.errors import JobError
-from sdbatch.job import Job
+from sdbatch.job import Job, with_budget
 from sdbatch.logs import looks_secret
 from sdbatch.storage import parse_url
 
@@ -54,6 +54,7 @@ def submit_job(
     accept_new_keys: bool,
     allow_open_ray: bool,
     yes: bool,
+    budget: str | None,
     exclude: tuple[str, ...],
     say: Callable[[str], None],
     write: Callable[[str], None] | None,
@@ -72,30 +73,28 @@ def submit_job(
         accept_new_keys: Render outputs again whose keys an older version of sdbatch made.
         allow_open_ray: Use Ray without a token where RAY_AUTH_MODE=disabled says so.
         yes: Let more rows of the campaign leave than `limits.leaving_fraction`.
+        budget: Stop before so much is spent, over the job's own limit; see `sdbatch.job.with_budget`.
         exclude: Further patterns of files that stay here.
         say: Told what is sent, before it is sent.
         write: Given the job's log as it comes; without it the call does not wait.
 
     Raises:
-        JobError: When a variable looks like a secret, or the job file would not travel.
+        JobError: When a variable looks like a secret, the budget is none, or the job file would not travel.
     """
     for name, value in environment.items():
         if looks_secret(name, value):
             raise JobError(f"--env {name}: looks like a secret; the job server shows it to anybody")
+    if budget is not None:
+        with_budget(job, budget)  # what is none is refused here, and not by a driver on the cluster
     output = parse_url(job.output).url
-    arguments = ["sdbatch", "run", str(path) if working_dir is None else inside(Path(path), working_dir)]
-    # A relative output would be taken from a folder on the head that is cleared away.
-    kept = [override for override in overrides if not override.startswith("output=")]
-    for override in (*kept, f"output={output}"):
-        arguments += ["--set", override]
-    arguments += ["--date", date] if date else []
     flags = {
         "--accept-failed": accept_failed,
         "--accept-new-keys": accept_new_keys,
         "--allow-open-ray": allow_open_ray,
         "--yes": yes,
     }
-    arguments += [flag for flag, is_given in flags.items() if is_given]
+    place = str(path) if working_dir is None else inside(Path(path), working_dir)
+    arguments = run_command(place, output, overrides, {"--date": date, "--budget": budget}, flags)
     with _packed(Path(path), job, working_dir, exclude) as (package, described):
         cluster = Cluster(address, allow_open=allow_open_ray)
         campaign = campaign_name(output)
@@ -104,10 +103,37 @@ def submit_job(
             if described:
                 say(described)
             submitted = cluster.submit(shlex.join(arguments), campaign, package, dict(environment))
+        elif budget is not None:
+            say(f"--budget {budget} is not used: {submitted.submission_id} runs already, with the budget it began with")
     exit_code = cluster.follow(submitted.submission_id, write) if write else None
     return SubmitReport(
         submission_id=submitted.submission_id, is_new=submitted.is_new, output=output, exit_code=exit_code
     )
+
+
+def run_command(
+    place: str,
+    output: str,
+    overrides: Iterable[str],
+    options: Mapping[str, str | None],
+    flags: Mapping[str, bool],
+) -> list[str]:
+    """Return the command of a job's driver.
+
+    Args:
+        place: Path of the job file there.
+        output: URL of the campaign: a relative one would be taken from a folder on the head that is cleared away.
+        overrides: `key.key=value` each.
+        options: Options of the command, and their values; None for one that was not given.
+        flags: Its flags, and whether each was given.
+    """
+    arguments = ["sdbatch", "run", place]
+    kept = [override for override in overrides if not override.startswith("output=")]
+    for override in (*kept, f"output={output}"):
+        arguments += ["--set", override]
+    for option, value in options.items():
+        arguments += [] if value is None else [option, value]
+    return arguments + [flag for flag, is_given in flags.items() if is_given]
 
 
 @contextmanager

@@ -31,6 +31,7 @@ class RunTally:
     """The counts of one run while it goes on.
 
     Attributes:
+        is_aside: Whether its rows stand beside those of the campaign, of which they say nothing.
         counts: The counts that `run.json` promises.
         failures: Failed rows by class.
         outputs_pending: Assets this run set out to make, copies included.
@@ -46,6 +47,7 @@ class RunTally:
         first_failures: The first rows that failed in this run, `FAILURES_KEPT` at most.
     """
 
+    is_aside: bool = False
     counts: Counts = field(default_factory=Counts)
     failures: dict[str, int] = field(default_factory=dict)
     outputs_pending: int = 0
@@ -101,11 +103,13 @@ class RunTally:
         self.counts.model_loads += receipt.load_s > 0
 
     def campaign(self, num_rows: int) -> dict[str, int]:
-        """Return where the rows of the whole manifest stand, also those that this run leaves out.
+        """Return where the rows of the whole manifest stand, also those that this run leaves out; empty of rows aside.
 
         Args:
             num_rows: Rows of the manifest.
         """
+        if self.is_aside:
+            return {}
         made = self.counts.rows_ok + self.counts.rows_reused + self.unselected_made
         failed = self.counts.rows_failed + self.unselected_failed
         return {"rows": num_rows, "made": made, "failed": failed, "open": num_rows - made - failed}

@@ -15,10 +15,9 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sdbatch.campaign import layout
 from sdbatch.campaign.campaign import Campaign
 from sdbatch.campaign.effective import winners
-from sdbatch.campaign.files import each_of, run_ids
+from sdbatch.campaign.files import each_of, request_parts, run_ids
 from sdbatch.campaign.history import read_outcomes
 from sdbatch.campaign.read import read_commit, read_requests, read_status
 from sdbatch.campaign.schema import METADATA
@@ -114,11 +113,10 @@ def _asked(store: Store, run: str, ids: set[str]) -> set[tuple[str, str]]:
     """Return id and key of those of some requests that a run's manifest has."""
     names = pa.array(sorted(ids), pa.string())
     found: set[tuple[str, str]] = set()
-    for entry in store.list(layout.requests_folder(run)):
-        if entry.path.endswith(".parquet"):
-            part = read_requests(store, entry.path, _ASKED)
-            part = part.filter(pc.is_in(part.column("id"), names))
-            found.update(zip(part.column("id").to_pylist(), part.column("request_key").to_pylist(), strict=True))
+    for path in request_parts(store, run):
+        part = read_requests(store, path, _ASKED)
+        part = part.filter(pc.is_in(part.column("id"), names))
+        found.update(zip(part.column("id").to_pylist(), part.column("request_key").to_pylist(), strict=True))
     return found
 
 

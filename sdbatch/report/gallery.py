@@ -177,7 +177,7 @@ def state_values(campaign: str, run: str, state: str, **progress: Any) -> dict[s
         run: The run whose manifest is shown.
         state: As in `status.json`: `running`, `done`, `failed`, `stopped`, `interrupted` or `cancelled`.
         progress: Of a run that goes on or ended early: `made`, `pending`, `failed`, `rate_per_s`, `eta_s`, `workers`,
-            `message`, `updated_s` (seconds since 1970), `next_s` (seconds until the gallery is written again).
+            `message`, `updated_s` (seconds since 1970).
     """
     return {"campaign": campaign, "run": run, "state": state, **progress}
 

@@ -193,6 +193,8 @@ def money(amount: float, currency: str) -> str:
 
 def hours(amount: float) -> str:
     """Return GPU hours as people say them: 12.5 GPU hours, 42 GPU seconds."""
+    if not amount:
+        return "0 GPU hours"
     if 0 < amount < 0.1:
         seconds = amount * 3600
         return f"{f'{seconds:.1f}' if seconds >= 1 else _small(seconds)} GPU seconds"

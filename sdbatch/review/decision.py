@@ -12,6 +12,7 @@ import json
 import re
 import unicodedata
 from datetime import UTC, datetime
+from functools import lru_cache
 from json.encoder import encode_basestring
 from typing import Any, Final, NamedTuple
 
@@ -31,7 +32,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 _SHOWN = 60
 _PLAIN = r"[ !#-\[\]-~]"
 _AS_WRITTEN = re.compile(
-    r'\{"at":"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z)",'
+    r'\{"at":"(\d{4}-\d\d-\d\dT\d\d:\d\d):([0-5]\d)\.(\d{3})Z",'
     rf'"by":"(?! )({_PLAIN}{{1,{BY_CHARACTERS_MAX}}})(?<! )","comment":"({_PLAIN}{{0,{COMMENT_CHARACTERS_MAX}}})",'
     rf'"format_version":{DECISION_VERSION},"id":"({_ID.pattern})","n":(0|[1-9]\d{{0,8}}),'
     rf'"request_key":"({_HEX.pattern})","sha256":"({_HEX.pattern})","verdict":"({"|".join(WORDS)})"\}}'
@@ -96,8 +97,9 @@ def parse_decision(line: bytes, by: str | None = None) -> Decision:
         NewerDecision: When a later version wrote it.
     """
     if line.isascii() and (found := _AS_WRITTEN.fullmatch(line.decode())):
-        at, name, comment, request_id, n_text, request_key, sha256, word = found.groups()
-        return Decision(request_id, request_key, int(n_text), sha256, word, comment, name, _milliseconds(at))
+        minute, second, rest, name, comment, request_id, n_text, request_key, sha256, word = found.groups()
+        at_ms = _minute_ms(minute) + int(second + rest)
+        return Decision(request_id, request_key, int(n_text), sha256, word, comment, name, at_ms)
     if len(line) > LINE_BYTES_MAX:
         raise ValueError(f"has {len(line)} bytes; a decision has at most {LINE_BYTES_MAX}")
     try:
@@ -180,6 +182,12 @@ def _milliseconds(at: Any) -> int:
     if not 0 <= at_ms < _YEAR_10000_MS:
         raise ValueError(f"at {_quoted(at)} is not between the years 1970 and 9999")
     return at_ms
+
+
+@lru_cache(maxsize=1024)
+def _minute_ms(minute: str) -> int:
+    """Return the time of a minute, of which many decisions are."""
+    return _milliseconds(f"{minute}:00.000Z")
 
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)

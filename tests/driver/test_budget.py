@@ -188,7 +188,7 @@ def test_runs_of_an_older_version_are_named(tmp_path: Path, job_of: JobOf) -> No
 
     assert before.num_unrecorded == 2
     assert told == [
-        "limits.gpu_hours = 3.00 GPU hours per campaign: 0.00 GPU hours spent, 3.00 GPU hours left",
+        "limits.gpu_hours = 3.00 GPU hours per campaign: 0 GPU hours spent, 3.00 GPU hours left",
         "2 run(s) of an older sdbatch did not record the time of their workers; no budget counts them",
     ]
 

@@ -26,6 +26,7 @@ from support.clips import PATCHES, ffmpeg, middles
 from support.masters import draw_campaign, key_of, noise, patches
 from support.servers import BUCKET
 from support.stores import Killed
+from typer.testing import CliRunner
 
 import sdbatch
 from sdbatch.cli import app
@@ -506,3 +507,15 @@ def test_shipped_formats_need_no_more_than_their_names() -> None:
     )
 
     assert [one.bytes_max for one in delivery.own_formats] == [30_000_000, 150_000]
+
+
+def test_an_option_of_verify_for_the_other_kind_of_place_is_refused(campaign: Path) -> None:
+    made = _deliver(campaign, formats=PICTURE_FORMATS[:1])
+    of_campaign = CliRunner().invoke(app, ["verify", str(campaign), "--trust", "roots.pem"])
+    of_delivery = CliRunner().invoke(app, ["verify", made.to, "--sample", "1"])
+
+    assert (of_campaign.exit_code, of_delivery.exit_code) == (2, 2)
+    assert f"--trust roots.pem: {campaign} is a campaign, whose masters are not signed" in of_campaign.stderr
+    assert f"--sample 1: {made.to} is a delivery, of which every file is hashed" in of_delivery.stderr
+    assert CliRunner().invoke(app, ["verify", str(campaign), "--sample", "1"]).exit_code == 0
+    assert CliRunner().invoke(app, ["verify", made.to]).exit_code == 0

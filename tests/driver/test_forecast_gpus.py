@@ -66,7 +66,7 @@ def test_plan_says_what_it_took_null_for(
     shown = CliRunner().invoke(app, ["plan", str(path)]).output
 
     assert "num_gpus of tiny is null and counts as one GPU; where it runs on CPUs, say num_gpus: 0" in shown
-    assert "(100% assumed)" in shown
+    assert "(100% assumed, as nothing like it was measured yet)" in shown
 
 
 def test_a_measured_rate_takes_the_place_of_the_assumed_one(

@@ -325,6 +325,49 @@ def test_a_verdict_of_the_campaign_is_shown_and_a_later_word_wins(opened: Open) 
     assert page.ask("sdbatch.review.verdict(0)") == "rejected"
 
 
+@pytest.mark.parametrize("view", ["sheet", "matrix", "table"])
+def test_keys_go_from_open_picture_to_open_picture_and_none_is_decided_twice(opened: Open, view: str) -> None:
+    rows = campaign_rows(1)
+    page = opened(rows, f"#view={view}&f.verdict=open")
+    page.press("ArrowDown" if view == "table" else "ArrowRight", "a", "r", "a", "r")
+
+    assert [(one["id"], one["verdict"]) for one in _decisions(page)] == [
+        (one["id"], verdict)
+        for one, verdict in zip(rows, ["approved", "rejected", "approved", "rejected"], strict=False)
+    ]
+    assert _focused(page) == rows[4]["id"]
+    again = page.ask("document.getElementById('apply-facets').textContent")
+    assert again == "Apply filters again (4 decided meanwhile)"
+    page.click("#apply-facets")
+    assert page.ask(SHOWN) == [rows[4]["id"], rows[5]["id"]]
+    assert page.ask("document.getElementById('apply-facets').hidden")
+
+
+def test_the_light_box_goes_from_open_picture_to_open_picture(opened: Open) -> None:
+    rows = campaign_rows(1)
+    page = opened(rows, "#f.verdict=open")
+    page.press("ArrowRight", "ArrowRight", "Enter", "a", "r", "Escape")
+
+    assert [(one["id"], one["verdict"]) for one in _decisions(page)] == [
+        (rows[1]["id"], "approved"),
+        (rows[2]["id"], "rejected"),
+    ]
+    page.wait("!document.getElementById('box').open")
+    assert _focused(page) == rows[3]["id"]
+    assert page.ask("document.activeElement.row === sdbatch.focused")
+
+
+def test_a_key_means_the_picture_with_the_focus_or_none(opened: Open) -> None:
+    page = opened(campaign_rows(1), "#f.x_locale=de-DE")
+    page.press("ArrowRight")
+    page.click("#clear-facets")
+    page.press("r")
+    assert _decisions(page) == []
+
+    page.press("ArrowRight", "r")
+    assert [one["verdict"] for one in _decisions(page)] == ["rejected"]
+
+
 def test_a_failed_row_cannot_be_approved_and_says_why(opened: Open) -> None:
     page = opened([row(0, status="failed", error_type="BlankOutput", error_message="all black")], "#open=row-0/0")
     page.press("a")

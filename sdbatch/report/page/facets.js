@@ -22,6 +22,8 @@
       });
     });
     S.byId("clear-facets").hidden = !S.view.facets.size && !S.view.q;
+    S.byId("apply-facets").hidden = !F.numLeaving;
+    S.byId("apply-facets").textContent = "Apply filters again (" + S.number(F.numLeaving) + " decided meanwhile)";
   };
 
   function headOf(name) {
@@ -42,7 +44,8 @@
   function build() {
     var aside = S.clear(S.byId("facets"));
     inputs = new Map();
-    aside.append(S.el("button", { type: "button", id: "clear-facets", text: "Clear filters", onclick: clearAll, hidden: true }));
+    aside.append(S.el("button", { type: "button", id: "clear-facets", text: "Clear filters", onclick: clearAll, hidden: true }),
+      S.el("button", { type: "button", id: "apply-facets", onclick: applyAgain, hidden: true }));
     F.facets.forEach(function (name) {
       var values = valuesOf(name);
       var parts = new Map();
@@ -82,6 +85,11 @@
     S.byId("view").focus();
   }
   P.clear = clearAll;
+
+  function applyAgain() {
+    S.changed();
+    S.byId("view").focus();
+  }
 
   P.showSame = function () {
     var line = S.clear(S.byId("constants"));

@@ -9,7 +9,7 @@
   var SEARCHED = ["prompt", "negative_prompt", "note", "made_from", "error_type"];
   var SAME = ["task", "model", "size", "length", "prompt", "negative_prompt"];
 
-  var F = S.filter = { shown: [], facets: [], same: [], varying: [], counts: new Map(), settings: [], isPart: false };
+  var F = S.filter = { shown: [], facets: [], same: [], varying: [], counts: new Map(), settings: [], isPart: false, numLeaving: 0 };
 
   // --- what the columns are -----------------------------------------------------------------------------------------
 

@@ -194,7 +194,6 @@
     B.row = null;
     S.view.open = "";
     S.write();
-    S.changedVerdicts();
     if (row !== null) S.part().focus(row);
   }
 })();

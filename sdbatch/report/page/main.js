@@ -71,6 +71,8 @@
     var started = performance.now();
     document.body.dataset.view = S.view.view;
     F.apply();
+    F.numLeaving = 0;
+    if (F.shown.indexOf(S.focused) < 0) S.focused = null;
     S.facets.show();
     S.facets.showSame();
     controls();
@@ -93,7 +95,7 @@
     var names = ["", "id"].concat(F.varying.filter(function (name) { return name !== "prompt"; }), ["verdict", "seed"]);
     S.clear(select);
     names.forEach(function (name) {
-      select.append(S.el("option", { value: name, text: name ? S.label(name) : "as in the manifest" }));
+      select.append(S.el("option", { value: name, text: name ? S.label(name) : D.head.state === "running" ? "as made" : "manifest order" }));
     });
     if (S.view.sort && names.indexOf(S.view.sort) < 0) select.append(S.el("option", { value: S.view.sort, text: S.label(S.view.sort) }));
     select.value = S.view.sort;
@@ -153,14 +155,15 @@
     wasFacets = key;
   };
 
+  // After a decision. What is shown stays in its place until somebody applies the filters again: were pictures to leave
+  // or to change places under the keys, the next key would mean another one.
   S.refresh = function (row) {
     S.part().refresh(row);
-    F.apply();
+    var shown = F.shown, matching = new Set(F.apply());
+    F.shown = shown;
+    F.numLeaving = S.view.facets.has("verdict") ? shown.filter(function (one) { return !matching.has(one); }).length : 0;
     S.facets.show();
   };
-
-  // After decisions in the light box: with a filter on the verdict other pictures are shown.
-  S.changedVerdicts = function () { render(); };
 
   function later() {
     cancelAnimationFrame(frame);
@@ -199,6 +202,13 @@
     document.addEventListener("keydown", keyed);
   }
 
+  // Keys act on the picture that has the focus, which a person sees, and on no other that had it before.
+  function focusedTile() {
+    var tile = view.contains(document.activeElement) ? document.activeElement.closest(".tile, button.open") : null;
+    if (tile) S.focused = tile.row;
+    return tile;
+  }
+
   function keyed(event) {
     if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
     var tag = event.target.tagName;
@@ -211,10 +221,9 @@
     else if (/^(Arrow|Home|End)/.test(event.key)) {
       var row = S.focused === null || !view.contains(document.activeElement) ? S.part().order()[0] : S.part().step(event.key);
       if (row !== null && row !== undefined) S.part().focus(row);
-    } else if (S.focused === null) return;
+    } else if (!focusedTile()) return;
     else if (event.key === "Enter" || event.key === " ") {
-      var tile = document.activeElement.closest(".tile");
-      S.box.open(S.focused, tile && tile.among);
+      S.box.open(S.focused, focusedTile().among);
     } else if (S.VERDICT_KEYS[key]) {
       var decided = S.focused;
       if (!R.decide(decided, S.VERDICT_KEYS[key])) return;
@@ -264,6 +273,7 @@
     render();
     view.scrollTop = top;
     if (hadFocus !== null && S.focused !== null) S.part().focus(S.focused);
+    else if (hadFocus !== null) view.focus();
   }
 
   function openNamed() {

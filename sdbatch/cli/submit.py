@@ -1,0 +1,69 @@
+"""`sdbatch submit`: a job on a cluster, through Ray's job server."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sdbatch import api
+from sdbatch.cli.money import BudgetText
+from sdbatch.cli.options import AcceptFailed, AcceptNewKeys, AllowOpenRay, Date, JobFile, Json, Set, Yes, split_pairs
+from sdbatch.cli.output import guarded, say
+from sdbatch.cli.shown import tell
+
+if TYPE_CHECKING:
+    from sdbatch.driver.submit import SubmitReport
+
+
+def submit(
+    job: JobFile,
+    address: Annotated[str, typer.Option("--address", envvar="RAY_API_SERVER_ADDRESS", help="Ray's job server.")],
+    overrides: Set = None,
+    date: Date = None,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Do not follow the log.")] = False,
+    working_dir: Annotated[Path, typer.Option(help="Folder to send along; the job file lies in it.")] = Path(),
+    installed: Annotated[
+        bool, typer.Option("--installed", help="Send nothing: the cluster's image has the job file at this path.")
+    ] = False,
+    exclude: Annotated[
+        list[str] | None, typer.Option(metavar="PATTERN", help="Send no such files; as a line of .gitignore.")
+    ] = None,
+    environment: Annotated[
+        list[str] | None, typer.Option("--env", metavar="NAME=VALUE", help="Variable of the driver; never a secret.")
+    ] = None,
+    accept_failed: AcceptFailed = False,
+    accept_new_keys: AcceptNewKeys = False,
+    allow_open_ray: AllowOpenRay = False,
+    yes: Yes = False,
+    budget: BudgetText = None,
+    as_json: Json = False,
+) -> None:
+    """Run a job on a cluster through Ray's job server; ends with the job's exit code."""
+    variables = split_pairs("--env", environment)
+
+    def call() -> SubmitReport:
+        return api.submit(
+            job,
+            address,
+            overrides or (),
+            date=date,
+            working_dir=None if installed else working_dir,
+            environment=variables,
+            accept_failed=accept_failed,
+            accept_new_keys=accept_new_keys,
+            allow_open_ray=allow_open_ray,
+            yes=yes,
+            budget=budget,
+            exclude=exclude or (),
+            say=tell,
+            write=None if no_wait else lambda text: tell(text, end=""),
+        )
+
+    submission = guarded(call, as_json)
+    ended = "" if submission.exit_code is None else f" ended with exit code {submission.exit_code}"
+    word = "submitted" if submission.is_new else "runs already; followed"
+    say(asdict(submission), as_json, f"{submission.submission_id} {word}{ended}; campaign {submission.output}")
+    raise typer.Exit(submission.exit_code or 0)
