@@ -69,6 +69,7 @@ class RunTally:
             self.cost_pending += sum(map(mul, costs, map(len, asked)))
             self.work.add(models, shapes, costs, map(len, sharing.rendered(part.rows, asked)))
             self.counts.rows_reused += part.reasons.count("reused")
+            self.counts.rows_withdrawn += part.reasons.count("withdrawn")
             self.outputs_waiting += part.num_waiting
             self.outputs_given_up += part.num_given_up
             self.waiting.update(part.waiting)
