@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from sdbatch.driver.reproduce import ReproduceReport
     from sdbatch.driver.review import ReviewReport
     from sdbatch.driver.submit import SubmitReport
+    from sdbatch.driver.takedown import TakedownReport
     from sdbatch.driver.trace import TraceReport
     from sdbatch.driver.verify_delivery import DeliveryVerifyReport
     from sdbatch.encode.image import Picture
@@ -649,6 +650,44 @@ def audit(campaign: Campaign, to: str | Path, delivered: Iterable[str] = ()) -> 
     from sdbatch.driver.audit import audit_campaign
 
     return audit_campaign(CampaignFolder(_store(campaign)), Path(to), list(delivered))
+
+
+def takedown(
+    campaign: Campaign,
+    sources: Iterable[str] = (),
+    *,
+    where: str | None = None,
+    delivered: Iterable[str] = (),
+    by: str | None = None,
+    note: str = "",
+    yes: bool = False,
+) -> TakedownReport:
+    """List what was made from some sources, or is picked by an expression; with `yes` remove it for good.
+
+    Args:
+        campaign: The campaign.
+        sources: URLs as in a manifest, or digests of contents. No run makes anything from them any more.
+        where: Expression over the columns of `metadata`.
+        delivered: Targets of deliveries, or their YAML files, from which files are removed too.
+        by: Who takes it down; by default the user's name.
+        note: Why; it is kept in the record.
+        yes: Remove it. Without it nothing is written.
+
+    Raises:
+        UserError: When nothing is named, or nothing was made from a source.
+        CampaignHeld: When a driver holds the campaign and something is to be removed.
+    """
+    from sdbatch.driver.takedown import take_down
+
+    return take_down(
+        _store(campaign),
+        sources=list(sources),
+        where=where,
+        delivered=list(delivered),
+        by=by or user_name(),
+        note=note,
+        yes=yes,
+    )
 
 
 def make_credentials(folder: str | Path, name: str) -> list[Path]:

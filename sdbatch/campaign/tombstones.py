@@ -41,8 +41,8 @@ TOMBSTONE: Final = pa.schema(
         ("note", pa.string()),
     ]
 )
-"""A row is either an output (`id` to `sha256`) or a source (`source`, its URL, or `digest`, its content); `why` says what
-named it."""
+"""A row is either an output (`id` to `sha256`) or a source (`source`, its URL, or `digest`, its content); `why` says
+what named it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +65,7 @@ class Tombstones:
     @property
     def keys(self) -> pa.Array:
         """Request keys of which an output was taken down."""
-        return pc.unique(self.outputs.column("request_key")).combine_chunks()
+        return pc.unique(self.outputs.column("request_key"))
 
     def cover(self, rows: pa.Table) -> NDArray[np.bool_]:
         """Say of rows (request_key, n) which are outputs that were taken down, under whichever id."""
@@ -87,7 +87,12 @@ class Tombstones:
         if not covered.any():
             return rows
         mask = pa.array(covered)
-        values = {"status": WITHDRAWN, "asset": None, **dict.fromkeys(PICTURES.names), "error_message": "was taken down"}
+        values = {
+            "status": WITHDRAWN,
+            "asset": None,
+            **dict.fromkeys(PICTURES.names),
+            "error_message": "was taken down",
+        }
         for name, value in values.items():
             if name in rows.column_names:
                 place = rows.schema.get_field_index(name)
@@ -153,8 +158,8 @@ def _read(store: Store, path: str) -> pa.Table:
         return formats.read_table(store.read(path), f"{store.url}/{path}", TOMBSTONE)
     except (pa.ArrowException, FileNotFoundError) as error:
         raise UserError(
-            f"{store.url}/{path}: not a readable record of a takedown ({error}); restore it, or remove it and take down "
-            "again what it told of"
+            f"{store.url}/{path}: not a readable record of a takedown ({error}); restore it, or remove it and take "
+            "down again what it told of"
         ) from error
 
 

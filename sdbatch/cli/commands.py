@@ -59,6 +59,7 @@ from sdbatch.cli.provenance import audit, credentials_app, show_delivery_verifie
 from sdbatch.cli.review import review
 from sdbatch.cli.shown import show, tell
 from sdbatch.cli.summary import counted
+from sdbatch.cli.takedown import takedown
 from sdbatch.cli.usage import Commands
 from sdbatch.cli.watching import watching_app
 from sdbatch.driver import PlanReport, RunResult
@@ -84,6 +85,8 @@ app.add_typer(credentials_app, name="credentials")
 app.command()(trace)
 
 app.command()(audit)
+
+app.command()(takedown)
 app.command()(init)
 
 app.command()(grid)
@@ -380,6 +383,7 @@ def verify(
     lines.append(
         f"{word}: {verified.rows_ok} assets committed, {verified.assets_hashed} hashed, "
         f"{verified.metadata_rows} rows of metadata, {len(verified.orphans)} orphans"
+        + (f", {verified.withdrawn} taken down" if verified.withdrawn else "")
     )
     say({"good": verified.is_good, **asdict(verified)}, as_json, "\n".join(lines))
     raise typer.Exit(0 if verified.is_good else VERIFY_EXIT_CODE)

@@ -7,6 +7,7 @@ from contextlib import closing
 
 from sdbatch.campaign import layout
 from sdbatch.campaign.campaign import Campaign
+from sdbatch.campaign.tombstones import read_tombstones
 from sdbatch.driver.picking import Selection
 from sdbatch.driver.records import RunResult
 from sdbatch.driver.run import run_job
@@ -63,6 +64,8 @@ def redo_job(
             if not ids:
                 return None
         void = _broken(campaign, ids, progress)
+    withdrawn = set(read_tombstones(campaign.store).keys.to_pylist())  # no run makes an output of these keys
+    void = {place: asset for place, asset in void.items() if place[1] not in withdrawn}
     if not void:
         return None
     return run_job(

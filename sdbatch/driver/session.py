@@ -247,6 +247,7 @@ class Session:
             *review_lines(self._tally.outputs_waiting, self._tally.outputs_given_up, self._job.limits.rerolls),
             *(cut if truncated else ()),
             *self._tally.waiting_lines,
+            *self._tally.withdrawn_lines,
             *(self._dispatcher.warnings if self._dispatcher else ()),
         )
 
