@@ -412,21 +412,46 @@ def is_delivery(place: str) -> bool:
     return holds_table(*place_of(place))
 
 
-def gc(campaign: Campaign, *, delete: bool = False, older_than_s: float = OLDER_THAN_S) -> GcReport:
+def gc(
+    campaign: Campaign,
+    *,
+    delete: bool = False,
+    older_than_s: float = OLDER_THAN_S,
+    superseded: bool = False,
+    delivered: Iterable[str] = (),
+    even_approved: bool = False,
+    even_delivered: bool = False,
+) -> GcReport:
     """List, and with `delete` remove, the files that no commit names; see `sdbatch.campaign.gc`.
 
     Args:
         campaign: The campaign.
         delete: Remove them; without it they are only listed.
         older_than_s: Files that changed within so many seconds stay.
+        superseded: Assets of older keys of rows that were edited go too.
+        delivered: Targets of deliveries; the assets that files there were made from stay.
+        even_approved: Superseded assets go also where somebody approved or picked them.
+        even_delivered: Superseded assets go also where they were delivered.
 
     Raises:
         CampaignHeld: When a driver holds the campaign and something is to be removed.
-        JobError: When the campaign has no run.
+        JobError: When the campaign has no run, or superseded assets are to be removed and neither `delivered` nor
+            `even_delivered` is said.
     """
-    folder = CampaignFolder(_store(campaign))
+    from sdbatch.driver.superseded import check_told, keepers_of
+
+    store = _store(campaign)
+    folder = CampaignFolder(store)
     folder.newest_run()
-    return folder.collect_garbage(older_than_s=older_than_s, delete=delete)
+    if not superseded:
+        return folder.collect_garbage(older_than_s=older_than_s, delete=delete)
+    targets = list(delivered)
+    check_told(targets, delete=delete, even_delivered=even_delivered)
+    return folder.collect_garbage(
+        older_than_s=older_than_s,
+        delete=delete,
+        keeps=lambda: keepers_of(store, targets, even_approved=even_approved, even_delivered=even_delivered),
+    )
 
 
 def reproduce(

@@ -62,7 +62,7 @@ def mark_metadata(store: Store, tombstones: Tombstones, confirm: Callable[[], No
         marked = tombstones.laid_over(table)
         if not marked.equals(table):
             confirm()
-            store.put(entry.path, to_parquet(marked, **_notes(data)), _PARQUET)
+            store.put(entry.path, to_parquet(marked, for_query=True, **_notes(data)), _PARQUET)
 
 
 def _notes(data: bytes) -> dict[str, str]:

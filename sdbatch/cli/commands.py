@@ -21,6 +21,7 @@ from sdbatch import api
 from sdbatch.cli.brief import brief_app
 from sdbatch.cli.completing import PROGRAM, VARIABLE, completion
 from sdbatch.cli.completing import ids as ids_of
+from sdbatch.cli.gc import gc
 from sdbatch.cli.grid import grid
 from sdbatch.cli.init import init
 from sdbatch.cli.money import BudgetText, By, columns_of, cost, show_forecast, spent_line
@@ -47,7 +48,6 @@ from sdbatch.cli.options import (
     Verbose,
     Where,
     Yes,
-    parse_age_s,
     sample_share,
     selection_of,
     split_pairs,
@@ -87,6 +87,8 @@ app.command()(trace)
 app.command()(audit)
 
 app.command()(takedown)
+
+app.command()(gc)
 app.command()(init)
 
 app.command()(grid)
@@ -387,27 +389,6 @@ def verify(
     )
     say({"good": verified.is_good, **asdict(verified)}, as_json, "\n".join(lines))
     raise typer.Exit(0 if verified.is_good else VERIFY_EXIT_CODE)
-
-
-@app.command()
-def gc(
-    output: CampaignUrl,
-    delete: Annotated[bool, typer.Option("--delete", help="Remove them; without it they are listed.")] = False,
-    older_than: Annotated[
-        str, typer.Option(metavar="AGE", help="Files that changed more recently stay: 90s, 30m, 12h, 7d.")
-    ] = "1d",
-    as_json: Json = False,
-) -> None:
-    """Remove what no commit names: orphans, partial files, old beats. Lists them without --delete."""
-    age_s = guarded(lambda: parse_age_s(older_than), as_json)
-    garbage = guarded(lambda: api.gc(output, delete=delete, older_than_s=age_s), as_json)
-    word = "removed" if garbage.is_deleted else "would remove (--delete does)"
-    paths = [*garbage.orphans, *garbage.temporary, *garbage.beats]
-    lines = [f"{word}: {path}" for path in paths]
-    lines.append(
-        f"{word}: {len(paths)} files, {garbage.freed_bytes} bytes; {garbage.num_younger} younger than {older_than} stay"
-    )
-    say(asdict(garbage), as_json, "\n".join(lines))
 
 
 @app.command()

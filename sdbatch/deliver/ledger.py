@@ -91,14 +91,22 @@ def written(
 
 def _newest(store: Store, folder: str) -> str | None:
     """Return the digest of the newest file, None when there is none."""
-    try:
-        latest = _body(store.read(f"{folder}/{LATEST}"))
-    except FileNotFoundError:
-        latest = {}
-    if isinstance(digest := latest.get("sha256"), str) and _DIGEST.fullmatch(digest):
+    digest = _latest(store, folder).get("sha256")
+    if digest is not None:
         return digest
     before = [entry.path for entry in store.list(folder, deep=False) if entry.path.endswith(".jsonl")]
     return hashlib.sha256(store.read(before[-1])).hexdigest() if before else None
+
+
+def _latest(store: Store, folder: str) -> dict[str, str]:
+    """Return name and digest of the newest file; nothing where an older version wrote it, or it is not readable."""
+    try:
+        latest = _body(store.read(f"{folder}/{LATEST}"))
+    except FileNotFoundError:
+        return {}
+    name, digest = latest.get("name"), latest.get("sha256")
+    is_one = isinstance(name, str) and isinstance(digest, str) and _DIGEST.fullmatch(digest)
+    return {"name": str(name), "sha256": str(digest)} if is_one else {}
 
 
 def read_ledger(store: Store, folder: str) -> Ledger:
@@ -117,6 +125,9 @@ def read_ledger(store: Store, folder: str) -> Ledger:
         for name, previous in named.items()
         if previous is not None and previous not in known
     ]
+    latest = _latest(store, folder)
+    if latest.get("sha256") not in {None, *known}:
+        ledger.faults.append(f"{LATEST}: names {latest.get('name')}, which is not there")
     by_digest = {digest: name for name, digest in digests.items()}
     ledger.forks = [by_digest[one] for one, count in Counter(named.values()).items() if count > 1 and one in by_digest]
     ledger.forks += [name for name, previous in named.items() if previous is None][1:]
