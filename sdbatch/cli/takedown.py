@@ -9,8 +9,9 @@ import typer
 
 from sdbatch import api
 from sdbatch.cli.options import CampaignUrl, Json
-from sdbatch.cli.output import counted, guarded, say, warn
+from sdbatch.cli.output import guarded, say, warn
 from sdbatch.cli.shown import show
+from sdbatch.cli.summary import counted
 
 if TYPE_CHECKING:
     from sdbatch.driver.takedown import TakedownReport
