@@ -156,6 +156,7 @@ def run(
     progress: Progress | None = None,
     accept_new_keys: bool = False,
     allow_open_ray: bool = False,
+    allow_code: bool = False,
     yes: bool = False,
     budget: str | None = None,
 ) -> RunResult:
@@ -169,6 +170,7 @@ def run(
         progress: Shown while it runs; nothing by default.
         accept_new_keys: Render outputs again whose keys an older version of sdbatch made; refused otherwise.
         allow_open_ray: Use Ray without a token where RAY_AUTH_MODE=disabled says so; refused otherwise.
+        allow_code: Call functions that the job names, such as a watermark; refused otherwise.
         yes: Let more rows of the campaign leave than `limits.leaving_fraction`; refused otherwise.
         budget: Stop before so much is spent: `12.50`, `12.50EUR`, `3gpu_hours`, `40EUR/day`; over the job's own limit.
 
@@ -184,6 +186,7 @@ def run(
         progress=progress or Silent(),
         accept_new_keys=accept_new_keys,
         allow_open_ray=allow_open_ray,
+        allow_code=allow_code,
         yes=yes,
     )
 
@@ -220,6 +223,7 @@ def grid(
     progress: Progress | None = None,
     accept_new_keys: bool = False,
     allow_open_ray: bool = False,
+    allow_code: bool = False,
 ) -> GridReport:
     """Render some rows of a job's manifest with every pair of values of two columns, and write a page of them.
 
@@ -234,6 +238,7 @@ def grid(
         progress: See `run`.
         accept_new_keys: See `run`.
         allow_open_ray: See `run`.
+        allow_code: See `run`.
 
     Raises:
         UserError: Before anything was started.
@@ -248,6 +253,7 @@ def grid(
         progress=progress or Silent(),
         accept_new_keys=accept_new_keys,
         allow_open_ray=allow_open_ray,
+        allow_code=allow_code,
     )
 
 
@@ -741,6 +747,7 @@ def redo(
     progress: Progress | None = None,
     accept_new_keys: bool = False,
     allow_open_ray: bool = False,
+    allow_code: bool = False,
     yes: bool = False,
 ) -> RunResult | None:
     """Make assets again that are missing or damaged; those that are whole stay, unless they are forced.
@@ -755,6 +762,7 @@ def redo(
         progress: See `run`.
         accept_new_keys: See `run`.
         allow_open_ray: See `run`.
+        allow_code: See `run`.
         yes: See `run`.
 
     Returns:
@@ -772,6 +780,7 @@ def redo(
         progress=progress or Silent(),
         accept_new_keys=accept_new_keys,
         allow_open_ray=allow_open_ray,
+        allow_code=allow_code,
         yes=yes,
     )
 
@@ -802,6 +811,7 @@ def submit(
     accept_failed: bool = False,
     accept_new_keys: bool = False,
     allow_open_ray: bool = False,
+    allow_code: bool = False,
     yes: bool = False,
     exclude: Iterable[str] = (),
     say: Callable[[str], None] | None = None,
@@ -820,6 +830,7 @@ def submit(
         accept_failed: Exit 0 although rows failed.
         accept_new_keys: See `run`.
         allow_open_ray: See `run`.
+        allow_code: See `run`.
         yes: See `run`.
         exclude: Further patterns of files that stay here, as lines of .gitignore.
         say: Told what is sent, before it is sent.
@@ -845,6 +856,7 @@ def submit(
         accept_failed=accept_failed,
         accept_new_keys=accept_new_keys,
         allow_open_ray=allow_open_ray,
+        allow_code=allow_code,
         yes=yes,
         exclude=tuple(exclude),
         say=say or (lambda _: None),

@@ -28,6 +28,7 @@ from sdbatch.cli.money import BudgetText, By, columns_of, cost, show_forecast, s
 from sdbatch.cli.options import (
     AcceptFailed,
     AcceptNewKeys,
+    AllowCode,
     AllowOpenRay,
     CampaignUrl,
     Date,
@@ -194,6 +195,7 @@ def run(
     accept_failed: AcceptFailed = False,
     accept_new_keys: AcceptNewKeys = False,
     allow_open_ray: AllowOpenRay = False,
+    allow_code: AllowCode = False,
     yes: Yes = False,
     verbose: Verbose = False,
     as_json: Json = False,
@@ -214,6 +216,7 @@ def run(
             progress=progress(),
             accept_new_keys=accept_new_keys,
             allow_open_ray=allow_open_ray,
+            allow_code=allow_code,
             yes=yes,
             budget=budget,
         )
@@ -243,6 +246,7 @@ def redo(
     in_process: InProcess = False,
     accept_new_keys: AcceptNewKeys = False,
     allow_open_ray: AllowOpenRay = False,
+    allow_code: AllowCode = False,
     yes: Yes = False,
     verbose: Verbose = False,
     as_json: Json = False,
@@ -262,6 +266,7 @@ def redo(
             progress=progress(),
             accept_new_keys=accept_new_keys,
             allow_open_ray=allow_open_ray,
+            allow_code=allow_code,
             yes=yes,
         )
 
@@ -303,6 +308,7 @@ def submit(
     accept_failed: AcceptFailed = False,
     accept_new_keys: AcceptNewKeys = False,
     allow_open_ray: AllowOpenRay = False,
+    allow_code: AllowCode = False,
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
@@ -320,6 +326,7 @@ def submit(
             accept_failed=accept_failed,
             accept_new_keys=accept_new_keys,
             allow_open_ray=allow_open_ray,
+            allow_code=allow_code,
             yes=yes,
             exclude=exclude or (),
             say=tell,

@@ -31,6 +31,7 @@ def redo_job(
     force: bool = False,
     accept_new_keys: bool = False,
     allow_open_ray: bool = False,
+    allow_code: bool = False,
     yes: bool = False,
 ) -> RunResult | None:
     """Verify the campaign of a job, and make again what is missing or damaged; return None when nothing is.
@@ -44,6 +45,7 @@ def redo_job(
         force: Make again what is whole too. The requests are named then, by ids or a selection.
         accept_new_keys: See `run_job`.
         allow_open_ray: See `run_job`.
+        allow_code: See `run_job`.
         yes: See `run_job`.
 
     Raises:
@@ -80,6 +82,7 @@ def redo_job(
         void=[dict(zip(("id", "request_key", "n"), place, strict=True)) for place in void],
         accept_new_keys=accept_new_keys,
         allow_open_ray=allow_open_ray,
+        allow_code=allow_code,
         yes=yes,
         # A commit that was tampered with may name a file that is none of the campaign's assets.
         remove=tuple(sorted(asset for asset in void.values() if layout.asset_parts(asset))),

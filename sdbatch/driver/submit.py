@@ -53,6 +53,7 @@ def submit_job(
     accept_failed: bool,
     accept_new_keys: bool,
     allow_open_ray: bool,
+    allow_code: bool = False,
     yes: bool,
     exclude: tuple[str, ...],
     say: Callable[[str], None],
@@ -71,6 +72,7 @@ def submit_job(
         accept_failed: Exit 0 although rows failed.
         accept_new_keys: Render outputs again whose keys an older version of sdbatch made.
         allow_open_ray: Use Ray without a token where RAY_AUTH_MODE=disabled says so.
+        allow_code: Let the run call functions that the job names.
         yes: Let more rows of the campaign leave than `limits.leaving_fraction`.
         exclude: Further patterns of files that stay here.
         say: Told what is sent, before it is sent.
@@ -93,6 +95,7 @@ def submit_job(
         "--accept-failed": accept_failed,
         "--accept-new-keys": accept_new_keys,
         "--allow-open-ray": allow_open_ray,
+        "--allow-code": allow_code,
         "--yes": yes,
     }
     arguments += [flag for flag, is_given in flags.items() if is_given]
