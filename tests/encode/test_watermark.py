@@ -92,8 +92,8 @@ def test_a_run_marks_its_pictures_when_it_is_allowed_to(
     job = {**plain, "output": str(tmp_path / "campaign"), "watermark": {"call": "marks:corner", "version": "1"}}
     with pytest.raises(JobError, match="marks:corner is code; --allow-code lets a run call"):
         sdbatch.run(job, in_process=True)
+    absent = {**job, "watermark": {"call": "marks:absent", "version": "1"}}
     with pytest.raises(JobError, match="has no attribute 'absent'"):
-        absent = {**job, "watermark": {"call": "marks:absent", "version": "1"}}
         sdbatch.run(absent, in_process=True, allow_code=True)
     assert not (tmp_path / "campaign").exists(), "nothing was started"
 
