@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from typer.testing import CliRunner
 
 import sdbatch
 from sdbatch.campaign import layout
+from sdbatch.campaign.history import read_outcomes
+from sdbatch.campaign.write import put_commit
 from sdbatch.cli import app
 from sdbatch.errors import JobError
 from sdbatch.storage import open_campaign
@@ -75,6 +78,18 @@ def test_what_was_delivered_stays_unless_told_so(campaign: Path, tmp_path: Path)
     assert sdbatch.verify(campaign).is_good
 
 
+def test_what_is_a_source_of_something_wanted_stays(campaign: Path) -> None:
+    store = open_campaign(str(campaign), {})
+    mug = store.read(layout.asset("mug", key_of("mug"), 0, "png"))
+    row = {"id": "chair", "request_key": key_of("chair edited"), "n": 1, "status": "ok", "images": ["asset:mug/0"]}
+    run = layout.run_id(9, "20260101T000000Z")
+    put_commit(store, run, "000000", [{**row, "source_digests": [f"sha256:{hashlib.sha256(mug).hexdigest()}"]}])
+    found = sdbatch.gc(campaign, superseded=True, older_than_s=0)
+
+    assert {path.split("/")[1].split("-")[0] for path in found.superseded} == {"chair"}
+    assert found.kept["is a source of what the manifest wants"] == 1
+
+
 def test_deliveries_are_named_before_anything_goes(campaign: Path, tmp_path: Path) -> None:
     with pytest.raises(JobError, match="name each delivery with --delivered"):
         sdbatch.gc(campaign, superseded=True, older_than_s=0, delete=True)
@@ -89,7 +104,5 @@ def test_young_ones_stay_and_going_back_makes_them_anew(campaign: Path) -> None:
     sdbatch.gc(campaign, superseded=True, older_than_s=0, even_delivered=True, delete=True)
     # The older keys count as not made: a run that goes back to them renders them.
     outcomes = open_campaign(str(campaign), {})
-    from sdbatch.campaign.history import read_outcomes
-
     keys = set(read_outcomes(outcomes, "mug").column("request_key").to_pylist())
     assert keys == {key_of("mug edited")}
