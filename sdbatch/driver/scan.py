@@ -289,7 +289,6 @@ class ResolvedManifest:
             self.scanned = scan(
                 job, self._keep, loads_here=loads_here, counts_tokens=counts_tokens, picks=picks, built=built
             )
-            self._is_picked = None if picks is None else picks.picked()
             self._flush()
             self._is_picked = None if picks is None else picks.picked()
             if self.scanned.outputs_named:
