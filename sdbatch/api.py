@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from sdbatch.driver.reproduce import ReproduceReport
     from sdbatch.driver.review import ReviewReport
     from sdbatch.driver.submit import SubmitReport
+    from sdbatch.driver.takedown import TakedownReport
     from sdbatch.driver.trace import TraceReport
     from sdbatch.driver.verify_delivery import DeliveryVerifyReport
     from sdbatch.encode.image import Picture
@@ -155,6 +156,7 @@ def run(
     progress: Progress | None = None,
     accept_new_keys: bool = False,
     allow_open_ray: bool = False,
+    allow_code: bool = False,
     yes: bool = False,
     budget: str | None = None,
 ) -> RunResult:
@@ -168,6 +170,7 @@ def run(
         progress: Shown while it runs; nothing by default.
         accept_new_keys: Render outputs again whose keys an older version of sdbatch made; refused otherwise.
         allow_open_ray: Use Ray without a token where RAY_AUTH_MODE=disabled says so; refused otherwise.
+        allow_code: Call functions that the job names, such as a watermark; refused otherwise.
         yes: Let more rows of the campaign leave than `limits.leaving_fraction`; refused otherwise.
         budget: Stop before so much is spent: `12.50`, `12.50EUR`, `3gpu_hours`, `40EUR/day`; over the job's own limit.
 
@@ -182,6 +185,7 @@ def run(
         progress=progress or Silent(),
         accept_new_keys=accept_new_keys,
         allow_open_ray=allow_open_ray,
+        allow_code=allow_code,
         yes=yes,
     )
 
@@ -224,6 +228,7 @@ def grid(
     accept_new_keys: bool = False,
     allow_open_ray: bool = False,
     budget: str | None = None,
+    allow_code: bool = False,
 ) -> GridReport:
     """Render some rows of a job's manifest with every pair of values of two columns, and write a page of them.
 
@@ -239,6 +244,7 @@ def grid(
         accept_new_keys: See `run`.
         allow_open_ray: See `run`.
         budget: See `run`.
+        allow_code: See `run`.
 
     Raises:
         UserError: Before anything was started.
@@ -253,6 +259,7 @@ def grid(
         progress=progress or Silent(),
         accept_new_keys=accept_new_keys,
         allow_open_ray=allow_open_ray,
+        allow_code=allow_code,
     )
 
 
@@ -422,21 +429,46 @@ def is_delivery(place: str) -> bool:
     return holds_table(*place_of(place))
 
 
-def gc(campaign: Campaign, *, delete: bool = False, older_than_s: float = OLDER_THAN_S) -> GcReport:
+def gc(
+    campaign: Campaign,
+    *,
+    delete: bool = False,
+    older_than_s: float = OLDER_THAN_S,
+    superseded: bool = False,
+    delivered: Iterable[str] = (),
+    even_approved: bool = False,
+    even_delivered: bool = False,
+) -> GcReport:
     """List, and with `delete` remove, the files that no commit names; see `sdbatch.campaign.gc`.
 
     Args:
         campaign: The campaign.
         delete: Remove them; without it they are only listed.
         older_than_s: Files that changed within so many seconds stay.
+        superseded: Assets of older keys of rows that were edited go too.
+        delivered: Targets of deliveries; the assets that files there were made from stay.
+        even_approved: Superseded assets go also where somebody approved or picked them.
+        even_delivered: Superseded assets go also where they were delivered.
 
     Raises:
         CampaignHeld: When a driver holds the campaign and something is to be removed.
-        JobError: When the campaign has no run.
+        JobError: When the campaign has no run, or superseded assets are to be removed and neither `delivered` nor
+            `even_delivered` is said.
     """
-    folder = CampaignFolder(_store(campaign))
+    from sdbatch.driver.superseded import check_told, keepers_of
+
+    store = _store(campaign)
+    folder = CampaignFolder(store)
     folder.newest_run()
-    return folder.collect_garbage(older_than_s=older_than_s, delete=delete)
+    if not superseded:
+        return folder.collect_garbage(older_than_s=older_than_s, delete=delete)
+    targets = list(delivered)
+    check_told(targets, delete=delete, even_delivered=even_delivered)
+    return folder.collect_garbage(
+        older_than_s=older_than_s,
+        delete=delete,
+        keeps=lambda: keepers_of(store, targets, even_approved=even_approved, even_delivered=even_delivered),
+    )
 
 
 def reproduce(
@@ -662,6 +694,44 @@ def audit(campaign: Campaign, to: str | Path, delivered: Iterable[str] = ()) -> 
     return audit_campaign(CampaignFolder(_store(campaign)), Path(to), list(delivered))
 
 
+def takedown(
+    campaign: Campaign,
+    sources: Iterable[str] = (),
+    *,
+    where: str | None = None,
+    delivered: Iterable[str] = (),
+    by: str | None = None,
+    note: str = "",
+    yes: bool = False,
+) -> TakedownReport:
+    """List what was made from some sources, or is picked by an expression; with `yes` remove it for good.
+
+    Args:
+        campaign: The campaign.
+        sources: URLs as in a manifest, or digests of contents. No run makes anything from them any more.
+        where: Expression over the columns of `metadata`.
+        delivered: Targets of deliveries, or their YAML files, from which files are removed too.
+        by: Who takes it down; by default the user's name.
+        note: Why; it is kept in the record.
+        yes: Remove it. Without it nothing is written.
+
+    Raises:
+        UserError: When nothing is named, or nothing was made from a source.
+        CampaignHeld: When a driver holds the campaign and something is to be removed.
+    """
+    from sdbatch.driver.takedown import take_down
+
+    return take_down(
+        _store(campaign),
+        sources=list(sources),
+        where=where,
+        delivered=list(delivered),
+        by=by or user_name(),
+        note=note,
+        yes=yes,
+    )
+
+
 def make_credentials(folder: str | Path, name: str) -> list[Path]:
     """Write a certificate chain, its key and its root, for trying: programs do not know who vouches for them.
 
@@ -688,6 +758,7 @@ def redo(
     progress: Progress | None = None,
     accept_new_keys: bool = False,
     allow_open_ray: bool = False,
+    allow_code: bool = False,
     yes: bool = False,
 ) -> RunResult | None:
     """Make assets again that are missing or damaged; those that are whole stay, unless they are forced.
@@ -702,6 +773,7 @@ def redo(
         progress: See `run`.
         accept_new_keys: See `run`.
         allow_open_ray: See `run`.
+        allow_code: See `run`.
         yes: See `run`.
 
     Returns:
@@ -719,6 +791,7 @@ def redo(
         progress=progress or Silent(),
         accept_new_keys=accept_new_keys,
         allow_open_ray=allow_open_ray,
+        allow_code=allow_code,
         yes=yes,
     )
 
@@ -749,6 +822,7 @@ def submit(
     accept_failed: bool = False,
     accept_new_keys: bool = False,
     allow_open_ray: bool = False,
+    allow_code: bool = False,
     yes: bool = False,
     budget: str | None = None,
     exclude: Iterable[str] = (),
@@ -768,6 +842,7 @@ def submit(
         accept_failed: Exit 0 although rows failed.
         accept_new_keys: See `run`.
         allow_open_ray: See `run`.
+        allow_code: See `run`.
         yes: See `run`.
         budget: See `run`; a job of the campaign that runs already keeps the budget it began with.
         exclude: Further patterns of files that stay here, as lines of .gitignore.
@@ -794,6 +869,7 @@ def submit(
         accept_failed=accept_failed,
         accept_new_keys=accept_new_keys,
         allow_open_ray=allow_open_ray,
+        allow_code=allow_code,
         yes=yes,
         budget=budget,
         exclude=tuple(exclude),

@@ -304,6 +304,7 @@ COLUMNS: Final[tuple[Column, ...]] = (
     _recorded("prompt_tokens", _INT),
     _recorded("prompt_truncated", pa.bool_()),
     Column(name="dtype", type=_TEXT, neutral="float32", in_recipe=True, in_metadata=True),
+    Column(name="watermark", type=_TEXT, in_recipe=True, in_metadata=True),
     _recorded("accelerators", _TEXT),
     _recorded("device", _TEXT),
     _recorded("batch_size", _INT),

@@ -13,7 +13,7 @@
     |-- RowError             set the request aside, record it, go on (exit 3 at the end)
     |   |-- SourceMissing, SourceUnreadable, SourceTooLarge, SourceTooShort, SourceChanged
     |   |-- PromptTooLong, LoraRefused, BlankOutput, GenerationFailed, OutOfMemory
-    |   |-- DeadlineExceeded, EncodeFailed, AssetConflict
+    |   |-- DeadlineExceeded, EncodeFailed, WatermarkFailed, AssetConflict
     |   `-- WorkerCrash          a row whose process died twice while it ran alone
     `-- MachineError         try elsewhere, or later; blames no row
         |-- ModelLoadFailed      the folder was right at plan time, the load was not
@@ -238,6 +238,12 @@ class OutOfMemory(RowError):
 
 class EncodeFailed(RowError):
     """A clip could not be encoded, or its file is not what was handed to the encoder."""
+
+    retryable = True
+
+
+class WatermarkFailed(RowError):
+    """The job's own watermark is not there, raised, or returned no picture of the same size and type."""
 
     retryable = True
 

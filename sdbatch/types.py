@@ -305,6 +305,7 @@ class Counts:
     units_committed: int = 0
     rows_truncated: int = 0
     rows_waiting: int = 0
+    rows_withdrawn: int = 0
 
     def as_dict(self) -> dict[str, int]:
         """Return the counts by name, in declaration order."""

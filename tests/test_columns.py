@@ -131,7 +131,7 @@ def test_columns_that_the_recipe_reads_by_name_are_its_fields() -> None:
     others = {"key_version", "model", "num_frames_kept", "accelerators", "batch_size", "more"}
     others |= {"route", "route_version", "components"}
 
-    of_options = {"scheduler_options", "prompt_weights", "long_prompt", "embeddings"}
+    of_options = {"scheduler_options", "prompt_weights", "long_prompt", "embeddings", "watermark"}
     """Columns that only some recipes hold: they stand in `more`."""
 
     assert {item.name for item in fields(Recipe)} - others == set(IN_RECIPE) - of_options

@@ -8,7 +8,7 @@ a resume needs is the newest snapshot and the runs after it, so that neither gro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -24,6 +24,7 @@ from sdbatch.campaign.gc import OLDER_THAN_S, GcReport, collect_garbage
 from sdbatch.campaign.history import History, read_history, read_outcomes
 from sdbatch.campaign.lease import is_gone
 from sdbatch.campaign.read import read_commit, read_record, read_requests, read_status
+from sdbatch.campaign.superseded import Keeper
 from sdbatch.campaign.verify import VerifyReport, verify_campaign
 from sdbatch.errors import JobError, UserError
 from sdbatch.storage import Store
@@ -154,6 +155,12 @@ class Campaign:
         """Compare what the campaign says with what it holds; see `verify_campaign`."""
         return verify_campaign(self.store, sample, seed, verdicts_of)
 
-    def collect_garbage(self, *, older_than_s: float = OLDER_THAN_S, delete: bool = False) -> GcReport:
+    def collect_garbage(
+        self,
+        *,
+        older_than_s: float = OLDER_THAN_S,
+        delete: bool = False,
+        keeps: Callable[[], Mapping[str, Keeper]] | None = None,
+    ) -> GcReport:
         """Find, and when told to remove, what nothing needs; see `sdbatch.campaign.gc`."""
-        return collect_garbage(self.store, older_than_s=older_than_s, delete=delete)
+        return collect_garbage(self.store, older_than_s=older_than_s, delete=delete, keeps=keeps)

@@ -27,6 +27,7 @@ from sdbatch.campaign.files import newest_run_with_manifest, request_parts
 from sdbatch.campaign.findings import Finding, file_finding, output_finding
 from sdbatch.campaign.read import read_json, read_part
 from sdbatch.campaign.schema import METADATA
+from sdbatch.campaign.tombstones import Tombstones
 from sdbatch.errors import UserError
 from sdbatch.storage import Store
 from sdbatch.verdicts import Verdicts
@@ -36,7 +37,7 @@ _COMPARED: Final = pa.schema([METADATA.field(name) for name in ("id", "request_k
 
 
 def metadata_findings(
-    store: Store, rows: pa.Table, verdicts_of: Callable[[Sequence[str]], Verdicts]
+    store: Store, rows: pa.Table, verdicts_of: Callable[[Sequence[str]], Verdicts], tombstones: Tombstones
 ) -> tuple[list[Finding], int]:
     """Compare the newest compacted metadata with what is committed; return its number of rows too.
 
@@ -44,6 +45,7 @@ def metadata_findings(
         store: The campaign.
         rows: Outcomes that count, in (run, unit) order.
         verdicts_of: See `verify_campaign`.
+        tombstones: What was taken down: metadata from before and after it are both right.
     """
     try:
         latest = read_json(store, layout.LATEST)
@@ -61,14 +63,14 @@ def metadata_findings(
         verdicts = verdicts_of(_files_of_decisions(store, run))
     except UserError as error:
         return [file_finding("reviews", layout.reviews(run), f"names a file that is not readable: {error}")], 0
-    effective = _effective(store, run, rows, findings, verdicts)
+    effective = tombstones.laid_over(_effective(store, run, rows, findings, verdicts))
     is_seen = np.zeros(effective.num_rows, np.bool_)
     num_rows = 0
     order = digest_order(_outputs(effective), np.arange(effective.num_rows))
     outputs = DigestTable(_outputs(effective).take(order))
     for entry in store.list(folder):
         try:
-            part = read_part(store, entry.path, _COMPARED)
+            part = tombstones.laid_over(read_part(store, entry.path, _COMPARED))
         except (pa.ArrowException, ValueError) as error:
             findings.append(file_finding("metadata", entry.path, f"is not readable ({error})"))
             continue

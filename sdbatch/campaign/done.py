@@ -17,6 +17,7 @@ from sdbatch.campaign.digests import Digests, DigestTable, digest_order, group_s
 from sdbatch.campaign.excluded import RowOutputs, Unwanted
 from sdbatch.campaign.history import History
 from sdbatch.campaign.origins import Origins
+from sdbatch.campaign.tombstones import NOTHING_TAKEN_DOWN, read_tombstones
 from sdbatch.storage import Store
 from sdbatch.verdicts import NO_VERDICTS, Verdicts
 
@@ -48,12 +49,14 @@ class Done:
 
     Args:
         history: All that counts.
-        store: The campaign, where commits of rejected outputs are read; needed with verdicts alone.
+        store: The campaign, where commits of rejected outputs are read, and what was taken down; it may be left out
+            where there is neither.
         verdicts: What people decided.
 
     Attributes:
         failures: Every different failure.
         origins: Outputs that are made, by request key alone.
+        tombstones: What was taken down.
     """
 
     def __init__(self, history: History, store: Store | None = None, verdicts: Verdicts = NO_VERDICTS) -> None:
@@ -68,6 +71,7 @@ class Done:
         self._commits = history.commits
         self._ids, self._newest = _newest_commits(history)
         self.origins = Origins(history)
+        self.tombstones = NOTHING_TAKEN_DOWN if store is None else read_tombstones(store)
         self._unwanted = Unwanted(store, history, starts, self._requests, verdicts)
 
     @property

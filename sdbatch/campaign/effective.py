@@ -30,6 +30,7 @@ from sdbatch.campaign.files import each_of, parts_in
 from sdbatch.campaign.history import History
 from sdbatch.campaign.judged import Judged
 from sdbatch.campaign.read import read_commit, read_requests
+from sdbatch.campaign.tombstones import read_tombstones
 from sdbatch.storage import Store
 from sdbatch.verdicts import Verdicts
 
@@ -103,6 +104,7 @@ class EffectiveRows:
         self._store = store
         self._judged = Judged(verdicts)
         self._history = history
+        self._tombstones = read_tombstones(store)
         starts = group_starts(history.requests)
         wins = np.flatnonzero(winning(starts, history.numbers.astype(np.int64), history.is_ok))
         self._requests = DigestTable(history.requests.take(starts))
@@ -117,6 +119,8 @@ class EffectiveRows:
 
     def parts(self, *, thumbnails: bool = False) -> Iterator[pa.Table]:
         """Yield them, one table per part of the manifest, in its order: what is committed, verdicts and x_*.
+
+        What was taken down has the status `withdrawn`.
 
         Args:
             thumbnails: Whether to add the columns of `schema.PICTURES`; the tables are smaller then.
@@ -197,7 +201,7 @@ class EffectiveRows:
         for name in asked.column_names:
             if name.startswith("x_"):
                 picked = picked.append_column(asked.schema.field(name), mine.column(name).filter(pa.array(is_there)))
-        return picked
+        return self._tombstones.laid_over(picked)
 
     def _commit(self, commit: int, names: list[str]) -> pa.Table:
         return with_own_assets(read_commit(self._store, self._history.commits[commit], names))

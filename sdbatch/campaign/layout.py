@@ -12,12 +12,14 @@ LATEST: Final = "metadata/latest.json"
 REPORT: Final = "report"
 GALLERY: Final = "report/index.html"
 CREDENTIALS: Final = "credentials"
+TAKEDOWNS: Final = "takedowns"
 _DIGITS = re.compile(r"[0-9a-f]{64}")
 AFTER_ALL_RUNS: Final = "s"
 """Sorts after the id of every run."""
 _RUN = re.compile(r"r\d{6}-\d{8}T\d{6}Z")
 _COMMIT = re.compile(r"runs/(r\d{6}-\d{8}T\d{6}Z)/commits/(\d{6,})\.parquet")
 _ASSET = re.compile(r"assets/([A-Za-z0-9][A-Za-z0-9._-]{0,127})-([0-9a-f]{8})-(\d+)\.[a-z0-9]+")
+_TAKEDOWN = re.compile(r"takedowns/r\d{6}-\d{8}T\d{6}Z\.parquet")
 _INDEX = re.compile(r"runs/(r\d{6}-\d{8}T\d{6}Z)/index/\d{6}\.parquet")
 
 
@@ -113,6 +115,11 @@ def snapshot(run: str) -> str:
     return f"{RUNS}/{run}/snapshot.parquet"
 
 
+def takedown(run: str) -> str:
+    """Return the record of what was taken down while a lease was held."""
+    return f"{TAKEDOWNS}/{run}.parquet"
+
+
 def run_json(run: str) -> str:
     """Return the run's own record."""
     return f"{RUNS}/{run}/run.json"
@@ -162,6 +169,11 @@ def is_commit(path: str) -> bool:
 def is_index(path: str) -> bool:
     """Whether a path is an index file."""
     return _INDEX.fullmatch(path) is not None
+
+
+def is_takedown(path: str) -> bool:
+    """Whether a path is a record of what was taken down."""
+    return _TAKEDOWN.fullmatch(path) is not None
 
 
 def is_redo(path: str) -> bool:

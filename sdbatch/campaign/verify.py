@@ -29,6 +29,7 @@ from sdbatch.campaign.findings import Finding, file_finding, output_finding
 from sdbatch.campaign.history import snapshot_tables
 from sdbatch.campaign.read import read_part
 from sdbatch.campaign.schema import INDEX
+from sdbatch.campaign.tombstones import read_tombstones
 from sdbatch.errors import AssetConflict
 from sdbatch.storage import Entry, Store
 from sdbatch.verdicts import NO_VERDICTS, Verdicts
@@ -53,6 +54,7 @@ class VerifyReport:
         orphans: Assets no commit names: harmless, left by a worker killed before its commit; `gc` removes them.
         late: Commits of runs that a snapshot tells of, and that are not in it: harmless, they count nowhere. They came
             from a worker that was given up.
+        withdrawn: Assets that commits name and that were taken down.
     """
 
     rows_ok: int
@@ -61,6 +63,7 @@ class VerifyReport:
     findings: tuple[Finding, ...]
     orphans: tuple[str, ...]
     late: tuple[str, ...] = ()
+    withdrawn: int = 0
 
     @property
     def is_good(self) -> bool:
@@ -88,17 +91,21 @@ def verify_campaign(
     committed = read_committed(store, CHECKED, unreadable)
     findings = [file_finding("commit", path, "is not readable; remove it and run again") for path in unreadable]
     counting = winners(committed.rows)
-    expected = counting.filter(pc.equal(counting.column("status"), "ok"))
+    made = counting.filter(pc.equal(counting.column("status"), "ok"))
+    tombstones = read_tombstones(store)
+    is_withdrawn = tombstones.cover(made)
+    expected, withdrawn = made.filter(pa.array(~is_withdrawn)), made.filter(pa.array(is_withdrawn))
     is_named = pc.is_in(assets.column("asset"), committed.rows.filter(_is_ok(committed.rows)).column("asset"))
     orphans = assets.filter(pc.invert(is_named)).column("asset").to_pylist()
     whole, absent = _present(expected, assets)
     findings += absent
+    findings += _still_there(withdrawn, assets)
     chosen = _sample(whole, sample, seed)
     findings += _digest_findings(store, chosen)
     findings += _conflict_findings(counting, orphans)
     findings += _snapshot_findings(store, committed, unreadable)
     findings += _index_findings(store, committed)
-    found, metadata_rows = metadata_findings(store, committed.rows, verdicts_of)
+    found, metadata_rows = metadata_findings(store, committed.rows, verdicts_of, tombstones)
     return VerifyReport(
         rows_ok=expected.num_rows,
         assets_hashed=chosen.num_rows,
@@ -106,6 +113,7 @@ def verify_campaign(
         findings=(*findings, *found),
         orphans=tuple(orphans),
         late=committed.late,
+        withdrawn=withdrawn.num_rows,
     )
 
 
@@ -135,6 +143,13 @@ def _present(expected: pa.Table, assets: pa.Table) -> tuple[pa.Table, list[Findi
         for row in wrong.to_pylist()
     ]
     return expected.filter(is_long), findings
+
+
+def _still_there(withdrawn: pa.Table, assets: pa.Table) -> Iterator[Finding]:
+    """Name what was taken down and is there all the same: the takedown was interrupted, or somebody put it back."""
+    is_there = pc.is_in(withdrawn.column("asset"), assets.column("asset"))
+    for row in withdrawn.filter(is_there).to_pylist():
+        yield output_finding("withdrawn", row, "was taken down and is still there; take it down again")
 
 
 def _sample(rows: pa.Table, sample: float | None, seed: int | None) -> pa.Table:

@@ -21,12 +21,14 @@ from sdbatch import api
 from sdbatch.cli.brief import brief_app
 from sdbatch.cli.completing import PROGRAM, VARIABLE, completion
 from sdbatch.cli.completing import ids as ids_of
+from sdbatch.cli.gc import gc
 from sdbatch.cli.grid import grid
 from sdbatch.cli.init import init
 from sdbatch.cli.money import BudgetText, By, columns_of, cost, show_forecast, spent_line
 from sdbatch.cli.options import (
     AcceptFailed,
     AcceptNewKeys,
+    AllowCode,
     AllowOpenRay,
     CampaignUrl,
     Date,
@@ -47,7 +49,6 @@ from sdbatch.cli.options import (
     Verbose,
     Where,
     Yes,
-    parse_age_s,
     refuse_of_other_kind,
     sample_share,
     selection_of,
@@ -61,6 +62,7 @@ from sdbatch.cli.review import review
 from sdbatch.cli.shown import show
 from sdbatch.cli.submit import submit
 from sdbatch.cli.summary import counted
+from sdbatch.cli.takedown import takedown
 from sdbatch.cli.usage import Commands
 from sdbatch.cli.watching import watching_app
 from sdbatch.driver import PlanReport, RunResult
@@ -86,6 +88,10 @@ app.add_typer(credentials_app, name="credentials")
 app.command()(trace)
 
 app.command()(audit)
+
+app.command()(takedown)
+
+app.command()(gc)
 app.command()(init)
 
 app.command()(grid)
@@ -192,6 +198,7 @@ def run(
     accept_failed: AcceptFailed = False,
     accept_new_keys: AcceptNewKeys = False,
     allow_open_ray: AllowOpenRay = False,
+    allow_code: AllowCode = False,
     yes: Yes = False,
     verbose: Verbose = False,
     as_json: Json = False,
@@ -212,6 +219,7 @@ def run(
             progress=progress(),
             accept_new_keys=accept_new_keys,
             allow_open_ray=allow_open_ray,
+            allow_code=allow_code,
             yes=yes,
             budget=budget,
         )
@@ -241,6 +249,7 @@ def redo(
     in_process: InProcess = False,
     accept_new_keys: AcceptNewKeys = False,
     allow_open_ray: AllowOpenRay = False,
+    allow_code: AllowCode = False,
     yes: Yes = False,
     verbose: Verbose = False,
     as_json: Json = False,
@@ -260,6 +269,7 @@ def redo(
             progress=progress(),
             accept_new_keys=accept_new_keys,
             allow_open_ray=allow_open_ray,
+            allow_code=allow_code,
             yes=yes,
         )
 
@@ -335,30 +345,10 @@ def verify(
     lines.append(
         f"{word}: {verified.rows_ok} assets committed, {verified.assets_hashed} hashed, "
         f"{verified.metadata_rows} rows of metadata, {len(verified.orphans)} orphans"
+        + (f", {verified.withdrawn} taken down" if verified.withdrawn else "")
     )
     say({"good": verified.is_good, **asdict(verified)}, as_json, "\n".join(lines))
     raise typer.Exit(0 if verified.is_good else VERIFY_EXIT_CODE)
-
-
-@app.command()
-def gc(
-    output: CampaignUrl,
-    delete: Annotated[bool, typer.Option("--delete", help="Remove them; without it they are listed.")] = False,
-    older_than: Annotated[
-        str, typer.Option(metavar="AGE", help="Files that changed more recently stay: 90s, 30m, 12h, 7d.")
-    ] = "1d",
-    as_json: Json = False,
-) -> None:
-    """Remove what no commit names: orphans, partial files, old beats. Lists them without --delete."""
-    age_s = guarded(lambda: parse_age_s(older_than), as_json)
-    garbage = guarded(lambda: api.gc(output, delete=delete, older_than_s=age_s), as_json)
-    word = "removed" if garbage.is_deleted else "would remove (--delete does)"
-    paths = [*garbage.orphans, *garbage.temporary, *garbage.beats]
-    lines = [f"{word}: {path}" for path in paths]
-    lines.append(
-        f"{word}: {len(paths)} files, {garbage.freed_bytes} bytes; {garbage.num_younger} younger than {older_than} stay"
-    )
-    say(asdict(garbage), as_json, "\n".join(lines))
 
 
 @app.command()

@@ -10,7 +10,17 @@ import typer
 
 from sdbatch import api
 from sdbatch.cli.money import BudgetText, show_forecast, spent_line
-from sdbatch.cli.options import AcceptFailed, AcceptNewKeys, AllowOpenRay, Date, InProcess, JobFile, Json, Set
+from sdbatch.cli.options import (
+    AcceptFailed,
+    AcceptNewKeys,
+    AllowCode,
+    AllowOpenRay,
+    Date,
+    InProcess,
+    JobFile,
+    Json,
+    Set,
+)
 from sdbatch.cli.output import guarded, progress, say, show_plan, show_run
 from sdbatch.cli.process import last_line, prepare_generation
 from sdbatch.cli.shown import show, tell
@@ -40,6 +50,7 @@ def grid(
     accept_failed: AcceptFailed = False,
     accept_new_keys: AcceptNewKeys = False,
     allow_open_ray: AllowOpenRay = False,
+    allow_code: AllowCode = False,
     as_json: Json = False,
 ) -> None:
     """Render rows with every pair of values of two columns, and show them side by side. Counts and cost come first."""
@@ -72,6 +83,7 @@ def grid(
             progress=progress(),
             accept_new_keys=accept_new_keys,
             allow_open_ray=allow_open_ray,
+            allow_code=allow_code,
             budget=budget,
         )
 

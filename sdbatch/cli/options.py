@@ -115,6 +115,10 @@ AllowOpenRay = Annotated[
     bool, typer.Option("--allow-open-ray", help="Use Ray without a token where RAY_AUTH_MODE=disabled says so.")
 ]
 
+AllowCode = Annotated[
+    bool, typer.Option("--allow-code", help="Let the run call a function that the job names (watermark.call).")
+]
+
 AcceptFailed = Annotated[bool, typer.Option("--accept-failed", help="Exit 0 although rows failed.")]
 
 

@@ -10,7 +10,18 @@ import typer
 
 from sdbatch import api
 from sdbatch.cli.money import BudgetText
-from sdbatch.cli.options import AcceptFailed, AcceptNewKeys, AllowOpenRay, Date, JobFile, Json, Set, Yes, split_pairs
+from sdbatch.cli.options import (
+    AcceptFailed,
+    AcceptNewKeys,
+    AllowCode,
+    AllowOpenRay,
+    Date,
+    JobFile,
+    Json,
+    Set,
+    Yes,
+    split_pairs,
+)
 from sdbatch.cli.output import guarded, say
 from sdbatch.cli.shown import tell
 
@@ -37,6 +48,7 @@ def submit(
     accept_failed: AcceptFailed = False,
     accept_new_keys: AcceptNewKeys = False,
     allow_open_ray: AllowOpenRay = False,
+    allow_code: AllowCode = False,
     yes: Yes = False,
     budget: BudgetText = None,
     as_json: Json = False,
@@ -55,6 +67,7 @@ def submit(
             accept_failed=accept_failed,
             accept_new_keys=accept_new_keys,
             allow_open_ray=allow_open_ray,
+            allow_code=allow_code,
             yes=yes,
             budget=budget,
             exclude=exclude or (),

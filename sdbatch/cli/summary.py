@@ -35,6 +35,8 @@ def summary_lines(result: RunResult, spent: str = "") -> Iterator[str]:
         parts.append(f"{counts['assets_copied']} copied")
     parts.append(counted(counts["rows_reused"], "row", "rows") + " kept")
     parts.append(f"{counts['rows_failed']} failed")
+    if counts["rows_withdrawn"]:
+        parts.append(f"{counts['rows_withdrawn']} withdrawn")
     if result.campaign:
         parts.append(f"{result.campaign['open']} left")
     yield ", ".join(parts)

@@ -4,15 +4,18 @@
 
 Each line holds the digest of the line before it, and the first one that of the file before it, so that a line or a file
 that was changed, moved or taken out shows, with its number. Two invocations at a time may name the same file: a fork,
-which is allowed, and listed.
+which is allowed, and listed. The newest file is named by `deliveries/latest.json`, so that a new one costs the same
+however many there are.
 """
 
 from __future__ import annotations
 
 import hashlib
+import heapq
 import json
+import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -21,6 +24,8 @@ from sdbatch.storage import Store
 
 LEDGER_VERSION: Final = 2
 """In version 1 the lines did not hold each other's digests."""
+LATEST: Final = "latest.json"
+_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _COLUMNS: Final = (
     *("name", "sha256", "file_bytes", "content_sha256", "format", "id", "request_key", "n", "asset", "asset_sha256"),
     *("key", "fingerprint", "c2pa_label", "signer", "sidecar_sha256", "source_digests", "verdict", "reviewed_by"),
@@ -63,8 +68,7 @@ def written(
     gone = sorted(removed)
     if not told and not gone:
         return None
-    before = [entry.path for entry in store.list(folder, deep=False) if entry.path.endswith(".jsonl")]
-    previous = hashlib.sha256(store.read(before[-1])).hexdigest() if before else None
+    previous = _newest(store, folder)
     bodies: list[dict[str, Any]] = [
         {"format_version": LEDGER_VERSION, "at": stamp, **head, "lines": 1 + len(told) + len(gone)},
         *({"made": {name: row.get(name) for name in _COLUMNS}} for row in told),
@@ -77,22 +81,43 @@ def written(
         data += line + b"\n"
     name = f"{stamp}-{hashlib.sha256(data).hexdigest()[:8]}.jsonl"
     store.put_new(f"{folder}/{name}", data, "application/x-ndjson")
+    # A kill in between leaves the older name there, so that the next file makes a fork.
+    latest = {"format_version": 1, "name": name, "sha256": hashlib.sha256(data).hexdigest()}
+    store.put(f"{folder}/{LATEST}", json.dumps(latest).encode() + b"\n", "application/json")
     for row in told:
         row["ledger"] = name
     return name
+
+
+def _newest(store: Store, folder: str) -> str | None:
+    """Return the digest of the newest file, None when there is none."""
+    digest = _latest(store, folder).get("sha256")
+    if digest is not None:
+        return digest
+    before = [entry.path for entry in store.list(folder, deep=False) if entry.path.endswith(".jsonl")]
+    return hashlib.sha256(store.read(before[-1])).hexdigest() if before else None
+
+
+def _latest(store: Store, folder: str) -> dict[str, str]:
+    """Return name and digest of the newest file; nothing where an older version wrote it, or it is not readable."""
+    try:
+        latest = _body(store.read(f"{folder}/{LATEST}"))
+    except FileNotFoundError:
+        return {}
+    name, digest = latest.get("name"), latest.get("sha256")
+    is_one = isinstance(name, str) and isinstance(digest, str) and _DIGEST.fullmatch(digest)
+    return {"name": str(name), "sha256": str(digest)} if is_one else {}
 
 
 def read_ledger(store: Store, folder: str) -> Ledger:
     """Return what a ledger tells, and what in it does not hold."""
     ledger = Ledger()
     paths = [entry.path for entry in store.list(folder, deep=False) if entry.path.endswith(".jsonl")]
-    digests: dict[str, str] = {}
     named: dict[str, str | None] = {}
-    for path in paths:
-        data = store.read(path)
-        name = path.rpartition("/")[2]
-        digest = digests[name] = hashlib.sha256(data).hexdigest()
-        named |= _read_file(name, data, digest, ledger)
+    files = {path.rpartition("/")[2]: store.read(path) for path in paths}
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    for name in _in_order(files, digests):
+        named |= _read_file(name, files[name], digests[name], ledger)
     ledger.files = len(paths)
     known = set(digests.values())
     ledger.faults += [
@@ -100,10 +125,33 @@ def read_ledger(store: Store, folder: str) -> Ledger:
         for name, previous in named.items()
         if previous is not None and previous not in known
     ]
+    latest = _latest(store, folder)
+    if latest.get("sha256") not in {None, *known}:
+        ledger.faults.append(f"{LATEST}: names {latest.get('name')}, which is not there")
     by_digest = {digest: name for name, digest in digests.items()}
     ledger.forks = [by_digest[one] for one, count in Counter(named.values()).items() if count > 1 and one in by_digest]
     ledger.forks += [name for name, previous in named.items() if previous is None][1:]
     return ledger
+
+
+def _in_order(files: Mapping[str, bytes], digests: Mapping[str, str]) -> Sequence[str]:
+    """Return the names of files, each after the one before it; their names tell the order to a second only."""
+    by_digest = {digest: name for name, digest in digests.items()}
+    following: dict[str, list[str]] = {}
+    ready: list[str] = []
+    for name, data in files.items():
+        before = by_digest.get(_body(data.partition(b"\n")[0]).get("previous") or "")
+        if before is None or before == name:
+            ready.append(name)
+        else:
+            following.setdefault(before, []).append(name)
+    heapq.heapify(ready)
+    order: list[str] = []
+    while ready:
+        order.append(heapq.heappop(ready))
+        for name in following.get(order[-1], ()):
+            heapq.heappush(ready, name)
+    return order
 
 
 def _read_file(name: str, data: bytes, digest: str, ledger: Ledger) -> dict[str, str | None]:

@@ -20,10 +20,12 @@ from typing import Any, Final, Protocol
 from sdbatch.deliver.index import INDEX, MADE, TABLE, Rows, from_parquet, to_csv, to_parquet
 from sdbatch.deliver.names import folded
 from sdbatch.errors import JobError
-from sdbatch.storage import LocalStore, Store, joined
+from sdbatch.storage import Entry, LocalStore, Store, joined
 from sdbatch.storage.cache import cache_folder
 
 LEDGERS: Final = "deliveries"
+FOLDERS_MAX: Final = 16
+"""Folders of a target that are listed one by one, so that the ledger is not listed; more are listed in one call."""
 _DATE: Final = (1980, 1, 1, 0, 0, 0)
 _PARQUET, _CSV, _ZIP = "application/vnd.apache.parquet", "text/csv", "application/zip"
 
@@ -82,7 +84,7 @@ class FolderTarget:
     def __init__(self, store: Store, delivery: str) -> None:
         self.store, self.url, self.files_url, self.ledgers = store, store.url, store.url, LEDGERS
         self._delivery = delivery
-        self._present = {entry.path: entry.size_bytes for entry in store.list()}
+        self._present = {entry.path: entry.size_bytes for entry in _files_of(store)}
 
     def read_rows(self) -> Rows:
         """See `Target`."""
@@ -264,6 +266,14 @@ class ZipTarget:
                 info.create_system, info.external_attr = 3, 0o644 << 16
                 archive.writestr(info, self._files.read(self.path_of(rows[name])))
         return buffer.getvalue()
+
+
+def _files_of(store: Store) -> list[Entry]:
+    """Return the files of a folder but for those of its ledger, of which every invocation adds one."""
+    folders = [name for name in store.folders("") if name != LEDGERS]
+    if len(folders) > FOLDERS_MAX:
+        return [entry for entry in store.list() if not entry.path.startswith(f"{LEDGERS}/")]
+    return [*store.list(deep=False), *(entry for folder in folders for entry in store.list(folder))]
 
 
 def _read_rows(store: Store, path: str) -> Rows:

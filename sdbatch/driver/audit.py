@@ -13,6 +13,7 @@ from typing import Any, Final
 import pyarrow as pa
 
 from sdbatch.campaign.campaign import Campaign
+from sdbatch.campaign.tombstones import WITHDRAWN
 from sdbatch.columns import SOURCE_ROLES
 from sdbatch.deliver.index import MADE
 from sdbatch.driver.judged import effective_rows
@@ -47,7 +48,8 @@ SCHEMA: Final = pa.schema(
         ("signer", _TEXT),
     ]
 )
-"""`mark` is the digital source type in the file, `none` or `missing`; `signature` names its C2PA manifest."""
+"""`mark` is the digital source type in the file, `none`, `missing`, or `withdrawn` of what was taken down; `signature`
+names its C2PA manifest."""
 _READ: Final = (
     *("id", "request_key", "n", "status", "asset", "sha256", "task", "model", "model_revision", "prompt"),
     *(*SOURCE_ROLES, "source_digests", LICENSE, "verdict", "reviewed_by", "committed_at"),
@@ -64,6 +66,7 @@ class AuditReport:
         delivered: Lines about delivered files.
         unmarked: Files of either that say nothing of how they came to be.
         missing: Files that are not there.
+        withdrawn: Masters that were taken down; they have a line, and no file.
     """
 
     to: str
@@ -71,6 +74,7 @@ class AuditReport:
     delivered: int
     unmarked: int
     missing: int
+    withdrawn: int = 0
 
 
 def audit_campaign(campaign: Campaign, to: Path, targets: Sequence[str]) -> AuditReport:
@@ -85,7 +89,7 @@ def audit_campaign(campaign: Campaign, to: Path, targets: Sequence[str]) -> Audi
     masters: list[dict[str, Any]] = []
     for part in effective_rows(campaign.store).parts():
         rows = part.select([name for name in part.column_names if name in _READ]).to_pylist()
-        masters += [_master_line(campaign, row) for row in rows if row["status"] == "ok"]
+        masters += [_master_line(campaign, row) for row in rows if row["status"] in {"ok", WITHDRAWN}]
     by_output = {(line["id"], line["request_key"], line["n"]): line for line in masters}
     delivered = [line for target in targets for line in _delivered_lines(target, by_output)]
     lines = [*masters, *delivered]
@@ -97,6 +101,7 @@ def audit_campaign(campaign: Campaign, to: Path, targets: Sequence[str]) -> Audi
         delivered=len(delivered),
         unmarked=marks.count("none"),
         missing=marks.count("missing"),
+        withdrawn=marks.count(WITHDRAWN),
     )
 
 
@@ -106,7 +111,7 @@ def _master_line(campaign: Campaign, row: Mapping[str, Any]) -> dict[str, Any]:
         value = row.get(role)
         sources += [value] if isinstance(value, str) else value or ()
     try:
-        mark = _mark(campaign.store.read(row["asset"]))
+        mark = WITHDRAWN if row["status"] == WITHDRAWN else _mark(campaign.store.read(row["asset"]))
     except FileNotFoundError:
         mark = "missing"
     own_license = row.get(LICENSE)

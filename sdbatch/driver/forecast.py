@@ -26,7 +26,7 @@ from sdbatch.driver.memory import ModelMemory, memory_of
 from sdbatch.driver.picking import Selection
 from sdbatch.driver.rerolls import review_lines
 from sdbatch.driver.scan import COUNTED, ResolvedManifest
-from sdbatch.driver.select import check_selection, classify
+from sdbatch.driver.select import check_selection, classify, columns_for
 from sdbatch.driver.shared_keys import Sharing
 from sdbatch.driver.tables import ManifestHere
 from sdbatch.errors import grouped
@@ -46,8 +46,8 @@ class PlanReport:
 
     Attributes:
         rows: Manifest rows by what becomes of them: `new`, `changed`, `outputs` (more of them), `retry`, `reused`,
-            `reroll` (unwanted outputs replaced), `failed` (kept as failed), `waiting` (for an output of the campaign)
-            and `unselected`.
+            `reroll` (unwanted outputs replaced), `failed` (kept as failed), `waiting` (for an output of the campaign),
+            `withdrawn` (taken down, or a source of theirs was) and `unselected`.
         changed: For changed rows, how many differ in each part of the recipe (`prompt`, `images`, `model`, ...).
         assets: Files it would make.
         copies: Those of them that are copies of another id's file, or of one that an earlier run made.
@@ -136,7 +136,7 @@ def forecast(
         changed: dict[str, str] = {}
         sharing = Sharing(manifest.shared_keys(), done.origins)
         columns = [*COUNTED, *grouping.columns, *([] if done.is_empty else ["recipe"])]
-        parts = manifest.parts(list(dict.fromkeys(columns)))
+        parts = manifest.parts(list(dict.fromkeys(columns_for(done, columns))))
         num_waiting = num_lacking = 0
         meeting = MeetingSeeds()
         stages, rerolls = manifest.scanned.stages_digest, job.limits.rerolls

@@ -154,6 +154,7 @@ def make_grid(
     progress: Progress,
     accept_new_keys: bool = False,
     allow_open_ray: bool = False,
+    allow_code: bool = False,
 ) -> GridReport:
     """Make what is missing of a grid, and show it. See `sdbatch.driver.run.run_job`.
 
@@ -172,6 +173,7 @@ def make_grid(
             progress=progress,
             accept_new_keys=accept_new_keys,
             allow_open_ray=allow_open_ray,
+            allow_code=allow_code,
             aside=aside,
         )
     page, sheet = (joined(result.output, layout.grid_file(grid.folder, name)) for name in ("index.html", "sheet.png"))

@@ -11,7 +11,7 @@ from sdbatch.campaign.campaign import Campaign
 from sdbatch.driver.costs import forecaster_of
 from sdbatch.driver.picking import Selection
 from sdbatch.driver.scan import COUNTED, ResolvedManifest
-from sdbatch.driver.select import classify
+from sdbatch.driver.select import classify, columns_for
 from sdbatch.driver.work import Work
 from sdbatch.errors import JobError, UserError
 from sdbatch.job import Job
@@ -42,7 +42,7 @@ def settle_key_version(
     forecaster = forecaster_of(job, manifest.scanned.models, store)
     num_rows = 0
     work = Work()
-    for part in classify(manifest.parts(COUNTED), done, selection):
+    for part in classify(manifest.parts(columns_for(done, COUNTED)), done, selection):
         num_rows += part.reasons.count("changed")
         made = (len(own) if why == "changed" else 0 for why, own in zip(part.reasons, part.outputs, strict=True))
         models, shapes, costs_tflop = (part.rows.column(name).to_pylist() for name in ("model", "shape", "cost_tflop"))

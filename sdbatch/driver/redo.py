@@ -7,6 +7,7 @@ from contextlib import closing
 
 from sdbatch.campaign import layout
 from sdbatch.campaign.campaign import Campaign
+from sdbatch.campaign.tombstones import read_tombstones
 from sdbatch.driver.picking import Selection
 from sdbatch.driver.records import RunResult
 from sdbatch.driver.run import run_job
@@ -30,6 +31,7 @@ def redo_job(
     force: bool = False,
     accept_new_keys: bool = False,
     allow_open_ray: bool = False,
+    allow_code: bool = False,
     yes: bool = False,
 ) -> RunResult | None:
     """Verify the campaign of a job, and make again what is missing or damaged; return None when nothing is.
@@ -43,6 +45,7 @@ def redo_job(
         force: Make again what is whole too. The requests are named then, by ids or a selection.
         accept_new_keys: See `run_job`.
         allow_open_ray: See `run_job`.
+        allow_code: See `run_job`.
         yes: See `run_job`.
 
     Raises:
@@ -63,6 +66,8 @@ def redo_job(
             if not ids:
                 return None
         void = _broken(campaign, ids, progress)
+    withdrawn = set(read_tombstones(campaign.store).keys.to_pylist())  # no run makes an output of these keys
+    void = {place: asset for place, asset in void.items() if place[1] not in withdrawn}
     if not void:
         return None
     return run_job(
@@ -77,6 +82,7 @@ def redo_job(
         void=[dict(zip(("id", "request_key", "n"), place, strict=True)) for place in void],
         accept_new_keys=accept_new_keys,
         allow_open_ray=allow_open_ray,
+        allow_code=allow_code,
         yes=yes,
         # A commit that was tampered with may name a file that is none of the campaign's assets.
         remove=tuple(sorted(asset for asset in void.values() if layout.asset_parts(asset))),

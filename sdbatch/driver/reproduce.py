@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
@@ -27,6 +28,7 @@ from sdbatch.campaign.campaign import Campaign
 from sdbatch.campaign.effective import with_own_assets
 from sdbatch.campaign.read import read_commit
 from sdbatch.campaign.schema import METADATA
+from sdbatch.campaign.tombstones import read_tombstones
 from sdbatch.columns import SOURCE_ROLES
 from sdbatch.driver.trusted import NOBODY, Trust, checked_recipe, trusted_job
 from sdbatch.encode.asset import read_frames
@@ -164,6 +166,10 @@ def _row(store: Store, request_id: str, n: int) -> tuple[dict[str, Any], str]:
     asset_row: dict[str, Any] = next(
         (row for row in table.to_pylist() if all(row[name] == wanted[name] for name in ("id", "request_key", "n"))), {}
     )
+    if read_tombstones(store).cover(pa.table({"request_key": [wanted["request_key"]], "n": pa.array([n], pa.int32())}))[
+        0
+    ]:
+        raise UserError(f"{store.url}: {request_id} with n {n} was taken down, and is not rendered again")
     recipe = asset_row.get("recipe") or ""
     if hashlib.sha256(recipe.encode()).hexdigest() != asset_row.get("request_key"):
         raise UserError(f"{wanted['commit']}: the recipe of {request_id} is not the one its request key was made from")

@@ -31,7 +31,8 @@ from sdbatch.driver.scan import ResolvedManifest
 from sdbatch.driver.select import check_selection
 from sdbatch.driver.session import Session, Workers
 from sdbatch.driver.signals import Interrupt
-from sdbatch.errors import SdbatchError
+from sdbatch.encode.watermark import function_of
+from sdbatch.errors import JobError, SdbatchError
 from sdbatch.extras import require
 from sdbatch.job import Job
 from sdbatch.local_faults import local_faults_named, temporary_folder
@@ -53,6 +54,7 @@ def run_job(
     worker: str = WORKER,
     accept_new_keys: bool = False,
     allow_open_ray: bool = False,
+    allow_code: bool = False,
     yes: bool = False,
     aside: Aside | None = None,
 ) -> RunResult:
@@ -68,6 +70,7 @@ def run_job(
         worker: Dotted path of the class that makes units; benchmarks name another one.
         accept_new_keys: Whether outputs with keys of an older version may be rendered again.
         allow_open_ray: Whether a Ray cluster may do without a token because RAY_AUTH_MODE says so.
+        allow_code: Whether functions that the job names may be run.
         yes: Whether more rows of the campaign may leave than `limits.leaving_fraction`.
         aside: Rows that are made in the place of the job's manifest's, and beside them: metadata and gallery stay.
 
@@ -78,6 +81,7 @@ def run_job(
         require("worker", "a run in this process")
     else:
         require("ray", "a run on Ray")
+    _check_code(job, in_process=in_process, allow_code=allow_code)
     addresses = addresses_of(job)
     runs_on_cpu()  # a wrong word is refused before anything starts
     check_selection(selection)
@@ -114,6 +118,20 @@ def run_job(
             raise
         untold = _tell(addresses, message_of(result))
         return replace(result, warnings=(*result.warnings, *untold))
+
+
+def _check_code(job: Job, *, in_process: bool, allow_code: bool) -> None:
+    """Refuse a job that names a function, unless the caller lets it; look for it where it will be called.
+
+    Raises:
+        JobError: When it is not allowed, or is not there.
+    """
+    if job.watermark is None:
+        return
+    if not allow_code:
+        raise JobError(f"watermark.call: {job.watermark.call} is code; --allow-code lets a run call what its job names")
+    if in_process:  # on a cluster it has to be where the workers are
+        function_of(job.watermark.call)
 
 
 def _made(

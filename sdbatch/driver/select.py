@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from sdbatch.campaign.done import Done, Standing
+from sdbatch.campaign.tombstones import Tombstones
 from sdbatch.driver.picking import Selection
 from sdbatch.driver.rerolls import Choice, Rules, choose
 from sdbatch.driver.scan import IS_PICKED, ResolvedManifest
@@ -29,11 +30,15 @@ from sdbatch.driver.shared_keys import Sharing
 from sdbatch.errors import ROW_ERRORS, JobError
 from sdbatch.types import Request, Source
 
-Reason = Literal["new", "changed", "outputs", "retry", "reroll", "reused", "failed", "unselected", "waiting"]
+Reason = Literal[
+    "new", "changed", "outputs", "retry", "reroll", "reused", "failed", "unselected", "waiting", "withdrawn"
+]
 _REASONS: Final[tuple[Reason, ...]] = get_args(Reason)
 _CODES: Final = {reason: code for code, reason in enumerate(_REASONS)}
 _LEFT_FROM: Final = _CODES["reused"]
 """Rows with this reason, or one after it, are left as they are."""
+_NOT_LOOKED_AT: Final = tuple(_CODES[reason] for reason in ("unselected", "withdrawn"))
+"""Whatever their outputs are like, nothing is made of rows with these reasons, and nothing waits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,11 +99,11 @@ def classify(
     rules = Rules(is_retried=is_retried.tolist(), rerolls=rerolls, is_rerolling=selection.is_rerolling)
     for part in parts:
         standing = done.standing(*(part.column(name) for name in ("id", "request_key", "num_outputs")))
-        reasons = _reasons(part, standing, is_retried)
+        reasons = _reasons(part, standing, is_retried, done.tombstones)
         choices = _choices(part, standing, rules, selection.again)
         for row, choice in choices.items():
             standing.outputs[row], standing.failure[row] = choice.outputs, choice.failure
-            if reasons[row] != _CODES["unselected"]:
+            if reasons[row] not in _NOT_LOOKED_AT:
                 reasons[row] = _CODES[choice.reason]
         if selection.limit is not None:
             is_wanted = reasons < _LEFT_FROM
@@ -107,7 +112,7 @@ def classify(
             num_made += int(np.count_nonzero(is_wanted))
         left = (reasons >= _LEFT_FROM).tolist()
         failures = standing.failure[reasons == _CODES["failed"]]
-        chosen = {row: choice for row, choice in choices.items() if reasons[row] != _CODES["unselected"]}
+        chosen = {row: choice for row, choice in choices.items() if reasons[row] not in _NOT_LOOKED_AT}
         is_unselected = reasons == _CODES["unselected"]
         is_made = np.fromiter(map(not_, standing.outputs), np.bool_, part.num_rows)
         yield ClassifiedRows(
@@ -150,7 +155,14 @@ def _choices(
     }
 
 
-def _reasons(part: pa.Table, standing: Standing, retried: NDArray[np.bool_]) -> NDArray[np.int8]:
+def columns_for(done: Done, columns: Sequence[str]) -> list[str]:
+    """Return the columns of rows that `classify` needs, some and those by which it knows what was taken down."""
+    return [*columns, *(["sources"] if done.tombstones and "sources" not in columns else [])]
+
+
+def _reasons(
+    part: pa.Table, standing: Standing, retried: NDArray[np.bool_], tombstones: Tombstones
+) -> NDArray[np.int8]:
     """Return each row's place in `_REASONS`: of what holds, the first counts."""
     is_retried = retried[standing.failure]
     holds: list[tuple[NDArray[np.bool_], Reason]] = [
@@ -163,6 +175,8 @@ def _reasons(part: pa.Table, standing: Standing, retried: NDArray[np.bool_]) -> 
     if "waits_for" in part.column_names:
         is_there = np.asarray(pc.is_null(part.column("waits_for"))).astype(np.bool_)
         holds.insert(0, (~is_there, "waiting"))
+    if tombstones:
+        holds.insert(0, (tombstones.bar(part), "withdrawn"))
     if IS_PICKED in part.column_names:
         holds.insert(0, (~np.asarray(part.column(IS_PICKED)).astype(np.bool_), "unselected"))
     conditions, reasons = zip(*holds, strict=True)

@@ -30,7 +30,7 @@ from sdbatch.driver.records import RunRecords, RunResult, State
 from sdbatch.driver.rerolls import review_lines
 from sdbatch.driver.run_costs import RunCosts
 from sdbatch.driver.scan import COUNTED, ResolvedManifest
-from sdbatch.driver.select import ClassifiedRows, classify, requests_of
+from sdbatch.driver.select import ClassifiedRows, classify, columns_for, requests_of
 from sdbatch.driver.shared_keys import Sharing
 from sdbatch.driver.signals import Interrupt
 from sdbatch.driver.tally import RunTally
@@ -247,6 +247,7 @@ class Session:
             *review_lines(self._tally.outputs_waiting, self._tally.outputs_given_up, self._job.limits.rerolls),
             *(cut if truncated else ()),
             *self._tally.waiting_lines,
+            *self._tally.withdrawn_lines,
             *(self._dispatcher.warnings if self._dispatcher else ()),
         )
 
@@ -278,7 +279,7 @@ class Session:
         }
 
     def _classified(self, done: Done, columns: Sequence[str] | None = None) -> Iterator[ClassifiedRows]:
-        parts = self._manifest.parts(columns)
+        parts = self._manifest.parts(columns and columns_for(done, columns))
         scanned, limits = self._manifest.scanned, self._job.limits
         return classify(parts, done, self._selection, scanned.stages_digest, limits.rerolls)
 

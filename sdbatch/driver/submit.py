@@ -53,6 +53,7 @@ def submit_job(
     accept_failed: bool,
     accept_new_keys: bool,
     allow_open_ray: bool,
+    allow_code: bool = False,
     yes: bool,
     budget: str | None,
     exclude: tuple[str, ...],
@@ -72,6 +73,7 @@ def submit_job(
         accept_failed: Exit 0 although rows failed.
         accept_new_keys: Render outputs again whose keys an older version of sdbatch made.
         allow_open_ray: Use Ray without a token where RAY_AUTH_MODE=disabled says so.
+        allow_code: Let the run call functions that the job names.
         yes: Let more rows of the campaign leave than `limits.leaving_fraction`.
         budget: Stop before so much is spent, over the job's own limit; see `sdbatch.job.with_budget`.
         exclude: Further patterns of files that stay here.
@@ -91,6 +93,7 @@ def submit_job(
         "--accept-failed": accept_failed,
         "--accept-new-keys": accept_new_keys,
         "--allow-open-ray": allow_open_ray,
+        "--allow-code": allow_code,
         "--yes": yes,
     }
     place = str(path) if working_dir is None else inside(Path(path), working_dir)

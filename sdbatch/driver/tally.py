@@ -71,6 +71,7 @@ class RunTally:
             self.cost_pending += sum(map(mul, costs, map(len, asked)))
             self.work.add(models, shapes, costs, map(len, sharing.rendered(part.rows, asked)))
             self.counts.rows_reused += part.reasons.count("reused")
+            self.counts.rows_withdrawn += part.reasons.count("withdrawn")
             self.outputs_waiting += part.num_waiting
             self.outputs_given_up += part.num_given_up
             self.waiting.update(part.waiting)
@@ -112,7 +113,8 @@ class RunTally:
             return {}
         made = self.counts.rows_ok + self.counts.rows_reused + self.unselected_made
         failed = self.counts.rows_failed + self.unselected_failed
-        return {"rows": num_rows, "made": made, "failed": failed, "open": num_rows - made - failed}
+        withdrawn = self.counts.rows_withdrawn
+        return {"rows": num_rows, "made": made, "failed": failed, "open": num_rows - made - failed - withdrawn}
 
     @property
     def waiting_lines(self) -> list[str]:
@@ -123,6 +125,12 @@ class RunTally:
         number = self.waiting.total()
         hint = "run again, or name another output where somebody rejected one"
         return [f"{number} row(s) waited for outputs that were not there when the run began ({first}); {hint}"]
+
+    @property
+    def withdrawn_lines(self) -> list[str]:
+        """What a person should know of the rows that were taken down: one line, or none."""
+        number = self.counts.rows_withdrawn
+        return [f"{number} row(s) are withdrawn: they, or a source of theirs, were taken down"] if number else []
 
     @property
     def failed_fraction(self) -> float:

@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from sdbatch.campaign.campaign import Campaign
+from sdbatch.campaign.tombstones import WITHDRAWN
 from sdbatch.columns import SOURCE_ROLES
 from sdbatch.deliver.clips import first_gray
 from sdbatch.deliver.index import MADE
@@ -37,7 +38,7 @@ from sdbatch.storage import open_campaign
 CANDIDATES_MAX: Final = 5
 _DOCUMENT: Final = re.compile(r"urn:sdbatch:([0-9a-f]{64}):(\d{1,9})")
 _TOLD: Final = (
-    *("id", "request_key", "n", "asset", "sha256", "model", "model_revision", "prompt", "recipe"),
+    *("status", "id", "request_key", "n", "asset", "sha256", "model", "model_revision", "prompt", "recipe"),
     *(*SOURCE_ROLES, "source_digests", "run_id", "committed_at", "verdict", "reviewed_by", "reviewed_at"),
 )
 _TOLD_OF_DELIVERY: Final = (
@@ -155,7 +156,9 @@ def _rows(place: str, found: _Found) -> Iterator[tuple[str, Candidate]]:
 
 
 def _ok(part: pa.Table) -> list[dict[str, Any]]:
-    return [row for row in part.to_pylist() if row["status"] == "ok"]
+    """Return the outputs that are made, and those that were taken down, whose `status` says so."""
+    rows = [row for row in part.to_pylist() if row["status"] in {"ok", WITHDRAWN}]
+    return [{**row, "status": None} if row["status"] == "ok" else row for row in rows]
 
 
 def _with_fingerprint(row: dict[str, Any]) -> dict[str, Any]:

@@ -79,6 +79,8 @@ def trusted_job(row: Mapping[str, Any], recipe: Recipe, record: Mapping[str, Any
         UserError: When the caller does not say where the model, a LoRA or a source lies.
     """
     recorded = (record or {}).get("job", {})
+    if watermark := recipe.more.get("watermark"):
+        raise UserError(f"{row['id']}: bears the watermark of {watermark}, which is code; reproduce runs none")
     _refuse_untrusted_parts(row, recipe, trust)
     sources = trust.job.sources.model_dump(mode="json") if trust.job else {}
     sources["allow"] = [*sources.get("allow", []), *trust.allow]

@@ -11,6 +11,7 @@ from sdbatch.job.model import Defaults, Model
 from sdbatch.job.money import Budget, Prices, budget_of, or_number
 from sdbatch.job.on_end import OnEnd
 from sdbatch.job.reach import Storage, storage_faults
+from sdbatch.job.watermark import Watermark
 from sdbatch.job.weights import Lora, Strict
 from sdbatch.types import SEED_MAX
 
@@ -146,6 +147,10 @@ class Job(Strict):
     after: list[str | dict[str, dict[str, Any]]] = Field(
         default=[],
         description="Stages after the model, in order: a name, or {name: settings}; quality_gate puts quality first.",
+    )
+
+    watermark: Watermark | None = Field(
+        default=None, description="A function of yours that marks each picture before it is encoded; in the recipe."
     )
 
     on_end: OnEnd = Field(

@@ -334,6 +334,8 @@ class Settler:
             accelerators["vae"] = {**accelerators.get("vae", {}), "tiling": True}
         if accelerators:
             shared["accelerators"] = accelerators
+        if self._job.watermark is not None:
+            shared["watermark"] = self._job.watermark.identity
         if is_exact:
             shared["batch_size"] = 1 if route.batch_of_one_in_exact else model.options.batch_size
         return shared

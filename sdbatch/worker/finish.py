@@ -1,6 +1,6 @@
 """Behind the model: an output is judged, encoded and put, on threads of their own.
 
-RenderedOutput --> Finisher.submit() --> stages on the CPU --> encode --> put --> row
+RenderedOutput --> Finisher.submit() --> stages on the CPU --> the job's watermark --> encode --> put --> row
 
 The bytes of what waits here are bounded; when they are too many, the model waits.
 """
@@ -13,11 +13,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from sdbatch.after import STAGES, Judge, Verdict, choose_stages, judge, load_judges
 from sdbatch.encode.asset import encode_asset
 from sdbatch.encode.byte_budget import ByteBudget
 from sdbatch.encode.embedded import Encoded
 from sdbatch.encode.image import thumbnail
+from sdbatch.encode.watermark import marked
 from sdbatch.errors import ROW_FAILURES, RowError
 from sdbatch.job import Job
 from sdbatch.provenance.source_type import digital_source_type
@@ -137,8 +141,9 @@ def finish_output(rendered: RenderedOutput, job: Job, judges: Sequence[Judge]) -
         return FinishedOutput(columns={**judged, **_refusal_columns(against)})
     try:
         started_s = time.perf_counter()
-        encoded = _encode(rendered, job)
-        small = thumbnail(rendered.generated.frames_FHWC[0])
+        frames_FHWC = _marked(rendered, job)
+        encoded = _encode(rendered, frames_FHWC, job)
+        small = thumbnail(frames_FHWC[0])
         source = rendered.pending.source_HWC
         small_source = None if source is None else thumbnail(source)
     except RowError as error:
@@ -171,12 +176,21 @@ def _refusal_columns(verdict: Verdict) -> Row:
     return failure_columns(ROW_FAILURES[STAGES[verdict.name].failure](verdict.message))
 
 
-def _encode(rendered: RenderedOutput, job: Job) -> Encoded:
+def _marked(rendered: RenderedOutput, job: Job) -> NDArray[np.uint8]:
+    """Return the frames with the job's own watermark, where it has one."""
+    frames_FHWC = rendered.generated.frames_FHWC
+    if job.watermark is None:
+        return frames_FHWC
+    key, n = rendered.pending.request.request_key, rendered.pending.n
+    return marked(frames_FHWC, job.watermark.call, request_key=key, n=n)
+
+
+def _encode(rendered: RenderedOutput, frames_FHWC: NDArray[np.uint8], job: Job) -> Encoded:
     generated, pending = rendered.generated, rendered.pending
     source_type = digital_source_type(pending.recipe.task, pending.source_types)
     key, n = pending.request.request_key, pending.n
     return encode_asset(
-        generated.frames_FHWC,
+        frames_FHWC,
         job.encode,
         fps=pending.recipe.fps,
         sound=generated.sound,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.stores import CountingStore
 
 from sdbatch.deliver.ledger import read_ledger, written
 from sdbatch.storage import LocalStore
@@ -31,7 +32,7 @@ def store(tmp_path: Path) -> LocalStore:
 
 
 def _files(store: LocalStore) -> list[Path]:
-    return sorted((Path(store.url) / "deliveries").iterdir())
+    return sorted((Path(store.url) / "deliveries").glob("*.jsonl"))
 
 
 def test_what_was_not_touched_holds_and_tells_what_is_there(store: LocalStore) -> None:
@@ -91,9 +92,40 @@ def test_a_file_that_was_taken_out_is_missed_by_the_next(store: LocalStore) -> N
     ]
 
 
+def test_the_newest_file_is_missed_too(store: LocalStore) -> None:
+    *_, third = _files(store)
+    third.unlink()
+
+    assert read_ledger(store, "deliveries").faults == [f"latest.json: names {third.name}, which is not there"]
+
+
+def test_a_new_file_costs_the_same_however_many_there_are(tmp_path: Path) -> None:
+    store = CountingStore(str(tmp_path))
+    calls = []
+    for number in range(60):
+        store.set_fault(None)
+        written(store, "deliveries", {"delivery": "d"}, _rows(chr(65 + number)), (), f"20260101T0000{number:02d}Z")
+        calls.append((store.lists, store.gets, store.heads, store.puts))
+
+    assert calls[0] == (1, 1, 0, 2), "the first one looks for files of an older version"
+    assert set(calls[1:]) == {(0, 1, 0, 2)}
+    ledger = read_ledger(store, "deliveries")
+    assert (ledger.files, ledger.faults, ledger.forks) == (60, [], [])
+
+
+def test_files_of_one_second_are_read_in_the_order_in_which_they_were_written(tmp_path: Path) -> None:
+    for number in range(8):  # the order of names within a second is that of their digests
+        store = LocalStore(str(tmp_path / str(number)))
+        head = {"delivery": f"d{number}"}
+        written(store, "deliveries", head, _rows("ab"), (), "20260101T000000Z")
+        written(store, "deliveries", head, {}, ("a",), "20260101T000000Z")
+
+        assert sorted(read_ledger(store, "deliveries").told) == ["b"]
+
+
 def test_a_fork_is_listed_and_is_no_fault(store: LocalStore) -> None:
     first, second, third = _files(store)
-    for file in (second, third):
+    for file in (second, third, second.with_name("latest.json")):
         file.rename(file.with_suffix(".aside"))
     written(store, "deliveries", {"delivery": "d"}, _rows("x"), (), "20260101T015000Z")
     for file in (second, third):

@@ -167,7 +167,7 @@ def test_a_second_delivery_makes_nothing_and_a_new_master_its_own_files(campaign
 
     assert (again.made, again.current) == (0, 14)
     assert (tmp_path / "out/delivered.parquet").read_bytes() == table
-    assert len(list((tmp_path / "out/deliveries").iterdir())) == 1
+    assert len(list((tmp_path / "out/deliveries").glob("*.jsonl"))) == 1
 
     pixels = {"lamp": patches(256, 192, 9)[::-1].copy()}
     draw_campaign(campaign, ROWS[1:2], pixels, keys={"lamp": key_of("another lamp")})
@@ -182,7 +182,7 @@ def test_the_ledger_names_its_predecessor(campaign: Path, tmp_path: Path) -> Non
     _deliver(campaign, formats=PICTURE_FORMATS[:1])
     time.sleep(1.1)  # the names of ledger files begin with the second
     _deliver(campaign, formats=PICTURE_FORMATS[:2])
-    first, second = sorted((tmp_path / "out/deliveries").iterdir())
+    first, second = sorted((tmp_path / "out/deliveries").glob("*.jsonl"))
     lines = [json.loads(line) for line in second.read_text().splitlines()]
 
     assert lines[0]["previous"] == hashlib.sha256(first.read_bytes()).hexdigest()

@@ -16,15 +16,19 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from support.masters import draw_campaign, noise, patches
+from support.servers import BUCKET
 from support.unsigned import unsigned
 
 import sdbatch
 from sdbatch.driver.deliver_plan import DeliverReport
 from sdbatch.errors import JobError
 from sdbatch.formats import CLIPS, PICTURES
+from sdbatch.packets import packet_in
 from sdbatch.provenance.credentials import make_chain
 from sdbatch.provenance.signing import FileSigner, read_credentials
 from sdbatch.provenance.source_type import GENERATED
+from sdbatch.provenance.xmp import read_packet
+from sdbatch.storage import open_campaign
 
 TYPES = ("png", "jpg", "webp", "avif", "mp4", "webm")
 MEDIA = {name: one.media_type for kinds in (PICTURES, CLIPS) for name, one in kinds.items()}
@@ -101,6 +105,45 @@ def test_what_is_signed_is_read_back_and_without_its_block_is_what_it_was(
     assert (row["sha256"], row["c2pa_label"]) == (hashlib.sha256(data).hexdigest(), found.label)
     assert beside.exists() == (suffix == "webm")
     assert len(row["fingerprint"]) == 16
+
+
+@pytest.mark.s3
+def test_signed_and_marked_files_reach_a_bucket_as_they_reach_a_folder(
+    campaign: Path, keys: Path, s3_endpoint: str, tmp_path: Path
+) -> None:
+    url = f"s3://{BUCKET}/signed-{tmp_path.name}"
+    words = {"creator": "ACME", "rights": "(c) ACME"}
+    report = sdbatch.deliver(
+        {
+            "delivery": "spring",
+            "campaign": str(campaign),
+            "to": url,
+            "processes": 1,
+            "name": "{id}.{ext}",
+            "formats": FORMATS,
+            "sign": _sign(keys),
+            "metadata": words,
+        }
+    )
+    store = open_campaign(url, {})
+    root = (keys / "root.pem").read_text()
+    assert (report.made, report.unsigned, report.failed) == (6, {}, {})
+    for suffix in TYPES:
+        name = f"{'clip' if suffix in CLIPS else 'mug'}.{suffix}"
+        sidecar = store.read(f"{name}.c2pa") if suffix == "webm" else None
+        data = store.read(name)
+        assert read_credentials(data, MEDIA[suffix], sidecar, root).state == "trusted"
+        assert read_packet(packet_in(data))["dc:creator"] == ["ACME"]
+    verified = sdbatch.verify_delivery(url, trust_file=keys / "root.pem")
+    assert (verified.findings, verified.marked, verified.credentials) == ([], 6, {"trusted": 6})
+    # A bit that flips in the bucket, and a credential that is taken away, are both found there.
+    whole = store.read("mug.png")
+    place = len(whole) * 2 // 3
+    store.put("mug.png", whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+    store.delete("clip.webm.c2pa")
+    faults = sdbatch.verify_delivery(url).findings
+    assert any(fault.startswith("mug.png: its content credentials do not hold") for fault in faults)
+    assert "clip.webm.c2pa: is missing" in faults
 
 
 @pytest.mark.parametrize("suffix", TYPES)

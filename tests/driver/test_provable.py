@@ -128,12 +128,12 @@ def _strip(out: Path) -> None:
 
 
 def _forge_ledger(out: Path) -> None:
-    (file,) = (out / "deliveries").iterdir()
+    (file,) = (out / "deliveries").glob("*.jsonl")
     file.write_bytes(file.read_bytes().replace(b'"id": "p003"', b'"id": "p004"'))
 
 
 def _drop_ledger(out: Path) -> None:
-    (file,) = (out / "deliveries").iterdir()
+    (file,) = (out / "deliveries").glob("*.jsonl")
     file.unlink()
 
 

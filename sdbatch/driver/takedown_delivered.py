@@ -1,0 +1,83 @@
+"""What was delivered of outputs that are taken down: found at a target, and removed there.
+
+    target + contents --> delivered_of() --> names        names --> remove_delivered() --> ledger, files, table
+
+The ledger is written first. It is the target's own tombstone: what it calls removed is missed by nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from sdbatch.deliver import ledger
+from sdbatch.deliver.settings import ZIP_SUFFIX, Delivery, read_delivery
+from sdbatch.deliver.targets import FolderTarget, Target, ZipTarget
+from sdbatch.driver.verify_delivery import opened, place_of
+from sdbatch.job import Storage
+from sdbatch.storage import open_campaign, split
+
+ZIP_BYTES_MAX: Final[int] = Delivery.model_fields["zip_bytes_max"].default
+
+
+def delivered_of(place: str, outputs: Collection[tuple[str, int]], contents: Collection[str]) -> list[str]:
+    """Return the names of the files at a target that were made from some outputs, or from something withdrawn.
+
+    Args:
+        place: URL or folder of the target, or the delivery's YAML file.
+        outputs: (request key, n).
+        contents: Digests of withdrawn sources and of the outputs' files.
+
+    Raises:
+        JobError: When no delivery made anything there.
+    """
+    with opened(*place_of(place)) as target:
+        return sorted(name for name, row in target.rows.items() if _is_of(row, outputs, contents))
+
+
+def _is_of(row: Mapping[str, Any], outputs: Collection[tuple[str, int]], contents: Collection[str]) -> bool:
+    made_from = {f"sha256:{row['asset_sha256']}", *(row.get("source_digests") or ())}
+    return (row.get("request_key"), row.get("n")) in outputs or not made_from.isdisjoint(contents)
+
+
+def remove_delivered(place: str, names: Collection[str], campaign: str, takedown: str) -> None:
+    """Remove files at a target, and say so in its ledger.
+
+    Args:
+        place: See `delivered_of`.
+        names: Names of the files.
+        campaign: URL of the campaign.
+        takedown: Name of the takedown, for the ledger.
+    """
+    url, storage = place_of(place)
+    for delivery in _deliveries(url, storage, names):
+        target = _target(url, storage, place, delivery)
+        rows = target.read_rows()
+        mine = [name for name in names if name in rows and (delivery in {"", rows[name]["delivery"]})]
+        kept = {name: row for name, row in rows.items() if name not in mine}
+        told = ledger.read_ledger(target.store, target.ledgers).told.keys()
+        head = {"delivery": rows[mine[0]]["delivery"], "campaign": campaign, "to": url, "takedown": takedown}
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+        ledger.written(target.store, target.ledgers, head, kept, sorted(told & set(mine)), stamp)
+        target.remove(mine, rows)
+        target.complete(rows)
+        target.write_rows(rows)
+        target.tidy()
+
+
+def _deliveries(url: str, storage: Mapping[str, Storage], names: Collection[str]) -> Sequence[str]:
+    """Return the deliveries that made some files; "" for an archive, which is all one delivery's."""
+    if url.lower().endswith(ZIP_SUFFIX):
+        return [""] if names else []
+    with opened(url, storage) as target:
+        return sorted({target.rows[name]["delivery"] for name in names if name in target.rows})
+
+
+def _target(url: str, storage: Mapping[str, Storage], place: str, delivery: str) -> Target:
+    if not url.lower().endswith(ZIP_SUFFIX):
+        return FolderTarget(open_campaign(url, storage), delivery)
+    folder, name = split(url)
+    is_settings = place.endswith((".yaml", ".yml"))
+    bytes_max = read_delivery(place).zip_bytes_max if is_settings else ZIP_BYTES_MAX
+    return ZipTarget(open_campaign(folder, storage), name, bytes_max)
