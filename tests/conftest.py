@@ -5,6 +5,7 @@ Everything is on loopback, in folders of its own, on free ports, and ends with t
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import sys
@@ -32,6 +33,15 @@ os.environ["RAY_TMPDIR"] = RAY_FOLDER = tempfile.mkdtemp(prefix="sdb", dir="/tmp
 
 # Ray's workers import the tests' own workers too.
 os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+
+
+def pytest_collection_finish() -> None:
+    """Keep what lives as long as the session, torch and thousands of tests, out of every later collection of garbage.
+
+    A worker collects when it lets a model go: a second each time, with all of that to look through.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_sessionfinish() -> None:
@@ -119,6 +129,13 @@ def campaign_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     request.getfixturevalue("s3_endpoint")
     return f"s3://{BUCKET}/{tmp_path.parent.name}-{tmp_path.name}"
 
+
+EXECUTORS_AND_STORES = pytest.mark.parametrize(
+    ("in_process", "campaign_url"),
+    [("in-process", "local"), pytest.param("ray", "s3", marks=[pytest.mark.ray, pytest.mark.s3])],
+    indirect=True,
+)
+"""Each executor and each kind of store once, since a run on Ray takes long."""
 
 Rows = list[dict[str, Any]]
 
