@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from ray._private.thirdparty.pathspec import PathSpec
+from pathspec import PathSpec
 
 IGNORE_FILES = (".gitignore", ".rayignore")
 
@@ -54,7 +54,7 @@ class Ignored:
 
 def rules_of(lines: Iterable[str]) -> PathSpec:
     """Return the rules that lines of a .gitignore stand for."""
-    return PathSpec.from_lines("gitwildmatch", lines)
+    return PathSpec.from_lines("gitignore", lines)
 
 
 def decision(rules: PathSpec, base: Path, path: Path, *, is_folder: bool) -> bool | None:
