@@ -9,9 +9,10 @@ import subprocess
 import sys
 import tomllib
 import venv
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from types import FunctionType
+from typing import Any, get_args, get_type_hints
 
 import pytest
 from conftest import prompts
@@ -110,6 +111,34 @@ def test_errors_are_exported() -> None:
     assert classes - {name for name in classes if name.startswith("_")} <= set(sdbatch.__all__)
     assert all(hasattr(sdbatch, name) for name in sdbatch.__all__)
     assert sdbatch.__all__ == sorted(sdbatch.__all__)
+
+
+def _classes(hint: Any) -> Iterator[type]:
+    """Yield the classes that a type hint names."""
+    if isinstance(hint, type) and not get_args(hint):
+        yield hint
+    for part in get_args(hint):
+        yield from _classes(part)
+
+
+def test_whatever_a_verb_takes_and_returns_is_exported() -> None:
+    exported = {name: getattr(sdbatch, name) for name in sdbatch.__all__}
+    named = set()
+    for verb in exported.values():
+        if isinstance(verb, FunctionType):
+            hints = get_type_hints(verb, localns=exported)  # NameError where a class is not exported
+            named |= {found for hint in hints.values() for found in _classes(hint)}
+    ours = {found.__name__ for found in named if found.__module__.partition(".")[0] == "sdbatch"}
+
+    assert ours >= {"RunResult", "DeliverReport", "VerifyReport"}
+    assert ours <= exported.keys()
+    with pytest.raises(AttributeError, match="has no attribute 'Nothing'"):
+        sdbatch.Nothing  # noqa: B018 -- it is looked for
+
+
+def test_what_is_imported_on_demand_costs_nobody_else() -> None:
+    code = f"import sys, sdbatch; sys.exit(len(sys.modules.keys() & {set(sdbatch._WHERE_USED.values())!r}))"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_the_version_is_the_projects() -> None:
