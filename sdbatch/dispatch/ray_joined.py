@@ -39,11 +39,15 @@ _ANOTHER_RAY: Final = "another Ray"
 _ASK: Final = """
 import os, sys
 try:
-    from ray._private.authentication import authentication_token_setup as setup
     from ray._raylet import AuthenticationTokenLoader, Config, GcsClient
-    AuthenticationTokenLoader.instance, Config.initialize, setup.maybe_enable_token_auth_if_token_available
+    AuthenticationTokenLoader.instance, Config.initialize
 except (ImportError, AttributeError):
     sys.exit("another Ray")
+try:
+    from ray._private.authentication import authentication_token_setup as setup
+    find = setup.maybe_enable_token_auth_if_token_available
+except (ImportError, AttributeError):  # a Ray that takes a token only where RAY_AUTH_MODE says so
+    find = lambda **_: None
 
 def ask():
     Config.initialize("")
@@ -59,7 +63,7 @@ os.environ["RAY_AUTH_MODE"] = "disabled"
 print(ask())
 del os.environ["RAY_AUTH_MODE"]
 os.environ.update(own)
-setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+find(warn_if_disabled=False)
 print(ask())
 """
 """Asks a head for its id, without a token and with ours; a line each. Ray's native code writes to standard error and

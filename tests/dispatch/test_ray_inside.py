@@ -80,7 +80,7 @@ def test_a_cluster_that_is_not_told_is_asked_for_by_address(lacks: Callable[[str
 
 
 def test_a_cluster_that_cannot_be_asked_is_refused_unless_it_may_be_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    lacking = "import sys\nsys.modules['ray._private.authentication'] = None\n"
+    lacking = "import sys\nsys.modules['ray._raylet'] = None\n"
     monkeypatch.setattr(ray_joined, "_ASK", lacking + ray_joined._ASK)
 
     with pytest.raises(ClusterRefused, match=r"127\.0\.0\.1:1 asks for a token cannot be told with Ray"):

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-HEAD = """# What constraints.txt names, with the digests of the files for Python 3.11 on Linux x86_64. torch is not among them:
+HEAD = """# What constraints.txt names, with digests of the files for Python 3.11 on Linux x86_64. torch is not there:
 # its wheel differs from index to index, so it is installed first. Renew: `make hashes`. Use:
 #   pip install -c constraints.txt torch
 #   pip install --require-hashes --no-deps -r constraints-hashes.txt
