@@ -71,7 +71,7 @@ def one_machine() -> Iterator[None]:
     if found is None:
         yield
         return
-    constants = import_module("ray._private.ray_constants")
+    constants: Any = import_module("ray._private.ray_constants")
     constants.ENABLE_RAY_CLUSTER = False
     try:
         yield
