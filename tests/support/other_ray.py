@@ -20,8 +20,9 @@ def make(version: str, folder: Path) -> None:
     (packages,) = folder.glob("lib/python*/site-packages")
     (own,) = site.getsitepackages()
     (packages / "borrowed.pth").write_text(f"import site; site.addsitedir({own!r})\n")
-    # What that Ray refuses of the borrowed packages, pip installs beside it.
-    subprocess.run([str(python), "-m", "pip", "install", "--quiet", f"ray[default]=={version}"], check=True)
+    # What that Ray refuses of the borrowed packages, pip installs beside it; a submitted job looks for our own command.
+    for what in ([f"ray[default]=={version}"], ["--no-deps", "-e", str(Path(__file__).parents[2])]):
+        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *what], check=True)
 
 
 if __name__ == "__main__":
