@@ -7,7 +7,19 @@ FAST := $(addprefix tests/,campaign deliver desk encode fetch job manifest plan 
 	$(patsubst %,test_%.py,canonical families jobs layout logs named_formats outcomes recipe where))
 READY := $(VENV)/.ready
 
-.PHONY: help demo fast test test-all long bench chaos fuzz check lint types schema families columns constraints clean
+RAY_RANGE ?= 2.52.0 2.60.0
+PYTHONS ?= python3.12 python3.13
+HASHES := constraints-hashes.txt
+
+# Of the core's tests those that need none of torch, peft and torchao.
+CORE := $(addprefix tests/,deliver desk encode job manifest plan report \
+	$(patsubst %,test_%.py,canonical logs named_formats outcomes recipe where)) --ignore tests/plan/test_texts.py \
+	--deselect tests/desk/test_starter.py::test_a_newcomers_walk_ends_with_files_of_exact_sizes_under_their_caps \
+	--deselect tests/plan/test_checks.py::test_loras_are_keyed_by_content_whatever_their_order \
+	--deselect tests/plan/test_checks.py::test_rows_with_other_loras_share_no_batch
+
+.PHONY: help demo fast test tests test-all long coverage ray-range python-range bench chaos fuzz check lint types schema families \
+	columns constraints hashes clean
 
 help: ## This list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -19,9 +31,33 @@ demo: $(READY) manifests/demo/part-00000.parquet ## Renders 25 rows with the tin
 fast: $(READY) ## The tests that start no cluster, server or browser and render nothing, under two minutes.
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not (long or slow or ray or s3 or browser)' $(FAST)
 
+# Types are checked beside the tests, which wait half of their time.
+test: lint ## Lint, types and the tests, under 20 minutes; what CI runs.
+	$(MAKE) --no-print-directory -j 2 types tests
+
 # Two tests at a time, since many of them wait for something that was killed to be missed.
-test: lint types ## Lint, types and the tests, under 20 minutes; what CI runs.
+tests: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST)
+
+# PYTEST=tests/plan measures what one folder's tests reach.
+coverage: $(READY) ## Runs the tests and prints which lines of the package they reach.
+	$(BIN)/python -m pytest -n 2 --dist worksteal --cov=sdbatch --cov-report=term:skip-covered $(PYTEST)
+	@$(BIN)/python -m coverage report --format=total | sed 's/^/coverage of the package, in percent: /'
+
+# Each Ray in an environment of its own, which borrows everything else from this one.
+ray-range: $(READY) manifests/demo/part-00000.parquet ## Runs what starts a cluster on the oldest and on the newest Ray that are tried.
+	for version in $(RAY_RANGE); do \
+		$(BIN)/python tests/support/other_ray.py $$version $(VENV)-ray-$$version && \
+		$(VENV)-ray-$$version/bin/python -m pytest tests/dispatch tests/test_cluster.py $(PYTEST) && \
+		$(VENV)-ray-$$version/bin/python -m sdbatch run jobs/demo.yaml --set output=out/demo-ray-$$version || exit 1; \
+	done
+
+python-range: $(READY) ## Runs the tests of the core on other Pythons, without torch and Ray.
+	for python in $(PYTHONS); do \
+		$$python -m venv $(VENV)-$$python && \
+		$(VENV)-$$python/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[core-test]' && \
+		$(VENV)-$$python/bin/python -m pytest -m 'not (long or slow or ray or s3 or browser)' $(CORE) || exit 1; \
+	done
 
 # What `make test` leaves out, such as tests that judge the shipped weights; some 6 minutes.
 long: $(READY) ## The tests that `make test` leaves out.
@@ -57,9 +93,10 @@ manifests/demo/part-00000.parquet: manifests/demo.csv manifests/draw_demo.py $(R
 	$(BIN)/python -m manifests.draw_demo manifests/demo/images
 	$(BIN)/sdbatch manifest build manifests/demo.csv --to manifests/demo
 
+# Not compiled: of 17,000 files the tests import a part, and Python compiles that as it goes.
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ray,worker,s3,local,test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[ray,worker,s3,local,test]'
 	touch $(READY)
 
 schema: $(READY) ## Writes the JSON Schemas of the files that people write.
@@ -83,5 +120,12 @@ constraints: $(READY) ## Writes the newest versions of all packages into constra
 	(head -1 constraints.txt; $(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu//') > constraints.new
 	mv constraints.new constraints.txt
 
+# torch is not among them: its wheel is another one on each index (CPU, builds for CUDA) and so has other digests.
+hashes: $(READY) ## Writes the digests of what constraints.txt names, for Python 3.11 on Linux x86_64.
+	grep -v '^#\|^torch==' constraints.txt > constraints.new
+	$(BIN)/python -m pip install --quiet --dry-run --ignore-installed --no-deps --report report.new -r constraints.new
+	$(BIN)/python tests/support/hashes.py report.new > $(HASHES)
+	rm constraints.new report.new
+
 clean: ## Removes the environment and what the demo made.
-	rm -rf $(VENV) out manifests/demo
+	rm -rf $(VENV) $(VENV)-* out manifests/demo

@@ -11,9 +11,12 @@ imports neither torch nor Ray.
 
 from __future__ import annotations
 
+from importlib import import_module
 from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
 
 from sdbatch.api import (
+    BuildReport,
     audit,
     build_brief,
     build_manifest,
@@ -48,7 +51,15 @@ from sdbatch.api import (
     verify_delivery,
     watch,
 )
-from sdbatch.driver import RunResult, Selection
+from sdbatch.campaign.gc import GcReport
+from sdbatch.campaign.verify import VerifyReport
+from sdbatch.checkpoints import Pin
+from sdbatch.deliver.settings import Delivery
+from sdbatch.driver import PlanReport, RunResult, Selection
+from sdbatch.driver.briefs import BriefCount
+from sdbatch.driver.check import CheckReport
+from sdbatch.driver.cost import CostReport
+from sdbatch.driver.models import ModelReport
 from sdbatch.errors import (
     AssetConflict,
     BlankOutput,
@@ -89,20 +100,62 @@ from sdbatch.errors import (
     WorkersUnlike,
 )
 from sdbatch.job import Job
+from sdbatch.report.progress import Progress
+
+if TYPE_CHECKING:
+    from sdbatch.driver.audit import AuditReport
+    from sdbatch.driver.deliver_plan import DeliverReport
+    from sdbatch.driver.grids import GridReport
+    from sdbatch.driver.reproduce import ReproduceReport
+    from sdbatch.driver.review import ReviewReport
+    from sdbatch.driver.submit import SubmitReport
+    from sdbatch.driver.trace import TraceReport
+    from sdbatch.driver.verify_delivery import DeliveryVerifyReport
+    from sdbatch.encode.image import Picture
 
 __version__ = version("sdbatch")
 
+_WHERE_USED = {
+    "AuditReport": "sdbatch.driver.audit",
+    "DeliverReport": "sdbatch.driver.deliver_plan",
+    "DeliveryVerifyReport": "sdbatch.driver.verify_delivery",
+    "GridReport": "sdbatch.driver.grids",
+    "Picture": "sdbatch.encode.image",
+    "ReproduceReport": "sdbatch.driver.reproduce",
+    "ReviewReport": "sdbatch.driver.review",
+    "SubmitReport": "sdbatch.driver.submit",
+    "TraceReport": "sdbatch.driver.trace",
+}
+"""Classes whose modules are imported when somebody asks for them: `sdbatch check` needs none of them."""
+
+
+def __getattr__(name: str) -> Any:
+    if name in _WHERE_USED:
+        return getattr(import_module(_WHERE_USED[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 __all__ = [
     "AssetConflict",
+    "AuditReport",
     "BlankOutput",
+    "BriefCount",
+    "BuildReport",
     "CampaignHeld",
+    "CheckReport",
     "ClusterRefused",
+    "CostReport",
     "DeadlineExceeded",
     "DecoderUnavailable",
+    "DeliverReport",
+    "Delivery",
+    "DeliveryVerifyReport",
     "DeviceLost",
     "EncodeFailed",
+    "GcReport",
     "GenerationFailed",
     "GpuUnusable",
+    "GridReport",
     "Interrupted",
     "Job",
     "JobError",
@@ -113,10 +166,17 @@ __all__ = [
     "ManifestError",
     "ModelError",
     "ModelLoadFailed",
+    "ModelReport",
     "NewerFormat",
     "OutOfMemory",
+    "Picture",
+    "Pin",
+    "PlanReport",
     "Problem",
+    "Progress",
     "PromptTooLong",
+    "ReproduceReport",
+    "ReviewReport",
     "RowError",
     "RunResult",
     "SdbatchError",
@@ -128,7 +188,10 @@ __all__ = [
     "SourceUnreadable",
     "StoreRefused",
     "StoreUnavailable",
+    "SubmitReport",
+    "TraceReport",
     "UserError",
+    "VerifyReport",
     "WarningsRefused",
     "WorkerCrash",
     "WorkersUnavailable",

@@ -15,7 +15,7 @@ from typing import Final
 from sdbatch.errors import JobError
 
 MODULES: Final[Mapping[str, tuple[str, ...]]] = {
-    "ray": ("ray",),
+    "ray": ("ray", "pathspec"),
     "worker": ("torch", "diffusers", "transformers", "accelerate", "ftfy"),
     "s3": ("s3fs",),
     "gcs": ("gcsfs",),

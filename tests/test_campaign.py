@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import asset_digests, prompts
+from conftest import EXECUTORS_AND_STORES, asset_digests, prompts
 from PIL import Image
 from support.servers import end
 
@@ -52,6 +52,7 @@ def _mixed(tmp_path: Path) -> list[dict[str, Any]]:
     ]
 
 
+@EXECUTORS_AND_STORES
 def test_a_run_makes_what_is_asked_and_says_so(
     in_process: bool, campaign_url: str, tmp_path: Path, write_manifest: WriteManifest, job_of: JobOf
 ) -> None:
@@ -146,8 +147,7 @@ def test_pixels_depend_on_neither_workers_nor_order_nor_executor(
     two = digests("two", rows)
 
     assert len(set(two.values())) == len(two) == len(rows) + 2
-    assert digests("one", rows, workers={"count": 1}) == two
-    assert digests("shuffled", shuffled) == two
+    assert digests("one, shuffled", shuffled, workers={"count": 1}) == two
     assert digests("local", rows, in_process=True) == two
     assert digests("seed", rows, in_process=True, seed=12) != two  # sensitive to what it should be
 
@@ -194,9 +194,8 @@ def test_twelve_kinds_of_bad_rows_are_all_told_and_nothing_is_written(
     assert not Path(job["output"]).exists()
 
 
-def test_a_corrupt_source_costs_its_own_row(
-    in_process: bool, tmp_path: Path, write_manifest: WriteManifest, job_of: JobOf
-) -> None:
+def test_a_corrupt_source_costs_its_own_row(tmp_path: Path, write_manifest: WriteManifest, job_of: JobOf) -> None:
+    """On Ray a row without its source is in test_cluster.py."""
     good, bad = _draw(tmp_path / "good.png"), str(tmp_path / "bad.png")
     whole = Path(good).read_bytes()
     Path(bad).write_bytes(whole[: len(whole) // 2])
@@ -208,7 +207,7 @@ def test_a_corrupt_source_costs_its_own_row(
         {"id": "edit-absent", "images": [str(tmp_path / "absent.png")], **edit},
     ]
     job = job_of(write_manifest(rows))
-    result = sdbatch.run(job, in_process=in_process)
+    result = sdbatch.run(job, in_process=True)
     found = {row["id"]: row for row in sdbatch.metadata(job["output"]).to_pylist()}
 
     assert (result.state, result.exit_code) == ("failed", 3)
@@ -567,7 +566,7 @@ def test_a_signal_lets_what_is_in_flight_end_and_the_run_go_on_later(
     tmp_path: Path, write_manifest: WriteManifest, job_of: JobOf
 ) -> None:
     output = tmp_path / "interrupted"
-    job = _job_file(tmp_path, job_of(write_manifest(prompts(400)), str(output)))
+    job = _job_file(tmp_path, job_of(write_manifest(prompts(400)), str(output), workers={"count": 1}))
     process = _start(job)
     try:
         _wait_for_commits(str(output), 2, process)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import asset_digests
+from conftest import EXECUTORS_AND_STORES, asset_digests
 
 import sdbatch
 from sdbatch import Selection
@@ -38,6 +38,7 @@ def _rows(output: str) -> list[dict[str, Any]]:
 @pytest.mark.fault(
     "F20", "the same prompt and seed under twelve ids", "rendered once, eleven copies with the same sha256"
 )
+@EXECUTORS_AND_STORES
 def test_twelve_ids_with_one_key_are_one_rendered_output_and_twelve_assets(
     in_process: bool, campaign_url: str, write_manifest: WriteManifest, job_of: JobOf
 ) -> None:

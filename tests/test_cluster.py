@@ -119,24 +119,21 @@ def _run_json(output: Path) -> dict[str, Any]:
 def test_a_submitted_job_is_done_and_its_exit_code_passed_through(
     head: Head, job: Callable[..., Path], tmp_path: Path
 ) -> None:
-    path = job(prompts(12))
+    absent = {"task": "image-to-image", "strength": 1.0, "images": str(tmp_path / "absent.png")}
+    path = job([*prompts(12), {"id": "absent", "prompt": "p", **absent}])
     first = head.submit(path, "--json")
     counts = _run_json(tmp_path / "campaign")["counts"]
-    second = head.submit(path, "--json")
+    second = head.submit(path, "--json", "--accept-failed")
     again = _run_json(tmp_path / "campaign")["counts"]
 
-    assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
+    assert (first.returncode, second.returncode) == (3, 0), first.stderr + second.stderr
     assert counts["rows_ok"] == counts["rows_generated"] == 12
     assert (again["model_calls"], again["rows_reused"]) == (0, 12)
     names = [json.loads(done.stdout)["submission_id"] for done in (first, second)]
     assert re.fullmatch(r"sdbatch-campaign-[0-9a-f]{8}-1", names[0])
     assert names[1] == names[0][:-1] + "2"
-    assert "12/12 assets" in first.stderr
-    absent = {"task": "image-to-image", "strength": 1.0, "images": str(tmp_path / "absent.png")}
-    other = {"output": "other"}  # in the first campaign, its twelve rows would leave
-    assert head.submit(job([{"id": "a", "prompt": "p", **absent}], **other)).returncode == 3
-    assert head.submit(job([{"id": "a", "prompt": "p", **absent}], **other), "--accept-failed").returncode == 0
-    assert head.submit(job([{"id": "a", "prompt": "p", "height": 3}], **other)).returncode == 2
+    assert "13/13 assets" in first.stderr
+    assert head.submit(job([{"id": "a", "prompt": "p", "height": 3}], output="other")).returncode == 2
     beyond = head.submit(job(prompts(1), output="dear"), "--budget", "0.0000001gpu_hours")
     assert beyond.returncode == 6, beyond.stderr
 

@@ -123,7 +123,7 @@ def test_only_the_driver_and_the_worker_put_rooms_together() -> None:
         if len(rooms - {_room(file)}) > 1:
             joining[_room(file)] = rooms
 
-    assert joining.keys() <= {"driver", "worker", "api"}
+    assert joining.keys() <= {"driver", "worker", "api", "__init__"}  # the last exports what the verbs of api return
 
 
 def test_what_strangers_send_is_decoded_in_fetch_alone() -> None:

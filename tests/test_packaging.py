@@ -9,11 +9,13 @@ import subprocess
 import sys
 import tomllib
 import venv
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from types import FunctionType
+from typing import Any, get_args, get_type_hints
 
 import pytest
+import yaml
 from conftest import prompts
 from PIL import Image
 
@@ -62,7 +64,17 @@ def test_all_brings_every_extra_that_any_machine_can_have() -> None:
 
     assert named <= EXTRAS.keys()
     # For development, or for some devices alone: a person names those.
-    assert EXTRAS.keys() - named == {"all", "test", "local", "bench", "torchao", "quanto", "gguf", "bitsandbytes"}
+    assert EXTRAS.keys() - named == {
+        "all",
+        "test",
+        "core-test",
+        "local",
+        "bench",
+        "torchao",
+        "quanto",
+        "gguf",
+        "bitsandbytes",
+    }
 
 
 def test_the_core_checks_plans_and_looks_without_torch_and_ray(
@@ -112,8 +124,68 @@ def test_errors_are_exported() -> None:
     assert sdbatch.__all__ == sorted(sdbatch.__all__)
 
 
+def _classes(hint: Any) -> Iterator[type]:
+    """Yield the classes that a type hint names."""
+    if isinstance(hint, type) and not get_args(hint):
+        yield hint
+    for part in get_args(hint):
+        yield from _classes(part)
+
+
+def test_whatever_a_verb_takes_and_returns_is_exported() -> None:
+    exported = {name: getattr(sdbatch, name) for name in sdbatch.__all__}
+    named = set()
+    for verb in exported.values():
+        if isinstance(verb, FunctionType):
+            hints = get_type_hints(verb, localns=exported)  # NameError where a class is not exported
+            named |= {found for hint in hints.values() for found in _classes(hint)}
+    ours = {found.__name__ for found in named if found.__module__.partition(".")[0] == "sdbatch"}
+
+    assert ours >= {"RunResult", "DeliverReport", "VerifyReport"}
+    assert ours <= exported.keys()
+    with pytest.raises(AttributeError, match="has no attribute 'Nothing'"):
+        sdbatch.Nothing  # noqa: B018 -- it is looked for
+
+
+def test_what_is_imported_on_demand_costs_nobody_else() -> None:
+    code = f"import sys, sdbatch; sys.exit(len(sys.modules.keys() & {set(sdbatch._WHERE_USED.values())!r}))"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
 def test_the_version_is_the_projects() -> None:
     assert sdbatch.__version__ == PROJECT["version"]
+
+
+def _versions(name: str) -> dict[str, str]:
+    lines = (ROOT / name).read_text().splitlines()
+    pins = (line.partition(" ")[0].partition("==") for line in lines if line and not line.startswith("#"))
+    return {re.sub(r"[-_.]+", "-", package).lower(): version for package, _, version in pins}
+
+
+def test_every_constraint_has_its_digest() -> None:
+    constraints, hashed = _versions("constraints.txt"), _versions("constraints-hashes.txt")
+    lines = [line for line in (ROOT / "constraints-hashes.txt").read_text().splitlines() if not line.startswith("#")]
+
+    assert {name: version for name, version in constraints.items() if name != "torch"} == hashed
+    assert all(re.fullmatch(r"[\w.-]+==[\w.]+ --hash=sha256:[0-9a-f]{64}", line) for line in lines)
+
+
+def test_make_tries_both_ends_of_the_range_of_ray() -> None:
+    oldest, newest = re.search(r"^RAY_RANGE \?= (\S+) (\S+)$", (ROOT / "Makefile").read_text(), re.MULTILINE).groups()  # type: ignore[union-attr]
+    (floor,) = [one.partition(">=")[2] for one in EXTRAS["ray"] if one.startswith("ray")]
+
+    assert re.fullmatch(r"\d+\.\d+", floor), "a floor and no ceiling"
+    assert oldest.startswith(f"{floor}.")
+    assert newest == _versions("constraints.txt")["ray"]
+
+
+def test_before_a_commit_the_commands_of_make_check_run_and_nothing_is_fetched() -> None:
+    (source,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    entries = {hook["entry"].removeprefix(".venv/bin/").removesuffix(" --force-exclude") for hook in source["hooks"]}
+
+    assert source["repo"] == "local"
+    assert {hook["language"] for hook in source["hooks"]} == {"system"}
+    assert entries == {"ruff check", "ruff format", "mypy"}
 
 
 def test_the_shipped_weights_stay_small() -> None:

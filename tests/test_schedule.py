@@ -37,11 +37,9 @@ def _start(job: Path, date: str) -> subprocess.Popen[str]:
 
 
 def _tick(job: Path, date: str) -> dict[str, int]:
-    process = _start(job, date)
-    output, error = process.communicate(timeout=120)
-    assert process.returncode == 0, error
-    counts: dict[str, int] = json.loads(output)["counts"]
-    return counts
+    result = sdbatch.run(sdbatch.load_job(job, date=date), in_process=True)
+    assert result.exit_code == 0, result.message
+    return result.counts
 
 
 def test_a_tick_makes_what_changed_since_yesterday_and_a_second_one_nothing(nightly: Path, tmp_path: Path) -> None:
@@ -67,6 +65,9 @@ def test_of_two_ticks_that_overlap_one_drives_and_nothing_is_doubled(nightly: Pa
     codes = sorted(tick.returncode for tick in ticks)
 
     assert codes in ([0, 4], [0, 0]), outputs  # the second waits out one term; by then the first may be done
+    assert {row["id"] for row in sdbatch.metadata(str(tmp_path / "campaign")).to_pylist()} == {
+        row["id"] for row in prompts(4)
+    }
     assert len(asset_digests(str(tmp_path / "campaign"))) == 4
     assert sdbatch.verify(str(tmp_path / "campaign")).is_good
     generated = sum(json.loads(text)["counts"]["rows_generated"] for text, _ in outputs if '"counts"' in text)

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
-from ray._private.thirdparty.pathspec import PathSpec
+from pathspec import PathSpec
 
 IGNORE_FILES = (".gitignore", ".rayignore")
 
@@ -23,7 +24,7 @@ class Ignored:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._rules: list[tuple[Path, PathSpec]] = []
+        self._rules: list[tuple[Path, PathSpec[Any]]] = []
         repository = next((parent for parent in (folder, *folder.parents) if (parent / ".git").exists()), None)
         if repository is not None:
             self._read(repository / ".git" / "info" / "exclude", repository)
@@ -52,12 +53,12 @@ class Ignored:
         self._rules.append((base, rules_of(lines)))
 
 
-def rules_of(lines: Iterable[str]) -> PathSpec:
+def rules_of(lines: Iterable[str]) -> PathSpec[Any]:
     """Return the rules that lines of a .gitignore stand for."""
-    return PathSpec.from_lines("gitwildmatch", lines)
+    return PathSpec.from_lines("gitignore", lines)
 
 
-def decision(rules: PathSpec, base: Path, path: Path, *, is_folder: bool) -> bool | None:
+def decision(rules: PathSpec[Any], base: Path, path: Path, *, is_folder: bool) -> bool | None:
     """Return whether rules that hold in the folder `base` ignore a path; None where none of them fits."""
     if not path.is_relative_to(base):
         return None

@@ -17,13 +17,11 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from ray._private import ray_constants
-
 from sdbatch.dispatch.ignored import Ignored, decision, rules_of
 from sdbatch.dispatch.secret_names import holds_a_key, looks_like_a_secret
 from sdbatch.errors import JobError
 
-PACKAGE_BYTES_MAX: Final = ray_constants.DASHBOARD_CLIENT_MAX_SIZE - (1 << 20)
+PACKAGE_BYTES_MAX: Final = 99 << 20
 """Ray's job server takes 100 MiB and answers 413 to more."""
 
 FILES_MAX: Final = 20_000

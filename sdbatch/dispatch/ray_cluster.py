@@ -17,10 +17,9 @@ from dataclasses import replace
 from typing import Any
 
 import ray
-from ray._private.state import state
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError, RayTaskError
-from ray.experimental.internal_kv import _internal_kv_del, _internal_kv_get, _internal_kv_put
 
+from sdbatch.dispatch import ray_inside
 from sdbatch.dispatch.executor import (
     Died,
     Draining,
@@ -56,7 +55,6 @@ NODES_POLL_S = 5.0
 NODE_LABEL = "ray.io/node-id"
 """Label that Ray itself gives every node."""
 
-KV_NAMESPACE = b"sdbatch"
 ELASTIC_WORKERS = 1_000_000
 """More workers than any cluster holds; `workers.max` and the work to do are the bounds that matter."""
 
@@ -102,7 +100,7 @@ class SdbatchWorker:
         beside that of a pipeline call.
         """
         _, worker, spec = self._build
-        _internal_kv_put(_call_key(spec, worker), "\n".join(ids), overwrite=True, namespace=KV_NAMESPACE)
+        ray_inside.note(_call_key(spec, worker), "\n".join(ids))
 
 
 class RayExecutor:
@@ -281,7 +279,7 @@ class RayExecutor:
         self._nodes_seen_s = now_s
         if self._owns_connection and not self._is_elastic and not any(node["Alive"] for node in ray.nodes()):
             raise WorkersUnavailable("the Ray cluster that this run had started is gone; run again to go on")
-        draining = state.get_draining_nodes()
+        draining = ray_inside.draining_nodes()
         names = [name for name, node in self._nodes.items() if node in draining and name not in self._reported_draining]
         self._reported_draining.update(names)
         return [Draining(worker=name) for name in names if name in self._actors]
@@ -318,10 +316,8 @@ class RayExecutor:
 
     def _died(self, worker: str, kind: str, error: object) -> Died:
         self._forget(worker)
-        key = _call_key(self._spec, worker)
-        left = _internal_kv_get(key, namespace=KV_NAMESPACE) or b""
-        _internal_kv_del(key, namespace=KV_NAMESPACE)
-        ids = frozenset(left.decode().split("\n")) if left else frozenset()
+        left = ray_inside.take_note(_call_key(self._spec, worker))
+        ids = frozenset(left.split("\n")) if left else frozenset()
         return Died(worker=worker, kind=kind, message=str(error).strip(), ids=ids)
 
     def _forget(self, worker: str) -> None:

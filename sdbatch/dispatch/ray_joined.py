@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Final
 
 import ray
-from ray._common.network_utils import is_localhost
-from ray._private import services
+from ray.util import get_node_ip_address
 
-from sdbatch.dispatch.ray_local import COMMON, ON_ONE_MACHINE, kept_environment, one_machine
+from sdbatch.dispatch.ray_inside import ON_ONE_MACHINE, address_of_auto, one_machine
+from sdbatch.dispatch.ray_local import COMMON, kept_environment
 from sdbatch.errors import ClusterRefused, WorkersUnavailable
 
+_OWN_NAMES: Final = ("localhost", "127.0.0.1", "::1")
 CONNECT_TIMEOUT_S: Final = 10.0
 ANSWER_TIMEOUT_S: Final = 30.0
 """A head that is up answers in milliseconds; most of this is the import of Ray on a busy machine."""
@@ -32,10 +33,21 @@ _OPEN: Final = (
     "whoever reaches such a cluster runs code as you. {first} the cluster a token, or say --allow-open-ray where "
     "nobody else reaches it"
 )
+_ANOTHER_RAY: Final = "another Ray"
+"""What the asking process ends with where Ray's inside is not the one it knows."""
+
 _ASK: Final = """
 import os, sys
-from ray._private.authentication import authentication_token_setup as setup
-from ray._raylet import AuthenticationTokenLoader, Config, GcsClient
+try:
+    from ray._raylet import AuthenticationTokenLoader, Config, GcsClient
+    AuthenticationTokenLoader.instance, Config.initialize
+except (ImportError, AttributeError):
+    sys.exit("another Ray")
+try:
+    from ray._private.authentication import authentication_token_setup as setup
+    find = setup.maybe_enable_token_auth_if_token_available
+except (ImportError, AttributeError):  # a Ray that takes a token only where RAY_AUTH_MODE says so
+    find = lambda **_: None
 
 def ask():
     Config.initialize("")
@@ -51,7 +63,7 @@ os.environ["RAY_AUTH_MODE"] = "disabled"
 print(ask())
 del os.environ["RAY_AUTH_MODE"]
 os.environ.update(own)
-setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+find(warn_if_disabled=False)
 print(ask())
 """
 """Asks a head for its id, without a token and with ours; a line each. Ray's native code writes to standard error and
@@ -102,8 +114,7 @@ def join(address: str, *, allow_open: bool) -> None:
     refuse_without_token()
     with kept_environment():  # Ray turns token mode on in it when a token lies under HOME
         try:
-            with one_machine():
-                found = services.canonicalize_bootstrap_address_or_die(address) if address == "auto" else address
+            found = address_of_auto() if address == "auto" else address
             _check_reachable(found, allow_open=allow_open)
             with _as_it_listens(found):
                 ray.init(address=address, **COMMON)
@@ -139,7 +150,7 @@ def _as_it_listens(address: str) -> Iterator[None]:
     """
     place = _host_and_port(address)
     with contextlib.ExitStack() as stack:
-        if place is not None and is_localhost(place[0]) and not _answers(services.get_node_ip_address(), place[1]):
+        if place is not None and place[0] in _OWN_NAMES and not _answers(get_node_ip_address(), place[1]):
             os.environ[ON_ONE_MACHINE] = "0"
             stack.enter_context(one_machine())
         yield
@@ -163,6 +174,9 @@ def _check_token(address: str, *, allow_open: bool) -> None:
             f"no Ray cluster at RAY_ADDRESS {address}: something listens there that does not answer as a Ray head "
             f"within {ANSWER_TIMEOUT_S:g} s"
         ) from error
+    if answer.stderr.strip().endswith(_ANOTHER_RAY) and answer.returncode == 1:
+        _refuse_unasked(address, allow_open=allow_open)
+        return
     without, _, own = answer.stdout.strip().partition("\n")
     if without == "ok" and not allow_open:
         raise ClusterRefused(
@@ -175,6 +189,15 @@ def _check_token(address: str, *, allow_open: bool) -> None:
     if own != "ok":
         reason = own or f"asking it ended with exit code {answer.returncode}"
         raise WorkersUnavailable(f"no Ray cluster at RAY_ADDRESS {address}: {reason}")
+
+
+def _refuse_unasked(address: str, *, allow_open: bool) -> None:
+    """Refuse a cluster of which nobody can say whether it asks for a token."""
+    if not allow_open:
+        raise ClusterRefused(
+            f"whether the Ray cluster at RAY_ADDRESS {address} asks for a token cannot be told with "
+            f"Ray {ray.__version__}; say --allow-open-ray where it does, or where nobody else reaches it"
+        )
 
 
 def first_line(error: Exception) -> str:

@@ -20,9 +20,9 @@ from types import MappingProxyType
 from typing import Any, Final
 
 import ray
-from ray._private import ray_constants
-from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]  # compiled
 
+from sdbatch.dispatch.ray_inside import ON_ONE_MACHINE, forget_authentication, one_machine, read_authentication_anew
+from sdbatch.errors import WorkersUnavailable
 from sdbatch.scratch import Scratch
 
 PREFIX: Final = "sdb-ray-"
@@ -32,9 +32,6 @@ UNLOCKED_MAX_S: Final = 3600.0
 LOOPBACK: Final = "127.0.0.1"
 BASE_CHARACTERS_MAX: Final = 22
 """Longest folder that Ray's sockets still fit below: their paths are cut at 107 bytes."""
-
-ON_ONE_MACHINE: Final = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
-"""Where it is 0, a node's own address is 127.0.0.1, as on macOS; otherwise Ray puts a public one in its place."""
 
 
 class LocalRay:
@@ -56,7 +53,7 @@ class LocalRay:
             changes |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(path), "RAY_AUTH_TOKEN": None}
         try:
             with kept_environment(changes), one_machine():
-                _read_authentication_anew()
+                read_authentication_anew()
                 context = ray.init(
                     address="local",
                     num_cpus=max(os.cpu_count() or 1, num_cpus or 1),
@@ -66,6 +63,7 @@ class LocalRay:
                     _node_ip_address=LOOPBACK,
                     **COMMON,
                 )
+            _refuse_other_address(context.address_info["node_ip_address"])
             Path(context.address_info["session_dir"]).chmod(0o700)
         except BaseException:
             self.close()
@@ -74,18 +72,12 @@ class LocalRay:
     def close(self) -> None:
         """End Ray, and remove its folder."""
         ray.shutdown()
-        _read_authentication_anew()
+        forget_authentication()
         self._scratch.close()
 
 
 # Ray's own warnings of every local start (metrics agent, /dev/shm size) are not for a person who types one command.
 COMMON: Final[dict[str, Any]] = {"log_to_driver": False, "logging_level": logging.ERROR, "namespace": "sdbatch"}
-
-
-def _read_authentication_anew() -> None:
-    """Let Ray's native code look again at the environment and at the token, which it remembers in a process."""
-    Config.initialize("")
-    AuthenticationTokenLoader.instance().reset_cache()
 
 
 @contextlib.contextmanager
@@ -104,15 +96,17 @@ def kept_environment(changes: Mapping[str, str | None] = MappingProxyType({})) -
         os.environ.update(before)
 
 
-@contextlib.contextmanager
-def one_machine() -> Iterator[None]:
-    """Let Ray take 127.0.0.1 for the node's address while the block runs; it read the variable when it was imported."""
-    before = ray_constants.ENABLE_RAY_CLUSTER
-    ray_constants.ENABLE_RAY_CLUSTER = False
-    try:
-        yield
-    finally:
-        ray_constants.ENABLE_RAY_CLUSTER = before
+def _refuse_other_address(address: str) -> None:
+    """Refuse a cluster that this Ray opened to other machines.
+
+    Raises:
+        WorkersUnavailable: When its node listens elsewhere than on 127.0.0.1.
+    """
+    if address != LOOPBACK:
+        raise WorkersUnavailable(
+            f"Ray {ray.__version__} starts its own cluster at {address} and not at {LOOPBACK}, where other machines "
+            f"would reach it; use another version of Ray, or a cluster of yours by RAY_ADDRESS"
+        )
 
 
 def _write_private(path: Path, text: str) -> None:

@@ -470,7 +470,7 @@ def test_nothing_is_lost_or_doubled_whatever_dies_and_whoever_comes_late() -> No
     from hypothesis.stateful import run_state_machine_as_test
 
     checked = settings(
-        max_examples=20,
+        max_examples=12,
         stateful_step_count=10,
         deadline=None,
         suppress_health_check=list(HealthCheck),

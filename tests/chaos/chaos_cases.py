@@ -104,19 +104,19 @@ def reference(lab: Lab, rows: Rows) -> State:
 # --- kills ----------------------------------------------------------------------------------------------------------
 
 
-def kill_at(point: Point, victim: Victim, store: str, lab: Lab, folder: Path) -> Found:
-    """Strike a victim at a point, then run the same command again."""
+def kill_at(point: Point, victim: Victim, store: str, lab: Lab, folder: Path, *options: str) -> Found:
+    """Strike a victim at a point, then run the same command, which may have options, again."""
     rows = lab.rows(KILL_ROWS)
     wanted = reference(lab, rows)
     output = lab.output(folder, store)
     job = lab.write_job(folder, rows, output)
     plan = plan_of(point, victim, lab.s3_pid() if store == "s3" else None)
-    first = lab.run(job, plan)
+    first = lab.run(job, plan, *options)
     problems = struck_problems(folder)
     if problems:
         return Found(problems=problems, figures={"exit": first.exit_code})
     made_before = len(made_seeds(folder))
-    second = lab.run(job, plan)
+    second = lab.run(job, plan, *options)
     problems += ended_problems(victim, first, second)
     if first.exit_code == 0 and len(made_seeds(folder)) != made_before:
         problems.append("the second run made something although the first had ended well")

@@ -17,7 +17,7 @@ import sdbatch.points
 
 SHORT = (
     "kill/local/between-two-assets/worker",
-    "kill/local/amid-compaction/driver",
+    pytest.param("kill/local/amid-compaction/driver", marks=pytest.mark.long),
     pytest.param("kill/s3/before-the-commit/s3", marks=pytest.mark.long),
 )
 CASES = {case.name: case for case in cases()}
@@ -34,6 +34,16 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 @pytest.mark.parametrize("name", SHORT)
 def test_a_kill_and_the_same_command_again_leave_what_an_undisturbed_run_leaves(name: str, lab: Lab) -> None:
     found = CASES[name].act(lab, lab.case_folder(name))
+
+    assert found.problems == []
+    assert found.figures["ok"] == 40
+
+
+@pytest.mark.slow
+def test_a_driver_killed_amid_compaction_leaves_what_the_same_command_ends_well(lab: Lab) -> None:
+    """The driver compacts in its own process, so no cluster is started."""
+    point = next(point for point in POINTS if point.name == "amid-compaction")
+    found = kill_at(point, "driver", "local", lab, lab.case_folder("amid-compaction"), "--in-process")
 
     assert found.problems == []
     assert found.figures["ok"] == 40

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import fnmatch
+import json
 import re
 import shlex
 import shutil
 import site
 import subprocess
 import sys
+import tomllib
 import venv
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = ROOT / "k8s/Dockerfile"
@@ -73,7 +76,7 @@ def test_every_install_takes_its_versions_from_constraints() -> None:
     # The last one brings our own code only: the layer below holds everything else and stays.
     assert "--no-deps" in installs[-1]
     assert next(i for i, step in enumerate(STEPS) if step == ("COPY", "sdbatch sdbatch")) > next(
-        i for i, (_, rest) in enumerate(STEPS) if "-c constraints.txt ." in rest
+        i for i, (_, rest) in enumerate(STEPS) if '-c constraints.txt ".[' in rest
     )
 
 
@@ -85,6 +88,40 @@ def test_the_image_runs_as_a_plain_user_with_a_writable_home_and_a_shell() -> No
     assert environment["SDBATCH_CACHE"] == "/cache"
     assert not _all("ENTRYPOINT")  # KubeRay's own command must come through
     assert _all("CMD") == ['["sdbatch", "--help"]']
+
+
+def _argument(name: str) -> str:
+    (value,) = [rest.partition("=")[2].strip('"') for rest in _all("ARG") if rest.partition("=")[0] == name]
+    return value
+
+
+def test_the_image_has_the_extras_that_the_overlays_jobs_need() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    asked = set(_argument("EXTRAS").split(","))
+    assert asked <= extras.keys()
+    assert '".[${EXTRAS}]"' in " ".join(_all("RUN"))
+    (everything,) = extras["all"]
+    there = asked | (set(everything.removeprefix("sdbatch[").removesuffix("]").split(",")) if "all" in asked else set())
+    jobs = [yaml.safe_load(path.read_text()) for path in (ROOT / "k8s").rglob("job.yaml")]
+    assert len(jobs) >= 4
+    needed = {"ray", "worker"}
+    for job in jobs:
+        text = json.dumps(job)
+        needed |= {
+            extra for scheme, extra in (("s3", "s3"), ("gs", "gcs"), ("abfs", "azure")) if f"{scheme}://" in text
+        }
+        needed |= {model["quantize"]["backend"] for model in job["models"].values() if "quantize" in model}
+    assert needed <= there
+
+
+def test_an_image_for_gpus_can_compile() -> None:
+    packages = _argument("COMPILER").split()
+    assert {"gcc", "g++"} <= set(packages)
+    (install,) = [rest for rest in _all("RUN") if "apt-get install" in rest]
+    assert "${COMPILER}" in install
+    assert STEPS.index(("ARG", f'COMPILER="{" ".join(packages)}"')) < STEPS.index(("RUN", install))
+    # Triton's stub includes Python.h: python's images have it, Ubuntu's package must be asked for.
+    assert "python3-dev" in DOCKERFILE.read_text()
 
 
 @pytest.mark.slow

@@ -151,6 +151,13 @@ def parsed(entrypoint: str) -> dict[str, Any]:
     return parameters
 
 
+def image_problems(overlay: str, image: str) -> list[str]:
+    """Hold an image that is fetched to a digest, and one that is made on the spot to the project's version."""
+    if overlay in {"base", "overlays/local"}:
+        return [] if image == f"sdbatch:{PROJECT['version']}" else [f"{overlay}: {image} is not the project's version"]
+    return [] if re.fullmatch(r"[\w./-]+@sha256:[0-9a-f]{64}", image) else [f"{overlay}: {image} is not a digest"]
+
+
 def entrypoint_problems(resources: tuple[Resource, ...] | list[Resource]) -> list[str]:
     problems = []
     for spec in ray_job_specs(resources):
@@ -301,16 +308,15 @@ def test_no_ray_job_breaks_a_rule_that_kuberay_checks_when_it_runs(overlay: str)
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_versions_are_the_ones_of_pyproject(overlay: str) -> None:
-    (ray,) = PROJECT["optional-dependencies"]["ray"]
-    found = re.search(r">=(\d+\.\d+)(\.\d+)?", ray)
+    found = re.search(r"^ray==(.+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
     assert found is not None
     for spec in ray_job_specs(rendered(overlay)):
-        assert spec["rayClusterSpec"]["rayVersion"] == found[1] + (found[2] or ".0")
+        assert spec["rayClusterSpec"]["rayVersion"] == found[1]  # the image has what constraints.txt says
     images = [
         container["image"] for _, pod in pod_templates(rendered(overlay)) for container in pod["spec"]["containers"]
     ]
-    assert {image.rpartition(":")[2] for image in images} == {PROJECT["version"]}
     assert len(set(images)) == 1
+    assert image_problems(overlay, images[0]) == []
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -472,13 +478,20 @@ def test_an_image_may_be_named_by_its_digest(tmp_path: Path) -> None:
     shutil.copytree(K8S, tmp_path / "k8s")
     overlay = tmp_path / "k8s/overlays/gpu-spot/kustomization.yaml"
     digest = f"sha256:{'0123456789abcdef' * 4}"
-    overlay.write_text(overlay.read_text().replace("newTag: 0.1.0", f"digest: {digest}"))
+    overlay.write_text(overlay.read_text().replace(f"sha256:{'0' * 64}", digest))
     images = {
         container["image"]
         for _, template in pod_templates(_kustomize(overlay.parent))
         for container in template["spec"]["containers"]
     }
     assert images == {f"registry.example.com/sdbatch@{digest}"}
+
+
+@pytest.mark.parametrize("image", ["registry.example.com/sdbatch:latest", "registry.example.com/sdbatch", "sdbatch"])
+def test_an_image_by_a_name_that_moves_is_a_problem(image: str) -> None:
+    assert image_problems("overlays/gpu-spot", image)
+    assert image_problems("base", image)
+    assert not [path for path in K8S.rglob("*.yaml") if re.search(r"image.*:latest|newTag: .?latest", path.read_text())]
 
 
 def test_what_the_tick_may_create_is_held_to_its_pattern(creator: ModuleType) -> None:

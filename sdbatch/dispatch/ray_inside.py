@@ -1,0 +1,129 @@
+"""What sdbatch asks of Ray's inside, all in one place, and what it does where a Ray no longer has it.
+
+Everything else in this room uses Ray's public interface. No fallback opens a cluster or blames a row: what cannot be
+known is refused with a remedy, or is done without where only comfort is lost.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from importlib import import_module
+from typing import Any, Final
+
+import ray
+
+from sdbatch.errors import ClusterRefused, WorkersUnavailable
+
+ON_ONE_MACHINE: Final = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+"""Where this variable is 0, a node's own address is 127.0.0.1, as on macOS; otherwise Ray puts a public one there."""
+
+_KV_NAMESPACE: Final = b"sdbatch"
+
+
+class _Once:
+    """Whether a cluster was started or asked for in this process."""
+
+    was_read = False
+
+
+def _inside(module: str, *names: str) -> tuple[Any, ...] | None:
+    """Return things of one of Ray's inner modules; None where this Ray lacks any of them."""
+    try:
+        found = import_module(module)
+        return tuple(getattr(found, name) for name in names)
+    except (ImportError, AttributeError):
+        return None
+
+
+def read_authentication_anew() -> None:
+    """Let Ray's native code look again at the environment and at the token, which it remembers in a process.
+
+    Raises:
+        WorkersUnavailable: When this Ray cannot, and remembers those of an earlier cluster of this process.
+    """
+    found = _inside("ray._raylet", "AuthenticationTokenLoader", "Config")
+    if found is None:
+        if _Once.was_read:
+            raise WorkersUnavailable(
+                f"Ray {ray.__version__} remembers the token of an earlier cluster of this process; run in a new process"
+            )
+    else:
+        loader, config = found
+        config.initialize("")
+        loader.instance().reset_cache()
+    _Once.was_read = True
+
+
+def forget_authentication() -> None:
+    """Let Ray's native code forget the token of a cluster that has ended, where this Ray can."""
+    with contextlib.suppress(WorkersUnavailable):
+        read_authentication_anew()
+
+
+@contextlib.contextmanager
+def one_machine() -> Iterator[None]:
+    """Let Ray take 127.0.0.1 for the node's address while the block runs; it read the variable when it was imported.
+
+    A Ray without this constant has the variable alone, which the caller sets; `LocalRay` looks at the address after.
+    """
+    found = _inside("ray._private.ray_constants", "ENABLE_RAY_CLUSTER")
+    if found is None:
+        yield
+        return
+    constants: Any = import_module("ray._private.ray_constants")
+    constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        (constants.ENABLE_RAY_CLUSTER,) = found
+
+
+def address_of_auto() -> str:
+    """Return HOST:PORT of the cluster that `auto` stands for.
+
+    Raises:
+        ClusterRefused: When this Ray does not tell, so that nobody could ask whether it wants a token.
+        Exception: What Ray raises where there is none.
+    """
+    found = _inside("ray._private.services", "canonicalize_bootstrap_address_or_die")
+    if found is None:
+        raise ClusterRefused(
+            f"RAY_ADDRESS auto: Ray {ray.__version__} does not tell which cluster that is; say its HOST:PORT"
+        )
+    (ask,) = found
+    with one_machine():
+        return str(ask("auto"))
+
+
+def draining_nodes() -> frozenset[str]:
+    """Return the ids of the nodes that are about to leave; none where this Ray does not tell.
+
+    A worker on such a node is then fed until the node is gone, and what it had goes to others: the loss of a node
+    blames no row.
+    """
+    found = _inside("ray._private.state", "state")
+    ask = getattr(found[0], "get_draining_nodes", None) if found else None
+    return frozenset(ask()) if ask else frozenset()
+
+
+def note(key: bytes, text: str) -> None:
+    """Keep a text in the cluster's head under a key; nothing where this Ray has no such place.
+
+    Without it all requests of a unit are suspects of a death, and not only those of the call: the guilty one is found
+    a little later.
+    """
+    found = _inside("ray.experimental.internal_kv", "_internal_kv_put")
+    if found is not None:
+        found[0](key, text, overwrite=True, namespace=_KV_NAMESPACE)
+
+
+def take_note(key: bytes) -> str:
+    """Return the text under a key, and remove it; "" where there is none."""
+    found = _inside("ray.experimental.internal_kv", "_internal_kv_get", "_internal_kv_del")
+    if found is None:
+        return ""
+    get, remove = found
+    left = get(key, namespace=_KV_NAMESPACE) or b""
+    remove(key, namespace=_KV_NAMESPACE)
+    return str(left.decode())
