@@ -77,8 +77,11 @@ class Done:
 
     def standing(self, ids: pa.ChunkedArray, keys: pa.ChunkedArray, num_outputs: pa.ChunkedArray) -> Standing:
         """Say how requests stand."""
-        digests = id_digests(ids)
-        place = self._requests.positions(request_digests(digests, keys))
+        if self.is_empty:
+            digests, place = np.zeros(len(ids), np.uint64), np.full(len(ids), -1, np.int64)
+        else:
+            digests = id_digests(ids)
+            place = self._requests.positions(request_digests(digests, keys))
         made = self._made[place]
         has_many = np.isin(place, list(self._many))
         counts = np.asarray(num_outputs).astype(np.int64)

@@ -187,7 +187,7 @@ def _scanned(
             problems.extend(_of_batch(batch, row_problems))
             num_outputs += sum(rows.num_outputs)
             warnings.look(batch, rows)
-            ids.update("".join(f"{request_id}\n" for request_id in rows.id).encode())
+            ids.update("\n".join([*rows.id, ""]).encode())
             if keep is not None and not problems.count:
                 keep(batch, rows)
                 if picks is not None:
@@ -348,10 +348,11 @@ class ResolvedManifest:
 
     def _keep(self, batch: RowBatch, rows: ResolvedRows) -> None:
         columns = rows._asdict()
-        columns["sources"] = [
-            [{"role": s.role, "url": s.url, "digest": s.digest, "asset": s.asset} for s in sources] if sources else ()
-            for sources in rows.sources
-        ]
+        if any(rows.sources):
+            columns["sources"] = [
+                [{"role": s.role, "url": s.url, "digest": s.digest, "asset": s.asset} for s in sources]
+                for sources in rows.sources
+            ]
         columns["waits_for"] = [None] * len(rows.id)
         table = pa.table({field.name: pa.array(columns[field.name], field.type) for field in _SPOOL})
         for name in batch.own.column_names:

@@ -90,7 +90,7 @@ class Duplicates:
     def add(self, batch: RowBatch) -> None:
         """Remember a batch's ids."""
         ids = batch.columns.get("id", [])
-        self._hashes.append(np.fromiter((hash(value) for value in ids), dtype=np.int64, count=len(ids)))
+        self._hashes.append(np.fromiter(map(hash, ids), dtype=np.int64, count=len(ids)))
 
     def problems(self, shards: Iterable[Shard]) -> Iterator[Problem]:
         """Yield a problem for every id that appeared before; reads the ids again, only when two hashes are equal."""
