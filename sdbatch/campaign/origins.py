@@ -31,6 +31,8 @@ class Origins:
 
     def of(self, keys: pa.Array | pa.ChunkedArray) -> dict[int, tuple[Origin, ...]]:
         """Return, by place in `keys`, the outputs of those keys that have any: of each the lowest (run, unit)."""
+        if not len(self._words):
+            return {}
         wanted = key_words(keys)[:, 0]
         starts = np.searchsorted(self._words, wanted, side="left")
         ends = np.searchsorted(self._words, wanted, side="right")

@@ -28,6 +28,8 @@ from sdbatch.storage import Store
 LOG = logging.getLogger("sdbatch.driver")
 GALLERY_EVERY_S: Final = 30.0
 CPU_SHARE_MAX: Final = 0.01
+WRITE_CPU_S: Final = 1.0
+"""CPU that one write takes for new rows while a run goes on; units beyond it wait for the next write."""
 CLOSE_WAITS_S: Final = 60.0
 """Longest that the end of a run waits for a write of the gallery that is under way."""
 
@@ -101,6 +103,7 @@ class LiveGallery:
         self._run = run
         self._confirm = confirm
         self._new: list[str] = []
+        self._left: list[str] = []
         self._found_in = 0
         self._gallery: Gallery | None = None
         self._replaced: list[str] = []
@@ -121,7 +124,7 @@ class LiveGallery:
         if time.monotonic() < self._due_s or (self._thread is not None and self._thread.is_alive()):
             return
         self._due_s = time.monotonic() + GALLERY_EVERY_S
-        units, self._new = self._new, []
+        units, self._new = [*self._left, *self._new], []
         self._thread = threading.Thread(target=self._write_quietly, args=(units, "running", progress()), daemon=True)
         self._thread.start()
 
@@ -133,7 +136,7 @@ class LiveGallery:
             progress: See `state_values`.
         """
         if self.stop():
-            units, self._new = self._new, []
+            units, self._new = [*self._left, *self._new], []
             self._write_quietly(units, state, progress)
 
     def stop(self) -> bool:
@@ -147,20 +150,22 @@ class LiveGallery:
         started_s = time.thread_time()
         try:
             self._confirm()
-            self._write(units, state, progress)
+            self._write(units, state, progress, started_s + (WRITE_CPU_S if state == "running" else CLOSE_WAITS_S))
         except (SdbatchError, OSError, pa.ArrowException) as error:
             LOG.warning("not written", extra={"run_id": self._run, "what": "gallery", "error": str(error)})
         spent_s = time.thread_time() - started_s
         self.cpu_s += spent_s
         self._due_s = max(self._due_s, time.monotonic() + spent_s / CPU_SHARE_MAX)
 
-    def _write(self, units: list[str], state: str, progress: Mapping[str, Any]) -> None:
+    def _write(self, units: list[str], state: str, progress: Mapping[str, Any], until_s: float) -> None:
         gallery = self._gallery or self._begun()
         self._gallery = gallery
         for name in self._replaced:  # for one turn they stay, for pages that have read the state before
             self._store.delete(f"{layout.REPORT}/{name}")
         self._replaced = []
-        for unit in units:
+        self._left = list(units)
+        while self._left and time.thread_time() < until_s:
+            unit = self._left.pop(0)
             gallery.add(self._rows(unit))
         values = {**progress, "updated_s": round(time.time()), "next_s": GALLERY_EVERY_S}
         gallery.flush(state_values(self._store.url, self._run, state, **values))

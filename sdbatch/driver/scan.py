@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -354,7 +355,7 @@ class ResolvedManifest:
                 for sources in rows.sources
             ]
         columns["waits_for"] = [None] * len(rows.id)
-        table = pa.table({field.name: pa.array(columns[field.name], field.type) for field in _SPOOL})
+        table = pa.table({field.name: _array(columns[field.name], field.type) for field in _SPOOL})
         for name in batch.own.column_names:
             table = table.append_column(name, batch.own.column(name))
         self._waiting.append(table)
@@ -377,6 +378,14 @@ class ResolvedManifest:
 
     def _parts(self) -> list[Path]:
         return sorted(self._folder.glob("part-*"))
+
+
+def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    """Return values as an Arrow column; mostly all rows of a batch have the same settings, and one value stands for all."""
+    # Arrow repeats a list row by row, which takes longer than reading them all.
+    if values and not pa.types.is_nested(kind) and values.count(values[0]) == len(values):
+        return pa.repeat(pa.scalar(values[0], kind), len(values))
+    return pa.array(values, kind)
 
 
 def _write(part: pa.Table, path: Path) -> None:

@@ -66,7 +66,7 @@ def _are_ids(values: Sequence[Any]) -> bool:
 
 def _are_plain(values: Sequence[str | None]) -> bool:
     """Whether all texts are short and printable ASCII; then none of them has a problem."""
-    texts = [value for value in values if value]
+    texts = list(filter(None, values))
     joined = "".join(texts)
     return joined.isascii() and joined.isprintable() and max(map(len, texts), default=0) <= PROMPT_CHARS_MAX
 

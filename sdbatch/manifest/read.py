@@ -33,7 +33,7 @@ from sdbatch.manifest.shard_file import READ_FAULTS, opened, read_footer
 from sdbatch.manifest.values import TEXT_BYTES_MAX
 from sdbatch.storage import Store, joined, open_store, parse_url, split
 
-BATCH_ROWS = 4096
+BATCH_ROWS = 8192
 """Rows of a batch. Every batch carries the dictionaries of its row group, so many short batches would cost more."""
 
 BATCH_BYTES_MAX = 256 << 20

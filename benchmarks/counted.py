@@ -1,0 +1,61 @@
+"""What is asked of a store, counted: calls of ours, and the requests that a bucket sees.
+
+    CountedStore(store) --> .calls        requests_of_buckets() --> Counter of API operations
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sdbatch.storage import Store
+
+METHODS = frozenset({"put_new", "put", "read", "stat", "list", "folders", "delete", "temporary", "read_range", "open"})
+
+
+class CountedStore:
+    """A store whose calls are counted by name.
+
+    Args:
+        store: The store that does the work.
+
+    Attributes:
+        calls: Number of calls, by the method's name.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.calls: Counter[str] = Counter()
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what the store has, and count a call of it."""
+        found = getattr(self._store, name)
+        if name not in METHODS:
+            return found
+
+        def counted(*arguments: Any, **options: Any) -> Any:
+            self.calls[name] += 1
+            return found(*arguments, **options)
+
+        return counted
+
+
+@contextmanager
+def requests_of_buckets() -> Iterator[Counter[str]]:
+    """Count the requests that S3 clients of this process send, by operation."""
+    from aiobotocore.client import AioBaseClient
+
+    calls: Counter[str] = Counter()
+    real = AioBaseClient._make_api_call  # noqa: SLF001 -- every request goes through it
+
+    async def counted(self: Any, operation: str, parameters: Any) -> Any:
+        calls[operation] += 1
+        return await real(self, operation, parameters)
+
+    AioBaseClient._make_api_call = counted  # noqa: SLF001
+    try:
+        yield calls
+    finally:
+        AioBaseClient._make_api_call = real  # noqa: SLF001
