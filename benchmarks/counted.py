@@ -1,6 +1,6 @@
 """What is asked of a store, counted: calls of ours, and the requests that a bucket sees.
 
-    CountedStore(store) --> .calls        requests_of_buckets() --> Counter of API operations
+    CountedStore(store) --> .calls      calls_of_folder() --> Counter of calls      requests_of_buckets() --> of operations
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sdbatch.storage import Store
+from sdbatch.storage import LocalStore, Store
 
 METHODS = frozenset({"put_new", "put", "read", "stat", "list", "folders", "delete", "temporary", "read_range", "open"})
 
@@ -40,6 +40,27 @@ class CountedStore:
             return found(*arguments, **options)
 
         return counted
+
+
+@contextmanager
+def calls_of_folder(root: str, calls: Counter[str]) -> Iterator[None]:
+    """Count the calls of every store that this process opens on a local folder."""
+    real = {name: getattr(LocalStore, name) for name in METHODS}
+
+    def counting(name: str) -> Any:
+        def counted(self: LocalStore, *arguments: Any, **options: Any) -> Any:
+            calls[name] += self.url == root
+            return real[name](self, *arguments, **options)
+
+        return counted
+
+    for name in METHODS:
+        setattr(LocalStore, name, counting(name))
+    try:
+        yield
+    finally:
+        for name, method in real.items():
+            setattr(LocalStore, name, method)
 
 
 @contextmanager
