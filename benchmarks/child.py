@@ -1,6 +1,6 @@
 """A measure in a process of its own, so that its CPU and its peak of memory are its own.
 
-    measured("benchmarks.scale_assets", "verify", folder) --> python -m ... --> JSON on the last line of its output
+measured("benchmarks.scale_assets", "verify", folder) --> python -m ... --> JSON on the last line of its output
 """
 
 from __future__ import annotations

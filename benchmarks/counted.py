@@ -1,6 +1,6 @@
 """What is asked of a store, counted: calls of ours, and the requests that a bucket sees.
 
-    CountedStore(store) --> .calls      calls_of_folder() --> Counter of calls      requests_of_buckets() --> of operations
+CountedStore(store) --> .calls      calls_of_folder() --> Counter of calls      requests_of_buckets() --> of operations
 """
 
 from __future__ import annotations

@@ -125,7 +125,9 @@ def _commit(store: Any, run: str, ids: list[str], keys: list[str]) -> None:
         )
         unit = Unit(id=f"{number:06d}", model="m", requests=requests, batch_size=32, cost_tflop=1.0)
         common_columns = {"n": 0, "status": "ok", "adopted": False}
-        put_commit(store, run, unit.id, [{"id": r.id, "request_key": r.request_key, **common_columns} for r in requests])
+        put_commit(
+            store, run, unit.id, [{"id": r.id, "request_key": r.request_key, **common_columns} for r in requests]
+        )
         index.add(unit, ())
     index.write_rest()
 
