@@ -66,7 +66,7 @@ def calls_of_folder(root: str, calls: Counter[str]) -> Iterator[None]:
 @contextmanager
 def requests_of_buckets() -> Iterator[Counter[str]]:
     """Count the requests that S3 clients of this process send, by operation."""
-    from aiobotocore.client import AioBaseClient
+    from aiobotocore.client import AioBaseClient  # type: ignore[import-untyped]
 
     calls: Counter[str] = Counter()
     real = AioBaseClient._make_api_call  # noqa: SLF001 -- every request goes through it

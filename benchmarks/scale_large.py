@@ -126,16 +126,16 @@ def _done(parts: Iterator[pa.Table]) -> Iterator[pa.Table]:
     for part in parts:
         units = (np.arange(part.num_rows) + first) // UNIT_ROWS
         first += part.num_rows
-        part = part.append_column("unit", pa.array(units)).filter(pa.array(units % 10 < DONE_TENTHS))
-        paths = [layout.commit(RUN, f"{unit:06d}") for unit in part.column("unit").to_pylist()]
+        made = part.append_column("unit", pa.array(units)).filter(pa.array(units % 10 < DONE_TENTHS))
+        paths = [layout.commit(RUN, f"{unit:06d}") for unit in made.column("unit").to_pylist()]
         columns = {
-            "id": part.column("id"),
-            "request_key": part.column("request_key"),
-            "n": pa.repeat(pa.scalar(0, pa.int32()), part.num_rows),
-            "status": pa.repeat(pa.scalar("ok"), part.num_rows),
+            "id": made.column("id"),
+            "request_key": made.column("request_key"),
+            "n": pa.repeat(pa.scalar(0, pa.int32()), made.num_rows),
+            "status": pa.repeat(pa.scalar("ok"), made.num_rows),
             "commit": pa.array(paths, pa.string()),
         }
-        nulls = {field.name: pa.nulls(part.num_rows, field.type) for field in INDEX if field.name not in columns}
+        nulls = {field.name: pa.nulls(made.num_rows, field.type) for field in INDEX if field.name not in columns}
         yield pa.table({**columns, **nulls}).select(INDEX.names).cast(INDEX)
 
 

@@ -49,7 +49,7 @@ def canonical(value: Any) -> str:
 
 def are_plain_integers(values: Sequence[Any]) -> bool:
     """Whether `str` writes each of some values as `canonical` does; one look at all is faster than one at each."""
-    return set(map(type, values)) == {int} and -_INT_MAX <= min(values) and max(values) <= _INT_MAX
+    return set(map(type, values)) == {int} and min(values) >= -_INT_MAX and max(values) <= _INT_MAX
 
 
 def _number(value: float) -> str:

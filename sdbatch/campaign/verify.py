@@ -43,7 +43,7 @@ CHECKED: Final = (
 
 
 BLOCK_ASSETS: Final = 32
-"""Assets that one call of a thread reads, one after the other: handing over each by itself takes as long as its hash."""
+"""Assets that one call of a thread reads, one after the other: handing over each alone takes as long as its hash."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -381,7 +381,7 @@ class ResolvedManifest:
 
 
 def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
-    """Return values as an Arrow column; mostly all rows of a batch have the same settings, and one value stands for all."""
+    """Return values as an Arrow column; where all rows of a batch have the same one, it is read once."""
     # Arrow repeats a list row by row, which takes longer than reading them all.
     if values and not pa.types.is_nested(kind) and values.count(values[0]) == len(values):
         return pa.repeat(pa.scalar(values[0], kind), len(values))

@@ -63,7 +63,7 @@ def _plain_columns(file: pa.NativeFile, paths: Sequence[str]) -> list[str]:
         for number, path in enumerate(leaves)
         if path in paths
         and "." not in path
-        and all([_is_small(file, group.chunks[number]) for group in groups])
+        and all(_is_small(file, group.chunks[number]) for group in groups)
         and _entries_are_short(file, path, range(len(groups)))
     ]
 
