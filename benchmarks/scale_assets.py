@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -210,7 +210,12 @@ def _counted(output: str, work: Any) -> dict[str, Any]:
         return {**work(store), "requests": dict(calls), "wall_s": round(time.monotonic() - began_s, 1)}
 
 
-MEASURES = {"make": make, "metadata": metadata, "hashing": hashing, "verify": verify}
+MEASURES: Mapping[str, Callable[..., dict[str, Any]]] = {
+    "make": make,
+    "metadata": metadata,
+    "hashing": hashing,
+    "verify": verify,
+}
 
 if __name__ == "__main__":
     from sdbatch.cli import prepare_command

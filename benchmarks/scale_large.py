@@ -8,7 +8,7 @@ are written; `benchmarks.scale` measures the same path with them, at a million.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -162,7 +162,7 @@ def resume(manifest: str, output: str) -> dict[str, Any]:
     return {"pending": tally.outputs_pending, "first": first.id}
 
 
-MEASURES = {"plan": plan, "make": make, "resume": resume}
+MEASURES: Mapping[str, Callable[..., dict[str, Any]]] = {"plan": plan, "make": make, "resume": resume}
 
 if __name__ == "__main__":
     from sdbatch.cli import prepare_command

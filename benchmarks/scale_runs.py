@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -175,7 +176,7 @@ def plan(output: str, manifest: str) -> dict[str, Any]:
     return {"reused": report.rows["reused"], "calls": calls}
 
 
-MEASURES = {"make": make, "status": status, "resume": resume, "plan": plan}
+MEASURES: Mapping[str, Callable[..., dict[str, Any]]] = {"make": make, "status": status, "resume": resume, "plan": plan}
 
 if __name__ == "__main__":
     from sdbatch.cli import prepare_command

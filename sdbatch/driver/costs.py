@@ -135,8 +135,8 @@ class Made:
     ) -> None:
         """Add rows, with the outputs that are made of each and those of them that are rendered."""
         self.work.add(rows, map(len, rendered))
-        for place, _, number in sums_by_shape(rows, map(len, outputs)):
-            self.assets[place] += number
+        for model_and_shape, _, number in sums_by_shape(rows, map(len, outputs)):
+            self.assets[model_and_shape] += number
         if grouping.is_empty:
             return
         models, shapes, costs = (rows.column(name).to_pylist() for name in ("model", "shape", "cost_tflop"))
