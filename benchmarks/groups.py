@@ -16,6 +16,9 @@ GROUPS: Mapping[str, str] = {
     "documented": "benchmarks.documented:rows",
     "overlap": "benchmarks.overlap:rows",
     "scale": "benchmarks.scale:rows",
+    "scale_runs": "benchmarks.scale_runs:rows",
+    "scale_assets": "benchmarks.scale_assets:rows",
+    "scale_large": "benchmarks.scale_large:rows",
     "level": "benchmarks.level:rows",
     "simulate": "benchmarks.simulate:rows",
 }

@@ -68,8 +68,9 @@ def rows(lab: Lab) -> list[Row]:
             "resume",
             ours=resumed["first_unit_s"],
             note=f"{count - removed:,} of {count:,} rows done; from the command, start of Ray and workers included; "
-            f"peak memory {resumed['peak_mib']:.0f} MiB",
+            f"{resumed['cpu_s']:.1f} CPU s",
         ),
+        row("resume_memory", ours=resumed["peak_mib"], note=f"{count:,} rows; of the driver"),
     ]
 
 

@@ -16,12 +16,15 @@ from json.encoder import encode_basestring
 from operator import attrgetter
 from typing import Any, Final
 
-from sdbatch.canonical import canonical
+from sdbatch.canonical import are_plain_integers, canonical
 from sdbatch.columns import AS_IN_RECIPE, IN_RECIPE, LISTED_ROLES, SOURCE_ROLES, named
 from sdbatch.errors import UserError
 
 KEY_VERSION: Final = 2
 """Part of every key; raised when equal recipes would no longer give equal pixels. Older recipes remain readable."""
+
+KEY_DIGITS: Final = 64
+"""Hex digits of a request key."""
 
 _TEXTS: Final = frozenset(named("text"))
 PER_ROW: Final = frozenset({*_TEXTS, "seed", *SOURCE_ROLES})
@@ -244,7 +247,7 @@ def _written(name: str, values: Sequence[Any]) -> Iterable[str]:
     """Return each row's value as it stands in the recipe: a whole member, or nothing, where it may be neutral."""
     write = encode_basestring if name in _TEXTS else canonical  # canonical asks each value for its type first
     if name not in NEUTRAL:
-        return map(write, values)
+        return map(str if are_plain_integers(values) else write, values)
     neutral = NEUTRAL[name]
     return ["" if value == neutral else _member(name, write(value)) for value in values]
 
@@ -275,3 +278,13 @@ def with_sources(recipe: str, digests: Mapping[str, Any]) -> str:
 def request_key(recipe: str) -> str:
     """Return the request key of a recipe's canonical JSON: 64 hex digits."""
     return hashlib.sha256(recipe.encode()).hexdigest()
+
+
+def request_keys(recipes: Sequence[str]) -> list[str]:
+    """Return the request key of each recipe; a million of them are encoded and written as digits together."""
+    sha256 = hashlib.sha256
+    lines = "\n".join(recipes).encode().split(b"\n")
+    if len(lines) != len(recipes):  # canonical JSON has no line break, so this is an empty list or no recipe of ours
+        return list(map(request_key, recipes))
+    digits = b"".join([sha256(line).digest() for line in lines]).hex()
+    return [digits[start : start + KEY_DIGITS] for start in range(0, len(digits), KEY_DIGITS)]

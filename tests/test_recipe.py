@@ -8,7 +8,7 @@ import pytest
 
 from sdbatch.canonical import canonical
 from sdbatch.errors import UserError
-from sdbatch.recipe import KEY_VERSION, Recipe, parse_recipe, recipe_from
+from sdbatch.recipe import KEY_VERSION, Recipe, parse_recipe, recipe_from, request_key, request_keys
 
 PICTURE: dict[str, Any] = {"task": "text-to-image", "height": 64, "width": 96, "num_inference_steps": 3}
 
@@ -49,3 +49,8 @@ def test_columns_hold_what_has_a_value() -> None:
 
     assert recipe.columns()["prompt"] == ""
     assert not recipe.columns().keys() & {"scheduler", "images", "strength", "parameters"}
+
+
+@pytest.mark.parametrize("recipes", [[], ['{"a":1}'], ['{"a":1}', '{"b":"\\n"}', '{"b":"ö"}'], ['{"a":\n1}', "{}"]])
+def test_keys_that_are_made_together_are_those_of_each(recipes: list[str]) -> None:
+    assert request_keys(recipes) == [request_key(recipe) for recipe in recipes]

@@ -341,7 +341,9 @@ def _assembled(files: HistoryFiles, parts: list[_Columns], num_told: int) -> His
     high, low = (np.concatenate([np.empty(0, np.uint64), *words.pop(name)]) for name in ("high", "low"))
     commit = np.concatenate([np.empty(0, np.int32), *numbers.pop("commit")])
     order = digest_order(Digests(high=high, low=low), commit)
-    commit, high, low = commit[order], high[order], low[order]
+    commit = commit[order]
+    high = high[order]  # one after the other, so that only one of them is held twice
+    low = low[order]
     return History(
         files=files,
         num_in_snapshot=num_in_snapshot,

@@ -21,16 +21,19 @@ class Origins:
     """
 
     def __init__(self, history: History) -> None:
-        made = np.flatnonzero(history.is_ok)
-        words = history.requests.high[made] ^ history.ids[made]  # a request's digest is its key's, the id laid over it
+        words = history.requests.high ^ history.ids  # a request's digest is its key's, the id laid over it
         order = np.argsort(words)
+        if not history.is_ok.all():
+            order = order[history.is_ok[order]]
         self._words = words[order]
-        self._numbers = history.numbers[made][order]
-        self._commit = history.commit[made][order]
+        self._numbers = history.numbers[order]
+        self._commit = history.commit[order]
         self._commits = history.commits
 
     def of(self, keys: pa.Array | pa.ChunkedArray) -> dict[int, tuple[Origin, ...]]:
         """Return, by place in `keys`, the outputs of those keys that have any: of each the lowest (run, unit)."""
+        if not len(self._words):
+            return {}
         wanted = key_words(keys)[:, 0]
         starts = np.searchsorted(self._words, wanted, side="left")
         ends = np.searchsorted(self._words, wanted, side="right")

@@ -19,7 +19,7 @@ from sdbatch.checkpoints import ModelInfo
 from sdbatch.columns import IN_RECIPE
 from sdbatch.driver.paces import Paces, identity_of, remembered
 from sdbatch.driver.scan import ResolvedManifest
-from sdbatch.driver.work import Basis, Forecaster, Work, wall_of
+from sdbatch.driver.work import Basis, Forecaster, Work, sums_by_shape, wall_of
 from sdbatch.errors import JobError
 from sdbatch.job import Job
 from sdbatch.plan.shape import task_of
@@ -134,18 +134,17 @@ class Made:
         grouping: Grouping,
     ) -> None:
         """Add rows, with the outputs that are made of each and those of them that are rendered."""
-        models, shapes, costs = (rows.column(name).to_pylist() for name in ("model", "shape", "cost_tflop"))
-        self.work.add(models, shapes, costs, map(len, rendered))
-        for model, shape, own in zip(models, shapes, outputs, strict=True):
-            if own:
-                self.assets[model, shape] += len(own)
+        self.work.add(rows, map(len, rendered))
+        for model_and_shape, _, number in sums_by_shape(rows, map(len, outputs)):
+            self.assets[model_and_shape] += number
         if grouping.is_empty:
             return
+        models, shapes, costs = (rows.column(name).to_pylist() for name in ("model", "shape", "cost_tflop"))
         for place, values in enumerate(grouping.values(rows)):
             if outputs[place]:
                 assets, work = self.groups[values]
                 assets[models[place], shapes[place]] += len(outputs[place])
-                work.add([models[place]], [shapes[place]], [costs[place]], [len(rendered[place])])
+                work.add_outputs(models[place], shapes[place], costs[place], len(rendered[place]))
 
     @property
     def assets_by_model(self) -> dict[str, int]:
@@ -208,7 +207,7 @@ class Costs:
             assets[place] += number
         for model, shape, tflop, number in made.work:
             work = groups[tuple(values_of(model, shape).values())][2]
-            work.add([model], [shape], [tflop], [number])
+            work.add_outputs(model, shape, tflop, number)
         return self._sorted([self._told(values, assets, work) for values, assets, work in groups.values()])
 
     def told_by(self, made: Made, by: Sequence[str]) -> list[WorkForecast]:

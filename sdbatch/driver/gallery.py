@@ -31,6 +31,8 @@ GALLERY_EVERY_S: Final = 30.0
 CPU_SHARE_MAX: Final = 0.01
 UNITS_AT_ONCE: Final = 16
 """Units whose rows are held at a time, with their pictures."""
+WRITE_CPU_S: Final = 1.0
+"""CPU that one write takes for new rows while a run goes on; units beyond it wait for the next write."""
 CLOSE_WAITS_S: Final = 60.0
 """Longest that the end of a run waits for a write of the gallery that is under way."""
 
@@ -104,6 +106,7 @@ class LiveGallery:
         self._run = run
         self._confirm = confirm
         self._new: list[str] = []
+        self._left: list[str] = []
         self._found_in = 0
         self._gallery: Gallery | None = None
         self._replaced: list[str] = []
@@ -124,7 +127,7 @@ class LiveGallery:
         if time.monotonic() < self._due_s or (self._thread is not None and self._thread.is_alive()):
             return
         self._due_s = time.monotonic() + GALLERY_EVERY_S
-        units, self._new = self._new, []
+        units, self._new = [*self._left, *self._new], []
         self._thread = threading.Thread(target=self._write_quietly, args=(units, "running", progress()), daemon=True)
         self._thread.start()
 
@@ -136,7 +139,7 @@ class LiveGallery:
             progress: See `state_values`.
         """
         if self.stop():
-            units, self._new = self._new, []
+            units, self._new = [*self._left, *self._new], []
             self._write_quietly(units, state, progress)
 
     def stop(self) -> bool:
@@ -150,21 +153,23 @@ class LiveGallery:
         started_s = time.thread_time()
         try:
             self._confirm()
-            self._write(units, state, progress)
+            self._write(units, state, progress, started_s + (WRITE_CPU_S if state == "running" else CLOSE_WAITS_S))
         except (SdbatchError, OSError, pa.ArrowException) as error:
             LOG.warning("not written", extra={"run_id": self._run, "what": "gallery", "error": str(error)})
         spent_s = time.thread_time() - started_s
         self.cpu_s += spent_s
         self._due_s = max(self._due_s, time.monotonic() + spent_s / CPU_SHARE_MAX)
 
-    def _write(self, units: list[str], state: str, progress: Mapping[str, Any]) -> None:
+    def _write(self, units: list[str], state: str, progress: Mapping[str, Any], until_s: float) -> None:
         gallery = self._gallery or self._begun()
         self._gallery = gallery
         for name in self._replaced:  # for one turn they stay, for pages that have read the state before
             self._store.delete(f"{layout.REPORT}/{name}")
         self._replaced = []
-        for start in range(0, len(units), UNITS_AT_ONCE):
-            gallery.add(self._rows(units[start : start + UNITS_AT_ONCE]))
+        self._left = list(units)
+        while self._left and time.thread_time() < until_s:
+            now, self._left = self._left[:UNITS_AT_ONCE], self._left[UNITS_AT_ONCE:]
+            gallery.add(self._rows(now))
         values = {**progress, "updated_s": round(time.time())}
         gallery.flush(state_values(self._store.url, self._run, state, **values))
         self._replaced, gallery.replaced = gallery.replaced, []

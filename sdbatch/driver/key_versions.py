@@ -45,8 +45,7 @@ def settle_key_version(
     for part in classify(manifest.parts(columns_for(done, COUNTED)), done, selection):
         num_rows += part.reasons.count("changed")
         made = (len(own) if why == "changed" else 0 for why, own in zip(part.reasons, part.outputs, strict=True))
-        models, shapes, costs_tflop = (part.rows.column(name).to_pylist() for name in ("model", "shape", "cost_tflop"))
-        work.add(models, shapes, costs_tflop, made)
+        work.add(part.rows, made)
     if not num_rows:
         return recorded
     predicted = [(forecaster.predict(model, shape, tflop), number) for model, shape, tflop, number in work]

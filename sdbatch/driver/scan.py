@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -197,7 +198,7 @@ def _scanned(
             problems.extend(_of_batch(batch, row_problems))
             num_outputs += sum(rows.num_outputs)
             warnings.look(batch, rows)
-            ids.update("".join(f"{request_id}\n" for request_id in rows.id).encode())
+            ids.update("\n".join([*rows.id, ""]).encode())
             if keep is not None and not problems.count:
                 keep(batch, rows)
                 if picks is not None:
@@ -358,12 +359,13 @@ class ResolvedManifest:
 
     def _keep(self, batch: RowBatch, rows: ResolvedRows) -> None:
         columns = rows._asdict()
-        columns["sources"] = [
-            [{"role": s.role, "url": s.url, "digest": s.digest, "asset": s.asset} for s in sources] if sources else ()
-            for sources in rows.sources
-        ]
+        if any(rows.sources):
+            columns["sources"] = [
+                [{"role": s.role, "url": s.url, "digest": s.digest, "asset": s.asset} for s in sources]
+                for sources in rows.sources
+            ]
         columns["waits_for"] = [None] * len(rows.id)
-        table = pa.table({field.name: pa.array(columns[field.name], field.type) for field in _SPOOL})
+        table = pa.table({field.name: _array(columns[field.name], field.type) for field in _SPOOL})
         for name in batch.own.column_names:
             table = table.append_column(name, batch.own.column(name))
         self._waiting.append(table)
@@ -386,6 +388,14 @@ class ResolvedManifest:
 
     def _parts(self) -> list[Path]:
         return sorted(self._folder.glob("part-*"))
+
+
+def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    """Return values as an Arrow column; where all rows of a batch have the same one, it is read once."""
+    # Arrow repeats a list row by row, which takes longer than reading them all.
+    if values and not pa.types.is_nested(kind) and values.count(values[0]) == len(values):
+        return pa.repeat(pa.scalar(values[0], kind), len(values))
+    return pa.array(values, kind)
 
 
 def _write(part: pa.Table, path: Path) -> None:

@@ -67,9 +67,8 @@ class RunTally:
         for part in parts:
             self.outputs_pending += sum(map(len, part.outputs))
             asked = sharing.count(part.rows, part.outputs, part.replaces)
-            models, shapes, costs = (part.rows.column(name).to_pylist() for name in ("model", "shape", "cost_tflop"))
-            self.cost_pending += sum(map(mul, costs, map(len, asked)))
-            self.work.add(models, shapes, costs, map(len, sharing.rendered(part.rows, asked)))
+            self.cost_pending += sum(map(mul, part.rows.column("cost_tflop").to_pylist(), map(len, asked)))
+            self.work.add(part.rows, map(len, sharing.rendered(part.rows, asked)))
             self.counts.rows_reused += part.reasons.count("reused")
             self.counts.rows_withdrawn += part.reasons.count("withdrawn")
             self.outputs_waiting += part.num_waiting

@@ -12,6 +12,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from sdbatch.checkpoints import ModelInfo
 from sdbatch.device_choice import runs_on_cpu
 from sdbatch.dispatch.allowance import Pace
@@ -49,17 +52,35 @@ class Work:
     outputs: Counter[tuple[str, str]] = field(default_factory=Counter)
     tflop: dict[tuple[str, str], float] = field(default_factory=dict)
 
-    def add(self, models: Iterable[str], shapes: Iterable[str], costs: Iterable[float], numbers: Iterable[int]) -> None:
-        """Add rows, column by column: their model, shape, predicted work of an output, and outputs to render."""
-        for model, shape, cost_tflop, number in zip(models, shapes, costs, numbers, strict=True):
-            if number:
-                self.outputs[model, shape] += number
-                self.tflop[model, shape] = cost_tflop
+    def add(self, rows: pa.Table, numbers: Iterable[int]) -> None:
+        """Add rows (`model`, `shape`, `cost_tflop`), with the number of outputs to render of each."""
+        for place, cost_tflop, number in sums_by_shape(rows, numbers):
+            self.add_outputs(*place, cost_tflop, number)
+
+    def add_outputs(self, model: str, shape: str, cost_tflop: float, number: int) -> None:
+        """Add outputs that are alike, with the predicted work of one of them."""
+        if number:
+            self.outputs[model, shape] += number
+            self.tflop[model, shape] = cost_tflop
 
     def __iter__(self) -> Iterator[tuple[str, str, float, int]]:
         """Yield model, shape, work of one output and number of outputs."""
         for place, number in self.outputs.items():
             yield *place, self.tflop[place], number
+
+
+def sums_by_shape(rows: pa.Table, numbers: Iterable[int]) -> Iterator[tuple[tuple[str, str], float, int]]:
+    """Yield (model, shape), the predicted work of an output and the sum of the numbers, of rows that have one.
+
+    Args:
+        rows: `model`, `shape` and `cost_tflop`.
+        numbers: One for each row.
+    """
+    table = rows.select(["model", "shape", "cost_tflop"]).append_column("number", pa.array(list(numbers), pa.int64()))
+    table = table.filter(pc.greater(table.column("number"), 0))
+    sums = table.group_by(["model", "shape"], use_threads=False).aggregate([("cost_tflop", "last"), ("number", "sum")])
+    for row in sums.to_pylist():
+        yield (row["model"], row["shape"]), row["cost_tflop_last"], row["number_sum"]
 
 
 class Forecaster:

@@ -95,7 +95,7 @@ def _distinct(chunk: pa.Array) -> tuple[list[Any], list[int | None] | None]:
 
 
 def _normal_texts(texts: Sequence[str | None]) -> list[str | None]:
-    joined = "".join(text for text in texts if text)
+    joined = "".join(filter(None, texts))
     if joined.isascii() and "\r" not in joined:
         return list(texts)
     return [normal_text(text) if text else text for text in texts]

@@ -18,6 +18,28 @@ _DEPTH_MAX = 16
 """Structs in structs; a footer has eight at most."""
 _TRUE, _FALSE, _BYTE, _I16, _I32, _I64, _DOUBLE, _BINARY, _LIST, _SET, _, _STRUCT = range(1, 13)
 _ROW_GROUPS, _COLUMNS, _ROWS, _META_DATA, _NUM_VALUES, _UNCOMPRESSED = 4, 1, 3, 3, 5, 6
+_DATA_OFFSET, _DICTIONARY_OFFSET = 9, 11
+
+
+class ColumnChunk(NamedTuple):
+    """Where the values of one column of a row group stand.
+
+    Attributes:
+        num_values: Items of lists are counted each.
+        decoded_bytes: Bytes once they are decompressed.
+        data_offset: Of its first page that is no dictionary.
+        dictionary_offset: Of its dictionary; 0 without one.
+    """
+
+    num_values: int = 0
+    decoded_bytes: int = 0
+    data_offset: int = 0
+    dictionary_offset: int = 0
+
+    @property
+    def start(self) -> int:
+        """Where its first page stands, as Arrow finds it."""
+        return self.dictionary_offset if 0 < self.dictionary_offset < self.data_offset else self.data_offset
 
 
 class RowGroupSizes(NamedTuple):
@@ -27,11 +49,13 @@ class RowGroupSizes(NamedTuple):
         num_rows: Rows.
         num_values: Values of the column that has most of them, items of lists counted each.
         decoded_bytes: Bytes of all columns once they are decompressed.
+        chunks: Each of its columns.
     """
 
     num_rows: int
     num_values: int
     decoded_bytes: int
+    chunks: tuple[ColumnChunk, ...] = ()
 
 
 def row_group_sizes(footer: bytes) -> list[RowGroupSizes]:
@@ -43,7 +67,7 @@ def row_group_sizes(footer: bytes) -> list[RowGroupSizes]:
     Raises:
         ValueError, IndexError: When it is no footer.
     """
-    reader = _Thrift(footer)
+    reader = Thrift(footer)
     groups: list[RowGroupSizes] = []
     for field, kind in reader.fields():
         if field == _ROW_GROUPS and kind == _LIST:
@@ -53,42 +77,45 @@ def row_group_sizes(footer: bytes) -> list[RowGroupSizes]:
     return groups
 
 
-def _row_group(reader: _Thrift) -> RowGroupSizes:
-    num_rows = num_values = decoded = 0
+def _row_group(reader: Thrift) -> RowGroupSizes:
+    num_rows = 0
+    chunks: list[ColumnChunk] = []
     for field, kind in reader.fields():
         if field == _COLUMNS and kind == _LIST:
-            for values, size in reader.structs(lambda: _column_chunk(reader)):
-                num_values = max(num_values, values)
-                decoded += size
+            chunks.extend(reader.structs(lambda: _column_chunk(reader)))
         elif field == _ROWS and kind == _I64:
             num_rows = reader.integer()
         else:
             reader.skip(kind)
-    return RowGroupSizes(num_rows, num_values, decoded)
+    num_values = max((chunk.num_values for chunk in chunks), default=0)
+    return RowGroupSizes(num_rows, max(num_values, 0), sum(chunk.decoded_bytes for chunk in chunks), tuple(chunks))
 
 
-def _column_chunk(reader: _Thrift) -> tuple[int, int]:
-    values = size = 0
+def _column_chunk(reader: Thrift) -> ColumnChunk:
+    numbers = dict.fromkeys((_NUM_VALUES, _UNCOMPRESSED, _DATA_OFFSET, _DICTIONARY_OFFSET), 0)
     for field, kind in reader.fields():
         if field == _META_DATA and kind == _STRUCT:
             for inner, inner_kind in reader.fields():
-                if inner == _NUM_VALUES and inner_kind == _I64:
-                    values = reader.integer()
-                elif inner == _UNCOMPRESSED and inner_kind == _I64:
-                    size = reader.integer()
+                if inner in numbers and inner_kind == _I64:
+                    numbers[inner] = reader.integer()
                 else:
                     reader.skip(inner_kind)
         else:
             reader.skip(kind)
-    return values, size
+    return ColumnChunk(*numbers.values())
 
 
-class _Thrift:
+class Thrift:
     """Reads one value after another; IndexError where the bytes end before it does."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
         self._place = 0
+
+    @property
+    def place(self) -> int:
+        """Bytes that were read so far."""
+        return self._place
 
     def fields(self) -> Iterator[tuple[int, int]]:
         """Yield number and type of each field of a struct; the caller reads or skips its value before the next."""

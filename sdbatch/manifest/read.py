@@ -27,14 +27,15 @@ from sdbatch.errors import JobError, Problem
 from sdbatch.job import Storage
 from sdbatch.manifest.column_values import column_values, own_column, python_values
 from sdbatch.manifest.origin import Origin
+from sdbatch.manifest.page_heads import plain_columns
 from sdbatch.manifest.row_place import problem_at
 from sdbatch.manifest.schema import COLUMNS, check_schema, is_list, is_text, own_fields
 from sdbatch.manifest.shard_file import READ_FAULTS, opened, read_footer
 from sdbatch.manifest.values import TEXT_BYTES_MAX
 from sdbatch.storage import Store, joined, open_store, parse_url, split
 
-BATCH_ROWS = 4096
-"""Rows of a batch. Every batch carries the dictionaries of its row group, so many short batches would cost more."""
+BATCH_ROWS = 8192
+"""Rows of a batch. Every batch carries the dictionaries of its row group, so shorter ones would cost more."""
 
 BATCH_BYTES_MAX = 256 << 20
 BATCH_TEXT_BYTES_MAX = 64 << 20
@@ -185,6 +186,8 @@ def read_batches(shard: Shard) -> Iterator[RowBatch]:
     try:
         with opened(shard.folder, shard.path) as file:
             leaves = _text_leaves(pq.ParquetFile(file).schema, names)
+            plain = plain_columns(file, leaves)
+            leaves = [leaf for leaf in leaves if leaf not in plain]
             parquet = pq.ParquetFile(file, read_dictionary=leaves)
             for batch in _batches(parquet, names, leaves):
                 for table, size in _pieces(shard, start, pa.Table.from_batches([batch]).select(names)):

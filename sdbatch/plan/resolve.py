@@ -24,7 +24,7 @@ from sdbatch.plan.settings import SETTINGS, RejectedGroup, SettledGroup, Settler
 from sdbatch.plan.shape import enlarged
 from sdbatch.plan.sources import digests_by_role, given_of_urls, listed
 from sdbatch.plan.texts import TextUses, text_uses
-from sdbatch.recipe import request_key
+from sdbatch.recipe import request_keys
 from sdbatch.types import Source
 
 _TEXTS = named("text")
@@ -193,7 +193,7 @@ def _resolved(group: SettledGroup, rows: Columns, sources: list[tuple[Source, ..
     recipes = group.recipe.fill(own)
     return ResolvedRows(
         id=list(rows["id"]),
-        request_key=list(map(request_key, recipes)),
+        request_key=request_keys(recipes),
         recipe=recipes,
         num_outputs=[group.num_outputs] * num_rows,
         sources=sources,
@@ -205,6 +205,10 @@ def _resolved(group: SettledGroup, rows: Columns, sources: list[tuple[Source, ..
 
 
 def _or_default(texts: Sequence[Any], default: Any) -> list[Any]:
+    if not (num_nulls := texts.count(None)):
+        return list(texts)
+    if num_nulls == len(texts):
+        return [default] * num_nulls
     return [default if text is None else text for text in texts]
 
 
@@ -231,9 +235,12 @@ def _text_problems(group: SettledGroup | RejectedGroup, rows: Columns) -> Iterat
         yield from (RowProblem(name, text, reason, place) for place, text in enumerate(rows[name]) if text)
     message = "is missing and has no default; an empty text is a legal prompt"
     for name, default in group.texts.items():
-        if default is None and name not in group.unread:
+        if default is None and name not in group.unread and None in rows[name]:
             yield from (RowProblem(name, None, message, place) for place, text in enumerate(rows[name]) if text is None)
-    for place, seed in enumerate(rows["seed"]):
+    seeds = rows["seed"]
+    if seeds and seed_problem(min(seeds)) is None and seed_problem(max(seeds)) is None:
+        return
+    for place, seed in enumerate(seeds):
         if not_taken := seed_problem(seed):
             yield RowProblem("seed", seed, not_taken, place)
 

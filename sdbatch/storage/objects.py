@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -80,7 +81,8 @@ class ObjectStore:
         """See `Store`."""
         most = read_bytes_max(path)
         if most > JSON_BYTES_MAX:
-            return cast("bytes", self._retried(lambda: self._fs.cat_file(self._full(path)), path))
+            options = self._in_one_request() if not path.endswith(".parquet") else {}  # snapshots may be large
+            return cast("bytes", self._retried(lambda: self._fs.cat_file(self._full(path), **options), path))
         data = self.read_range(path, 0, most + 1)
         if len(data) > most:
             raise StoreRefused(f"{self.url}/{path}: has over {most} bytes, which is as much as is read of such a file")
@@ -138,6 +140,12 @@ class ObjectStore:
         if leads_out(path):
             raise StoreRefused(f"{self.url}: the path {path!r} leads out of it")
         return f"{self._root}/{path}"
+
+    def _in_one_request(self) -> dict[str, int]:
+        """Return the option by which newer s3fs does not ask for a length first, to read in parts."""
+        if self._scheme != "s3" or "max_concurrency" not in inspect.signature(self._fs._cat_file).parameters:  # noqa: SLF001
+            return {}
+        return {"max_concurrency": 1}
 
     def _headers(self, content_type: str) -> dict[str, str]:
         return {"ContentType": content_type} if self._scheme == "s3" else {}

@@ -21,7 +21,7 @@ def test_rows_that_cost_nothing_are_committed_once_for_few_calls_and_a_second_ru
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     found = {row.name: row for row in rows(Lab(folder=tmp_path, is_quick=True))}
 
-    assert found.keys() == {"plan_cpu", "plan_memory", "noop_wall", "noop_messages", "resume"}
+    assert found.keys() == {"plan_cpu", "plan_memory", "noop_wall", "noop_messages", "resume", "resume_memory"}
     messages = found["noop_messages"].ours
     assert messages is not None
     assert messages * QUICK_ROWS < QUICK_ROWS / 1024 + 100  # the end's small units, and a ping of each worker every 2 s

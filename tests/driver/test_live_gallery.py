@@ -9,12 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from conftest import prompts
 from PIL import Image
 from support.galleries import columns_of, state_of
 
 import sdbatch
+from sdbatch.campaign import layout
+from sdbatch.campaign.schema import to_parquet
+from sdbatch.campaign.write import put_commit
 from sdbatch.driver import RunResult, Selection, gallery, run_job
 from sdbatch.errors import LeaseLost
 from sdbatch.job import parse_job
@@ -187,3 +191,24 @@ def test_report_writes_the_gallery_of_a_run_anew(
 
     assert state_of(folder)["state"] == "done"
     assert {name: next((folder / "report").rglob(name)).read_bytes() for name in before} == before
+
+
+def test_what_a_write_has_no_time_for_waits_for_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = "r000001-20261126T100000Z"
+    store = open_store(str(tmp_path), {})
+    ids = ["one", "two"]
+    store.put_new(layout.requests(run, 0), to_parquet(pa.table({"id": ids, "request_key": ["a" * 64, "b" * 64]})))
+    live = gallery.LiveGallery(store, run)
+    for unit, request_id in enumerate(ids):
+        put_commit(store, run, f"{unit:06d}", [{"id": request_id, "request_key": "a" * 64, "status": "failed"}])
+        live.committed(f"{unit:06d}")
+
+    monkeypatch.setattr(gallery, "GALLERY_EVERY_S", 0.0)
+    monkeypatch.setattr(gallery, "WRITE_CPU_S", 0.0)
+    live._due_s = 0.0
+    live.tick(dict)
+    assert live.stop()
+    assert state_of(tmp_path)["total"] == 0
+
+    live.close("stopped", {})
+    assert _ids(tmp_path) == ids
