@@ -22,19 +22,19 @@ BATCH_SIZE = 16
 UNET_PARAMETERS = 18_464
 
 
-def make(folder: Path) -> Path:
-    """Write the model to `folder` and return it.
+def make(folder: Path, seed: int = SEED) -> Path:
+    """Write the model to `folder` and return it; another seed gives other weights.
 
     Raises:
         ValueError: When the denoiser is no longer the one that figures were measured with.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(SEED)
+        torch.manual_seed(seed)
         pipeline = StableDiffusionPipeline(
-            vae=_vae(),
-            text_encoder=CLIPTextModel(_text_config()),
+            vae=vae(),
+            text_encoder=CLIPTextModel(text_config()),
             tokenizer=letter_tokenizer(),
-            unet=_unet(),
+            unet=unet(),
             scheduler=DDIMScheduler(
                 beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, steps_offset=1
             ),
@@ -61,7 +61,8 @@ def letter_tokenizer() -> CLIPTokenizer:
     return CLIPTokenizer(vocab={word: index for index, word in enumerate(words)}, merges=[], model_max_length=77)
 
 
-def _text_config() -> CLIPTextConfig:
+def text_config() -> CLIPTextConfig:
+    """Return the settings of the text encoder."""
     return CLIPTextConfig(
         vocab_size=514,
         hidden_size=32,
@@ -76,7 +77,8 @@ def _text_config() -> CLIPTextConfig:
     )
 
 
-def _unet() -> UNet2DConditionModel:
+def unet() -> UNet2DConditionModel:
+    """Return the denoiser."""
     return UNet2DConditionModel(
         sample_size=32,
         in_channels=4,
@@ -90,7 +92,8 @@ def _unet() -> UNet2DConditionModel:
     )
 
 
-def _vae() -> AutoencoderKL:
+def vae() -> AutoencoderKL:
+    """Return the VAE."""
     return AutoencoderKL(
         in_channels=3,
         out_channels=3,
