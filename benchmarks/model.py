@@ -14,11 +14,8 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-SEED = 20261121
-SIZE_PX = 64
-STEPS = 2
-GUIDANCE = 7.5
-BATCH_SIZE = 16
+from benchmarks.settings import SEED, SIZE_PX
+
 UNET_PARAMETERS = 18_464
 
 
@@ -47,11 +44,6 @@ def make(folder: Path, seed: int = SEED) -> Path:
         raise ValueError(f"the benchmark's denoiser has {count} parameters, not {UNET_PARAMETERS}")
     pipeline.save_pretrained(folder, safe_serialization=True)
     return folder
-
-
-def arguments() -> dict[str, float]:
-    """Return what every arm passes to the pipeline beside prompts and generators."""
-    return {"height": SIZE_PX, "width": SIZE_PX, "num_inference_steps": STEPS, "guidance_scale": GUIDANCE}
 
 
 def letter_tokenizer() -> CLIPTokenizer:

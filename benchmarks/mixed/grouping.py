@@ -11,7 +11,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-BATCH_SIZE = 16
+from benchmarks.settings import BATCH_SIZE
+
 SETTINGS = ("model", "task", "height", "width", "num_inference_steps", "guidance_scale", "strength")
 
 

@@ -8,21 +8,21 @@ import torch
 from diffusers import AnimateDiffPipeline, DDIMScheduler, MotionAdapter
 from transformers import CLIPTextModel
 
-from benchmarks import model
+from benchmarks import model, settings
 from benchmarks.mixed.campaign import CLIPS_MODEL, MODELS
 
 
 def make(folder: Path) -> Path:
     """Write every model into a folder of its own name and return `folder`."""
     for number, name in enumerate(MODELS):
-        model.make(folder / name, seed=model.SEED + number)
+        model.make(folder / name, seed=settings.SEED + number)
     _make_clips(folder / CLIPS_MODEL)
     return folder
 
 
 def _make_clips(folder: Path) -> None:
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(model.SEED)
+        torch.manual_seed(settings.SEED)
         pipeline = AnimateDiffPipeline(
             vae=model.vae(),
             text_encoder=CLIPTextModel(model.text_config()),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from benchmarks import model
+from benchmarks import settings
 from benchmarks.engine import run
 from benchmarks.mixed.campaign import CLIPS_MODEL, MODELS
 
@@ -14,7 +14,7 @@ WORKERS = 2
 
 def job(manifest: Path, models: Path, output: Path) -> dict[str, Any]:
     """Return the job that renders a manifest."""
-    entry = {"batch_size": model.BATCH_SIZE, "num_gpus": 0}
+    entry = {"batch_size": settings.BATCH_SIZE, "num_gpus": 0}
     return {
         "manifest": str(manifest),
         "output": str(output / "campaign"),
