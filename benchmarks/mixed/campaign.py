@@ -74,7 +74,7 @@ def _kind(number: int, drawn: np.random.Generator, sources: list[str]) -> dict[s
     """Return what a row is: a clip, an edit or a picture from its text."""
     steps, guidance = STEPS[drawn.integers(len(STEPS))], GUIDANCES[drawn.integers(len(GUIDANCES))]
     height, width = SIZES_HW[drawn.integers(len(SIZES_HW))]
-    shared = {"num_inference_steps": steps, "guidance_scale": guidance}
+    shared: dict[str, Any] = {"num_inference_steps": steps, "guidance_scale": guidance}
     if number % CLIPS_IN == 0:
         height, width = CLIP_HW
         size = {"height": height, "width": width, "num_frames": FRAMES, "fps": FPS}
