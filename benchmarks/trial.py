@@ -91,13 +91,14 @@ class Watched:
     wall_s: float
 
 
-def watch(main: str, arguments: Sequence[Path], output: Path) -> Watched:
+def watch(main: str, arguments: Sequence[Path], output: Path, limit_s: float = ARM_MAX_S) -> Watched:
     """Call a function in a process of its own, and watch it from outside.
 
     Args:
         main: `module:function`.
         arguments: What it is called with.
         output: An existing folder; what the process says goes to its file `log`.
+        limit_s: Seconds after which it is ended.
 
     Raises:
         RuntimeError: When it failed or took too long.
@@ -114,7 +115,7 @@ def watch(main: str, arguments: Sequence[Path], output: Path) -> Watched:
         )
         with Meter(process.pid) as meter:
             try:
-                code = process.wait(ARM_MAX_S)
+                code = process.wait(limit_s)
             except subprocess.TimeoutExpired:
                 process.kill()
                 code = process.wait()

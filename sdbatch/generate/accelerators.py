@@ -1,6 +1,6 @@
 """Accelerators that a job may ask for; diffusers runs a model without them, and all are off by default.
 
-accelerate()   once, when the model is loaded: memory format, compiled blocks
+accelerate()   once, when the model is loaded: memory format, what is compiled
 accelerated()  around a call: attention backend, cache of steps, steps without guidance
 """
 
@@ -46,7 +46,12 @@ def accelerate(pipeline: Any, family: Family, options: Model, device: str) -> No
             pipeline.vae.to(memory_format=torch.channels_last)
         if options.compile:
             _check_compiler(device)
+        if options.compile == "whole":
+            denoiser.forward = torch.compile(denoiser.forward)
+        elif options.compile:
             denoiser.compile_repeated_blocks()
+    if options.compile == "whole" and hasattr(pipeline.vae, "decoder"):
+        pipeline.vae.decoder.forward = torch.compile(pipeline.vae.decoder.forward)
 
 
 def _check_backend(name: str) -> None:
