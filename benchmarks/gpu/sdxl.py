@@ -42,7 +42,7 @@ def measure(bench: Bench) -> None:
 
 
 def measure_whole(bench: Bench) -> None:
-    """Measure the whole UNet and the VAE's decoder compiled: diffusers' own pipeline beside the same without it, ours."""
+    """Measure the whole UNet and the VAE's decoder compiled: diffusers' own pipeline, with and without it, and ours."""
     bench.step("whole", lambda: whole_compile(bench))
     if bench.is_compiling:
         sizes = TOY_SIZES[:2] if bench.is_toy else COMPILED_SIZES
