@@ -17,7 +17,7 @@ from benchmarks.lab import Lab, load
 from benchmarks.mixed import campaign, models
 from benchmarks.mixed.grouping import groups
 from benchmarks.table import Row, paired
-from benchmarks.trial import TOLERANCE, watch
+from benchmarks.trial import TOLERANCE, Watched, watch
 from sdbatch.encode.video import read_frames_of_video
 
 ROWS = 1200
@@ -78,16 +78,25 @@ def _run(arm: str, manifest: Path, folder: Path, output: Path) -> Made:
     """Render the campaign with one arm.
 
     Raises:
-        RuntimeError: When it failed or left outputs out.
+        RuntimeError: When it failed twice or left outputs out.
     """
-    (output / "notes").mkdir(parents=True)
-    watched = watch(ARMS[arm], (manifest, folder, output), output, ARM_MAX_S)
+    try:
+        watched = _watched(arm, manifest, folder, output)
+    except RuntimeError as error:  # Ray gives up a start that takes half a minute, as it may on a loaded machine
+        print(f"  {arm} is tried once more: {error}", flush=True)
+        output = output.with_name(f"{output.name}-again")
+        watched = _watched(arm, manifest, folder, output)
     files = outputs(output)
     expected = sum(map(len, groups(manifest)))
     if len(files) != expected:
         raise RuntimeError(f"{arm} made {len(files)} outputs of {expected}")
     cpu_s, wall_s = watched.meter.total_s, watched.wall_s
     return Made(cpu_s=cpu_s, wall_s=wall_s, rate_per_s=expected / wall_s, files=files)
+
+
+def _watched(arm: str, manifest: Path, folder: Path, output: Path) -> Watched:
+    (output / "notes").mkdir(parents=True)
+    return watch(ARMS[arm], (manifest, folder, output), output, ARM_MAX_S)
 
 
 def outputs(folder: Path) -> dict[str, Path]:
