@@ -13,6 +13,8 @@ from benchmarks.table import Row, to_json
 
 GROUPS: Mapping[str, str] = {
     "speed": "benchmarks.speed:rows",
+    "overhead": "benchmarks.overhead:rows",
+    "campaign": "benchmarks.as_it_comes:rows",
     "documented": "benchmarks.documented:rows",
     "overlap": "benchmarks.overlap:rows",
     "scale": "benchmarks.scale:rows",

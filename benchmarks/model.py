@@ -14,27 +14,24 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-SEED = 20261121
-SIZE_PX = 64
-STEPS = 2
-GUIDANCE = 7.5
-BATCH_SIZE = 16
+from benchmarks.settings import SEED, SIZE_PX
+
 UNET_PARAMETERS = 18_464
 
 
-def make(folder: Path) -> Path:
-    """Write the model to `folder` and return it.
+def make(folder: Path, seed: int = SEED) -> Path:
+    """Write the model to `folder` and return it; another seed gives other weights.
 
     Raises:
         ValueError: When the denoiser is no longer the one that figures were measured with.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(SEED)
+        torch.manual_seed(seed)
         pipeline = StableDiffusionPipeline(
-            vae=_vae(),
-            text_encoder=CLIPTextModel(_text_config()),
+            vae=vae(),
+            text_encoder=CLIPTextModel(text_config()),
             tokenizer=letter_tokenizer(),
-            unet=_unet(),
+            unet=unet(),
             scheduler=DDIMScheduler(
                 beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, steps_offset=1
             ),
@@ -49,11 +46,6 @@ def make(folder: Path) -> Path:
     return folder
 
 
-def arguments() -> dict[str, float]:
-    """Return what every arm passes to the pipeline beside prompts and generators."""
-    return {"height": SIZE_PX, "width": SIZE_PX, "num_inference_steps": STEPS, "guidance_scale": GUIDANCE}
-
-
 def letter_tokenizer() -> CLIPTokenizer:
     """Return a CLIP tokenizer whose words are single letters of its byte alphabet: no vocabulary file needed."""
     letters = [chr(code) for code in (*range(33, 127), *range(161, 173), *range(174, 256), *range(256, 324))]
@@ -61,7 +53,8 @@ def letter_tokenizer() -> CLIPTokenizer:
     return CLIPTokenizer(vocab={word: index for index, word in enumerate(words)}, merges=[], model_max_length=77)
 
 
-def _text_config() -> CLIPTextConfig:
+def text_config() -> CLIPTextConfig:
+    """Return the settings of the text encoder."""
     return CLIPTextConfig(
         vocab_size=514,
         hidden_size=32,
@@ -76,7 +69,8 @@ def _text_config() -> CLIPTextConfig:
     )
 
 
-def _unet() -> UNet2DConditionModel:
+def unet() -> UNet2DConditionModel:
+    """Return the denoiser."""
     return UNet2DConditionModel(
         sample_size=32,
         in_channels=4,
@@ -90,7 +84,8 @@ def _unet() -> UNet2DConditionModel:
     )
 
 
-def _vae() -> AutoencoderKL:
+def vae() -> AutoencoderKL:
+    """Return the VAE."""
     return AutoencoderKL(
         in_channels=3,
         out_channels=3,

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks import model, probe
+from benchmarks import probe, settings
 from benchmarks.engine import run
 from sdbatch.types import Receipt, Unit
 from sdbatch.worker import Worker
@@ -36,8 +36,8 @@ def job(manifest: Path, folder: Path, output: Path, workers: int = WORKERS) -> d
     return {
         "manifest": str(manifest),
         "output": str(output / "campaign"),
-        "models": {"t": {"path": str(folder), "batch_size": model.BATCH_SIZE, "num_gpus": 0}},
-        "defaults": {"task": "text-to-image", "model": "t", **model.arguments()},
+        "models": {"t": {"path": str(folder), "batch_size": settings.BATCH_SIZE, "num_gpus": 0}},
+        "defaults": {"task": "text-to-image", "model": "t", **settings.arguments()},
         "workers": {"count": workers},
         "determinism": "fast",
     }

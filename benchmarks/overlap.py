@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from benchmarks import engine, manifest, model, ours, probe, still
+from benchmarks import engine, manifest, model, ours, probe, settings, still
 from benchmarks.lab import Lab, load, start_ray
 from benchmarks.table import Row, paired
 from benchmarks.trial import last_written_s, steady_of
@@ -72,7 +72,7 @@ def _job(file: Path, folder: Path, output: Path, arm: str) -> dict[str, Any]:
     job["models"]["t"]["batch_size"] = BATCH_SIZE
     job["defaults"].update(height=still.SIZE_PX, width=still.SIZE_PX)
     if arm == "sources":
-        job["defaults"].update(task="image-to-image", height=model.SIZE_PX, width=model.SIZE_PX)
+        job["defaults"].update(task="image-to-image", height=settings.SIZE_PX, width=settings.SIZE_PX)
         job["sources"] = {"allow": [str(file.parent / "sources")]}
     return job
 
@@ -82,7 +82,7 @@ def _sources(folder: Path) -> list[str]:
     folder.mkdir()
     paths = [folder / f"{number}.png" for number in range(ROWS)]
     for number, path in enumerate(paths):
-        Image.fromarray(np.full((model.SIZE_PX, model.SIZE_PX, 3), number, np.uint8)).save(path)
+        Image.fromarray(np.full((settings.SIZE_PX, settings.SIZE_PX, 3), number, np.uint8)).save(path)
     return [str(path) for path in paths]
 
 

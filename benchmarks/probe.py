@@ -34,6 +34,7 @@ class Note:
         begin_s: Wall clock.
         end_s: Wall clock.
         rows: Pictures that came out, or texts that were encoded; 0 where neither is known.
+        cpu_s: CPU seconds of the calling thread in a call of the model, which is all where torch has one thread.
     """
 
     process: int
@@ -41,6 +42,7 @@ class Note:
     begin_s: float
     end_s: float
     rows: int = 0
+    cpu_s: float = 0.0
 
 
 def install() -> None:
@@ -52,7 +54,9 @@ def install() -> None:
 
     file = Path(folder) / f"{os.getpid()}.jsonl"
     noted = functools.partial(_noted, file)
-    outermost = functools.partial(_wrap, note=lambda begin_s, result: noted("call", begin_s, _pictures(result)))
+    outermost = functools.partial(
+        _wrap, note=lambda begin_s, result, cpu_s: noted("call", begin_s, _pictures(result), cpu_s)
+    )
     outermost(StableDiffusionPipeline, "__call__")
     outermost(StableDiffusionPipeline, "encode_prompt")
     outermost(UNet2DConditionModel, "forward")
@@ -73,13 +77,14 @@ def note(kind: str, begin_s: float, rows: int) -> None:
         _noted(Path(folder) / f"{os.getpid()}.jsonl", kind, begin_s, rows)
 
 
-def _noted(file: Path, kind: str, begin_s: float, rows: int) -> None:
+def _noted(file: Path, kind: str, begin_s: float, rows: int, cpu_s: float = 0.0) -> None:
     found = {"process": os.getpid(), "kind": kind, "begin_s": begin_s, "end_s": time.time(), "rows": rows}
+    found["cpu_s"] = cpu_s
     with file.open("a") as lines:
         lines.write(json.dumps(found) + "\n")
 
 
-def _wrap(owner: Any, name: str, note: Callable[[float, Any], None]) -> None:
+def _wrap(owner: Any, name: str, note: Callable[[float, Any, float], None]) -> None:
     """Note the calls of a method that are not made inside another noted one."""
     method = getattr(owner, name)
 
@@ -88,12 +93,12 @@ def _wrap(owner: Any, name: str, note: Callable[[float, Any], None]) -> None:
         if getattr(_depth, "is_inside", False):
             return method(*arguments, **named)
         _depth.is_inside = True
-        begin_s = time.time()
+        begin_s, begin_cpu_s = time.time(), time.thread_time()
         try:
             result = method(*arguments, **named)
         finally:
             _depth.is_inside = False
-        note(begin_s, result)
+        note(begin_s, result, time.thread_time() - begin_cpu_s)
         return result
 
     setattr(owner, name, wrapped)

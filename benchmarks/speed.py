@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from math import ceil
 from statistics import median
 
-from benchmarks import manifest, model
+from benchmarks import manifest, model, settings
 from benchmarks.lab import Lab, load
 from benchmarks.table import Row, paired, row
 from benchmarks.trial import Trial, compare, run_arm
@@ -129,7 +129,7 @@ def _counts(trial: Trial, said: str) -> list[Row]:
         _count(
             "count_text_rows", texts, pictures + len(processes), "every prompt once, the empty negative once a worker"
         ),
-        _count("count_batches", calls, ceil(pictures / model.BATCH_SIZE), said),
+        _count("count_batches", calls, ceil(pictures / settings.BATCH_SIZE), said),
     ]
 
 

@@ -78,28 +78,56 @@ def run_arm(arm: str, manifest: Path, model: Path, output: Path) -> Trial:
         return _run_once(arm, manifest, model, output.with_name(f"{output.name}-again"))
 
 
-def _run_once(arm: str, manifest: Path, model: Path, output: Path) -> Trial:
-    notes = output / "notes"
-    notes.mkdir(parents=True)
-    module, _, function = ARMS[arm].partition(":")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watched:
+    """A process that ended well.
+
+    Attributes:
+        meter: CPU seconds over time, of all its processes.
+        wall_s: From the command to its end.
+    """
+
+    meter: Meter
+    wall_s: float
+
+
+def watch(main: str, arguments: Sequence[Path], output: Path, limit_s: float = ARM_MAX_S) -> Watched:
+    """Call a function in a process of its own, and watch it from outside.
+
+    Args:
+        main: `module:function`.
+        arguments: What it is called with.
+        output: An existing folder; what the process says goes to its file `log`.
+        limit_s: Seconds after which it is ended.
+
+    Raises:
+        RuntimeError: When it failed or took too long.
+    """
+    module, _, function = main.partition(":")
     script = (
         f"import sys; from pathlib import Path; from {module} import {function} as main; main(*map(Path, sys.argv[1:]))"
     )
-    command = [sys.executable, "-c", script, str(manifest), str(model), str(output)]
+    command = [sys.executable, "-c", script, *map(str, arguments)]
     begin_s = time.time()
     with (output / "log").open("w") as log:
         process = subprocess.Popen(
-            command, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, probe.FOLDER: str(notes)}
+            command, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, probe.FOLDER: str(output / "notes")}
         )
         with Meter(process.pid) as meter:
             try:
-                code = process.wait(ARM_MAX_S)
+                code = process.wait(limit_s)
             except subprocess.TimeoutExpired:
                 process.kill()
                 code = process.wait()
     if code != 0:
-        raise RuntimeError(f"{arm} ended with {code}: {(output / 'log').read_text()[-2000:]}")
-    trial = _read(arm, output, meter, time.time() - begin_s)
+        raise RuntimeError(f"{main} ended with {code}: {(output / 'log').read_text()[-2000:]}")
+    return Watched(meter=meter, wall_s=time.time() - begin_s)
+
+
+def _run_once(arm: str, manifest: Path, model: Path, output: Path) -> Trial:
+    (output / "notes").mkdir(parents=True)
+    watched = watch(ARMS[arm], (manifest, model, output), output)
+    trial = _read(arm, output, watched.meter, watched.wall_s)
     if len(trial.files) != (expected := pq.read_metadata(manifest).num_rows):
         raise RuntimeError(f"{arm} made {len(trial.files)} pictures of {expected}")
     return trial

@@ -15,12 +15,13 @@ from typing import Any, Final, Literal
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PictureFormat:
-    """The way Pillow writes one kind of picture file.
+    """The way one kind of picture file is written.
 
     Attributes:
         pillow: Pillow's name of the format.
         media_type: For the store and the metadata.
-        recipe_in: Where the recipe stands: `text` for PNG's text chunks, `exif` for EXIF's UserComment.
+        recipe_in: Where the recipe stands: `text` for PNG's text chunks, `exif` for EXIF's UserComment. What has text
+            chunks is written by `encode/` itself.
         options: Settings of the job's `encode` that Pillow's `save` is given, by the same name.
         save: Further arguments of `save`.
         save_lossless: What they are where `lossless` is set.
@@ -66,8 +67,7 @@ class ClipFormat:
 
 
 PICTURES: Final[Mapping[str, PictureFormat]] = {
-    # Level 1 is several times faster than the default, for a fifth more bytes.
-    "png": PictureFormat(pillow="PNG", media_type="image/png", recipe_in="text", save={"compress_level": 1}),
+    "png": PictureFormat(pillow="PNG", media_type="image/png", recipe_in="text"),
     "jpg": PictureFormat(pillow="JPEG", media_type="image/jpeg", options=("quality",)),
     "webp": PictureFormat(
         pillow="WEBP",

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import torch
 from diffusers import StableDiffusionPipeline
 
-from benchmarks import model, probe
+from benchmarks import probe, settings
 
 
 def main(manifest: Path, folder: Path, output: Path) -> None:
@@ -33,10 +33,10 @@ def split(manifest: Path, folder: Path, output: Path) -> None:
     pipe.set_progress_bar_config(disable=True)
     state = PartialState(cpu=True)
     with state.split_between_processes(pq.read_table(manifest).to_pylist()) as rows:
-        for start in range(0, len(rows), model.BATCH_SIZE):
-            batch = rows[start : start + model.BATCH_SIZE]
+        for start in range(0, len(rows), settings.BATCH_SIZE):
+            batch = rows[start : start + settings.BATCH_SIZE]
             generators = [torch.Generator("cpu").manual_seed(row["seed"]) for row in batch]
-            images = pipe([row["prompt"] for row in batch], generator=generators, **model.arguments()).images
+            images = pipe([row["prompt"] for row in batch], generator=generators, **settings.arguments()).images
             for row, image in zip(batch, images, strict=True):
                 image.save(output / f"{row['id']}.png")
     state.destroy_process_group()

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import torch
 from diffusers import StableDiffusionPipeline
 
-from benchmarks import model, probe
+from benchmarks import probe, settings
 
 
 def main(manifest: Path, folder: Path, output: Path) -> None:
@@ -17,9 +17,9 @@ def main(manifest: Path, folder: Path, output: Path) -> None:
     pipe = StableDiffusionPipeline.from_pretrained(folder)
     pipe.set_progress_bar_config(disable=True)
     rows = pq.read_table(manifest).to_pylist()
-    for start in range(0, len(rows), model.BATCH_SIZE):
-        batch = rows[start : start + model.BATCH_SIZE]
+    for start in range(0, len(rows), settings.BATCH_SIZE):
+        batch = rows[start : start + settings.BATCH_SIZE]
         generators = [torch.Generator("cpu").manual_seed(row["seed"]) for row in batch]
-        images = pipe([row["prompt"] for row in batch], generator=generators, **model.arguments()).images
+        images = pipe([row["prompt"] for row in batch], generator=generators, **settings.arguments()).images
         for row, image in zip(batch, images, strict=True):
             image.save(output / f"{row['id']}.png")

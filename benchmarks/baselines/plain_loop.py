@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import torch
 from diffusers import StableDiffusionPipeline
 
-from benchmarks import model, probe
+from benchmarks import probe, settings
 
 
 def main(manifest: Path, folder: Path, output: Path) -> None:
@@ -18,5 +18,5 @@ def main(manifest: Path, folder: Path, output: Path) -> None:
     pipe.set_progress_bar_config(disable=True)
     for row in pq.read_table(manifest).to_pylist():
         generator = torch.Generator("cpu").manual_seed(row["seed"])
-        image = pipe(row["prompt"], generator=generator, **model.arguments()).images[0]
+        image = pipe(row["prompt"], generator=generator, **settings.arguments()).images[0]
         image.save(output / f"{row['id']}.png")

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import ray.data
 from ray.data import ActorPoolStrategy, DataContext
 
-from benchmarks import model, probe
+from benchmarks import probe, settings
 from benchmarks.lab import start_ray
 
 WORKERS = 2
@@ -39,7 +39,7 @@ class Generator:
         import torch
 
         generators = [torch.Generator("cpu").manual_seed(int(seed)) for seed in batch["seed"]]
-        images = self._pipe(list(batch["prompt"]), generator=generators, **model.arguments()).images
+        images = self._pipe(list(batch["prompt"]), generator=generators, **settings.arguments()).images
         for name, image in zip(batch["id"], images, strict=True):
             image.save(self._output / f"{name}.png")
         return batch
@@ -54,7 +54,7 @@ def documented(manifest: Path, folder: Path, output: Path) -> None:
 def tuned(manifest: Path, folder: Path, output: Path) -> None:
     """Render a manifest with a block a batch."""
     start_ray(NUM_CPUS)
-    blocks = max(1, pq.read_metadata(manifest).num_rows // model.BATCH_SIZE)
+    blocks = max(1, pq.read_metadata(manifest).num_rows // settings.BATCH_SIZE)
     render(manifest, output, Generator, (str(folder), str(output)), blocks=blocks)
 
 
@@ -84,6 +84,6 @@ def render(
     dataset.map_batches(
         generator,
         fn_constructor_args=arguments,
-        batch_size=model.BATCH_SIZE,
+        batch_size=settings.BATCH_SIZE,
         compute=ActorPoolStrategy(size=workers),
     ).write_parquet(str(output / "metadata"))

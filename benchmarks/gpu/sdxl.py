@@ -42,8 +42,13 @@ def measure(bench: Bench) -> None:
 
 
 def measure_whole(bench: Bench) -> None:
-    """Measure diffusers' pipeline with the whole UNet and the VAE's decoder compiled, beside the same without it."""
+    """Measure the whole UNet and the VAE's decoder compiled: diffusers' own pipeline, with and without it, and ours."""
     bench.step("whole", lambda: whole_compile(bench))
+    if bench.is_compiling:
+        sizes = TOY_SIZES[:2] if bench.is_toy else COMPILED_SIZES
+        compiled = {"compile": "whole", "channels_last": True}
+        with bed(bench, {NAME: (NAME, compiled)}, _rows(bench, sizes)) as made:
+            _batches(bench, made, "ours whole", sizes, warm_s=45)
 
 
 def _rows(bench: Bench, sizes: tuple[int, ...]) -> list[Figures]:

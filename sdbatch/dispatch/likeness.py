@@ -15,7 +15,7 @@ from sdbatch.errors import WorkersUnlike
 
 Facts = Mapping[str, str]
 
-COMPARED: Final = ("sdbatch", "torch", "diffusers", "transformers", "Pillow", "ffmpeg", "CUDA", "cuDNN", "GPU")
+COMPARED: Final = ("sdbatch", "torch", "diffusers", "transformers", "Pillow", "ffmpeg", "zlib", "CUDA", "cuDNN", "GPU")
 """Facts in which workers must agree. Host, process and node say where a worker is. Python and the GPU's driver are
 recorded and not compared: no pixel comes from them, and Ray refuses nodes with another Python."""
 

@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, PngImagePlugin
+from PIL import Image
 
 from sdbatch.encode.embedded import Encoded, embedded_text, from_text
+from sdbatch.encode.png import encode_png
 from sdbatch.formats import PICTURES
 from sdbatch.job import Encode
 from sdbatch.packets import PNG_KEYWORD, Packet
@@ -52,13 +53,14 @@ def encode_image(
         xmp: What the file says of itself.
     """
     written = PICTURES[options.image]
+    if written.recipe_in == "text":
+        data = encode_png(image_HWC, _texts(embedded_text(request_key, n, recipe), xmp))
+        reached("after-encode")
+        return Encoded(data=data, suffix=options.image, media_type=written.media_type)
     arguments = {name: getattr(options, name) for name in written.options}
     arguments |= written.save_lossless if arguments.get("lossless") else written.save
-    if written.recipe_in == "text":
-        arguments["pnginfo"] = _text_chunks(embedded_text(request_key, n, recipe), xmp)
-    else:
-        arguments["exif"] = _exif(request_key, n, recipe)
-        arguments |= {"xmp": xmp.data} if xmp else {}
+    arguments["exif"] = _exif(request_key, n, recipe)
+    arguments |= {"xmp": xmp.data} if xmp else {}
     buffer = io.BytesIO()
     Image.fromarray(image_HWC).save(buffer, written.pillow, **arguments)
     reached("after-encode")
@@ -115,17 +117,14 @@ def thumbnail(image_HWC: NDArray[np.uint8]) -> bytes:
     # A box reduction first makes the Lanczos filter several times faster.
     image.thumbnail((THUMBNAIL_PIXELS_MAX, THUMBNAIL_PIXELS_MAX), Image.Resampling.LANCZOS, reducing_gap=2.0)
     buffer = io.BytesIO()
-    image.save(buffer, "WEBP", quality=80, method=2)
+    image.save(buffer, "WEBP", quality=80, method=0)
     return buffer.getvalue()
 
 
-def _text_chunks(text: str, xmp: Packet | None) -> PngImagePlugin.PngInfo:
-    chunks = PngImagePlugin.PngInfo()
-    chunks.add_itxt("sdbatch", text)
-    chunks.add_text("Software", "sdbatch")
-    if xmp:
-        chunks.add_itxt(PNG_KEYWORD, xmp.data.decode())
-    return chunks
+def _texts(text: str, xmp: Packet | None) -> list[tuple[str, str]]:
+    """Return keyword and text of a PNG's text chunks."""
+    packets = [(PNG_KEYWORD, xmp.data.decode())] if xmp else []
+    return [("sdbatch", text), ("Software", "sdbatch"), *packets]
 
 
 def _exif(request_key: str, n: int, recipe: str) -> Image.Exif:

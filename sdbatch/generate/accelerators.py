@@ -1,6 +1,6 @@
 """Accelerators that a job may ask for; diffusers runs a model without them, and all are off by default.
 
-accelerate()   once, when the model is loaded: memory format, compiled blocks
+accelerate()   once, when the model is loaded: memory format, what is compiled
 accelerated()  around a call: attention backend, cache of steps, steps without guidance
 """
 
@@ -45,8 +45,13 @@ def accelerate(pipeline: Any, family: Family, options: Model, device: str) -> No
             denoiser.to(memory_format=torch.channels_last)
             pipeline.vae.to(memory_format=torch.channels_last)
         if options.compile:
-            _check_compiler(device)
+            _check_compiler(device, str(options.compile).lower())
+        if options.compile == "whole":
+            denoiser.forward = torch.compile(denoiser.forward)
+        elif options.compile:
             denoiser.compile_repeated_blocks()
+    if options.compile == "whole" and hasattr(pipeline.vae, "decoder"):
+        pipeline.vae.decoder.forward = torch.compile(pipeline.vae.decoder.forward)
 
 
 def _check_backend(name: str) -> None:
@@ -58,7 +63,7 @@ def _check_backend(name: str) -> None:
         raise ModelLoadFailed(f"attention_backend: {name} cannot be used on this machine: {error}") from error
 
 
-def _check_compiler(device: str) -> None:
+def _check_compiler(device: str, asked: str) -> None:
     from torch._inductor.cpp_builder import get_cpp_compiler
     from torch._inductor.exc import InvalidCxxCompiler
 
@@ -66,7 +71,7 @@ def _check_compiler(device: str) -> None:
         get_cpp_compiler()
     except InvalidCxxCompiler as error:
         raise ModelLoadFailed(
-            f"compile: true needs a C++ compiler on every worker ({device}); none of g++ and clang++ is installed"
+            f"compile: {asked} needs a C++ compiler on every worker ({device}); none of g++ and clang++ is installed"
         ) from error
 
 

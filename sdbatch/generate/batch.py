@@ -34,6 +34,7 @@ from sdbatch.generate.tasks import CALLS
 from sdbatch.generate.tasks.adapters import adapt
 from sdbatch.generate.tasks.controls import with_controls
 from sdbatch.generate.text_model import text_model_named
+from sdbatch.generate.visiting import visiting
 from sdbatch.points import reached
 from sdbatch.recipe import Recipe
 from sdbatch.types import Sound
@@ -109,17 +110,19 @@ def _made(model: LoadedModel, items: Sequence[Item], pad_to: int | None, on_step
         _on_each_step(denoisers, on_step),
         torch.inference_mode(),
         _seeded(rows[0].seed, model.device),
-        exact_arithmetic(is_exact=pad_to is not None, is_compiled=model.options.compile),
+        exact_arithmetic(is_exact=pad_to is not None, is_compiled=bool(model.options.compile)),
         in_tiles(pipeline, model.family, route, rows[0]) if enlarged else nullcontext(),
         accelerated(pipeline, model.family, model.options, recipe),
         text_model_named(pipeline, recipe),
         begun_at_first_step(pipeline, route, recipe),
+        visiting(denoisers, model.device if model.options.offload_text_encoder else None) as visits,
         remembered(
             pipeline,
             model.memo,
             context,
             1 if is_encoded(recipe) else _texts_at_once(route),
-            model.device if model.options.offload_text_encoder else None,
+            pads=pad_to is not None,
+            visits=visits,
         ),
         decoding(pipeline.vae, plan) as decode,
         model.references.reading(pipeline, recipe) if model.references is not None else nullcontext(),
@@ -174,7 +177,7 @@ def _memory(before: int) -> Memory:
 
 
 def _texts_at_once(route: Route) -> int:
-    """Return how many texts are encoded at a time; the route decides, because the number changes the last bits."""
+    """Return how many texts are encoded at most at a time; the number changes the last bits, so the route decides."""
     # The time of even the largest text encoder does not show beside that of a clip.
     return 1 if "num_frames" in route.arguments or route.rows == "single" else TEXTS_AT_ONCE
 

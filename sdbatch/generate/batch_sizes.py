@@ -36,6 +36,8 @@ GAIN_MIN: Final = 0.03
 MEMORY_MAX: Final = 0.9
 """Part of the memory at hand that a call may be expected to take."""
 
+LARGE_PARAMETERS: Final = 4_000_000_000
+"""Parameters of a denoiser from which on one row of 1024 px fills a GPU: two gain 3 % there, and take their memory."""
 
 FAILED_FOR_S: Final = 3600.0
 """Seconds for which a size is not tried again after memory ran out: a neighbour on the card may have had it."""
@@ -168,6 +170,20 @@ class BatchSizes:
             partial = self._file.with_suffix(f".{uuid.uuid4().hex}")
             partial.write_text(json.dumps({name: asdict(known) for name, known in known_by_shape.items()}))
             partial.replace(self._file)
+
+
+def first_size(planned: int, parameters: int, device: str) -> int:
+    """Return the rows that `batch_size: auto` begins with.
+
+    A large denoiser begins with one row, and goes up from there as any other one, by what its work costs. On a CPU the
+    planned size stays, since none is measured there.
+
+    Args:
+        planned: Size that the plan begins with.
+        parameters: Of the denoiser.
+        device: `cuda` or `cpu`.
+    """
+    return 1 if device == "cuda" and parameters >= LARGE_PARAMETERS else planned
 
 
 def shape_of(model: LoadedModel, recipe: Recipe) -> str:

@@ -24,16 +24,22 @@ class PerRow:
 
     def __init__(self, values: Sequence[float]) -> None:
         self.values = tuple(values)
+        self._factors: dict[tuple[torch.dtype, torch.device], torch.Tensor] = {}
 
     def __mul__(self, other: Any) -> Any:
         if not isinstance(other, torch.Tensor):
             return PerRow([value * other for value in self.values])
         shape = (-1, *[1] * (other.ndim - 1))
         wide = torch.promote_types(other.dtype, torch.float32)
-        factors = torch.tensor(self.values, dtype=wide, device=other.device).reshape(shape)
-        return (other.to(wide) * factors).to(other.dtype)
+        return (other.to(wide) * self._on(other.device, wide).reshape(shape)).to(other.dtype)
 
     __rmul__ = __mul__
+
+    def _on(self, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+        """Return the numbers on a device; they are copied there once, since a copy in every step waits for the GPU."""
+        if (dtype, device) not in self._factors:
+            self._factors[dtype, device] = torch.tensor(self.values, dtype=dtype, device=device)
+        return self._factors[dtype, device]
 
     def __add__(self, other: float) -> PerRow:
         return PerRow([value + other for value in self.values])

@@ -3,8 +3,8 @@
     rows of a call --> known ones are looked up, new ones encoded --> joined as the encoder itself would return them
 
 Text encoders, image encoders and the VAE's encoder are frozen, so equal inputs give equal outputs, as long as the
-number of rows in a call is the same: another number can change their last bits. New rows are therefore encoded a fixed
-number at a time, and bytes are the same with and without the memo.
+number of rows in a call is the same: another number can change their last bits. In `exact`, new rows are therefore
+encoded a fixed number at a time, and bytes are the same with and without the memo. Otherwise nothing is filled up.
 """
 
 # B rows of a call.
@@ -20,6 +20,8 @@ from typing import Any, Final, overload
 import torch
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from diffusers.models.modeling_outputs import AutoencoderKLOutput
+
+from sdbatch.generate.visiting import Visits
 
 MEMO_BYTES_MAX: Final = 256 << 20
 """Bytes kept on the model's device: 800 prompts of SDXL, 60 of Flux, 500 sources of 1024 px."""
@@ -109,7 +111,7 @@ class Memo:
 
 @contextmanager
 def remembered(
-    pipeline: Any, memo: Memo, context: str, texts_at_once: int, visited: str | None = None
+    pipeline: Any, memo: Memo, context: str, texts_at_once: int, *, pads: bool = True, visits: Visits | None = None
 ) -> Iterator[None]:
     """Let a pipeline's encoders look into the memo while the block runs.
 
@@ -117,8 +119,9 @@ def remembered(
         pipeline: Pipeline with the encoders; pipelines of one model share them, and the memo.
         memo: Memo of the model.
         context: Adapters that are laid over the text encoders and change their outputs.
-        texts_at_once: Rows that a text encoder is given at a time.
-        visited: Device to which text encoders in host memory are copied when they run; None where they are on it.
+        texts_at_once: Most rows that a text encoder is given at a time.
+        pads: Whether it is always given so many, so that their number moves no bit of a row.
+        visits: Brings text encoders that lie in host memory to the device; None where they are on it.
     """
     replaced: list[tuple[Any, str, Any]] = []
     for name in ENCODERS:
@@ -126,9 +129,9 @@ def remembered(
         if not isinstance(encoder, torch.nn.Module):
             continue
         is_text = name.startswith("text")
-        forward = _visiting(encoder, visited) if visited and is_text else encoder.forward
+        forward = visits.forward(encoder) if visits and is_text else encoder.forward
         if type(encoder).__name__ not in _LEFT_ALONE:
-            forward = _Encoder(forward, memo, (name, context), texts_at_once if is_text else 1)
+            forward = _Encoder(forward, memo, (name, context), texts_at_once if is_text else 1, pads=pads)
         replaced.append((encoder, "forward", vars(encoder).get("forward")))
         encoder.forward = forward
     replaced.append((pipeline.vae, "encode", vars(pipeline.vae).get("encode")))
@@ -146,26 +149,6 @@ def remembered(
         memo.trim()
 
 
-def _visiting(encoder: torch.nn.Module, device: str) -> Callable[..., Any]:
-    """Return an encoder's `forward` that runs on a device; its weights stay in host memory and are copied there."""
-    forward = encoder.forward
-
-    def visit(*args: Any, **kwargs: Any) -> Any:
-        weights = [*encoder.parameters(), *encoder.buffers()]
-        hosts = [weight.data for weight in weights]
-        with torch.inference_mode(False):
-            for weight, host in zip(weights, hosts, strict=True):
-                weight.data = host.to(device, non_blocking=True, copy=True)
-        try:
-            return forward(*args, **kwargs)
-        finally:
-            with torch.inference_mode(False):
-                for weight, host in zip(weights, hosts, strict=True):
-                    weight.data = host
-
-    return visit
-
-
 class _Encoder:
     """Replaces the `forward` of a text or image encoder.
 
@@ -173,14 +156,18 @@ class _Encoder:
         forward: The encoder's own `forward`.
         memo: Memo of the model.
         kind: Name of the component, then the context.
-        at_once: Rows that it is given at a time; the last one is repeated where there are fewer.
+        at_once: Most rows that it is given at a time.
+        pads: Whether the last one is repeated where there are fewer.
     """
 
-    def __init__(self, forward: Callable[..., Any], memo: Memo, kind: tuple[str, ...], at_once: int) -> None:
+    def __init__(
+        self, forward: Callable[..., Any], memo: Memo, kind: tuple[str, ...], at_once: int, *, pads: bool
+    ) -> None:
         self.memo = memo
         self._forward = forward
         self._kind = kind
         self._at_once = at_once
+        self._pads = pads
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         values: dict[Any, Any] = {**dict(enumerate(args)), **kwargs}
@@ -200,7 +187,7 @@ class _Encoder:
         self.memo.count(self._kind[0], len(indices))
         for start in range(0, len(indices), self._at_once):
             some = list(indices[start : start + self._at_once])
-            chosen = some + some[-1:] * (self._at_once - len(some))
+            chosen = some + some[-1:] * (self._at_once - len(some) if self._pads else 0)
             picked = {
                 name: value[chosen] if isinstance(value, torch.Tensor) else value for name, value in values.items()
             }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import zlib
 from typing import Any
 
 import diffusers
@@ -33,6 +34,7 @@ def worker_versions(*, uses_gpu: bool) -> dict[str, str]:
         "transformers": transformers.__version__,
         "Pillow": PIL.__version__,
         "ffmpeg": ffmpeg.version(),
+        "zlib": zlib.ZLIB_RUNTIME_VERSION,
         "CUDA": torch.version.cuda or "",
         "cuDNN": str(cudnn.version() or "") if has_gpu else "",
         "GPU": torch.cuda.get_device_name() if has_gpu else "",

@@ -180,7 +180,10 @@ class Model(Strict):
         default=False,
         description="Whether the folder's own checker (Stable Diffusion 1.x) blanks what it takes for nude.",
     )
-    compile: bool = Field(default=False, description="Compile the denoiser's repeated blocks; kept on disk for others.")
+    compile: bool | Literal["whole"] = Field(
+        default=False,
+        description="Compile the denoiser's repeated blocks; `whole`: all of it and the VAE's decoder. Kept on disk.",
+    )
     channels_last: bool = Field(default=False, description="Memory format of UNet and VAE.")
     attention_backend: (
         Literal[

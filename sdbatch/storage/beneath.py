@@ -37,13 +37,11 @@ def opened_folder(root: str, parts: tuple[str, ...] = (), *, makes: bool = False
         StoreRefused: When one of them is a link.
         FileNotFoundError, NotADirectoryError: When one is not there, or is no folder.
     """
-    if makes:
-        os.makedirs(root, exist_ok=True)  # noqa: PTH103 -- called for every file
 
     def open_part(folder: int, number: int) -> int:
         return _opened(folder, parts[number], root, "/".join(parts[: number + 1]), makes=makes)
 
-    with walked_down(os.open(root, _FOLDER), len(parts), open_part) as folder:
+    with walked_down(_opened_root(root, makes=makes), len(parts), open_part) as folder:
         yield folder
 
 
@@ -108,15 +106,28 @@ def kind_of(mode: int) -> str:
     return next((name for is_kind, name in kinds if is_kind(mode)), "a device")
 
 
+def _opened_root(root: str, *, makes: bool) -> int:
+    try:
+        return os.open(root, _FOLDER)
+    except FileNotFoundError:
+        if not makes:
+            raise
+    os.makedirs(root, exist_ok=True)  # noqa: PTH103 -- beside `os.open`
+    return os.open(root, _FOLDER)
+
+
 def _opened(folder: int, name: str, root: str, path: str, *, makes: bool) -> int:
-    if makes:
-        with suppress(FileExistsError):
-            os.mkdir(name, dir_fd=folder)
     try:
         return os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=folder)
+    except FileNotFoundError:
+        if not makes:
+            raise
     except OSError:
         refuse_link(folder, name, f"{root}/{path}")
         raise
+    with suppress(FileExistsError):
+        os.mkdir(name, dir_fd=folder)
+    return _opened(folder, name, root, path, makes=False)
 
 
 def _mode(folder: int, name: str, *, follows: bool) -> int:

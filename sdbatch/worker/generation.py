@@ -139,24 +139,25 @@ class Generation:
 
     def _size(self, outputs: Sequence[PendingOutput]) -> int:
         """Return how many outputs the next call makes: the best that this machine knows; in `exact` as planned."""
-        from sdbatch.generate.batch_sizes import BATCH_MAX, shape_of
+        from sdbatch.generate.batch_sizes import BATCH_MAX, first_size, shape_of
 
         if not self._is_sized:
             return self._plan.batch_size
         model, recipe = self._model, outputs[0].recipe
         if model.options.batch_size != "auto" or model.family.route_of(recipe).rows == "single":
-            return self._choose(recipe, self._plan.batch_size)
-        size = self._choose(recipe, BATCH_MAX)
+            return self._choose(recipe, self._plan.batch_size, self._plan.batch_size)
+        first = first_size(self._plan.batch_size, model.denoiser_parameters, model.device)
+        size = self._choose(recipe, BATCH_MAX, first)
         if size > self._plan.batch_size:
             self._tally.batch_wanted = max(self._tally.batch_wanted, size)
         if model.device == "cuda" and not self._batch_sizes().is_settled(shape_of(model, recipe)):
             return size  # a size is measured by full calls alone
         return math.ceil(len(outputs) / math.ceil(len(outputs) / size))  # 17 rows at 16 are 9 and 8, not 16 and 1
 
-    def _choose(self, recipe: Recipe, most: int) -> int:
+    def _choose(self, recipe: Recipe, most: int, first: int) -> int:
         from sdbatch.generate.batch_sizes import shape_of
 
-        return self._batch_sizes().choose(shape_of(self._model, recipe), self._plan.batch_size, most)
+        return self._batch_sizes().choose(shape_of(self._model, recipe), first, most)
 
     def _call(self, outputs: Sequence[PendingOutput]) -> list[RenderedOutput] | CallFailure:
         """Make one pipeline call."""

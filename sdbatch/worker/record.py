@@ -9,7 +9,7 @@ import importlib.metadata
 import json
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -36,6 +36,7 @@ class Recorder:
 
     job: Job
     worker: str
+    _of_model: dict[str, Row] = field(default_factory=dict)
 
     def failed_rows(self, failed: FailedOutput) -> list[Row]:
         """Return a row for each id that would take an output, or a whole request, that cannot be rendered."""
@@ -75,8 +76,10 @@ class Recorder:
         }
 
     def _worker_columns(self, model: str) -> Row:
-        accelerators = json.dumps(self.job.models[model].accelerators, sort_keys=True)
-        return {"worker": self.worker, "accelerators": accelerators, "versions": versions()}
+        if model not in self._of_model:
+            accelerators = json.dumps(self.job.models[model].accelerators, sort_keys=True)
+            self._of_model[model] = {"worker": self.worker, "accelerators": accelerators, "versions": versions()}
+        return self._of_model[model]
 
 
 def failure_columns(error: RowError, traceback_text: str = "") -> Row:

@@ -138,7 +138,7 @@ class Renderer:
             return
         from sdbatch.generate.memory import release_memory
 
-        is_compiled = self._model[1].options.compile
+        is_compiled = bool(self._model[1].options.compile)
         self._model = None
         release_memory(with_compiled=is_compiled)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -215,6 +216,25 @@ def test_a_call_says_how_often_torch_gave_up_compiling(sd_folder: Path) -> None:
     with torch._dynamo.config.patch(recompile_limit=2):
         assert make_batch(model, [_item()], None).recompile_limits == 1
     hook.remove()
+
+
+def test_compiled_whole_the_denoiser_is_one_graph_and_so_is_the_decoder(
+    sd_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Dynamo traces as ever; what it traced is run as it is, since Inductor takes a minute for it.
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    torch._dynamo.reset()
+    counted = torch._dynamo.utils.counters
+    counted.clear()
+    plain = _pixels(_load(sd_folder), _item())[0]
+    assert counted["stats"]["unique_graphs"] == 0
+
+    made = _pixels(_load(sd_folder, compile="whole"), _item())[0]
+
+    assert counted["stats"]["unique_graphs"] == 2
+    assert not counted["graph_break"]
+    assert difference(plain, made) <= 1
+    torch._dynamo.reset()
 
 
 @pytest.mark.long

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from sdbatch.generate import batch_sizes
-from sdbatch.generate.batch_sizes import BATCH_MAX, BatchSizes
+from sdbatch.generate.batch_sizes import BATCH_MAX, BatchSizes, first_size
 from sdbatch.generate.item import Memory
 
 GIB = 1 << 30
@@ -125,3 +125,17 @@ def test_a_torn_file_is_learned_anew(tmp_path: Path) -> None:
     (tmp_path / "batch_sizes.json").write_text('{"shape": {"cost_s"')
 
     assert BatchSizes().choose("shape", 4, BATCH_MAX) == 4
+
+
+def test_a_large_denoiser_begins_with_one_row_on_a_gpu_and_goes_up_by_its_cost() -> None:
+    large, small = 12_000_000_000, 2_600_000_000
+    assert [first_size(4, parameters, "cuda") for parameters in (large, small)] == [1, 4]
+    assert first_size(4, large, "cpu") == 4, "nothing is measured on a CPU, so that it would stay at 1"
+
+    sizes = BatchSizes()
+    sizes_run = []
+    for _ in range(6):
+        size = sizes.choose("shape", first_size(4, large, "cuda"), 64)
+        sizes.ran("shape", size, seconds=1.0 + 0.985 * (size - 1), memory=_memory(size), cost_tflop=size)
+        sizes_run.append(size)
+    assert sizes_run == [1, 1, 2, 2, 2, 2]  # two rows gain 1 %: it is the cheapest size, and four are not tried

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import support.toy_models
 import torch
 from support.revisions import PINNED
 from support.studio import Case, Studio, base_row, difference, resolve
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sdbatch.generate import decoding
 from sdbatch.generate.batch import make_batch, set_threads
@@ -154,3 +156,34 @@ def test_no_negative_prompt_is_what_sdxl_makes_of_none_and_not_of_an_empty_text(
     assert difference(np.asarray(picture(negative_prompt="")), np.asarray(picture())) > 2
     assert difference(ours, np.asarray(picture())) <= 1
     assert difference(other, np.asarray(picture(negative_prompt="rain"))) <= 1
+
+
+class _Steps(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts operations by their name; `lift_fresh` stands for numbers that are sent to a device."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.counted: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.counted[str(func)] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def _waits(model: Any, steps: int) -> Counter[str]:
+    counting = _Steps()
+    with counting:
+        more = {"num_inference_steps": steps, "scheduler": "EulerDiscreteScheduler"}
+        make_batch(model, [_item(seed, 2.0 + seed, **more) for seed in range(2)], None)
+    return counting.counted
+
+
+def test_a_step_sends_no_guidance_to_the_device_and_reads_no_number_back(tmp_path: Path) -> None:
+    model = _load("sd", tmp_path)
+    _waits(model, 2)
+
+    few, many = _waits(model, 2), _waits(model, 6)
+
+    sent, read = "aten.lift_fresh.default", "aten.item.default"
+    assert few[sent] > 0, "nothing was counted"
+    assert (many[sent], many[read]) == (few[sent], few[read])

@@ -105,7 +105,7 @@ def test_pictures_are_byte_equal_with_and_without_the_memo(
 
     assert difference(with_memo[0], with_memo[1]) > 2, "the rows do not differ"
     assert all(np.array_equal(one, two) for one, two in zip(with_memo, without, strict=True))
-    monkeypatch.setattr(batch, "remembered", lambda *_: nullcontext())
+    monkeypatch.setattr(batch, "remembered", lambda *_, **__: nullcontext())
     plain = _made(model, items, pad_to, calls=1)
     assert max(difference(one, two) for one, two in zip(plain, without, strict=False)) <= 1
 
@@ -127,22 +127,23 @@ def test_clips_are_byte_equal_with_and_without_the_memo(
 
     assert difference(with_memo[0], with_memo[1]) > 2, "the rows do not differ"
     assert all(np.array_equal(one, two) for one, two in zip(with_memo, without, strict=True))
-    monkeypatch.setattr(batch, "remembered", lambda *_: nullcontext())
+    monkeypatch.setattr(batch, "remembered", lambda *_, **__: nullcontext())
     assert max(difference(one, two) for one, two in zip(made.make(*rows), without, strict=False)) <= 1
 
 
+@pytest.mark.parametrize(("pad_to", "rows"), [(None, [8, 3, 1]), (16, [8, 8, 8])], ids=["fast", "exact"])
 def test_a_text_encoder_sees_each_text_once_and_a_known_one_never(
-    picture_model: Callable[[str], LoadedModel],
+    pad_to: int | None, rows: list[int], picture_model: Callable[[str], LoadedModel]
 ) -> None:
     model = picture_model("sd")
     model.memo = Memo()
     seen: list[int] = []
     encoder = model.pipeline(model.family.tasks["text-to-image"][0], "").text_encoder
     hook = encoder.embeddings.register_forward_hook(lambda _module, _inputs, output: seen.append(len(output)))
-    _made(model, [_item(f"scene {number % 11}", number) for number in range(16)], None, calls=1)
-    assert (model.memo.texts_encoded, seen) == (12, [8, 8, 8])  # 8 and 3 of 11 prompts, and the negative
+    _made(model, [_item(f"scene {number % 11}", number) for number in range(16)], pad_to, calls=1)
+    assert (model.memo.texts_encoded, seen) == (12, rows)  # 8 and 3 of 11 prompts, and the negative
 
-    _made(model, [_item(f"scene {number}", number) for number in range(11)], None, calls=1)
+    _made(model, [_item(f"scene {number}", number) for number in range(11)], pad_to, calls=1)
     hook.remove()
     assert len(seen) == 3
 

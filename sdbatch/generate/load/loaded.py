@@ -40,6 +40,7 @@ class LoadedModel:
         family: Row of the family table.
         device: Device that holds it: `cuda` or `cpu`.
         options: The job's entry.
+        denoiser_parameters: Number of its denoiser's parameters; of one of two.
         memo: Outputs of its encoders; kept as long as the model is.
         tokens: Counter of the tokens of a prompt.
         loras: The LoRAs that can be laid over it.
@@ -88,6 +89,8 @@ class LoadedModel:
         self.loras = KeptLoras(pipeline, loras or {}, before_attach)
         self._decoded_max: dict[tuple[int, int, int | None, bool], int] = {}
         self.tokens = TokenCounter(pipeline, family, embedding_vectors or {})
+        denoiser = getattr(pipeline, family.denoiser, None)
+        self.denoiser_parameters = 0 if denoiser is None else sum(value.numel() for value in denoiser.parameters())
         self.memo = Memo()
         self._embeddings = embeddings or {}
         self._inversions: dict[str, Inversion] = {}
