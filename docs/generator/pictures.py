@@ -1,8 +1,10 @@
-"""Draw the README's pictures: a campaign's sheet and strips, one picture step by step, samplers, weights of words.
+"""Draw the documentation's pictures: a campaign's sheet and strips, one picture step by step, what each parameter does.
 
-python manifests/draw_readme.py out/demo manifests     # after `make demo`; writes all five .jpg
-python manifests/draw_readme.py --rows manifests       # samplers.jpg and weights.jpg alone, which need no campaign
+python -m docs.generator.pictures out/demo docs/pictures     # after `make demo`; writes all but the gallery's
+python -m docs.generator.pictures --rows docs/pictures       # those that need no campaign
 """
+
+from __future__ import annotations
 
 import json
 import sys
@@ -11,10 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
 from PIL import Image, ImageDraw, ImageFont
 
 import sdbatch
+from sdbatch import desk
 from sdbatch.checkpoints import SHIPPED, describe
 from sdbatch.encode.asset import read_frames
 from sdbatch.families.samplers import scheduler_of
@@ -35,6 +38,13 @@ SAMPLERS_SHOWN = ("DDIM", "Euler a", "DPM++ 2M", "DPM++ 2M SDE", "UniPC", "LCM")
 STEPS_OF_SAMPLERS = (2, 4, 12)
 WEIGHTED = ("a beach at (sunset:{})", "a (snowy:{}) mountain")
 WEIGHTS_SHOWN = (0.2, 0.5, 1.0, 1.4, 2.0)
+LOOKS_SHOWN = ("photo", "pencil sketch", "abstract poster")
+SCENES_SHOWN = ("a beach with palm trees at sunset", "snowy mountains on a clear day", "a village with a church tower")
+SEEDS_SHOWN = (1, 2, 3, 4, 5)
+GUIDANCE_SHOWN = (1.0, 2.0, 4.0, 8.0, 16.0)
+SOURCE = Path(desk.__file__).parent / "starter_files/images/village.png"
+EDIT = "a little village with a church tower at night"
+STRENGTHS_SHOWN = (0.2, 0.4, 0.6, 0.8, 1.0)
 
 
 def sheet(campaign: str) -> Image.Image:
@@ -132,14 +142,14 @@ class _Tiny:
         self._info = describe("tiny-sd", entry, {})
         self._model = load_model("tiny-sd", entry, self._info.revision, {})
 
-    def picture(self, prompt: str, steps: int, sampler: str = "", **recipe: object) -> Image.Image:
+    def picture(self, prompt: str, steps: int, sampler: str = "", seed: int = 7, **recipe: object) -> Image.Image:
         """Return the picture of a prompt, by a sampler of A1111's name."""
         values = {"task": "text-to-image", "prompt": prompt, "height": 64, "width": 64, "guidance_scale": 4.0, **recipe}
         if sampler:
             found, problem = scheduler_of(sampler, self._info.family, {})
             assert found is not None, problem
             values |= {"scheduler": found.class_name, "scheduler_options": dict(found.options)}
-        item = Item(recipe=recipe_from({**values, "num_inference_steps": steps}), seed=7)
+        item = Item(recipe=recipe_from({**values, "num_inference_steps": steps}), seed=seed)
         return Image.fromarray(make_batch(self._model, [item], None).outputs[0].frames_FHWC[0])
 
 
@@ -178,9 +188,44 @@ def weights(tiny: _Tiny) -> Image.Image:
     return table([str(one) for one in WEIGHTS_SHOWN], lines)
 
 
+def looks(tiny: _Tiny) -> Image.Image:
+    """Return three prompts, each in three looks."""
+    lines = [(look, [tiny.picture(f"{scene}, {look}", 20) for scene in SCENES_SHOWN]) for look in LOOKS_SHOWN]
+    return table(["" for _ in SCENES_SHOWN], lines)
+
+
+def seeds(tiny: _Tiny) -> Image.Image:
+    """Return one prompt by five seeds."""
+    return table([f"seed {seed}" for seed in SEEDS_SHOWN], [("", [tiny.picture(PROMPT, 20, seed=s) for s in SEEDS_SHOWN])])
+
+
+def guidance(tiny: _Tiny) -> Image.Image:
+    """Return one prompt and seed at five scales of guidance."""
+    cells = [tiny.picture(PROMPT, 20, guidance_scale=scale) for scale in GUIDANCE_SHOWN]
+    return table([f"guidance {scale:g}" for scale in GUIDANCE_SHOWN], [("", cells)])
+
+
+def strengths() -> Image.Image:
+    """Return a source, and what a prompt makes of it at five strengths."""
+    pipeline = StableDiffusionImg2ImgPipeline.from_pretrained(
+        SHIPPED["tiny-sd"], local_files_only=True, dtype=torch.float32
+    )
+    source = Image.open(SOURCE).convert("RGB").resize((64, 64), Image.Resampling.LANCZOS)
+    cells = [source]
+    for strength in STRENGTHS_SHOWN:
+        generator = torch.Generator().manual_seed(7)
+        given = {"strength": strength, "num_inference_steps": 20, "guidance_scale": 4.0, "generator": generator}
+        cells += pipeline(EDIT, image=source, **given).images
+    return table(["the source", *(f"strength {one:g}" for one in STRENGTHS_SHOWN)], [("", cells)])
+
+
 def draw_rows(folder: Path) -> None:
-    """Draw what rows may say: samplers.jpg and weights.jpg."""
+    """Draw what rows may say."""
     tiny = _Tiny()
+    looks(tiny).save(folder / "looks.jpg", quality=90)
+    seeds(tiny).save(folder / "seeds.jpg", quality=90)
+    guidance(tiny).save(folder / "guidance.jpg", quality=90)
+    strengths().save(folder / "strength.jpg", quality=90)
     samplers(tiny).save(folder / "samplers.jpg", quality=90)
     weights(tiny).save(folder / "weights.jpg", quality=90)
 
