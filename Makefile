@@ -7,7 +7,7 @@ FAST := $(addprefix tests/,campaign deliver desk encode fetch job manifest plan 
 	$(patsubst %,test_%.py,canonical families jobs layout logs named_formats outcomes recipe where))
 READY := $(VENV)/.ready
 
-.PHONY: help demo fast test test-all long bench chaos fuzz check lint types schema families columns constraints clean
+.PHONY: help demo fast test test-all long bench chaos fuzz check lint types schema reference docs constraints clean
 
 help: ## This list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -70,13 +70,13 @@ schema: $(READY) ## Writes the JSON Schemas of the files that people write.
 	$(BIN)/python -c 'import json; from sdbatch.desk.form import brief_schema; \
 		print(json.dumps(brief_schema(), indent=1))' > jobs/brief.schema.json
 
-families: $(READY) ## Writes the README's table of families.
-	$(BIN)/python -c 'from pathlib import Path; from sdbatch.families.listing import in_readme; \
-		file = Path("README.md"); file.write_text(in_readme(file.read_text()))'
+reference: schema ## Writes the tables of docs/ that are made from the code.
+	$(BIN)/python -m docs.generator
 
-columns: $(READY) ## Writes the README's table of the manifest.
-	$(BIN)/python -c 'from pathlib import Path; from sdbatch.manifest.listing import in_readme; \
-		file = Path("README.md"); file.write_text(in_readme(file.read_text()))'
+docs: $(READY) ## Builds the documentation into out/docs, strictly, and runs its commands.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	$(BIN)/python -m pytest -m 'long or not long' tests/documentation
 
 constraints: $(READY) ## Writes the newest versions of all packages into constraints.txt.
 	$(BIN)/python -m pip install --quiet --upgrade --upgrade-strategy eager -e '.[ray,worker,s3,local,test,bench]'

@@ -62,7 +62,17 @@ def test_all_brings_every_extra_that_any_machine_can_have() -> None:
 
     assert named <= EXTRAS.keys()
     # For development, or for some devices alone: a person names those.
-    assert EXTRAS.keys() - named == {"all", "test", "local", "bench", "docs", "torchao", "quanto", "gguf", "bitsandbytes"}
+    assert EXTRAS.keys() - named == {
+        "all",
+        "test",
+        "local",
+        "bench",
+        "docs",
+        "torchao",
+        "quanto",
+        "gguf",
+        "bitsandbytes",
+    }
 
 
 def test_the_core_checks_plans_and_looks_without_torch_and_ray(

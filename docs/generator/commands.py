@@ -12,7 +12,9 @@ import typer
 from docs.generator.tables import markdown_table
 from sdbatch.cli import app
 
-MAKE: Final = frozenset({"init", "brief", "manifest", "models", "check", "plan", "run", "redo", "grid", "submit", "cancel"})
+MAKE: Final = frozenset(
+    {"init", "brief", "manifest", "models", "check", "plan", "run", "redo", "grid", "submit", "cancel"}
+)
 """Commands that lead to a campaign, by their first word; every other one looks at what is there, or makes files of it."""
 SHARED_BY: Final = 4
 """Commands that have an option, from which it is explained once for all of them."""

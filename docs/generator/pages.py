@@ -1,8 +1,8 @@
 """Generated pieces stand between marks in the pages; what is around them is written by people.
 
-    <!-- generated: columns -->
-    ...
-    <!-- /generated: columns -->
+<!-- generated: columns -->
+...
+<!-- /generated: columns -->
 """
 
 from __future__ import annotations
@@ -13,9 +13,7 @@ from pathlib import Path
 from typing import Final
 
 DOCS: Final = Path(__file__).parents[1]
-_PIECE: Final = re.compile(
-    r"<!-- generated: (?P<name>[a-z-]+) -->.*?<!-- /generated: (?P=name) -->", re.DOTALL
-)
+_PIECE: Final = re.compile(r"<!-- generated: (?P<name>[a-z-]+) -->.*?<!-- /generated: (?P=name) -->", re.DOTALL)
 
 
 def with_pieces(text: str, pieces: Mapping[str, Callable[[], str]]) -> str:

@@ -196,7 +196,9 @@ def looks(tiny: _Tiny) -> Image.Image:
 
 def seeds(tiny: _Tiny) -> Image.Image:
     """Return one prompt by five seeds."""
-    return table([f"seed {seed}" for seed in SEEDS_SHOWN], [("", [tiny.picture(PROMPT, 20, seed=s) for s in SEEDS_SHOWN])])
+    return table(
+        [f"seed {seed}" for seed in SEEDS_SHOWN], [("", [tiny.picture(PROMPT, 20, seed=s) for s in SEEDS_SHOWN])]
+    )
 
 
 def guidance(tiny: _Tiny) -> Image.Image:

@@ -1,6 +1,6 @@
 """The keys of the files that people write, from their JSON Schemas.
 
-    job_schema() --> a table of the top level's keys, then one for each mapping inside it
+job_schema() --> a table of the top level's keys, then one for each mapping inside it
 """
 
 from __future__ import annotations

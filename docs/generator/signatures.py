@@ -16,9 +16,7 @@ MAKE: Final = (
     "count_brief", "preview_brief", "build_brief", "list_models", "pin_models",
 )  # fmt: skip
 """Functions that lead to a campaign; every other one looks at what is there, or makes files of it."""
-LOOK: Final = tuple(
-    name for name in sdbatch.__all__ if inspect.isfunction(getattr(sdbatch, name)) and name not in MAKE
-)
+LOOK: Final = tuple(name for name in sdbatch.__all__ if inspect.isfunction(getattr(sdbatch, name)) and name not in MAKE)
 _HEADING: Final = re.compile(r"^(Args|Returns|Raises|Yields|Attributes):$", re.MULTILINE)
 _ENTRY: Final = re.compile(r"^    (\w+): ", re.MULTILINE)
 
@@ -40,7 +38,9 @@ def _function(name: str, function: Any) -> str:
     if entries.get("Args"):
         parts.append(markdown_table(("argument", "meaning"), [(f"`{key}`", text) for key, text in entries["Args"]]))
     if entries.get("Raises"):
-        parts.append("Raises " + "; ".join(f"`{key}`: {text}" if text else f"`{key}`" for key, text in entries["Raises"]))
+        parts.append(
+            "Raises " + "; ".join(f"`{key}`: {text}" if text else f"`{key}`" for key, text in entries["Raises"])
+        )
     return "\n\n".join(parts)
 
 

@@ -52,7 +52,9 @@ def metadata_columns() -> str:
             if column.is_measured:
                 origin = "measured"
             rows.append((f"`{column.name}`", _type(column.type), origin, column.meaning))
-    return markdown_table(("column", "type", "what it is", "meaning"), [*rows, (_OWN[0], "as in the manifest", "yours", "")])
+    return markdown_table(
+        ("column", "type", "what it is", "meaning"), [*rows, (_OWN[0], "as in the manifest", "yours", "")]
+    )
 
 
 def _type(kind: pa.DataType) -> str:

@@ -56,8 +56,8 @@ def pages() -> list[Path]:
     return [ROOT / "README.md", *(page for page in sorted(DOCS.rglob("*.md")) if DOCS / "new" not in page.parents)]
 
 
-def blocks_of(page: Path) -> Iterator[Block]:
-    """Yield the fenced blocks of a page."""
+def blocks_of(page: Path, root: Path = ROOT) -> Iterator[Block]:
+    """Yield the fenced blocks of a page, which is named relative to a root."""
     lines = page.read_text(encoding="utf-8").splitlines()
     marks: dict[str, list[str]] = {}
     number = 0
@@ -67,10 +67,10 @@ def blocks_of(page: Path) -> Iterator[Block]:
             marks.setdefault(mark["kind"], []).append(mark["text"])
         elif line.lstrip().startswith("```"):
             fence = _FENCE.match(line)
-            assert fence, f"{page.relative_to(ROOT)}:{number + 1}: a fence is ```language or ```language title=\"NAME\""
+            assert fence, f'{page.relative_to(root)}:{number + 1}: a fence is ```language or ```language title="NAME"'
             end = next(later for later in range(number + 1, len(lines)) if lines[later].strip() == "```")
             yield Block(
-                page=str(page.relative_to(ROOT)),
+                page=str(page.relative_to(root)),
                 line=number + 1,
                 language=fence["language"],
                 title=fence["title"],

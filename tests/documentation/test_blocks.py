@@ -111,9 +111,7 @@ def test_yaml_is_what_its_model_takes(block: Block) -> None:
 
 
 def test_yaml_of_a_wrong_key_would_be_seen() -> None:
-    wrong = Block(
-        page="p", line=1, language="yaml", title=None, text="models: {m: {pth: x}}\n", not_run=None, first=()
-    )
+    wrong = Block(page="p", line=1, language="yaml", title=None, text="models: {m: {pth: x}}\n", not_run=None, first=())
     with pytest.raises(ValueError, match="pth"):
         test_yaml_is_what_its_model_takes(wrong)
     with pytest.raises(pytest.fail.Exception, match="No such option: --lmit"):

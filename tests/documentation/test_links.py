@@ -79,7 +79,9 @@ def test_the_site_needs_no_network() -> None:
 def test_messages_that_the_page_explains_are_the_codes() -> None:
     text = (DOCS / "trouble/messages.md").read_text(encoding="utf-8")
     source = "".join(file.read_text(encoding="utf-8") for file in sorted((ROOT / "sdbatch").rglob("*.py")))
-    quoted = [part for row in re.findall(r"^\| (`.+?`) \| ", text, re.MULTILINE) for part in re.findall("`([^`]+)`", row)]
+    quoted = [
+        part for row in re.findall(r"^\| (`.+?`) \| ", text, re.MULTILINE) for part in re.findall("`([^`]+)`", row)
+    ]
 
     assert len(quoted) > 25
     assert [part for part in quoted if part not in source] == []
