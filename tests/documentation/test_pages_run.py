@@ -57,8 +57,7 @@ def _run(script: str, folder: Path, **more: str) -> None:
 def spring(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of `sdbatch init` whose campaign is rendered, in few steps."""
     folder = tmp_path_factory.mktemp("pages")
-    few = "--set defaults.num_inference_steps=2"
-    _run(f"sdbatch init spring\ncd spring\nsdbatch run job.yaml --in-process {few}\nsed -i s/12/2/ job.yaml\n", folder)
+    _run("sdbatch init spring\ncd spring\nsed -i s/12/2/ job.yaml\nsdbatch run job.yaml --in-process\n", folder)
     return folder / "spring"
 
 
