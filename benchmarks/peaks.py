@@ -226,7 +226,7 @@ _TITLES: Final = {
 
 
 def card_table() -> str:
-    """Return the documentation's table: each ready job of published models, what it takes, and the card that holds it."""
+    """Return the table of cards: each ready job of published models, what it takes, and the card that holds it."""
     lines = ["| job | family | an output | weights | at the peak | card |", "|---|---|---|---|---|---|"]
     for file in sorted((ROOT / "jobs").glob("*.yaml")):
         for name, model in load_job(file).models.items():

@@ -23,14 +23,15 @@ rows = [
 folder.mkdir(parents=True, exist_ok=True)
 (folder / "rows.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
 
+campaign = str(folder / "campaign")
 job = {
     "manifest": str(folder / "rows.jsonl"),
-    "output": str(folder / "campaign"),
+    "output": campaign,
     "models": {"tiny-sd": {"path": "builtin:tiny-sd", "batch_size": 4}},
     "defaults": {"task": "text-to-image", "model": "tiny-sd", "num_inference_steps": 12, "guidance_scale": 4.0},
 }
 sdbatch.check(job)  # raises ManifestError with every problem
 result = sdbatch.run(job, in_process=True)  # without in_process: on the Ray cluster of RAY_ADDRESS, or one of its own
 print(result.state, result.counts["rows_ok"], "rows")
-for row in sdbatch.metadata(job["output"]).to_pylist():
+for row in sdbatch.metadata(campaign).to_pylist():
     print(row["id"], row["n"], row["seed"], row["asset"])

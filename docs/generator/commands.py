@@ -15,7 +15,7 @@ from sdbatch.cli import app
 MAKE: Final = frozenset(
     {"init", "brief", "manifest", "models", "check", "plan", "run", "redo", "grid", "submit", "cancel"}
 )
-"""Commands that lead to a campaign, by their first word; every other one looks at what is there, or makes files of it."""
+"""Commands that lead to a campaign, by their first word; every other one looks at one, or makes files of it."""
 SHARED_BY: Final = 4
 """Commands that have an option, from which it is explained once for all of them."""
 
@@ -87,6 +87,6 @@ def _section(words: str, command: Any, shared: Container[tuple[str, str]]) -> st
 def _as_typed(record: str) -> str:
     """Return an argument or option without the parser's own words for types, and a number's place as N."""
     if not record.startswith("-"):
-        return record.split()[0]
+        return record.partition(" ")[0]
     record = re.sub(r"<(int|float)( range)?>", "N", record)
     return re.sub(r" <[^>]*>", "", record).replace("<path>", "PATH")

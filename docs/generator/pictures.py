@@ -77,7 +77,7 @@ def strips(campaign: str) -> Image.Image:
         if row["num_frames"] == 1:
             continue
         given = dict(zip(json.loads(row["recipe"]).get("keyframes") or [0], row["images"] or (), strict=False))
-        pictures = {frame: Image.open(file) for frame, file in given.items()}
+        pictures: dict[int, Image.Image] = {frame: Image.open(file) for frame, file in given.items()}
         if row["video"]:
             pictures = {frame: _frame(row["video"], frame) for frame in FRAMES_SHOWN}
         if pictures:

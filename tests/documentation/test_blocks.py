@@ -1,4 +1,4 @@
-"""Every block of the README and the documentation is right: commands are the parser's, YAML the models', Python compiles."""
+"""Every block of README and docs is right: commands are the parser's, YAML is the models', Python compiles."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 import yaml
-from docs.generator.commands import every_command
 from support.doc_blocks import ROOT, Block, all_blocks, commands_in, pages
 
+from docs.generator.commands import every_command
 from sdbatch.cli.options import with_optional_class
 from sdbatch.deliver.settings import Delivery
 from sdbatch.desk.form import Form, parse_form
@@ -60,7 +59,7 @@ def _parse(words: list[str], place: str) -> None:
         return
     try:
         COMMANDS[name].make_context(name, with_optional_class([name, *rest])[1:])
-    except Exception as error:  # the parser's own; all that is wanted of it is its sentence
+    except Exception as error:  # noqa: BLE001 -- the parser's own; all that is wanted of it is its sentence
         pytest.fail(f"{place}: sdbatch {' '.join(words)}: {error}")
 
 

@@ -25,7 +25,8 @@ def _run(name: str, *arguments: str | Path) -> str:
 
 
 def _rows(folder: Path) -> list[dict[str, object]]:
-    return sdbatch.metadata(str(folder / "campaign")).to_pylist()
+    rows: list[dict[str, object]] = sdbatch.metadata(str(folder / "campaign")).to_pylist()
+    return rows
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)

@@ -69,7 +69,8 @@ def test_a_script_ends_where_a_block_fails(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(
         '```csv title="a.csv"\nid,prompt\n```\n\n<!-- not run: it would fail -->\n```bash\nfalse\n```\n\n'
-        "<!-- first: touch first -->\n```bash\ntest -e first\ntest -e a.csv\n```\n\n```python\nraise SystemExit(3)\n```\n"
+        "<!-- first: touch first -->\n```bash\ntest -e first\ntest -e a.csv\n```\n\n"
+        "```python\nraise SystemExit(3)\n```\n"
     )
     blocks = list(blocks_of(page, tmp_path))
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+
 from docs.generator.pages import names_in, pages, with_pieces
 from docs.generator.pieces import PIECES
-
 from sdbatch.columns import MANIFEST
 from sdbatch.families import FAMILIES
 
