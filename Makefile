@@ -79,7 +79,7 @@ docs: $(READY) ## Builds the documentation into out/docs, strictly, and runs its
 	$(BIN)/python -m pytest -m 'long or not long' tests/documentation
 
 constraints: $(READY) ## Writes the newest versions of all packages into constraints.txt.
-	$(BIN)/python -m pip install --quiet --upgrade --upgrade-strategy eager -e '.[ray,worker,s3,local,test,bench]'
+	$(BIN)/python -m pip install --quiet --upgrade --upgrade-strategy eager -e '.[ray,worker,s3,local,test,bench,docs]'
 	(head -1 constraints.txt; $(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu//') > constraints.new
 	mv constraints.new constraints.txt
 

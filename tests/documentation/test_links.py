@@ -55,9 +55,8 @@ def test_a_link_that_leads_nowhere_would_be_seen(tmp_path: Path) -> None:
 
 def test_every_page_and_picture_is_shown_somewhere() -> None:
     config = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
-    shown = {
-        entry for part in config["nav"] for entry in ([part] if isinstance(part, str) else next(iter(part.values())))
-    }
+    parts = [[part] if isinstance(part, str) else next(iter(part.values())) for part in config["nav"]]
+    shown = {entry for part in parts for entry in part}
     here = {str(page.relative_to(DOCS)) for page in pages() if page.is_relative_to(DOCS)}
     pictures = {link.rsplit("/", 1)[1] for page in pages() for link in _links(page) if "pictures/" in link}
 
