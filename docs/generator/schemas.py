@@ -41,22 +41,31 @@ def delivery() -> str:
 
 def _sections(schema: Schema, title: str) -> str:
     """Return a table for the file and one for each mapping inside it, in the order in which keys lead to them."""
-    parts = [f"## {title}\n\n{_table(schema)}"]
+    parts = [f"## {title}\n\n{_table(schema, schema['$defs'])}"]
     for name in _reached(schema, schema["$defs"]):
         inner = schema["$defs"][name]
         if inner.get("properties"):
             said = " ".join(inner.get("description", "").split())
-            parts.append(f"## {name}\n\n" + (f"{said}\n\n" if said else "") + _table(inner))
+            parts.append(f"## {name}\n\n" + (f"{said}\n\n" if said else "") + _table(inner, schema["$defs"]))
     return "\n\n".join(parts)
 
 
-def _table(schema: Schema) -> str:
+def _table(schema: Schema, definitions: Schema) -> str:
     required = set(schema.get("required", ()))
     rows = [
-        (f"`{key}`", _value(value), _default(value, key in required), " ".join(value.get("description", "").split()))
+        (f"`{key}`", _value(value), _default(value, key in required), _meaning(value, definitions))
         for key, value in schema["properties"].items()
     ]
     return markdown_table(_HEAD, rows)
+
+
+def _meaning(schema: Schema, definitions: Schema) -> str:
+    """Return what a key says of itself, else what the mapping that it holds says."""
+    said = schema.get("description")
+    if said is None:
+        inner = [definitions[name].get("description", "") for name in _references(schema)]
+        said = inner[0].split("\n\n")[0] if inner else ""
+    return " ".join(said.split())
 
 
 def _value(schema: Schema) -> str:
