@@ -13,11 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
+from diffusers import StableDiffusionPipeline
 from PIL import Image, ImageDraw, ImageFont
 
 import sdbatch
-from sdbatch import desk
 from sdbatch.checkpoints import SHIPPED, describe
 from sdbatch.encode.asset import read_frames
 from sdbatch.families.samplers import scheduler_of
@@ -42,9 +41,9 @@ LOOKS_SHOWN = ("photo", "pencil sketch", "abstract poster")
 SCENES_SHOWN = ("a beach with palm trees at sunset", "snowy mountains on a clear day", "a village with a church tower")
 SEEDS_SHOWN = (1, 2, 3, 4, 5)
 GUIDANCE_SHOWN = (1.0, 2.0, 4.0, 8.0, 16.0)
-SOURCE = Path(desk.__file__).parent / "starter_files/images/village.png"
-EDIT = "a little village with a church tower at night"
-STRENGTHS_SHOWN = (0.2, 0.4, 0.6, 0.8, 1.0)
+SOURCE = "mountains with a lake by day"
+EDITED = ("mountains with a lake at night in winter", "desert with cacti at sunset")
+STRENGTHS_SHOWN = (0.3, 0.4, 0.6, 0.8, 1.0)
 
 
 def sheet(campaign: str) -> Image.Image:
@@ -142,6 +141,13 @@ class _Tiny:
         self._info = describe("tiny-sd", entry, {})
         self._model = load_model("tiny-sd", entry, self._info.revision, {})
 
+    def edited(self, source: Image.Image, prompt: str, strength: float) -> Image.Image:
+        """Return a picture made from another one in 20 steps, of which strength leaves the last ones."""
+        values = {"task": "image-to-image", "prompt": prompt, "height": 64, "width": 64, "guidance_scale": 4.0}
+        recipe = recipe_from({**values, "num_inference_steps": 20, "strength": strength, "images": ["sha256:00"]})
+        item = Item(recipe=recipe, seed=7, images=(np.asarray(source),))
+        return Image.fromarray(make_batch(self._model, [item], None).outputs[0].frames_FHWC[0])
+
     def picture(self, prompt: str, steps: int, sampler: str = "", seed: int = 7, **recipe: object) -> Image.Image:
         """Return the picture of a prompt, by a sampler of A1111's name."""
         values = {"task": "text-to-image", "prompt": prompt, "height": 64, "width": 64, "guidance_scale": 4.0, **recipe}
@@ -207,18 +213,11 @@ def guidance(tiny: _Tiny) -> Image.Image:
     return table([f"guidance {scale:g}" for scale in GUIDANCE_SHOWN], [("", cells)])
 
 
-def strengths() -> Image.Image:
-    """Return a source, and what a prompt makes of it at five strengths."""
-    pipeline = StableDiffusionImg2ImgPipeline.from_pretrained(
-        SHIPPED["tiny-sd"], local_files_only=True, dtype=torch.float32
-    )
-    source = Image.open(SOURCE).convert("RGB").resize((64, 64), Image.Resampling.LANCZOS)
-    cells = [source]
-    for strength in STRENGTHS_SHOWN:
-        generator = torch.Generator().manual_seed(7)
-        given = {"strength": strength, "num_inference_steps": 20, "guidance_scale": 4.0, "generator": generator}
-        cells += pipeline(EDIT, image=source, **given).images
-    return table(["the source", *(f"strength {one:g}" for one in STRENGTHS_SHOWN)], [("", cells)])
+def strength(tiny: _Tiny) -> Image.Image:
+    """Return a picture, and what two prompts make of it at five strengths."""
+    source = tiny.picture(SOURCE, 20)
+    lines = [(prompt, [source, *(tiny.edited(source, prompt, one) for one in STRENGTHS_SHOWN)]) for prompt in EDITED]
+    return table(["the source", *map(str, STRENGTHS_SHOWN)], lines)
 
 
 def draw_rows(folder: Path) -> None:
@@ -227,7 +226,7 @@ def draw_rows(folder: Path) -> None:
     looks(tiny).save(folder / "looks.jpg", quality=90)
     seeds(tiny).save(folder / "seeds.jpg", quality=90)
     guidance(tiny).save(folder / "guidance.jpg", quality=90)
-    strengths().save(folder / "strength.jpg", quality=90)
+    strength(tiny).save(folder / "strength.jpg", quality=88)
     samplers(tiny).save(folder / "samplers.jpg", quality=90)
     weights(tiny).save(folder / "weights.jpg", quality=90)
 

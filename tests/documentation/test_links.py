@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -75,6 +77,20 @@ def test_the_site_needs_no_network() -> None:
     assert config["theme"]["font"] is False
     assert "offline" in config["plugins"]
     assert config.get("extra_javascript", []) == config.get("extra_css", []) == []
+
+
+@pytest.mark.long
+def test_the_built_site_is_strict_and_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
+    pytest.importorskip("mkdocs", reason="`make docs` brings it")
+    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    built = {str(file.relative_to(tmp_path)): file.read_text(encoding="utf-8") for file in tmp_path.rglob("*.html")}
+
+    assert "trouble/messages.html" in built
+    assert not [name for name in built if name.startswith(("generator", "new"))]
+    loaded = r'<script[^>]* src="https?://|<link[^>]* rel="stylesheet"[^>]* href="https?://|@import url\(.?https?://'
+    assert {name for name, text in built.items() if re.search(loaded, text)} == set()
 
 
 def test_messages_that_the_page_explains_are_the_codes() -> None:
