@@ -1,4 +1,4 @@
-"""What MkDocs calls while it builds: the search of pages that are read from a disk takes its one script from this folder.
+"""What MkDocs calls while it builds: pages that are read from a disk take their search's one script from this folder.
 
 The theme names it on a public server. `docs/assets/iframe-worker.js` is that file: iframe-worker 1.0.4, MIT,
 (c) 2020-2022 Martin Donath; its licence lies beside it.
