@@ -3,7 +3,7 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
-FAST := $(addprefix tests/,campaign deliver desk encode fetch job manifest plan report storage \
+FAST := $(addprefix tests/,campaign deliver desk documentation encode fetch job manifest plan report storage \
 	$(patsubst %,test_%.py,canonical families jobs layout logs named_formats outcomes recipe where))
 READY := $(VENV)/.ready
 
