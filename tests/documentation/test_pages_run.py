@@ -12,7 +12,7 @@ import pytest
 from support.doc_blocks import ROOT, Block, blocks_of, pages
 
 RUN = {"bash", "python"}
-PAGE_S_MAX = 580
+PAGE_S_MAX = 1500
 RUNNABLE = [
     page for page in pages() if any(block.language in RUN and block.not_run is None for block in blocks_of(page))
 ]
@@ -80,6 +80,7 @@ def test_a_script_ends_where_a_block_fails(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(PAGE_S_MAX + 60)
 @pytest.mark.parametrize("page", RUNNABLE, ids=lambda page: str(page.relative_to(ROOT)))
 def test_a_page_runs(page: Path, spring: Path, tmp_path: Path) -> None:
     _run(script_of(list(blocks_of(page))), tmp_path / "scratch", SPRING=str(spring))
