@@ -3,7 +3,7 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
-FAST := $(addprefix tests/,campaign deliver desk encode fetch job manifest plan report storage \
+FAST := $(addprefix tests/,campaign deliver desk documentation encode fetch job manifest plan report storage \
 	$(patsubst %,test_%.py,canonical families jobs layout logs named_formats outcomes recipe where))
 READY := $(VENV)/.ready
 
@@ -18,8 +18,8 @@ CORE := $(addprefix tests/,deliver desk encode job manifest plan report \
 	--deselect tests/plan/test_checks.py::test_loras_are_keyed_by_content_whatever_their_order \
 	--deselect tests/plan/test_checks.py::test_rows_with_other_loras_share_no_batch
 
-.PHONY: help demo fast test tests test-all long coverage ray-range python-range bench chaos fuzz check lint types schema families \
-	columns constraints hashes clean
+.PHONY: help demo fast test tests test-all long coverage ray-range python-range bench chaos fuzz check lint types schema reference docs \
+	constraints hashes clean
 
 help: ## This list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -107,16 +107,16 @@ schema: $(READY) ## Writes the JSON Schemas of the files that people write.
 	$(BIN)/python -c 'import json; from sdbatch.desk.form import brief_schema; \
 		print(json.dumps(brief_schema(), indent=1))' > jobs/brief.schema.json
 
-families: $(READY) ## Writes the README's table of families.
-	$(BIN)/python -c 'from pathlib import Path; from sdbatch.families.listing import in_readme; \
-		file = Path("README.md"); file.write_text(in_readme(file.read_text()))'
+reference: schema ## Writes the tables of docs/ that are made from the code.
+	$(BIN)/python -m docs.generator
 
-columns: $(READY) ## Writes the README's table of the manifest.
-	$(BIN)/python -c 'from pathlib import Path; from sdbatch.manifest.listing import in_readme; \
-		file = Path("README.md"); file.write_text(in_readme(file.read_text()))'
+docs: $(READY) ## Builds the documentation into out/docs, strictly, and runs its commands.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	$(BIN)/python -m pytest -m 'long or not long' tests/documentation
 
 constraints: $(READY) ## Writes the newest versions of all packages into constraints.txt.
-	$(BIN)/python -m pip install --quiet --upgrade --upgrade-strategy eager -e '.[ray,worker,s3,local,test,bench]'
+	$(BIN)/python -m pip install --quiet --upgrade --upgrade-strategy eager -e '.[ray,worker,s3,local,test,bench,docs]'
 	(head -1 constraints.txt; $(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu//') > constraints.new
 	mv constraints.new constraints.txt
 

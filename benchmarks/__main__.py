@@ -23,7 +23,7 @@ from typing import Any
 
 from benchmarks.groups import GROUPS, run_group
 from benchmarks.lab import ALIKE, Lab, load, machine, versions
-from benchmarks.table import Row, from_json, full, in_readme, to_json, to_markdown
+from benchmarks.table import Row, from_json, full, in_page, to_json, to_markdown
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -134,13 +134,13 @@ def _write(groups: Mapping[str, Mapping[str, Any]], options: argparse.Namespace)
     latest.write_text(json.dumps(result, indent=1) + "\n")
     (options.out / "latest.md").write_text(_head(result) + text)
     if options.out == RESULTS and not options.quick:
-        readme = ROOT / "README.md"
-        readme.write_text(in_readme(readme.read_text(), rows, circumstances(result)))
+        page = ROOT / "docs/how/speed.md"
+        page.write_text(in_page(page.read_text(), rows, circumstances(result)))
     print("\n" + text)
 
 
 def circumstances(result: Mapping[str, Any]) -> str:
-    """Return what stands above the README's table: machine, load, how often."""
+    """Return what stands above the documentation's table: machine, load, how often."""
     loads = [value for before_and_after in result["load"].values() for value in before_and_after]
     here, pairs, highest = result["machine"], result["pairs"], max(loads, default=0.0)
     is_quiet = pairs >= PAIRS and highest <= QUIET_LOAD_A_CORE * here["cores"]

@@ -1,6 +1,6 @@
 """Computes the memory that models take on torch's meta device, and writes the table that plans read.
 
-python -m benchmarks.peaks            writes sdbatch/families/peaks.json and the README's table of cards
+python -m benchmarks.peaks            writes sdbatch/families/peaks.json and the table of cards in docs/models/cards.md
 
 published architecture --> denoiser and decoder on the meta device --> LiveBytes at a few sizes --> a linear form
 """
@@ -215,7 +215,7 @@ def _tiled_sizes(vae: Any, family: Family) -> Sizes:
     return [(side * times, side * 2, count) for times in (1, 2) for count in counts]
 
 
-_READ_ME: Final = ROOT / "README.md"
+_PAGE: Final = ROOT / "docs/models/cards.md"
 _MARKS: Final = ("<!-- cards: written by python -m benchmarks.peaks -->\n", "<!-- cards end -->\n")
 _TITLES: Final = {
     "flux-16gb": "Flux.1",
@@ -227,7 +227,7 @@ _TITLES: Final = {
 
 
 def card_table() -> str:
-    """Return the README's table: each ready job of published models, what it takes, and the card that holds it."""
+    """Return the table of cards: each ready job of published models, what it takes, and the card that holds it."""
     lines = ["| job | family | an output | weights | at the peak | card |", "|---|---|---|---|---|---|"]
     for file in sorted((ROOT / "jobs").glob("*.yaml")):
         for name, model in load_job(file).models.items():
@@ -261,11 +261,11 @@ def _card_row(file: Path, name: str, model: Model, title: str) -> str:
 
 
 def write_card_table() -> None:
-    """Put the table where the README has it."""
+    """Put the table into its page."""
     begin, end = _MARKS
-    text = _READ_ME.read_text(encoding="utf-8")
+    text = _PAGE.read_text(encoding="utf-8")
     before, after = text.partition(begin)[0], text.partition(end)[2]
-    _READ_ME.write_text(f"{before}{begin}{card_table()}{end}{after}", encoding="utf-8")
+    _PAGE.write_text(f"{before}{begin}{card_table()}{end}{after}", encoding="utf-8")
 
 
 def _parameters(one: Any) -> int:

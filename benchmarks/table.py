@@ -210,18 +210,18 @@ def to_markdown(rows: Iterable[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
-README_MARKS = ("<!-- speed: made by `make bench` -->", "<!-- /speed -->")
+PAGE_MARKS = ("<!-- speed: made by `make bench` -->", "<!-- /speed -->")
 
 
-def in_readme(text: str, rows: Iterable[Row], said: str) -> str:
-    """Return the README with the promised rows between its marks; comparisons beside them stay in the results.
+def in_page(text: str, rows: Iterable[Row], said: str) -> str:
+    """Return a page with the promised rows between its marks; comparisons beside them stay in the results.
 
     Args:
-        text: The README.
+        text: The page.
         rows: Measured or not; those that were not are left out.
         said: What stands above the table.
     """
-    begin, end = README_MARKS
+    begin, end = PAGE_MARKS
     head, _, rest = text.partition(begin)
     _, _, tail = rest.partition(end)
     lines = ["| quantity | sdbatch | baseline | ratio | must | reached |", "|---|---|---|---|---|---|"]

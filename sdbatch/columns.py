@@ -1,6 +1,6 @@
 """Every column of the manifest and of the metadata, once: its type, its bound, and where it goes.
 
-    COLUMNS --> the manifest's schema, `defaults` of a job, what the plan settles, recipe, metadata, gallery, the README
+    COLUMNS --> the manifest's schema, `defaults` of a job, what the plan settles, recipe, metadata, gallery, docs/
 
 One more column is one row here; what reads it names it: a family's map of arguments, or the code it was made for.
 """
@@ -77,7 +77,7 @@ class Column:
         is_measured: Whether the metadata tells it of the finished asset, not as the recipe asks for it.
         is_joined: Whether it is added where metadata are read, from what people decided, and never stored with them.
         in_gallery: Whether a card of the gallery shows it among the settings.
-        meaning: One line for people, in the README's table of the manifest.
+        meaning: One line for people, in the documentation's table of the manifest.
     """
 
     name: str

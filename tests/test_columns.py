@@ -16,7 +16,6 @@ import pytest
 
 import sdbatch
 from sdbatch.columns import COLUMNS, IN_RECIPE, MANIFEST, Column, Range
-from sdbatch.manifest.listing import in_readme
 from sdbatch.recipe import Recipe
 
 REPOSITORY = Path(__file__).parents[1]
@@ -35,7 +34,7 @@ from sdbatch.campaign.write import request_columns
 from sdbatch.checkpoints import describe
 from sdbatch.families import FAMILIES
 from sdbatch.job import parse_job
-from sdbatch.manifest.listing import markdown
+from docs.generator.tables import manifest_columns
 from sdbatch.manifest.schema import COLUMNS
 from sdbatch.plan.resolve import Resolver
 from sdbatch.recipe import parse_recipe
@@ -65,7 +64,7 @@ if told["in_manifest"]:
     request = Request("a", rows.request_key[0], rows.recipe[0], (0,), (), "sdxl", rows.batch_key[0], 1.0)
     told["metadata"] = [NAME in METADATA.names, request_columns(request, recipe, 0)[NAME]]
     told["gallery"] = NAME in SETTINGS
-    told["readme"] = f"| `{NAME}` | float | drill; in 0..1 |" in markdown()
+    told["documentation"] = f"| `{NAME}` | float | drill; in 0..1 |" in manifest_columns()
     older = sdbatch.metadata(sys.argv[1])
     told["older_are_null"] = older.num_rows > 0 and older.column(NAME).null_count == older.num_rows
     told["default"] = json.loads(resolved({}, {**TASK, NAME: 0.25})[0].recipe[0])[NAME]
@@ -78,7 +77,7 @@ def _told(tree: Path) -> dict[str, Any]:
     """Run the script with the package of a tree."""
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(REPOSITORY / "tests/fixtures/campaign_0_1/campaign")],
-        env={**os.environ, "PYTHONPATH": str(tree)},
+        env={**os.environ, "PYTHONPATH": f"{tree}{os.pathsep}{REPOSITORY}"},
         cwd=tree,
         capture_output=True,
         text=True,
@@ -116,7 +115,7 @@ def test_one_more_column_is_one_row_and_its_use(tmp_path: Path) -> None:
         "argument": 0.5,
         "metadata": [True, 0.5],
         "gallery": True,
-        "readme": True,
+        "documentation": True,
         "older_are_null": True,
         "default": 0.25,
         "refused": [["guidance_rescale", "is not in 0..1"]],
@@ -139,12 +138,6 @@ def test_columns_that_the_recipe_reads_by_name_are_its_fields() -> None:
 
 def test_every_manifest_column_says_what_it_means() -> None:
     assert [name for name, column in MANIFEST.items() if not column.meaning] == []
-
-
-def test_the_readme_s_columns_are_the_code_s() -> None:
-    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-
-    assert text == in_readme(text), "run `make columns`"
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,6 @@ from sdbatch.families import (
     next_frame_count,
 )
 from sdbatch.families.arguments import PARAMETER_BOUNDS
-from sdbatch.families.listing import in_readme
 from sdbatch.families.scheduler_options import REQUIRES
 from sdbatch.families.schedulers import (
     COGVIDEOX_SCHEDULERS,
@@ -184,15 +183,6 @@ def test_cost_follows_published_counts_and_scales() -> None:
     assert cost() == pytest.approx(270.4, rel=0.01)  # 280.9 with the VAE, counted on the published architecture
     assert cost(guided=False) == cost() / 2
     assert cost(steps=40) == cost(height=2048) == cost() * 2
-
-
-def test_the_readme_s_table_is_the_code_s() -> None:
-    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-
-    assert text == in_readme(text), "run `make families`"
-    assert all(f"| {title} (`{family.class_name}`) |" in text for title, family in FAMILIES.items())
-    with pytest.raises(ValueError, match="0 tables are marked"):
-        in_readme("no table")
 
 
 def test_exact_makes_rows_alone_where_a_call_of_several_may_move_their_bits() -> None:

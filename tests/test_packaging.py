@@ -70,6 +70,7 @@ def test_all_brings_every_extra_that_any_machine_can_have() -> None:
         "core-test",
         "local",
         "bench",
+        "docs",
         "torchao",
         "quanto",
         "gguf",

@@ -105,8 +105,10 @@ class Metadata(_Strict):
 class Label(_Strict):
     """Words that are seen on the picture itself."""
 
-    text: Annotated[str, Field(min_length=1, max_length=80)]
-    place: Literal["top-left", "top-right", "bottom-left", "bottom-right"] = "bottom-right"
+    text: Annotated[str, Field(min_length=1, max_length=80)] = Field(description="The words.")
+    place: Literal["top-left", "top-right", "bottom-left", "bottom-right"] = Field(
+        default="bottom-right", description="Corner of the picture."
+    )
     height: Annotated[float, Field(ge=0.01, le=0.25)] = Field(
         default=0.04, description="Height of the letters, as a share of the shorter side."
     )

@@ -37,8 +37,10 @@ class _Strict(BaseModel):
 class Quality(_Strict):
     """Bounds on the quality of JPEG, WebP and AVIF, 1 to 100."""
 
-    least: Annotated[int, Field(ge=1, le=100)] = 40
-    most: Annotated[int, Field(ge=1, le=100)] = 95
+    least: Annotated[int, Field(ge=1, le=100)] = Field(
+        default=40, description="Least quality; what is over its bytes there is not delivered."
+    )
+    most: Annotated[int, Field(ge=1, le=100)] = Field(default=95, description="Quality that is begun with.")
 
     @model_validator(mode="after")
     def _in_order(self) -> Quality:
@@ -50,8 +52,8 @@ class Quality(_Strict):
 class FocusPoint(_Strict):
     """A point of the master that a crop keeps, as shares of its width and height."""
 
-    x: Annotated[float, Field(ge=0, le=1)] = 0.5
-    y: Annotated[float, Field(ge=0, le=1)] = 0.5
+    x: Annotated[float, Field(ge=0, le=1)] = Field(default=0.5, description="From the left.")
+    y: Annotated[float, Field(ge=0, le=1)] = Field(default=0.5, description="From the top.")
 
 
 class Delivery(_Strict):
@@ -66,8 +68,12 @@ class Delivery(_Strict):
     where: Annotated[str, Field(min_length=1)] | None = Field(
         default=None, description="Only rows of the metadata for which this expression holds."
     )
-    formats: list[str | dict[str, Any]]
-    name: str = DEFAULT_TEMPLATE
+    formats: list[str | dict[str, Any]] = Field(
+        description="Named formats, or {name, width, height, type, bytes_max, fit}."
+    )
+    name: str = Field(
+        default=DEFAULT_TEMPLATE, description="Path of each file, of columns in braces, format, n and ext."
+    )
     to: Annotated[str, Field(min_length=1)] = Field(description="Folder, bucket, or FILE.zip in one of them.")
     quality: Quality = Quality()
     focus: Literal["centre", "top"] | FocusPoint = Field(

@@ -54,13 +54,19 @@ Plain = Annotated[str | int, BeforeValidator(_no_booleans)]
 class AxisForm(Strict):
     """Where the values of an axis come from."""
 
-    table: str | None = None
-    key: str | None = None
-    sheet: str | None = None
-    where: Texts = Field(default=[])
-    values: list[Annotated[str | int | dict[str, Any], BeforeValidator(_no_booleans)]] | None = None
-    lines: str | None = None
-    default: Plain | None = None
+    table: str | None = Field(
+        default=None, description="A CSV, TSV, XLSX or JSONL file beside the brief, one value a row."
+    )
+    key: str | None = Field(default=None, description="Column of the table that names each row, and stands in ids.")
+    sheet: str | None = Field(default=None, description="Sheet of a workbook.")
+    where: Texts = Field(default=[], description="Rows of the table that count, as expressions over its columns.")
+    values: list[Annotated[str | int | dict[str, Any], BeforeValidator(_no_booleans)]] | None = Field(
+        default=None, description="The values themselves: texts, or mappings with a key."
+    )
+    lines: str | None = Field(default=None, description="A text file, one value a line.")
+    default: Plain | None = Field(
+        default=None, description="Value of rows that do not say; it is left out of ids, so an axis can be added later."
+    )
 
     @model_validator(mode="after")
     def _one_origin(self) -> AxisForm:
@@ -79,33 +85,47 @@ class AxisForm(Strict):
 class SampleForm(Strict):
     """Some rows of a block, chosen at random and for ever."""
 
-    count: Annotated[int, Field(ge=1, le=1_000_000)]
-    per: list[Name] = Field(default=[])
+    count: Annotated[int, Field(ge=1, le=1_000_000)] = Field(description="Rows.")
+    per: list[Name] = Field(default=[], description="Axes: so many rows for each of their values.")
 
 
 class BlockForm(Strict):
     """Rows: the product of some axes, less what `where` leaves out."""
 
-    axes: Annotated[list[Name], Field(alias="for", min_length=1)]
-    where: Texts = Field(default=[])
-    fixed: dict[Name, Plain] = Field(default={}, alias="with")
-    zip: list[Annotated[list[Name], Field(min_length=2)]] = Field(default=[])
+    axes: Annotated[list[Name], Field(alias="for", min_length=1, description="Axes whose product it is.")]
+    where: Texts = Field(default=[], description="Combinations that are wanted, as expressions; all of them hold.")
+    fixed: dict[Name, Plain] = Field(default={}, alias="with", description="Values of other axes.")
+    zip: list[Annotated[list[Name], Field(min_length=2)]] = Field(
+        default=[], description="Axes that go side by side, not crosswise."
+    )
     sample: SampleForm | None = None
-    outputs: Annotated[int, Field(ge=1, le=1024)] | None = None
+    outputs: Annotated[int, Field(ge=1, le=1024)] | None = Field(
+        default=None, description="Pictures or clips of each row."
+    )
 
 
 class Form(Strict):
     """A whole brief."""
 
-    brief: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$")]
+    brief: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$")] = Field(
+        description="First part of every id."
+    )
     axes: Annotated[dict[Name, AxisForm], Field(min_length=1)]
-    formats: list[str | dict[str, Any]] = Field(default=[])
+    formats: list[str | dict[str, Any]] = Field(
+        default=[], description="Named formats or your own; they make the axis shape."
+    )
     rows: Annotated[list[BlockForm], Field(min_length=1)]
-    same_seed: list[Name] = Field(default=[])
-    columns: dict[str, Any]
+    same_seed: list[Name] = Field(default=[], description="Axes in which rows of one seed differ.")
+    columns: dict[str, Any] = Field(
+        description="Columns of the manifest: values, templates, or {by: AXIS, VALUE: ..., else: ...}."
+    )
     seed: Annotated[int, Field(ge=0)] = Field(default=0, description="Of the samples.")
-    crop_max: Annotated[float, Field(ge=0, lt=1)] = 0.15
-    enlarge_max: Annotated[float, Field(ge=1)] = 1.5
+    crop_max: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.15, description="Largest share of a master that a format may crop; more is refused."
+    )
+    enlarge_max: Annotated[float, Field(ge=1)] = Field(
+        default=1.5, description="Largest factor by which a format may enlarge its master; more is refused."
+    )
 
     @field_validator("axes")
     @classmethod

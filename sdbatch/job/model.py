@@ -53,7 +53,11 @@ else:
         __base__=Strict,
         __module__=__name__,
         __doc__='Values for manifest columns that a row leaves null. `""` means none, null inherits.',
-        **{column.name: (_default_of(column) | None, None) for column in COLUMNS if column.in_defaults},
+        **{
+            column.name: (_default_of(column) | None, Field(default=None, description=column.meaning))
+            for column in COLUMNS
+            if column.in_defaults
+        },
     )
 
 
@@ -72,7 +76,9 @@ _Ratio = Annotated[float, Field(ge=-1000, le=1000)]
 class StepCache(Strict):
     """Skips work that changes little from one denoising step to the next. Lossy."""
 
-    kind: Literal["FirstBlockCache", "MagCache", "TaylorSeerCache"]
+    kind: Literal["FirstBlockCache", "MagCache", "TaylorSeerCache"] = Field(
+        description="Class of diffusers; the other keys are its options, absent ones as diffusers has them."
+    )
     threshold: Annotated[float, Field(gt=0, le=1000)] | None = None
     max_skip_steps: Annotated[int, Field(ge=1, le=1000)] | None = None
     retention_ratio: Annotated[float, Field(ge=0, le=1)] | None = None
@@ -132,8 +138,13 @@ class Model(Strict):
     num_cpus: Annotated[int, Field(ge=1, le=1024)] = Field(
         default=1, description="CPU cores per worker, and torch's threads."
     )
-    memory_gib: Annotated[float, Field(gt=0, le=65_536)] | None = None
-    batch_size: Annotated[int, Field(ge=1, le=256)] | Literal["auto"] = "auto"
+    memory_gib: Annotated[float, Field(gt=0, le=65_536)] | None = Field(
+        default=None, description="Host memory that a worker asks the cluster for."
+    )
+    batch_size: Annotated[int, Field(ge=1, le=256)] | Literal["auto"] = Field(
+        default="auto",
+        description="Rows in one pipeline call; auto finds what the device holds, and exact needs a number.",
+    )
     schedulers: Presets = Field(
         default={},
         description="Presets that rows may name as their scheduler: a diffusers class and its options, by name.",

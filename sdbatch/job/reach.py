@@ -38,10 +38,12 @@ class Storage(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    profile: str | None = None
-    endpoint_url: str | None = None
-    region: str | None = None
-    anon: bool | None = None
+    profile: str | None = Field(default=None, description="Name of a profile in the files of the AWS command line.")
+    endpoint_url: str | None = Field(
+        default=None, description="Address of a store that is not the scheme's own, such as http://minio:9000."
+    )
+    region: str | None = Field(default=None, description="Region of the bucket.")
+    anon: bool | None = Field(default=None, description="Whether requests go without credentials, to public buckets.")
     addressing_style: Literal["auto", "path", "virtual"] | None = Field(
         default=None, description="Whether the bucket stands in the path of a request or in its host name."
     )

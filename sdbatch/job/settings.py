@@ -30,22 +30,28 @@ class Sources(Strict):
     """Places that sources may come from."""
 
     allow: list[str] = Field(default=[], description="Prefixes: local folders or URLs. Nothing else is ever opened.")
-    bytes_max: Annotated[int, Field(ge=1, le=1 << 40)] = 64 << 20
-    pixels_max: Annotated[int, Field(ge=1, le=1 << 32)] = 40_000_000
+    bytes_max: Annotated[int, Field(ge=1, le=1 << 40)] = Field(
+        default=64 << 20, description="Most bytes of a source file."
+    )
+    pixels_max: Annotated[int, Field(ge=1, le=1 << 32)] = Field(
+        default=40_000_000, description="Most pixels of a source, or of a frame."
+    )
 
 
 class Workers(Strict):
     """Number of workers per slot shape."""
 
-    count: Annotated[int, Field(ge=1, le=100_000)] | Literal["auto"] = "auto"
-    max: Annotated[int, Field(ge=1, le=100_000)] = 64
+    count: Annotated[int, Field(ge=1, le=100_000)] | Literal["auto"] = Field(
+        default="auto", description="Workers; auto is as many as fit, on a cluster up to max."
+    )
+    max: Annotated[int, Field(ge=1, le=100_000)] = Field(default=64, description="Most workers where count is auto.")
 
 
 class Encode(Strict):
     """File formats of assets and their qualities."""
 
-    image: PictureSuffix = "png"
-    video: ClipSuffix = "mp4"
+    image: PictureSuffix = Field(default="png", description="File type of pictures.")
+    video: ClipSuffix = Field(default="mp4", description="File type of clips.")
     quality: Annotated[int, Field(ge=1, le=100)] = Field(default=92, description=f"For {taking('quality')}.")
     lossless: bool = Field(default=False, description=f"For {taking('lossless')}.")
     video_crf: Annotated[int, Field(ge=1, le=51)] | None = Field(
@@ -65,8 +71,12 @@ class Encode(Strict):
 class Limits(Strict):
     """Bounds on tries, failures and waits."""
 
-    attempts: Annotated[int, Field(ge=1, le=1000)] = 3
-    failed_fraction: Annotated[float, Field(ge=0, le=1)] = 0.05
+    attempts: Annotated[int, Field(ge=1, le=1000)] = Field(
+        default=3, description="Tries of a row in one run, machine faults excluded."
+    )
+    failed_fraction: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.05, description="Share of the finished rows that may fail, once 100 have finished; more stop the run."
+    )
     leaving_fraction: Annotated[float, Field(ge=0, le=1)] = Field(
         default=0.5, description="A run that lets a larger share of the campaign's rows leave is refused without --yes."
     )
@@ -130,7 +140,9 @@ class Job(Strict):
     manifest: Manifest = Field(
         description="Parquet (a file, a folder, a glob), a table, a brief (.yaml), or {path, sheet, id, rename, own}."
     )
-    output: Annotated[str, Field(min_length=1)]
+    output: Annotated[str, Field(min_length=1)] = Field(
+        description="The campaign: a local folder, or a URL such as s3://bucket/spring."
+    )
     models: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")], Model]
     loras: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")], Lora] = Field(default={})
     defaults: Defaults = Defaults()
@@ -140,8 +152,13 @@ class Job(Strict):
     encode: Encode = Encode()
     limits: Limits = Limits()
     prices: Prices | None = Field(default=None, description="What the machines cost; without it nothing is in money.")
-    determinism: Literal["fast", "exact"] = "fast"
-    seed: Annotated[int, Field(ge=0, le=SEED_MAX)] = 0
+    determinism: Literal["fast", "exact"] = Field(
+        default="fast",
+        description="exact: equal bytes for any number of workers, order and kill; fast: equal pixels within 1 of 255.",
+    )
+    seed: Annotated[int, Field(ge=0, le=SEED_MAX)] = Field(
+        default=0, description="Root of the seeds of rows that state none."
+    )
     quality_gate: bool = Field(default=True, description="Fail images with NaN or without variance (BlankOutput).")
 
     after: list[str | dict[str, dict[str, Any]]] = Field(

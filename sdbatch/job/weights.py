@@ -182,8 +182,8 @@ class Lora(Strict):
 
     path: str = Field(description="Local folder or fsspec URL of a folder.")
     base: str = Field(description="Family it was trained for: its title, or the class name in model_index.json.")
-    weight_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\.safetensors$")] = (
-        "pytorch_lora_weights.safetensors"
+    weight_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\.safetensors$")] = Field(
+        default="pytorch_lora_weights.safetensors", description="File in the folder."
     )
     revision: Revision | None = Field(default=None, description="Names the content; see a model's.")
     load_into_transformer_2: bool = Field(

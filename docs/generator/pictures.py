@@ -1,9 +1,10 @@
-"""Draw the documentation's pictures: a campaign's sheet and strips, steps, samplers, weights, strength.
+"""Draw the documentation's pictures: a campaign's sheet and strips, one picture step by step, what each parameter does.
 
-python manifests/draw_readme.py out/demo manifests              # after `make demo`; all but strength.jpg
-python manifests/draw_readme.py --rows manifests                # samplers.jpg and weights.jpg, which need no campaign
-python manifests/draw_readme.py --strength docs/pictures        # strength.jpg, which needs none either
+python -m docs.generator.pictures out/demo docs/pictures     # after `make demo`; writes all but the gallery's
+python -m docs.generator.pictures --rows docs/pictures       # those that need no campaign
 """
+
+from __future__ import annotations
 
 import json
 import sys
@@ -36,6 +37,10 @@ SAMPLERS_SHOWN = ("DDIM", "Euler a", "DPM++ 2M", "DPM++ 2M SDE", "UniPC", "LCM")
 STEPS_OF_SAMPLERS = (2, 4, 12)
 WEIGHTED = ("a beach at (sunset:{})", "a (snowy:{}) mountain")
 WEIGHTS_SHOWN = (0.2, 0.5, 1.0, 1.4, 2.0)
+LOOKS_SHOWN = ("photo", "pencil sketch", "abstract poster")
+SCENES_SHOWN = ("a beach with palm trees at sunset", "snowy mountains on a clear day", "a village with a church tower")
+SEEDS_SHOWN = (1, 2, 3, 4, 5)
+GUIDANCE_SHOWN = (1.0, 2.0, 4.0, 8.0, 16.0)
 SOURCE = "mountains with a lake by day"
 EDITED = ("mountains with a lake at night in winter", "desert with cacti at sunset")
 STRENGTHS_SHOWN = (0.3, 0.4, 0.6, 0.8, 1.0)
@@ -71,7 +76,7 @@ def strips(campaign: str) -> Image.Image:
         if row["num_frames"] == 1:
             continue
         given = dict(zip(json.loads(row["recipe"]).get("keyframes") or [0], row["images"] or (), strict=False))
-        pictures = {frame: Image.open(file) for frame, file in given.items()}
+        pictures: dict[int, Image.Image] = {frame: Image.open(file) for frame, file in given.items()}
         if row["video"]:
             pictures = {frame: _frame(row["video"], frame) for frame in FRAMES_SHOWN}
         if pictures:
@@ -143,14 +148,14 @@ class _Tiny:
         item = Item(recipe=recipe, seed=7, images=(np.asarray(source),))
         return Image.fromarray(make_batch(self._model, [item], None).outputs[0].frames_FHWC[0])
 
-    def picture(self, prompt: str, steps: int, sampler: str = "", **recipe: object) -> Image.Image:
+    def picture(self, prompt: str, steps: int, sampler: str = "", seed: int = 7, **recipe: object) -> Image.Image:
         """Return the picture of a prompt, by a sampler of A1111's name."""
         values = {"task": "text-to-image", "prompt": prompt, "height": 64, "width": 64, "guidance_scale": 4.0, **recipe}
         if sampler:
             found, problem = scheduler_of(sampler, self._info.family, {})
             assert found is not None, problem
             values |= {"scheduler": found.class_name, "scheduler_options": dict(found.options)}
-        item = Item(recipe=recipe_from({**values, "num_inference_steps": steps}), seed=7)
+        item = Item(recipe=recipe_from({**values, "num_inference_steps": steps}), seed=seed)
         return Image.fromarray(make_batch(self._model, [item], None).outputs[0].frames_FHWC[0])
 
 
@@ -189,6 +194,25 @@ def weights(tiny: _Tiny) -> Image.Image:
     return table([str(one) for one in WEIGHTS_SHOWN], lines)
 
 
+def looks(tiny: _Tiny) -> Image.Image:
+    """Return three prompts, each in three looks."""
+    lines = [(look, [tiny.picture(f"{scene}, {look}", 20) for scene in SCENES_SHOWN]) for look in LOOKS_SHOWN]
+    return table(["" for _ in SCENES_SHOWN], lines)
+
+
+def seeds(tiny: _Tiny) -> Image.Image:
+    """Return one prompt by five seeds."""
+    return table(
+        [f"seed {seed}" for seed in SEEDS_SHOWN], [("", [tiny.picture(PROMPT, 20, seed=s) for s in SEEDS_SHOWN])]
+    )
+
+
+def guidance(tiny: _Tiny) -> Image.Image:
+    """Return one prompt and seed at five scales of guidance."""
+    cells = [tiny.picture(PROMPT, 20, guidance_scale=scale) for scale in GUIDANCE_SHOWN]
+    return table([f"guidance {scale:g}" for scale in GUIDANCE_SHOWN], [("", cells)])
+
+
 def strength(tiny: _Tiny) -> Image.Image:
     """Return a picture, and what two prompts make of it at five strengths."""
     source = tiny.picture(SOURCE, 20)
@@ -197,16 +221,17 @@ def strength(tiny: _Tiny) -> Image.Image:
 
 
 def draw_rows(folder: Path) -> None:
-    """Draw what rows may say: samplers.jpg and weights.jpg."""
+    """Draw what rows may say."""
     tiny = _Tiny()
+    looks(tiny).save(folder / "looks.jpg", quality=90)
+    seeds(tiny).save(folder / "seeds.jpg", quality=90)
+    guidance(tiny).save(folder / "guidance.jpg", quality=90)
+    strength(tiny).save(folder / "strength.jpg", quality=88)
     samplers(tiny).save(folder / "samplers.jpg", quality=90)
     weights(tiny).save(folder / "weights.jpg", quality=90)
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "--strength":
-        strength(_Tiny()).save(Path(sys.argv[2]) / "strength.jpg", quality=88)
-        sys.exit()
     draw_rows(Path(sys.argv[2]))
     if sys.argv[1] == "--rows":
         sys.exit()

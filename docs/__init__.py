@@ -1,0 +1,1 @@
+"""The documentation: its pages, and what their generated pieces are made by."""
