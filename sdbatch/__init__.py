@@ -95,6 +95,7 @@ from sdbatch.errors import (
     StoreUnavailable,
     UserError,
     WarningsRefused,
+    WatermarkFailed,
     WorkerCrash,
     WorkersUnavailable,
     WorkersUnlike,
@@ -109,6 +110,7 @@ if TYPE_CHECKING:
     from sdbatch.driver.reproduce import ReproduceReport
     from sdbatch.driver.review import ReviewReport
     from sdbatch.driver.submit import SubmitReport
+    from sdbatch.driver.takedown import TakedownReport
     from sdbatch.driver.trace import TraceReport
     from sdbatch.driver.verify_delivery import DeliveryVerifyReport
     from sdbatch.encode.image import Picture
@@ -124,6 +126,7 @@ _WHERE_USED = {
     "ReproduceReport": "sdbatch.driver.reproduce",
     "ReviewReport": "sdbatch.driver.review",
     "SubmitReport": "sdbatch.driver.submit",
+    "TakedownReport": "sdbatch.driver.takedown",
     "TraceReport": "sdbatch.driver.trace",
 }
 """Classes whose modules are imported when somebody asks for them: `sdbatch check` needs none of them."""
@@ -189,10 +192,12 @@ __all__ = [
     "StoreRefused",
     "StoreUnavailable",
     "SubmitReport",
+    "TakedownReport",
     "TraceReport",
     "UserError",
     "VerifyReport",
     "WarningsRefused",
+    "WatermarkFailed",
     "WorkerCrash",
     "WorkersUnavailable",
     "WorkersUnlike",
