@@ -43,6 +43,7 @@ NOUNS = {
     "local_faults",
     "logs",
     "named_formats",
+    "named_functions",
     "outcomes",
     "packets",
     "points",

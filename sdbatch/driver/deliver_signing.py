@@ -20,10 +20,11 @@ from sdbatch.deliver.signing import CERTIFICATE_VARIABLE, KEY_VARIABLE
 from sdbatch.driver.deliver_plan import DeliverReport
 from sdbatch.errors import JobError
 from sdbatch.extras import require
+from sdbatch.named_functions import function_of
 from sdbatch.plan.sources import listed
 from sdbatch.provenance.credentials import DAYS_LEFT_MIN, SigningKey, checked_key
 from sdbatch.provenance.definition import definition, relation_of
-from sdbatch.provenance.signing import FileSigner, SignFailed, function_of, read_credentials
+from sdbatch.provenance.signing import FileSigner, SignFailed, read_credentials
 from sdbatch.provenance.source_type import GENERATED
 
 _PEM: Final = "-----BEGIN"
@@ -83,7 +84,7 @@ def signing_of(delivery: Delivery, report: DeliverReport, *, allow_code: bool, d
     key = checked_key(chain, private_key, sign.call or "", sign.timestamp_url, trust)
     signing = Signing(key=key, required=sign.required, version=sign.version or "")
     if sign.call:
-        function_of(sign.call)
+        function_of(sign.call, "sign.call")
     _tell(key, report)
     if not dry_run:
         _try(signing, report)

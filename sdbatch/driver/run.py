@@ -31,11 +31,11 @@ from sdbatch.driver.scan import ResolvedManifest
 from sdbatch.driver.select import check_selection
 from sdbatch.driver.session import Session, Workers
 from sdbatch.driver.signals import Interrupt
-from sdbatch.encode.watermark import function_of
 from sdbatch.errors import JobError, SdbatchError
 from sdbatch.extras import require
 from sdbatch.job import Job
 from sdbatch.local_faults import local_faults_named, temporary_folder
+from sdbatch.named_functions import function_of
 from sdbatch.report.progress import Progress
 from sdbatch.review.files import read_verdicts
 from sdbatch.storage import Store, open_campaign
@@ -131,7 +131,7 @@ def _check_code(job: Job, *, in_process: bool, allow_code: bool) -> None:
     if not allow_code:
         raise JobError(f"watermark.call: {job.watermark.call} is code; --allow-code lets a run call what its job names")
     if in_process:  # on a cluster it has to be where the workers are
-        function_of(job.watermark.call)
+        function_of(job.watermark.call, "watermark.call")
 
 
 def _made(

@@ -7,34 +7,13 @@ frames_FHWC --> marked() --> the function, frame by frame --> frames_FHWC of the
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sdbatch.errors import JobError, WatermarkFailed
-
-Mark = Callable[..., Any]
-
-
-@lru_cache(8)
-def function_of(call: str) -> Mark:
-    """Return the function that `module:function` names.
-
-    Raises:
-        JobError: When there is none.
-    """
-    module, _, name = call.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise JobError(f"watermark.call: {call}: {error}") from error
-    if not callable(found):
-        raise JobError(f"watermark.call: {call} is of type {type(found).__name__}, no function")
-    return found  # type: ignore[no-any-return]
+from sdbatch.named_functions import function_of
 
 
 def marked(frames_FHWC: NDArray[np.uint8], call: str, *, request_key: str, n: int) -> NDArray[np.uint8]:
@@ -50,7 +29,7 @@ def marked(frames_FHWC: NDArray[np.uint8], call: str, *, request_key: str, n: in
         WatermarkFailed: When it is not there, raises, or returns no picture of the same size and type.
     """
     try:
-        mark = function_of(call)
+        mark = function_of(call, "watermark.call")
     except JobError as error:
         raise WatermarkFailed(str(error)) from error
     out_FHWC = np.empty_like(frames_FHWC)

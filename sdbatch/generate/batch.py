@@ -225,17 +225,22 @@ def _kept_sound(sound: Sound, recipe: Recipe) -> Sound:
     return replace(sound, samples_CT=sound.samples_CT[:, :num_samples])
 
 
+def _on_white(video_BFCHW: torch.Tensor) -> torch.Tensor:
+    """Return floats in 0..1 without alpha."""
+    if video_BFCHW.shape[2] != 4:
+        return video_BFCHW
+    alpha = video_BFCHW[:, :, 3:]
+    return video_BFCHW[:, :, :3] * alpha + (1 - alpha)
+
+
 def _to_uint8(video_BFCHW: torch.Tensor) -> tuple[Pixels, list[bool]]:
     """Scale floats in 0..1 to 0..255 on their device, rounding to nearest, channels last; NaN becomes 0.
 
     Alpha, where a pipeline gives it, is laid on white: outputs have three channels.
     """
     finite_B = torch.isfinite(video_BFCHW).flatten(1).all(dim=1).tolist()
-    known = video_BFCHW.float().nan_to_num(0.0).clamp(0, 1)
-    if known.shape[2] == 4:
-        alpha = known[:, :, 3:]
-        known = known[:, :, :3] * alpha + (1 - alpha)
-    scaled = known.mul(255).round().to(torch.uint8)
+    # No name holds a float copy on the way: of a long clip each is many times the clip.
+    scaled = _on_white(video_BFCHW.float().nan_to_num(0.0).clamp(0, 1)).mul(255).round().to(torch.uint8)
     return scaled.permute(0, 1, 3, 4, 2).contiguous().cpu().numpy(), finite_B
 
 

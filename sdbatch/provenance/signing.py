@@ -8,7 +8,6 @@ outlive a fork: they are made anew in each process. WebM takes no credentials in
 
 from __future__ import annotations
 
-import importlib
 import io
 import json
 import os
@@ -17,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sdbatch.errors import JobError
+from sdbatch.named_functions import function_of
 from sdbatch.provenance.credentials import SigningKey
 from sdbatch.provenance.definition import Ingredient
 
@@ -134,7 +133,7 @@ class FileSigner:
                 return c2pa.Signer.from_info(info)
             algorithm = getattr(c2pa.C2paSigningAlg, key.algorithm.upper())
             return c2pa.Signer.from_callback(
-                self._guarded(function_of(key.call)), algorithm, key.chain, key.timestamp_url
+                self._guarded(function_of(key.call, "sign.call")), algorithm, key.chain, key.timestamp_url
             )
         except c2pa.C2paError as error:
             raise SignFailed(self._why(error)) from error
@@ -157,22 +156,6 @@ class FileSigner:
         if "http resolver" in str(error):
             return f"the time stamp authority {self.key.timestamp_url} does not answer: {error}"
         return str(error)
-
-
-def function_of(call: str) -> Callable[[bytes], bytes]:
-    """Return the function that `module:function` names.
-
-    Raises:
-        JobError: When there is none.
-    """
-    module, _, name = call.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise JobError(f"sign.call: {call}: {error}") from error
-    if not callable(found):
-        raise JobError(f"sign.call: {call} is of type {type(found).__name__}, no function")
-    return found  # type: ignore[no-any-return]
 
 
 def _as_raw(signature: bytes, algorithm: str) -> bytes:

@@ -44,7 +44,7 @@ def test_metadata_and_gallery_ask_for_commits_and_never_for_assets(tmp_path: Pat
     assert verified["hashed"] == 40
     assert verified["findings"] == 0
     assert verified["requests"]["read"] <= 40 + 8
-    assert verified["requests"]["list"] <= 4
+    assert verified["requests"]["list"] <= 5
     assert scale_assets.hashing(output)["requests"] == {"list": 1, "read": 40}
 
 

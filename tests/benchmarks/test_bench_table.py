@@ -28,8 +28,8 @@ COMPARED = {
     [
         ("cpu_per_row", {"ours": 10, "baseline": 20, "ratio": 2.0}, True),
         ("cpu_per_row", {"ours": 10, "baseline": 19, "ratio": 1.9}, False),
-        ("plan_cpu", {"ours": 15}, True),
-        ("plan_cpu", {"ours": 15.1}, False),
+        ("plan_cpu", {"ours": 6}, True),
+        ("plan_cpu", {"ours": 6.1}, False),
         ("count_batches", {"ours": 48, "baseline": 48, "ratio": 1.0}, True),
         ("count_batches", {"ours": 96, "baseline": 48, "ratio": 2.0}, False),
         ("plan_cpu", {}, None),

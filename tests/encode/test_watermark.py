@@ -14,7 +14,7 @@ from PIL import Image
 
 import sdbatch
 from sdbatch.encode.asset import read_embedded
-from sdbatch.encode.watermark import function_of, marked
+from sdbatch.encode.watermark import marked
 from sdbatch.errors import JobError, UserError, WatermarkFailed
 
 # F frames, H and W pixels, C = 3 channels.
@@ -48,7 +48,6 @@ def marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "marks.py").write_text(MODULE)
     monkeypatch.syspath_prepend(str(tmp_path))
     sys.modules.pop("marks", None)
-    function_of.cache_clear()
 
 
 def _frames(number: int) -> NDArray[np.uint8]:
