@@ -89,8 +89,11 @@ def run_job(
     here = local_faults_named(temporary_folder(), "TMPDIR")
     taken_back = [OutputName(**output) for output in void]
     built = aside.manifest if aside else None
-    opened = ResolvedManifest(job, selection, void=taken_back, built=built)
-    with interrupt.installed(), here, closing(opened) as manifest:
+    with (
+        interrupt.installed(),
+        here,
+        closing(ResolvedManifest(job, selection, void=taken_back, built=built)) as manifest,
+    ):
         for note in manifest.scanned.notes:
             progress.say(note)
         store = open_campaign(job.output, job.storage)

@@ -55,16 +55,20 @@ def encode_image(
     written = PICTURES[options.image]
     if written.recipe_in == "text":
         data = encode_png(image_HWC, _texts(embedded_text(request_key, n, recipe), xmp))
-        reached("after-encode")
-        return Encoded(data=data, suffix=options.image, media_type=written.media_type)
+    else:
+        data = _encoded_by_pillow(image_HWC, options, _exif(request_key, n, recipe), xmp)
+    reached("after-encode")
+    return Encoded(data=data, suffix=options.image, media_type=written.media_type)
+
+
+def _encoded_by_pillow(image_HWC: NDArray[np.uint8], options: Encode, exif: Any, xmp: Packet | None) -> bytes:
+    written = PICTURES[options.image]
     arguments = {name: getattr(options, name) for name in written.options}
     arguments |= written.save_lossless if arguments.get("lossless") else written.save
-    arguments["exif"] = _exif(request_key, n, recipe)
-    arguments |= {"xmp": xmp.data} if xmp else {}
+    arguments |= {"exif": exif} | ({"xmp": xmp.data} if xmp else {})
     buffer = io.BytesIO()
     Image.fromarray(image_HWC).save(buffer, written.pillow, **arguments)
-    reached("after-encode")
-    return Encoded(data=buffer.getvalue(), suffix=options.image, media_type=written.media_type)
+    return buffer.getvalue()
 
 
 def read_embedded_image(data: bytes) -> dict[str, Any] | None:
