@@ -105,6 +105,7 @@ def test_a_metadata_row_says_everything(make: Make) -> None:
         "ip_adapter_scale",
         "replaces",
         "source_thumbnail",
+        "watermark",
     }
 
 
