@@ -544,6 +544,7 @@ def review(
     note: str = "",
     by: str | None = None,
     decisions: str | Path | None = None,
+    selection: Selection | None = None,
 ) -> ReviewReport:
     """Decide on outputs of a campaign, or take in a file of decisions; say what people think of them now.
 
@@ -558,9 +559,10 @@ def review(
         note: Written beside these decisions.
         by: Who decides; by default the user's name. Also of lines of a file that do not say.
         decisions: A file of decisions, such as the gallery lets you download; taking one in twice changes nothing.
+        selection: Only outputs of these rows are meant and told of, by the metadata's columns; all by default.
 
     Raises:
-        JobError: When the campaign has no run.
+        JobError: When the campaign has no run, or the selection names what is not there.
         UserError: When something is meant that is not there, or lines are wrong; then nothing is added.
     """
     from sdbatch.driver.review import decide, import_decisions, review_report
@@ -571,12 +573,16 @@ def review(
     meant = {verdict: tuple(texts) for verdict, texts in patterns.items()}
     if note and not any(meant.values()):
         raise JobError("--note: say which outputs it is about, with --approve, --reject, --pick or --clear")
+    if decisions is not None and selection is not None and not selection.is_of_all:
+        raise JobError(
+            "--import: takes in a whole file; --only, --where and the like go with --list or --approve"
+        )
     num_saved = 0
     if decisions is not None:
         num_saved += import_decisions(store, _decisions_file(Path(decisions)), str(decisions), name)
     if any(meant.values()):
-        num_saved += decide(store, meant, note, name)
-    return review_report(store, num_saved)
+        num_saved += decide(store, meant, note, name, selection)
+    return review_report(store, num_saved, selection)
 
 
 def serve_review(

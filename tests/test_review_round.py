@@ -98,6 +98,21 @@ def test_a_round_of_review(tmp_path: Path, write_manifest: WriteManifest, job_of
     assert (noted["verdict"], noted["reviewed_by"], noted["note"]) == ("rejected", "joe", "blurred")
     assert _delivered(output) == ["row-0000/1", "row-0001/0", "row-0002/0", "row-0002/1"]
 
+    # Of picked rows alone: what is decided, and what is told.
+    first_row = Selection(where="id == 'row-0000'")
+    told = sdbatch.review(output, selection=first_row)
+    assert (told.outputs, told.verdicts, told.unknown) == (2, {"approved": 1, "rejected": 1}, 0)
+    assert {one.id for one in told.decisions} == {"row-0000"}
+    assert told.stale == []
+    with pytest.raises(UserError, match="row-0001: means no output"):
+        sdbatch.review(output, clear=["row-0001"], selection=first_row)
+    assert (
+        sdbatch.review(output, approve=["*"], by="jim", selection=Selection(where="verdict == 'approved'")).saved == 3
+    )
+    assert sdbatch.review(output, clear=["*"], by="jim", selection=Selection(where="reviewed_by == 'jim'")).saved == 3
+    with pytest.raises(UserError, match="--import: takes in a whole file"):
+        sdbatch.review(output, decisions=file, selection=first_row)
+
     # Without the flag nothing is made, and the plan says what waits.
     assert run() == {"made": 0, "reused": 3, "waiting": 2, "given up": 0}
     plan = sdbatch.plan(job)

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sdbatch import api
-from sdbatch.cli.options import CampaignUrl, Json
+from sdbatch.cli.options import CampaignUrl, Json, Only, OnlyFrom, Per, Sample, Where, selection_of
 from sdbatch.cli.output import guarded, say, warn
 from sdbatch.cli.shown import show, show_table, tell
 from sdbatch.cli.summary import counted
+from sdbatch.driver.picking import Selection
+from sdbatch.errors import JobError
 
 if TYPE_CHECKING:
     from sdbatch.driver.review import Review, ReviewReport
@@ -36,14 +38,20 @@ def review(
     ] = None,
     by: Annotated[str | None, typer.Option(metavar="NAME", help="Who decides; your user name by default.")] = None,
     listed: Annotated[bool, typer.Option("--list", help="Show what people decided.")] = False,
+    only: Only = None,
+    only_from: OnlyFrom = None,
+    where: Where = None,
+    sample: Sample = None,
+    per: Per = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the server; any that is free by default.")] = 0,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Print the address; open no browser.")] = False,
     as_json: Json = False,
 ) -> None:
     """Look at a campaign's gallery in a browser and decide; or decide here, or take in a file of decisions."""
+    selection = guarded(lambda: selection_of(only, only_from, where, sample, per), as_json)
     is_here = listed or decisions is not None or note or any((approve, reject, pick, clear))
     if not is_here:
-        saved = guarded(lambda: _served(output, by, port, not no_browser), as_json)
+        saved = guarded(lambda: _served(output, selection, by, port, not no_browser), as_json)
         say({"saved": saved}, as_json, f"{counted(saved, 'decision', 'decisions')} saved")
         return
     report = guarded(
@@ -56,6 +64,7 @@ def review(
             note=note,
             by=by,
             decisions=decisions,
+            selection=selection,
         ),
         as_json,
     )
@@ -65,7 +74,12 @@ def review(
         _show(report, listed)
 
 
-def _served(output: str, by: str | None, port: int, opens_browser: bool) -> int:
+def _served(output: str, selection: Selection, by: str | None, port: int, opens_browser: bool) -> int:
+    if not selection.is_of_all:
+        raise JobError(
+            "review: --only, --where and the like go with --list or --approve; in the browser the gallery filters"
+        )
+
     def opened(address: str) -> None:
         tell(f"the gallery is at {address}\nit answers this machine alone; Ctrl-C ends it")
         if opens_browser:

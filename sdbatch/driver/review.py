@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from sdbatch.campaign.campaign import Campaign
 from sdbatch.driver.judged import effective_rows
+from sdbatch.driver.picking import Selection, picked_rows
 from sdbatch.errors import UserError
 from sdbatch.review.decision import NONE, Decision, time_text
 from sdbatch.review.files import add_decisions, parse_lines, read_decisions
@@ -73,24 +74,31 @@ class ReviewReport:
     decisions: list[Review] = field(default_factory=list)
 
 
-def review_report(store: Store, saved: int = 0) -> ReviewReport:
+def review_report(store: Store, saved: int = 0, selection: Selection | None = None) -> ReviewReport:
     """Return what people think of the newest run's outputs.
 
+    Args:
+        store: The campaign.
+        saved: Decisions that were added just now.
+        selection: Of which outputs, by the metadata's columns; all by default.
+
     Raises:
-        JobError: When the campaign has no run.
+        JobError: When the campaign has no run, or the selection names what is not there.
         UserError: When a file of decisions is not readable.
     """
     decisions, files = read_decisions(store)
-    parts = Campaign(store).effective(folded(decisions, files)).parts()
-    rows = pa.concat_tables([part.select(list(READ)) for part in parts] or [_NO_ROWS])
-    made = [row for row in rows.to_pylist() if row["status"] == "ok"]
-    stored = {(row["id"], row["request_key"], row["n"]): row["sha256"] for row in made}
+    parts = list(Campaign(store).effective(folded(decisions, files)).parts())
+    every = _read(parts)
+    made = [row for row in _read(picked_rows(parts, selection or Selection())).to_pylist() if row["status"] == "ok"]
+    stored = {_output(row): row["sha256"] for row in made}
+    left_out = {_output(row) for row in every.to_pylist() if row["status"] == "ok"} - stored.keys()
+    ids = {row["id"] for row in made}
     current: list[Review] = []
     stale: list[Review] = []
     num_unknown = 0
     for file, words in last_words(decisions).items():
         if file[:3] not in stored:
-            num_unknown += len(words)
+            num_unknown += len(words) if file[:3] not in left_out else 0
             continue
         kept = current if stored[file[:3]] == file[3] else stale
         kept += [_review(word) for word in words.values() if word.verdict != NONE or word.comment]
@@ -99,7 +107,7 @@ def review_report(store: Store, saved: int = 0) -> ReviewReport:
         saved=saved,
         outputs=len(made),
         verdicts=dict(sorted(counts.items())),
-        picks=[str(conflict) for conflict in pick_conflicts(rows)],
+        picks=[str(conflict) for conflict in pick_conflicts(every) if conflict.id in ids],
         stale=sorted(stale, key=_place),
         unknown=num_unknown,
         decisions=sorted(current, key=_place),
@@ -136,7 +144,9 @@ def refuse_future(decisions: Sequence[Decision], name: str) -> None:
         )
 
 
-def decide(store: Store, patterns: Mapping[str, Iterable[str]], note: str, by: str) -> int:
+def decide(
+    store: Store, patterns: Mapping[str, Iterable[str]], note: str, by: str, selection: Selection | None = None
+) -> int:
     """Decide on outputs that patterns mean; return the number of decisions that were added.
 
     Args:
@@ -144,12 +154,13 @@ def decide(store: Store, patterns: Mapping[str, Iterable[str]], note: str, by: s
         patterns: By verdict (`none` withdraws what the same person said), what is meant: `mug-1`, `mug-*`, `mug-1/2`.
         note: What the person writes beside it; "" for nothing.
         by: Who decides.
+        selection: The patterns mean outputs among these alone, by the metadata's columns; all by default.
 
     Raises:
-        JobError: When the campaign has no run.
+        JobError: When the campaign has no run, or the selection names what is not there.
         UserError: When a pattern means nothing, or an output would get two verdicts; then nothing is added.
     """
-    rows = [row for part in effective_rows(store).parts() for row in part.select(list(READ)).to_pylist()]
+    rows = _read(picked_rows(effective_rows(store).parts(), selection or Selection())).to_pylist()
     now_ms = int(time.time() * 1000)
     taken: dict[File, str] = {}
     decisions: list[Decision] = []
@@ -166,6 +177,14 @@ def decide(store: Store, patterns: Mapping[str, Iterable[str]], note: str, by: s
 
 
 _NO_ROWS: Final = pa.table({name: pa.nulls(0) for name in READ})
+
+
+def _read(parts: Iterable[pa.Table]) -> pa.Table:
+    return pa.concat_tables([part.select(list(READ)) for part in parts] or [_NO_ROWS])
+
+
+def _output(row: Mapping[str, Any]) -> tuple[str, str, int]:
+    return row["id"], row["request_key"], row["n"]
 
 
 def _review(word: Decision) -> Review:
