@@ -21,6 +21,7 @@ from sdbatch.families.table import (
     cost_tflop,
     given_of,
     nearest_multiple,
+    nearest_size,
     next_frame_count,
 )
 from sdbatch.recipe import is_clip
@@ -36,6 +37,7 @@ __all__ = [
     "find_family",
     "given_of",
     "nearest_multiple",
+    "nearest_size",
     "next_frame_count",
 ]
 

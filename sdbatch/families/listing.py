@@ -5,6 +5,13 @@ from __future__ import annotations
 from sdbatch.families import Family
 
 
+def size_rule(family: Family) -> str:
+    """Return of what number sizes are multiples, or the few that a family makes, width first, as text."""
+    if not family.sizes:
+        return f"multiples of {family.size_multiple}"
+    return "only " + ", ".join(f"{width} x {height}" for height, width in family.sizes)
+
+
 def frame_rule(family: Family) -> str:
     """Return the numbers of frames a clip of a family may have, as text; "" where it makes no clips."""
     if not family.frame_multiple:

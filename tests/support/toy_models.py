@@ -489,11 +489,12 @@ _DEEP_VAE: dict[str, Any] = {
 """An autoencoder of factor 8 in each direction, as the published ones are."""
 
 
-def kl_vae(latent_channels: int = 4) -> Any:
+def kl_vae(latent_channels: int = 4, **changes: Any) -> Any:
     """Return Stable Diffusion's autoencoder, small."""
     from diffusers import AutoencoderKL
 
-    return AutoencoderKL(**{**_DEEP_VAE, "latent_channels": latent_channels}, shift_factor=0.1, scaling_factor=1.0)
+    shape = {**_DEEP_VAE, "latent_channels": latent_channels, **changes}
+    return AutoencoderKL(**shape, shift_factor=0.1, scaling_factor=1.0)
 
 
 def tiny_qwen2_vl() -> Any:

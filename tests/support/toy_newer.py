@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Any, Final
 
@@ -148,6 +149,64 @@ def make_tiny_hunyuan_image(folder: Path, *, is_distilled: bool = False) -> None
             },
         ),
         folder,
+    )
+
+
+def make_tiny_kandinsky(folder: Path) -> None:
+    """Write a Kandinsky 5 folder that makes pictures from text.
+
+    Where torchvision is not installed, a tokenizer stands for the Qwen2VLProcessor around it.
+    """
+    import torch
+    from diffusers import FlowMatchEulerDiscreteScheduler, Kandinsky5T2IPipeline
+
+    torch.manual_seed(0)
+    save_pipeline(
+        Kandinsky5T2IPipeline(
+            transformer=_kandinsky_transformer(),
+            vae=_quick_vae(),
+            **_kandinsky_texts(),
+            scheduler=FlowMatchEulerDiscreteScheduler(),
+        ),
+        folder,
+    )
+
+
+def _quick_vae() -> Any:
+    """Return an autoencoder that is quick at the sizes of published models."""
+    return kl_vae(block_out_channels=(4, 4, 4, 4), norm_num_groups=2, mid_block_add_attention=False)
+
+
+def _kandinsky_transformer(**changes: Any) -> Any:
+    from diffusers import Kandinsky5Transformer3DModel
+
+    shape = {"model_dim": 16, "ff_dim": 16, "time_dim": 16, "num_text_blocks": 1, "num_visual_blocks": 1}
+    return Kandinsky5Transformer3DModel(axes_dims=(4, 6, 6), in_text_dim=16, in_text_dim2=32, **shape, **changes)
+
+
+def _kandinsky_texts() -> dict[str, Any]:
+    """Return both text encoders with their tokenizers; the pipelines hand the first one's beside pictures."""
+    from transformers import CLIPTextModel
+
+    from sdbatch.generate.random_weights import byte_tokenizer, tiny_text_config
+
+    return {
+        "text_encoder": tiny_qwen2_vl(),
+        "tokenizer": qwen2_vl_processor() if importlib.util.find_spec("torchvision") else qwen_tokenizer(),
+        "text_encoder_2": CLIPTextModel(tiny_text_config()),
+        "tokenizer_2": byte_tokenizer(),
+    }
+
+
+def qwen2_vl_processor() -> Any:
+    """Return Qwen2-VL's processor, whose words are single bytes; it wants torchvision."""
+    from transformers import Qwen2VLImageProcessorPil, Qwen2VLProcessor, Qwen2VLVideoProcessor
+
+    tokenizer = qwen_tokenizer()
+    marks = ["im_start", "im_end", "vision_start", "vision_end", "image_pad", "video_pad"]
+    tokenizer.add_special_tokens({"additional_special_tokens": [f"<|{mark}|>" for mark in marks]})
+    return Qwen2VLProcessor(
+        image_processor=Qwen2VLImageProcessorPil(), tokenizer=tokenizer, video_processor=Qwen2VLVideoProcessor()
     )
 
 
