@@ -131,6 +131,7 @@ _CLIP_SCALES: Mapping[str, Callable[[Any], tuple[int, int]]] = {
     "AutoencoderKLQwenImage21": lambda vae: (vae.spatial_compression_ratio, vae.config["scale_factor_temporal"]),
     "AutoencoderKLLTXVideo": lambda vae: (vae.spatial_compression_ratio, vae.temporal_compression_ratio),
     "AutoencoderKLCogVideoX": lambda vae: (8, vae.config["temporal_compression_ratio"]),
+    "AutoencoderKLHunyuanVideo": lambda vae: (vae.spatial_compression_ratio, vae.temporal_compression_ratio),
     "AutoencoderKLHunyuanVideo15": lambda vae: (vae.spatial_compression_ratio, vae.temporal_compression_ratio),
 }
 """Pixels a latent stands for in each direction, and frames, by the class of a VAE that takes frames."""

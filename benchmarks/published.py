@@ -327,6 +327,17 @@ PUBLISHED: Final = (
         size=(704, 1280, 121),
     ),
     Published(
+        name="Kandinsky 5 T2V Lite",
+        titles=("Kandinsky 5 T2V", "Kandinsky 5 I2V"),
+        denoiser=(
+            "Kandinsky5Transformer3DModel",
+            {"in_visual_dim": 16, "out_visual_dim": 16, "model_dim": 1792, "ff_dim": 7168, "visual_cond": True},
+        ),
+        vae=("AutoencoderKLHunyuanVideo", {}),
+        encoders={"text_encoder": _QWEN2_5_VL, "text_encoder_2": _CLIP_L},
+        size=(512, 768, 121),
+    ),
+    Published(
         name="HunyuanVideo 1.5",
         titles=("HunyuanVideo 1.5", "HunyuanVideo 1.5 I2V"),
         denoiser=("HunyuanVideo15Transformer3DModel", {}),

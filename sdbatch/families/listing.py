@@ -17,4 +17,5 @@ def frame_rule(family: Family) -> str:
     if not family.frame_multiple:
         return ""
     form = "any number" if family.frame_multiple == 1 else f"{family.frame_multiple} k + 1"
-    return f"{form} up to {family.frames_max}"
+    least = f"from {family.frames_min} " if family.frames_min > 1 else ""
+    return f"{form} {least}up to {family.frames_max}"

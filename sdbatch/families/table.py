@@ -166,6 +166,7 @@ class Family:
         class_name: `_class_name` in model_index.json.
         when: What else tells it from other families of that class: `FILE KEY` in the folder, and the value there;
             `...` for any but null.
+        unless: What makes a folder of that class one that is not served, in the same form.
         tasks: Routes of each task, the plainest first.
         size_multiple: Height and width are multiples of this, in pixels.
         size_min: Least height and width in pixels.
@@ -174,6 +175,7 @@ class Family:
         sizes: Heights and widths that are made, where there are no others: the pipeline would take another size for one
             of these; () for any within the bounds.
         frame_multiple: A clip has a multiple of this, plus 1, frames; 0 where no task makes clips.
+        frames_min: Fewest frames.
         frames_max: Most frames, a guard against typing errors.
         defaults: Defaults by column, with height and width where the folder does not say them.
         schedulers: Class names a row may ask for.
@@ -197,6 +199,7 @@ class Family:
     title: str
     class_name: str
     when: Mapping[str, Any] = field(default_factory=dict)
+    unless: Mapping[str, Any] = field(default_factory=dict)
     tasks: Mapping[str, tuple[Route, ...]]
     size_multiple: int
     size_min: int = 8
@@ -204,6 +207,7 @@ class Family:
     pixels_max: int = 0
     sizes: tuple[tuple[int, int], ...] = ()
     frame_multiple: int = 0
+    frames_min: int = 1
     frames_max: int = 1025
     defaults: Mapping[str, Any]
     schedulers: tuple[str, ...]

@@ -108,10 +108,10 @@ def _check_pixels(height: int, width: int, num_frames: int, family: Family) -> l
 
 
 def _check_frames(num_frames: int, family: Family) -> list[RowProblem]:
-    if not 1 <= num_frames <= family.frames_max:
-        return [RowProblem("num_frames", num_frames, f"is not in 1..{family.frames_max}")]
+    if not family.frames_min <= num_frames <= family.frames_max:
+        return [RowProblem("num_frames", num_frames, f"is not in {family.frames_min}..{family.frames_max}")]
     multiple = family.frame_multiple
-    nearest = nearest_multiple(num_frames - 1, multiple, 0, family.frames_max - 1) + 1
+    nearest = nearest_multiple(num_frames - 1, multiple, family.frames_min - 1, family.frames_max - 1) + 1
     if nearest != num_frames:
         message = f"is not of the form {multiple} k + 1; the nearest is {nearest}"
         return [RowProblem("num_frames", num_frames, message)]
@@ -258,7 +258,7 @@ def settled_frames(values: dict[str, Any], family: Family) -> None:
     if duration_s is None:
         return
     kept = max(1, round(min(duration_s * values["fps"], FRAMES_MAX)))
-    values["num_frames"] = next_frame_count(kept, family.frame_multiple)
+    values["num_frames"] = max(next_frame_count(kept, family.frame_multiple), family.frames_min)
     if values["num_frames"] != kept:
         values["num_frames_kept"] = kept
 

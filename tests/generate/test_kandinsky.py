@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from support.toy_newer import make_tiny_kandinsky
+from PIL import Image
+from support.studio import KANDINSKY_TEXT, Case, Studio, base_row, resolve
+from support.toy_newer import make_tiny_kandinsky, make_tiny_kandinsky_clips
 from support.toy_parts import loaded, pixels_of
 
+from sdbatch.checkpoints import describe
+from sdbatch.errors import ModelError
 from sdbatch.families import FAMILIES, Family
+from sdbatch.job import Model
+from sdbatch.recipe import parse_recipe
 
 OF_PICTURES = [family for family in FAMILIES.values() if family.class_name.startswith("Kandinsky5") and family.sizes]
 
@@ -57,3 +65,43 @@ def test_a_row_in_16_bits_is_the_row_in_32_but_for_rounding(folder: Path) -> Non
     )
 
     assert np.abs(wide - narrow).mean() < 0.02 < np.abs(wide - wide.mean()).mean()
+
+
+FROM_IMAGE = Case(model="kandinsky-i2v", task="image-to-video", images=1, row={"parameters": KANDINSKY_TEXT})
+
+
+def test_a_clip_from_an_image_that_is_too_short_is_refused(studio: Callable[[str], Studio]) -> None:
+    """The pipeline brings its first four latents to those after them, and gives no numbers where there are none."""
+    made = studio("kandinsky-i2v")
+    item = made.item({**base_row(FROM_IMAGE), "num_frames": 17})
+    pipeline = made.loaded.pipeline(made.info.family.route_of(item.recipe), "")
+    image = Image.fromarray(item.images[0])
+    size = {"height": 64, "width": 64, "num_frames": 13, "num_inference_steps": 1}
+    with pytest.warns(UserWarning, match="degrees of freedom"):
+        short = pipeline(image, "a fox", **size, output_type="latent").frames
+    assert not short.isfinite().all(), "the trap is gone"
+
+    _, (fault,) = resolve(made.info, {**base_row(FROM_IMAGE), "num_frames": 13})
+    assert (fault.column, fault.message) == ("num_frames", "is not in 17..509")
+    (brief,), _ = resolve(made.info, {**base_row(FROM_IMAGE), "num_frames": None, "duration_s": 0.25, "fps": 24.0})
+    recipe = parse_recipe(brief.recipe)
+    assert (recipe.num_frames, recipe.num_frames_kept) == (17, 6)
+
+
+def test_a_side_is_no_longer_than_the_denoiser_has_places(studio: Callable[[str], Studio]) -> None:
+    made = studio("kandinsky")
+    places = made.loaded.pipeline(made.info.family.tasks["text-to-video"][0], "").transformer.visual_rope_embeddings
+    family = made.info.family
+
+    assert family.size_max == 16 * min(places.max_pos)
+    assert family.frames_max == family.frame_multiple * (places.max_pos[0] - 1) + 1
+
+
+def test_sparse_attention_is_refused_by_name(tmp_path: Path) -> None:
+    make_tiny_kandinsky_clips(tmp_path, "Kandinsky5T2VPipeline")
+    assert describe("m", Model(path=str(tmp_path)), {}).family is FAMILIES["Kandinsky 5 T2V"]
+    config = tmp_path / "transformer" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "attention_type": "nabla"}))
+
+    with pytest.raises(ModelError, match=r"transformer/config.json attention_type 'nabla', which is not served$"):
+        describe("m", Model(path=str(tmp_path)), {})

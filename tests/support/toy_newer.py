@@ -172,6 +172,26 @@ def make_tiny_kandinsky(folder: Path) -> None:
     )
 
 
+def make_tiny_kandinsky_clips(folder: Path, pipeline: str) -> None:
+    """Write a Kandinsky 5 folder that makes clips, from text or from an image, by its pipeline's class."""
+    import diffusers
+    import torch
+    from diffusers import AutoencoderKLHunyuanVideo, FlowMatchEulerDiscreteScheduler
+
+    torch.manual_seed(0)
+    save_pipeline(
+        getattr(diffusers, pipeline)(
+            transformer=_kandinsky_transformer(visual_cond=True),
+            vae=AutoencoderKLHunyuanVideo(
+                latent_channels=4, block_out_channels=(8, 8, 8, 8), layers_per_block=1, norm_num_groups=4
+            ),
+            **_kandinsky_texts(),
+            scheduler=FlowMatchEulerDiscreteScheduler(shift=5.0),
+        ),
+        folder,
+    )
+
+
 def _quick_vae() -> Any:
     """Return an autoencoder that is quick at the sizes of published models."""
     return kl_vae(block_out_channels=(4, 4, 4, 4), norm_num_groups=2, mid_block_add_attention=False)
