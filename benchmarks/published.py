@@ -327,6 +327,13 @@ PUBLISHED: Final = (
         size=(704, 1280, 121),
     ),
     Published(
+        name="Kandinsky 5 I2I Lite",
+        titles=("Kandinsky 5 I2I",),
+        denoiser=("Kandinsky5Transformer3DModel", {**_KANDINSKY_LITE, "visual_cond": True}),
+        vae=("AutoencoderKL", _FLUX["vae"][1]),
+        encoders={"text_encoder": _QWEN2_5_VL, "text_encoder_2": _CLIP_L},
+    ),
+    Published(
         name="Kandinsky 5 T2V Lite",
         titles=("Kandinsky 5 T2V", "Kandinsky 5 I2V"),
         denoiser=(

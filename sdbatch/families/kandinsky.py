@@ -32,6 +32,26 @@ _PICTURES: Final = Family(
     parameters_reference=6_022_080_576,
 )
 
+_PICTURES_FROM_ONE: Final = replace(
+    _PICTURES,
+    title="Kandinsky 5 I2I",
+    class_name="Kandinsky5I2IPipeline",
+    tasks={
+        "image-to-image": (
+            Route(
+                pipeline="Kandinsky5I2IPipeline",
+                arguments={**PLAIN, "fit": "", "images": "image"},
+                images=(1, 1),
+                adapter="whole-prompt",
+                **_SHARED,
+            ),
+        )
+    },
+    # No prompt is cut: one that does not fit beside its picture is refused by the adapter.
+    tokens_max=0,
+    parameters_reference=6_022_254_656,
+)
+
 _CLIPS: Final = Family(
     title="Kandinsky 5 T2V",
     class_name="Kandinsky5T2VPipeline",
@@ -70,4 +90,4 @@ _CLIPS_FROM_IMAGE: Final = replace(
     frames_min=17,
 )
 
-FAMILIES: Final = (_PICTURES, _CLIPS, _CLIPS_FROM_IMAGE)
+FAMILIES: Final = (_PICTURES, _PICTURES_FROM_ONE, _CLIPS, _CLIPS_FROM_IMAGE)

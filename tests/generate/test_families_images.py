@@ -42,6 +42,7 @@ MAKERS: Mapping[str, Callable[[Path], None]] = {
     "HunyuanImage 2.1 distilled": partial(support.toy_newer.make_tiny_hunyuan_image, is_distilled=True),
     "HiDream-I1": support.toy_newer.make_tiny_hidream,
     "Kandinsky 5 T2I": support.toy_newer.make_tiny_kandinsky,
+    "Kandinsky 5 I2I": partial(support.toy_newer.make_tiny_kandinsky, pipeline="Kandinsky5I2IPipeline"),
     "Sana": support.toy_models.make_tiny_sana,
 }
 CONTROLNETS: Mapping[tuple[str, str], Callable[[Path], None]] = {
@@ -69,12 +70,12 @@ WAYS = [
     if "motion_adapter" not in row.components
 ]
 NAMES = [f"{family.title}: {task}: {row.pipeline}" for family, task, row in WAYS]
-LONG_TEMPLATES = {"Flux.2 dev", "Kandinsky 5 T2I", "Qwen-Image"}
+LONG_TEMPLATES = {"Flux.2 dev", "Kandinsky 5 I2I", "Kandinsky 5 T2I", "Qwen-Image"}
 """Families whose pipelines write more letters around a prompt than the quick limit of these tests."""
-WANT_TORCHVISION = {"Qwen-Image 2.1"}
+WANT_TORCHVISION = {"Kandinsky 5 I2I", "Qwen-Image 2.1"}
 """Families whose toys hold a processor that transformers gives out beside torchvision alone; else they are skipped."""
-NEVER_CUT = {"Qwen-Image 2.1"}
-"""Families whose pipelines read a prompt of any length."""
+NEVER_CUT = {"Kandinsky 5 I2I", "Qwen-Image 2.1"}
+"""Families whose pipelines read a prompt of any length, or refuse one that is too long."""
 COUPLED_MAX = 1
 """Most a row may change with its neighbours, of 255, where the table says that rows of a call move each other."""
 

@@ -16,10 +16,12 @@ from support.toy_newer import make_tiny_kandinsky, make_tiny_kandinsky_clips
 from support.toy_parts import loaded, pixels_of
 
 from sdbatch.checkpoints import describe
-from sdbatch.errors import ModelError
+from sdbatch.errors import ModelError, PromptTooLong
 from sdbatch.families import FAMILIES, Family
+from sdbatch.generate.batch import make_batch
+from sdbatch.generate.item import BatchResult, Item
 from sdbatch.job import Model
-from sdbatch.recipe import parse_recipe
+from sdbatch.recipe import parse_recipe, recipe_from
 
 OF_PICTURES = [family for family in FAMILIES.values() if family.class_name.startswith("Kandinsky5") and family.sizes]
 
@@ -105,3 +107,22 @@ def test_sparse_attention_is_refused_by_name(tmp_path: Path) -> None:
 
     with pytest.raises(ModelError, match=r"transformer/config.json attention_type 'nabla', which is not served$"):
         describe("m", Model(path=str(tmp_path)), {})
+
+
+def test_a_prompt_that_does_not_fit_beside_its_picture_is_refused(tmp_path: Path) -> None:
+    """The pipeline cuts a text at its end, where the picture's place is."""
+    pytest.importorskip("torchvision", reason="transformers gives Qwen2-VL's processor out beside torchvision alone")
+    make_tiny_kandinsky(tmp_path, "Kandinsky5I2IPipeline")
+    model = loaded({"path": str(tmp_path)})
+    image = np.zeros((1024, 1024, 3), np.uint8)
+
+    def made(prompt: str) -> BatchResult:
+        values = {"task": "image-to-image", "route": "Kandinsky5I2IPipeline", "prompt": prompt, "images": ["sha256:00"]}
+        recipe = recipe_from({**values, "height": 1024, "width": 1024, "num_inference_steps": 1, "guidance_scale": 2.0})
+        return make_batch(model, [Item(recipe=recipe, seed=1, images=(image,))], None)
+
+    assert made("a" * 400).outputs[0].is_finite
+    with pytest.raises(
+        PromptTooLong, match=r"^prompt and picture take 1\d\d\d tokens, and 1078 are read; shorten the prompt$"
+    ):
+        made("a" * 800)

@@ -32,7 +32,6 @@ def make_tiny_qwen_2(folder: Path) -> None:
 
     torch.manual_seed(0)
     processor = qwen3_processor()
-    tokens = processor.tokenizer.convert_tokens_to_ids
     config = Qwen3VLConfig(
         text_config={**_SMALL, "rope_parameters": {"rope_type": "default", "mrope_section": [2, 1, 1]}},
         vision_config={
@@ -44,10 +43,7 @@ def make_tiny_qwen_2(folder: Path) -> None:
             "num_position_embeddings": 16,
             "deepstack_visual_indexes": [0],
         },
-        vision_start_token_id=tokens("<|vision_start|>"),
-        vision_end_token_id=tokens("<|vision_end|>"),
-        image_token_id=tokens("<|image_pad|>"),
-        video_token_id=tokens("<|video_pad|>"),
+        **_marks_of_pictures(processor.tokenizer),
     )
     save_pipeline(
         QwenImage21Pipeline(
@@ -78,13 +74,25 @@ def make_tiny_qwen_2(folder: Path) -> None:
     )
 
 
+def _tokenizer_of_pictures() -> Any:
+    """Return a tokenizer of single bytes that knows the marks of pictures and clips."""
+    tokenizer = qwen_tokenizer()
+    marks = ["im_start", "im_end", "vision_start", "vision_end", "image_pad", "video_pad"]
+    tokenizer.add_special_tokens({"additional_special_tokens": [f"<|{mark}|>" for mark in marks]})
+    return tokenizer
+
+
+def _marks_of_pictures(tokenizer: Any) -> dict[str, int]:
+    """Return the numbers of those marks by the names that an encoder's configuration has for them."""
+    names = {"vision_start": "vision_start", "vision_end": "vision_end", "image": "image_pad", "video": "video_pad"}
+    return {f"{name}_token_id": tokenizer.convert_tokens_to_ids(f"<|{mark}|>") for name, mark in names.items()}
+
+
 def qwen3_processor() -> Any:
     """Return Qwen3-VL's processor, whose words are single bytes."""
     from transformers import Qwen2VLImageProcessorPil, Qwen3VLProcessor, Qwen3VLVideoProcessor
 
-    tokenizer = qwen_tokenizer()
-    marks = ["im_start", "im_end", "vision_start", "vision_end", "image_pad", "video_pad"]
-    tokenizer.add_special_tokens({"additional_special_tokens": [f"<|{mark}|>" for mark in marks]})
+    tokenizer = _tokenizer_of_pictures()
     template = (
         "{% for m in messages %}<|im_start|>{{ m.role }}\n"
         "{% for part in m.content %}{{ part.text }}{% endfor %}<|im_end|>\n{% endfor %}"
@@ -152,18 +160,19 @@ def make_tiny_hunyuan_image(folder: Path, *, is_distilled: bool = False) -> None
     )
 
 
-def make_tiny_kandinsky(folder: Path) -> None:
-    """Write a Kandinsky 5 folder that makes pictures from text.
+def make_tiny_kandinsky(folder: Path, pipeline: str = "Kandinsky5T2IPipeline") -> None:
+    """Write a Kandinsky 5 folder that makes pictures, from text or from a picture, by its pipeline's class.
 
-    Where torchvision is not installed, a tokenizer stands for the Qwen2VLProcessor around it.
+    Where torchvision is not installed, a tokenizer stands for the Qwen2VLProcessor around it; it reads no pictures.
     """
+    import diffusers
     import torch
-    from diffusers import FlowMatchEulerDiscreteScheduler, Kandinsky5T2IPipeline
+    from diffusers import FlowMatchEulerDiscreteScheduler
 
     torch.manual_seed(0)
     save_pipeline(
-        Kandinsky5T2IPipeline(
-            transformer=_kandinsky_transformer(),
+        getattr(diffusers, pipeline)(
+            transformer=_kandinsky_transformer(visual_cond="I2I" in pipeline),
             vae=_quick_vae(),
             **_kandinsky_texts(),
             scheduler=FlowMatchEulerDiscreteScheduler(),
@@ -210,9 +219,13 @@ def _kandinsky_texts() -> dict[str, Any]:
 
     from sdbatch.generate.random_weights import byte_tokenizer, tiny_text_config
 
+    encoder, tokenizer = tiny_qwen2_vl(), qwen_tokenizer()
+    if importlib.util.find_spec("torchvision"):
+        tokenizer = qwen2_vl_processor()
+        encoder = tiny_qwen2_vl(**_marks_of_pictures(tokenizer.tokenizer))
     return {
-        "text_encoder": tiny_qwen2_vl(),
-        "tokenizer": qwen2_vl_processor() if importlib.util.find_spec("torchvision") else qwen_tokenizer(),
+        "text_encoder": encoder,
+        "tokenizer": tokenizer,
         "text_encoder_2": CLIPTextModel(tiny_text_config()),
         "tokenizer_2": byte_tokenizer(),
     }
@@ -222,9 +235,7 @@ def qwen2_vl_processor() -> Any:
     """Return Qwen2-VL's processor, whose words are single bytes; it wants torchvision."""
     from transformers import Qwen2VLImageProcessorPil, Qwen2VLProcessor, Qwen2VLVideoProcessor
 
-    tokenizer = qwen_tokenizer()
-    marks = ["im_start", "im_end", "vision_start", "vision_end", "image_pad", "video_pad"]
-    tokenizer.add_special_tokens({"additional_special_tokens": [f"<|{mark}|>" for mark in marks]})
+    tokenizer = _tokenizer_of_pictures()
     return Qwen2VLProcessor(
         image_processor=Qwen2VLImageProcessorPil(), tokenizer=tokenizer, video_processor=Qwen2VLVideoProcessor()
     )
