@@ -13,7 +13,6 @@ COUNTED = (
     "Chroma",
     "Flux.2 dev",
     "Kandinsky 5 I2I",
-    "Kandinsky 5 T2I",
     "Kandinsky 5 T2V",
     "Stable Diffusion x4 Upscaler",
 )
