@@ -125,11 +125,28 @@ def _sana(denoiser: Any, latents: tuple[int, ...]) -> dict[str, Any]:
     }
 
 
+def _kandinsky(denoiser: Any, latents: tuple[int, ...]) -> dict[str, Any]:
+    channels, *frames, height, width = latents
+    times = frames[0] if frames else 1
+    config = denoiser.config
+    given = 2 * channels + 1 if config["visual_cond"] else channels
+    places = [torch.arange(side) for side in (times, height // 2, width // 2)]
+    return {
+        "hidden_states": _empty(denoiser, 1, times, height, width, given),
+        "encoder_hidden_states": _empty(denoiser, 1, TEXT_TOKENS, config["in_text_dim"]),
+        "timestep": _empty(denoiser, 1),
+        "pooled_projections": _empty(denoiser, 1, config["in_text_dim2"]),
+        "visual_rope_pos": places,
+        "text_rope_pos": torch.arange(TEXT_TOKENS),
+    }
+
+
 PASSES: Mapping[str, Callable[[Any, tuple[int, ...]], dict[str, Any]]] = {
     "UNet2DConditionModel": _unet,
     "ChromaTransformer2DModel": _flux,
     "FluxTransformer2DModel": _flux,
     "Flux2Transformer2DModel": _flux,
+    "Kandinsky5Transformer3DModel": _kandinsky,
     "QwenImageTransformer2DModel": _qwen,
     "SD3Transformer2DModel": _sd3,
     "WanTransformer3DModel": _wan,

@@ -131,6 +131,7 @@ _CLIP_SCALES: Mapping[str, Callable[[Any], tuple[int, int]]] = {
     "AutoencoderKLQwenImage21": lambda vae: (vae.spatial_compression_ratio, vae.config["scale_factor_temporal"]),
     "AutoencoderKLLTXVideo": lambda vae: (vae.spatial_compression_ratio, vae.temporal_compression_ratio),
     "AutoencoderKLCogVideoX": lambda vae: (8, vae.config["temporal_compression_ratio"]),
+    "AutoencoderKLHunyuanVideo": lambda vae: (vae.spatial_compression_ratio, vae.temporal_compression_ratio),
     "AutoencoderKLHunyuanVideo15": lambda vae: (vae.spatial_compression_ratio, vae.temporal_compression_ratio),
 }
 """Pixels a latent stands for in each direction, and frames, by the class of a VAE that takes frames."""
@@ -208,10 +209,14 @@ def _sizes(size: tuple[int, int, int], family: Family) -> Sizes:
 
 
 def _tiled_sizes(vae: Any, family: Family) -> Sizes:
-    """Return short clips, or pictures, of a few tiles: a tile takes the same in any of them."""
+    """Return short clips, or pictures, of a few tiles: a tile takes the same in any of them.
+
+    They are longer than a tile where the VAE cuts time into tiles as well.
+    """
     side = getattr(vae, "tile_sample_min_size", 0) or max(vae.tile_sample_min_height, vae.tile_sample_min_width)
     takes_frames = type(vae).__name__ in _CLIP_SCALES and family.frame_multiple > 0
-    counts = [family.frame_multiple * steps + 1 for steps in (1, 3)] if takes_frames else [1]
+    lengths = (6, 12) if getattr(vae, "use_framewise_decoding", False) else (1, 3)
+    counts = [family.frame_multiple * steps + 1 for steps in lengths] if takes_frames else [1]
     return [(side * times, side * 2, count) for times in (1, 2) for count in counts]
 
 

@@ -45,6 +45,15 @@ _T5_XXL, _UMT5_XXL = 4_762_310_656, 5_680_910_336
 _SD15, _SDXL, _FLUX = (ARCHITECTURES[name].parts for name in ("sd15", "sdxl", "flux"))
 _WAN_VAE: Final[tuple[str, Mapping[str, Any]]] = ("AutoencoderKLWan", {})
 _WAN_TEXT = {"text_encoder": _UMT5_XXL}
+_QWEN2_5_VL = 8_292_166_656
+_KANDINSKY_LITE: Final[Mapping[str, Any]] = {
+    "in_visual_dim": 16,
+    "out_visual_dim": 16,
+    "model_dim": 2560,
+    "ff_dim": 10240,
+    "num_visual_blocks": 50,
+    "axes_dims": (32, 48, 48),
+}
 _VIDEO_480 = (480, 832, 81)
 _X4 = {
     "sample_size": 128,
@@ -170,7 +179,7 @@ PUBLISHED: Final = (
         titles=("Qwen-Image", "Qwen-Image-Edit", "Qwen-Image-Edit-Plus"),
         denoiser=("QwenImageTransformer2DModel", {}),
         vae=("AutoencoderKLQwenImage", {}),
-        encoders={"text_encoder": 8_292_166_656},
+        encoders={"text_encoder": _QWEN2_5_VL},
     ),
     Published(
         name="Qwen-Image 2.1",
@@ -205,10 +214,17 @@ PUBLISHED: Final = (
                 "sample_size": 384,
             },
         ),
-        encoders={"text_encoder": 8_292_166_656, "text_encoder_2": 219_314_944},
+        encoders={"text_encoder": _QWEN2_5_VL, "text_encoder_2": 219_314_944},
         size=(2048, 2048, 1),
         width=3584,
         patch=1,
+    ),
+    Published(
+        name="Kandinsky 5 T2I Lite",
+        titles=("Kandinsky 5 T2I",),
+        denoiser=("Kandinsky5Transformer3DModel", _KANDINSKY_LITE),
+        vae=("AutoencoderKL", _FLUX["vae"][1]),
+        encoders={"text_encoder": _QWEN2_5_VL, "text_encoder_2": _CLIP_L},
     ),
     Published(
         name="HiDream-I1",
@@ -309,6 +325,24 @@ PUBLISHED: Final = (
         encoders=_WAN_TEXT,
         is_vae_wide=True,
         size=(704, 1280, 121),
+    ),
+    Published(
+        name="Kandinsky 5 I2I Lite",
+        titles=("Kandinsky 5 I2I",),
+        denoiser=("Kandinsky5Transformer3DModel", {**_KANDINSKY_LITE, "visual_cond": True}),
+        vae=("AutoencoderKL", _FLUX["vae"][1]),
+        encoders={"text_encoder": _QWEN2_5_VL, "text_encoder_2": _CLIP_L},
+    ),
+    Published(
+        name="Kandinsky 5 T2V Lite",
+        titles=("Kandinsky 5 T2V", "Kandinsky 5 I2V"),
+        denoiser=(
+            "Kandinsky5Transformer3DModel",
+            {"in_visual_dim": 16, "out_visual_dim": 16, "model_dim": 1792, "ff_dim": 7168, "visual_cond": True},
+        ),
+        vae=("AutoencoderKLHunyuanVideo", {}),
+        encoders={"text_encoder": _QWEN2_5_VL, "text_encoder_2": _CLIP_L},
+        size=(512, 768, 121),
     ),
     Published(
         name="HunyuanVideo 1.5",

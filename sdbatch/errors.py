@@ -213,7 +213,7 @@ class SourceChanged(RowError):
 
 
 class PromptTooLong(RowError):
-    """A prompt is longer than the text encoder reads and the job says `long_prompt: error`."""
+    """A prompt is longer than the text encoder reads, and the job says `long_prompt: error` or it cannot be cut."""
 
 
 class LoraRefused(RowError):

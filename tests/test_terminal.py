@@ -76,6 +76,7 @@ def test_the_commands_make_controls_visible(
         width=1,
         height=1,
         size_multiple=8,
+        size_rule="multiples of 8",
         frame_rule="",
         num_frames=None,
         fps=None,

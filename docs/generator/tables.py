@@ -10,7 +10,7 @@ import pyarrow as pa
 from sdbatch import errors, outcomes
 from sdbatch.columns import COLUMNS, MANIFEST, Column, Range
 from sdbatch.families import FAMILIES, Family, Route
-from sdbatch.families.listing import frame_rule
+from sdbatch.families.listing import frame_rule, size_rule
 from sdbatch.named_formats import LOOKED_UP, SHIPPED, NamedFormat
 
 _OWN = (
@@ -76,7 +76,7 @@ def _family(family: Family) -> tuple[str, ...]:
     return (
         f"{family.title} (`{family.class_name}`)",
         tasks,
-        f"{family.size_multiple}",
+        size_rule(family).removeprefix("multiples of "),
         frame_rule(family) or "-",
         ", ".join(needs) or "-",
     )

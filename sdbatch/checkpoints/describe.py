@@ -51,7 +51,7 @@ from sdbatch.checkpoints.quantizing import refuse_quantize
 from sdbatch.checkpoints.refusals import refuse_code, refuse_libraries
 from sdbatch.checkpoints.single_files import describe_file, is_single_file
 from sdbatch.errors import ModelError
-from sdbatch.families import FAMILIES, find_family
+from sdbatch.families import FAMILIES, find_family, not_served
 from sdbatch.job import Lora, Model, Storage, base_of
 from sdbatch.storage import Entry, Store, open_store, parse_url
 
@@ -230,6 +230,8 @@ def _describe_folder(name: str, model: Model, storage: Mapping[str, Storage], wi
     class_name = str(index.get("_class_name"))
     family = find_family(class_name, fact)
     if family is None:
+        if reason := not_served(class_name, fact):
+            raise ModelError(f"models.{name}: {location.url} is a {class_name} with {reason}, which is not served")
         served = sorted({family.class_name for family in FAMILIES.values()})
         raise ModelError(f"models.{name}: {location.url} is a {class_name}; families served: {', '.join(served)}")
     with naming(f"models.{name}"):

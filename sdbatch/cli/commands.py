@@ -485,7 +485,7 @@ def models_list(
         if model.laid_out_as:
             show(f"  one file: {model.assumed or model.laid_out_as}")
         show(f"  tasks: {', '.join(model.tasks)}")
-        show(f"  size: {model.width} x {model.height} native, multiples of {model.size_multiple}; {model.dtype}")
+        show(f"  size: {model.width} x {model.height} native, {model.size_rule}; {model.dtype}")
         if model.frame_rule:
             show(f"  frames: {model.frame_rule}; by default {model.num_frames} at {model.fps:g} a second")
         show(f"  memory: {model.memory}")

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from sdbatch.desk.axes import Axis
 from sdbatch.desk.form import SHAPE, BriefRefused, Form
-from sdbatch.families.table import Family, nearest_multiple
+from sdbatch.families.table import Family, nearest_multiple, nearest_size
 from sdbatch.named_formats import NamedFormat, format_of
 
 RUNGS: Final[Sequence[tuple[int, int]]] = (
@@ -127,6 +127,9 @@ def size_of(rung: tuple[int, int], sizes: Sizes) -> tuple[int, int]:
     aspect, multiple = rung[0] / rung[1], sizes.family.size_multiple
     pixels = sizes.width * sizes.height
     ideal = math.sqrt(pixels * aspect)
+    if sizes.family.sizes:
+        height, width = nearest_size(ideal / aspect, ideal, sizes.family.sizes)
+        return width, height
     least, most = sizes.family.size_min, sizes.family.size_max
     best: tuple[float, float, int, int] | None = None
     for step in range(-_STEPS, _STEPS + 1):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from sdbatch.checkpoints import BUILTINS, SHIPPED, ModelInfo, describe
 from sdbatch.driver.memory import ModelMemory, default_size, memory_of
-from sdbatch.families.listing import frame_rule
+from sdbatch.families.listing import frame_rule, size_rule
 from sdbatch.job import Job, parse_job
 from sdbatch.plan.checks import lacking
 from sdbatch.recipe import is_clip
@@ -25,6 +25,7 @@ class ModelReport:
         height: Native height, pixels.
         width: Native width, pixels.
         size_multiple: Height and width are multiples of this, in pixels.
+        size_rule: The same as text, or the few sizes that its family makes.
         frame_rule: Numbers of frames its clips may have; "" where it makes none.
         num_frames: Frames of its clips by default.
         fps: Playback rate of its clips by default.
@@ -43,6 +44,7 @@ class ModelReport:
     height: int
     width: int
     size_multiple: int
+    size_rule: str
     frame_rule: str
     num_frames: int | None
     fps: float | None
@@ -83,6 +85,7 @@ def _model_report(model: ModelInfo) -> ModelReport:
         height=model.height,
         width=model.width,
         size_multiple=family.size_multiple,
+        size_rule=size_rule(family),
         frame_rule=frame_rule(family) if any(map(is_clip, tasks)) else "",
         num_frames=defaults.get("num_frames"),
         fps=defaults.get("fps"),

@@ -21,6 +21,7 @@ from sdbatch.families.table import (
     cost_tflop,
     given_of,
     nearest_multiple,
+    nearest_size,
     next_frame_count,
 )
 from sdbatch.recipe import is_clip
@@ -36,7 +37,9 @@ __all__ = [
     "find_family",
     "given_of",
     "nearest_multiple",
+    "nearest_size",
     "next_frame_count",
+    "not_served",
 ]
 
 _SHARED_MODULES: Final = frozenset(
@@ -78,9 +81,18 @@ def find_family(class_name: str, fact: Callable[[str], Any]) -> Family | None:
     matching = [
         family
         for family in FAMILIES.values()
-        if family.class_name == class_name and all(_holds(fact(name), value) for name, value in family.when.items())
+        if family.class_name == class_name
+        and all(_holds(fact(name), value) for name, value in family.when.items())
+        and not any(_holds(fact(name), value) for name, value in family.unless.items())
     ]
     return max(matching, key=lambda family: len(family.when), default=None)
+
+
+def not_served(class_name: str, fact: Callable[[str], Any]) -> str:
+    """Return what makes a folder one that no family of its class serves, as text; "" where nothing does."""
+    of_class = [family for family in FAMILIES.values() if family.class_name == class_name]
+    reasons = {(name, value) for family in of_class for name, value in family.unless.items() if fact(name) == value}
+    return " and ".join(f"{name} {value!r}" for name, value in sorted(reasons))
 
 
 ENLARGES: Final[Mapping[str, int]] = {

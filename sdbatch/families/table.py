@@ -9,7 +9,7 @@ another. The first route that takes exactly what a request gives serves it, at p
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple
 
@@ -166,12 +166,16 @@ class Family:
         class_name: `_class_name` in model_index.json.
         when: What else tells it from other families of that class: `FILE KEY` in the folder, and the value there;
             `...` for any but null.
+        unless: What makes a folder of that class one that is not served, in the same form.
         tasks: Routes of each task, the plainest first.
         size_multiple: Height and width are multiples of this, in pixels.
         size_min: Least height and width in pixels.
         size_max: Greatest height and width in pixels, a guard against typing errors.
         pixels_max: Most pixels of a picture, height times width; 0 for no bound of its own.
+        sizes: Heights and widths that are made, where there are no others: the pipeline would take another size for one
+            of these; () for any within the bounds.
         frame_multiple: A clip has a multiple of this, plus 1, frames; 0 where no task makes clips.
+        frames_min: Fewest frames.
         frames_max: Most frames, a guard against typing errors.
         defaults: Defaults by column, with height and width where the folder does not say them.
         schedulers: Class names a row may ask for.
@@ -195,12 +199,15 @@ class Family:
     title: str
     class_name: str
     when: Mapping[str, Any] = field(default_factory=dict)
+    unless: Mapping[str, Any] = field(default_factory=dict)
     tasks: Mapping[str, tuple[Route, ...]]
     size_multiple: int
     size_min: int = 8
     size_max: int = 8192
     pixels_max: int = 0
+    sizes: tuple[tuple[int, int], ...] = ()
     frame_multiple: int = 0
+    frames_min: int = 1
     frames_max: int = 1025
     defaults: Mapping[str, Any]
     schedulers: tuple[str, ...]
@@ -255,6 +262,16 @@ def nearest_multiple(value: int, multiple: int, least: int, most: int) -> int:
     lower = math.ceil(least / multiple) * multiple
     upper = most // multiple * multiple
     return min(max((value + multiple // 2) // multiple * multiple, lower), upper)
+
+
+def nearest_size(height: float, width: float, sizes: Iterable[tuple[int, int]]) -> tuple[int, int]:
+    """Return the height and width that are nearest in shape; of equally near ones, that nearest in area."""
+    shape, area = math.log(width / height), math.log(width * height)
+
+    def distance(size: tuple[int, int]) -> tuple[float, float]:
+        return round(abs(math.log(size[1] / size[0]) - shape), 6), abs(math.log(math.prod(size)) - area)
+
+    return min(sizes, key=distance)
 
 
 def next_frame_count(num_frames: int, multiple: int) -> int:

@@ -193,8 +193,8 @@ class _CallOutput:
 
 
 def _read_output(output: Any, pipeline: Any) -> _CallOutput:
-    """Read a pipeline's output: pictures stand in `images`, clips in `frames`, sound in `audio`."""
-    floats = output.frames if hasattr(output, "frames") else output.images[:, None]
+    """Read a pipeline's output: pictures stand in `images`, or in `image`, clips in `frames`, sound in `audio`."""
+    floats = output.frames if hasattr(output, "frames") else output.get("images", output.get("image"))[:, None]
     video_BFHWC, finite = _to_uint8(floats)
     audio = getattr(output, "audio", None)
     sounds = []

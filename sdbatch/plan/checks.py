@@ -17,7 +17,7 @@ from typing import Any
 from sdbatch.canonical import parse_json
 from sdbatch.checkpoints import LoraInfo, ModelInfo, missing_package
 from sdbatch.columns import MANIFEST, named
-from sdbatch.families import Family, Given, Route, nearest_multiple, next_frame_count
+from sdbatch.families import Family, Given, Route, nearest_multiple, nearest_size, next_frame_count
 from sdbatch.families.arguments import PARAMETER_BOUND, PARAMETER_BOUNDS, PER_NET
 from sdbatch.job import ENTRY_COMPONENTS
 from sdbatch.plan.problems import RowProblem
@@ -63,7 +63,7 @@ def check_family(values: Mapping[str, Any], family: Family) -> list[RowProblem]:
     """Check what a family bounds: sizes and frame counts."""
     problems: list[RowProblem] = []
     for name in ("height", "width"):
-        if name not in values:
+        if name not in values or family.sizes:
             continue
         value = values[name]
         nearest = nearest_multiple(value, family.size_multiple, family.size_min, family.size_max)
@@ -72,11 +72,25 @@ def check_family(values: Mapping[str, Any], family: Family) -> list[RowProblem]:
             problems.append(RowProblem(name, value, message))
         elif not family.size_min <= value <= family.size_max:
             problems.append(RowProblem(name, value, f"is not in {family.size_min}..{family.size_max}"))
+    if family.sizes and values.keys() >= {"height", "width"}:
+        problems.extend(_check_size(values["height"], values["width"], family))
     if "num_frames" in values:
         problems.extend(_check_frames(values["num_frames"], family))
     if not problems and values.keys() >= {"height", "width"}:
         problems.extend(_check_pixels(values["height"], values["width"], values.get("num_frames", 1), family))
     return problems
+
+
+def _check_size(height: int, width: int, family: Family) -> list[RowProblem]:
+    """Check that a size is one of the few that a family makes, where they are few."""
+    if (height, width) in family.sizes:
+        return []
+    made = ", ".join(f"{one} x {other}" for one, other in family.sizes)
+    message = f"x width {width} is no size that {family.title} makes ({made})"
+    if height > 0 and width > 0:
+        nearest = nearest_size(height, width, family.sizes)
+        message += f"; the nearest in shape is {nearest[0]} x {nearest[1]}"
+    return [RowProblem("height", height, message)]
 
 
 def _check_pixels(height: int, width: int, num_frames: int, family: Family) -> list[RowProblem]:
@@ -94,10 +108,10 @@ def _check_pixels(height: int, width: int, num_frames: int, family: Family) -> l
 
 
 def _check_frames(num_frames: int, family: Family) -> list[RowProblem]:
-    if not 1 <= num_frames <= family.frames_max:
-        return [RowProblem("num_frames", num_frames, f"is not in 1..{family.frames_max}")]
+    if not family.frames_min <= num_frames <= family.frames_max:
+        return [RowProblem("num_frames", num_frames, f"is not in {family.frames_min}..{family.frames_max}")]
     multiple = family.frame_multiple
-    nearest = nearest_multiple(num_frames - 1, multiple, 0, family.frames_max - 1) + 1
+    nearest = nearest_multiple(num_frames - 1, multiple, family.frames_min - 1, family.frames_max - 1) + 1
     if nearest != num_frames:
         message = f"is not of the form {multiple} k + 1; the nearest is {nearest}"
         return [RowProblem("num_frames", num_frames, message)]
@@ -244,7 +258,7 @@ def settled_frames(values: dict[str, Any], family: Family) -> None:
     if duration_s is None:
         return
     kept = max(1, round(min(duration_s * values["fps"], FRAMES_MAX)))
-    values["num_frames"] = next_frame_count(kept, family.frame_multiple)
+    values["num_frames"] = max(next_frame_count(kept, family.frame_multiple), family.frames_min)
     if values["num_frames"] != kept:
         values["num_frames_kept"] = kept
 

@@ -9,7 +9,13 @@ from benchmarks.published import PUBLISHED
 from sdbatch.families import FAMILIES
 from sdbatch.families.peaks import peaks_of
 
-COUNTED = ("Chroma", "Flux.2 dev", "Stable Diffusion x4 Upscaler")
+COUNTED = (
+    "Chroma",
+    "Flux.2 dev",
+    "Kandinsky 5 I2I",
+    "Kandinsky 5 T2V",
+    "Stable Diffusion x4 Upscaler",
+)
 
 
 @pytest.mark.parametrize("title", COUNTED)

@@ -32,6 +32,16 @@ def test_every_rung_has_one_legal_size_near_its_shape() -> None:
     assert len(set(sizes.values())) == len(RUNGS)
 
 
+def test_a_family_of_few_sizes_gives_a_rung_the_one_nearest_in_shape() -> None:
+    family = FAMILIES["Kandinsky 5 T2I"]
+    sizes = {rung: size_of(rung, Sizes(family=family, width=1024, height=1024)) for rung in RUNGS}
+
+    assert {(height, width) for width, height in sizes.values()} == set(family.sizes)
+    assert sizes[1, 1] == (1024, 1024)
+    assert sizes[9, 16] == (768, 1280)
+    assert sizes[2, 1] == (1408, 640)
+
+
 def test_a_format_more_moves_no_other() -> None:
     names = [name for name, one in SHIPPED.items() if one.kind == "social"]
     alone = {name: feeds(_form([name]), SDXL, "brief")[0] for name in names}

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.studio import LTX2_BLOCKS, Case, Pixels, Studio, base_row, difference
+from support.studio import KANDINSKY_TEXT, LTX2_BLOCKS, Case, Pixels, Studio, base_row, difference
 
 CASES = [
     Case(model="sd", task="text-to-video", row={"num_frames": 4}, size=32),
@@ -40,6 +40,8 @@ CASES = [
     Case(model="cogvideox-i2v", task="image-to-video", images=1, row={"num_frames": 9}),
     Case(model="hunyuan", task="text-to-video"),
     Case(model="hunyuan-i2v", task="image-to-video", images=1),
+    Case(model="kandinsky", task="text-to-video", row={"parameters": KANDINSKY_TEXT}),
+    Case(model="kandinsky-i2v", task="image-to-video", images=1, row={"num_frames": 17, "parameters": KANDINSKY_TEXT}),
 ]
 
 

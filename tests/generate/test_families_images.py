@@ -41,6 +41,8 @@ MAKERS: Mapping[str, Callable[[Path], None]] = {
     "HunyuanImage 2.1": support.toy_newer.make_tiny_hunyuan_image,
     "HunyuanImage 2.1 distilled": partial(support.toy_newer.make_tiny_hunyuan_image, is_distilled=True),
     "HiDream-I1": support.toy_newer.make_tiny_hidream,
+    "Kandinsky 5 T2I": support.toy_newer.make_tiny_kandinsky,
+    "Kandinsky 5 I2I": partial(support.toy_newer.make_tiny_kandinsky, pipeline="Kandinsky5I2IPipeline"),
     "Sana": support.toy_models.make_tiny_sana,
 }
 CONTROLNETS: Mapping[tuple[str, str], Callable[[Path], None]] = {
@@ -68,12 +70,12 @@ WAYS = [
     if "motion_adapter" not in row.components
 ]
 NAMES = [f"{family.title}: {task}: {row.pipeline}" for family, task, row in WAYS]
-LONG_TEMPLATES = {"Flux.2 dev", "Qwen-Image"}
+LONG_TEMPLATES = {"Flux.2 dev", "Kandinsky 5 I2I", "Kandinsky 5 T2I", "Qwen-Image"}
 """Families whose pipelines write more letters around a prompt than the quick limit of these tests."""
-WANT_TORCHVISION = {"Qwen-Image 2.1"}
+WANT_TORCHVISION = {"Kandinsky 5 I2I", "Qwen-Image 2.1"}
 """Families whose toys hold a processor that transformers gives out beside torchvision alone; else they are skipped."""
-NEVER_CUT = {"Qwen-Image 2.1"}
-"""Families whose pipelines read a prompt of any length."""
+NEVER_CUT = {"Kandinsky 5 I2I", "Qwen-Image 2.1"}
+"""Families whose pipelines read a prompt of any length, or refuse one that is too long."""
 COUPLED_MAX = 1
 """Most a row may change with its neighbours, of 255, where the table says that rows of a call move each other."""
 
@@ -120,6 +122,8 @@ def _net(row: Route) -> str:
 
 def _side(family: Family) -> int:
     """Return a side that is quick: the models of factor 2 have as many latents at 32 as the others at 128."""
+    if family.sizes:  # the squares of those that it makes
+        return min(height for height, width in family.sizes if height == width)
     return 32 if family.size_multiple == 8 else 64
 
 
@@ -143,7 +147,7 @@ def _item(family: Family, task: str, row: Route, **changes: Any) -> Item:
         "negative_prompt": "snow",
         "height": _side(family),
         "width": _side(family),
-        "num_inference_steps": 4,
+        "num_inference_steps": 1 if family.sizes else 4,
         "guidance_scale": 8.0,
         "strength": 0.5,
     }
@@ -226,7 +230,7 @@ def test_a_row_s_pixels_change_with_what_it_says_and_not_with_its_neighbours(
 
 @pytest.mark.parametrize("family", [FAMILIES[title] for title in MAKERS], ids=lambda family: family.title)
 def test_a_size_of_the_family_is_made_exactly(family: Family, loaded: Callable[[Family], LoadedModel]) -> None:
-    height, width = 2 * family.size_multiple, 3 * family.size_multiple
+    height, width = family.sizes[1] if family.sizes else (2 * family.size_multiple, 3 * family.size_multiple)
     task, rows = next(iter(family.tasks.items()))
     item = _item(family, task, rows[0], height=height, width=width)
     if item.images:

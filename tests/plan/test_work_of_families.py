@@ -48,3 +48,25 @@ def test_a_family_s_own_bound_of_pixels_is_named(height: int, width: int, messag
     found = _resolved("HiDream-I1", height=height, width=width)
 
     assert found == message if message else isinstance(found, Row)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "message"),
+    [
+        (1024, 1024, ""),
+        (640, 1408, ""),
+        (1408, 640, ""),
+        (512, 512, "height x width 512 is no size that Kandinsky 5 T2I makes (1024 x 1024, "),
+        (720, 1280, "the nearest in shape is 768 x 1280"),
+        (1024, 768, "the nearest in shape is 1152 x 896"),
+        (1000, 1000, "the nearest in shape is 1024 x 1024"),
+        (0, 1024, "height x width 1024 is no size that Kandinsky 5 T2I makes"),
+    ],
+)
+def test_a_size_that_is_none_of_a_family_s_few_is_refused_with_the_nearest(
+    height: int, width: int, message: str
+) -> None:
+    """Its pipeline would make another size of the row's without a word."""
+    found = _resolved("Kandinsky 5 T2I", height=height, width=width)
+
+    assert message in found if message else isinstance(found, Row)

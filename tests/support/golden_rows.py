@@ -59,10 +59,11 @@ def _key(family: Family, task: str, route: Route, take: str) -> str:
 
 def _job(family: Family, *, is_exact: bool) -> Job:
     side = 512 // family.size_multiple * family.size_multiple
+    height, width = family.sizes[0] if family.sizes else (side, side)
     model: dict[str, Any] = {"path": "/models/m", "family": family.title, "revision": _digest(family.title)}
     model |= {
         "batch_size": 2,
-        "defaults": {"height": side, "width": side},
+        "defaults": {"height": height, "width": width},
         "dtype": "bfloat16" if is_exact else "float32",
     }
     determinism = "exact" if is_exact else "fast"

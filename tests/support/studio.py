@@ -28,6 +28,8 @@ Pixels = NDArray[np.uint8]
 _DIGESTS = {str(number): f"sha256:{number}" for number in range(1000)}
 LTX2_BLOCKS = '{"spatio_temporal_guidance_blocks": [1]}'
 """The toy has 2 blocks; the default names the 29th."""
+KANDINSKY_TEXT = '{"max_sequence_length": 1024}'
+"""The text around a prompt has as many letters as the default allows tokens, and the toy's tokens are letters."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +90,8 @@ class Studio:
 
 def resolve(info: ModelInfo, *rows: dict[str, Any]) -> tuple[list[Any], list[RowProblem]]:
     job = parse_job({"manifest": "m", "output": "o", "models": {info.name: {"path": "p"}}, "seed": 11})
-    resolver = Resolver(job, {info.name: info}, lambda _: None, lambda url: url)
+    # What a pipeline's tokenizer wants beside transformers, a toy's may do without.
+    resolver = Resolver(job, {info.name: info}, lambda _: None, lambda url: url, loads_here=False)
     names = dict.fromkeys(name for row in rows for name in row)
     found, faults = resolver.resolve({name: [row.get(name) for row in rows] for name in names}, len(rows), _DIGESTS)
     return rows_of(found, faults, len(rows)), faults

@@ -8,6 +8,7 @@ Size factors and frame rules are those of the published models, so a size or a c
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -75,6 +76,7 @@ from transformers import (
 
 from sdbatch.generate.random_weights import byte_tokenizer, tiny_text_config, tiny_unet, tiny_vae
 from support.toy_models import enliven, save_pipeline, t5_tokenizer, tiny_t5
+from support.toy_newer import make_tiny_kandinsky_clips
 
 _LETTERS = [chr(code) for code in range(32, 127)]
 
@@ -607,5 +609,7 @@ MAKERS: Final[Mapping[str, Callable[[Path], None]]] = {
     "cogvideox-i2v": make_cogvideox_i2v,
     "hunyuan": make_hunyuan,
     "hunyuan-i2v": make_hunyuan_i2v,
+    "kandinsky": partial(make_tiny_kandinsky_clips, pipeline="Kandinsky5T2VPipeline"),
+    "kandinsky-i2v": partial(make_tiny_kandinsky_clips, pipeline="Kandinsky5I2VPipeline"),
 }
 """Name of a tiny model to the function that writes its folder."""

@@ -489,15 +489,16 @@ _DEEP_VAE: dict[str, Any] = {
 """An autoencoder of factor 8 in each direction, as the published ones are."""
 
 
-def kl_vae(latent_channels: int = 4) -> Any:
+def kl_vae(latent_channels: int = 4, **changes: Any) -> Any:
     """Return Stable Diffusion's autoencoder, small."""
     from diffusers import AutoencoderKL
 
-    return AutoencoderKL(**{**_DEEP_VAE, "latent_channels": latent_channels}, shift_factor=0.1, scaling_factor=1.0)
+    shape = {**_DEEP_VAE, "latent_channels": latent_channels, **changes}
+    return AutoencoderKL(**shape, shift_factor=0.1, scaling_factor=1.0)
 
 
-def tiny_qwen2_vl() -> Any:
-    """Return a Qwen2.5-VL of two layers."""
+def tiny_qwen2_vl(**marks: int) -> Any:
+    """Return a Qwen2.5-VL of two layers; the marks are the numbers of a processor's own words."""
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
     config = Qwen2_5_VLConfig(
@@ -514,10 +515,7 @@ def tiny_qwen2_vl() -> Any:
             "out_hidden_size": 16,
             "fullatt_block_indexes": [0],
         },
-        vision_start_token_id=1,
-        vision_end_token_id=2,
-        image_token_id=3,
-        video_token_id=4,
+        **{"vision_start_token_id": 1, "vision_end_token_id": 2, "image_token_id": 3, "video_token_id": 4, **marks},
     )
     return Qwen2_5_VLForConditionalGeneration(config)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,7 +32,6 @@ def make_tiny_qwen_2(folder: Path) -> None:
 
     torch.manual_seed(0)
     processor = qwen3_processor()
-    tokens = processor.tokenizer.convert_tokens_to_ids
     config = Qwen3VLConfig(
         text_config={**_SMALL, "rope_parameters": {"rope_type": "default", "mrope_section": [2, 1, 1]}},
         vision_config={
@@ -43,10 +43,7 @@ def make_tiny_qwen_2(folder: Path) -> None:
             "num_position_embeddings": 16,
             "deepstack_visual_indexes": [0],
         },
-        vision_start_token_id=tokens("<|vision_start|>"),
-        vision_end_token_id=tokens("<|vision_end|>"),
-        image_token_id=tokens("<|image_pad|>"),
-        video_token_id=tokens("<|video_pad|>"),
+        **_marks_of_pictures(processor.tokenizer),
     )
     save_pipeline(
         QwenImage21Pipeline(
@@ -77,13 +74,25 @@ def make_tiny_qwen_2(folder: Path) -> None:
     )
 
 
+def _tokenizer_of_pictures() -> Any:
+    """Return a tokenizer of single bytes that knows the marks of pictures and clips."""
+    tokenizer = qwen_tokenizer()
+    marks = ["im_start", "im_end", "vision_start", "vision_end", "image_pad", "video_pad"]
+    tokenizer.add_special_tokens({"additional_special_tokens": [f"<|{mark}|>" for mark in marks]})
+    return tokenizer
+
+
+def _marks_of_pictures(tokenizer: Any) -> dict[str, int]:
+    """Return the numbers of those marks by the names that an encoder's configuration has for them."""
+    names = {"vision_start": "vision_start", "vision_end": "vision_end", "image": "image_pad", "video": "video_pad"}
+    return {f"{name}_token_id": tokenizer.convert_tokens_to_ids(f"<|{mark}|>") for name, mark in names.items()}
+
+
 def qwen3_processor() -> Any:
     """Return Qwen3-VL's processor, whose words are single bytes."""
     from transformers import Qwen2VLImageProcessorPil, Qwen3VLProcessor, Qwen3VLVideoProcessor
 
-    tokenizer = qwen_tokenizer()
-    marks = ["im_start", "im_end", "vision_start", "vision_end", "image_pad", "video_pad"]
-    tokenizer.add_special_tokens({"additional_special_tokens": [f"<|{mark}|>" for mark in marks]})
+    tokenizer = _tokenizer_of_pictures()
     template = (
         "{% for m in messages %}<|im_start|>{{ m.role }}\n"
         "{% for part in m.content %}{{ part.text }}{% endfor %}<|im_end|>\n{% endfor %}"
@@ -148,6 +157,87 @@ def make_tiny_hunyuan_image(folder: Path, *, is_distilled: bool = False) -> None
             },
         ),
         folder,
+    )
+
+
+def make_tiny_kandinsky(folder: Path, pipeline: str = "Kandinsky5T2IPipeline") -> None:
+    """Write a Kandinsky 5 folder that makes pictures, from text or from a picture, by its pipeline's class.
+
+    Where torchvision is not installed, a tokenizer stands for the Qwen2VLProcessor around it; it reads no pictures.
+    """
+    import diffusers
+    import torch
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    torch.manual_seed(0)
+    save_pipeline(
+        getattr(diffusers, pipeline)(
+            transformer=_kandinsky_transformer(visual_cond="I2I" in pipeline),
+            vae=_quick_vae(),
+            **_kandinsky_texts(),
+            scheduler=FlowMatchEulerDiscreteScheduler(),
+        ),
+        folder,
+    )
+
+
+def make_tiny_kandinsky_clips(folder: Path, pipeline: str) -> None:
+    """Write a Kandinsky 5 folder that makes clips, from text or from an image, by its pipeline's class."""
+    import diffusers
+    import torch
+    from diffusers import AutoencoderKLHunyuanVideo, FlowMatchEulerDiscreteScheduler
+
+    torch.manual_seed(0)
+    save_pipeline(
+        getattr(diffusers, pipeline)(
+            transformer=_kandinsky_transformer(visual_cond=True),
+            vae=AutoencoderKLHunyuanVideo(
+                latent_channels=4, block_out_channels=(8, 8, 8, 8), layers_per_block=1, norm_num_groups=4
+            ),
+            **_kandinsky_texts(),
+            scheduler=FlowMatchEulerDiscreteScheduler(shift=5.0),
+        ),
+        folder,
+    )
+
+
+def _quick_vae() -> Any:
+    """Return an autoencoder that is quick at the sizes of published models."""
+    return kl_vae(block_out_channels=(4, 4, 4, 4), norm_num_groups=2, mid_block_add_attention=False)
+
+
+def _kandinsky_transformer(**changes: Any) -> Any:
+    from diffusers import Kandinsky5Transformer3DModel
+
+    shape = {"model_dim": 16, "ff_dim": 16, "time_dim": 16, "num_text_blocks": 1, "num_visual_blocks": 1}
+    return Kandinsky5Transformer3DModel(axes_dims=(4, 6, 6), in_text_dim=16, in_text_dim2=32, **shape, **changes)
+
+
+def _kandinsky_texts() -> dict[str, Any]:
+    """Return both text encoders with their tokenizers; the pipelines hand the first one's beside pictures."""
+    from transformers import CLIPTextModel
+
+    from sdbatch.generate.random_weights import byte_tokenizer, tiny_text_config
+
+    encoder, tokenizer = tiny_qwen2_vl(), qwen_tokenizer()
+    if importlib.util.find_spec("torchvision"):
+        tokenizer = qwen2_vl_processor()
+        encoder = tiny_qwen2_vl(**_marks_of_pictures(tokenizer.tokenizer))
+    return {
+        "text_encoder": encoder,
+        "tokenizer": tokenizer,
+        "text_encoder_2": CLIPTextModel(tiny_text_config()),
+        "tokenizer_2": byte_tokenizer(),
+    }
+
+
+def qwen2_vl_processor() -> Any:
+    """Return Qwen2-VL's processor, whose words are single bytes; it wants torchvision."""
+    from transformers import Qwen2VLImageProcessorPil, Qwen2VLProcessor, Qwen2VLVideoProcessor
+
+    tokenizer = _tokenizer_of_pictures()
+    return Qwen2VLProcessor(
+        image_processor=Qwen2VLImageProcessorPil(), tokenizer=tokenizer, video_processor=Qwen2VLVideoProcessor()
     )
 
 

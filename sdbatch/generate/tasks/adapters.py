@@ -5,6 +5,7 @@ pipeline + arguments under diffusers' names + recipe --> adapt() --> arguments t
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -14,6 +15,7 @@ from diffusers.pipelines.ltx.pipeline_ltx_condition import LTXVideoCondition
 from diffusers.pipelines.ltx2.pipeline_ltx2_condition import LTX2VideoCondition
 from PIL import Image
 
+from sdbatch.errors import PromptTooLong
 from sdbatch.recipe import Recipe
 
 Arguments = dict[str, Any]
@@ -126,6 +128,25 @@ def _own_sigmas(pipeline: Any, arguments: Arguments, recipe: Recipe) -> Argument
     return {**arguments, "sigmas": np.linspace(1.0, 1 / steps, steps).tolist()}
 
 
+def _whole_prompt(pipeline: Any, arguments: Arguments, _recipe: Recipe) -> Arguments:
+    """Refuse a prompt that does not fit beside its picture: Kandinsky 5 would cut off the picture's place (0.42.1).
+
+    Raises:
+        PromptTooLong: When the prompt or the negative prompt takes more tokens than are left of the picture.
+    """
+    own = inspect.signature(pipeline.__call__).parameters["max_sequence_length"].default
+    most = arguments.get("max_sequence_length", own) + pipeline.prompt_template_encode_start_idx
+    image = arguments["image"]
+    half = image.resize((image.width // 2, image.height // 2))
+    for name in ("prompt", "negative_prompt"):
+        text = pipeline.prompt_template.format(arguments[name])
+        taken = len(pipeline.tokenizer(text=[text], images=[half])["input_ids"][0])
+        if taken > most:
+            said = name.replace("_", " ")
+            raise PromptTooLong(f"{said} and picture take {taken} tokens, and {most} are read; shorten the {said}")
+    return arguments
+
+
 ADAPTERS: Final[Mapping[str, Callable[[Any, Arguments, Recipe], Arguments]]] = {
     "guiders": _guiders,
     "hunyuan": _hunyuan,
@@ -136,5 +157,6 @@ ADAPTERS: Final[Mapping[str, Callable[[Any, Arguments, Recipe], Arguments]]] = {
     "own-sigmas": _own_sigmas,
     "own-size": _own_size,
     "vace-keyframes": _vace_keyframes,
+    "whole-prompt": _whole_prompt,
 }
 """Adapters by the name that a route gives."""
