@@ -574,9 +574,7 @@ def review(
     if note and not any(meant.values()):
         raise JobError("--note: say which outputs it is about, with --approve, --reject, --pick or --clear")
     if decisions is not None and selection is not None and not selection.is_of_all:
-        raise JobError(
-            "--import: takes in a whole file; --only, --where and the like go with --list or --approve"
-        )
+        raise JobError("--import: takes in a whole file; --only, --where and the like go with --list or --approve")
     num_saved = 0
     if decisions is not None:
         num_saved += import_decisions(store, _decisions_file(Path(decisions)), str(decisions), name)
