@@ -240,4 +240,5 @@ def test_a_long_table_is_never_in_memory_as_a_whole(tmp_path: Path) -> None:
         assert built == rows
         peaks.append(peak_kib / 1024)
 
-    assert peaks[1] - peaks[0] < 15  # MiB; the tables differ by 120
+    # MiB. The tables differ by 120; what the allocator keeps differs by up to 25 from run to run on a busy machine.
+    assert peaks[1] - peaks[0] < 40
