@@ -93,10 +93,9 @@ manifests/demo/part-00000.parquet: manifests/demo.csv manifests/draw_demo.py $(R
 	$(BIN)/python -m manifests.draw_demo manifests/demo/images
 	$(BIN)/sdbatch manifest build manifests/demo.csv --to manifests/demo
 
-# Not compiled: of 17,000 files the tests import a part, and Python compiles that as it goes.
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[ray,worker,s3,local,test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ray,worker,s3,local,test]'
 	touch $(READY)
 
 schema: $(READY) ## Writes the JSON Schemas of the files that people write.

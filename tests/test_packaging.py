@@ -211,7 +211,9 @@ def test_the_wheel_alone_is_enough_for_the_core(tmp_path: Path) -> None:
     clean = tmp_path / "venv"
     venv.create(clean, with_pip=False)
     to = ["--python", str(clean / "bin/python")]
-    subprocess.run([*pip, *to, "install", "-c", str(ROOT / "constraints.txt"), str(wheel)], check=True)
+    # Not from the checkout: pip would take the package that is installed for development there for this one.
+    install = [*pip, *to, "install", "-c", str(ROOT / "constraints.txt"), str(wheel)]
+    subprocess.run(install, check=True, cwd=tmp_path)
     (packages,) = clean.glob("lib/python*/site-packages")
     size_bytes = sum(file.stat().st_size for file in packages.rglob("*") if file.is_file())
     sys.stdout.write(f"wheel {wheel.stat().st_size / 2**20:.1f} MiB, the core installed {size_bytes / 2**20:.0f} MiB\n")
