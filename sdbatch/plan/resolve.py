@@ -105,7 +105,8 @@ class Resolver:
             The rows that have no problem, and the problems; both in row order.
         """
         nulls: Sequence[Any] = [None] * num_rows
-        own = {name: columns.get(name, nulls) for name in ("id", *_TEXTS)}
+        # A row without an id is refused where ids are checked; here it is resolved like the others.
+        own = {"id": _or_default(columns.get("id", nulls), ""), **{name: columns.get(name, nulls) for name in _TEXTS}}
         own |= {name: columns[name] for name in SOURCE_ROLES if name in columns}
         own["seed"] = row_seeds(self._seed, own["id"], columns.get("seed", nulls), columns.get("seed_group", nulls))
         resolved: list[tuple[Sequence[int], ResolvedRows]] = []

@@ -76,6 +76,21 @@ def test_an_odd_row_is_refused_by_itself(
     assert len(str(found[1, column])) < 600
 
 
+@pytest.mark.parametrize("seeds", [[None, None], [7, 8], [None, 8]], ids=["no seeds", "seeds", "a seed"])
+def test_a_row_without_an_id_is_told_once_and_in_words(
+    seeds: list[int | None], tmp_path: Path, job_of: JobOf
+) -> None:
+    columns = {"prompt": ["p", "q"], "seed": pa.array(seeds, pa.int64())}
+    job = job_of(str(tmp_path / "a.parquet"), models=MODELS, defaults={"task": "text-to-image", "model": "tiny"})
+
+    pq.write_table(pa.table({"id": ["good", None], **columns}), tmp_path / "a.parquet")
+    assert [(one.row, one.column, one.message) for one in _problems(job)] == [(1, "id", "is missing")]
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    assert [(one.row, one.column, one.message) for one in _problems(job)] == [
+        (None, "id", "is missing; every row needs one")
+    ]
+
+
 @fault("S11", "a value that no check foresaw", "that row's problem; its neighbours are resolved")
 def test_what_a_row_raises_is_its_own_problem() -> None:
     job = parse_job({"manifest": "m", "output": "o", "models": {"tiny": {"path": "builtin:tiny-sd"}}})
