@@ -56,9 +56,9 @@ class Visits:
         weights = _weights(encoder)
         with torch.inference_mode(False):
             hosts = [self._pinned(weight.data) for weight in weights]
+            self._hosts[encoder] = hosts  # before any is copied: memory may run out on the way
             for weight, host in zip(weights, hosts, strict=True):
                 weight.data = host.to(self._device, non_blocking=True, copy=True)
-        self._hosts[encoder] = hosts
         self.copies += 1
 
     def _pinned(self, host: torch.Tensor) -> torch.Tensor:

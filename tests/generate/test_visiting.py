@@ -99,6 +99,25 @@ def test_a_call_that_fails_while_texts_are_encoded_leaves_the_weights_on_the_hos
     assert table.data_ptr() == host
 
 
+def test_weights_lie_on_the_host_again_when_memory_runs_out_while_they_are_copied() -> None:
+    first, second = torch.nn.Linear(2, 2), torch.nn.Linear(2, 3)
+    layers = torch.nn.Sequential(first, second)
+    before = [weight.data_ptr() for weight in layers.parameters()]
+    visits = Visits("cpu")
+
+    class Full(TorchDispatchMode):  # type: ignore[no-untyped-call]
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if str(func) == "aten._to_copy.default" and args[0].data_ptr() == before[-1]:
+                assert first.weight.data_ptr() != before[0], "nothing was copied yet"
+                raise RuntimeError("out of memory")
+            return func(*args, **(kwargs or {}))
+
+    with pytest.raises(RuntimeError, match="out of memory"), Full():  # type: ignore[no-untyped-call]
+        visits.forward(layers)(torch.ones(1, 2))
+    visits.end()
+    assert [weight.data_ptr() for weight in layers.parameters()] == before
+
+
 def test_weights_are_left_as_they_are_where_nothing_is_pinned() -> None:
     host = torch.ones(3)
 
