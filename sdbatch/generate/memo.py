@@ -32,13 +32,16 @@ ROWS_MAX: Final = 65_536
 TEXTS_AT_ONCE: Final = 8
 """Texts encoded at a time for pictures: one at a time is slower, and more at a time are hardly faster."""
 
-ENCODERS: Final = ("text_encoder", "text_encoder_2", "text_encoder_3", "image_encoder")
+ENCODERS: Final = ("text_encoder", "text_encoder_2", "text_encoder_3", "text_encoder_4", "image_encoder")
 
-_LEFT_ALONE: Final = frozenset({"Gemma3ForConditionalGeneration", "Qwen3VLForConditionalGeneration"})
+_LEFT_ALONE: Final = frozenset(
+    {"Gemma3ForConditionalGeneration", "LlamaForCausalLM", "Qwen3VLForConditionalGeneration"}
+)
 """Text encoders of which nothing is kept.
 
-Of Gemma's a pipeline stacks all layers (LTX-2), so that one prompt would take more than the whole memo. Qwen3-VL's is
-called under a hook that is gone when a field is read (Qwen-Image 2.1, 0.42.1).
+Of Gemma's a pipeline stacks all layers (LTX-2), so that one prompt would take more than the whole memo; of Llama's as
+well (HiDream), where eight would fill it. Qwen3-VL's is called under a hook that is gone when a field is read
+(Qwen-Image 2.1, 0.42.1).
 """
 
 Path = tuple[str, int | None]

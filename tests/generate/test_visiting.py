@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
 from collections import Counter
 from typing import Any
 
+import diffusers
 import pytest
 import support.toy_models
 import torch
 from support.revisions import PINNED
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from sdbatch.families import FAMILIES, Family
 from sdbatch.generate.batch import make_batch, set_threads
 from sdbatch.generate.item import Item
 from sdbatch.generate.load import LoadedModel, load_model
+from sdbatch.generate.memo import ENCODERS
 from sdbatch.generate.visiting import Visits
 from sdbatch.job import Model
 from sdbatch.recipe import recipe_from
@@ -116,6 +120,15 @@ def test_weights_lie_on_the_host_again_when_memory_runs_out_while_they_are_copie
         visits.forward(layers)(torch.ones(1, 2))
     visits.end()
     assert [weight.data_ptr() for weight in layers.parameters()] == before
+
+
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=lambda family: family.title)
+def test_every_text_encoder_of_a_family_visits(family: Family) -> None:
+    """One that did not would lie in host memory, and be given texts on the device."""
+    pipelines = {route.pipeline for routes in family.tasks.values() for route in routes}
+    modules = {name for one in pipelines for name in inspect.signature(getattr(diffusers, one).__init__).parameters}
+
+    assert {name for name in modules if name.startswith("text_encoder")} <= set(ENCODERS)
 
 
 def test_weights_are_left_as_they_are_where_nothing_is_pinned() -> None:
