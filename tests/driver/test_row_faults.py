@@ -77,9 +77,7 @@ def test_an_odd_row_is_refused_by_itself(
 
 
 @pytest.mark.parametrize("seeds", [[None, None], [7, 8], [None, 8]], ids=["no seeds", "seeds", "a seed"])
-def test_a_row_without_an_id_is_told_once_and_in_words(
-    seeds: list[int | None], tmp_path: Path, job_of: JobOf
-) -> None:
+def test_a_row_without_an_id_is_told_once_and_in_words(seeds: list[int | None], tmp_path: Path, job_of: JobOf) -> None:
     columns = {"prompt": ["p", "q"], "seed": pa.array(seeds, pa.int64())}
     job = job_of(str(tmp_path / "a.parquet"), models=MODELS, defaults={"task": "text-to-image", "model": "tiny"})
 
