@@ -24,7 +24,8 @@ def facts_of(index: Mapping[str, Any], read: Callable[[str], Mapping[str, Any]])
         file, _, key = place.partition(" ")
         if file not in configs:
             configs[file] = read(file)
-        return configs[file].get(key)
+        found = configs[file].get(key)
+        return None if found == [None, None] else found  # so stands a component that a folder does without
 
     return fact
 

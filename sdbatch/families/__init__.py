@@ -91,8 +91,13 @@ def find_family(class_name: str, fact: Callable[[str], Any]) -> Family | None:
 def not_served(class_name: str, fact: Callable[[str], Any]) -> str:
     """Return what makes a folder one that no family of its class serves, as text; "" where nothing does."""
     of_class = [family for family in FAMILIES.values() if family.class_name == class_name]
-    reasons = {(name, value) for family in of_class for name, value in family.unless.items() if fact(name) == value}
-    return " and ".join(f"{name} {value!r}" for name, value in sorted(reasons))
+    reasons = {
+        f"{name} {value!r}" if (value := fact(name)) is not None else f"no {name}"
+        for family in of_class
+        for name, refused in family.unless.items()
+        if _holds(fact(name), refused)
+    }
+    return " and ".join(sorted(reasons))
 
 
 ENLARGES: Final[Mapping[str, int]] = {

@@ -15,6 +15,8 @@ _ARGUMENTS: Final = without({**PLAIN, "guidance_scale": ""}, "loras")
 _GUIDED: Final = Family(
     title="HunyuanImage 2.1",
     class_name="HunyuanImagePipeline",
+    # Without one the pipeline makes every picture unguided, and reads no negative prompt (0.42.1).
+    unless={"model_index.json guider": None},
     tasks={
         "text-to-image": (
             Route(
@@ -41,6 +43,7 @@ _GUIDED: Final = Family(
 _DISTILLED: Final = replace(
     _GUIDED,
     title="HunyuanImage 2.1 distilled",
+    unless={},
     when={"transformer/config.json guidance_embeds": True},
     tasks={
         "text-to-image": (
