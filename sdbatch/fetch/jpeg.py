@@ -70,7 +70,8 @@ def _has_end(data: bytes) -> bool:
     """Whether the end's marker stands after the first scan; the decoder need not reach it for the last pixel."""
     if data.endswith(END):
         return True
-    return any(marker == 0xDA and data.find(END, start) >= 0 for marker, start, _ in _segments(data))
+    first_scan = next((start for marker, start, _ in _segments(data) if marker == 0xDA), len(data))
+    return data.find(END, first_scan) >= 0
 
 
 def _without_end(data: bytes) -> tuple[Image.Image, str]:
