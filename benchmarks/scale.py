@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from typing import Any, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from benchmarks.child import peak_mib
 from benchmarks.lab import Lab
 from benchmarks.sleeping import STARTED
 from benchmarks.table import Row, row
@@ -218,15 +218,6 @@ def _worked(manifest: Path, output: Path, outputs: int | None) -> dict[str, Any]
             worker="benchmarks.sleeping:NoopWorker",
         )
     return {"worked_s": watch.worked_s, "calls": len(calls), "units": calls.count("run_unit")}
-
-
-def peak_mib() -> float:
-    """Return the most memory that this program has held since it was started.
-
-    Not getrusage's ru_maxrss: Linux hands that on through exec, so a child of a large parent reads the parent's peak.
-    """
-    (kib,) = re.findall(r"^VmHWM:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
-    return int(kib) / 1024
 
 
 def _job(manifest: Path, output: Path) -> dict[str, Any]:

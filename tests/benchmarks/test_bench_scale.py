@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.child import peak_mib
 from benchmarks.lab import Lab
-from benchmarks.scale import QUICK_ROWS, peak_mib, rows
+from benchmarks.scale import QUICK_ROWS, rows
 
 
 @pytest.mark.long
@@ -32,7 +33,7 @@ def test_rows_that_cost_nothing_are_committed_once_for_few_calls_and_a_second_ru
 
 def test_a_childs_peak_memory_is_its_own_even_under_a_large_parent() -> None:
     ballast = b"x" * (256 << 20)
-    script = "from benchmarks.scale import peak_mib; print(peak_mib()); b'x' * (64 << 20); print(peak_mib())"
+    script = "from benchmarks.child import peak_mib; print(peak_mib()); b'x' * (64 << 20); print(peak_mib())"
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True
     )
