@@ -16,7 +16,7 @@ from statistics import median
 from benchmarks import manifest, model, probe
 from benchmarks.baselines import bare
 from benchmarks.lab import Lab, load
-from benchmarks.table import Row, paired, row
+from benchmarks.table import Row, paired
 from benchmarks.trial import Trial, compare, run_arm, steady_of, watch
 
 ROWS = 768
@@ -80,17 +80,15 @@ def outside_ms(trial: Trial) -> float:
 def _table(pairs: Sequence[Pair], said: str) -> list[Row]:
     ours = [pair.ours.cpu_ms - pair.bare_ms for pair in pairs]
     tuned = [pair.tuned.cpu_ms - pair.bare_ms for pair in pairs]
-    ratios = [mine / theirs for mine, theirs in zip(ours, tuned, strict=True)]
     outside = [(outside_ms(pair.ours), outside_ms(pair.tuned)) for pair in pairs]
     bare_ms = median(pair.bare_ms for pair in pairs)
     return [
-        row(
+        paired(
             "overhead",
-            ours=median(ours),
-            baseline=median(tuned),
-            ratio=median(ratios),
-            spread=(min(ratios), max(ratios)),
-            note=f"{len(pairs)} pairs of {ROWS} rows; the bare calls take {bare_ms:.1f} CPU ms a row; {said}",
+            ours,
+            tuned,
+            [mine / theirs for mine, theirs in zip(ours, tuned, strict=True)],
+            f"{ROWS} rows; the bare calls take {bare_ms:.1f} CPU ms a row; {said}",
         ),
         paired(
             f"CPU ms a row outside the process's own calls, sdbatch / {TUNED}",

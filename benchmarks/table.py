@@ -165,7 +165,7 @@ def paired(name: str, ours: Sequence[float], baseline: Sequence[float], ratios: 
         name: Of a target, or a comparison's own.
         ours: One figure a pair, in pairs' order.
         baseline: Likewise.
-        ratios: Likewise, the better the larger.
+        ratios: Likewise.
         note: What else there is to say; the number of pairs is added.
     """
     counted = f"{len(ratios)} pairs" + (f"; {note}" if note else "")

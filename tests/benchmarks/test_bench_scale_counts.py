@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -57,3 +58,15 @@ def test_a_resume_of_a_snapshot_makes_the_tenth_that_is_left(tmp_path: Path) -> 
     assert scale_large.plan(str(manifest), str(tmp_path / "empty"))["rows"] == {"new": 12_000}
     assert made["outcomes"] + resumed["pending"] == 12_000
     assert resumed["first"] == f"row-{9 * scale_large.UNIT_ROWS:08d}"
+
+
+def test_the_figures_beside_a_ratio_are_medians_of_their_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = {"hashing": iter((1.0, 2.0, 4.0)), "verify": iter((3.0, 2.0, 8.0)), "metadata": iter((5.0,))}
+
+    def measured(_: str, what: str, *_arguments: object) -> dict[str, Any]:
+        found = {"bytes": 1, "peak_mib": 1, "requests": {}, "hashed": 1000, "findings": 0}
+        return {**found, "cpu_s": next(taken[what])} if what in taken else found
+
+    monkeypatch.setattr(scale_assets, "measured", measured)
+    _, verified = scale_assets._rows("campaign", tmp_path, 1000, "disk")
+    assert (verified.ours, verified.baseline, verified.ratio, verified.spread) == (3.0, 2.0, 2.0, (1.0, 3.0))
