@@ -52,10 +52,12 @@ def plain_columns(file: pa.NativeFile, paths: Sequence[str]) -> list[str]:
 
 
 def _plain_columns(file: pa.NativeFile, paths: Sequence[str]) -> list[str]:
+    parquet = pq.ParquetFile(file)
+    told = parquet.metadata
+    if not any(told.row_group(number).num_rows >= GROUP_ROWS_MIN for number in range(told.num_row_groups)):
+        return []  # a footer of many small groups would take a second or more to read here
     groups = row_group_sizes(_footer(file))
-    if not any(group.num_rows >= GROUP_ROWS_MIN for group in groups):
-        return []
-    leaves = [leaf.path for leaf in pq.ParquetFile(file).schema]
+    leaves = [leaf.path for leaf in parquet.schema]
     if any(len(group.chunks) != len(leaves) for group in groups):
         return []
     return [

@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sdbatch.manifest.footer_sizes import ColumnChunk, row_group_sizes
+from sdbatch.manifest import page_heads
+from sdbatch.manifest.footer_sizes import ColumnChunk, RowGroupSizes, row_group_sizes
 from sdbatch.manifest.page_heads import PLAIN_TEXT_BYTES_MAX, _is_small, plain_columns
 from sdbatch.manifest.read import list_shards, read_batches
 
@@ -122,3 +123,17 @@ def test_a_chunk_is_judged_by_every_one_of_its_pages(pages: list[tuple[int, int,
     chunk = ColumnChunk(num_values=sum(num for _, num, _ in pages), data_offset=4)
 
     assert _is_small(pa.BufferReader(data), chunk) is is_small
+
+
+def test_the_footer_of_small_groups_is_not_read_once_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    footers: list[bytes] = []
+
+    def counted(footer: bytes) -> list[RowGroupSizes]:
+        footers.append(footer)
+        return row_group_sizes(footer)
+
+    monkeypatch.setattr(page_heads, "row_group_sizes", counted)
+    assert _plain(_file(tmp_path, [*DIFFERENT], row_group_size=4096)) == []
+    assert not footers
+    assert _plain(_file(tmp_path, [*DIFFERENT])) == ["id", "prompt"]
+    assert len(footers) == 1
