@@ -52,8 +52,8 @@ class Block:
 
 
 def pages() -> list[Path]:
-    """Return the README and every page of the documentation; texts that wait for their place are left out."""
-    return [ROOT / "README.md", *(page for page in sorted(DOCS.rglob("*.md")) if DOCS / "new" not in page.parents)]
+    """Return the README and every page of the documentation."""
+    return [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 
 
 def blocks_of(page: Path, root: Path = ROOT) -> Iterator[Block]:
