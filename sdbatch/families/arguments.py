@@ -79,6 +79,9 @@ PER_NET: Final = frozenset(
 )
 """Further arguments that may be a list where a row has several control pictures: a number for each."""
 
+NO_MODE: Final = -1
+"""`control_mode` of a ControlNet of a single kind; without it some pipelines leave every ControlNet out (0.42.1)."""
+
 KEYFRAMES_MAX: Final = 64
 """Greatest number of key frames of a clip, a guard against typing errors."""
 

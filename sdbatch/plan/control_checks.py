@@ -13,6 +13,7 @@ from typing import Any
 
 from sdbatch.checkpoints import ModelInfo
 from sdbatch.families import Given, Route
+from sdbatch.families.arguments import NO_MODE
 from sdbatch.plan.problems import RowProblem
 
 MODES = "control_mode"
@@ -122,9 +123,6 @@ def _number(config: Mapping[str, Any], key: str) -> int | None:
 def _knows(model: ModelInfo, name: str, kinds: int) -> str:
     return f"models.{model.name}.{name} knows the kinds 0 to {kinds - 1} (its config.json)"
 
-
-NO_MODE = -1
-"""What a row says of a ControlNet of a single kind where others of its ControlNets are of many."""
 
 _KINDS_OF_UNION = 6
 """Kinds that diffusers' class of SDXL's has where its config.json does not say (0.42.1)."""

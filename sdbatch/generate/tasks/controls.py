@@ -12,17 +12,16 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from sdbatch.families.arguments import NO_MODE
+
 if TYPE_CHECKING:
     from sdbatch.families import Route
     from sdbatch.generate.item import Item
-
-NO_MODE: Final = -1
-"""What stands for a ControlNet of a single kind; without it some pipelines leave every ControlNet out (0.42.1)."""
 
 
 def with_controls(route: Route, pipeline: Any, arguments: dict[str, Any], items: Sequence[Item]) -> dict[str, Any]:
