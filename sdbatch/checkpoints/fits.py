@@ -183,11 +183,9 @@ def _resident(weights: Mapping[str, int], model: ModelInfo, running: str, peaks:
         leaf = peaks.leaf * number_bytes(denoiser, model, is_vae_wide=False) if peaks is not None else 0
         others = sum(size for name, size in weights.items() if not name.startswith(_GROUPED))
         return others + (LEAVES_AT_ONCE * math.ceil(leaf) if running == denoiser else 0)
-    texts = {name: size for name, size in weights.items() if name.startswith("text_encoder")}
-    every = sum(weights.values())
-    if not options.offload_text_encoder:
-        return every
-    return every - sum(texts.values()) + (max(texts.values(), default=0) if running == "text_encoder" else 0)
+    # Text encoders that visit the device stay there, all of them, until the denoiser runs.
+    are_away = options.offload_text_encoder and running != "text_encoder"
+    return sum(size for name, size in weights.items() if not (are_away and name.startswith("text_encoder")))
 
 
 def _denoising(model: ModelInfo, peaks: Peaks, size: OutputSize, rows: int) -> int:

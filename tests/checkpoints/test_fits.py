@@ -67,6 +67,7 @@ def test_what_makes_a_model_smaller_makes_its_card_smaller() -> None:
     assert by_group.card_gb == 16
     texts = _peak("Flux.1", SQUARE, offload_text_encoder=True)
     assert plain.denoising > texts.denoising
+    assert texts.encoding == plain.weights, "all of them visit before any leaves"
 
 
 def test_rows_and_how_they_are_decoded_decide_the_decoder() -> None:
