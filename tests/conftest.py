@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from support.studio import Studio
@@ -34,6 +35,10 @@ os.environ["RAY_TMPDIR"] = RAY_FOLDER = tempfile.mkdtemp(prefix="sdb", dir="/tmp
 # Ray's workers import the tests' own workers too.
 os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
 
+
+# How long a draw takes is the machine's, which others use too.
+settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared machine")
 
 WEED = Path(sys.executable).parent / "weed"
 

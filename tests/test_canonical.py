@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import rfc8785
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sdbatch.canonical import canonical, parse_canonical
@@ -16,7 +16,6 @@ INT_MAX = 2**53 - 1
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 # A whole float from 2**53 on is written without a point, so it reads back as an integer too large for a number.
 NARROW_FLOATS = st.floats(-INT_MAX, INT_MAX)
-on_a_busy_machine = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def _values(floats: st.SearchStrategy[float]) -> st.SearchStrategy[Any]:
@@ -26,26 +25,22 @@ def _values(floats: st.SearchStrategy[float]) -> st.SearchStrategy[Any]:
     )
 
 
-@on_a_busy_machine
 @given(_values(FLOATS))
 def test_our_text_is_the_reference_s(value: Any) -> None:
     assert canonical(value).encode() == rfc8785.dumps(value)
 
 
-@on_a_busy_machine
 @given(FLOATS)
 def test_a_float_reads_back_as_itself(value: float) -> None:
     assert float(canonical(value)) == value
 
 
-@on_a_busy_machine
 @given(_values(NARROW_FLOATS))
 def test_the_text_of_what_was_read_back_is_the_same(value: Any) -> None:
     text = canonical(value)
     assert canonical(parse_canonical(text)) == text
 
 
-@on_a_busy_machine
 @given(st.dictionaries(st.text(), st.integers(0, 9), min_size=2))
 def test_the_order_of_keys_does_not_show(value: dict[str, int]) -> None:
     assert canonical(dict(reversed(value.items()))) == canonical(value)

@@ -186,7 +186,7 @@ def _by_python(text: str, a: Any, b: Any) -> bool:
     return bool(eval(text, {}, {"a": Number(a), "b": Number(b)}))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(text=_EXPRESSIONS, a=_VALUES, b=_VALUES)
 def test_it_means_what_python_means(text: str, a: Any, b: Any) -> None:
     assert compile_where(text, {"a": "number", "b": "number"}).holds({"a": a, "b": b}) is _by_python(text, a, b)

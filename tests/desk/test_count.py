@@ -71,7 +71,7 @@ _BLOCK = st.builds(
 )
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(axes=_AXES, rows=st.lists(_BLOCK, min_size=1, max_size=3))
 def test_the_count_is_that_of_the_rows(axes: dict[str, Any], rows: list[dict[str, Any]]) -> None:
     brief = brief_of({"axes": axes, "rows": rows})
@@ -81,7 +81,7 @@ def test_the_count_is_that_of_the_rows(axes: dict[str, Any], rows: list[dict[str
     assert brief.count().rows == len(made)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(axes=_AXES, where=st.lists(_WHERE, max_size=3))
 def test_a_block_is_what_python_makes_of_it(axes: dict[str, Any], where: list[str]) -> None:
     axes = dict(sorted(axes.items()))

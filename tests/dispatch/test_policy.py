@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sdbatch.dispatch.policy import (
@@ -146,7 +146,6 @@ BACKLOGS = st.dictionaries(
 )
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(WORKERS, max_size=6, unique_by=lambda worker: worker.id), BACKLOGS, st.frozensets(st.sampled_from(MODELS))
 )
@@ -205,7 +204,7 @@ EVEN = st.lists(st.sampled_from([0, 3, 4, 5, 6]), min_size=3, max_size=3).map(
 """Costs near one another, so that the workers that serve a model count."""
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=200)
+@settings(max_examples=200)
 @given(
     st.lists(st.tuples(ALIKE, st.sampled_from([True, True, True, False])), max_size=25),
     EVEN,

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.resolved import Row, rows_of
 
@@ -344,7 +344,6 @@ def _decisive(row: Mapping[str, Any]) -> tuple[Any, ...]:
     )
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(ROWS, ROWS)
 def test_keys_are_equal_exactly_when_recipes_and_decisive_values_are(one: dict[str, Any], two: dict[str, Any]) -> None:
     rows = [{**row, "images": "in/fox.png" if row["task"] == "image-to-image" else None} for row in (one, two)]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sdbatch.families import FAMILIES
@@ -182,7 +182,6 @@ ADDS = st.tuples(st.sampled_from(sorted(KEYS)), st.integers(1, 5))
 TAKES = st.tuples(st.integers(0, 7), st.sampled_from([0.0, 1.0, 6.5, 50.0, PLENTY]))
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.one_of(ADDS, TAKES), max_size=60))
 def test_nothing_is_lost_or_doubled_and_every_unit_keeps_its_bounds(
     steps: list[tuple[str, int] | tuple[int, float]],
@@ -215,7 +214,6 @@ def test_nothing_is_lost_or_doubled_and_every_unit_keeps_its_bounds(
         assert [request for request in taken if request.batch_key == key] == [r for r in added if r.batch_key == key]
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.one_of(st.tuples(st.integers(0, 11), st.integers(1, 5)), st.none()), max_size=120))
 def test_the_window_hands_out_what_one_that_looks_at_every_group_does(steps: list[tuple[int, int] | None]) -> None:
     window = Window({"tiny": 4})
@@ -344,7 +342,6 @@ def test_the_batch_size_tried_first_falls_with_the_pixels(
     assert auto_batch_size(height, width, num_frames) == batch_size
 
 
-@settings(deadline=None)
 @given(st.integers(8, 8192), st.integers(8, 8192), st.integers(1, 1000))
 def test_the_batch_size_tried_first_keeps_its_bounds(height: int, width: int, num_frames: int) -> None:
     assert 1 <= auto_batch_size(height, width, num_frames) <= AUTO_BATCH_MAX

@@ -128,7 +128,7 @@ def _plainly(decisions: list[Decision]) -> dict[tuple[str, int, str], tuple[str,
     return said
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(DECISIONS, max_size=12), st.randoms(use_true_random=False))
 def test_verdicts_are_the_last_word_of_each_reviewer_in_whatever_order(
     decisions: list[Decision], chance: random.Random
