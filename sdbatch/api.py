@@ -300,7 +300,7 @@ def failures(campaign: Campaign, selection: Selection | None = None, error_type:
         error_type: Only this class.
 
     Raises:
-        JobError: When the campaign has no run.
+        JobError: When the campaign has no run, or there is no such class.
     """
     return failures_of(_store(campaign), selection, error_type)
 
