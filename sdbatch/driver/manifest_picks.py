@@ -68,6 +68,8 @@ class ManifestPicks:
         if name in batch.own.column_names:
             return batch.own.column(name).to_pylist()  # type: ignore[no-any-return]
         values: Sequence[Any] = batch.columns.get(name) or [None] * batch.num_rows
+        if MANIFEST_KINDS.get(name) == "texts":  # where a column holds plain texts, each is a list of one
+            values = [[value] if isinstance(value, str) else value for value in values]
         if name not in MANIFEST or None not in values:
             return values
         if name == MODEL:

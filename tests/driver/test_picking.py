@@ -153,6 +153,18 @@ def test_an_expression_picks_rows_of_a_manifest_and_of_metadata_alike(
     assert _of_manifest(manifest, Selection(where=text)) == expected
 
 
+def test_a_source_that_is_a_plain_text_is_a_list_of_one(tmp_path: Path) -> None:
+    rows = {"id": ["a", "b", "c"], "images": ["s3://x/a.png", None, "s3://x/c.png"], "control_image": ["d", "e", None]}
+    pq.write_table(pa.table(rows), tmp_path / "rows.parquet")
+
+    def of(text: str) -> str:
+        return _of_manifest(str(tmp_path / "rows.parquet"), Selection(where=text))
+
+    assert of("'s3://x/a.png' in images") == "a"
+    assert of("'a' in images") == ""
+    assert of("images != null and 'd' not in control_image") == "c"
+
+
 @pytest.mark.parametrize(("text", "message"), REFUSED)
 def test_what_cannot_be_compared_is_refused_before_a_row_is_read(manifest: str, text: str, message: str) -> None:
     with pytest.raises(UserError) as caught:
