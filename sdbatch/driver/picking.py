@@ -75,7 +75,7 @@ class Selection:
     @property
     def is_of_all(self) -> bool:
         """Whether no row is left out for what it is; `limit` and `retry_failed` look at what a run would make."""
-        return not (self.only or self.where or self.sample) and self.only_from is None
+        return not self.only and self.only_from is None and self.where is None and self.sample is None
 
 
 class Picker:

@@ -110,6 +110,7 @@ REFUSED = [
     ("x_locale = 'de-DE'", "write == to compare"),
     ("__import__('os')", "is a call"),
     ("images > 'a'", "images is a list of texts"),
+    ("", "is no expression"),
 ]
 
 
@@ -172,6 +173,12 @@ def test_what_cannot_be_compared_is_refused_before_a_row_is_read(manifest: str, 
 
     assert str(caught.value).startswith("--where: ")
     assert message in str(caught.value)
+
+
+def test_an_expression_that_a_script_left_empty_does_not_mean_all_rows(table: pa.Table) -> None:
+    assert not Selection(where="").is_of_all
+    with pytest.raises(UserError, match="is no expression"):
+        _of_table(table, Selection(where=""))
 
 
 def test_what_a_row_does_not_say_is_what_the_job_says(manifest: str) -> None:
