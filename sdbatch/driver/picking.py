@@ -224,16 +224,13 @@ class _Answers(dict[Any, bool]):
         return answer
 
 
-def picked_rows(
-    parts: Iterable[pa.Table], selection: Selection, named: str = "the campaign", place: str = "--where"
-) -> Iterator[pa.Table]:
+def picked_rows(parts: Iterable[pa.Table], selection: Selection, named: str = "the campaign") -> Iterator[pa.Table]:
     """Yield the rows of some tables that a selection means, in their order.
 
     Args:
         parts: Tables such as effective rows, with the column `id`; where they have `n`, it tells an id's outputs apart.
         selection: Which rows. Its `limit` and `retry_failed` are for what a run makes, and pick nothing here.
         named: What messages call the tables.
-        place: What messages call the place where the expression was written.
 
     Raises:
         WhereRefused, JobError: When it names a column that is not there; once all were read, an id that no row has.
@@ -244,7 +241,7 @@ def picked_rows(
     picker: Picker | None = None
     held: list[pa.Table] = []
     for part in parts:
-        picker = picker or Picker(selection, kinds_of(part), named, place)
+        picker = picker or Picker(selection, kinds_of(part), named)
         rows = part.filter(pa.array(picker.add(columns_of(part), part.num_rows)))
         if selection.sample is None:
             yield rows
