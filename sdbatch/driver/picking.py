@@ -22,6 +22,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from sdbatch.errors import JobError
+from sdbatch.manifest.column_values import python_values
 from sdbatch.where import Kind, Where, compile_conjuncts, kind_of
 
 GLOB: Final = re.compile(r"[*?[]")
@@ -266,11 +267,16 @@ def columns_of(part: pa.Table) -> Column:
         if name not in part.column_names:
             return [None] * part.num_rows
         try:
-            return part.column(name).to_pylist()  # type: ignore[no-any-return]
+            return values_of(part.column(name))
         except (ValueError, OverflowError) as error:
             raise JobError(f"--where: {name} holds a value that cannot be compared: {error}") from error
 
     return column
+
+
+def values_of(column: pa.ChunkedArray) -> list[Any]:
+    """Return a column's values; a float32 through its shortest decimal, so that 0.7 equals 0.7 and not less."""
+    return list(python_values(column) if pa.types.is_float32(column.type) else column.to_pylist())
 
 
 def _hashable(values: Sequence[Any]) -> Sequence[Any]:

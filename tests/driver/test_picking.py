@@ -175,6 +175,15 @@ def test_what_cannot_be_compared_is_refused_before_a_row_is_read(manifest: str, 
     assert message in str(caught.value)
 
 
+def test_a_float32_is_compared_as_a_person_reads_it(tmp_path: Path) -> None:
+    rows = pa.table({"id": ["a", "b", "c"], "x_weight": pa.array([0.7, 0.5, None], pa.float32())})
+    pq.write_table(rows, tmp_path / "rows.parquet")
+
+    for text, expected in (("x_weight == 0.7", "a"), ("x_weight < 0.7", "b"), ("x_weight in [0.5, 0.7]", "a b")):
+        assert _of_table(rows, Selection(where=text)) == expected
+        assert _of_manifest(str(tmp_path / "rows.parquet"), Selection(where=text)) == expected
+
+
 def test_an_expression_that_a_script_left_empty_does_not_mean_all_rows(table: pa.Table) -> None:
     assert not Selection(where="").is_of_all
     with pytest.raises(UserError, match="is no expression"):
