@@ -1,6 +1,7 @@
 """The verbs, as functions: plain values and Arrow tables in and out. The command line only prints what they return.
 
-    init, check -> plan -> run, grid, submit -> status, cancel, metadata, cost, verify, gc, reproduce, report, redo
+    init, check -> plan, plan_grid -> run, grid, submit -> status, watch, runs, failures, cancel, metadata, open_asset
+    -> report, review -> deliver -> cost, verify, audit, trace, reproduce, redo, takedown, gc
     build_manifest, count_brief, preview_brief, build_brief, list_models, pin_models
 
 A job is a path, a mapping or a `Job`. A campaign is its URL, or a job (path of a `.yaml`, or `Job`) whose output it is.
@@ -300,7 +301,7 @@ def failures(campaign: Campaign, selection: Selection | None = None, error_type:
         error_type: Only this class.
 
     Raises:
-        JobError: When the campaign has no run.
+        JobError: When the campaign has no run, or there is no such class.
     """
     return failures_of(_store(campaign), selection, error_type)
 

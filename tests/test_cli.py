@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pyarrow.parquet as pq
 import pytest
@@ -16,6 +16,8 @@ from typer.testing import CliRunner, Result
 
 from sdbatch.cli import app
 from sdbatch.cli.options import with_optional_class
+from sdbatch.cli.output import WHAT_ROWS
+from sdbatch.driver.select import Reason
 
 Job = Callable[..., str]
 ROOT = Path(__file__).parents[1]
@@ -96,6 +98,10 @@ def test_orphans_are_listed_and_removed_when_told(job: Job, tmp_path: Path) -> N
     assert orphan.exists()
     assert _call("gc", path, "--older-than", "0s", "--delete").exit_code == 0
     assert not orphan.exists()
+
+
+def test_every_reason_of_a_plan_is_told_in_words() -> None:
+    assert WHAT_ROWS.keys() == {*get_args(Reason), "leaving"}
 
 
 def test_a_failed_row_exits_with_3_unless_accepted(job: Job, tmp_path: Path) -> None:

@@ -103,6 +103,9 @@ def test_failures_are_listed_and_only_the_commits_that_tell_of_them_are_read(
     assert said[0].startswith("bad-00: SourceMissing: ")
     assert said[2:] == ["... and 8 more; --limit shows more of them, --json all", "10 failed: 10 SourceMissing"]
     assert _call("failures", job, "--class", "BlankOutput").stdout == "nothing failed\n"
+    wrong = _call("failures", job, "--class", "SourceMising")
+    assert wrong.exit_code == 2
+    assert "--class SourceMising: no such class of failure; did you mean SourceMissing?" in wrong.stderr
 
     store = CountingStore(str(folder / "campaign"))
     failures_of(store)

@@ -313,9 +313,9 @@ def metadata(
         guarded(lambda: write_rows(table, to), as_json)
     states = table.column("status").to_pylist()
     counts = {state: states.count(state) for state in sorted(set(states))}
-    where = f", written to {to}" if to else ""
     text = ", ".join(f"{number} {state}" for state, number in counts.items()) or "none"
-    say({"rows": table.num_rows, "status": counts, "to": str(to) if to else None}, as_json, f"rows: {text}{where}")
+    written = f", written to {to}" if to else ""
+    say({"rows": table.num_rows, "status": counts, "to": str(to) if to else None}, as_json, f"rows: {text}{written}")
 
 
 @app.command()

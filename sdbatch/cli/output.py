@@ -46,7 +46,7 @@ def note(lines: Iterable[str], as_json: bool) -> None:
             tell(line)
 
 
-_WHAT_ROWS = {
+WHAT_ROWS = {
     "new": "not made yet",
     "changed": "made with other settings before",
     "outputs": "made, but for some of their outputs",
@@ -56,6 +56,7 @@ _WHAT_ROWS = {
     "failed": "failed before; --retry-failed tries them again",
     "unselected": "left out by this command",
     "waiting": "made from outputs that are not there yet",
+    "withdrawn": "taken down, or made from a source that was",
     "leaving": "no longer in the manifest; their assets stay",
 }
 """What the rows of a plan are, by its words for them."""
@@ -72,7 +73,7 @@ def show_plan(forecast: PlanReport) -> None:
     """Print what a run would make, and why."""
     numbers = dict(sorted(forecast.rows.items()))
     numbers |= {"leaving": forecast.rows_leaving} if forecast.rows_leaving else {}
-    rows = [(reason, str(number), _WHAT_ROWS.get(reason, "")) for reason, number in numbers.items()]
+    rows = [(reason, str(number), WHAT_ROWS.get(reason, "")) for reason, number in numbers.items()]
     show_table(rows, ("rows", "number", "which are"), "plan")
     if forecast.changed:
         show("changed in: " + ", ".join(f"{name} ({number})" for name, number in forecast.changed.items()))

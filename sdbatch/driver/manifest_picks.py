@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdbatch.columns import MANIFEST
-from sdbatch.driver.picking import Picker, Selection
+from sdbatch.driver.picking import Picker, Selection, values_of
 from sdbatch.job import Job
 from sdbatch.manifest.read import RowBatch, Shard
 from sdbatch.where import MANIFEST_KINDS, Kind, kind_of
@@ -66,8 +66,10 @@ class ManifestPicks:
 
     def _column(self, name: str, batch: RowBatch) -> Sequence[Any]:
         if name in batch.own.column_names:
-            return batch.own.column(name).to_pylist()  # type: ignore[no-any-return]
+            return values_of(batch.own.column(name))
         values: Sequence[Any] = batch.columns.get(name) or [None] * batch.num_rows
+        if MANIFEST_KINDS.get(name) == "texts":  # where a column holds plain texts, each is a list of one
+            values = [[value] if isinstance(value, str) else value for value in values]
         if name not in MANIFEST or None not in values:
             return values
         if name == MODEL:

@@ -22,6 +22,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from sdbatch.errors import JobError
+from sdbatch.manifest.column_values import python_values
 from sdbatch.where import Kind, Where, compile_conjuncts, kind_of
 
 GLOB: Final = re.compile(r"[*?[]")
@@ -75,7 +76,7 @@ class Selection:
     @property
     def is_of_all(self) -> bool:
         """Whether no row is left out for what it is; `limit` and `retry_failed` look at what a run would make."""
-        return not (self.only or self.where or self.sample) and self.only_from is None
+        return not self.only and self.only_from is None and self.where is None and self.sample is None
 
 
 class Picker:
@@ -224,16 +225,13 @@ class _Answers(dict[Any, bool]):
         return answer
 
 
-def picked_rows(
-    parts: Iterable[pa.Table], selection: Selection, named: str = "the campaign", place: str = "--where"
-) -> Iterator[pa.Table]:
+def picked_rows(parts: Iterable[pa.Table], selection: Selection, named: str = "the campaign") -> Iterator[pa.Table]:
     """Yield the rows of some tables that a selection means, in their order.
 
     Args:
         parts: Tables such as effective rows, with the column `id`; where they have `n`, it tells an id's outputs apart.
         selection: Which rows. Its `limit` and `retry_failed` are for what a run makes, and pick nothing here.
         named: What messages call the tables.
-        place: What messages call the place where the expression was written.
 
     Raises:
         WhereRefused, JobError: When it names a column that is not there; once all were read, an id that no row has.
@@ -244,7 +242,7 @@ def picked_rows(
     picker: Picker | None = None
     held: list[pa.Table] = []
     for part in parts:
-        picker = picker or Picker(selection, kinds_of(part), named, place)
+        picker = picker or Picker(selection, kinds_of(part), named)
         rows = part.filter(pa.array(picker.add(columns_of(part), part.num_rows)))
         if selection.sample is None:
             yield rows
@@ -269,11 +267,16 @@ def columns_of(part: pa.Table) -> Column:
         if name not in part.column_names:
             return [None] * part.num_rows
         try:
-            return part.column(name).to_pylist()  # type: ignore[no-any-return]
+            return values_of(part.column(name))
         except (ValueError, OverflowError) as error:
             raise JobError(f"--where: {name} holds a value that cannot be compared: {error}") from error
 
     return column
+
+
+def values_of(column: pa.ChunkedArray) -> list[Any]:
+    """Return a column's values; a float32 through its shortest decimal, so that 0.7 equals 0.7 and not less."""
+    return list(python_values(column) if pa.types.is_float32(column.type) else column.to_pylist())
 
 
 def _hashable(values: Sequence[Any]) -> Sequence[Any]:

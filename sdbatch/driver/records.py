@@ -8,7 +8,7 @@ import logging
 import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -204,7 +204,6 @@ class RunRecords:
             spending: What `RunBudget.record` returns.
             paces: What was measured; see `Paces.as_list`.
         """
-        versions = {name: importlib.metadata.version(name) for name in _RECORDED_PACKAGES}
         record = {
             "format_version": FORMAT_VERSION,
             "key_version": self._key_version,
@@ -228,7 +227,7 @@ class RunRecords:
                 "shards": self._scanned.num_shards,
                 **({"tables": dict(self._scanned.tables)} if self._scanned.tables else {}),
             },
-            "versions": {"python": platform.python_version(), **versions},
+            "versions": _versions(),
             "workers": workers,
             "made_with": self._made_with.by_determinism,
             "rate_tflop_per_s": rates,
@@ -282,6 +281,15 @@ class RunRecords:
             if not (is_last or can_wait):
                 raise
             LOG.warning("not written", extra={"run_id": self._run_id, "what": what, "error": str(error)})
+
+
+def _versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages: those of an extra that is not installed are left out."""
+    versions = {"python": platform.python_version()}
+    for name in _RECORDED_PACKAGES:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions
 
 
 def _json(value: Mapping[str, Any]) -> bytes:

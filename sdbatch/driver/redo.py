@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from contextlib import closing
+from typing import Final
+
+import pyarrow as pa
 
 from sdbatch.campaign import layout
 from sdbatch.campaign.campaign import Campaign
@@ -15,10 +18,12 @@ from sdbatch.driver.scan import IS_PICKED, ResolvedManifest
 from sdbatch.errors import JobError
 from sdbatch.job import Job
 from sdbatch.report.progress import Progress
+from sdbatch.review.files import read_verdicts
 from sdbatch.storage import open_campaign
 
 Place = tuple[str, str, int | None]
 """Id, request key and number of an output."""
+_ASKED: Final = ["id", "request_key", "num_outputs"]
 
 
 def redo_job(
@@ -62,7 +67,7 @@ def redo_job(
         if unknown := campaign.unknown(ids):
             raise JobError(f"redo {min(unknown)}: nothing was ever committed for this id")
         if not selection.is_of_all:
-            ids = frozenset(_picked(job, _named(selection, ids)))
+            ids = frozenset(_picked(job, _named(selection, ids)).column("id").to_pylist())
             if not ids:
                 return None
         void = _broken(campaign, ids, progress)
@@ -110,13 +115,23 @@ def _broken(campaign: Campaign, ids: frozenset[str], progress: Progress) -> dict
 
 
 def _forced(job: Job, campaign: Campaign, selection: Selection, progress: Progress) -> dict[Place, str]:
-    """Return the assets of some requests as the manifest has them now, and those of the same keys."""
+    """Return the assets of some requests as the manifest has them now, and those of the same keys.
+
+    An output that another one replaced stays as it is: the other one is made again.
+    """
     picked = _picked(job, selection)
-    outputs = {(key, n) for key, num_outputs in picked.values() for n in range(num_outputs)}
+    ids, keys, numbers = (picked.column(name) for name in _ASKED)
+    unwanted = campaign.done(read_verdicts(campaign.store)).standing(ids, keys, numbers).unwanted
+    outputs = {
+        (key, n)
+        for row, (key, num_outputs) in enumerate(zip(keys.to_pylist(), numbers.to_pylist(), strict=True))
+        for n in (unwanted[row].shown(num_outputs) if row in unwanted else range(num_outputs))
+    }
     void = campaign.assets_of(outputs)
-    others = sum(request_id not in picked for request_id, _, _ in void)
+    named = set(ids.to_pylist())
+    others = sum(request_id not in named for request_id, _, _ in void)
     also = f"; {others} of them of other ids with the same request keys" if others else ""
-    progress.say(f"{len(void)} assets of {len(picked)} requests are made again{also}")
+    progress.say(f"{len(void)} assets of {len(named)} requests are made again{also}")
     return void
 
 
@@ -124,12 +139,8 @@ def _named(selection: Selection, ids: frozenset[str]) -> Selection:
     return dataclasses.replace(selection, only=selection.only | ids) if ids else selection
 
 
-def _picked(job: Job, selection: Selection) -> dict[str, tuple[str, int]]:
-    """Return request key and number of outputs of the rows that a selection means, by id."""
-    picked: dict[str, tuple[str, int]] = {}
+def _picked(job: Job, selection: Selection) -> pa.Table:
+    """Return id, request key and number of outputs of the rows that a selection means."""
     with closing(ResolvedManifest(job, selection)) as manifest:
-        for part in manifest.parts(["id", "request_key", "num_outputs"]):
-            rows = part.filter(part.column(IS_PICKED))
-            names, keys, numbers = (rows.column(name).to_pylist() for name in ("id", "request_key", "num_outputs"))
-            picked.update(zip(names, zip(keys, numbers, strict=True), strict=True))
-    return picked
+        parts = [part.filter(part.column(IS_PICKED)) for part in manifest.parts(_ASKED)]
+    return pa.concat_tables(parts).select(_ASKED)

@@ -325,11 +325,6 @@ class ResolvedManifest:
                 start += part.num_rows
             yield part
 
-    @property
-    def num_picked(self) -> int:
-        """Number of rows that the selection means."""
-        return self.scanned.num_rows if self._is_picked is None else int(np.count_nonzero(self._is_picked))
-
     def own_columns(self) -> list[str]:
         """Return the names of the rows' own columns, x_*."""
         names = [name for path in self._parts() for name in pq.read_schema(path).names if name.startswith("x_")]

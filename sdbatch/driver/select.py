@@ -216,7 +216,13 @@ def pending_requests(manifest: ResolvedManifest, done: Done, selection: Selectio
 
 def check_selection(selection: Selection) -> None:
     """Raise JobError when a selection names an unknown class of failure."""
-    if selection.retry_failed and selection.retry_failed not in ROW_ERRORS:
-        near = difflib.get_close_matches(selection.retry_failed, ROW_ERRORS, n=1)
+    if selection.retry_failed:
+        check_failure_class("--retry-failed", selection.retry_failed)
+
+
+def check_failure_class(option: str, error_type: str) -> None:
+    """Raise JobError when an option names an unknown class of failure."""
+    if error_type not in ROW_ERRORS:
+        near = difflib.get_close_matches(error_type, ROW_ERRORS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(ROW_ERRORS))}"
-        raise JobError(f"--retry-failed {selection.retry_failed}: no such class of failure; {hint}")
+        raise JobError(f"{option} {error_type}: no such class of failure; {hint}")

@@ -76,6 +76,7 @@ class Session:
         workers: What makes the units.
         key_version: Recorded with the run. See `settle_key_version`.
         leaving: Rows of the campaign that its manifest does not have.
+        is_aside: Whether its rows stand beside the campaign's manifest, as a grid's do.
     """
 
     def __init__(

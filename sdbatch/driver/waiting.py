@@ -32,7 +32,7 @@ class WaitingLines:
     """
 
     def __init__(self, now_s: float) -> None:
-        self._alone_since_s: float | None = now_s
+        self._is_alone = True
         self._there_since_s = now_s
         self._began_s = now_s
         self._looked_s = now_s
@@ -49,9 +49,10 @@ class WaitingLines:
         """
         if num_workers:
             return self._with_workers(now_s, num_workers)
-        if self._alone_since_s is None:
-            self._alone_since_s = self._looked_s = now_s
-            self._began_s = self._began_s if self._said else now_s
+        if not self._is_alone:
+            self._is_alone, self._looked_s = True, now_s
+            if not self._said:
+                self._began_s = now_s
         if now_s - self._looked_s < SAID_AFTER_S:
             return None
         self._looked_s = now_s
@@ -65,8 +66,8 @@ class WaitingLines:
 
     def _with_workers(self, now_s: float, num_workers: int) -> str | None:
         self.causes = ()
-        if self._alone_since_s is not None:
-            self._alone_since_s, self._there_since_s = None, now_s
+        if self._is_alone:
+            self._is_alone, self._there_since_s = False, now_s
         if not self._said or now_s - self._there_since_s < SAID_AFTER_S:
             return None
         self._said.clear()

@@ -22,6 +22,7 @@ from sdbatch.campaign.history import read_outcomes
 from sdbatch.campaign.read import read_commit, read_requests, read_status
 from sdbatch.campaign.schema import METADATA
 from sdbatch.driver.picking import Selection, picked_rows
+from sdbatch.driver.select import check_failure_class
 from sdbatch.errors import JobError
 from sdbatch.storage import Store
 
@@ -81,7 +82,7 @@ def failures_of(store: Store, selection: Selection | None = None, error_type: st
         error_type: Only this class.
 
     Raises:
-        JobError: When the campaign has no run.
+        JobError: When the campaign has no run, or there is no such class.
     """
     campaign = Campaign(store)
     run = campaign.newest_run()
@@ -89,6 +90,8 @@ def failures_of(store: Store, selection: Selection | None = None, error_type: st
     rows = rows.filter(pc.not_equal(rows.column("status"), "ok"))
     if error_type is not None:
         rows = rows.filter(pc.equal(rows.column("error_type"), error_type))
+        if not rows.num_rows:  # a class that another version recorded is found, though it is none of this one's
+            check_failure_class("--class", error_type)
     failed = set(_places(rows))
     asked = failed and _asked(store, run, set(rows.column("id").to_pylist()))
     wanted = {place for place in failed if place[:2] in asked} if asked else set()

@@ -106,6 +106,27 @@ def test_redo_makes_picked_damaged_assets_again_and_forced_ones_whole_or_not(job
     assert sdbatch.redo(job, selection=Selection(where="x_product == 'mug'"), in_process=True) is None
 
 
+def test_a_forced_redo_makes_the_output_again_that_replaced_a_rejected_one(job: dict[str, Any]) -> None:
+    sdbatch.run(job, in_process=True)
+    sdbatch.review(job["output"], reject=["mug-1"])
+    sdbatch.run(job, Selection(is_rerolling=True), in_process=True)
+    key = sdbatch.metadata(job["output"], Selection(only=frozenset({"mug-1"}))).column("request_key")[0].as_py()
+    rejected, further = (Path(job["output"], "assets", f"mug-1-{key[:8]}-{n}.png") for n in (0, 1))
+    before = asset_digests(job["output"])
+    written = {path: path.stat().st_mtime_ns for path in (rejected, further)}
+
+    forced = sdbatch.redo(job, ["mug-1"], force=True, in_process=True)
+
+    assert forced is not None
+    assert forced.counts["assets_put"] == 1
+    assert rejected.stat().st_mtime_ns == written[rejected]
+    assert further.stat().st_mtime_ns != written[further]
+    assert asset_digests(job["output"]) == before
+    shown = sdbatch.metadata(job["output"], Selection(only=frozenset({"mug-1"}))).to_pylist()
+    assert [(row["n"], row["replaces"], row["verdict"]) for row in shown] == [(1, 0, None)]
+    assert sdbatch.verify(job["output"]).is_good
+
+
 def test_the_command_line_reads_ids_from_a_pipe_and_says_what_is_wrong_with_an_expression(
     job: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -110,6 +110,7 @@ REFUSED = [
     ("x_locale = 'de-DE'", "write == to compare"),
     ("__import__('os')", "is a call"),
     ("images > 'a'", "images is a list of texts"),
+    ("", "is no expression"),
 ]
 
 
@@ -153,6 +154,18 @@ def test_an_expression_picks_rows_of_a_manifest_and_of_metadata_alike(
     assert _of_manifest(manifest, Selection(where=text)) == expected
 
 
+def test_a_source_that_is_a_plain_text_is_a_list_of_one(tmp_path: Path) -> None:
+    rows = {"id": ["a", "b", "c"], "images": ["s3://x/a.png", None, "s3://x/c.png"], "control_image": ["d", "e", None]}
+    pq.write_table(pa.table(rows), tmp_path / "rows.parquet")
+
+    def of(text: str) -> str:
+        return _of_manifest(str(tmp_path / "rows.parquet"), Selection(where=text))
+
+    assert of("'s3://x/a.png' in images") == "a"
+    assert of("'a' in images") == ""
+    assert of("images != null and 'd' not in control_image") == "c"
+
+
 @pytest.mark.parametrize(("text", "message"), REFUSED)
 def test_what_cannot_be_compared_is_refused_before_a_row_is_read(manifest: str, text: str, message: str) -> None:
     with pytest.raises(UserError) as caught:
@@ -160,6 +173,21 @@ def test_what_cannot_be_compared_is_refused_before_a_row_is_read(manifest: str, 
 
     assert str(caught.value).startswith("--where: ")
     assert message in str(caught.value)
+
+
+def test_a_float32_is_compared_as_a_person_reads_it(tmp_path: Path) -> None:
+    rows = pa.table({"id": ["a", "b", "c"], "x_weight": pa.array([0.7, 0.5, None], pa.float32())})
+    pq.write_table(rows, tmp_path / "rows.parquet")
+
+    for text, expected in (("x_weight == 0.7", "a"), ("x_weight < 0.7", "b"), ("x_weight in [0.5, 0.7]", "a b")):
+        assert _of_table(rows, Selection(where=text)) == expected
+        assert _of_manifest(str(tmp_path / "rows.parquet"), Selection(where=text)) == expected
+
+
+def test_an_expression_that_a_script_left_empty_does_not_mean_all_rows(table: pa.Table) -> None:
+    assert not Selection(where="").is_of_all
+    with pytest.raises(UserError, match="is no expression"):
+        _of_table(table, Selection(where=""))
 
 
 def test_what_a_row_does_not_say_is_what_the_job_says(manifest: str) -> None:
