@@ -7,7 +7,7 @@ The ledger is written first. It is the target's own tombstone: what it calls rem
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -51,27 +51,21 @@ def remove_delivered(place: str, names: Collection[str], campaign: str, takedown
         takedown: Name of the takedown, for the ledger.
     """
     url, storage = place_of(place)
-    for delivery in _deliveries(url, storage, names):
+    with opened(url, storage) as there:
+        deliveries = sorted({there.rows[name]["delivery"] for name in names if name in there.rows})
+    for delivery in deliveries:
         target = _target(url, storage, place, delivery)
         rows = target.read_rows()
-        mine = [name for name in names if name in rows and (delivery in {"", rows[name]["delivery"]})]
+        mine = {name for name in names if name in rows and rows[name]["delivery"] == delivery}
         kept = {name: row for name, row in rows.items() if name not in mine}
         told = ledger.read_ledger(target.store, target.ledgers).told.keys()
-        head = {"delivery": rows[mine[0]]["delivery"], "campaign": campaign, "to": url, "takedown": takedown}
+        head = {"delivery": delivery, "campaign": campaign, "to": url, "takedown": takedown}
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-        ledger.written(target.store, target.ledgers, head, kept, sorted(told & set(mine)), stamp)
-        target.remove(mine, rows)
+        ledger.written(target.store, target.ledgers, head, kept, sorted(told & mine), stamp)
+        target.remove(sorted(mine), rows)
         target.complete(rows)
         target.write_rows(rows)
         target.tidy()
-
-
-def _deliveries(url: str, storage: Mapping[str, Storage], names: Collection[str]) -> Sequence[str]:
-    """Return the deliveries that made some files; "" for an archive, which is all one delivery's."""
-    if url.lower().endswith(ZIP_SUFFIX):
-        return [""] if names else []
-    with opened(url, storage) as target:
-        return sorted({target.rows[name]["delivery"] for name in names if name in target.rows})
 
 
 def _target(url: str, storage: Mapping[str, Storage], place: str, delivery: str) -> Target:

@@ -309,6 +309,21 @@ def test_a_zip_is_made_anew_without_what_was_taken_down(campaign: str, made: Stu
     assert sdbatch.verify_delivery(target).is_good
 
 
+@pytest.mark.parametrize("name", ["files", "files.zip"])
+def test_a_target_that_is_named_in_two_ways_loses_it_once(
+    name: str, campaign: str, made: Studio, tmp_path: Path
+) -> None:
+    target, settings = str(tmp_path / name), tmp_path / "spring.yaml"
+    _deliver(campaign, target)
+    settings.write_text(json.dumps({"campaign": campaign, "to": target, "formats": ["x-post"]}))
+    places = [target, str(settings)]
+    done = sdbatch.takedown(campaign, [str(made.folder / "hill.png")], delivered=places, yes=True)
+
+    assert done.delivered == {place: ["spring/hill-0.jpg"] for place in places}
+    report = sdbatch.verify_delivery(target)
+    assert (report.is_good, report.files, report.ledger_files) == (True, 5, 2)
+
+
 def test_two_deliveries_of_one_folder_both_lose_it(campaign: str, made: Studio, tmp_path: Path) -> None:
     target = str(tmp_path / "shared")
     _deliver(campaign, target)
