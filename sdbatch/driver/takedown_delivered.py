@@ -9,16 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any
 
 from sdbatch.deliver import ledger
-from sdbatch.deliver.settings import ZIP_SUFFIX, Delivery, read_delivery
-from sdbatch.deliver.targets import FolderTarget, Target, ZipTarget
+from sdbatch.deliver.index import Rows
+from sdbatch.deliver.settings import ZIP_BYTES_MAX, ZIP_SUFFIX, read_delivery
+from sdbatch.deliver.targets import FolderTarget, Target, ZipTarget, archive_bytes
 from sdbatch.driver.verify_delivery import opened, place_of
 from sdbatch.job import Storage
 from sdbatch.storage import open_campaign, split
-
-ZIP_BYTES_MAX: Final[int] = Delivery.model_fields["zip_bytes_max"].default
 
 
 def delivered_of(place: str, outputs: Collection[tuple[str, int]], contents: Collection[str]) -> list[str]:
@@ -52,9 +51,9 @@ def remove_delivered(place: str, names: Collection[str], campaign: str, takedown
     """
     url, storage = place_of(place)
     with opened(url, storage) as there:
-        deliveries = sorted({there.rows[name]["delivery"] for name in names if name in there.rows})
-    for delivery in deliveries:
-        target = _target(url, storage, place, delivery)
+        before = there.rows
+    for delivery in sorted({before[name]["delivery"] for name in names if name in before}):
+        target = _target(url, storage, place, delivery, before)
         rows = target.read_rows()
         mine = {name for name in names if name in rows and rows[name]["delivery"] == delivery}
         kept = {name: row for name, row in rows.items() if name not in mine}
@@ -68,10 +67,12 @@ def remove_delivered(place: str, names: Collection[str], campaign: str, takedown
         target.tidy()
 
 
-def _target(url: str, storage: Mapping[str, Storage], place: str, delivery: str) -> Target:
+def _target(url: str, storage: Mapping[str, Storage], place: str, delivery: str, rows: Rows) -> Target:
     if not url.lower().endswith(ZIP_SUFFIX):
         return FolderTarget(open_campaign(url, storage), delivery)
     folder, name = split(url)
     is_settings = place.endswith((".yaml", ".yml"))
-    bytes_max = read_delivery(place).zip_bytes_max if is_settings else ZIP_BYTES_MAX
+    # An address does not say how long an archive may be: they stay as many as they are.
+    longest = max(archive_bytes(rows).values(), default=ZIP_BYTES_MAX)
+    bytes_max = read_delivery(place).zip_bytes_max if is_settings else longest
     return ZipTarget(open_campaign(folder, storage), name, bytes_max)

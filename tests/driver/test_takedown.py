@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from support.masters import draw_campaign, noise
 from support.servers import BUCKET
 from support.stores import FaultyStore, Killed
 from typer.testing import CliRunner
@@ -306,6 +307,20 @@ def test_a_zip_is_made_anew_without_what_was_taken_down(campaign: str, made: Stu
     with zipfile.ZipFile(target) as archive:
         assert len(archive.namelist()) == 5
         assert "spring/hill-0.jpg" not in archive.namelist()
+    assert sdbatch.verify_delivery(target).is_good
+
+
+def test_archives_that_were_split_stay_so(tmp_path: Path) -> None:
+    rows = [{"id": name} for name in "abc"]
+    draw_campaign(tmp_path / "campaign", rows, {name: noise(480, 480, seed) for seed, name in enumerate("abc")})
+    formats = [{"name": "whole", "width": 480, "height": 480, "type": "png"}]
+    target = str(tmp_path / "out/files.zip")
+    values = {"delivery": "spring", "campaign": str(tmp_path / "campaign"), "to": target, "processes": 1}
+    sdbatch.deliver({**values, "formats": formats, "zip_bytes_max": 1_000_000})
+    done = sdbatch.takedown(tmp_path / "campaign", where="id == 'b'", delivered=[target], yes=True)
+
+    assert len(done.delivered[target]) == 1
+    assert [path.name for path in sorted((tmp_path / "out").glob("*.zip"))] == ["files-001.zip", "files-002.zip"]
     assert sdbatch.verify_delivery(target).is_good
 
 
