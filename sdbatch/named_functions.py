@@ -17,13 +17,15 @@ def function_of(call: str, key: str) -> Callable[..., Any]:
         key: Of the file that names it, for messages.
 
     Raises:
-        JobError: When there is none.
+        JobError: When there is none, or its module cannot be imported.
     """
     module, _, name = call.partition(":")
     try:
         found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise JobError(f"{key}: {call}: {error}") from error
+    except Exception as error:  # whatever a stranger's module raises while it is imported is told by its name
+        raise JobError(f"{key}: {call}: {module} raised {type(error).__name__}: {error}") from error
     if not callable(found):
         raise JobError(f"{key}: {call} is of type {type(found).__name__}, no function")
     return found  # type: ignore[no-any-return]

@@ -27,8 +27,7 @@ Output = tuple[str, str, int | None]
 def num_pictures(store: Store, commit: str, rows: Collection[Output]) -> int:
     """Return how many thumbnails a commit holds of some of its rows."""
     table = from_parquet(store.read(commit), ["id", "request_key", "n", *PICTURES.names])
-    picked = table.filter(_is_of(table, rows))
-    return sum(picked.num_rows - picked.column(name).null_count for name in _pictures(table))
+    return _num_pictures(table.filter(_is_of(table, rows)))
 
 
 def blank_pictures(store: Store, commit: str, rows: Collection[Output]) -> None:
@@ -36,7 +35,7 @@ def blank_pictures(store: Store, commit: str, rows: Collection[Output]) -> None:
     data = store.read(commit)
     table = from_parquet(data)
     is_theirs = _is_of(table, rows)
-    if not any(table.filter(is_theirs).column(name).is_valid().to_pylist().count(True) for name in _pictures(table)):
+    if not _num_pictures(table.filter(is_theirs)):
         return
     for name in _pictures(table):
         place, kind = table.schema.get_field_index(name), table.schema.field(name)
@@ -67,6 +66,10 @@ def mark_metadata(store: Store, tombstones: Tombstones, confirm: Callable[[], No
 
 def _notes(data: bytes) -> dict[str, str]:
     return {name: value for name, value in footer(data).items() if name != "format_version"}
+
+
+def _num_pictures(rows: pa.Table) -> int:
+    return sum(rows.num_rows - rows.column(name).null_count for name in _pictures(rows))
 
 
 def _pictures(table: pa.Table) -> list[str]:

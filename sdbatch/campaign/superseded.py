@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from sdbatch.campaign import layout
 from sdbatch.campaign.effective import ASKED
-from sdbatch.campaign.files import newest_run_with_manifest
+from sdbatch.campaign.files import newest_run_with_manifest, request_parts
 from sdbatch.campaign.read import read_requests
 from sdbatch.campaign.schema import INDEX
 from sdbatch.campaign.tombstones import read_tombstones
@@ -104,7 +104,7 @@ def superseded_assets(
 def _keys(store: Store, run: str) -> dict[str, str]:
     """Return the request key of each row of a run's manifest."""
     keys: dict[str, str] = {}
-    for entry in store.list(layout.requests_folder(run)):
-        part = read_requests(store, entry.path, ASKED)
+    for path in request_parts(store, run):
+        part = read_requests(store, path, ASKED)
         keys.update(zip(*(part.column(name).to_pylist() for name in ("id", "request_key")), strict=True))
     return keys

@@ -67,6 +67,11 @@ class Tombstones:
         """Request keys of which an output was taken down."""
         return pc.unique(self.outputs.column("request_key"))
 
+    @property
+    def paths(self) -> frozenset[str]:
+        """Paths of the files that were taken down."""
+        return frozenset(self.outputs.column("asset").to_pylist())
+
     def cover(self, rows: pa.Table) -> NDArray[np.bool_]:
         """Say of rows (request_key, n) which are outputs that were taken down, under whichever id."""
         covered = np.zeros(rows.num_rows, np.bool_)

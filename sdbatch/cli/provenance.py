@@ -54,9 +54,14 @@ def audit(
     """Write one line a file: model and revision, prompt, sources and their licence, approver, time, mark, signature."""
     written = guarded(lambda: api.audit(output, to, delivered or ()), as_json)
     files = counted(written.delivered, "delivered file", "delivered files")
-    faults = [f"{n} {word}" for n, word in ((written.unmarked, "unmarked"), (written.missing, "missing")) if n]
+    counts = {
+        "unmarked": written.unmarked,
+        "missing or damaged": written.missing,
+        "withdrawn": written.withdrawn,
+    }
+    told = [f"{number} {word}" for word, number in counts.items() if number]
     text = f"{to}: {counted(written.masters, 'master', 'masters')}, {files}"
-    say(asdict(written), as_json, "; ".join([text, *faults]))
+    say(asdict(written), as_json, "; ".join([text, *told]))
 
 
 @credentials_app.command("selfsign")

@@ -140,8 +140,8 @@ def _in_order(files: Mapping[str, bytes], digests: Mapping[str, str]) -> Sequenc
     following: dict[str, list[str]] = {}
     ready: list[str] = []
     for name, data in files.items():
-        before = by_digest.get(_body(data.partition(b"\n")[0]).get("previous") or "")
-        if before is None or before == name:
+        before = by_digest.get(_previous(_body(data.partition(b"\n")[0])) or "")
+        if before is None:
             ready.append(name)
         else:
             following.setdefault(before, []).append(name)
@@ -175,8 +175,12 @@ def _read_file(name: str, data: bytes, digest: str, ledger: Ledger) -> dict[str,
             ledger.told.pop(body["removed"], None)
     if not bodies or "format_version" not in bodies[0]:
         return {}
-    previous = bodies[0].get("previous")
-    return {name: previous if isinstance(previous, str) else None}
+    return {name: _previous(bodies[0])}
+
+
+def _previous(body: Mapping[str, Any]) -> str | None:
+    previous = body.get("previous")
+    return previous if isinstance(previous, str) else None
 
 
 def _body(line: bytes) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import hashlib
 import io
 import shutil
 import zipfile
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -238,7 +239,7 @@ class ZipTarget:
         parts: list[list[str]] = []
         held_bytes = 0
         for name in sorted(name for name, row in rows.items() if row["status"] == MADE):
-            size = rows[name]["file_bytes"] + 2 * len(name.encode()) + 128
+            size = _member_bytes(rows[name])
             if not parts or held_bytes + size > self._bytes_max:
                 parts.append([])
                 held_bytes = 0
@@ -266,6 +267,20 @@ class ZipTarget:
                 info.create_system, info.external_attr = 3, 0o644 << 16
                 archive.writestr(info, self._files.read(self.path_of(rows[name])))
         return buffer.getvalue()
+
+
+def archive_bytes(rows: Rows) -> Counter[str]:
+    """Return how long the archives may be that the rows of an archive's table name."""
+    lengths: Counter[str] = Counter()
+    for row in rows.values():
+        if row["archive"] is not None:
+            lengths[row["archive"]] += _member_bytes(row)
+    return lengths
+
+
+def _member_bytes(row: Mapping[str, Any]) -> int:
+    """Return the most that a file takes of an archive, in which its name stands twice."""
+    return int(row["file_bytes"]) + 2 * len(row["name"].encode()) + 128
 
 
 def _files_of(store: Store) -> list[Entry]:

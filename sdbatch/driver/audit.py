@@ -19,6 +19,7 @@ from sdbatch.deliver.index import MADE
 from sdbatch.driver.judged import effective_rows
 from sdbatch.driver.verify_delivery import DamagedArchive, opened, place_of
 from sdbatch.packets import packet_in
+from sdbatch.plan.sources import listed
 from sdbatch.provenance.source_type import VOCABULARY
 from sdbatch.provenance.xmp import read_packet
 from sdbatch.report.tables import check_target, write_rows
@@ -48,8 +49,8 @@ SCHEMA: Final = pa.schema(
         ("signer", _TEXT),
     ]
 )
-"""`mark` is the digital source type in the file, `none`, `missing`, or `withdrawn` of what was taken down; `signature`
-names its C2PA manifest."""
+"""`mark` is the digital source type in the file, `none`, `missing`, `damaged` of a file in a broken archive, or
+`withdrawn` of what was taken down; `signature` names its C2PA manifest."""
 _READ: Final = (
     *("id", "request_key", "n", "status", "asset", "sha256", "task", "model", "model_revision", "prompt"),
     *(*SOURCE_ROLES, "source_digests", LICENSE, "verdict", "reviewed_by", "committed_at"),
@@ -65,7 +66,7 @@ class AuditReport:
         masters: Lines about masters.
         delivered: Lines about delivered files.
         unmarked: Files of either that say nothing of how they came to be.
-        missing: Files that are not there.
+        missing: Files that are not there, or cannot be read out of their archive.
         withdrawn: Masters that were taken down; they have a line, and no file.
     """
 
@@ -100,16 +101,12 @@ def audit_campaign(campaign: Campaign, to: Path, targets: Sequence[str]) -> Audi
         masters=len(masters),
         delivered=len(delivered),
         unmarked=marks.count("none"),
-        missing=marks.count("missing"),
+        missing=marks.count("missing") + marks.count("damaged"),
         withdrawn=marks.count(WITHDRAWN),
     )
 
 
 def _master_line(campaign: Campaign, row: Mapping[str, Any]) -> dict[str, Any]:
-    sources: list[str] = []
-    for role in SOURCE_ROLES:
-        value = row.get(role)
-        sources += [value] if isinstance(value, str) else value or ()
     try:
         mark = WITHDRAWN if row["status"] == WITHDRAWN else _mark(campaign.store.read(row["asset"]))
     except FileNotFoundError:
@@ -120,7 +117,7 @@ def _master_line(campaign: Campaign, row: Mapping[str, Any]) -> dict[str, Any]:
         LICENSE: None if own_license is None else str(own_license),
         "file": row["asset"],
         "place": campaign.store.url,
-        "sources": sources,
+        "sources": [url for role in SOURCE_ROLES for url in listed(row.get(role))],
         "approver": row.get("reviewed_by"),
         "mark": mark,
     }

@@ -72,7 +72,8 @@ def chosen_rows(delivery: Delivery, parts: Iterable[pa.Table], template: Templat
         delivery.metadata.check_columns(names)
         if pickers is None:
             kinds = kinds_of(part)
-            pickers = (Picker(of_delivery, kinds, "the campaign", "where"), Picker(selection, kinds, "the campaign"))
+            # An id may be the campaign's and not the delivery's, whose `where` leaves its row out.
+            pickers = (Picker(of_delivery, kinds, "the campaign", "where"), Picker(selection, kinds, "the delivery"))
         holds = pickers[0].add(columns_of(part), part.num_rows)
         is_meant += holds.tolist()
         mine = part.filter(pa.array(holds))

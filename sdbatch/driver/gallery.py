@@ -127,8 +127,8 @@ class LiveGallery:
         if time.monotonic() < self._due_s or (self._thread is not None and self._thread.is_alive()):
             return
         self._due_s = time.monotonic() + GALLERY_EVERY_S
-        units, self._new = [*self._left, *self._new], []
-        self._thread = threading.Thread(target=self._write_quietly, args=(units, "running", progress()), daemon=True)
+        self._left, self._new = [*self._left, *self._new], []
+        self._thread = threading.Thread(target=self._write_quietly, args=("running", progress()), daemon=True)
         self._thread.start()
 
     def close(self, state: str, progress: Mapping[str, Any]) -> None:
@@ -139,8 +139,8 @@ class LiveGallery:
             progress: See `state_values`.
         """
         if self.stop():
-            units, self._new = [*self._left, *self._new], []
-            self._write_quietly(units, state, progress)
+            self._left, self._new = [*self._left, *self._new], []
+            self._write_quietly(state, progress)
 
     def stop(self) -> bool:
         """Wait for a write that is under way; return whether none is any more."""
@@ -148,25 +148,24 @@ class LiveGallery:
             self._thread.join(CLOSE_WAITS_S)
         return self._thread is None or not self._thread.is_alive()
 
-    def _write_quietly(self, units: list[str], state: str, progress: Mapping[str, Any]) -> None:
+    def _write_quietly(self, state: str, progress: Mapping[str, Any]) -> None:
         """Write; without it the pictures are all there, and the end of the run or `report` shows them."""
         started_s = time.thread_time()
         try:
             self._confirm()
-            self._write(units, state, progress, started_s + (WRITE_CPU_S if state == "running" else CLOSE_WAITS_S))
+            self._write(state, progress, started_s + (WRITE_CPU_S if state == "running" else CLOSE_WAITS_S))
         except (SdbatchError, OSError, pa.ArrowException) as error:
             LOG.warning("not written", extra={"run_id": self._run, "what": "gallery", "error": str(error)})
         spent_s = time.thread_time() - started_s
         self.cpu_s += spent_s
         self._due_s = max(self._due_s, time.monotonic() + spent_s / CPU_SHARE_MAX)
 
-    def _write(self, units: list[str], state: str, progress: Mapping[str, Any], until_s: float) -> None:
+    def _write(self, state: str, progress: Mapping[str, Any], until_s: float) -> None:
         gallery = self._gallery or self._begun()
         self._gallery = gallery
         for name in self._replaced:  # for one turn they stay, for pages that have read the state before
             self._store.delete(f"{layout.REPORT}/{name}")
         self._replaced = []
-        self._left = list(units)
         while self._left and time.thread_time() < until_s:
             now, self._left = self._left[:UNITS_AT_ONCE], self._left[UNITS_AT_ONCE:]
             gallery.add(self._rows(now))

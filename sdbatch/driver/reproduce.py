@@ -166,9 +166,7 @@ def _row(store: Store, request_id: str, n: int) -> tuple[dict[str, Any], str]:
     asset_row: dict[str, Any] = next(
         (row for row in table.to_pylist() if all(row[name] == wanted[name] for name in ("id", "request_key", "n"))), {}
     )
-    if read_tombstones(store).cover(pa.table({"request_key": [wanted["request_key"]], "n": pa.array([n], pa.int32())}))[
-        0
-    ]:
+    if read_tombstones(store).cover(pa.Table.from_pylist([wanted], outcomes.schema)).any():
         raise UserError(f"{store.url}: {request_id} with n {n} was taken down, and is not rendered again")
     recipe = asset_row.get("recipe") or ""
     if hashlib.sha256(recipe.encode()).hexdigest() != asset_row.get("request_key"):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -87,27 +87,28 @@ def review_report(store: Store, saved: int = 0, selection: Selection | None = No
         UserError: When a file of decisions is not readable.
     """
     decisions, files = read_decisions(store)
-    parts = list(Campaign(store).effective(folded(decisions, files)).parts())
-    every = _read(parts)
-    made = [row for row in _read(picked_rows(parts, selection or Selection())).to_pylist() if row["status"] == "ok"]
-    stored = {_output(row): row["sha256"] for row in made}
-    left_out = {_output(row) for row in every.to_pylist() if row["status"] == "ok"} - stored.keys()
-    ids = {row["id"] for row in made}
+    parts = Campaign(store).effective(folded(decisions, files)).parts()
+    every: list[pa.Table] = []
+    picked = set(_made(_read(picked_rows(_noted(parts, every), selection or Selection()))))
+    rows = _read(every)
+    made = _made(rows)
     current: list[Review] = []
     stale: list[Review] = []
     num_unknown = 0
     for file, words in last_words(decisions).items():
-        if file[:3] not in stored:
-            num_unknown += len(words) if file[:3] not in left_out else 0
+        if file[:3] not in made:
+            num_unknown += len(words)
+        if file[:3] not in picked:
             continue
-        kept = current if stored[file[:3]] == file[3] else stale
+        kept = current if made[file[:3]]["sha256"] == file[3] else stale
         kept += [_review(word) for word in words.values() if word.verdict != NONE or word.comment]
-    counts = Counter(row["verdict"] or "open" for row in made)
+    counts = Counter(row["verdict"] or "open" for row in map(made.__getitem__, picked))
+    ids = {request_id for request_id, _, _ in picked}
     return ReviewReport(
         saved=saved,
-        outputs=len(made),
+        outputs=len(picked),
         verdicts=dict(sorted(counts.items())),
-        picks=[str(conflict) for conflict in pick_conflicts(every) if conflict.id in ids],
+        picks=[str(conflict) for conflict in pick_conflicts(rows) if conflict.id in ids],
         stale=sorted(stale, key=_place),
         unknown=num_unknown,
         decisions=sorted(current, key=_place),
@@ -183,8 +184,16 @@ def _read(parts: Iterable[pa.Table]) -> pa.Table:
     return pa.concat_tables([part.select(list(READ)) for part in parts] or [_NO_ROWS])
 
 
-def _output(row: Mapping[str, Any]) -> tuple[str, str, int]:
-    return row["id"], row["request_key"], row["n"]
+def _noted(parts: Iterable[pa.Table], every: list[pa.Table]) -> Iterator[pa.Table]:
+    """Pass parts on, and keep of each what a review reads: a row's texts, recipe and stages are many times that."""
+    for part in parts:
+        every.append(part.select(list(READ)))
+        yield part
+
+
+def _made(rows: pa.Table) -> dict[tuple[str, str, int], dict[str, Any]]:
+    """Return the made outputs by id, request key and number."""
+    return {(row["id"], row["request_key"], row["n"]): row for row in rows.to_pylist() if row["status"] == "ok"}
 
 
 def _review(word: Decision) -> Review:

@@ -40,7 +40,7 @@ def keepers_of(
         files = judged_files(verdicts, "approved", "picked")
         keepers[APPROVED] = lambda row: (row["id"], row["request_key"], row["n"], row["sha256"]) in files
     if not even_delivered:
-        masters = set().union(*map(_masters, delivered)) if delivered else set()
+        masters = {sha256 for place in delivered for sha256 in _masters(place)}
         keepers[DELIVERED] = lambda row: row["sha256"] in masters
     return keepers
 

@@ -133,7 +133,7 @@ def _looked_up(
         outputs=outputs,
         assets=[one.asset for one in outputs if one.asset in there],
         asset_bytes=sum(there.get(one.asset, 0) for one in outputs),
-        withdrawn_before=sum(_is_in(one, before) for one in outputs),
+        withdrawn_before=len(meant.outputs.keys() & before.paths),
         ids=sorted(meant.ids),
         urls=sorted(meant.urls),
         digests=sorted(meant.digests),
@@ -149,15 +149,10 @@ def _looked_up(
     return meant, report
 
 
-def _is_in(output: MeantOutput, tombstones: Tombstones) -> bool:
-    return output.asset in set(tombstones.outputs.column("asset").to_pylist()) if tombstones else False
-
-
 def _tombstone(meant: Meant, before: Tombstones, by: str, note: str) -> Iterator[dict[str, Any]]:
     """Yield what no tombstone tells of yet."""
     common = {"at": datetime.now(UTC), "by": by, "note": note or None}
-    known = set(before.outputs.column("asset").to_pylist())
-    for path in sorted(meant.outputs.keys() - known):
+    for path in sorted(meant.outputs.keys() - before.paths):
         one = meant.outputs[path]
         values = {name: getattr(one, name) for name in ("id", "request_key", "n", "asset", "why")}
         yield {**common, **values, "sha256": one.sha256 or None}

@@ -7,18 +7,17 @@ The ledger is written first. It is the target's own tombstone: what it calls rem
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any
 
 from sdbatch.deliver import ledger
-from sdbatch.deliver.settings import ZIP_SUFFIX, Delivery, read_delivery
-from sdbatch.deliver.targets import FolderTarget, Target, ZipTarget
+from sdbatch.deliver.index import Rows
+from sdbatch.deliver.settings import ZIP_BYTES_MAX, ZIP_SUFFIX, read_delivery
+from sdbatch.deliver.targets import FolderTarget, Target, ZipTarget, archive_bytes
 from sdbatch.driver.verify_delivery import opened, place_of
 from sdbatch.job import Storage
 from sdbatch.storage import open_campaign, split
-
-ZIP_BYTES_MAX: Final[int] = Delivery.model_fields["zip_bytes_max"].default
 
 
 def delivered_of(place: str, outputs: Collection[tuple[str, int]], contents: Collection[str]) -> list[str]:
@@ -51,33 +50,29 @@ def remove_delivered(place: str, names: Collection[str], campaign: str, takedown
         takedown: Name of the takedown, for the ledger.
     """
     url, storage = place_of(place)
-    for delivery in _deliveries(url, storage, names):
-        target = _target(url, storage, place, delivery)
+    with opened(url, storage) as there:
+        before = there.rows
+    for delivery in sorted({before[name]["delivery"] for name in names if name in before}):
+        target = _target(url, storage, place, delivery, before)
         rows = target.read_rows()
-        mine = [name for name in names if name in rows and (delivery in {"", rows[name]["delivery"]})]
+        mine = {name for name in names if name in rows and rows[name]["delivery"] == delivery}
         kept = {name: row for name, row in rows.items() if name not in mine}
         told = ledger.read_ledger(target.store, target.ledgers).told.keys()
-        head = {"delivery": rows[mine[0]]["delivery"], "campaign": campaign, "to": url, "takedown": takedown}
+        head = {"delivery": delivery, "campaign": campaign, "to": url, "takedown": takedown}
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-        ledger.written(target.store, target.ledgers, head, kept, sorted(told & set(mine)), stamp)
-        target.remove(mine, rows)
+        ledger.written(target.store, target.ledgers, head, kept, sorted(told & mine), stamp)
+        target.remove(sorted(mine), rows)
         target.complete(rows)
         target.write_rows(rows)
         target.tidy()
 
 
-def _deliveries(url: str, storage: Mapping[str, Storage], names: Collection[str]) -> Sequence[str]:
-    """Return the deliveries that made some files; "" for an archive, which is all one delivery's."""
-    if url.lower().endswith(ZIP_SUFFIX):
-        return [""] if names else []
-    with opened(url, storage) as target:
-        return sorted({target.rows[name]["delivery"] for name in names if name in target.rows})
-
-
-def _target(url: str, storage: Mapping[str, Storage], place: str, delivery: str) -> Target:
+def _target(url: str, storage: Mapping[str, Storage], place: str, delivery: str, rows: Rows) -> Target:
     if not url.lower().endswith(ZIP_SUFFIX):
         return FolderTarget(open_campaign(url, storage), delivery)
     folder, name = split(url)
     is_settings = place.endswith((".yaml", ".yml"))
-    bytes_max = read_delivery(place).zip_bytes_max if is_settings else ZIP_BYTES_MAX
+    # An address does not say how long an archive may be: they stay as many as they are.
+    longest = max(archive_bytes(rows).values(), default=ZIP_BYTES_MAX)
+    bytes_max = read_delivery(place).zip_bytes_max if is_settings else longest
     return ZipTarget(open_campaign(folder, storage), name, bytes_max)

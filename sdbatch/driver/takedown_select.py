@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sdbatch.campaign import layout
-from sdbatch.campaign.files import each_of, files_by_run, run_ids
+from sdbatch.campaign.files import each_of, files_by_run, request_parts, run_ids
 from sdbatch.campaign.history import commit_rows
 from sdbatch.campaign.judged import Judged
 from sdbatch.campaign.read import read_requests
@@ -265,14 +265,13 @@ def _own_columns(store: Store) -> _OwnColumns:
     schema: dict[str, pa.DataType] = {}
     values: dict[tuple[str, str], Mapping[str, Any]] = {}
     for run in reversed(run_ids(store)):
-        for folder in (layout.requests_folder(run), layout.grid_requests_folder(run)):
-            for entry in store.list(folder, deep=False):
-                part = read_requests(store, entry.path)
-                names = [name for name in part.column_names if name.startswith("x_")]
-                for name in names:
-                    schema.setdefault(name, part.schema.field(name).type)
-                for row in part.select(["id", "request_key", *names]).to_pylist():
-                    values.setdefault((row["id"], row["request_key"]), row)
+        for path in request_parts(store, run, with_grid=True):
+            part = read_requests(store, path)
+            names = [name for name in part.column_names if name.startswith("x_")]
+            for name in names:
+                schema.setdefault(name, part.schema.field(name).type)
+            for row in part.select(["id", "request_key", *names]).to_pylist():
+                values.setdefault((row["id"], row["request_key"]), row)
     return _OwnColumns(schema=schema, values=values)
 
 

@@ -43,10 +43,10 @@ def test_what_was_not_touched_holds_and_tells_what_is_there(store: LocalStore) -
     assert ledger.told["d"]["sha256"] == hashlib.sha256(b"d").hexdigest()
 
 
-def _changed(number: int) -> Callable[[Lines], Lines]:
+def _changed(number: int, key: str = "n", value: Any = "other") -> Callable[[Lines], Lines]:
     def change(lines: Lines) -> Lines:
         body = json.loads(lines[number - 1])
-        body["n"] = "other"
+        body[key] = value
         return [*lines[: number - 1], json.dumps(body, sort_keys=True).encode(), *lines[number:]]
 
     return change
@@ -56,6 +56,7 @@ def _changed(number: int) -> Callable[[Lines], Lines]:
     ("damage", "said"),
     [
         (_changed(1), "line 2 does not follow line 1"),
+        (_changed(1, "previous", ["no digest"]), "line 2 does not follow line 1"),
         (_changed(2), "line 3 does not follow line 2"),
         (_changed(3), "line 4 does not follow line 3"),
         (_changed(4), "line 4 is not the one its name was made from"),

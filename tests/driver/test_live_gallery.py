@@ -20,7 +20,7 @@ from sdbatch.campaign import layout
 from sdbatch.campaign.schema import to_parquet
 from sdbatch.campaign.write import put_commit
 from sdbatch.driver import RunResult, Selection, gallery, run_job
-from sdbatch.errors import LeaseLost
+from sdbatch.errors import LeaseLost, StoreUnavailable
 from sdbatch.job import parse_job
 from sdbatch.report.progress import Silent, Snapshot
 from sdbatch.storage import open_store
@@ -212,3 +212,26 @@ def test_what_a_write_has_no_time_for_waits_for_the_next(tmp_path: Path, monkeyp
 
     live.close("stopped", {})
     assert _ids(tmp_path) == ids
+
+
+def test_what_a_failed_write_would_have_shown_waits_for_the_next(tmp_path: Path) -> None:
+    run = "r000001-20261126T100000Z"
+    store = open_store(str(tmp_path), {})
+    store.put_new(layout.requests(run, 0), to_parquet(pa.table({"id": ["one"], "request_key": ["a" * 64]})))
+    put_commit(store, run, "000000", [{"id": "one", "request_key": "a" * 64, "status": "failed"}])
+    faults = [StoreUnavailable("the store is away for a moment")]
+
+    def confirm() -> None:
+        if faults:
+            raise faults.pop()
+
+    live = gallery.LiveGallery(store, run, confirm)
+    live.committed("000000")
+    live._due_s = 0.0
+    live.tick(dict)
+    assert live.stop()
+    assert not faults
+    assert not (tmp_path / "report").exists()
+
+    live.close("interrupted", {})
+    assert _ids(tmp_path) == ["one"]

@@ -112,6 +112,9 @@ def test_an_archive_verifies_and_its_files_are_traced(made: Path, tmp_path: Path
     assert "mug.jpg: is not the file that was delivered (out.zip: " in _cmd("verify", str(tmp_path / "out.zip"), code=5)
     (tmp_path / "out.zip").write_bytes(b"no archive")
     assert "mug.jpg: is not the file that was delivered (out.zip: " in _cmd("verify", str(tmp_path / "out.zip"), code=5)
+    to = str(tmp_path / "a.csv")
+    said = _cmd("audit", str(tmp_path / "campaign"), "--to", to, "--delivered", str(tmp_path / "out.zip"))
+    assert "1 delivered file; 1 unmarked; 1 missing or damaged" in said
     (tmp_path / "out.zip").unlink()
     assert "mug.jpg: is missing" in _cmd("verify", str(tmp_path / "out.zip"), code=5)
 

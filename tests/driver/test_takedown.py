@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from support.masters import draw_campaign, noise
 from support.servers import BUCKET
 from support.stores import FaultyStore, Killed
 from typer.testing import CliRunner
@@ -307,6 +308,35 @@ def test_a_zip_is_made_anew_without_what_was_taken_down(campaign: str, made: Stu
         assert len(archive.namelist()) == 5
         assert "spring/hill-0.jpg" not in archive.namelist()
     assert sdbatch.verify_delivery(target).is_good
+
+
+def test_archives_that_were_split_stay_so(tmp_path: Path) -> None:
+    rows = [{"id": name} for name in "abc"]
+    draw_campaign(tmp_path / "campaign", rows, {name: noise(480, 480, seed) for seed, name in enumerate("abc")})
+    formats = [{"name": "whole", "width": 480, "height": 480, "type": "png"}]
+    target = str(tmp_path / "out/files.zip")
+    values = {"delivery": "spring", "campaign": str(tmp_path / "campaign"), "to": target, "processes": 1}
+    sdbatch.deliver({**values, "formats": formats, "zip_bytes_max": 1_000_000})
+    done = sdbatch.takedown(tmp_path / "campaign", where="id == 'b'", delivered=[target], yes=True)
+
+    assert len(done.delivered[target]) == 1
+    assert [path.name for path in sorted((tmp_path / "out").glob("*.zip"))] == ["files-001.zip", "files-002.zip"]
+    assert sdbatch.verify_delivery(target).is_good
+
+
+@pytest.mark.parametrize("name", ["files", "files.zip"])
+def test_a_target_that_is_named_in_two_ways_loses_it_once(
+    name: str, campaign: str, made: Studio, tmp_path: Path
+) -> None:
+    target, settings = str(tmp_path / name), tmp_path / "spring.yaml"
+    _deliver(campaign, target)
+    settings.write_text(json.dumps({"campaign": campaign, "to": target, "formats": ["x-post"]}))
+    places = [target, str(settings)]
+    done = sdbatch.takedown(campaign, [str(made.folder / "hill.png")], delivered=places, yes=True)
+
+    assert done.delivered == {place: ["spring/hill-0.jpg"] for place in places}
+    report = sdbatch.verify_delivery(target)
+    assert (report.is_good, report.files, report.ledger_files) == (True, 5, 2)
 
 
 def test_two_deliveries_of_one_folder_both_lose_it(campaign: str, made: Studio, tmp_path: Path) -> None:

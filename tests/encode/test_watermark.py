@@ -46,6 +46,7 @@ KEY = "ab" * 32
 @pytest.fixture
 def marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "marks.py").write_text(MODULE)
+    (tmp_path / "keyless.py").write_text('raise ConnectionError("the key service is away")\n')
     monkeypatch.syspath_prepend(str(tmp_path))
     sys.modules.pop("marks", None)
 
@@ -80,6 +81,12 @@ def test_every_frame_of_a_clip_is_marked_and_the_one_handed_in_stays() -> None:
 def test_what_is_no_picture_of_the_same_form_is_told_by_its_name(name: str, said: str) -> None:
     with pytest.raises(WatermarkFailed, match=said):
         marked(_frames(1), f"marks:{name}", request_key=KEY, n=0)
+
+
+@pytest.mark.usefixtures("marks")
+def test_a_module_that_cannot_be_imported_is_told_by_its_name() -> None:
+    with pytest.raises(WatermarkFailed, match="keyless:mark: keyless raised ConnectionError: the key service is away"):
+        marked(_frames(1), "keyless:mark", request_key=KEY, n=0)
 
 
 @pytest.mark.usefixtures("marks")
