@@ -31,6 +31,7 @@ SUPERSEDED_READ: Final = (
 """Columns of a commit that are looked at."""
 SOURCE: Final = "is a source of what the manifest wants"
 LEFT: Final = "is of a row that the manifest has no longer"
+ALONE: Final = "is all that its row has, since what the manifest asks for now is not made"
 
 Keeper = Callable[[Mapping[str, Any]], bool]
 """Whether an output (id, request_key, n, asset, sha256) stays."""
@@ -80,10 +81,12 @@ def superseded_assets(
     made = made.filter(pa.array(~read_tombstones(store).cover(made)))
     ids, keys = (made.column(name).to_pylist() for name in ("id", "request_key"))
     is_wanted = [wanted.get(name) == key for name, key in zip(ids, keys, strict=True)]
+    made_anew = {name for name, is_now in zip(ids, is_wanted, strict=True) if is_now}
     used = set(pc.list_flatten(made.filter(pa.array(is_wanted, pa.bool_())).column("source_digests")).to_pylist())
     older = made.filter(pa.array([not one for one in is_wanted], pa.bool_()))
     reasons: dict[str, Keeper] = {
         LEFT: lambda row: row["id"] not in wanted,
+        ALONE: lambda row: row["id"] not in made_anew,
         SOURCE: lambda row: f"sha256:{row['sha256']}" in used,
         **keepers,
     }

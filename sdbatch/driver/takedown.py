@@ -92,7 +92,7 @@ def take_down(
         JobError: When nothing is named, or nothing was made from a source, or a target has no delivery.
         CampaignHeld: When a driver holds the campaign and something is to be removed.
     """
-    if not sources and not where:
+    if not sources and where is None:
         raise JobError("takedown: name a source (--source URL or digest), or rows (--where EXPR)")
     if len(note) > NOTE_CHARACTERS_MAX:
         raise JobError(f"takedown: a note of {len(note)} characters is longer than {NOTE_CHARACTERS_MAX}")

@@ -8,10 +8,12 @@ Every commit is looked at, also those of older keys and those that count no long
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import Any, Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -22,6 +24,7 @@ from sdbatch.campaign.judged import Judged
 from sdbatch.campaign.read import read_requests
 from sdbatch.campaign.schema import EFFECTIVE, METADATA
 from sdbatch.columns import JOINED, SOURCE_ROLES
+from sdbatch.driver.picking import Picker, Selection, columns_of
 from sdbatch.encode.asset import read_embedded
 from sdbatch.errors import JobError, UserError
 from sdbatch.formats import CLIPS
@@ -95,8 +98,8 @@ def meant_by(store: Store, sources: Sequence[str], where: str | None) -> Meant:
         UserError: When nothing was made from a source, or a commit is not readable.
         WhereRefused: When the expression is none.
     """
-    own = _own_columns(store) if where and "x_" in where else _OwnColumns()
-    compiled = compile_where(where, own.kinds, "--where") if where else None
+    own = _own_columns(store) if where is not None and "x_" in where else _OwnColumns()
+    compiled = compile_where(where, own.kinds, "--where") if where is not None else None
     names = [*_READ, *(name for name in (compiled.names if compiled else ()) if name in METADATA.names)]
     columns = [METADATA.field(name) for name in dict.fromkeys(names)]
     rows = _committed(store, pa.schema([*columns, ("commit", pa.string())]))
@@ -270,8 +273,10 @@ def _own_columns(store: Store) -> _OwnColumns:
             names = [name for name in part.column_names if name.startswith("x_")]
             for name in names:
                 schema.setdefault(name, part.schema.field(name).type)
-            for row in part.select(["id", "request_key", *names]).to_pylist():
-                values.setdefault((row["id"], row["request_key"]), row)
+            column = columns_of(part)
+            own = zip(*map(column, names), strict=True) if names else repeat((), part.num_rows)
+            for place, theirs in zip(zip(column("id"), column("request_key"), strict=True), own, strict=True):
+                values.setdefault(place, dict(zip(names, theirs, strict=True)))
     return _OwnColumns(schema=schema, values=values)
 
 
@@ -279,12 +284,14 @@ def _holding(store: Store, rows: pa.Table, where: Where, own: _OwnColumns) -> It
     """Yield the places of the made outputs for which an expression holds."""
     if set(where.names) & {*JOINED}:
         rows = Judged(read_verdicts(store)).joined(rows)
-    is_made = pc.equal(rows.column("status"), "ok").to_pylist()
-    names: Collection[str] = {"id", "request_key", *where.names} & set(rows.column_names)
-    values = rows.select(sorted(names)).to_pylist()
-    of_manifest = [name for name in where.names if name in own.schema]
-    for place, row in enumerate(values):
-        if is_made[place]:
-            theirs = own.values.get((row["id"], row["request_key"]), {}) if of_manifest else {}
-            if where.holds(row | {name: theirs.get(name) for name in of_manifest}):
-                yield place
+    of_rows = columns_of(rows)
+
+    def column(name: str) -> Sequence[Any]:
+        if name not in own.schema:
+            return of_rows(name)
+        places = zip(of_rows("id"), of_rows("request_key"), strict=True)
+        return [own.values.get(place, {}).get(name) for place in places]
+
+    picker = Picker(Selection(where=where.text), own.kinds, "the campaign")
+    holds = picker.add(column, rows.num_rows) & np.asarray(pc.equal(rows.column("status"), "ok")).astype(np.bool_)
+    yield from np.flatnonzero(holds).tolist()

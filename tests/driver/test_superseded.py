@@ -90,6 +90,18 @@ def test_what_is_a_source_of_something_wanted_stays(campaign: Path) -> None:
     assert found.kept["is a source of what the manifest wants"] == 1
 
 
+def test_what_a_row_has_stays_until_something_newer_is_made(campaign: Path) -> None:
+    keys = {name: key_of(name + " edited again") for name in ("mug", "chair")}
+    draw_campaign(campaign, [{"id": name} for name in keys], {"chair": patches(64, 64, 30)}, keys=keys)
+
+    report = sdbatch.gc(campaign, superseded=True, older_than_s=0, even_delivered=True, delete=True)
+
+    assert report.kept["is all that its row has, since what the manifest asks for now is not made"] == 2
+    for key in ("mug", "mug edited"):
+        assert Path(campaign, layout.asset("mug", key_of(key), 0, "png")).exists()
+    assert not Path(campaign, layout.asset("chair", key_of("chair edited"), 0, "png")).exists()
+
+
 def test_deliveries_are_named_before_anything_goes(campaign: Path, tmp_path: Path) -> None:
     with pytest.raises(JobError, match="name each delivery with --delivered"):
         sdbatch.gc(campaign, superseded=True, older_than_s=0, delete=True)

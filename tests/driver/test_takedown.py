@@ -238,6 +238,20 @@ def test_one_output_is_taken_down_and_its_siblings_stay(made: Studio, campaign: 
     assert _assets(store) == ALL - {"lake/0"}
 
 
+def test_a_float32_is_compared_as_a_person_reads_it(tmp_path: Path) -> None:
+    draw_campaign(tmp_path / "campaign", [{"id": "a", "x_weight": 0.7}, {"id": "b", "x_weight": 0.5}], {
+        name: noise(16, 16, seed) for seed, name in enumerate("ab")
+    })  # fmt: skip
+    (part,) = Path(tmp_path, "campaign").glob("runs/*/requests/*.parquet")
+    rows = pq.read_table(part)
+    place = rows.schema.get_field_index("x_weight")
+    pq.write_table(rows.set_column(place, "x_weight", rows.column("x_weight").cast("float32")), part)
+
+    listed = sdbatch.takedown(tmp_path / "campaign", where="x_weight == 0.7")
+
+    assert [one.id for one in listed.outputs] == ["a"]
+
+
 @pytest.mark.parametrize("fault", ["die before", "die after"])
 def test_a_takedown_that_is_killed_at_any_call_ends_as_one_that_is_not(
     fault: Any, made: Studio, tmp_path: Path
