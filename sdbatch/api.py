@@ -453,17 +453,19 @@ def gc(
 
     Raises:
         CampaignHeld: When a driver holds the campaign and something is to be removed.
-        JobError: When the campaign has no run, or superseded assets are to be removed and neither `delivered` nor
-            `even_delivered` is said.
+        JobError: When the campaign has no run, superseded assets are to be removed and neither `delivered` nor
+            `even_delivered` is said, or something is said of them and `superseded` is not.
     """
-    from sdbatch.driver.superseded import check_told, keepers_of
+    from sdbatch.driver.superseded import check_told, keepers_of, refuse_alone
 
+    targets = list(delivered)
+    if not superseded:
+        refuse_alone(targets, even_approved=even_approved, even_delivered=even_delivered)
     store = _store(campaign)
     folder = CampaignFolder(store)
     folder.newest_run()
     if not superseded:
         return folder.collect_garbage(older_than_s=older_than_s, delete=delete)
-    targets = list(delivered)
     check_told(targets, delete=delete, even_delivered=even_delivered)
     return folder.collect_garbage(
         older_than_s=older_than_s,

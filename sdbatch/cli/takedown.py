@@ -65,7 +65,7 @@ def _show(found: TakedownReport) -> None:
     for source in [*found.urls, *found.digests]:
         show(f"withdrawn source: {source}")
     ids = ", ".join(found.ids[:_IDS_SHOWN]) + (", ..." if len(found.ids) > _IDS_SHOWN else "")
-    show(f"rows: {counted(len(found.ids), 'row', 'rows')}{': ' if ids else ''}{ids}; their metadata stay as history")
+    show(f"{counted(len(found.ids), 'row', 'rows')}{': ' if ids else ''}{ids}; their metadata stay as history")
     num_delivered = sum(map(len, found.delivered.values()))
     show(
         f"{word}: {counted(len(found.assets), 'asset', 'assets')} ({found.asset_bytes} bytes), "

@@ -45,6 +45,18 @@ def keepers_of(
     return keepers
 
 
+def refuse_alone(delivered: Sequence[str], *, even_approved: bool, even_delivered: bool) -> None:
+    """Refuse what says which superseded assets stay where none of them is looked at.
+
+    Raises:
+        JobError: With the option.
+    """
+    options = {"--delivered": delivered, "--even-approved": even_approved, "--even-delivered": even_delivered}
+    for name, value in options.items():
+        if value:
+            raise JobError(f"gc {name}: says which superseded assets go or stay; give --superseded as well")
+
+
 def check_told(delivered: Sequence[str], *, delete: bool, even_delivered: bool) -> None:
     """Refuse to remove older assets before it is said where they were delivered: a campaign does not know it.
 

@@ -105,6 +105,9 @@ def test_what_a_row_has_stays_until_something_newer_is_made(campaign: Path) -> N
 def test_deliveries_are_named_before_anything_goes(campaign: Path, tmp_path: Path) -> None:
     with pytest.raises(JobError, match="name each delivery with --delivered"):
         sdbatch.gc(campaign, superseded=True, older_than_s=0, delete=True)
+    for alone in ({"delivered": ["x"]}, {"even_approved": True}, {"even_delivered": True}):
+        with pytest.raises(JobError, match="give --superseded as well"):
+            sdbatch.gc(campaign, older_than_s=0, **alone)
     with pytest.raises(JobError, match="no delivery made it"):
         sdbatch.gc(campaign, superseded=True, older_than_s=0, delivered=[str(tmp_path)], delete=True)
     assert _there(campaign) == EDITED | set(NAMES)
