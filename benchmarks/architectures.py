@@ -57,7 +57,7 @@ class Architecture:
     target: tuple[str, str] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     memory_gib: float = 24.0
-    model: Mapping[str, Any] = field(default_factory=lambda: {"compile": True, "channels_last": True})
+    model: Mapping[str, Any] = field(default_factory=lambda: {"compile": "whole"})
 
 
 def _clip(**changes: Any) -> dict[str, Any]:

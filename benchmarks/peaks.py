@@ -153,6 +153,7 @@ def computed(published: Published) -> Peaks:
         denoiser_name=family.denoiser,
         modules={**dict.fromkeys(names, parameters), "vae": _parameters(vae), **published.encoders},
         leaf=leaf,
+        cast_bytes=cast_bytes(module(*published.denoiser)),
         guided_rows=published.guided_rows,
         vae_bytes=4 if published.is_vae_wide else 0,
         denoiser=_by_width(published, vae)
@@ -161,6 +162,13 @@ def computed(published: Published) -> Peaks:
         decoder=decoder,
         tiled=tiled,
     )
+
+
+def cast_bytes(denoiser: Any) -> float:
+    """Return the bytes of a weight on average once a denoiser's layers are stored in 8 bits; it is changed by this."""
+    denoiser.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=torch.bfloat16)
+    num_bytes = sum(weight.nbytes for weight in denoiser.parameters())
+    return float(round(num_bytes / _parameters(denoiser), 4))
 
 
 NUMBERS_PER_CHANNEL: Final = 17

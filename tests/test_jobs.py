@@ -48,7 +48,7 @@ def _stated(name: str, model: Model, folder: Path) -> Iterator[str]:
         yield f"models.{name}.family={model.like or FAMILY_OF[name]}"
         yield f"models.{name}.revision={PINNED}"
     if model.components:
-        assert model.components.keys() <= {"vae", "transformer"}
+        assert model.components.keys() <= {"vae", "transformer", "transformer_2"}
         yield f"models.{name}.components={{}}"
 
 

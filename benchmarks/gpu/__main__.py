@@ -67,13 +67,14 @@ PARTS: Final = (
     Part(name="faults", measure="faults:measure", limit_s=30),
     Part(name="exact", measure="exact:measure", limit_s=60),
     Part(name="sdxl", measure="sdxl:measure", limit_s=130),
-    Part(name="sdxl-4-steps", measure="campaign:measure", limit_s=70),
-    Part(name="sd15", measure="campaign:measure", limit_s=60),
+    Part(name="sdxl-4-steps", measure="campaign:measure", limit_s=240),
+    Part(name="sd15", measure="campaign:measure", limit_s=180),
     Part(name="flux-few", measure="flux:measure", limit_s=70),
     Part(name="files", measure="files:measure", limit_s=25),
     Part(name="quantized", measure="flux:measure_quantized", limit_s=60, is_fresh=True),
     Part(name="sdxl-whole", measure="sdxl:measure_whole", limit_s=120),
-    Part(name="sdxl-campaign", measure="campaign:measure", limit_s=150, is_asked=True),
+    Part(name="peaks", measure="peaks:measure", limit_s=120, is_fresh=True),
+    Part(name="sdxl-campaign", measure="campaign:measure", limit_s=240, is_asked=True),
     Part(name="flux", measure="campaign:measure", limit_s=240, is_asked=True),
     Part(name="wan", measure="campaign:measure", limit_s=300, is_asked=True),
 )
@@ -105,6 +106,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=main.__doc__)
     names = ", ".join(part.name for part in PARTS)
     parser.add_argument("--only", metavar="REGEX", help=f"of {names}; without it all that fit one run")
+    parser.add_argument("--steps", metavar="REGEX", help="of the parts' steps, by their names in gpu.json")
     parser.add_argument("--limit-s", type=float, default=420.0, help="of all parts together")
     parser.add_argument("--seconds", type=float, default=10.0, help="of each measured campaign, after warm-up")
     parser.add_argument(
@@ -259,6 +261,8 @@ def _replace_process(part: Part, options: argparse.Namespace, folder: Path, limi
         str(options.seconds),
         "--options",
         json.dumps(options.options),
+        "--steps",
+        options.steps or "",
     ]
     arguments += [name for name, is_set in (("--toy", options.toy), ("--toy-compile", options.toy_compile)) if is_set]
     os.execve(sys.executable, [sys.executable, "-m", "benchmarks.gpu", *arguments], environment)  # noqa: S606 -- our own command
@@ -279,6 +283,7 @@ def _measure(part: Part, options: argparse.Namespace, device: str, folder: Path,
         limit_s=limit_s,
         seconds=options.seconds,
         options=options.options,
+        steps=options.steps or "",
         is_compiling=options.toy_compile or not options.toy,
     )
     getattr(importlib.import_module(f"benchmarks.gpu.{module}"), name)(bench)

@@ -20,6 +20,7 @@ import torch
 from benchmarks.gpu.bench import Bench, Figures, allocated
 from benchmarks.gpu.device import PassClock, is_in_use, wait_for
 from sdbatch.campaign.campaign import Campaign
+from sdbatch.checkpoints import ModelInfo
 from sdbatch.driver.picking import Selection
 from sdbatch.driver.scan import ResolvedManifest
 from sdbatch.driver.select import pending_requests
@@ -54,6 +55,7 @@ class Bed:
     Attributes:
         bench: The part that it belongs to.
         job: The job.
+        models: Description of each model, by its name in the job.
         requests: By id.
         renderer: Its renderer.
         live: For each pipeline call, how many rows it has and the bytes allocated before it.
@@ -62,6 +64,7 @@ class Bed:
 
     bench: Bench
     job: Job
+    models: Mapping[str, ModelInfo]
     requests: Mapping[str, Request]
     renderer: OpenRenderer
     live: list[tuple[int, int]] = field(default_factory=list)
@@ -180,7 +183,13 @@ def bed(
         requests = pending_requests(resolved, Campaign(open_store(job.output, job.storage)).done(), Selection())
         revisions = {name: model.revision for name, model in resolved.scanned.models.items()}
         renderer = OpenRenderer(job, revisions, is_gpu_reserved=bench.device == "cuda")
-        yield Bed(bench=bench, job=job, requests={one.id: one for one in requests}, renderer=renderer)
+        yield Bed(
+            bench=bench,
+            job=job,
+            models=resolved.scanned.models,
+            requests={one.id: one for one in requests},
+            renderer=renderer,
+        )
     finally:
         resolved.close()
         if renderer is not None:

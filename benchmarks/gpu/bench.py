@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import re
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -68,6 +69,7 @@ class Bench:
         limit_s: Seconds that the part may take; it is killed a little later.
         seconds: How long a measured run of a campaign should last.
         options: Further keys of every job's model.
+        steps: Pattern of the names of the steps that are measured.
         is_compiling: Whether what compiles is measured as well: on a CPU a toy takes minutes for it.
         begin_s: Its start, by the monotonic clock.
     """
@@ -80,6 +82,7 @@ class Bench:
     limit_s: float
     seconds: float = 12.0
     options: Mapping[str, Any] = field(default_factory=dict)
+    steps: str = ""
     is_compiling: bool = True
     begin_s: float = field(default_factory=time.monotonic)
 
@@ -99,13 +102,15 @@ class Bench:
         print(f"{self.part} {name}: {json.dumps(value, default=str)[:600]}", flush=True)
 
     def step(self, name: str, measure: Callable[[], Figures], needs_s: float = 0.0) -> Figures | None:
-        """Measure one thing and keep it; None when it raised, or was left out because it needs more than is left.
+        """Measure one thing and keep it; None when it raised, was not asked for, or needs more than is left.
 
         Args:
             name: Of the figures.
             measure: Returns them.
             needs_s: Seconds it takes on a card.
         """
+        if not re.search(self.steps, name):
+            return None
         if not self.is_toy and self.left_s < needs_s:
             self.put(name, {"left_out": f"it needs {needs_s:.0f} s, {self.left_s:.0f} s are left"})
             return None

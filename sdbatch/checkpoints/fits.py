@@ -32,6 +32,9 @@ DECODER_WORKSPACE: Final = 1 / 3
 """Bytes that a card takes for a decoder beside its activations, as a share of these: the workspaces of convolutions. On
 an H200 SDXL's took 2.38, 8.00 and 16.00 GiB for 1, 4 and 8 rows of 1024 px, of which 1.50 a row are activations."""
 
+DECODER_WORKSPACE_ALONE: Final = 0.6
+"""The same for a picture that is decoded alone: cuDNN picks other convolutions there, by SDXL's and by Flux.1's VAE."""
+
 _NUMBER_BYTES: Final[Mapping[str, float]] = {"float32": 4.0, "float16": 2.0, "bfloat16": 2.0}
 _QUANTISED_BYTES: Final[Mapping[str, float]] = {
     "int8wo": 1.02,
@@ -51,7 +54,10 @@ _QUANTISED_BYTES: Final[Mapping[str, float]] = {
 GGUF_BYTES: Final = 1.07
 """Bytes of a weight of a GGUF file, taken as Q8_0; the smaller types take less."""
 
-_GROUPED: Final = ("unet", "transformer", "text_encoder", "controlnet", "motion_adapter")
+GROUPED: Final = ("unet", "transformer", "text_encoder", "controlnet", "motion_adapter")
+"""Beginnings of the names of modules whose layers are offloaded in groups. The others, such as a VAE, are small, and
+their encoder and decoder are called apart, so that no order of layers could be foreseen."""
+
 LEAVES_AT_ONCE: Final = 2
 """Layers of a group-offloaded module that are on the device: the one that computes, and the one being copied."""
 
@@ -100,13 +106,10 @@ def weight_bytes(model: ModelInfo, parameters: Mapping[str, int], peaks: Peaks |
         peaks: What its architecture takes; None for what the table says.
     """
     peaks = peaks or peaks_of(model.family.title, model.parameters)
-    return {
-        name: math.ceil(count * number_bytes(name, model, is_vae_wide=peaks is not None and peaks.vae_bytes == 4))
-        for name, count in parameters.items()
-    }
+    return {name: math.ceil(count * number_bytes(name, model, peaks)) for name, count in parameters.items()}
 
 
-def number_bytes(name: str, model: ModelInfo, *, is_vae_wide: bool) -> float:
+def number_bytes(name: str, model: ModelInfo, peaks: Peaks | None) -> float:
     """Return the bytes of one weight of a module."""
     options = model.options
     laid_over = options.laid_over.get(name)
@@ -115,10 +118,10 @@ def number_bytes(name: str, model: ModelInfo, *, is_vae_wide: bool) -> float:
     if name in options.quantized:
         return _QUANTISED_BYTES[options.quantized[name].type]
     if options.layerwise_casting is not None and name in {model.family.denoiser, f"{model.family.denoiser}_2"}:
-        return 1.0
+        return peaks.cast_bytes if peaks is not None else 1.0
     if laid_over is not None and laid_over.dtype is not None:
         return _NUMBER_BYTES[laid_over.dtype]
-    if name == "vae" and is_vae_wide:
+    if name == "vae" and peaks is not None and peaks.vae_bytes == 4:
         return 4.0
     return _run_bytes(options)
 
@@ -148,11 +151,12 @@ def predicted_peak(
     options = model.options
     weights = weight_bytes(model, parameters, peaks)
     decoded = decoding_bytes(model, peaks, size, rows)
+    is_alone = size.num_frames == 1 and decoded_rows(size, rows, options.vae) == 1
     return Peak(
         weights=sum(weights.values()),
         denoising=_resident(weights, model, model.family.denoiser, peaks) + _denoising(model, peaks, size, rows),
         decoding=_resident(weights, model, "vae", peaks) + decoded,
-        workspace=math.ceil(DECODER_WORKSPACE * decoded),
+        workspace=math.ceil((DECODER_WORKSPACE_ALONE if is_alone else DECODER_WORKSPACE) * decoded),
         encoding=_resident(weights, model, "text_encoder", peaks) if options.offload != "group" else 0,
     )
 
@@ -169,7 +173,7 @@ def kept_on_host(model: ModelInfo, weights: Mapping[str, int]) -> int:
     options = model.options
     if options.offload == "model":
         return sum(weights.values())
-    names = _GROUPED if options.offload == "group" else ("text_encoder",) if options.offload_text_encoder else ()
+    names = GROUPED if options.offload == "group" else ("text_encoder",) if options.offload_text_encoder else ()
     return sum(size for name, size in weights.items() if name.startswith(names))
 
 
@@ -180,8 +184,8 @@ def _resident(weights: Mapping[str, int], model: ModelInfo, running: str, peaks:
         together = {name: size for name, size in weights.items() if name.startswith(running)}
         return max(together.values(), default=0)
     if options.offload == "group":
-        leaf = peaks.leaf * number_bytes(denoiser, model, is_vae_wide=False) if peaks is not None else 0
-        others = sum(size for name, size in weights.items() if not name.startswith(_GROUPED))
+        leaf = peaks.leaf * number_bytes(denoiser, model, peaks) if peaks is not None else 0
+        others = sum(size for name, size in weights.items() if not name.startswith(GROUPED))
         return others + (LEAVES_AT_ONCE * math.ceil(leaf) if running == denoiser else 0)
     # Text encoders that visit the device stay there, all of them, until the denoiser runs.
     are_away = options.offload_text_encoder and running != "text_encoder"

@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from typing import Final
 
 from sdbatch.checkpoints.components import Modules, has_weights, is_file
+from sdbatch.checkpoints.fits import GROUPED
 from sdbatch.errors import ModelError
 from sdbatch.families import Family
 from sdbatch.job import Model
@@ -103,12 +104,34 @@ def refuse_quantize(
         if module == "unet" and "motion_adapter" in known:
             raise ModelError(f"{place}: AnimateDiff makes a UNet of its own from the weights; leave quantize out")
         _refuse_device(place, quantize, model)
+    _refuse_single_layers(name, model, already)
     denoiser = family.denoiser
     if model.layerwise_casting is not None and denoiser in already:
         raise ModelError(
             f"models.{name}.layerwise_casting: the weights of {denoiser} are quantised already ({already[denoiser]}), "
             "which cannot be cast; leave it out"
         )
+
+
+def _refuse_single_layers(name: str, model: Model, already: Mapping[str, str]) -> None:
+    """Refuse to offload layers by group whose weights are tensors within tensors.
+
+    Torchao's failed so on an H200 (diffusers 0.42.1, its issues 13281 and 14433), and quanto's do (12610). GGUF's are
+    plain bytes, which visit a GPU well (14691).
+    """
+    if model.offload != "group" or model.num_gpus == 0:
+        return
+    backends = {**already, **{module: quantize.backend for module, quantize in model.quantized.items()}}
+    for module, backend in backends.items():
+        if backend in _NESTED and module.startswith(GROUPED):
+            raise ModelError(
+                f"models.{name}.offload: group brings single layers to the GPU, which fails for those of {module}, "
+                f"quantised by {backend}; the nearest are offload: model, a GGUF file as "
+                f"models.{name}.components.{module}, or layerwise_casting: float8_e4m3fn without quantize"
+            )
+
+
+_NESTED: Final = ("torchao", "quanto")
 
 
 def _refuse_module(place: str, module: str, family: Family, known: Mapping[str, str], *, is_known: bool) -> None:

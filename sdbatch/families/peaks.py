@@ -71,6 +71,7 @@ class Peaks:
         denoiser_name: Module that denoises.
         modules: Parameters by module.
         leaf: Parameters of the denoiser's largest layer.
+        cast_bytes: Bytes of one of its weights with `layerwise_casting`, on average: norms and embeddings keep 16 bits.
         guided_rows: Rows in a pass of the denoiser for each guided output.
         vae_bytes: Bytes of a number in the VAE; 0 for those of the model.
         denoiser: Activations of a pass, for one row of it.
@@ -83,6 +84,7 @@ class Peaks:
     denoiser_name: str
     modules: Mapping[str, int]
     leaf: int
+    cast_bytes: float
     guided_rows: int
     vae_bytes: int
     denoiser: Activations

@@ -33,12 +33,18 @@ class Visits:
         self._hosts: dict[torch.nn.Module, list[torch.Tensor]] = {}
 
     def forward(self, encoder: torch.nn.Module) -> Callable[..., Any]:
-        """Return an encoder's `forward` that brings its weights to the device first."""
+        """Return an encoder's `forward` that brings its weights, and what it is given, to the device first.
+
+        Pipelines such as SDXL's send tokens to where the encoder lies when they ask for it, which is host memory.
+        """
         forward = encoder.forward
 
         def visit(*args: Any, **kwargs: Any) -> Any:
             self._bring(encoder)
-            return forward(*args, **kwargs)
+            return forward(
+                *(self._on_device(value) for value in args),
+                **{name: self._on_device(value) for name, value in kwargs.items()},
+            )
 
         return visit
 
@@ -60,6 +66,9 @@ class Visits:
             for weight, host in zip(weights, hosts, strict=True):
                 weight.data = host.to(self._device, non_blocking=True, copy=True)
         self.copies += 1
+
+    def _on_device(self, value: Any) -> Any:
+        return value.to(self._device) if isinstance(value, torch.Tensor) else value
 
     def _pinned(self, host: torch.Tensor) -> torch.Tensor:
         """Return a weight in pinned memory, where it stays; as it is where the machine pins no more."""

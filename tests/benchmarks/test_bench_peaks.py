@@ -89,6 +89,7 @@ def _peaks(loaded: LoadedModel, name: str) -> Peaks:
         denoiser_name=loaded.family.denoiser,
         modules={},
         leaf=0,
+        cast_bytes=1.0,
         guided_rows=2 if loaded.family.cfg_layout == "halves" else 1,
         vae_bytes=4 if name == "wan" else 0,
         denoiser=denoiser_activations(denoiser, vae, sizes),

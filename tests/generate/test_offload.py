@@ -13,10 +13,11 @@ import torch
 from diffusers.hooks.group_offloading import _is_group_offload_enabled
 from support.revisions import PINNED
 from support.studio import Case, Studio, base_row
-from support.toy_models import make_tiny_lora
+from support.toy_models import make_tiny_flux, make_tiny_lora
+from support.toy_parts import loaded, make_gguf, pixels_of
 
-from sdbatch.checkpoints import describe_lora
-from sdbatch.errors import JobError
+from sdbatch.checkpoints import describe, describe_lora
+from sdbatch.errors import JobError, ModelError
 from sdbatch.generate.batch import make_batch, set_threads
 from sdbatch.generate.item import Item
 from sdbatch.generate.load import LoadedModel, load_model
@@ -98,6 +99,34 @@ def _count_visits(model: LoadedModel, visits: list[str]) -> None:
                 return _before(module, *args, **kwargs)
 
             hook.pre_forward = noted
+
+
+@pytest.mark.parametrize("offload", ["model", "group"])
+def test_an_offloaded_gguf_makes_the_same_pixels(offload: str, tmp_path: Path) -> None:
+    flux = tmp_path / "flux"
+    make_tiny_flux(flux)
+    file = make_gguf(flux / "transformer" / "diffusion_pytorch_model.safetensors", tmp_path / "t.gguf")
+    entry = {"path": str(flux), "components": {"transformer": {"path": str(file)}}}
+
+    moved = loaded({**entry, "offload": offload})
+    assert _is_group_offload_enabled(moved._base.transformer) is (offload == "group")
+    assert np.array_equal(pixels_of(loaded(entry)), pixels_of(moved))
+
+
+@pytest.mark.parametrize("backend", ["torchao", "quanto"])
+def test_layers_within_layers_are_not_offloaded_one_by_one(backend: str, tmp_path: Path) -> None:
+    """On an H200 such a row failed amid its call."""
+    make_tiny_flux(tmp_path)
+    kind = {"torchao": "int8wo", "quanto": "int8"}[backend]
+    entry = {"path": str(tmp_path), "quantize": {"transformer": {"backend": backend, "type": kind}}, "offload": "group"}
+    with pytest.raises(
+        ModelError, match=rf"models\.m\.offload: group .* of transformer, quantised by {backend}; .* GGUF"
+    ):
+        describe("m", Model.model_validate(entry), {})
+
+    on_cpu = loaded({**entry, "num_gpus": 0})  # on a CPU nothing is brought anywhere
+    assert np.array_equal(pixels_of(on_cpu), pixels_of(loaded({**entry, "num_gpus": 0, "offload": "none"})))
+    describe("m", Model.model_validate({**entry, "offload": "model"}), {})
 
 
 @pytest.mark.parametrize("name", CLIPS)

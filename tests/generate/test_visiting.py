@@ -11,6 +11,7 @@ import pytest
 import support.toy_models
 import torch
 from support.revisions import PINNED
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sdbatch.families import FAMILIES, Family
@@ -120,6 +121,31 @@ def test_weights_lie_on_the_host_again_when_memory_runs_out_while_they_are_copie
         visits.forward(layers)(torch.ones(1, 2))
     visits.end()
     assert [weight.data_ptr() for weight in layers.parameters()] == before
+
+
+def test_what_an_encoder_is_given_is_sent_where_its_weights_are() -> None:
+    """SDXL's pipeline sends tokens to where the encoder lies when it asks, which is host memory; a GPU refused them."""
+
+    class Sent(TorchFunctionMode):
+        def __init__(self) -> None:
+            super().__init__()
+            self.sent: list[tuple[int, Any]] = []
+
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if func is torch.Tensor.to and args[0].dtype == torch.long:
+                self.sent.append((id(args[0]), args[1]))
+            return func(*args, **(kwargs or {}))
+
+    class Encoder(torch.nn.Embedding):
+        def forward(self, tokens: torch.Tensor, *, mask: torch.Tensor, words: str) -> torch.Tensor:  # type: ignore[override]
+            return super().forward(tokens) * mask[..., None]
+
+    tokens, mask = torch.zeros(1, 3, dtype=torch.long), torch.ones(1, 3, dtype=torch.long)
+    visit = Visits("cpu").forward(Encoder(4, 2))
+    with Sent() as seen:
+        visit(tokens, mask=mask, words="a fox")
+
+    assert set(seen.sent) == {(id(tokens), "cpu"), (id(mask), "cpu")}
 
 
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=lambda family: family.title)

@@ -11,21 +11,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 import torch
 from diffusers.hooks import apply_group_offloading
 from diffusers.hooks.group_offloading import _is_group_offload_enabled
 
+from sdbatch.checkpoints.fits import GROUPED
 from sdbatch.families import Family
 from sdbatch.generate.accelerators import accelerate, denoisers_of
 from sdbatch.job import Model
 
 Device = Literal["cuda", "cpu"]
-
-GROUPED: Final = ("unet", "transformer", "text_encoder", "controlnet", "motion_adapter")
-"""Beginnings of the names of modules whose layers are offloaded in groups. The others, such as a VAE, are small, and
-their encoder and decoder are called apart, so that no order of layers could be foreseen."""
 
 
 def reads_to_device(options: Model) -> bool:
