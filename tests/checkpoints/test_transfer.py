@@ -231,7 +231,7 @@ os._exit(max(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in childre
 def test_eight_processes_wait_for_one_copy_that_takes_longer_than_they_may_stand_still(
     bucket: Store, proxy: FaultyProxy, tmp_path: Path
 ) -> None:
-    still_max_s = 2.5
+    still_max_s = 4.0  # six parts take 4.8 s, of which each is far shorter, on a loaded machine too
     turns = threading.Lock()
 
     def one_by_one(method: str, path: str) -> None:
