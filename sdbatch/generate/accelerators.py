@@ -22,6 +22,9 @@ from sdbatch.families import Family
 from sdbatch.job import Model
 from sdbatch.recipe import Recipe
 
+RECOMPILES_MAX: Final = 64
+"""Graphs of one block: for each of its widths, of each shape of a batch, with each number of LoRAs; torch has 8."""
+
 _LIMIT_EXCEEDED: Final = "Dynamo recompile limit exceeded"
 """What torch 2.13 counts where a block has met as many shapes, or sets of LoRAs, as it compiles it for."""
 
@@ -40,11 +43,16 @@ def accelerate(pipeline: Any, family: Family, options: Model, device: str) -> No
     """
     if options.attention_backend:
         _check_backend(options.attention_backend)
+    if options.compile:
+        from torch._dynamo import config
+
+        config.recompile_limit = max(config.recompile_limit, RECOMPILES_MAX)
     for denoiser in denoisers_of(pipeline, family):
         if options.channels_last:
             denoiser.to(memory_format=torch.channels_last)
             pipeline.vae.to(memory_format=torch.channels_last)
         if options.compile:
+            denoiser.requires_grad_(requires_grad=False)  # a LoRA does so: what was compiled before it still fits
             _check_compiler(device, str(options.compile).lower())
         if options.compile == "whole":
             denoiser.forward = torch.compile(denoiser.forward)

@@ -48,10 +48,6 @@ _TEXTS = named("text")
 _LENGTHS = ("num_frames", "duration_s")
 _SIZE = ("height", "width")
 _FLOATS = frozenset(name for name, column in IN_RECIPE.items() if pa.types.is_floating(column.type))
-_COMPILED_WITHOUT_LORAS = (
-    "are not taken by a model with compile: true, whose blocks would be compiled anew for each set of them; "
-    "name a model entry without compile"
-)
 _NO_USES: TextUses = (None,) * len(_TEXTS)
 _LAST = {name: column.default for name, column in MANIFEST.items()}
 
@@ -225,8 +221,6 @@ class Settler:
             problems.append(RowProblem("loras", row["loras"], f"are not taken by {binding.task} of {family.title}"))
         elif row["loras"] and (problem := loras_problem(family, binding.model.quantized_by)):
             problems.append(RowProblem("loras", row["loras"], problem))
-        elif row["loras"] and binding.model.options.compile:
-            problems.append(RowProblem("loras", row["loras"], _COMPILED_WITHOUT_LORAS))
         elif row["loras"]:
             values["loras"], refused = settled_loras(row["loras"], self._loras, family, loads_here=self._loads_here)
             problems.extend(refused)

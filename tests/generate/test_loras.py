@@ -13,10 +13,12 @@ import torch
 from support.toy_models import make_tiny_lora
 
 from sdbatch.checkpoints import BUILTINS, describe, describe_lora
-from sdbatch.errors import ModelError, ModelLoadFailed
+from sdbatch.errors import LoraRefused, ModelError, ModelLoadFailed
+from sdbatch.generate.accelerators import RECOMPILES_MAX
 from sdbatch.generate.batch import make_batch, set_threads
 from sdbatch.generate.item import Item
 from sdbatch.generate.load import LoadedModel, load_model
+from sdbatch.generate.load.kept_loras import KeptLoras
 from sdbatch.job import Lora, Model, parse_job
 from sdbatch.plan.resolve import Resolver
 from sdbatch.recipe import recipe_from
@@ -126,22 +128,93 @@ def test_fifty_loras_in_turn_stay_within_a_bound_of_bytes_and_leave_the_weights(
     assert _num_bytes(pipeline) - size == 5 * one, "those of one row stay, however large"
 
 
-def test_a_compiled_model_takes_no_loras(tmp_path: Path, loras: dict[str, Lora]) -> None:
-    _, faults = _resolved(loras, compile=True)
-    assert [fault.column for fault in faults] == ["loras"]
-    assert "are not taken by a model with compile: true" in faults[0].message
-    assert _resolved(loras, compile=False)[1] == []
+@pytest.mark.parametrize("whole", [False, pytest.param(True, marks=pytest.mark.long)], ids=["blocks", "whole"])
+def test_a_compiled_model_swaps_loras_and_is_not_compiled_anew(
+    whole: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Dynamo traces as ever; what it traced is run as it is, since Inductor takes a minute for it.
+    for owner in (torch, torch.nn.Module):
+        monkeypatch.setattr(owner, "compile", _traced(owner.compile))
+    named = {}
+    for seed, (name, rank) in enumerate({"ink": 2, "wool": 4, "chalk": 2}.items()):
+        make_tiny_lora(tmp_path / name, seed, rank)
+        named[name] = Lora(path=str(tmp_path / name), base=SD)
+    set_threads(1)
+    torch._dynamo.reset()
+    revision = BUILTINS["tiny-random"].revision
+    plain = load_model("tiny", Model(path="builtin:tiny-random"), revision, {}, named)
+    entry = Model(path="builtin:tiny-random", compile="whole" if whole else True)
+    compiled = load_model("tiny", entry, revision, {}, named)
+    # One alone, one of a larger rank, two, one beside one that is off, none: each of these is another graph.
+    sets: tuple[Weights, ...] = (
+        (), (("ink", 0.8),), (("wool", 1.0),), (("ink", 0.5), ("wool", 0.5)), (("chalk", 0.3),), (),
+    )  # fmt: skip
+    swapped: tuple[Weights, ...] = (
+        (("ink", 0.8),),
+        (("wool", 0.1),),
+        (("chalk", 0.9), ("ink", 0.2)),
+        (("ink", 0.7),),
+        (),
+    )
+
+    def apart(names: Weights) -> int:
+        pixels = [_pixels(model, named, names).astype(int) for model in (plain, compiled)]
+        return int(np.abs(pixels[0] - pixels[1]).max())
+
+    assert max(apart(names) for names in sets) <= 1
+    before = _num_graphs()
+    assert before > 0
+    assert max(apart(names) for names in swapped) <= 1
+    assert _num_graphs() == before, "a LoRA of other weights, or another place, is no reason to compile"
+    assert torch._dynamo.config.recompile_limit >= RECOMPILES_MAX
 
 
-def _resolved(loras: dict[str, Lora], **options: Any) -> Any:
-    model = {"path": "builtin:tiny-random", **options}
+def _traced(compiling: Any) -> Any:
+    return lambda *args, **kwargs: compiling(*args, **{**kwargs, "backend": "eager"})
+
+
+def _num_graphs() -> int:
+    from torch._dynamo.utils import counters
+
+    return int(counters["stats"]["unique_graphs"])
+
+
+def test_a_compiled_model_refuses_a_lora_that_does_not_fit_and_goes_on(tmp_path: Path, loras: dict[str, Lora]) -> None:
+    from safetensors.torch import load_file, save_file
+
+    torn = load_file(Path(loras["ink"].path) / "pytorch_lora_weights.safetensors")
+    torn = {
+        name: tensor[:, :-1].contiguous() if "lora_A" in name or "down" in name else tensor
+        for name, tensor in torn.items()
+    }
+    save_file(torn, tmp_path / "pytorch_lora_weights.safetensors")
+    named = {**loras, "torn": Lora(path=str(tmp_path), base=SD)}
+    files = {describe_lora(name, lora, {}).revision: name for name, lora in named.items()}
+    model = load_model("tiny", Model(path="builtin:tiny-random"), BUILTINS["tiny-random"].revision, {}, named)
+    first = _pixels(model, named, [("wool", 0.6)])
+    pipeline: Any = model.pipeline(model.family.tasks["text-to-image"][0], "")
+    kept = KeptLoras(pipeline, model.loras._files, lambda: None, [pipeline.unet])
+    revisions = {name: revision for revision, name in files.items()}
+    model.loras = kept
+
+    for _ in range(2):
+        with pytest.raises(LoraRefused, match="LoRA torn"):
+            kept.switch([[revisions["torn"], 1.0]])
+    assert np.abs(_pixels(model, named, [("wool", 0.6)]).astype(int) - first).max() <= 1
+
+
+def test_a_row_of_a_compiled_model_may_name_loras(loras: dict[str, Lora]) -> None:
     named = {name: lora.model_dump(exclude_unset=True) for name, lora in loras.items()}
+    model = {"path": "builtin:tiny-random", "compile": True}
     job = parse_job({"manifest": "m", "output": "o", "models": {"tiny": model}, "loras": named})
     models = {"tiny": describe("tiny", job.models["tiny"], {})}
     infos = {name: describe_lora(name, lora, {}) for name, lora in job.loras.items()}
     resolver = Resolver(job, models, lambda _: None, lambda url: url, infos)
     row = {"id": "a", "task": "text-to-image", "prompt": "p", "loras": [{"name": "ink", "weight": 1.0}]}
-    return resolver.resolve({name: [value] for name, value in row.items()}, 1, {})
+
+    rows, faults = resolver.resolve({name: [value] for name, value in row.items()}, 1, {})
+    assert faults == []
+    assert rows.id == ["a"]
 
 
 def _num_bytes(pipeline: Any) -> int:

@@ -53,8 +53,8 @@ def make_tiny_sdxl(folder: Path, *, width_2: int = 32) -> None:
     pipeline.save_pretrained(folder, safe_serialization=True)
 
 
-def make_tiny_lora(folder: Path, seed: int) -> None:
-    """Write a LoRA of rank 2 for the UNet of the builtin tiny-random."""
+def make_tiny_lora(folder: Path, seed: int, rank: int = 2) -> None:
+    """Write a LoRA for the UNet of the builtin tiny-random."""
     import torch
     from diffusers import StableDiffusionPipeline
     from diffusers.utils import convert_state_dict_to_diffusers
@@ -64,7 +64,7 @@ def make_tiny_lora(folder: Path, seed: int) -> None:
 
     torch.manual_seed(seed)
     unet = tiny_unet()
-    unet.add_adapter(LoraConfig(r=2, lora_alpha=2, target_modules=["to_q", "to_k", "to_v", "to_out.0"]))
+    unet.add_adapter(LoraConfig(r=rank, lora_alpha=2, target_modules=["to_q", "to_k", "to_v", "to_out.0"]))
     for name, parameter in unet.named_parameters():
         if "lora_" in name:
             torch.nn.init.normal_(parameter, std=0.5)

@@ -1,6 +1,9 @@
 """Keeps the LoRAs of a model attached, within a bound of bytes; the one that was unused for longest goes first.
 
 a recipe's loras --> attached where they are not --> switched on, all others off --> those over the bound detached
+
+A compiled model would be compiled anew for every name, rank and weight of a LoRA. There they are swapped instead: each
+takes the place of the one before under one name, padded to the largest rank so far, and weights are tensors.
 """
 
 from __future__ import annotations
@@ -8,6 +11,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
+
+import torch
 
 from sdbatch.errors import LoraRefused, ModelLoadFailed
 from sdbatch.generate.load.loras import LoraFile, adapter_bytes, attach_lora, detach_lora
@@ -20,20 +25,30 @@ class KeptLoras:
     """The LoRAs that a model can be given. They are never fused with its weights, which stay as they were read.
 
     Attributes:
-        bytes_max: Bytes of LoRAs that stay attached.
+        bytes_max: Bytes of LoRAs that stay attached. A compiled model keeps as many as its row with the most has.
 
     Args:
         pipeline: Pipeline whose components take them.
         files: By identity, the LoRAs that were made for the model's family.
         before_attach: Called before one is attached.
+        compiled: Modules of the pipeline that are compiled.
     """
 
-    def __init__(self, pipeline: Any, files: Mapping[str, LoraFile], before_attach: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        pipeline: Any,
+        files: Mapping[str, LoraFile],
+        before_attach: Callable[[], None],
+        compiled: Sequence[torch.nn.Module] = (),
+    ) -> None:
         self.bytes_max = LORA_BYTES_MAX
         self._pipeline = pipeline
         self._files = files
         self._before_attach = before_attach
+        self._compiled = compiled
         self._attached: OrderedDict[str, int] = OrderedDict()
+        self._swapped: dict[str, str] = {}
+        self._rank_max = 0
         self._refused: dict[str, str] = {}
         self._is_on = False
         self._was_attached = False
@@ -50,20 +65,48 @@ class KeptLoras:
             ModelLoadFailed: When one is no longer what was planned.
             LoraRefused: When some of one fits nothing in the model.
         """
-        for revision, _ in loras:
-            if revision not in self._attached:
-                self._attach(revision)
-            self._attached.move_to_end(revision)
+        names = [self._place(revision, number) for number, (revision, _) in enumerate(loras)]
         self._drop(num_used=len(loras))
         if loras:
             self._pipeline.enable_lora()
-            self._pipeline.set_adapters([revision for revision, _ in loras], [weight for _, weight in loras])
+            self._pipeline.set_adapters(names, [weight for _, weight in loras])
             self._is_on = True
+            for module in self._compiled:
+                self._make_swappable(module)
         elif self._is_on:
             self._pipeline.disable_lora()
             self._is_on = False
 
-    def _attach(self, revision: str) -> None:
+    def _place(self, revision: str, number: int) -> str:
+        """Attach a LoRA where it is not, and return the name it is attached under."""
+        name = f"lora_{number}" if self._compiled else revision
+        if self._compiled and self._swapped.get(name) != revision and name in self._attached:
+            del self._swapped[name], self._attached[name]
+            detach_lora(self._pipeline, name)
+        if name not in self._attached:
+            self._attach(revision, name)
+            self._swapped[name] = revision
+        self._attached.move_to_end(name)
+        return name
+
+    def _make_swappable(self, module: torch.nn.Module) -> None:
+        """Give all LoRAs of a module one rank and order, and weights that a graph reads instead of holding them."""
+        from peft.tuners.lora import LoraLayer
+        from peft.utils.hotswap import prepare_model_for_compiled_hotswap
+
+        layers = [one for one in module.modules() if isinstance(one, LoraLayer)]
+        if layers:
+            ranks = [rank for one in layers for rank in one.r.values()]
+            self._rank_max = max(self._rank_max, *ranks)
+            prepare_model_for_compiled_hotswap(module, target_rank=self._rank_max, check_compiled="ignore")
+        for layer in layers:
+            for named in (layer.lora_A, layer.lora_B, layer.lora_dropout, layer.scaling):
+                in_order = dict(sorted(named.items()))
+                named.clear()
+                named.update(in_order)
+        module.requires_grad_(requires_grad=False)  # peft asks for gradients of those that are switched on
+
+    def _attach(self, revision: str, name: str) -> None:
         """Attach a LoRA, once; one that was refused stays refused as long as the model is in memory."""
         if revision in self._refused:
             raise LoraRefused(self._refused[revision])
@@ -73,15 +116,16 @@ class KeptLoras:
         self._before_attach()
         self._is_on = self._was_attached  # a load that fails in the middle may leave an older one switched on
         try:
-            attach_lora(self._pipeline, lora, revision)
+            attach_lora(self._pipeline, lora, name)
         except LoraRefused as error:
             self._refused[revision] = str(error)
             raise
-        self._attached[revision] = adapter_bytes(self._pipeline, revision)
+        self._attached[name] = adapter_bytes(self._pipeline, name)
         self._is_on = self._was_attached = True
 
     def _drop(self, num_used: int) -> None:
         """Detach what is over the bound; the last `num_used` are asked for."""
         while self.num_bytes > self.bytes_max and len(self._attached) > num_used:
-            revision, _ = self._attached.popitem(last=False)
-            detach_lora(self._pipeline, revision)
+            name, _ = self._attached.popitem(last=False)
+            self._swapped.pop(name, None)
+            detach_lora(self._pipeline, name)

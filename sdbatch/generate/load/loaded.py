@@ -15,6 +15,7 @@ from diffusers.loaders import TextualInversionLoaderMixin
 from sdbatch.canonical import canonical
 from sdbatch.errors import ModelLoadFailed
 from sdbatch.families import Family, Route
+from sdbatch.generate.accelerators import denoisers_of
 from sdbatch.generate.decoding import DecodePlan, is_tiled, plan_decoding
 from sdbatch.generate.inversions import INVERSIONS_MAX, Inversion
 from sdbatch.generate.load.controlnets import joined_controlnets
@@ -86,7 +87,8 @@ class LoadedModel:
         self.references = references
         if references is not None:
             references.take_out()
-        self.loras = KeptLoras(pipeline, loras or {}, before_attach)
+        compiled = denoisers_of(pipeline, family) if self.options.compile else ()
+        self.loras = KeptLoras(pipeline, loras or {}, before_attach, compiled)
         self._decoded_max: dict[tuple[int, int, int | None, bool], int] = {}
         self.tokens = TokenCounter(pipeline, family, embedding_vectors or {})
         denoiser = getattr(pipeline, family.denoiser, None)

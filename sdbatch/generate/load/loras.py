@@ -96,8 +96,12 @@ def detach_lora(pipeline: Any, adapter: str) -> None:
     """
     from diffusers.hooks.group_offloading import _maybe_remove_and_reapply_group_offloading
     from diffusers.utils.peft_utils import delete_adapter_layers
+    from peft.tuners.tuners_utils import BaseTunerLayer
 
     for module in components_of(pipeline).values():
+        for layer in module.modules():
+            if isinstance(layer, BaseTunerLayer):  # peft would switch on another one in its place
+                layer.set_adapter([name for name in layer.active_adapters if name != adapter])
         delete_adapter_layers(module, adapter)
         getattr(module, "peft_config", {}).pop(adapter, None)
         _maybe_remove_and_reapply_group_offloading(module)  # its hooks hold the layers that were removed
