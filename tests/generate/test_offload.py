@@ -13,6 +13,7 @@ import torch
 from diffusers.hooks.group_offloading import _is_group_offload_enabled
 from support.revisions import PINNED
 from support.studio import Case, Studio, base_row
+from support.toy_clips import make_wan_t2v_a14b
 from support.toy_models import make_tiny_flux, make_tiny_lora
 from support.toy_parts import loaded, make_gguf, pixels_of
 
@@ -111,6 +112,20 @@ def test_an_offloaded_gguf_makes_the_same_pixels(offload: str, tmp_path: Path) -
     moved = loaded({**entry, "offload": offload})
     assert _is_group_offload_enabled(moved._base.transformer) is (offload == "group")
     assert np.array_equal(pixels_of(loaded(entry)), pixels_of(moved))
+
+
+def test_both_experts_of_wan_from_gguf_make_the_same_pixels_layer_by_layer(tmp_path: Path) -> None:
+    wan = tmp_path / "wan"
+    make_wan_t2v_a14b(wan)
+    experts = {
+        name: str(make_gguf(wan / name / "diffusion_pytorch_model.safetensors", tmp_path / f"{name}.gguf", "wan"))
+        for name in ("transformer", "transformer_2")
+    }
+    entry = {"path": str(wan), "components": experts}
+
+    moved = loaded({**entry, "offload": "group"})
+    assert all(_is_group_offload_enabled(getattr(moved._base, name)) for name in experts)
+    assert np.array_equal(pixels_of(loaded(entry), num_frames=5), pixels_of(moved, num_frames=5))
 
 
 @pytest.mark.parametrize("backend", ["torchao", "quanto"])
