@@ -67,6 +67,16 @@ _X4 = {
     "only_cross_attention": (True, True, True, False),
     "use_linear_projection": True,
 }
+_REFINER = {
+    **_SDXL["unet"][1],
+    "block_out_channels": (384, 768, 1536, 1536),
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    "attention_head_dim": (6, 12, 24, 24),
+    "transformer_layers_per_block": 4,
+    "cross_attention_dim": 1280,
+    "projection_class_embeddings_input_dim": 2560,
+}
 _SD3_VAE = ("AutoencoderKL", {**_FLUX["vae"][1]})
 
 
@@ -101,6 +111,14 @@ PUBLISHED: Final = (
         denoiser=("UNet2DConditionModel", _SDXL["unet"][1]),
         vae=("AutoencoderKL", _SDXL["vae"][1]),
         encoders={"text_encoder": _CLIP_L, "text_encoder_2": _CLIP_G},
+        guided_rows=2,
+    ),
+    Published(
+        name="SDXL refiner",
+        titles=("Stable Diffusion XL Refiner",),
+        denoiser=("UNet2DConditionModel", _REFINER),
+        vae=("AutoencoderKL", _SDXL["vae"][1]),
+        encoders={"text_encoder_2": _CLIP_G},
         guided_rows=2,
     ),
     Published(

@@ -173,6 +173,8 @@ def expected_class(place: str, module: str, family: Family, modules: Modules) ->
     class_name = modules[module][1]
     if class_name is None and module.endswith("_2") and module.startswith(family.denoiser.removesuffix("_2")):
         raise ModelError(f"{place}: the folder has one {family.denoiser} and takes no second one (model_index.json)")
+    if class_name is None and family.unless.get(f"model_index.json {module}") is ...:
+        raise ModelError(f"{place}: {family.title} has no {module} and takes none (model_index.json)")
     return class_name
 
 

@@ -13,6 +13,7 @@ from sdbatch.checkpoints.layouts import Layout
 
 _SD: Final = "Stable Diffusion 1.x/2.x"
 _SDXL: Final = "Stable Diffusion XL"
+_REFINER: Final = "Stable Diffusion XL Refiner"
 _SD3: Final = "Stable Diffusion 3/3.5"
 
 _IN: Final = "input_blocks.0.0.weight"
@@ -54,11 +55,19 @@ def _xl(title: str, configs: str, **changes: Any) -> Layout:
     return Layout(title=title, configs=configs, **{**row, **changes})
 
 
+def _refiner(**tells: Any) -> Layout:
+    """Return a row of SDXL's refiner, whose only text encoder is the larger one of SDXL's two."""
+    sizes = {(_IN, 0): 384, (_IN, 1): 4, (_CONTEXT, 1): 1280, ("output_blocks.11.0.skip_connection.weight", 0): 384}
+    encoders = {"text_encoder_2": ("conditioner.embedders.0.model.positional_embedding",)}
+    return _xl(_REFINER, "sdxl-refiner", family=_REFINER, encoders=encoders, sizes=sizes, **tells)
+
+
 _XL_V: Final = "Stable Diffusion XL v-prediction"
 
 _UNETS: Final = (
     _xl("an inpainting model of Stable Diffusion XL", "", family="", kind={(_IN, 1): 9}),
-    _xl("the refiner of Stable Diffusion XL", "", family="", extra=("conditioner.embedders.0.model.text_projection",)),
+    _refiner(extra=("conditioner.embedders.0.model.text_projection",)),
+    _refiner(kind={(_CONTEXT, 1): 1280}),  # a file of its denoiser alone
     _xl("Playground 2.5", "", family="", extra=("edm_mean",)),
     # Trainers leave empty tensors of these names in files that predict v.
     _xl(_XL_V, "sdxl-v", extra=("v_pred", "ztsnr")),

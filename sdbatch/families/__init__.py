@@ -91,12 +91,10 @@ def find_family(class_name: str, fact: Callable[[str], Any]) -> Family | None:
 def not_served(class_name: str, fact: Callable[[str], Any]) -> str:
     """Return what makes a folder one that no family of its class serves, as text; "" where nothing does."""
     of_class = [family for family in FAMILIES.values() if family.class_name == class_name]
-    reasons = {
-        f"{name} {value!r}" if (value := fact(name)) is not None else f"no {name}"
-        for family in of_class
-        for name, refused in family.unless.items()
-        if _holds(fact(name), refused)
-    }
+    refused = [name for family in of_class for name, value in family.unless.items() if _holds(fact(name), value)] or [
+        name for family in of_class for name, value in family.when.items() if not _holds(fact(name), value)
+    ]
+    reasons = {f"{name} {value!r}" if (value := fact(name)) is not None else f"no {name}" for name in refused}
     return " and ".join(sorted(reasons))
 
 

@@ -14,6 +14,7 @@ COUNTED = (
     "Flux.2 dev",
     "Kandinsky 5 I2I",
     "Kandinsky 5 T2V",
+    "Stable Diffusion XL Refiner",
     "Stable Diffusion x4 Upscaler",
 )
 

@@ -13,6 +13,7 @@ import transformers
 from diffusers.loaders.single_file_utils import infer_diffusers_model_type
 from support.original_layout import flux2_transformer, flux_transformer, ldm_unet
 
+from sdbatch.checkpoints.facts import facts_of
 from sdbatch.checkpoints.layout_table import LAYOUTS
 from sdbatch.checkpoints.layouts import PREFIX, Keys, Layout, alternatives, families_of, told
 from sdbatch.checkpoints.single_files import CLIP_WORDS, CONFIGS
@@ -52,7 +53,7 @@ THEIRS = {
     "LTX-Video 0.9.1": "ltx-video-0.9.1",
     "LTX-Video 0.9.0": "ltx-video",
     "an inpainting model of Stable Diffusion XL": "xl_inpaint",
-    "the refiner of Stable Diffusion XL": "xl_refiner",
+    "Stable Diffusion XL Refiner": "xl_refiner",
     "Playground 2.5": "playground-v2-5",
     "an inpainting model of Stable Diffusion": "inpainting",
     "InstructPix2Pix": "instruct-pix2pix",
@@ -72,9 +73,9 @@ BESIDE = {
     "Stable Diffusion 2.1": {V1: [320, 1024]},
     "Stable Diffusion 2 base": {V1: [320, 1024]},
     "Flux.1 Depth or Canny": {"guidance_in.in_layer.bias": [3072]},
-    "the refiner of Stable Diffusion XL": {REFINER: [1280]},
     "Mochi": {},
     **{row.title: {XL: [1280]} for row in LAYOUTS if row.title.startswith("Stable Diffusion XL")},
+    "Stable Diffusion XL Refiner": {REFINER: [1280]},
     "an inpainting model of Stable Diffusion XL": {XL: [1280]},
 }
 """Keys by which diffusers tells a model and the table does not."""
@@ -141,11 +142,7 @@ def _denoiser_of(folder: str) -> str:
 @pytest.mark.parametrize("folder", sorted({row.configs for row in LAYOUTS if row.configs}))
 def test_shipped_configs_are_of_their_family_and_complete(folder: str) -> None:
     index = json.loads((CONFIGS / folder / "model_index.json").read_text())
-
-    def fact(place: str) -> Any:
-        file, _, key = place.partition(" ")
-        return json.loads((CONFIGS / folder / file).read_text()).get(key)
-
+    fact = facts_of(index, lambda file: json.loads((CONFIGS / folder / file).read_text()))
     family = find_family(index["_class_name"], fact)
     assert family is not None
     assert {family.title} == {row.family for row in LAYOUTS if row.configs == folder}
@@ -165,6 +162,7 @@ def test_shipped_configs_are_of_their_family_and_complete(folder: str) -> None:
         ("sd15", 859.52),
         ("sd21", 865.91),
         ("sdxl", 2567.46),
+        ("sdxl-refiner", 2259.53),
         ("sd3-medium", 2028.33),
         ("sd35-large", 8056.63),
         ("flux1-dev", 11901.41),
@@ -184,7 +182,7 @@ def test_a_shipped_denoiser_has_as_many_parameters_as_its_model_card_says(folder
 
 
 @pytest.mark.parametrize(
-    "folder", ["sd15", "sd21", "sdxl", "flux1-dev", "flux1-schnell", "flux1-fill", "flux2-klein-4b"]
+    "folder", ["sd15", "sd21", "sdxl", "sdxl-refiner", "flux1-dev", "flux1-schnell", "flux1-fill", "flux2-klein-4b"]
 )
 def test_the_published_architecture_in_its_authors_names_is_told(folder: str) -> None:
     weights = _component(folder, _denoiser_of(folder)).state_dict()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.weights import POINTER, SDXL, sparse, weights
+from support.weights import POINTER, REFINER, SDXL, sparse, weights
 
 from sdbatch.checkpoints import describe, pins, refuse_shared_revisions
 from sdbatch.checkpoints.single_files import CONFIGS, is_single_file
@@ -69,6 +69,29 @@ def test_a_file_tells_family_size_parameters_and_dtype(tmp_path: Path) -> None:
     assert found.parameters == 320 * 36 * 2 + 1280 * 768 + 320 * 640, "the denoiser's tensors alone"
     assert (wide.family.title, wide.height) == ("Stable Diffusion XL", 1024)
     assert _described(tmp_path, SD15, "F8_E4M3", dtype="auto").options.dtype == "bfloat16"
+
+
+def test_a_refiner_is_told_with_and_without_its_text_encoder(tmp_path: Path) -> None:
+    whole = _described(tmp_path, REFINER, dtype="auto")
+    alone = {key: shape for key, shape in REFINER.items() if key.startswith(UNET)}
+
+    assert (whole.family.title, whole.single_file.title) == ("Stable Diffusion XL Refiner",) * 2
+    assert whole.single_file.configs.endswith("sdxl-refiner")
+    assert (whole.height, whole.width, whole.single_file.assumed) == (1024, 1024, "")
+    said = _said(tmp_path, alone)
+    assert "is Stable Diffusion XL Refiner and comes without text_encoder_2 (CLIPTextModelWithProjection), vae" in said
+    vae = tmp_path / "vae"
+    vae.mkdir()
+    (vae / "config.json").write_text(json.dumps({"_class_name": "AutoencoderKL"}))
+    (vae / "diffusion_pytorch_model.safetensors").write_bytes(weights({"a": [1]}))
+    text = tmp_path / "text"
+    text.mkdir()
+    (text / "config.json").write_text(json.dumps({"architectures": ["CLIPTextModelWithProjection"]}))
+    (text / "model.safetensors").write_bytes(weights({"a": [1]}))
+    given = {"vae": Component(path=str(vae)), "text_encoder_2": Component(path=str(text))}
+    assert _described(tmp_path, alone, components=given).family == whole.family
+    with pytest.raises(ModelError, match="Refiner has no text_encoder and takes none"):
+        _described(tmp_path, REFINER, components={"text_encoder": Component(path=str(text))})
 
 
 def test_what_keys_do_not_tell_is_said_and_like_chooses(tmp_path: Path) -> None:
@@ -140,7 +163,10 @@ def test_what_a_file_lacks_is_named_and_components_give_it(tmp_path: Path) -> No
         ({**FLUX, "single_blocks.0.linear1.weight.absmax": [4]}, "holds packed 4 or 8 bit weights"),
         ({**SD15, f"{UNET}input_blocks.0.0.weight": [320, 9, 3, 3]}, "is an inpainting model of Stable Diffusion, "),
         ({**SDXL, f"{UNET}input_blocks.0.0.weight": [320, 9, 3, 3]}, "is an inpainting model of Stable Diffusion XL"),
-        ({**SDXL, "conditioner.embedders.0.model.text_projection": [4]}, "is the refiner of Stable Diffusion XL"),
+        (
+            {**SDXL, "conditioner.embedders.0.model.text_projection": [4]},
+            "is laid out as Stable Diffusion XL Refiner, but input_blocks.0.0.weight has the shape [320, 4, 3, 3]",
+        ),
         ({**SDXL, "edm_mean": [4]}, "is Playground 2.5, which is not served"),
         (
             {**SD15, f"{UNET}input_blocks.0.0.weight": [160, 4, 3, 3]},

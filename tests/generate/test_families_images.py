@@ -28,6 +28,7 @@ Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 MAKERS: Mapping[str, Callable[[Path], None]] = {
     "Stable Diffusion 1.x/2.x": make_tiny_random,
     "Stable Diffusion XL": support.toy_models.make_tiny_sdxl,
+    "Stable Diffusion XL Refiner": support.toy_models.make_tiny_xl_refiner,
     "Stable Diffusion 3/3.5": support.toy_models.make_tiny_sd3,
     "Flux.1": support.toy_models.make_tiny_flux,
     "Flux.1 Kontext": support.toy_models.make_tiny_kontext,

@@ -15,9 +15,9 @@ import torch
 from conftest import prompts
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from support.original_layout import all_in_one, flux_transformer, klein_file, sd_file, sdxl_file
+from support.original_layout import all_in_one, flux_transformer, klein_file, refiner_file, sd_file, sdxl_file
 from support.studio import Case, Studio, base_row
-from support.toy_models import make_tiny_flux, make_tiny_klein, make_tiny_sdxl
+from support.toy_models import make_tiny_flux, make_tiny_klein, make_tiny_sdxl, make_tiny_xl_refiner
 from typer.testing import CliRunner
 
 import sdbatch
@@ -55,8 +55,10 @@ def toys(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("single")
     make_tiny_random(root / "sd")
     make_tiny_sdxl(root / "sdxl", width_2=48)
+    make_tiny_xl_refiner(root / "refiner")
     make_tiny_klein(root / "klein")
-    for name, write in (("sd", sd_file), ("sdxl", sdxl_file), ("klein", klein_file)):
+    writers = {"sd": sd_file, "sdxl": sdxl_file, "refiner": refiner_file, "klein": klein_file}
+    for name, write in writers.items():
         write(root / name, root / f"{name}.safetensors")
     return root
 
@@ -68,7 +70,9 @@ def _studio(**options: Any) -> Studio:
 
 
 def _pixels(studio: Studio, **row: Any) -> np.ndarray[Any, Any]:
-    case = Case(model="", task="text-to-image", unread=frozenset({"num_frames"}), row=row)
+    (task, (route, *_)), *_ = studio.info.family.tasks.items()
+    by_strength = {"strength": 0.5} if "strength" in route.arguments else {}
+    case = Case(model="", task=task, images=route.images[0], row={**by_strength, **row})
     columns = {name: value for name, value in base_row(case).items() if name != "num_frames"}
     return studio.one(columns).frames_FHWC
 
@@ -83,7 +87,7 @@ def _are_equal(one: Mapping[str, torch.Tensor], two: Mapping[str, torch.Tensor])
     return one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
 
 
-@pytest.mark.parametrize("name", ["sd", "sdxl"])
+@pytest.mark.parametrize("name", ["sd", "sdxl", "refiner"])
 def test_pixels_are_those_of_the_folder(toys: Path, name: str) -> None:
     folder = _studio(path=str(toys / name))
     single = _studio(path=str(toys / f"{name}.safetensors"), config=str(toys / name))

@@ -1,6 +1,6 @@
 """Writes a folder of diffusers' as the single file that its authors would have written: their names for every tensor.
 
-    folder --> sd_file(), sdxl_file(), klein_file() --> one .safetensors
+    folder --> sd_file(), sdxl_file(), refiner_file(), klein_file() --> one .safetensors
 
 The reverse of what diffusers' `from_single_file` does, written from the authors' own modules.
 """
@@ -49,6 +49,12 @@ def sdxl_file(folder: Path, file: Path) -> None:
     clip = _clip(folder, "conditioner.embedders.0.transformer.")
     open_clip = _open_clip(_weights(folder / "text_encoder_2"), "conditioner.embedders.1.model.")
     save_file({**_sd_shared(folder), **clip, **open_clip}, file)
+
+
+def refiner_file(folder: Path, file: Path) -> None:
+    """Write SDXL's refiner: UNet, VAE and OpenCLIP, which stands first there."""
+    open_clip = _open_clip(_weights(folder / "text_encoder_2"), "conditioner.embedders.0.model.")
+    save_file({**_sd_shared(folder), **open_clip}, file)
 
 
 def all_in_one(folder: Path, encoders: Mapping[str, str]) -> dict[str, torch.Tensor]:

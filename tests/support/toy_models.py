@@ -53,6 +53,50 @@ def make_tiny_sdxl(folder: Path, *, width_2: int = 32) -> None:
     pipeline.save_pretrained(folder, safe_serialization=True)
 
 
+def make_tiny_xl_refiner(folder: Path) -> None:
+    """Write a folder of SDXL's refiner: 64 px native, one text encoder, and scores among what its denoiser reads.
+
+    It has the published one's four levels, with attention in the middle two; its latents are those of `make_tiny_sdxl`.
+    """
+    import torch
+    from diffusers import EulerDiscreteScheduler, StableDiffusionXLImg2ImgPipeline, UNet2DConditionModel
+    from transformers import CLIPTextModelWithProjection
+
+    from sdbatch.generate.random_weights import byte_tokenizer, tiny_text_config, tiny_vae
+
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel(
+        sample_size=32,
+        in_channels=4,
+        out_channels=4,
+        layers_per_block=1,
+        block_out_channels=(16, 16, 32, 32),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=32,
+        attention_head_dim=(2, 2, 4, 4),
+        transformer_layers_per_block=2,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=8 * 5 + 32,
+        use_linear_projection=True,
+        norm_num_groups=8,
+    )
+    enliven(unet)
+    StableDiffusionXLImg2ImgPipeline(
+        vae=tiny_vae(),
+        text_encoder=None,
+        text_encoder_2=CLIPTextModelWithProjection(tiny_text_config()),
+        tokenizer=None,
+        tokenizer_2=byte_tokenizer(),
+        unet=unet,
+        scheduler=EulerDiscreteScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear"),
+        requires_aesthetics_score=True,
+        force_zeros_for_empty_prompt=False,
+        add_watermarker=False,
+    ).save_pretrained(folder, safe_serialization=True)
+
+
 def make_tiny_lora(folder: Path, seed: int, rank: int = 2) -> None:
     """Write a LoRA for the UNet of the builtin tiny-random."""
     import torch

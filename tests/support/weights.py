@@ -25,6 +25,18 @@ SDXL: dict[str, list[int]] = {
 }
 """The tensors by which a single file of SDXL is told, in its authors' names."""
 
+REFINER: dict[str, list[int]] = {
+    "model.diffusion_model.input_blocks.0.0.weight": [384, 4, 3, 3],
+    "model.diffusion_model.label_emb.0.0.weight": [1536, 2560],
+    "model.diffusion_model.middle_block.1.transformer_blocks.0.attn2.to_k.weight": [1536, 1280],
+    "model.diffusion_model.output_blocks.11.0.skip_connection.weight": [384, 768, 1, 1],
+    "model.diffusion_model.out.2.weight": [4, 384, 3, 3],
+    "conditioner.embedders.0.model.positional_embedding": [77, 1280],
+    "conditioner.embedders.0.model.text_projection": [1280, 1280],
+    "first_stage_model.decoder.conv_in.weight": [512, 4, 3, 3],
+}
+"""The same of SDXL's refiner."""
+
 
 def with_length(header: bytes, size: int | None = None) -> bytes:
     """Return a header behind its length, or behind another one."""
