@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.toy_models import make_tiny_sdxl, make_tiny_xl_refiner
 from typer.testing import CliRunner
 
 import sdbatch
@@ -111,6 +113,36 @@ def test_a_second_manifest_animates_the_stills_of_the_first(
         refused = {**job, "manifest": write_manifest(_rows(clip, wrong), name="wrong")}
         with pytest.raises(ManifestError, match=message):
             sdbatch.plan(refused)
+
+
+def test_a_second_shard_refines_the_stills_of_the_first(
+    write_manifest: Callable[..., str], job_of: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    make_tiny_sdxl(tmp_path / "base")
+    make_tiny_xl_refiner(tmp_path / "refiner")
+    models = {name: {"path": str(tmp_path / name), "batch_size": 2} for name in ("base", "refiner")}
+    stills = write_manifest(_rows({**STILL, "model": "base"}), name="stills")
+    job = job_of(stills, models=models, sources={"allow": []})
+    assert sdbatch.run(job, in_process=True).counts["rows_ok"] == 1
+    refined = {"task": "image-to-image", "model": "refiner", "prompt": "a red fox", "num_inference_steps": 4}
+    scored = {**refined, "id": "scored", "parameters": '{"aesthetic_score": 9.0}'}
+    rows = [{**one, "images": ["asset:hero/1"], "seed": 1} for one in ({**refined, "id": "refined"}, scored)]
+    second = write_manifest(_rows(*rows), name="refined")
+    shutil.copy(Path(second, "part-0.parquet"), Path(stills, "part-1.parquet"))
+    run = sdbatch.run(job, in_process=True)
+
+    assert {name: run.counts[name] for name in ("rows_ok", "rows_reused", "rows_waiting")} == {
+        "rows_ok": 2,
+        "rows_reused": 1,
+        "rows_waiting": 0,
+    }
+    made = _made(job["output"])
+    assert {row["strength"] for row in made.values()} == {None, 0.3}, "by the family's own strength"
+    assert made["refined", 0]["source_digests"] == [f"sha256:{made['hero', 1]['sha256']}"]
+    assert len({row["sha256"] for row in made.values()}) == 4
+    still = {**scored, "task": "text-to-image", "id": "still"}
+    with pytest.raises(ManifestError, match=r"is not served by refiner \(Stable Diffusion XL Refiner: image-to-"):
+        sdbatch.check(job_of(write_manifest(_rows(still), name="wrong"), models=models))
 
 
 @pytest.mark.parametrize(
