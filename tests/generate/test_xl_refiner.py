@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import save_file
 from support.studio import Studio, picture, resolve
-from support.toy_models import make_tiny_xl_refiner
+from support.toy_loras import CLIP, kohya, layers_of, write_lora
+from support.toy_models import make_tiny_sdxl, make_tiny_xl_refiner
 
-from sdbatch.checkpoints import describe
+from sdbatch.checkpoints import describe, describe_lora
 from sdbatch.checkpoints.token_counts import token_counter
-from sdbatch.errors import ModelError
-from sdbatch.generate.batch import set_threads
+from sdbatch.errors import LoraRefused, ModelError
+from sdbatch.generate.batch import make_batch, set_threads
 from sdbatch.generate.load import load_model
-from sdbatch.job import Component, Model
+from sdbatch.job import Component, Lora, Model
 from sdbatch.recipe import parse_recipe
 
 ROW = {"id": "a", "task": "image-to-image", "prompt": "a red fox", "images": ["1"], "num_inference_steps": 4, "seed": 1}
@@ -119,6 +121,45 @@ def test_its_second_tokenizer_counts_before_a_run(refiner: Studio) -> None:
     assert counter is not None
     assert counter.excess(short.recipe) is None
     assert counter.excess(long.recipe) == (refiner.loaded.tokens.count(parse_recipe(long.recipe))[0], 77)
+
+
+def test_a_lora_of_its_own_is_laid_over_it_and_one_of_sdxl_is_refused(folder: Path, tmp_path: Path) -> None:
+    from diffusers import UNet2DConditionModel
+    from transformers import CLIPTextModelWithProjection
+
+    make_tiny_sdxl(tmp_path / "sdxl")
+    unets = (
+        UNet2DConditionModel.from_pretrained(one, subfolder="unet") for one in (folder / "model", tmp_path / "sdxl")
+    )
+    own, of_base = (kohya(layers_of(unet), "lora_unet") for unet in unets)
+    text = layers_of(CLIPTextModelWithProjection.from_pretrained(folder / "model" / "text_encoder_2"), CLIP)
+    files = {
+        "unet": own,
+        "text": kohya(text, "lora_te2", strength=1.0),
+        "first": {**own, **kohya(text, "lora_te1")},
+        "sdxl": of_base,
+    }
+    loras = {}
+    for name, tensors in files.items():
+        path = write_lora(tmp_path / f"{name}.safetensors", tensors)
+        loras[name] = Lora(path=str(tmp_path), weight_name=path.name, base="Stable Diffusion XL Refiner")
+    model = Model(path=str(folder / "model"))
+    info = describe("m", model, {})
+    studio = Studio(info, load_model("m", model, info.revision, {}, loras))
+
+    def pixels(*names: str) -> NDArray[np.uint8]:
+        item = studio.item(ROW)
+        laid = tuple((describe_lora(name, loras[name], {}).revision, 0.8) for name in names)
+        changed = replace(item, recipe=replace(item.recipe, loras=laid))
+        return make_batch(studio.loaded, [changed], None).outputs[0].frames_FHWC[0]
+
+    plain = pixels()
+    for name in ("unet", "text"):
+        assert not np.array_equal(plain, pixels(name)), name
+    for name in ("first", "sdxl"):
+        with pytest.raises(LoraRefused, match=f"LoRA {name} .* is not applied: .*(fit no module|have another shape)"):
+            pixels(name)
+    assert np.array_equal(plain, pixels()), "a row without one is changed"
 
 
 @pytest.mark.parametrize(
