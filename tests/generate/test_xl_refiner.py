@@ -51,7 +51,8 @@ def _studio(path: Path, **options: Any) -> Studio:
 
 
 def _pixels(studio: Studio, **row: Any) -> NDArray[np.uint8]:
-    return studio.one({**ROW, **row}).frames_FHWC[0]
+    frame: NDArray[np.uint8] = studio.one({**ROW, **row}).frames_FHWC[0]
+    return frame
 
 
 def _scored(**scores: float) -> dict[str, Any]:
@@ -110,8 +111,8 @@ def test_weights_and_words_reach_its_one_text_encoder(folder: Path, refiner: Stu
     assert np.abs(plain.astype(int) - _pixels(refiner, prompt="a beach")).max() <= 1
     for prompt in ("a (beach:1.4)", "a <toy> beach"):
         assert not np.array_equal(plain, _pixels(able, prompt=prompt)), prompt
-    ends = (_pixels(able, prompt="a wide beach " * 12 + end) for end in ("x", "y"))
-    assert not np.array_equal(*ends), "what is past 77 tokens is read"
+    one, other = (_pixels(able, prompt="a wide beach " * 12 + end) for end in ("x", "y"))
+    assert not np.array_equal(one, other), "what is past 77 tokens is not read"
 
 
 def test_its_second_tokenizer_counts_before_a_run(refiner: Studio) -> None:
@@ -151,7 +152,8 @@ def test_a_lora_of_its_own_is_laid_over_it_and_one_of_sdxl_is_refused(folder: Pa
         item = studio.item(ROW)
         laid = tuple((describe_lora(name, loras[name], {}).revision, 0.8) for name in names)
         changed = replace(item, recipe=replace(item.recipe, loras=laid))
-        return make_batch(studio.loaded, [changed], None).outputs[0].frames_FHWC[0]
+        frame: NDArray[np.uint8] = make_batch(studio.loaded, [changed], None).outputs[0].frames_FHWC[0]
+        return frame
 
     plain = pixels()
     for name in ("unet", "text"):
