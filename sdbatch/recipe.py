@@ -12,9 +12,13 @@ import hashlib
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass, field, fields
+from itertools import repeat
 from json.encoder import encode_basestring
 from operator import attrgetter
 from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
 
 from sdbatch.canonical import are_plain_integers, canonical
 from sdbatch.columns import AS_IN_RECIPE, IN_RECIPE, LISTED_ROLES, SOURCE_ROLES, named
@@ -29,6 +33,9 @@ KEY_DIGITS: Final = 64
 _TEXTS: Final = frozenset(named("text"))
 PER_ROW: Final = frozenset({*_TEXTS, "seed", *SOURCE_ROLES})
 """Names whose values differ row by row; every other one is shared by a group of rows."""
+
+_GAP: Final = "\0"
+"""Stands in a template where a row's own value goes; canonical JSON never holds it."""
 
 _TUPLES: Final = frozenset({*LISTED_ROLES, "keyframes"})
 _OF_OLDER_VERSIONS: Final = frozenset({"encoder"})
@@ -224,19 +231,22 @@ class RecipeTemplate:
         assert not PER_ROW & shared.keys(), "a group of rows shares no text, seed or source"
         self.own = tuple(sorted(own))
         members = {
-            name: _member(name, canonical(value)).replace("%", "%%")
-            for name, value in shared.items()
-            if not _is_neutral(name, value)
+            name: _member(name, canonical(value)) for name, value in shared.items() if not _is_neutral(name, value)
         }
-        members |= {name: "%s" if name in NEUTRAL else _member(name, "%s") for name in self.own}
+        members |= {name: _GAP if name in NEUTRAL else _member(name, _GAP) for name in self.own}
         *others, last = sorted(members)
         assert last not in self.own or last not in NEUTRAL, "a member that may be left out is followed by another one"
-        self._text = "{" + "".join(members[name] for name in others) + members[last].removesuffix(",") + "}"
+        text = "{" + "".join(members[name] for name in others) + members[last].removesuffix(",") + "}"
+        self._pieces = text.split(_GAP)
 
     def fill(self, values: Mapping[str, Sequence[Any]]) -> list[str]:
         """Return the recipe of each row from its own values, one list a name."""
-        written = [_written(name, values[name]) for name in self.own]
-        return list(map(self._text.__mod__, zip(*written, strict=True)))
+        first, *others = self._pieces
+        num_rows = len(values[self.own[0]])
+        columns: list[Iterable[str]] = [repeat(first, num_rows)]
+        for name, piece in zip(self.own, others, strict=True):
+            columns += [_written(name, values[name]), repeat(piece, num_rows)]
+        return list(map("".join, zip(*columns, strict=True)))
 
 
 def _member(name: str, text: str) -> str:
@@ -249,6 +259,8 @@ def _written(name: str, values: Sequence[Any]) -> Iterable[str]:
     if name not in NEUTRAL:
         return map(str if are_plain_integers(values) else write, values)
     neutral = NEUTRAL[name]
+    if values.count(neutral) == len(values):
+        return repeat("", len(values))
     return ["" if value == neutral else _member(name, write(value)) for value in values]
 
 
@@ -280,11 +292,9 @@ def request_key(recipe: str) -> str:
     return hashlib.sha256(recipe.encode()).hexdigest()
 
 
-def request_keys(recipes: Sequence[str]) -> list[str]:
-    """Return the request key of each recipe; a million of them are encoded and written as digits together."""
+def request_keys(recipes: Sequence[str]) -> pa.StringArray:
+    """Return the request key of each recipe; the digits of a million of them are written together."""
     sha256 = hashlib.sha256
-    lines = "\n".join(recipes).encode().split(b"\n")
-    if len(lines) != len(recipes):  # canonical JSON has no line break, so this is an empty list or no recipe of ours
-        return list(map(request_key, recipes))
-    digits = b"".join([sha256(line).digest() for line in lines]).hex()
-    return [digits[start : start + KEY_DIGITS] for start in range(0, len(digits), KEY_DIGITS)]
+    digits = b"".join([sha256(recipe.encode()).digest() for recipe in recipes]).hex().encode()
+    ends = np.arange(0, len(digits) + 1, KEY_DIGITS, dtype=np.int32)
+    return pa.StringArray.from_buffers(len(recipes), pa.py_buffer(ends), pa.py_buffer(digits))

@@ -54,14 +54,14 @@ def resolved(values, defaults=TASK):
     return rows, [(problem.column, problem.message) for problem in problems]
 
 plain, problems = resolved({})
-told = {"key": plain.request_key[0], "problems": problems, "in_manifest": NAME in COLUMNS}
+told = {"key": plain.request_key[0].as_py(), "problems": problems, "in_manifest": NAME in COLUMNS}
 if told["in_manifest"]:
     rows, _ = resolved({NAME: 0.5})
     recipe = parse_recipe(rows.recipe[0])
     from sdbatch.generate.tasks.calls import scalars
     told["recipe"] = json.loads(rows.recipe[0])[NAME]
     told["argument"] = scalars(FAMILIES["Stable Diffusion XL"].route_of(recipe), [SimpleNamespace(recipe=recipe)])[NAME]
-    request = Request("a", rows.request_key[0], rows.recipe[0], (0,), (), "sdxl", rows.batch_key[0], 1.0)
+    request = Request("a", rows.request_key[0].as_py(), rows.recipe[0], (0,), (), "sdxl", rows.batch_key[0], 1.0)
     told["metadata"] = [NAME in METADATA.names, request_columns(request, recipe, 0)[NAME]]
     told["gallery"] = NAME in SETTINGS
     told["documentation"] = f"| `{NAME}` | float | drill; in 0..1 |" in manifest_columns()

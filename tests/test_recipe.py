@@ -53,4 +53,4 @@ def test_columns_hold_what_has_a_value() -> None:
 
 @pytest.mark.parametrize("recipes", [[], ['{"a":1}'], ['{"a":1}', '{"b":"\\n"}', '{"b":"ö"}'], ['{"a":\n1}', "{}"]])
 def test_keys_that_are_made_together_are_those_of_each(recipes: list[str]) -> None:
-    assert request_keys(recipes) == [request_key(recipe) for recipe in recipes]
+    assert request_keys(recipes).to_pylist() == [request_key(recipe) for recipe in recipes]

@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from sdbatch.campaign.campaign import Campaign
 from sdbatch.campaign.history import History
 from sdbatch.campaign.standing import OutputName, StandingOutput, newest_requests, standing_outputs
+from sdbatch.driver.parts import read_part
 from sdbatch.errors import ManifestError, Problem
 from sdbatch.families import ENLARGES
 from sdbatch.job import Job
@@ -60,7 +60,7 @@ def settle_chains(
     settled: list[tuple[Path, pa.Table]] = []
     problems: list[Problem] = []
     for path in paths:
-        part = pq.ParquetFile(path).read(use_threads=False)
+        part = read_part(path)
         columns = {name: part.column(name).to_pylist() for name in ("id", *_SETTLED)}
         places = [place for place, sources in enumerate(columns["sources"]) if _is_chained(sources)]
         for place in places:
@@ -155,7 +155,7 @@ class _Outputs:
         chained: dict[str, _Row] = {}
         wanted = pa.array(sorted(self._named), pa.string())
         for path in paths:
-            part = pq.ParquetFile(path).read(columns=["id", "request_key", "recipe", "sources"], use_threads=False)
+            part = read_part(path, ["id", "request_key", "recipe", "sources"])
             for row in part.filter(pc.is_in(part.column("id"), wanted)).to_pylist():
                 if _is_chained(row["sources"]):
                     chained[row["id"]] = _Row(row["recipe"], _sources(row["sources"]))

@@ -12,11 +12,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from sdbatch.after import check_stages, choose_stages, stages_digest
@@ -27,6 +25,7 @@ from sdbatch.checkpoints import ModelInfo, describe, describe_lora, refuse_share
 from sdbatch.driver.asset_sources import AssetSources
 from sdbatch.driver.chains import settle_chains
 from sdbatch.driver.manifest_picks import ManifestPicks
+from sdbatch.driver.parts import PART, part_schema, part_table, read_part, write_part
 from sdbatch.driver.picking import Selection
 from sdbatch.driver.row_warnings import RowWarnings, is_absent_file
 from sdbatch.driver.shared_keys import SharedKeys, leading_words
@@ -49,20 +48,6 @@ from sdbatch.scratch import Scratch
 from sdbatch.storage import AllowList, Store, parse_url
 
 PART_ROWS = 16_384
-_SPOOL = pa.schema(
-    [
-        ("id", pa.string()),
-        ("request_key", pa.string()),
-        ("num_outputs", pa.int32()),
-        ("recipe", pa.string()),
-        ("sources", pa.list_(pa.struct([(name, pa.string()) for name in ("role", "url", "digest", "asset")]))),
-        ("model", pa.string()),
-        ("batch_key", pa.string()),
-        ("cost_tflop", pa.float64()),
-        ("waits_for", pa.string()),  # the first source that a run before has to make; null where nothing lacks
-        ("shape", pa.string()),
-    ]
-)
 _PUBLIC = ("id", "request_key", "num_outputs")
 COUNTED = (*_PUBLIC, "model", "cost_tflop", "shape", "waits_for")
 """Columns that counting needs; the recipes, which are most of the bytes, stay unread."""
@@ -319,7 +304,7 @@ class ResolvedManifest:
         """
         start = 0
         for path in self._parts():
-            part = pq.ParquetFile(path).read(columns=list(columns or _SPOOL.names), use_threads=False)
+            part = read_part(path, columns or PART.names)
             if self._is_picked is not None:
                 part = part.append_column(IS_PICKED, pa.array(self._is_picked[start : start + part.num_rows]))
                 start += part.num_rows
@@ -327,7 +312,7 @@ class ResolvedManifest:
 
     def own_columns(self) -> list[str]:
         """Return the names of the rows' own columns, x_*."""
-        names = [name for path in self._parts() for name in pq.read_schema(path).names if name.startswith("x_")]
+        names = [name for path in self._parts() for name in part_schema(path).names if name.startswith("x_")]
         return list(dict.fromkeys(names))
 
     def shared_keys(self) -> SharedKeys:
@@ -342,10 +327,10 @@ class ResolvedManifest:
             run: The run.
             path_of: Says where each part goes, by run and number.
         """
-        own = pa.unify_schemas([pq.read_schema(path) for path in self._parts()]) if self._num_parts else _SPOOL
+        own = pa.unify_schemas([part_schema(path) for path in self._parts()]) if self._num_parts else PART
         names = [*_PUBLIC, *(name for name in own.names if name.startswith("x_"))]
         for number, path in enumerate(self._parts()):
-            part = pq.ParquetFile(path).read(columns=names, use_threads=False)  # those that this part has
+            part = read_part(path, names)
             for name in names:
                 if name not in part.column_names:
                     part = part.append_column(name, pa.nulls(part.num_rows, own.field(name).type))
@@ -353,16 +338,7 @@ class ResolvedManifest:
             store.put_new(path_of(run, number), to_parquet(part.select(names)))
 
     def _keep(self, batch: RowBatch, rows: ResolvedRows) -> None:
-        columns = rows._asdict()
-        if any(rows.sources):
-            columns["sources"] = [
-                [{"role": s.role, "url": s.url, "digest": s.digest, "asset": s.asset} for s in sources]
-                for sources in rows.sources
-            ]
-        columns["waits_for"] = [None] * len(rows.id)
-        table = pa.table({field.name: _array(columns[field.name], field.type) for field in _SPOOL})
-        for name in batch.own.column_names:
-            table = table.append_column(name, batch.own.column(name))
+        table = part_table(rows, batch.own)
         self._waiting.append(table)
         self._key_words.append(leading_words(table.column("request_key")))
         if sum(table.num_rows for table in self._waiting) >= PART_ROWS:
@@ -371,29 +347,15 @@ class ResolvedManifest:
     def _flush(self) -> None:
         if not self._waiting and self._num_parts:
             return  # but an empty manifest still leaves one part, and with it its mark on the campaign
-        part = pa.concat_tables([_SPOOL.empty_table(), *self._waiting], promote_options="default")
-        _write(part, self._folder / f"part-{self._num_parts:05d}.parquet")
+        part = pa.concat_tables([PART.empty_table(), *self._waiting], promote_options="default")
+        write_part(part, self._folder / f"part-{self._num_parts:05d}.arrow")
         self._num_parts += 1
         self._waiting = []
 
     def _settle_chains(self, job: Job, void: Collection[OutputName]) -> None:
         for path, part in settle_chains(self._parts(), job, self.scanned.outputs_named, void):
-            _write(part, path)
+            write_part(part, path)
         self._key_words = [leading_words(part.column("request_key")) for part in self.parts(["request_key"])]
 
     def _parts(self) -> list[Path]:
         return sorted(self._folder.glob("part-*"))
-
-
-def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
-    """Return values as an Arrow column; where all rows of a batch have the same one, it is read once."""
-    # Arrow repeats a list row by row, which takes longer than reading them all.
-    if values and not pa.types.is_nested(kind) and values.count(values[0]) == len(values):
-        return pa.repeat(pa.scalar(values[0], kind), len(values))
-    return pa.array(values, kind)
-
-
-def _write(part: pa.Table, path: Path) -> None:
-    # A dictionary of what differs in every row would only be given up again.
-    alike = [name for name in part.column_names if name not in {"id", "request_key", "recipe"}]
-    pq.write_table(part, path, compression="zstd", use_dictionary=alike, write_statistics=False)

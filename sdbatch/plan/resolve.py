@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import repeat
 from typing import Any, NamedTuple
 
+import pyarrow as pa
+
 from sdbatch.checkpoints import LoraInfo, ModelInfo
 from sdbatch.columns import SOURCE_ROLES, named, seed_problem
 from sdbatch.families import Given
@@ -45,7 +47,6 @@ class ResolvedRows(NamedTuple):
     """
 
     id: list[str]
-    request_key: list[str]
     recipe: list[str]
     num_outputs: list[int]
     sources: list[tuple[Source, ...]]
@@ -53,6 +54,11 @@ class ResolvedRows(NamedTuple):
     batch_key: list[str]
     cost_tflop: list[float]
     shape: list[str]
+
+    @property
+    def request_key(self) -> pa.StringArray:
+        """Keys of the recipes, made when they are asked for: whoever only checks rows needs none."""
+        return request_keys(self.recipe)
 
 
 class Resolver:
@@ -191,11 +197,9 @@ def _resolved(group: SettledGroup, rows: Columns, sources: list[tuple[Source, ..
     if roles := [name for name in group.recipe.own if name in SOURCE_ROLES]:
         digests = [digests_by_role(of_row) for of_row in sources]
         own |= {role: [of_row[role] for of_row in digests] for role in roles}
-    recipes = group.recipe.fill(own)
     return ResolvedRows(
         id=list(rows["id"]),
-        request_key=request_keys(recipes),
-        recipe=recipes,
+        recipe=group.recipe.fill(own),
         num_outputs=[group.num_outputs] * num_rows,
         sources=sources,
         model=[group.model] * num_rows,

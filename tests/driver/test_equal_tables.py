@@ -185,7 +185,7 @@ def _keys(resolver: Resolver, columns: dict[str, list[Any]], num_rows: int) -> d
     urls = ("[draft] p.png", "a b.png", "mask.png", "one.png", "two.png")
     rows, problems = resolver.resolve(columns, num_rows, {url: f"sha256:{url}" for url in urls})
     assert problems == []
-    return dict(zip(rows.id, rows.request_key, strict=True))
+    return dict(zip(rows.id, rows.request_key.to_pylist(), strict=True))
 
 
 def _keys_of(resolver: Resolver, manifest: Path) -> dict[str, str]:

@@ -106,7 +106,7 @@ def test_what_a_row_raises_is_its_own_problem() -> None:
     rows, problems = resolve_each(resolver, columns, 9, {})
 
     assert rows.id == [name for name in ids if name != "row-4"]
-    assert len(set(rows.request_key)) == 8
+    assert len(set(rows.request_key.to_pylist())) == 8
     assert [(problem.offset, problem.column) for problem in problems] == [(4, None)]
     assert problems[0].message.startswith("cannot be planned: TypeError: ")
 

@@ -54,7 +54,8 @@ def _key(family: Family, task: str, route: Route, take: str) -> str:
     digests = {url: f"sha256:{_digest(url)}" for url in ("0", "1", "mask", "video", "control_image")}
     resolved, problems = resolver.resolve({name: [value] for name, value in row.items()}, 1, digests)
     assert not problems, (family.title, task, take, problems)
-    return resolved.request_key[0]
+    key: str = resolved.request_key[0].as_py()
+    return key
 
 
 def _job(family: Family, *, is_exact: bool) -> Job:

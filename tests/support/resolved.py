@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from sdbatch.plan.problems import RowProblem
 from sdbatch.plan.resolve import ResolvedRows
+from sdbatch.recipe import request_key
 from sdbatch.types import Source
 
 
@@ -14,7 +15,6 @@ class Row(NamedTuple):
     """One row of `ResolvedRows`."""
 
     id: str
-    request_key: str
     recipe: str
     num_outputs: int
     sources: tuple[Source, ...]
@@ -22,6 +22,11 @@ class Row(NamedTuple):
     batch_key: str
     cost_tflop: float
     shape: str
+
+    @property
+    def request_key(self) -> str:
+        """Key of the recipe."""
+        return request_key(self.recipe)
 
 
 def rows_of(resolved: ResolvedRows, problems: Iterable[RowProblem], num_rows: int) -> list[Row | None]:
