@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 from json.encoder import encode_basestring
 from typing import Any
 
+import numpy as np
+
 _INT_MAX = 2**53 - 1
 
 
@@ -50,6 +52,14 @@ def canonical(value: Any) -> str:
 def are_plain_integers(values: Sequence[Any]) -> bool:
     """Whether `str` writes each of some values as `canonical` does; one look at all is faster than one at each."""
     return set(map(type, values)) == {int} and min(values) >= -_INT_MAX and max(values) <= _INT_MAX
+
+
+def are_plain_texts(texts: Sequence[str]) -> bool:
+    """Whether `canonical` writes each of some texts as it stands, between quotes."""
+    joined = "".join(texts)
+    if not joined or '"' in joined or "\\" in joined:
+        return not joined
+    return bool(np.frombuffer(joined.encode(errors="surrogatepass"), np.uint8).min() >= ord(" "))
 
 
 def _number(value: float) -> str:

@@ -20,7 +20,7 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
-from sdbatch.canonical import are_plain_integers, canonical
+from sdbatch.canonical import are_plain_integers, are_plain_texts, canonical
 from sdbatch.columns import AS_IN_RECIPE, IN_RECIPE, LISTED_ROLES, SOURCE_ROLES, named
 from sdbatch.errors import UserError
 
@@ -233,7 +233,10 @@ class RecipeTemplate:
         members = {
             name: _member(name, canonical(value)) for name, value in shared.items() if not _is_neutral(name, value)
         }
-        members |= {name: _GAP if name in NEUTRAL else _member(name, _GAP) for name in self.own}
+        members |= {
+            name: _GAP if name in NEUTRAL else _member(name, f'"{_GAP}"' if name in _TEXTS else _GAP)
+            for name in self.own
+        }
         *others, last = sorted(members)
         assert last not in self.own or last not in NEUTRAL, "a member that may be left out is followed by another one"
         text = "{" + "".join(members[name] for name in others) + members[last].removesuffix(",") + "}"
@@ -254,14 +257,15 @@ def _member(name: str, text: str) -> str:
 
 
 def _written(name: str, values: Sequence[Any]) -> Iterable[str]:
-    """Return each row's value as it stands in the recipe: a whole member, or nothing, where it may be neutral."""
-    write = encode_basestring if name in _TEXTS else canonical  # canonical asks each value for its type first
-    if name not in NEUTRAL:
-        return map(str if are_plain_integers(values) else write, values)
-    neutral = NEUTRAL[name]
-    if values.count(neutral) == len(values):
-        return repeat("", len(values))
-    return ["" if value == neutral else _member(name, write(value)) for value in values]
+    """Return what each row's value puts into the template: a whole member, or nothing, where it may be neutral."""
+    if name in NEUTRAL:
+        neutral = NEUTRAL[name]
+        if values.count(neutral) == len(values):
+            return repeat("", len(values))
+        return ["" if value == neutral else _member(name, canonical(value)) for value in values]
+    if name in _TEXTS:  # the quotes stand in the template
+        return values if are_plain_texts(values) else [encode_basestring(text)[1:-1] for text in values]
+    return map(str if are_plain_integers(values) else canonical, values)
 
 
 def _is_neutral(name: str, value: Any) -> bool:

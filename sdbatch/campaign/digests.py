@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 _KEY_DIGITS = 64
+_WORD_DIGITS = 16
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)
 """An odd number without a pattern (2**64 over the golden ratio): products with it differ where the factors do."""
 
@@ -117,14 +118,14 @@ class DigestTable:
         return found
 
 
-def key_words(keys: pa.Array | pa.ChunkedArray) -> NDArray[np.uint64]:
-    """Return the first 128 bits of request keys, two words a row."""
+def key_words(keys: pa.Array | pa.ChunkedArray, num_words: int = 2) -> NDArray[np.uint64]:
+    """Return the first 64 bits of request keys, or so many times as many: a word each, all words of a key in a row."""
     texts = _whole_keys(keys)
     if not len(texts):
-        return np.empty((0, 2), np.uint64)
+        return np.empty((0, num_words), np.uint64)
     offsets = np.frombuffer(texts.buffers()[1], np.int32)[texts.offset : texts.offset + len(texts) + 1]
     data = np.frombuffer(texts.buffers()[2], np.uint8)[offsets[0] : offsets[-1]]
-    digits = data.reshape(len(texts), _KEY_DIGITS)[:, : _KEY_DIGITS // 2]
+    digits = data.reshape(len(texts), _KEY_DIGITS)[:, : num_words * _WORD_DIGITS]
     halves = (digits & 15) + 9 * (digits >> 6)  # "0".."9" are 0x30.., "a".."f" 0x61..
     words: NDArray[np.uint64] = np.ascontiguousarray((halves[:, 0::2] << 4) | halves[:, 1::2]).view(np.uint64)
     return words

@@ -134,17 +134,17 @@ class Made:
         grouping: Grouping,
     ) -> None:
         """Add rows, with the outputs that are made of each and those of them that are rendered."""
-        self.work.add(rows, map(len, rendered))
-        for model_and_shape, _, number in sums_by_shape(rows, map(len, outputs)):
-            self.assets[model_and_shape] += number
+        for place, cost_tflop, (number, num_rendered) in sums_by_shape(rows, map(len, outputs), map(len, rendered)):
+            self.assets[place] += number
+            self.work.add_outputs(*place, cost_tflop, num_rendered)
         if grouping.is_empty:
             return
         models, shapes, costs = (rows.column(name).to_pylist() for name in ("model", "shape", "cost_tflop"))
-        for place, values in enumerate(grouping.values(rows)):
-            if outputs[place]:
+        for row, values in enumerate(grouping.values(rows)):
+            if outputs[row]:
                 assets, work = self.groups[values]
-                assets[models[place], shapes[place]] += len(outputs[place])
-                work.add_outputs(models[place], shapes[place], costs[place], len(rendered[place]))
+                assets[models[row], shapes[row]] += len(outputs[row])
+                work.add_outputs(models[row], shapes[row], costs[row], len(rendered[row]))
 
     @property
     def assets_by_model(self) -> dict[str, int]:

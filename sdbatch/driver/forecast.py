@@ -141,7 +141,7 @@ def forecast(
         meeting = MeetingSeeds()
         stages, rerolls = manifest.scanned.stages_digest, job.limits.rerolls
         for part in classify(parts, done, selection, stages, rerolls):
-            reasons.update(part.reasons)
+            reasons.update(part.counts)
             num_waiting, num_lacking = num_waiting + part.num_waiting, num_lacking + part.num_given_up
             waiting.update(part.waiting)
             rendered = sharing.rendered(part.rows, sharing.count(part.rows, part.outputs, part.replaces))

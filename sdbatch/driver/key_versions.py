@@ -43,7 +43,7 @@ def settle_key_version(
     num_rows = 0
     work = Work()
     for part in classify(manifest.parts(columns_for(done, COUNTED)), done, selection):
-        num_rows += part.reasons.count("changed")
+        num_rows += part.counts["changed"]
         made = (len(own) if why == "changed" else 0 for why, own in zip(part.reasons, part.outputs, strict=True))
         work.add(part.rows, made)
     if not num_rows:

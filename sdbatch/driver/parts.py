@@ -51,7 +51,7 @@ def part_table(rows: ResolvedRows, own: pa.Table) -> pa.Table:
 
 def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
     """Return values as an Arrow column; where all rows of a batch have the same one, it is read once."""
-    if values and values.count(values[0]) == len(values):
+    if values and values[0] == values[-1] and values.count(values[0]) == len(values):
         return pa.repeat(pa.scalar(values[0], kind), len(values))
     return pa.array(values, kind)
 

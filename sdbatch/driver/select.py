@@ -47,7 +47,7 @@ class ClassifiedRows:
 
     Attributes:
         rows: Rows of the resolved manifest, with the columns that were read.
-        reasons: For each row, why it is made or left.
+        codes: For each row, why it is made or left: a place among all reasons.
         outputs: For each row, the outputs to make; empty for a row that is left.
         failures: Number of rows that stay failed, by class of failure.
         replaces: By row, which unwanted number each of its further outputs is made for.
@@ -59,7 +59,7 @@ class ClassifiedRows:
     """
 
     rows: pa.Table
-    reasons: Sequence[Reason]
+    codes: NDArray[np.int8]
     outputs: Sequence[tuple[int, ...]]
     failures: Counter[str]
     replaces: Mapping[int, Mapping[int, int]] = field(default_factory=dict)
@@ -70,16 +70,28 @@ class ClassifiedRows:
     unselected_failed: int = 0
 
     @property
+    def reasons(self) -> list[Reason]:
+        """For each row, why it is made or left."""
+        return [_REASONS[code] for code in self.codes.tolist()]
+
+    @property
+    def counts(self) -> Counter[str]:
+        """Number of rows for each reason that there is, in the order in which the reasons appear."""
+        codes, firsts, counts = np.unique(self.codes, return_index=True, return_counts=True)
+        found = sorted(zip(firsts.tolist(), codes.tolist(), counts.tolist(), strict=True))
+        return Counter({_REASONS[code]: count for _, code, count in found})
+
+    @property
     def waiting(self) -> list[str]:
         """For each row that waits, the first source that a run before has to make."""
-        if "waiting" not in self.reasons:
-            return []
-        sources: list[str] = self.rows_for("waiting").column("waits_for").to_pylist()
+        rows = self.rows_for("waiting")
+        sources: list[str] = rows.column("waits_for").to_pylist() if rows.num_rows else []
         return sources
 
     def rows_for(self, reason: Reason) -> pa.Table:
         """Return the rows that are made or left for a reason."""
-        return self.rows.filter(pa.array([own == reason for own in self.reasons], pa.bool_()))
+        is_meant = self.codes == _CODES[reason]
+        return self.rows.filter(pa.array(is_meant)) if is_meant.any() else self.rows.slice(0, 0)
 
 
 def classify(
@@ -99,10 +111,12 @@ def classify(
     rules = Rules(is_retried=is_retried.tolist(), rerolls=rerolls, is_rerolling=selection.is_rerolling)
     for part in parts:
         standing = done.standing(*(part.column(name) for name in ("id", "request_key", "num_outputs")))
-        reasons = _reasons(part, standing, is_retried, done.tombstones)
+        is_made = np.fromiter(map(not_, standing.outputs), np.bool_, part.num_rows)
+        reasons = _reasons(part, standing, is_made, is_retried, done.tombstones)
         choices = _choices(part, standing, rules, selection.again)
         for row, choice in choices.items():
             standing.outputs[row], standing.failure[row] = choice.outputs, choice.failure
+            is_made[row] = not choice.outputs
             if reasons[row] not in _NOT_LOOKED_AT:
                 reasons[row] = _CODES[choice.reason]
         if selection.limit is not None:
@@ -110,15 +124,17 @@ def classify(
             places = num_made + np.cumsum(is_wanted)
             reasons[is_wanted & (places > selection.limit)] = _CODES["unselected"]
             num_made += int(np.count_nonzero(is_wanted))
-        left = (reasons >= _LEFT_FROM).tolist()
+        is_left = reasons >= _LEFT_FROM
+        outputs = list(standing.outputs)
+        for row in np.flatnonzero(is_left & ~is_made).tolist():
+            outputs[row] = ()
         failures = standing.failure[reasons == _CODES["failed"]]
         chosen = {row: choice for row, choice in choices.items() if reasons[row] not in _NOT_LOOKED_AT}
         is_unselected = reasons == _CODES["unselected"]
-        is_made = np.fromiter(map(not_, standing.outputs), np.bool_, part.num_rows)
         yield ClassifiedRows(
             rows=part,
-            reasons=[_REASONS[code] for code in reasons.tolist()],
-            outputs=[() if is_left else own for is_left, own in zip(left, standing.outputs, strict=True)],
+            codes=reasons,
+            outputs=outputs,
             failures=Counter(done.failures[failure].error_type for failure in failures.tolist()),
             replaces={row: choice.replaces for row, choice in chosen.items() if choice.replaces},
             further={row: choice.further for row, choice in chosen.items() if choice.further},
@@ -161,12 +177,16 @@ def columns_for(done: Done, columns: Sequence[str]) -> list[str]:
 
 
 def _reasons(
-    part: pa.Table, standing: Standing, retried: NDArray[np.bool_], tombstones: Tombstones
+    part: pa.Table,
+    standing: Standing,
+    is_made: NDArray[np.bool_],
+    retried: NDArray[np.bool_],
+    tombstones: Tombstones,
 ) -> NDArray[np.int8]:
     """Return each row's place in `_REASONS`: of what holds, the first counts."""
     is_retried = retried[standing.failure]
     holds: list[tuple[NDArray[np.bool_], Reason]] = [
-        (np.fromiter(map(not_, standing.outputs), np.bool_, part.num_rows), "reused"),
+        (is_made, "reused"),
         (is_retried, "retry"),
         (standing.failure >= 0, "failed"),
         (standing.is_begun, "outputs"),

@@ -69,8 +69,9 @@ class RunTally:
             asked = sharing.count(part.rows, part.outputs, part.replaces)
             self.cost_pending += sum(map(mul, part.rows.column("cost_tflop").to_pylist(), map(len, asked)))
             self.work.add(part.rows, map(len, sharing.rendered(part.rows, asked)))
-            self.counts.rows_reused += part.reasons.count("reused")
-            self.counts.rows_withdrawn += part.reasons.count("withdrawn")
+            counts = part.counts
+            self.counts.rows_reused += counts["reused"]
+            self.counts.rows_withdrawn += counts["withdrawn"]
             self.outputs_waiting += part.num_waiting
             self.outputs_given_up += part.num_given_up
             self.waiting.update(part.waiting)

@@ -54,7 +54,7 @@ class Work:
 
     def add(self, rows: pa.Table, numbers: Iterable[int]) -> None:
         """Add rows (`model`, `shape`, `cost_tflop`), with the number of outputs to render of each."""
-        for place, cost_tflop, number in sums_by_shape(rows, numbers):
+        for place, cost_tflop, (number,) in sums_by_shape(rows, numbers):
             self.add_outputs(*place, cost_tflop, number)
 
     def add_outputs(self, model: str, shape: str, cost_tflop: float, number: int) -> None:
@@ -69,18 +69,25 @@ class Work:
             yield *place, self.tflop[place], number
 
 
-def sums_by_shape(rows: pa.Table, numbers: Iterable[int]) -> Iterator[tuple[tuple[str, str], float, int]]:
-    """Yield (model, shape), the predicted work of an output and the sum of the numbers, of rows that have one.
+def sums_by_shape(
+    rows: pa.Table, numbers: Iterable[int], *more: Iterable[int]
+) -> Iterator[tuple[tuple[str, str], float, tuple[int, ...]]]:
+    """Yield (model, shape), the predicted work of an output and the sums of the numbers, of rows that have a first one.
 
     Args:
         rows: `model`, `shape` and `cost_tflop`.
         numbers: One for each row.
+        more: Further numbers of each row; 0 where its first one is.
     """
-    table = rows.select(["model", "shape", "cost_tflop"]).append_column("number", pa.array(list(numbers), pa.int64()))
-    table = table.filter(pc.greater(table.column("number"), 0))
-    sums = table.group_by(["model", "shape"], use_threads=False).aggregate([("cost_tflop", "last"), ("number", "sum")])
+    table = rows.select(["model", "shape", "cost_tflop"])
+    names = [f"number_{place}" for place in range(1 + len(more))]
+    for name, column in zip(names, (numbers, *more), strict=True):
+        table = table.append_column(name, pa.array(list(column), pa.int64()))
+    table = table.filter(pc.greater(table.column(names[0]), 0))
+    wanted = [("cost_tflop", "last"), *((name, "sum") for name in names)]
+    sums = table.group_by(["model", "shape"], use_threads=False).aggregate(wanted)
     for row in sums.to_pylist():
-        yield (row["model"], row["shape"]), row["cost_tflop_last"], row["number_sum"]
+        yield (row["model"], row["shape"]), row["cost_tflop_last"], tuple(row[f"{name}_sum"] for name in names)
 
 
 class Forecaster:

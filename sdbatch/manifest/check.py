@@ -21,6 +21,10 @@ from sdbatch.manifest.values import NORMALIZED
 PROMPT_CHARS_MAX = 8000
 # Control characters but newline and tab, and marks that turn the direction of text (a file name can hide behind one).
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_SPACE, _TILDE = ord(" "), ord("~")
+"""All letters of ASCII that are printable stand between these two."""
+_IDS = re.compile(f"(?:{ID.pattern}\n)*+")
+"""Any number of ids, each with a line break after it."""
 PROBLEMS_MAX = 1000
 """Problems that are kept for the user; further ones are only counted."""
 
@@ -61,14 +65,21 @@ def check_text(batch: RowBatch) -> Iterator[Problem]:
 
 def _are_ids(values: Sequence[Any]) -> bool:
     """Whether all values are ids; one check of the whole batch is faster than a check of each."""
-    return None not in values and all(map(ID.fullmatch, values))
+    if None in values:
+        return False
+    lines = "\n".join([*values, ""])
+    return lines.count("\n") == len(values) and _IDS.fullmatch(lines) is not None
 
 
 def _are_plain(values: Sequence[str | None]) -> bool:
     """Whether all texts are short and printable ASCII; then none of them has a problem."""
     texts = list(filter(None, values))
     joined = "".join(texts)
-    return joined.isascii() and joined.isprintable() and max(map(len, texts), default=0) <= PROMPT_CHARS_MAX
+    if not joined:
+        return True
+    letters = np.frombuffer(joined.encode(), np.uint8) if joined.isascii() else None
+    is_printable = letters is not None and letters.min() >= _SPACE and letters.max() <= _TILDE
+    return bool(is_printable) and max(map(len, texts)) <= PROMPT_CHARS_MAX
 
 
 def _text_problem(text: str) -> str | None:

@@ -124,10 +124,12 @@ class Resolver:
             problems.extend(problem._replace(offset=offsets[problem.offset]) for problem in of_group)
             if isinstance(group, RejectedGroup):
                 continue
-            bad = {problem.offset for problem in of_group}
-            good = [place for place in range(len(offsets)) if place not in bad] if bad else range(len(offsets))
-            of_good = self._sized(group, _resolved(group, _picked(rows, good), [sources[place] for place in good]))
-            resolved.append(([offsets[place] for place in good], of_good))
+            places = offsets
+            if bad := {problem.offset for problem in of_group}:
+                good = [place for place in range(len(offsets)) if place not in bad]
+                places = [offsets[place] for place in good]
+                rows, sources = _picked(rows, good), [sources[place] for place in good]
+            resolved.append((places, self._sized(group, _resolved(group, rows, sources))))
         return _in_row_order(resolved), sorted(problems, key=lambda problem: problem.offset)
 
     def source_urls(self, columns: Mapping[str, Sequence[Any]]) -> set[str]:
@@ -197,9 +199,12 @@ def _resolved(group: SettledGroup, rows: Columns, sources: list[tuple[Source, ..
     if roles := [name for name in group.recipe.own if name in SOURCE_ROLES]:
         digests = [digests_by_role(of_row) for of_row in sources]
         own |= {role: [of_row[role] for of_row in digests] for role in roles}
+    recipes = group.recipe.fill(own)
+    if not "".join(filter(None, group.texts.values())).isascii():
+        "".join(recipes).encode()  # a text of the job may be no Unicode; here it raises, and the row has a problem
     return ResolvedRows(
         id=list(rows["id"]),
-        recipe=group.recipe.fill(own),
+        recipe=recipes,
         num_outputs=[group.num_outputs] * num_rows,
         sources=sources,
         model=[group.model] * num_rows,

@@ -130,7 +130,10 @@ def test_each_of_two_controlnets_reads_a_picture_and_both_are_in_the_key() -> No
 
     assert recipe["control_image"] == ["sha256:ed", "sha256:de"]
     assert recipe["components"] == {"controlnet": "controlnet-revision", "controlnet_2": "controlnet_2-revision"}
-    assert _one(row, components=TWO).request_key != _one({**row, "control_image": [DEPTH, EDGES]}, components=TWO).request_key
+    assert (
+        _one(row, components=TWO).request_key
+        != _one({**row, "control_image": [DEPTH, EDGES]}, components=TWO).request_key
+    )
     assert "has 1 picture(s); models.m names 2 ControlNets" in _refused({**row, "control_image": EDGES}, components=TWO)
     assert "has 2 picture(s); models.m names one ControlNet" in _refused(row, components=PLAIN)
     mixed = {"controlnet": "ControlNetModel", "controlnet_2": "ControlNetUnionModel"}
