@@ -34,10 +34,15 @@ class Origins:
         """Return, by place in `keys`, the outputs of those keys that have any: of each the lowest (run, unit)."""
         if not len(self._words):
             return {}
-        wanted = key_words(keys)[:, 0]
+        wanted = key_words(keys, 1)[:, 0]
         starts = np.searchsorted(self._words, wanted, side="left")
-        ends = np.searchsorted(self._words, wanted, side="right")
-        return {place: self._between(starts[place], ends[place]) for place in np.flatnonzero(ends > starts).tolist()}
+        is_there = self._words[np.minimum(starts, len(self._words) - 1)] == wanted
+        places = np.flatnonzero(is_there)
+        ends = np.searchsorted(self._words, wanted[places], side="right")
+        return {
+            place: self._between(start, end)
+            for place, start, end in zip(places.tolist(), starts[places].tolist(), ends.tolist(), strict=True)
+        }
 
     def _between(self, start: int, end: int) -> tuple[Origin, ...]:
         first: dict[int, int] = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final
 
 import pyarrow as pa
@@ -47,13 +47,14 @@ VOID: Final = pa.schema([("id", pa.string()), ("request_key", pa.string()), ("n"
 """Outputs whose earlier commits no longer count (redo, gc); `request_key` may be its first 8 digits, as in a name."""
 
 
-def to_parquet(table: pa.Table, *, for_query: bool = True, **notes: str) -> bytes:
+def to_parquet(table: pa.Table, *, for_query: bool = True, distinct: Collection[str] = (), **notes: str) -> bytes:
     """Return a table as one Parquet file.
 
     Args:
         table: The rows.
         for_query: Whether people look for some of its rows. A commit is read whole, and is smaller and
             faster to write without the dictionaries and statistics that each column would have.
+        distinct: Columns of a flat table that differ in every row: a dictionary of them would only be given up again.
         notes: Go into its footer, as does the format version.
     """
     sink = pa.BufferOutputStream()
@@ -61,7 +62,7 @@ def to_parquet(table: pa.Table, *, for_query: bool = True, **notes: str) -> byte
         table.replace_schema_metadata(marks(**notes)),
         sink,
         compression="zstd",
-        use_dictionary=for_query,
+        use_dictionary=[name for name in table.column_names if name not in distinct] if distinct else for_query,
         write_statistics=for_query,
     )
     return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]

@@ -8,6 +8,7 @@ Nothing is written into a campaign before every row was checked.
 from __future__ import annotations
 
 import hashlib
+from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -15,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from sdbatch.after import check_stages, choose_stages, stages_digest
 from sdbatch.campaign import layout
@@ -279,7 +279,7 @@ class ResolvedManifest:
         self._folder = self._scratch.folder
         self._waiting: list[pa.Table] = []
         self._num_parts = 0
-        self._key_words: list[NDArray[np.uint64]] = []
+        self._key_words = array("Q")  # it grows: arrays that are put together at the end are there twice
         try:
             picks = None if selection is None or selection.is_of_all else ManifestPicks(job, selection)
             self.scanned = scan(
@@ -317,7 +317,7 @@ class ResolvedManifest:
 
     def shared_keys(self) -> SharedKeys:
         """Return the request keys that more than one row has."""
-        return SharedKeys(self._key_words)
+        return SharedKeys(np.frombuffer(self._key_words, np.uint64))
 
     def publish(self, store: Store, run: str, path_of: Callable[[str, int], str] = layout.requests) -> None:
         """Write ids, keys and x_* into the campaign: what effective metadata is joined with.
@@ -335,12 +335,12 @@ class ResolvedManifest:
                 if name not in part.column_names:
                     part = part.append_column(name, pa.nulls(part.num_rows, own.field(name).type))
             reached("before-writing-the-plan")
-            store.put_new(path_of(run, number), to_parquet(part.select(names)))
+            store.put_new(path_of(run, number), to_parquet(part.select(names), distinct=("id", "request_key")))
 
     def _keep(self, batch: RowBatch, rows: ResolvedRows) -> None:
         table = part_table(rows, batch.own)
         self._waiting.append(table)
-        self._key_words.append(leading_words(table.column("request_key")))
+        self._key_words.frombytes(leading_words(table.column("request_key")).tobytes())
         if sum(table.num_rows for table in self._waiting) >= PART_ROWS:
             self._flush()
 
@@ -355,7 +355,9 @@ class ResolvedManifest:
     def _settle_chains(self, job: Job, void: Collection[OutputName]) -> None:
         for path, part in settle_chains(self._parts(), job, self.scanned.outputs_named, void):
             write_part(part, path)
-        self._key_words = [leading_words(part.column("request_key")) for part in self.parts(["request_key"])]
+        self._key_words = array("Q")
+        for part in self.parts(["request_key"]):
+            self._key_words.frombytes(leading_words(part.column("request_key")).tobytes())
 
     def _parts(self) -> list[Path]:
         return sorted(self._folder.glob("part-*"))

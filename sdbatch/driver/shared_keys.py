@@ -8,7 +8,7 @@ leads: its request asks for every output that any of them wants, and says which 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 import numpy as np
@@ -27,13 +27,13 @@ class SharedKeys:
     """The keys that more than one row of a manifest has, told by 64 bits of each.
 
     Args:
-        words: The first 64 bits of every row's request key, in any number of arrays; see `leading_words`.
+        words: The first 64 bits of every row's request key; see `leading_words`. They are sorted in place: ten million
+            rows would otherwise take several times their 80 MB.
     """
 
-    def __init__(self, words: Iterable[NDArray[np.uint64]]) -> None:
-        every = np.concatenate([np.empty(0, np.uint64), *words])
-        every.sort()  # in place: ten million rows would otherwise take several times their 80 MB
-        self._words = np.unique(every[1:][every[1:] == every[:-1]])
+    def __init__(self, words: NDArray[np.uint64]) -> None:
+        words.sort()
+        self._words = np.unique(words[1:][words[1:] == words[:-1]])
 
     def places(self, keys: pa.Array | pa.ChunkedArray) -> list[int]:
         """Return the places in `keys` of those that are shared."""
@@ -120,9 +120,12 @@ class Sharing:
     def rendered(self, rows: pa.Table, outputs: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
         """Return, of what `count` returned, the outputs that no earlier run has made."""
         left = list(outputs)
-        for place, origins in self._origins.of(rows.column("request_key")).items():
+        # Rows that are done are most of a campaign that goes on, and nothing is asked of them.
+        asked = [place for place, numbers in enumerate(outputs) if numbers]
+        keys = rows.column("request_key").take(pa.array(asked, pa.int64()))
+        for place, origins in self._origins.of(keys).items():
             copied = {origin.n for origin in origins}
-            left[place] = tuple(n for n in outputs[place] if n not in copied)
+            left[asked[place]] = tuple(n for n in outputs[asked[place]] if n not in copied)
         return left
 
     def request_columns(

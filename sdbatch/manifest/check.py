@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import unicodedata
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -96,21 +97,20 @@ class Duplicates:
     """Finds ids that appear twice, in 8 bytes a row."""
 
     def __init__(self) -> None:
-        self._hashes: list[np.ndarray[Any, np.dtype[np.int64]]] = []
+        self._hashes = array("q")  # one that grows: arrays that are put together at the end are there twice
 
     def add(self, batch: RowBatch) -> None:
         """Remember a batch's ids."""
         ids = batch.columns.get("id", [])
-        self._hashes.append(np.fromiter(map(hash, ids), dtype=np.int64, count=len(ids)))
+        self._hashes.frombytes(np.fromiter(map(hash, ids), np.int64, len(ids)).tobytes())
 
     def problems(self, shards: Iterable[Shard]) -> Iterator[Problem]:
         """Yield a problem for every id that appeared before; reads the ids again, only when two hashes are equal."""
-        if not self._hashes:
-            return
-        hashes = np.concatenate(self._hashes)
-        self._hashes = []
+        hashes = np.frombuffer(self._hashes, np.int64)
+        self._hashes = array("q")
         hashes.sort()  # in place: ten million rows would otherwise take several times their 80 MB
         suspects = set(hashes[1:][hashes[1:] == hashes[:-1]].tolist())
+        del hashes
         if not suspects:
             return
         first: dict[str, str] = {}

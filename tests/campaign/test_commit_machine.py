@@ -404,7 +404,7 @@ class CampaignMachine(RuleBasedStateMachine):
             old.is_followed = True
         manifest = pa.Table.from_pylist(rows)
         (part,) = classify([manifest], done, Selection())
-        sharing = Sharing(SharedKeys([leading_words(manifest.column("request_key"))]), done.origins)
+        sharing = Sharing(SharedKeys(leading_words(manifest.column("request_key"))), done.origins)
         sharing.count(manifest, part.outputs)
         pending = [place for place, outputs in enumerate(part.outputs) if outputs]
         columns = sharing.request_columns(

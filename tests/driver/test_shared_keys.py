@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
+import numpy as np
 import pyarrow as pa
 
 from sdbatch.driver.shared_keys import SharedKeys, Takers, leading_words
@@ -19,11 +20,11 @@ def _keys(names: str) -> pa.Array:
 
 
 def test_a_key_is_shared_when_two_rows_have_it_in_whichever_part() -> None:
-    shared = SharedKeys([leading_words(_keys("ab")), leading_words(_keys("ca"))])
+    shared = SharedKeys(leading_words(_keys("abca")))
 
     assert shared.places(_keys("abca")) == [0, 3]
-    assert SharedKeys([leading_words(_keys("abc"))]).places(_keys("abc")) == []
-    assert SharedKeys([]).places(_keys("a")) == []
+    assert SharedKeys(leading_words(_keys("abc"))).places(_keys("abc")) == []
+    assert SharedKeys(np.empty(0, np.uint64)).places(_keys("a")) == []
 
 
 def test_the_first_pending_row_of_a_key_leads_and_every_output_has_its_takers() -> None:
