@@ -87,7 +87,7 @@ class Done:
             digests = id_digests(ids)
             place = self._requests.positions(request_digests(digests, keys))
         made = self._made[place]
-        has_many = np.isin(place, list(self._many))
+        has_many = np.isin(place, list(self._many)) if self._many else np.zeros(len(place), np.bool_)
         counts = np.asarray(num_outputs).astype(np.int64)
         outputs = _each_missing(made, counts)
         for row in np.flatnonzero((counts > _WORD_BITS) & has_many):

@@ -30,9 +30,14 @@ class Origins:
         self._commit = history.commit[order]
         self._commits = history.commits
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is made."""
+        return not len(self._words)
+
     def of(self, keys: pa.Array | pa.ChunkedArray) -> dict[int, tuple[Origin, ...]]:
         """Return, by place in `keys`, the outputs of those keys that have any: of each the lowest (run, unit)."""
-        if not len(self._words):
+        if self.is_empty or not len(keys):
             return {}
         wanted = key_words(keys, 1)[:, 0]
         starts = np.searchsorted(self._words, wanted, side="left")

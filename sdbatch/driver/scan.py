@@ -177,7 +177,8 @@ def _scanned(
             if keep is not None:
                 fresh = resolver.source_urls(batch.columns) - digests.keys()
                 of_campaign = {url for url in fresh if url.startswith(ASSET_SCHEME)}
-                digests.update(digest_sources(fresh - of_campaign, job.storage, allow))
+                if of_files := fresh - of_campaign:
+                    digests.update(digest_sources(of_files, job.storage, allow))
                 digests.update({url: url for url in of_campaign})  # until `settle_chains` knows their content
             rows, row_problems = resolve_each(resolver, batch.columns, batch.num_rows, digests)
             problems.extend(_of_batch(batch, row_problems))

@@ -120,6 +120,8 @@ class Sharing:
     def rendered(self, rows: pa.Table, outputs: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
         """Return, of what `count` returned, the outputs that no earlier run has made."""
         left = list(outputs)
+        if self._origins.is_empty:
+            return left
         # Rows that are done are most of a campaign that goes on, and nothing is asked of them.
         asked = [place for place, numbers in enumerate(outputs) if numbers]
         keys = rows.column("request_key").take(pa.array(asked, pa.int64()))

@@ -165,3 +165,12 @@ def test_columns_of_one_s_own_never_end_a_run(tmp_path: Path, job_of: JobOf) -> 
     columns = columns_of(folder, state_of(folder)["chunks"][0]["name"])
     assert "x_zoned" in columns
     assert columns["x_moment"][1].startswith("9999-12-3")
+
+
+def test_a_default_that_is_no_unicode_is_told_for_each_row_that_takes_it(tmp_path: Path, job_of: JobOf) -> None:
+    pq.write_table(pa.table({"id": ["a", "b"], "prompt": [None, "p"]}), tmp_path / "a.parquet")
+
+    (problem,) = _problems(job_of(str(tmp_path / "a.parquet"), defaults={"task": "text-to-image", "prompt": "x\ud800"}))
+
+    assert problem.id == "a"
+    assert "cannot be planned: UnicodeEncodeError" in str(problem)

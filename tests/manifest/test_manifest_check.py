@@ -57,7 +57,25 @@ def test_an_id_is_taken(value: str) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [None, "", "-a", ".a", "_a", "a b", "a/b", "../a", "a\n", "a\x00", "ä", "a\u202eb", "a" * 129, "a\\b", "٣"],
+    [
+        None,
+        "",
+        "-a",
+        ".a",
+        "_a",
+        "a b",
+        "a/b",
+        "../a",
+        "a\n",
+        "a\nb",
+        "\n",
+        "a\x00",
+        "ä",
+        "a\u202eb",
+        "a" * 129,
+        "a\\b",
+        "٣",
+    ],
 )
 def test_what_could_not_stand_in_a_file_name_is_no_id(value: str | None) -> None:
     (problem,) = _problems(id=[value])
