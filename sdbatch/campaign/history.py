@@ -188,9 +188,9 @@ def snapshot_parts(
 def snapshot_tables(store: Store, run: str) -> Iterator[pa.Table]:
     """Yield a run's snapshot in tables of some ten thousand rows. Raises UnreadableSnapshot."""
     path = layout.snapshot(run)
-    data = store.read(path)
+    tables = formats.read_batches(store.read(path), f"{store.url}/{path}", INDEX, few=_FEW)
     try:
-        yield from formats.read_batches(data, f"{store.url}/{path}", INDEX, few=_FEW)
+        yield from tables
     except (pa.ArrowException, OSError, ValueError) as error:
         raise UnreadableSnapshot(run) from error
 

@@ -25,10 +25,12 @@ class Origins:
         order = np.argsort(words)
         if not history.is_ok.all():
             order = order[history.is_ok[order]]
-        self._words = words[order]
+            words = words[history.is_ok]
         self._numbers = history.numbers[order]
         self._commit = history.commit[order]
         self._commits = history.commits
+        words.sort()  # in place, as another column of ten million outputs takes 80 MB
+        self._words = words
 
     @property
     def is_empty(self) -> bool:

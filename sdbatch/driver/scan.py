@@ -290,6 +290,8 @@ class ResolvedManifest:
             self._is_picked = None if picks is None else picks.picked()
             if self.scanned.outputs_named:
                 self._settle_chains(job, void)
+            self._shared_keys = SharedKeys(np.frombuffer(self._key_words, np.uint64))
+            del self._key_words
         except BaseException:
             self.close()
             raise
@@ -318,7 +320,7 @@ class ResolvedManifest:
 
     def shared_keys(self) -> SharedKeys:
         """Return the request keys that more than one row has."""
-        return SharedKeys(np.frombuffer(self._key_words, np.uint64))
+        return self._shared_keys
 
     def publish(self, store: Store, run: str, path_of: Callable[[str, int], str] = layout.requests) -> None:
         """Write ids, keys and x_* into the campaign: what effective metadata is joined with.

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 def in_arrow(data: bytes) -> pa.BufferReader:
     """Copy bytes into memory of Arrow's own, and return that as a file."""
-    sink = pa.BufferOutputStream()
-    sink.write(data)
-    return pa.BufferReader(sink.getvalue())
+    buffer = pa.allocate_buffer(len(data))  # of exactly this size: an output stream would take up to twice as much
+    if data:
+        pa.FixedSizeBufferWriter(buffer).write(data)
+    return pa.BufferReader(buffer)
