@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
-from sdbatch.driver.shared_keys import SharedKeys, Takers, leading_words
-from sdbatch.types import Request
+from sdbatch.campaign import layout
+from sdbatch.campaign.campaign import Campaign
+from sdbatch.campaign.origins import Origins
+from sdbatch.campaign.schema import INDEX, table, to_parquet
+from sdbatch.driver.shared_keys import SharedKeys, Sharing, Takers, leading_words
+from sdbatch.storage import open_campaign
+from sdbatch.types import Origin, Request
 
 
 def _key(text: str) -> str:
@@ -49,3 +55,32 @@ def test_a_request_knows_its_ids_and_counts_its_assets() -> None:
     assert request.num_assets == 4
     assert (request.takers_of(1), request.outputs_of("one")) == (("one", "two"), (1,))
     assert (alone.ids, alone.num_assets, alone.takers_of(1)) == (("one",), 2, ("one",))
+
+
+class _Counted(Origins):
+    """Origins that count the keys they are asked for."""
+
+    num_asked = 0
+
+    def of(self, keys: pa.Array | pa.ChunkedArray) -> dict[int, tuple[Origin, ...]]:
+        """See `Origins`."""
+        self.num_asked += len(keys)
+        return super().of(keys)
+
+
+def test_what_an_earlier_run_made_is_asked_for_pending_rows_alone(tmp_path: Path) -> None:
+    store, run = open_campaign(str(tmp_path), {}), layout.run_id(1, "20260101T000000Z")
+    keys = [_key(str(number)) for number in range(100)]
+    made = [{"id": f"row-{n}", "request_key": key, "n": 0, "status": "ok", "commit": layout.commit(run, "000000")}
+            for n, key in enumerate(keys)]  # fmt: skip
+    store.put_new(layout.snapshot(run), to_parquet(table(made, INDEX)))
+    store.put_new(layout.run_json(run), b'{"state": "done"}')
+    origins = _Counted(Campaign(store).history())
+    ids = [f"row-{n}" for n in range(97)] + ["renamed", "new", "more"]
+    rows = pa.table({"id": ids, "request_key": [*keys[:97], keys[98], _key("new"), keys[99]]})
+    outputs: list[tuple[int, ...]] = [*[()] * 97, (0,), (0,), (0, 1)]
+
+    rendered = Sharing(SharedKeys(np.empty(0, np.uint64)), origins).rendered(rows, outputs)
+
+    assert rendered == [*[()] * 98, (0,), (1,)]
+    assert origins.num_asked == 3
