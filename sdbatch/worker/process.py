@@ -21,6 +21,7 @@ from sdbatch.job import parse_job
 from sdbatch.logs import configure
 from sdbatch.storage import open_campaign
 from sdbatch.types import OnCall, Phase, Receipt, Running, Unit, WorkerSpec
+from sdbatch.worker.collector import left_to_stay
 from sdbatch.worker.environment import prepare_environment
 from sdbatch.worker.render import Renderer
 from sdbatch.worker.unit import UnitMaker
@@ -60,7 +61,9 @@ def prepare_generation(num_cpus: int = 1, *, is_exact: bool = False) -> None:
 
 
 def prepare_process(spec: WorkerSpec, name: str) -> None:
-    """Set what only a process that is a worker and nothing else may: log handlers, and see `prepare_generation`.
+    """Set what only a process that is a worker and nothing else may: log handlers, what Python's collector looks at.
+
+    See `prepare_generation` for the rest.
 
     Args:
         spec: What the worker is built from.
@@ -68,7 +71,9 @@ def prepare_process(spec: WorkerSpec, name: str) -> None:
     """
     configure(spec.log_format, campaign=spec.output, run_id=spec.run_id, worker=name)
     job = parse_job(spec.job)
-    prepare_generation(max(model.num_cpus for model in job.models.values()), is_exact=job.determinism == "exact")
+    with left_to_stay():
+        prepare_generation(max(model.num_cpus for model in job.models.values()), is_exact=job.determinism == "exact")
+        import sdbatch.generate.batch  # noqa: F401 -- all that is imported for any model
 
 
 class Worker:
