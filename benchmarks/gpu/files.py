@@ -59,7 +59,7 @@ def finished(made: Bed, outputs: list[RenderedOutput]) -> Figures:
     store = open_store(made.job.output, made.job.storage)
     finisher = Finisher(made.job, store, Recorder(job=made.job, worker="gpu"))
     begin_s, cpu_s = time.perf_counter(), time.process_time()
-    rows = [row for future in [finisher.submit(one, 0.0) for one in outputs] for row in future.result()]
+    rows = [row for future in [finisher.submit([one], 0.0) for one in outputs] for row in future.result()]
     wall_s = time.perf_counter() - begin_s
     return {
         "rate_per_s": round(len(rows) / wall_s, 2),

@@ -36,6 +36,11 @@ ENCODE_BYTES_MAX: Final = 1 << 30
 """Bytes of pixels that wait for encoding or upload: 340 pictures of 1024 px, 10 clips of 480p."""
 
 
+HANDFUL_BYTES_MAX: Final = 1 << 18
+"""Most bytes of pixels that a thread is given at a time: 21 pictures of 64 px, one of 256 px. Small outputs cost less
+together: each handing over lets the thread that feeds the model and the others take turns at the interpreter."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinishedOutput:
     """The end of an output, before it is stored.
@@ -58,6 +63,9 @@ class Finisher:
         job: The job.
         store: The campaign's.
         recorder: Makes the rows.
+
+    Attributes:
+        handful_bytes_max: Most bytes of pixels that should be handed over together.
     """
 
     def __init__(self, job: Job, store: Store, recorder: Recorder) -> None:
@@ -67,33 +75,39 @@ class Finisher:
         self._threads = ThreadPoolExecutor(_num_threads(job), thread_name_prefix="finish")
         self._judges = load_judges(choose_stages(job.stages), "cpu", "cpu")
         self._waiting = ByteBudget(ENCODE_BYTES_MAX)
+        # What waits for another machine is better done side by side.
+        self.handful_bytes_max = HANDFUL_BYTES_MAX if store.is_local else 0
         self._archived: set[str] = set()  # credentials that this worker has stored
 
-    def submit(self, rendered: RenderedOutput, load_s: float) -> Future[list[Row]]:
-        """Finish an output in the background; wait first while too many bytes do.
+    def submit(self, outputs: Sequence[RenderedOutput], load_s: float) -> Future[list[Row]]:
+        """Finish outputs in the background, one after the other; wait first while too many bytes do.
 
         Args:
-            rendered: The output.
-            load_s: Its share of the seconds that the model's load took.
+            outputs: At least one.
+            load_s: The share of each in the seconds that the model's load took.
 
         Returns:
-            The output's metadata rows, one for each id that takes it, once it is stored or known to have failed.
+            The outputs' metadata rows, one for each id that takes one, once all are stored or known to have failed.
         """
-        self._waiting.enter(rendered.generated.frames_FHWC.nbytes)
-        return self._threads.submit(self._finish, rendered, load_s)
+        waiting_bytes = sum(frames_bytes(output) for output in outputs)
+        self._waiting.enter(waiting_bytes)
+        return self._threads.submit(self._finish_all, tuple(outputs), load_s, waiting_bytes)
+
+    def _finish_all(self, outputs: Sequence[RenderedOutput], load_s: float, waiting_bytes: int) -> list[Row]:
+        try:
+            return [row for output in outputs for row in self._finish(output, load_s)]
+        finally:
+            self._waiting.leave(waiting_bytes)
 
     def _finish(self, rendered: RenderedOutput, load_s: float) -> list[Row]:
         request, n = rendered.pending.request, rendered.pending.n
-        try:
-            finished = finish_output(rendered, self._job, self._judges)
-            row = {
-                **self._recorder.rendered_row(rendered, load_s),
-                **self._end_columns(finished, request, n),
-                "id": request.takers_of(n)[0],
-            }
-            return [row, *copies_of(row, request, n, lambda: self._stored(row, finished), self._store)]
-        finally:
-            self._waiting.leave(rendered.generated.frames_FHWC.nbytes)
+        finished = finish_output(rendered, self._job, self._judges)
+        row = {
+            **self._recorder.rendered_row(rendered, load_s),
+            **self._end_columns(finished, request, n),
+            "id": request.takers_of(n)[0],
+        }
+        return [row, *copies_of(row, request, n, lambda: self._stored(row, finished), self._store)]
 
     def _end_columns(self, finished: FinishedOutput, request: Request, n: int) -> Row:
         """Put an output's file under the first id that takes it; return the columns that say how the output ended."""
@@ -120,6 +134,11 @@ class Finisher:
         """Return the file that lies in the store: of an adopted one, not what was encoded here."""
         assert finished.encoded is not None, "only an output with a file is copied"
         return self._store.read(row["asset"]) if row["adopted"] else finished.encoded.data
+
+
+def frames_bytes(rendered: RenderedOutput) -> int:
+    """Return the bytes of an output's pixels."""
+    return rendered.generated.frames_FHWC.nbytes
 
 
 def finish_output(rendered: RenderedOutput, job: Job, judges: Sequence[Judge]) -> FinishedOutput:

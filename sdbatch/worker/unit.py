@@ -23,8 +23,8 @@ from sdbatch.points import reached
 from sdbatch.storage import Store
 from sdbatch.types import OnCall, Phase, Receipt, Request, Unit
 from sdbatch.worker.copies import Copier
-from sdbatch.worker.finish import Finisher
-from sdbatch.worker.outputs import CallPlan, FailedOutput, PendingOutput, RenderTally
+from sdbatch.worker.finish import Finisher, frames_bytes
+from sdbatch.worker.outputs import CallPlan, FailedOutput, PendingOutput, RenderedOutput, RenderTally
 from sdbatch.worker.record import Recorder, Row, unit_receipt
 from sdbatch.worker.render import Renderer
 
@@ -91,6 +91,9 @@ class _UnitInProgress:
         self._tally = RenderTally()
         self._rows: list[Row] = []
         self._finishing: list[Future[list[Row]]] = []
+        self._num_outputs = unit.num_outputs  # counted once: it goes through all requests
+        self._handful: list[RenderedOutput] = []
+        self._handful_bytes = 0
 
     def run(self) -> Receipt:
         """Take the unit through every phase."""
@@ -125,7 +128,7 @@ class _UnitInProgress:
         return outputs
 
     def _generate(self, outputs: list[PendingOutput]) -> None:
-        """Render all outputs; each is handed on to the finishing threads as it comes out."""
+        """Render all outputs; those of a call are handed on to the finishing threads as they come out."""
         unit = self._unit
         plan = CallPlan(batch_size=unit.batch_size, is_fixed=unit.solo, rate_tflop_per_s=unit.rate_tflop_per_s)
         rendered = self._maker.renderer.generate(outputs, plan, self._tally, self._begin_call, self._begin_load)
@@ -133,12 +136,29 @@ class _UnitInProgress:
             if isinstance(output, FailedOutput):
                 self._rows += self._maker.recorder.failed_rows(output)
             else:
-                self._enter("finish", FINISH_MAX_S)  # it may wait for the encoders
-                load_s = self._tally.load_s / unit.num_outputs
-                self._finishing.append(self._maker.finisher.submit(output, load_s))
+                self._take_along(output)
             del output  # so that its batch's pixels can be freed while the next batch is made
+        self._hand_over()
+
+    def _take_along(self, output: RenderedOutput) -> None:
+        """Hand an output over to the finishing threads with others of its call, as many as are handed over together."""
+        self._handful_bytes += frames_bytes(output)
+        if self._handful_bytes > self._maker.finisher.handful_bytes_max:
+            self._hand_over()
+            self._handful_bytes = frames_bytes(output)
+        self._handful.append(output)
+
+    def _hand_over(self) -> None:
+        """Give the finishing threads what was taken along, at the latest before the next call begins."""
+        if not self._handful:
+            return
+        self._enter("finish", FINISH_MAX_S)  # it may wait for the encoders
+        load_s = self._tally.load_s / self._num_outputs
+        self._finishing.append(self._maker.finisher.submit(self._handful, load_s))
+        self._handful, self._handful_bytes = [], 0
 
     def _begin_call(self, ids: tuple[str, ...], bound_s: float) -> None:
+        self._hand_over()
         self._maker.on_call(self._unit.id, ids)
         self._enter("generate", bound_s, ids)
 

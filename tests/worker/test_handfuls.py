@@ -1,0 +1,60 @@
+"""Small outputs of one call are finished together, large ones and those of a store far away one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+import pytest
+from conftest import prompts
+
+import sdbatch
+from sdbatch.job import parse_job
+from sdbatch.storage import open_store
+from sdbatch.worker import finish
+from sdbatch.worker.finish import Finisher
+from sdbatch.worker.outputs import RenderedOutput
+from sdbatch.worker.record import Recorder
+
+PICTURE_BYTES = 64 * 64 * 3
+
+
+@pytest.mark.parametrize(
+    ("bytes_max", "handfuls"),
+    [(2 * PICTURE_BYTES, [2, 1, 2]), (1 << 18, [3, 2]), (PICTURE_BYTES - 1, [1] * 5)],
+    ids=["two fit", "a whole call fits", "none fits"],
+)
+def test_a_handful_holds_outputs_of_one_call_within_its_bytes(
+    bytes_max: int,
+    handfuls: list[int],
+    write_manifest: Callable[..., str],
+    job_of: Callable[..., dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[int] = []
+    submit = Finisher.submit
+
+    def noted(self: Finisher, outputs: Sequence[RenderedOutput], load_s: float) -> Future[list[dict[str, Any]]]:
+        seen.append(len(outputs))
+        return submit(self, outputs, load_s)
+
+    monkeypatch.setattr(Finisher, "submit", noted)
+    monkeypatch.setattr(finish, "HANDFUL_BYTES_MAX", bytes_max)
+    job = job_of(
+        write_manifest(prompts(5, height=64, width=64)), models={"tiny": {"path": "builtin:tiny-sd", "batch_size": 3}}
+    )
+    result = sdbatch.run(job, in_process=True)
+
+    assert result.exit_code == 0
+    assert seen == handfuls
+
+
+def test_what_goes_to_a_store_far_away_is_handed_over_one_by_one(job_of: Callable[..., dict[str, Any]]) -> None:
+    job = parse_job(job_of("m.parquet"))
+
+    def bytes_max(url: str) -> int:
+        return Finisher(job, open_store(url, {}), Recorder(job=job, worker="w")).handful_bytes_max
+
+    assert bytes_max("s3://bucket/campaign") == 0
+    assert bytes_max(job.output) == finish.HANDFUL_BYTES_MAX
