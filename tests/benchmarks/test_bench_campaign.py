@@ -16,7 +16,7 @@ from PIL import Image
 from benchmarks.as_it_comes import Made, compare
 from benchmarks.mixed import campaign
 from benchmarks.mixed.grouping import SETTINGS, groups
-from benchmarks.overhead import outside_ms
+from benchmarks.overhead import beyond_row, outside_ms
 from benchmarks.probe import Note
 from benchmarks.trial import Trial
 
@@ -89,3 +89,14 @@ def test_all_arms_make_a_small_campaign_alike(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     found = {row["name"]: row for row in json.loads((tmp_path / "latest.json").read_text())["rows"]}
     assert "of 180 outputs equal" in found["campaign_cpu"]["note"]
+
+
+def test_a_baseline_that_took_less_than_the_bare_calls_gives_no_ratio() -> None:
+    disturbed = beyond_row([-0.3, 5.4], [4.3, -1.2], "768 rows")
+    quiet = beyond_row([1.0, 2.0], [4.0, 4.0], "768 rows")
+
+    assert disturbed.judged is None
+    assert disturbed.is_reached is None
+    assert "1 of 2 pairs" in disturbed.note
+    assert quiet.ratio == 0.375
+    assert quiet.is_reached
