@@ -9,13 +9,20 @@ from typing import Any
 import pytest
 from conftest import prompts
 
-import sdbatch
+from sdbatch.campaign import layout
+from sdbatch.campaign.campaign import Campaign
+from sdbatch.campaign.read import read_commit
+from sdbatch.driver import ResolvedManifest, Selection
+from sdbatch.driver.select import pending_requests
 from sdbatch.job import parse_job
 from sdbatch.storage import open_store
+from sdbatch.types import Unit
 from sdbatch.worker import finish
 from sdbatch.worker.finish import Finisher
 from sdbatch.worker.outputs import RenderedOutput
 from sdbatch.worker.record import Recorder
+from sdbatch.worker.render import Renderer
+from sdbatch.worker.unit import UnitMaker
 
 PICTURE_BYTES = 64 * 64 * 3
 
@@ -41,13 +48,20 @@ def test_a_handful_holds_outputs_of_one_call_within_its_bytes(
 
     monkeypatch.setattr(Finisher, "submit", noted)
     monkeypatch.setattr(finish, "HANDFUL_BYTES_MAX", bytes_max)
-    job = job_of(
-        write_manifest(prompts(5, height=64, width=64)), models={"tiny": {"path": "builtin:tiny-sd", "batch_size": 3}}
-    )
-    result = sdbatch.run(job, in_process=True)
+    models = {"tiny": {"path": "builtin:tiny-sd", "batch_size": 3}}
+    job = parse_job(job_of(write_manifest(prompts(5, height=64, width=64)), models=models))
+    resolved_manifest = ResolvedManifest(job)
+    store = open_store(job.output, {})
+    requests = tuple(pending_requests(resolved_manifest, Campaign(store).done(), Selection()))
+    revisions = {name: model.revision for name, model in resolved_manifest.scanned.models.items()}
+    maker = UnitMaker("w", job, Renderer(job, revisions), store, "r000001-20260101T000000Z")
+    receipt = maker.make(Unit(id="0", model="tiny", requests=requests, batch_size=3, cost_tflop=1.0))
+    rows = read_commit(store, layout.commit(maker.run_id, "0")).to_pylist()
 
-    assert result.exit_code == 0
+    assert receipt.model_calls == 2
     assert seen == handfuls
+    assert [row["id"] for row in rows] == [f"row-{number:04d}" for number in range(5)]
+    assert all(store.stat(row["asset"]).size_bytes == row["asset_bytes"] for row in rows)
 
 
 def test_what_goes_to_a_store_far_away_is_handed_over_one_by_one(job_of: Callable[..., dict[str, Any]]) -> None:
