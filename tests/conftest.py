@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -146,6 +146,21 @@ EXECUTORS_AND_STORES = pytest.mark.parametrize(
     indirect=True,
 )
 """Each executor and each kind of store once, since a run on Ray takes long."""
+
+LONG_ON_S3 = pytest.mark.parametrize(
+    "campaign_url", ["local", pytest.param("s3", marks=[pytest.mark.s3, pytest.mark.long])], indirect=True
+)
+"""Both kinds of store, the bucket in `make long` alone: `make test` has other campaigns in one."""
+
+
+def long_but(short: Container[Any], values: Iterable[Any]) -> list[Any]:
+    """Return values, or tuples of them, to parametrize with: `make test` runs the short ones, `make long` the rest."""
+
+    def in_long(value: Any) -> Any:
+        return pytest.param(*value if isinstance(value, tuple) else (value,), marks=pytest.mark.long)
+
+    return [value if value in short else in_long(value) for value in values]
+
 
 Rows = list[dict[str, Any]]
 

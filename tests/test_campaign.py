@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import EXECUTORS_AND_STORES, asset_digests, prompts
+from conftest import EXECUTORS_AND_STORES, LONG_ON_S3, asset_digests, prompts
 from PIL import Image
 from support.servers import end
 
@@ -132,10 +132,11 @@ def test_an_edited_source_makes_its_row_anew(tmp_path: Path, write_manifest: Wri
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.parametrize("is_long", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_pixels_depend_on_neither_workers_nor_order_nor_executor(
-    ray_cluster: None, tmp_path: Path, write_manifest: WriteManifest, job_of: JobOf
+    is_long: bool, ray_cluster: None, tmp_path: Path, write_manifest: WriteManifest, job_of: JobOf
 ) -> None:
-    rows = [*_mixed(tmp_path), *[{**row, "id": f"more-{row['id']}"} for row in prompts(20)]]
+    rows = [*_mixed(tmp_path), *[{**row, "id": f"more-{row['id']}"} for row in prompts(8)]]
     shuffled = [rows[index] for index in np.random.default_rng(3).permutation(len(rows))]
 
     def digests(name: str, rows: list[dict[str, Any]], *, in_process: bool = False, **changes: Any) -> dict[str, str]:
@@ -147,8 +148,10 @@ def test_pixels_depend_on_neither_workers_nor_order_nor_executor(
     two = digests("two", rows)
 
     assert len(set(two.values())) == len(two) == len(rows) + 2
-    assert digests("one, shuffled", shuffled, workers={"count": 1}) == two
-    assert digests("local", rows, in_process=True) == two
+    if is_long:
+        assert digests("one, shuffled", shuffled, workers={"count": 1}) == two
+        assert digests("local", rows, in_process=True) == two
+    assert digests("local, shuffled", shuffled, in_process=True) == two
     assert digests("seed", rows, in_process=True, seed=12) != two  # sensitive to what it should be
 
 
@@ -250,6 +253,7 @@ def test_limit_and_only_preview_before_spending(write_manifest: WriteManifest, j
     assert sdbatch.plan(job).rows == {"new": 3, "reused": 3}
 
 
+@LONG_ON_S3
 def test_redo_makes_what_is_missing_or_damaged_and_nothing_else(
     campaign_url: str, write_manifest: WriteManifest, job_of: JobOf
 ) -> None:
@@ -323,6 +327,7 @@ def test_a_torn_commit_is_found_and_mended_by_removing_it(write_manifest: WriteM
     assert sdbatch.verify(job["output"]).is_good
 
 
+@LONG_ON_S3
 def test_resume_reads_indexes_and_the_commits_they_do_not_cover(
     campaign_url: str, write_manifest: WriteManifest, job_of: JobOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:

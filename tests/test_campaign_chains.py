@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import LONG_ON_S3
 from support.toy_models import make_tiny_sdxl, make_tiny_xl_refiner
 from typer.testing import CliRunner
 
@@ -41,6 +42,7 @@ def _keys(job: dict[str, Any]) -> dict[str, str]:
         manifest.close()
 
 
+@LONG_ON_S3
 def test_a_row_waits_for_its_source_and_follows_its_content(
     campaign_url: str, write_manifest: Callable[..., str], job_of: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:

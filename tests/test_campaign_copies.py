@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import EXECUTORS_AND_STORES, asset_digests
+from conftest import EXECUTORS_AND_STORES, LONG_ON_S3, asset_digests
 
 import sdbatch
 from sdbatch import Selection
@@ -42,7 +42,7 @@ def _rows(output: str) -> list[dict[str, Any]]:
 def test_twelve_ids_with_one_key_are_one_rendered_output_and_twelve_assets(
     in_process: bool, campaign_url: str, write_manifest: WriteManifest, job_of: JobOf
 ) -> None:
-    job = job_of(write_manifest(_twins(12, x_locale="en")), campaign_url)
+    job = job_of(write_manifest(_twins(12, x_locale="en")), campaign_url, workers={"count": 1})
     planned = sdbatch.plan(job)
     counts = sdbatch.run(job, in_process=in_process).counts
     rows = _rows(campaign_url)
@@ -64,6 +64,7 @@ def test_twelve_ids_with_one_key_are_one_rendered_output_and_twelve_assets(
     assert sdbatch.run(job, in_process=in_process).counts["model_calls"] == 0
 
 
+@LONG_ON_S3
 @pytest.mark.fault("F20", "eleven of twelve ids renamed", "copied from the earlier run, nothing is rendered")
 def test_ids_that_were_renamed_are_copied_from_the_earlier_run(
     campaign_url: str, write_manifest: WriteManifest, job_of: JobOf
@@ -177,14 +178,15 @@ def test_a_ray_worker_killed_amid_copies_costs_nothing(
     ray_cluster: None, tmp_path: Path, write_manifest: WriteManifest, job_of: JobOf
 ) -> None:
     output = str(tmp_path / "campaign")
-    job = parse_job(job_of(write_manifest([*_twins(12), *_twins(3, first=20, num_outputs=2)]), output))
+    rows = [*_twins(12), *_twins(3, first=20, num_outputs=2)]
+    job = parse_job(job_of(write_manifest(rows), output, workers={"count": 1}))
     result = run_job(job, selection=Selection(), in_process=False, progress=Silent(), worker=KILLED_ONCE)
-    rows = _rows(output)
+    made = _rows(output)
 
     assert (tmp_path / "campaign" / "killed").is_file()
     assert (result.state, result.counts["worker_deaths"], result.counts["rows_ok"]) == ("done", 1, 15)
-    assert {row["asset"]: row["sha256"] for row in rows} == asset_digests(output)
-    assert len(rows) == 18
+    assert {row["asset"]: row["sha256"] for row in made} == asset_digests(output)
+    assert len(made) == 18
     assert sdbatch.verify(output).is_good
 
 

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from conftest import LONG_ON_S3
 from PIL import Image
 from support.galleries import state_of
 from typer.testing import CliRunner
@@ -49,6 +50,7 @@ def _cells(output: str) -> list[dict[str, Any]]:
     return [row for part in parts for row in part.to_pylist()]
 
 
+@LONG_ON_S3
 def test_a_grid_is_rendered_beside_the_manifest(campaign_url: str, job: dict[str, Any]) -> None:
     job["output"] = campaign_url
     sdbatch.run(job, in_process=True)

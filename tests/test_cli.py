@@ -143,17 +143,20 @@ def test_a_wrong_job_exits_with_2_and_names_the_key(job: Job) -> None:
     assert _sdbatch("check", "nowhere.yaml").returncode == 2
 
 
-def test_a_held_campaign_exits_with_4_and_names_its_holder(job: Job, tmp_path: Path) -> None:
-    from sdbatch.campaign.lease import acquire
+def test_a_held_campaign_exits_with_4_and_names_its_holder(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sdbatch.campaign import lease
     from sdbatch.storage import open_store
 
-    held = acquire(open_store(str(tmp_path / "campaign"), {}))
+    monkeypatch.setattr(lease, "BEAT_EVERY_S", 0.2)  # whoever comes waits for a beat of the holder
+    held = lease.acquire(open_store(str(tmp_path / "campaign"), {}))
     try:
-        done = _sdbatch("run", job(prompts(1)), "--in-process")
+        done = _call("run", job(prompts(1)), "--in-process")
     finally:
         held.release()
 
-    assert done.returncode == 4
+    assert done.exit_code == 4
     assert f"held by process {held.holder.pid}" in done.stderr
 
 

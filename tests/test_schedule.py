@@ -31,8 +31,16 @@ def nightly(tmp_path: Path, write_manifest: Callable[..., str], job_of: Callable
     return path
 
 
+SHORT_TERM = """
+from sdbatch.campaign import lease
+from sdbatch.cli import main
+lease.TERM_S, lease.BEAT_EVERY_S = 5.0, 0.5
+main()
+"""
+
+
 def _start(job: Path, date: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "sdbatch", "run", str(job), "--date", date, "--in-process", "--json"]
+    command = [sys.executable, "-c", SHORT_TERM, "run", str(job), "--date", date, "--in-process", "--json"]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

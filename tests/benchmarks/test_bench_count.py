@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from conftest import long_but
 
 from benchmarks.count import counted, main
 from benchmarks.published import PUBLISHED
@@ -19,7 +20,7 @@ COUNTED = (
 )
 
 
-@pytest.mark.parametrize("title", COUNTED)
+@pytest.mark.parametrize("title", long_but({"Flux.2 dev", "Kandinsky 5 T2V"}, COUNTED))
 def test_work_and_parameters_of_a_family_are_those_of_its_published_model(title: str) -> None:
     (published,) = (one for one in PUBLISHED if title in one.titles)
     count, family = counted(published), FAMILIES[title]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import long_but
 
 ROOT = Path(__file__).parents[2]
 
@@ -22,7 +23,7 @@ CALLS: dict[str, tuple[dict[str, tuple[int, ...]], float]] = {
 }
 
 
-@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize("name", long_but({"sd15", "wan"}, CALLS))
 def test_a_true_architecture_has_its_published_size_and_cost(name: str) -> None:
     import torch
     from torch.utils.flop_counter import FlopCounterMode

@@ -10,6 +10,7 @@ import pytest
 import support.toy_clips
 import support.toy_models
 import torch
+from conftest import long_but
 from support.revisions import PINNED
 
 from benchmarks.live_bytes import LiveBytes
@@ -38,7 +39,7 @@ CLIPS = ("wan", "ltx", "cogvideox")
 ROWS = 2
 
 
-@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize("name", long_but({"sd", "ltx"}, MAKERS))
 def test_a_predicted_peak_is_within_a_tenth_of_the_live_bytes_of_a_real_run(name: str, tmp_path: Path) -> None:
     set_threads(1)
     MAKERS[name](tmp_path)

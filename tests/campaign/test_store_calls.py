@@ -20,16 +20,16 @@ from sdbatch.campaign.write import put_commit
 from sdbatch.driver.costs import measured_by_runs
 from sdbatch.types import Request, Unit
 
-NUM_RUNS = 365
+NUM_RUNS = 120
 NUM_ROWS = 4
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A year of nightly runs, each with rows of its own, in two units."""
+    """A season of nightly runs, each with rows of its own, in two units."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sdbatch.storage.local.os.fsync", lambda _: None)
-        path = tmp_path_factory.mktemp("year") / "campaign"
+        path = tmp_path_factory.mktemp("season") / "campaign"
         store = CountingStore(str(path))
         for epoch in range(1, NUM_RUNS + 1):
             _nightly_run(store, epoch)

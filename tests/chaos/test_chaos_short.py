@@ -15,11 +15,7 @@ from chaos_points import POINTS, VICTIMS, kills, senseless
 
 import sdbatch.points
 
-SHORT = (
-    "kill/local/between-two-assets/worker",
-    pytest.param("kill/local/amid-compaction/driver", marks=pytest.mark.long),
-    pytest.param("kill/s3/before-the-commit/s3", marks=pytest.mark.long),
-)
+CHOSEN = ("kill/local/between-two-assets/worker", "kill/local/amid-compaction/driver", "kill/s3/before-the-commit/s3")
 CASES = {case.name: case for case in cases()}
 
 
@@ -29,10 +25,12 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         yield made
 
 
+@pytest.mark.long
 @pytest.mark.ray
 @pytest.mark.slow
-@pytest.mark.parametrize("name", SHORT)
+@pytest.mark.parametrize("name", CHOSEN)
 def test_a_kill_and_the_same_command_again_leave_what_an_undisturbed_run_leaves(name: str, lab: Lab) -> None:
+    """In the short run a worker on Ray is killed in test_campaign_copies.py."""
     found = CASES[name].act(lab, lab.case_folder(name))
 
     assert found.problems == []

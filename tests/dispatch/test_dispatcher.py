@@ -239,7 +239,10 @@ def test_a_request_that_kills_its_process_is_set_aside_alone(ray_executor: Execu
 
 
 @pytest.mark.ray
-def test_a_call_that_never_ends_costs_the_row_that_hangs_in_it_and_no_other(ray_executor: Executor) -> None:
+def test_a_call_that_never_ends_costs_the_row_that_hangs_in_it_and_no_other(
+    ray_executor: Executor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sdbatch.dispatch.ray_cluster.PING_EVERY_S", 0.25)
     job = Job(ray_executor, [*_requests(7), _request("hang-0"), *_requests(30)[7:]])
     job.dispatcher.run()
 
@@ -561,6 +564,7 @@ def test_a_store_that_refuses_everything_is_asked_less_and_less_often() -> None:
     assert now_s[0] > 600
 
 
+@pytest.mark.long
 @pytest.mark.ray
 @pytest.mark.fault(
     "F34", "no worker process starts for six seconds, on a real cluster", "few tries, no row blamed, all rows made"

@@ -133,6 +133,7 @@ print("STORY", json.dumps(story))
 """
 
 
+@pytest.mark.long
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.fault(

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.ray
 ROOT = Path(sdbatch.__file__).parents[1]
 
 
+@pytest.mark.long
 @needs_root
 @pytest.mark.fault("F33", "a user id of no account, HOME not set, `run` with Ray", "exit 0, every row made")
 def test_a_stranger_without_a_home_runs_a_campaign(

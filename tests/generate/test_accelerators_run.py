@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import support.toy_models
 import torch
+from conftest import long_but
 from support.revisions import PINNED
 from support.studio import Case, Studio, base_row, difference
 from torch._inductor import config as inductor
@@ -103,7 +104,10 @@ def test_a_text_encoder_in_host_memory_visits_the_device_for_new_texts_alone(sd_
 
 @pytest.mark.parametrize(
     ("case", "cache"),
-    [(WAN, FIRST_BLOCK), (WAN, MAG), (LTX, FIRST_BLOCK), (LTX, MAG), (COG, FIRST_BLOCK), (COG, MAG)],
+    long_but(
+        [(WAN, MAG), (LTX, FIRST_BLOCK), (COG, MAG)],
+        [(WAN, FIRST_BLOCK), (WAN, MAG), (LTX, FIRST_BLOCK), (LTX, MAG), (COG, FIRST_BLOCK), (COG, MAG)],
+    ),
     ids=lambda value: value.kind if isinstance(value, StepCache) else value.model,
 )
 def test_a_cache_of_steps_skips_something_of_clips_and_leaves_nothing_behind(

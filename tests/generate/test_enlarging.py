@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import long_but
 from support.toy_upscalers import make_tiny_latent_upscaler, make_tiny_x4_upscaler
 
 from sdbatch.checkpoints import describe
@@ -123,7 +124,7 @@ def test_what_a_row_gives_is_what_diffusers_gives(load: Load) -> None:
     assert difference(pixels_of(model, item_of("x4", source)), np.round(theirs * 255).astype(int)) <= 1
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", long_but({"x2"}, KINDS))
 def test_tiles_are_near_the_whole_picture_and_nearer_than_tiles_without_overlap(
     kind: str, load: Load, monkeypatch: pytest.MonkeyPatch
 ) -> None:

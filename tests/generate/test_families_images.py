@@ -14,6 +14,7 @@ import support.toy_controlnets
 import support.toy_models
 import support.toy_newer
 import torch
+from conftest import long_but
 from support.revisions import PINNED
 
 from sdbatch.families import FAMILIES, Family, Route
@@ -69,6 +70,13 @@ WAYS = [
     for task, rows in family.tasks.items()
     for row in rows
     if "motion_adapter" not in row.components
+]
+LIKE_OTHERS = {"HunyuanImage 2.1 distilled", "Flux.2 dev", "Kandinsky 5 T2I"}
+"""Families whose pipelines read rows as another family's do: HunyuanImage 2.1, Flux.2 Klein, Kandinsky 5 I2I."""
+SHORT_WAYS = [
+    (family, task, row)
+    for family, task, row in WAYS
+    if family.title not in LIKE_OTHERS and not ("ControlNet" in row.pipeline and task == "inpainting")
 ]
 NAMES = [f"{family.title}: {task}: {row.pipeline}" for family, task, row in WAYS]
 LONG_TEMPLATES = {"Flux.2 dev", "Kandinsky 5 I2I", "Kandinsky 5 T2I", "Qwen-Image"}
@@ -204,7 +212,7 @@ def _variants(item: Item) -> dict[str, Item]:
     return variants
 
 
-@pytest.mark.parametrize(("family", "task", "row"), WAYS, ids=NAMES)
+@pytest.mark.parametrize(("family", "task", "row"), long_but(SHORT_WAYS, WAYS), ids=NAMES)
 def test_a_row_s_pixels_change_with_what_it_says_and_not_with_its_neighbours(
     family: Family, task: str, row: Route, loaded: Callable[..., LoadedModel]
 ) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import long_but
 from support.toy_models import make_tiny_lora
 
 from sdbatch.checkpoints import BUILTINS, describe, describe_lora
@@ -69,7 +70,7 @@ CHOICES: tuple[Weights, ...] = (
 )
 
 
-@pytest.mark.parametrize("image", [False, True], ids=["text-to-image", "image-to-image"])
+@pytest.mark.parametrize("image", long_but({False}, [False, True]), ids=["text-to-image", "image-to-image"])
 def test_rows_with_other_loras_and_none_do_not_touch_each_other(
     model: LoadedModel, loras: dict[str, Lora], image: bool
 ) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import support.toy_models
 import torch
+from conftest import long_but
 from diffusers.hooks.group_offloading import _is_group_offload_enabled
 from support.revisions import PINNED
 from support.studio import Case, Studio, base_row
@@ -174,7 +175,7 @@ def test_a_call_that_fails_leaves_an_offloaded_model_usable(offload: str, folder
     assert "maybe_free_model_hooks" not in vars(model._base)
 
 
-@pytest.mark.parametrize("offload", ["model", "group"])
+@pytest.mark.parametrize("offload", long_but({"group"}, ["model", "group"]))
 def test_a_lora_fits_an_offloaded_model(offload: str, tmp_path: Path) -> None:
     make_tiny_lora(tmp_path, 0)
     lora = Lora(path=str(tmp_path), base="StableDiffusionPipeline")

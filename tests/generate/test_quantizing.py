@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import long_but
 from support.toy_loras import dotted, layers_of, write_lora
 from support.toy_models import make_tiny_flux
 from support.toy_parts import loaded, make_gguf, pixels_of
@@ -116,7 +117,7 @@ def test_a_folder_that_was_quantised_before_runs(flux: Path, plain: Any, tmp_pat
     assert 0 < np.abs(pixels_of(model) - plain).max() < BACKENDS["int8wo"][1]
 
 
-@pytest.mark.parametrize("kind", ["int8wo", "float8wo", "gguf"])
+@pytest.mark.parametrize("kind", long_but({"int8wo", "gguf"}, ["int8wo", "float8wo", "gguf"]))
 def test_a_lora_is_laid_over_quantised_weights_and_leaves_them(kind: str, flux: Path, tmp_path: Path) -> None:
     bare = loaded({"path": str(flux)})
     layers = layers_of(bare._base.transformer)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import long_but
 from support.toy_models import make_tiny_controlnet, make_tiny_flux, make_tiny_sdxl
 from support.toy_references import make_tiny_ip_adapter
 
@@ -113,7 +114,7 @@ def difference(one: Any, two: Any) -> int:
     return int(np.abs(one - two).max())
 
 
-@pytest.mark.parametrize("kind", MAKERS)
+@pytest.mark.parametrize("kind", long_but({"plus", "flux"}, MAKERS))
 def test_each_row_of_a_call_follows_its_own_reference_and_no_neighbours(kind: str, load: Load) -> None:
     _, model = load(kind)
     item, turned = item_of(kind), item_of(kind, turns=1)
@@ -127,7 +128,7 @@ def test_each_row_of_a_call_follows_its_own_reference_and_no_neighbours(kind: st
     assert difference(first, alone) == difference(alone, second_alone) == 0
 
 
-@pytest.mark.parametrize("kind", MAKERS)
+@pytest.mark.parametrize("kind", long_but({"sd", "flux"}, MAKERS))
 def test_a_row_without_reference_is_the_plain_model_s_before_and_after_one_with_it(kind: str, load: Load) -> None:
     plain, model = load(kind)
     without, item = item_of(kind, references=0), item_of(kind)

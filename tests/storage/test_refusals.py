@@ -16,6 +16,7 @@ from support.foreign_store import Answer, ForeignStore, foreign_store
 from typer.testing import CliRunner
 
 import sdbatch
+from sdbatch.campaign import lease
 from sdbatch.campaign.lease import acquire
 from sdbatch.cli import app
 from sdbatch.errors import StoreRefused, StoreUnavailable
@@ -175,8 +176,10 @@ def test_a_refusal_ends_a_command_with_exit_code_2_and_one_line(foreign: Foreign
 
 @pytest.mark.fault("F29", "ExpiredToken in the middle of a run", "stopped, exit 1, one line, resumable")
 def test_credentials_that_expire_stop_a_run_which_goes_on_later(
-    foreign: ForeignStore, write_manifest: Any, job_of: Any
+    foreign: ForeignStore, write_manifest: Any, job_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(lease, "TERM_S", 3.0)  # the second run waits for it: the first could not give its lease back
+    monkeypatch.setattr(lease, "BEAT_EVERY_S", 0.5)
     has_expired = threading.Event()
 
     def rule(method: str, path: str, _: Any) -> Answer | None:

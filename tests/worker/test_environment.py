@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import long_but
 
 from sdbatch.worker import environment
 from sdbatch.worker.environment import compiled_folder
@@ -122,7 +123,7 @@ def test_a_private_folder_that_the_environment_names_is_kept_and_an_open_one_is_
 
 
 @pytest.mark.fault("A11", "compile: true in exact, on workers that compile on their own", "equal bits: kernels by rule")
-@pytest.mark.parametrize("is_exact", [True, False])
+@pytest.mark.parametrize("is_exact", long_but({True}, [True, False]))
 def test_what_compiles_for_a_worker_of_an_exact_job_chooses_by_rule(is_exact: bool) -> None:
     script = f"""
 from sdbatch.worker.environment import prepare_environment

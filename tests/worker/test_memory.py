@@ -13,6 +13,7 @@ import pytest
 import support.toy_clips
 import support.toy_models
 import torch
+from conftest import long_but
 from support.live_bytes import live_bytes
 from support.revisions import PINNED
 from support.toy_loras import CLIP, kohya, layers_of, write_lora
@@ -100,7 +101,10 @@ PLACES = {
 )
 @pytest.mark.parametrize(
     ("model", "place"),
-    [("sd", "denoiser"), ("sd", "text encoder"), ("sdxl", "decoder"), ("wan", "decoder"), ("ltx", "denoiser")],
+    long_but(
+        {("sd", "denoiser"), ("sd", "text encoder"), ("wan", "decoder")},
+        [("sd", "denoiser"), ("sd", "text encoder"), ("sdxl", "decoder"), ("wan", "decoder"), ("ltx", "denoiser")],
+    ),
 )
 def test_a_retry_finds_the_memory_that_the_failed_call_found(model: str, place: str, folders: dict[str, Path]) -> None:
     renderer = Renderer(_job(folders), dict.fromkeys(folders, PINNED))
@@ -163,7 +167,7 @@ def test_a_row_that_fails_keeps_none_of_its_tensors(folders: dict[str, Path]) ->
 @pytest.mark.fault(
     "A2", "a switch of models: SD with LoRAs, SDXL, Wan, LTX", "no module of the old one lives when the new one loads"
 )
-@pytest.mark.parametrize("offload", ["none", "model", "group"])
+@pytest.mark.parametrize("offload", long_but({"none"}, ["none", "model", "group"]))
 def test_no_module_of_the_old_model_lives_when_the_next_one_is_loaded(
     offload: str, folders: dict[str, Path], tmp_path: Path, strike: Callable[[Callable[[str], None]], None]
 ) -> None:
