@@ -29,10 +29,10 @@ from sdbatch.types import WorkerSpec
 
 ray_cluster.NODES_POLL_S = 0.5
 folder = Path({folder!r})
-cluster = Cluster(initialize_head=True, head_node_args={{"num_cpus": 0}})
+cluster = Cluster(initialize_head=True, head_node_args={{"num_cpus": 0, "include_dashboard": False}})
+cluster.connect(namespace="sdbatch")  # while there is the head alone: the node a driver joined takes it along
 for _ in range(3):
     cluster.add_node(num_cpus=1, num_gpus=1)
-cluster.connect(namespace="sdbatch")
 spec = WorkerSpec(job={{}}, output=str(folder), run_id="nodes", lease_epoch=1, lease_token="", revisions={{}})
 executor = RayExecutor(spec, "support.workers:ScriptedWorker")
 shape = Shape(num_gpus=1, num_cpus=1, memory_gib=None)
@@ -108,10 +108,10 @@ from sdbatch.dispatch.ray_cluster import RayExecutor
 from sdbatch.types import WorkerSpec
 
 folder = Path({folder!r})
-cluster = Cluster(initialize_head=True, head_node_args={{"num_cpus": 0}})
+cluster = Cluster(initialize_head=True, head_node_args={{"num_cpus": 0, "include_dashboard": False}})
+cluster.connect(namespace="sdbatch")  # to the head, as above
 for _ in range(2):
     cluster.add_node(num_cpus=2, num_gpus=2)
-cluster.connect(namespace="sdbatch")
 spec = WorkerSpec(job={{}}, output=str(folder), run_id="nodes", lease_epoch=1, lease_token="", revisions={{}})
 executor = RayExecutor(spec, "support.workers:SightlessWorker")
 shape = Shape(num_gpus=1, num_cpus=1, memory_gib=None)

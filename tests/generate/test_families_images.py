@@ -71,8 +71,8 @@ WAYS = [
     for row in rows
     if "motion_adapter" not in row.components
 ]
-LIKE_OTHERS = {"HunyuanImage 2.1 distilled", "Flux.2 dev", "Kandinsky 5 T2I"}
-"""Families whose pipelines read rows as another family's do: HunyuanImage 2.1, Flux.2 Klein, Kandinsky 5 I2I."""
+LIKE_OTHERS = {"HunyuanImage 2.1 distilled", "Flux.2 dev"}
+"""Families whose pipelines read rows as another family's do: HunyuanImage 2.1's and Flux.2 Klein's."""
 SHORT_WAYS = [
     (family, task, row)
     for family, task, row in WAYS
