@@ -20,7 +20,7 @@ from sdbatch.campaign.write import put_commit
 from sdbatch.driver.costs import measured_by_runs
 from sdbatch.types import Request, Unit
 
-NUM_RUNS = 120
+NUM_RUNS = 200
 NUM_ROWS = 4
 
 
