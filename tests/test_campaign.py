@@ -497,8 +497,8 @@ def _job_file(folder: Path, job: dict[str, Any]) -> Path:
     return path
 
 
-def _start(job: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "sdbatch", "run", str(job), "--json"]
+def _start(job: Path, *options: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "sdbatch", "run", str(job), "--json", *options]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
 
 
@@ -568,11 +568,14 @@ def test_real_prompts_survive_a_kill_of_driver_and_workers(s3_endpoint: str, tmp
 @pytest.mark.ray
 @pytest.mark.slow
 def test_a_signal_lets_what_is_in_flight_end_and_the_run_go_on_later(
-    tmp_path: Path, write_manifest: WriteManifest, job_of: JobOf
+    ray_cluster: None, tmp_path: Path, write_manifest: WriteManifest, job_of: JobOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    import ray
+
+    monkeypatch.setenv("RAY_ADDRESS", ray.get_runtime_context().gcs_address)  # one that is there starts sooner
     output = tmp_path / "interrupted"
     job = _job_file(tmp_path, job_of(write_manifest(prompts(400)), str(output), workers={"count": 1}))
-    process = _start(job)
+    process = _start(job, "--allow-open-ray")
     try:
         _wait_for_commits(str(output), 2, process)
         process.send_signal(signal.SIGTERM)

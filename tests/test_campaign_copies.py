@@ -150,7 +150,9 @@ def test_a_run_of_some_ids_copies_only_for_them(tmp_path: Path, write_manifest: 
     assert sdbatch.verify(output).is_good
 
 
-@pytest.mark.parametrize("point", ["after-generate", "between-two-assets", "before-the-commit", "after-the-commit"])
+@pytest.mark.parametrize(
+    "point", ["after-generate", "between-two-assets", "before-the-commit", "after-the-commit", "amid-compaction"]
+)
 def test_a_worker_that_is_killed_amid_copies_loses_and_doubles_nothing(
     point: str, tmp_path: Path, write_manifest: WriteManifest, job_of: JobOf
 ) -> None:

@@ -111,7 +111,7 @@ def test_a_failed_row_exits_with_3_unless_accepted(job: Job, tmp_path: Path) -> 
     failed = _call("run", path, "--in-process")
     assert failed.exit_code == 3
     assert "report/index.html#f.status=failed\n" in failed.stdout  # as the page writes its address
-    assert _sdbatch("run", path, "--in-process", "--accept-failed").returncode == 0
+    assert _call("run", path, "--in-process", "--accept-failed").exit_code == 0
     assert json.loads(_call("plan", path, "--retry-failed", "--json").stdout)["rows"] == {"retry": 1}
     assert json.loads(_call("plan", "--retry-failed", path, "--json").stdout)["rows"] == {"retry": 1}
     assert json.loads(_call("plan", path, "--retry-failed", "BlankOutput", "--json").stdout)["rows"] == {"failed": 1}

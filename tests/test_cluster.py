@@ -36,6 +36,7 @@ class Head:
 
     pid: int
     address: str
+    gcs: str
     metrics: str
     environment: dict[str, str]
 
@@ -73,6 +74,7 @@ def head() -> Iterator[Head]:
         yield Head(
             pid=process.pid,
             address=address,
+            gcs=f"127.0.0.1:{ports['port']}",
             metrics=f"http://127.0.0.1:{ports['metrics-export-port']}/metrics",
             environment=environment,
         )
@@ -151,6 +153,27 @@ def test_a_wrong_token_is_refused(head: Head, job: Callable[..., Path], tmp_path
     assert len(done.stderr.strip().splitlines()) == 1
     assert "Invalid authentication token" in done.stderr
     assert not (tmp_path / "campaign").exists()
+
+
+@pytest.mark.fault("F38", "a wrong token on `run`", "the reason and the remedy at once, exit 2")
+def test_what_a_cluster_refuses_is_said_at_once(head: Head, job: Callable[..., Path], tmp_path: Path) -> None:
+    path = job(prompts(2), limits={"start_timeout_s": 18.0})
+    own = {name: value for name, value in head.environment.items() if name != "RAY_AUTH_TOKEN"}
+    own |= {"RAY_ADDRESS": head.gcs, "HOME": str(tmp_path)}
+
+    for wrong, said in (
+        ({"RAY_AUTH_TOKEN": "f" * 64}, "does not take our token; set RAY_AUTH_TOKEN"),
+        ({}, "and no token in "),
+    ):
+        started_s = time.monotonic()
+        command = [sys.executable, "-m", "sdbatch", "run", str(path)]
+        done = subprocess.run(
+            command, env={**own, **wrong}, cwd=path.parent, capture_output=True, text=True, timeout=120
+        )
+        assert done.returncode == 2
+        assert [said in line for line in done.stderr.splitlines()].count(True) == 1, done.stderr
+        assert "Traceback" not in done.stderr
+        assert time.monotonic() - started_s < 60  # Ray itself: 23 s on an idle machine, and another reason
 
 
 def test_a_secret_does_not_travel(head: Head, job: Callable[..., Path]) -> None:

@@ -148,7 +148,20 @@ def test_importing_the_package_imports_neither_torch_nor_ray(module: str) -> Non
     assert done.returncode == 0, done.stderr
 
 
-def test_the_worker_needs_no_ray() -> None:
+def test_nothing_that_the_worker_imports_at_start_imports_ray() -> None:
+    modules = {_module(file): file for file in FILES}
+    reached, waiting = set(), ["sdbatch.worker", "sdbatch.generate.batch"]
+    while waiting:
+        reached.add(name := waiting.pop())
+        packages = {name.rpartition(".")[0]} & modules.keys()
+        waiting += (packages | _imported_at_start(modules[name], modules)) - reached
+
+    assert {"sdbatch.worker.render", "sdbatch.generate.load"} <= reached
+    assert [name for name in reached if "ray" in {one.split(".")[0] for one in _names_at_start(modules[name])}] == []
+
+
+@pytest.mark.long
+def test_the_worker_runs_without_ray() -> None:
     script = "import sys; sys.modules['ray'] = None; import sdbatch.worker, sdbatch.generate.batch"
 
     assert subprocess.run([sys.executable, "-c", script], capture_output=True).returncode == 0
@@ -157,6 +170,18 @@ def test_the_worker_needs_no_ray() -> None:
 def _module(file: Path) -> str:
     parts = ("sdbatch", *file.relative_to(ROOT).with_suffix("").parts)
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def _names_at_start(file: Path) -> set[str]:
+    """Return the modules, and what may be one, that a file imports when it is imported itself."""
+    found: set[str] = set()
+    for node in ast.parse(file.read_text()).body:
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found.update(names, {node.module})
+    return found
 
 
 def _imported_at_start(file: Path, modules: Mapping[str, Path]) -> set[str]:

@@ -286,7 +286,7 @@ def _made(name: str, options: Mapping[str, Any]) -> Any:
 @pytest.mark.parametrize(
     "name",
     long_but(
-        OPTIONS.keys() - {"KDPM2AncestralDiscreteScheduler"},
+        OPTIONS.keys() - {"KDPM2DiscreteScheduler"},
         sorted(OPTIONS.keys() - NOT_HERE - {"CogVideoXDDIMScheduler", "CogVideoXDPMScheduler"}),
     ),
 )

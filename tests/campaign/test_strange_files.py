@@ -105,7 +105,8 @@ def test_a_process_id_that_is_none_ends_in_one_line(store: Store, pid: Any) -> N
 
 @pytest.mark.fault("S10", "garbage in a beat", "a holder that does not beat: taken over after a term")
 @pytest.mark.parametrize("data", GARBAGE.values(), ids=GARBAGE)
-def test_garbage_in_a_beat_is_no_sign_of_life(store: Store, data: bytes) -> None:
+def test_garbage_in_a_beat_is_no_sign_of_life(store: Store, data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "TERM_S", 0.3)
     store.put_new(layout.lease(1), json.dumps({"host": "elsewhere", "pid": 1}).encode())
     store.put_new(layout.beat(1), data)
     taken = acquire(store)

@@ -37,6 +37,7 @@ def test_a_kill_and_the_same_command_again_leave_what_an_undisturbed_run_leaves(
     assert found.figures["ok"] == 40
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_driver_killed_amid_compaction_leaves_what_the_same_command_ends_well(lab: Lab) -> None:
     """The driver compacts in its own process, so no cluster is started."""

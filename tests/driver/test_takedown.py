@@ -112,7 +112,7 @@ LAKE = {"lake/0", "lake/1", "twin/0", "next/0"}
 ALL = {"free/0", "hill/0", *LAKE}
 
 
-@pytest.mark.parametrize("kind", ["local", pytest.param("s3", marks=pytest.mark.s3)])
+@pytest.mark.parametrize("kind", ["local", pytest.param("s3", marks=[pytest.mark.s3, pytest.mark.long])])
 def test_a_source_is_taken_down_wherever_it_went_and_no_run_brings_it_back(
     kind: str, made: Studio, campaign: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
