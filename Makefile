@@ -65,7 +65,7 @@ python-range: $(READY) ## Runs the tests of the core on other Pythons, without t
 		$(VENV)-$$python/bin/python -m pytest -m 'not (long or slow or ray or s3 or browser)' $(CORE) || exit 1; \
 	done
 
-# What `make test` leaves out, such as tests that judge the shipped weights; some 6 minutes.
+# What `make test` leaves out, such as tests that judge the shipped weights; some 10 minutes.
 long: $(READY) ## The tests that `make test` leaves out.
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m long
 

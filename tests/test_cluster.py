@@ -124,6 +124,7 @@ def test_a_submitted_job_is_done_and_its_exit_code_passed_through(
     absent = {"task": "image-to-image", "strength": 1.0, "images": str(tmp_path / "absent.png")}
     path = job([*prompts(12), {"id": "absent", "prompt": "p", **absent}], workers={"count": 1})
     first = head.submit(path, "--json")
+    assert first.returncode == 3, first.stderr
     counts = _run_json(tmp_path / "campaign")["counts"]
     second = head.submit(path, "--json", "--accept-failed")
     again = _run_json(tmp_path / "campaign")["counts"]

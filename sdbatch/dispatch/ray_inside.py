@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Final
 
 import ray
@@ -94,6 +95,16 @@ def address_of_auto() -> str:
     (ask,) = found
     with one_machine():
         return str(ask("auto"))
+
+
+def put_package(client: Any, package: Path) -> str | None:
+    """Put a .zip file on a cluster through a client of its job server; return its address there.
+
+    Ray 2.52 takes a .zip for a working directory, and then sends it past the job server, to a head that it is not
+    connected to. None where this Ray has no such call.
+    """
+    put = getattr(client, "_upload_package_if_needed", None)
+    return None if put is None else str(put(str(package), is_file=True))
 
 
 def draining_nodes() -> frozenset[str]:

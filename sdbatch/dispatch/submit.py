@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ray.exceptions import AuthenticationError
+from ray.exceptions import AuthenticationError, RuntimeEnvSetupError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
+from sdbatch.dispatch import ray_inside
 from sdbatch.dispatch.ray_joined import first_line, refuse_open, refuse_without_token
 from sdbatch.errors import ClusterRefused, JobError, WorkersUnavailable
 
@@ -78,11 +79,21 @@ class Cluster:
         if package is not None:
             runtime_env |= {"working_dir": str(package)}
         submission_id = f"{campaign}-{max(numbers, default=0) + 1}"
-        self._call(
-            lambda: self._client.submit_job(
-                entrypoint=entrypoint, submission_id=submission_id, runtime_env=runtime_env or None
-            )
-        )
+
+        def submit(**changes: str) -> None:
+            environment = {**runtime_env, **changes} or None
+            self._client.submit_job(entrypoint=entrypoint, submission_id=submission_id, runtime_env=environment)
+
+        def submit_with_package() -> None:
+            try:
+                submit()
+            except RuntimeEnvSetupError:  # it did not arrive; nothing was started
+                there = ray_inside.put_package(self._client, package) if package is not None else None
+                if there is None:
+                    raise
+                submit(working_dir=there)
+
+        self._call(submit_with_package)
         return Submitted(submission_id=submission_id, is_new=True)
 
     def _jobs(self, campaign: str) -> dict[int, Any]:
@@ -117,7 +128,7 @@ class Cluster:
             return call()
         except AuthenticationError as error:
             raise ClusterRefused(f"{self._address}: {first_line(error)}") from error
-        except (RuntimeError, ConnectionError, ValueError) as error:
+        except (RuntimeError, ConnectionError, ValueError, RuntimeEnvSetupError) as error:
             raise WorkersUnavailable(f"{self._address}: {first_line(error)}") from error
 
 

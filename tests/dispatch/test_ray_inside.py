@@ -53,6 +53,10 @@ def test_without_word_of_draining_nodes_none_drains(lacks: Callable[[str], None]
     assert ray_inside.draining_nodes() == frozenset()
 
 
+def test_without_a_call_for_packages_none_is_put() -> None:
+    assert ray_inside.put_package(object(), Path("package.zip")) is None
+
+
 def test_without_a_place_for_notes_every_request_is_a_suspect(lacks: Callable[[str], None]) -> None:
     lacks("ray.experimental.internal_kv")
     ray_inside.note(b"key", "row-1")
