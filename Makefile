@@ -15,7 +15,6 @@ HASHES := constraints-hashes.txt
 CORE := $(addprefix tests/,deliver desk encode job manifest plan report \
 	$(patsubst %,test_%.py,canonical logs named_formats outcomes recipe where)) --ignore tests/plan/test_texts.py \
 	--deselect tests/encode/test_watermark.py::test_a_run_marks_its_pictures_when_it_is_allowed_to \
-	--deselect tests/desk/test_starter.py::test_a_newcomers_walk_ends_with_files_of_exact_sizes_under_their_caps \
 	--deselect tests/plan/test_checks.py::test_loras_are_keyed_by_content_whatever_their_order \
 	--deselect tests/plan/test_checks.py::test_rows_with_other_loras_share_no_batch
 

@@ -30,6 +30,7 @@ FORMATS = {
 }
 
 
+@pytest.mark.slow
 def test_a_newcomers_walk_ends_with_files_of_exact_sizes_under_their_caps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -217,6 +217,7 @@ def test_a_text_table_over_a_bound_is_refused_at_once(name: str, text: str, mess
     assert resource.getrusage(resource.RUSAGE_SELF).ru_utime - before < 5
 
 
+@pytest.mark.slow
 @pytest.mark.fault("S7", "a CSV of 160 MB", "built with bounded memory")
 def test_a_long_table_is_never_in_memory_as_a_whole(tmp_path: Path) -> None:
     """A table of four times the size takes no more than a small part of the difference."""
