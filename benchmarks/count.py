@@ -15,7 +15,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import peaks
-from benchmarks.passes import PASSES
+from benchmarks.passes import pass_of
 from benchmarks.published import PUBLISHED, Published
 from sdbatch.families import FAMILIES
 
@@ -39,7 +39,7 @@ def counted(published: Published) -> Count:
     with torch.device("meta"):
         denoiser, vae = (peaks.module(*each) for each in (published.denoiser, published.vae))
     height, width, frames = published.size
-    arguments = PASSES[type(denoiser).__name__](denoiser, peaks.latent_shape(vae, height, width, frames))
+    arguments = pass_of(denoiser, peaks.latent_shape(vae, height, width, frames))
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         denoiser(**arguments, return_dict=False)
     parameters = sum(weight.numel() for weight in denoiser.parameters())
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str]) -> None:
     """Print the figures of a family, and write its row of memory.
 
     Raises:
-        SystemExit: When it is no family, or none whose published architecture is at hand.
+        SystemExit: When it is no family, or none whose published architecture, and a call of it, are at hand.
     """
     known = sorted({title for published in PUBLISHED for title in published.titles})
     if len(arguments) != 1 or arguments[0] not in known:
@@ -60,7 +60,10 @@ def main(arguments: Sequence[str]) -> None:
     (title,) = arguments
     chosen = [published for published in PUBLISHED if title in published.titles]
     for published in chosen:
-        count = counted(published)
+        try:
+            count = counted(published)
+        except ValueError as error:
+            raise SystemExit(str(error)) from error
         print(f"{published.name}: tflop_reference={count.tflop:.4g}, pixels_reference={count.pixels}")
         print(f"    parameters_reference={count.parameters:_}; the table has {FAMILIES[title].parameters_reference:_}")
     peaks.main([published.name for published in chosen])

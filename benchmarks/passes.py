@@ -155,3 +155,19 @@ PASSES: Mapping[str, Callable[[Any, tuple[int, ...]], dict[str, Any]]] = {
     "SanaTransformer2DModel": _sana,
 }
 """Arguments by the denoiser's class: the module and the shape of one row's latents go in."""
+
+
+def pass_of(denoiser: Any, latents: tuple[int, ...]) -> dict[str, Any]:
+    """Return the arguments of one call of a denoiser.
+
+    Args:
+        denoiser: The module.
+        latents: Shape of one row's.
+
+    Raises:
+        ValueError: When its class has no row in `PASSES`.
+    """
+    name = type(denoiser).__name__
+    if name not in PASSES:
+        raise ValueError(f"no call of {name} is known: add a row to PASSES in benchmarks/passes.py")
+    return PASSES[name](denoiser, latents)

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from benchmarks.live_bytes import LiveBytes
-from benchmarks.passes import PASSES
+from benchmarks.passes import pass_of
 from benchmarks.published import PUBLISHED, Published
 from sdbatch.api import load_job
 from sdbatch.checkpoints import ModelInfo
@@ -84,7 +84,7 @@ def _terms(pixels: int, frames: int, names: tuple[str, ...]) -> list[float]:
 
 def _denoiser_bytes(denoiser: Any, vae: Any, height: int, width: int, frames: int) -> int:
     latents = latent_shape(vae, height, width, frames)
-    arguments = PASSES[type(denoiser).__name__](denoiser, latents)
+    arguments = pass_of(denoiser, latents)
     return _peak(lambda: denoiser(**arguments, return_dict=False))
 
 

@@ -70,6 +70,17 @@ def _parameters(row: Route) -> Mapping[str, inspect.Parameter]:
 
 
 @pytest.mark.parametrize(("family", "task", "row"), ROWS, ids=NAMES)
+def test_no_pipeline_changes_a_size_or_a_prompt_by_itself(family: Family, task: str, row: Route) -> None:
+    """Both are on by default where a pipeline has them: an output of another size, a prompt that bs4 has cleaned."""
+    import diffusers
+
+    parameters = inspect.signature(getattr(diffusers, row.pipeline).__call__).parameters
+    for name in ("use_resolution_binning", "clean_caption"):
+        if name in parameters and parameters[name].default is True:
+            assert row.constants.get(name) is False, f"{family.title}: {row.pipeline} has {name}"
+
+
+@pytest.mark.parametrize(("family", "task", "row"), ROWS, ids=NAMES)
 def test_each_way_names_a_pipeline_that_takes_its_arguments(family: Family, task: str, row: Route) -> None:
     taken = _parameters(row).keys()
 

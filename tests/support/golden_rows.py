@@ -1,8 +1,9 @@
 """A few rows for every route of every family, without any folder: what the file of golden keys is made from.
 
-    PYTHONPATH=tests python -m support.golden_rows > tests/plan/golden_keys.json
+    PYTHONPATH=tests .venv/bin/python -m support.golden_rows > tests/plan/golden_keys.json
 
-Written again only where a change is meant to move keys: with a new key version, or a route's new version.
+Written again where a family or a route is added, which adds lines alone, and where a change is meant to move keys: with
+a new key version, or a route's new version.
 """
 
 from __future__ import annotations
