@@ -74,7 +74,7 @@ class Target:
     rule: Rule = "at least"
 
 
-GPU_NOTE = "not measured: no GPU at hand; `python -m benchmarks.gpu` measures it"
+GPU_NOTE = "not measured here; `python -m benchmarks.gpu` measures it on a GPU"
 
 TARGETS: Mapping[str, Target] = {
     "model_share": Target("time in the model / wall, steady, 2 workers", 0.95, 0.975),

@@ -6,7 +6,7 @@ import ast
 import graphlib
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -172,27 +172,25 @@ def _module(file: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def _names_at_start(file: Path) -> set[str]:
-    """Return the modules, and what may be one, that a file imports when it is imported itself."""
-    found: set[str] = set()
+def _imports_at_start(file: Path) -> Iterator[tuple[str, set[str]]]:
+    """Yield each module that a file imports when it is imported itself, with the full names that it takes of it."""
     for node in ast.parse(file.read_text()).body:
         if isinstance(node, ast.Import):
-            found.update(alias.name for alias in node.names)
+            yield from ((alias.name, set()) for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
-            names = {f"{node.module}.{alias.name}" for alias in node.names}
-            found.update(names, {node.module})
-    return found
+            yield node.module, {f"{node.module}.{alias.name}" for alias in node.names}
+
+
+def _names_at_start(file: Path) -> set[str]:
+    """Return the modules, and what may be one, that a file imports when it is imported itself."""
+    return {name for module, names in _imports_at_start(file) for name in (module, *names)}
 
 
 def _imported_at_start(file: Path, modules: Mapping[str, Path]) -> set[str]:
     """Return the files of the package that a file imports when it is imported itself."""
     found: set[str] = set()
-    for node in ast.parse(file.read_text()).body:
-        if isinstance(node, ast.Import):
-            found.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names = {f"{node.module}.{alias.name}" for alias in node.names}
-            found.update(names if names <= modules.keys() else names | {node.module})
+    for module, names in _imports_at_start(file):
+        found |= names if names and names <= modules.keys() else names | {module}
     return found & modules.keys()
 
 

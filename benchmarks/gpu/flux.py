@@ -38,17 +38,18 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-def _quantized(backend: str, kind: str, **keys: Any) -> Mapping[str, Any]:
+def quantized(backend: str, kind: str, **keys: Any) -> Mapping[str, Any]:
+    """Return an entry's keys that quantise its transformer, and further ones."""
     return {"quantize": {"transformer": {"backend": backend, "type": kind}}, **keys}
 
 
 QUANTIZED: Mapping[str, Mapping[str, Any]] = {
     "plain": {},
-    "torchao float8dq": _quantized("torchao", "float8dq"),
-    "torchao int8wo": _quantized("torchao", "int8wo"),
-    "bitsandbytes nf4": _quantized("bitsandbytes", "nf4"),
-    "torchao float8dq compile": _quantized("torchao", "float8dq", compile=True),
-    "bitsandbytes int8": _quantized("bitsandbytes", "int8"),
+    "torchao float8dq": quantized("torchao", "float8dq"),
+    "torchao int8wo": quantized("torchao", "int8wo"),
+    "bitsandbytes nf4": quantized("bitsandbytes", "nf4"),
+    "torchao float8dq compile": quantized("torchao", "float8dq", compile=True),
+    "bitsandbytes int8": quantized("bitsandbytes", "int8"),
 }
 
 

@@ -14,6 +14,7 @@ import torch
 from benchmarks.gpu.bed import Bed, bed, row
 from benchmarks.gpu.bench import Bench, Figures, release
 from benchmarks.gpu.device import is_in_use
+from benchmarks.gpu.flux import quantized
 from sdbatch.checkpoints.fits import Peak, predicted_peak
 from sdbatch.checkpoints.module_weights import module_parameters
 from sdbatch.families.peaks import OutputSize, peaks_of
@@ -37,10 +38,6 @@ class Case(NamedTuple):
     rows: int = 1
 
 
-def _quantized(backend: str, kind: str, **keys: Any) -> Mapping[str, Any]:
-    return {"quantize": {"transformer": {"backend": backend, "type": kind}}, **keys}
-
-
 CASES = (
     Case("sdxl", {}),
     Case("sdxl", {}, 4),
@@ -56,12 +53,12 @@ CASES = (
     Case("flux-few", {"offload": "group"}),
     Case("flux-few", {"layerwise_casting": "float8_e4m3fn"}),
     Case("flux-few", {"layerwise_casting": "float8_e4m3fn", "offload": "group"}),
-    Case("flux-few", _quantized("bitsandbytes", "nf4")),
-    Case("flux-few", _quantized("bitsandbytes", "nf4", offload="model")),
-    Case("flux-few", _quantized("torchao", "float8wo")),
-    Case("flux-few", _quantized("torchao", "float8dq")),
-    Case("flux-few", _quantized("torchao", "int8wo")),
-    Case("flux-few", _quantized("torchao", "int8wo", offload="model")),
+    Case("flux-few", quantized("bitsandbytes", "nf4")),
+    Case("flux-few", quantized("bitsandbytes", "nf4", offload="model")),
+    Case("flux-few", quantized("torchao", "float8wo")),
+    Case("flux-few", quantized("torchao", "float8dq")),
+    Case("flux-few", quantized("torchao", "int8wo")),
+    Case("flux-few", quantized("torchao", "int8wo", offload="model")),
     Case("wan", {}),
     Case("wan", {"compile": True}),
     Case("wan", {"offload": "group"}),

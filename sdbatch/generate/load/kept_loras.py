@@ -47,7 +47,7 @@ class KeptLoras:
         self._before_attach = before_attach
         self._compiled = compiled
         self._attached: OrderedDict[str, int] = OrderedDict()
-        self._swapped: dict[str, str] = {}
+        self._held: dict[str, str] = {}
         self._rank_max = 0
         self._refused: dict[str, str] = {}
         self._is_on = False
@@ -80,12 +80,12 @@ class KeptLoras:
     def _place(self, revision: str, number: int) -> str:
         """Attach a LoRA where it is not, and return the name it is attached under."""
         name = f"lora_{number}" if self._compiled else revision
-        if self._compiled and self._swapped.get(name) != revision and name in self._attached:
-            del self._swapped[name], self._attached[name]
+        if self._held.get(name, revision) != revision:
+            del self._held[name], self._attached[name]
             detach_lora(self._pipeline, name)
         if name not in self._attached:
             self._attach(revision, name)
-            self._swapped[name] = revision
+            self._held[name] = revision
         self._attached.move_to_end(name)
         return name
 
@@ -127,5 +127,5 @@ class KeptLoras:
         """Detach what is over the bound; the last `num_used` are asked for."""
         while self.num_bytes > self.bytes_max and len(self._attached) > num_used:
             name, _ = self._attached.popitem(last=False)
-            self._swapped.pop(name, None)
+            del self._held[name]
             detach_lora(self._pipeline, name)
