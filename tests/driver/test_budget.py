@@ -37,6 +37,8 @@ PACED = "support.paced:PacedWorker"
 STEPS = 10
 OUTPUT_S = STEPS * STEP_S
 UNIT_S = 4 * OUTPUT_S
+LATE_S = 0.6
+"""What a busy machine adds to units that sleep; the exact bounds stand in tests/dispatch, by a clock of their own."""
 EUR = {"gpu_hour": 3600.0, "currency": "EUR"}
 """At this price a second of a worker costs one euro."""
 
@@ -74,7 +76,8 @@ def test_a_budget_stops_within_one_unit_and_a_larger_one_goes_on(paced_job: Call
 
     assert (first.state, first.exit_code, again.exit_code, rest.exit_code) == ("stopped", 6, 6, 0)
     assert 0 < first.counts["rows_ok"] < 40
-    assert 1.0 - 2 * UNIT_S <= spent <= 1.0 + UNIT_S
+    assert first.counts["rows_ok"] * OUTPUT_S <= 1.0
+    assert 0.5 <= spent <= 1.0 + UNIT_S + LATE_S
     assert (again.counts["rows_ok"], again.gpu_hours) == (0, 0.0)
     assert first.counts["rows_ok"] + rest.counts["rows_ok"] == 40
     assert first.cost == pytest.approx(first.gpu_hours * 3600)
@@ -145,7 +148,7 @@ def test_killed_drivers_and_retries_do_not_multiply_a_budget(
     assert killed_s >= OUTPUT_S * (4 + 24 + 4) - 2 * 0.1  # two units and one, but for what came after the last beat
     assert made_s <= 4.0 - killed_s
     assert rest.exit_code == 6
-    assert 4.0 - 2 * UNIT_S <= total_s <= 4.0 + UNIT_S
+    assert 4.0 - 2 * UNIT_S - LATE_S <= total_s <= 4.0 + UNIT_S + LATE_S
     assert total_s == pytest.approx(killed_s + rest.gpu_hours * 3600, abs=0.01)
 
 
@@ -271,8 +274,8 @@ def test_workers_of_a_cluster_count_from_slot_to_end_and_stop_at_the_bound(
 
     assert result.exit_code == 6
     assert 0 < result.counts["rows_ok"] < 400
-    assert spent_s >= result.counts["rows_ok"] * OUTPUT_S  # idle time and starts count beside it
-    assert 6.0 - 4 * UNIT_S <= spent_s <= 6.0 + 2 * UNIT_S
+    assert result.counts["rows_ok"] * OUTPUT_S <= min(spent_s, 6.0)  # idle time and starts count beside it
+    assert 6.0 - 4 * UNIT_S - LATE_S <= spent_s <= 6.0 + 2 * UNIT_S + LATE_S
     assert slot["models"] == ["tiny"]
     assert slot["slot_s"] == spent_s <= 2 * result.wall_s
     assert record["forecast"]["gpu_s"]["actual"] == pytest.approx(spent_s, abs=0.01)
