@@ -11,11 +11,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence, Sized
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
+from functools import lru_cache
 from itertools import repeat
 from json.encoder import encode_basestring
 from operator import attrgetter
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -53,11 +54,12 @@ def is_clip(task: str) -> bool:
     return task.endswith("-to-video")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """The values that a pipeline call is given for one request.
 
-    Fields have diffusers' names and are None where a task has none.
+    Fields have diffusers' names and are None where a task has none. Without slots, since one that is read from JSON
+    holds its own values alone, and those of the class for all others: a unit has a thousand recipes.
 
     Attributes:
         key_version: Form of the recipe.
@@ -182,6 +184,11 @@ _FALSE_VALUES: Final = (0, "")
 _IN_METADATA: Final = tuple(name for name in _NAMES if name in AS_IN_RECIPE)
 _METADATA_OF: Final = attrgetter(*_IN_METADATA)
 _MORE: Final = IN_RECIPE.keys() - _FIELDS
+_EMPTY: Final = {item.name: item.default_factory() for item in fields(Recipe) if item.default_factory is not MISSING}
+_REQUIRED: Final = frozenset(
+    item.name for item in fields(Recipe) if item.default is MISSING and item.default_factory is MISSING
+)
+_DECODE: Final = json.JSONDecoder().decode
 
 
 def parse_recipe(text: str) -> Recipe:
@@ -190,7 +197,7 @@ def parse_recipe(text: str) -> Recipe:
     Raises:
         UserError: When it is of a newer key version, or holds what no version knows.
     """
-    return recipe_from(json.loads(text))
+    return recipe_from(_DECODE(text))
 
 
 def recipe_from(values: Mapping[str, Any]) -> Recipe:
@@ -198,25 +205,64 @@ def recipe_from(values: Mapping[str, Any]) -> Recipe:
     version = values.get("key_version", KEY_VERSION)
     if version > KEY_VERSION:
         raise UserError(f"a recipe has key_version {version}; this sdbatch reads up to {KEY_VERSION}")
-    known = dict(values)
-    for name in _OF_OLDER_VERSIONS:
-        known.pop(name, None)
-    more = {name: known.pop(name) for name in _MORE & known.keys()}
-    if not known.keys() <= _FIELDS:
-        unknown = min(known.keys() - _FIELDS)
-        raise UserError(f"a recipe holds {unknown!r}, which this sdbatch does not know")
-    if not known.keys().isdisjoint(SOURCE_ROLES):
-        known.setdefault("fit", NEUTRAL["fit"])
-    if known.get("ip_adapter_images"):
-        known.setdefault("ip_adapter_scale", NEUTRAL["ip_adapter_scale"])
-    for name in _TUPLES:
-        if name in known and not isinstance(known[name], str):
+    reading = _reading_of(tuple(values))
+    known = {**reading.absent, **values}
+    for name in reading.untold:
+        del known[name]
+    if reading.more:
+        known["more"] = {name: known.pop(name) for name in reading.more}
+    for name in reading.tuples:
+        if not isinstance(known[name], str):
             known[name] = tuple(known[name])
     if "loras" in known:
         known["loras"] = tuple((identity, weight) for identity, weight in known["loras"])
     if "seed" in known:  # over 2**53 it stands as text, since JSON's numbers are doubles
         known["seed"] = int(known["seed"])
-    return Recipe(**known, more=more)
+    recipe = object.__new__(Recipe)
+    recipe.__dict__.update(known)
+    return recipe
+
+
+class _Reading(NamedTuple):
+    """How a recipe with certain names is read.
+
+    Attributes:
+        absent: Values of what is not named, where the class has none.
+        untold: Names that older versions wrote and that decide nothing.
+        more: Names of further columns.
+        tuples: Names of lists.
+    """
+
+    absent: Mapping[str, Any]
+    untold: tuple[str, ...]
+    more: tuple[str, ...]
+    tuples: tuple[str, ...]
+
+
+@lru_cache(maxsize=1024)
+def _reading_of(names: tuple[str, ...]) -> _Reading:
+    """Return how a recipe with these names is read; a campaign has few sorts of recipes.
+
+    Raises:
+        UserError: When one is unknown, or one is missing that every recipe has.
+    """
+    there = frozenset(names)
+    unknown = there - _FIELDS - _MORE - _OF_OLDER_VERSIONS
+    if unknown:
+        raise UserError(f"a recipe holds {min(unknown)!r}, which this sdbatch does not know")
+    if lacking := _REQUIRED - there:
+        raise UserError(f"a recipe lacks {min(lacking)!r}")
+    absent = dict(_EMPTY)
+    if there & frozenset(SOURCE_ROLES):
+        absent["fit"] = NEUTRAL["fit"]
+    if "ip_adapter_images" in there:
+        absent["ip_adapter_scale"] = NEUTRAL["ip_adapter_scale"]
+    return _Reading(
+        absent=absent,
+        untold=tuple(sorted(there & _OF_OLDER_VERSIONS)),
+        more=tuple(sorted(there & _MORE)),
+        tuples=tuple(sorted(there & _TUPLES)),
+    )
 
 
 class RecipeTemplate:

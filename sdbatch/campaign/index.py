@@ -50,7 +50,7 @@ class RunIndex:
     def write_rest(self) -> None:
         """Write an index over the commits that none covers yet: at the run's end, however it ends."""
         if self._waiting:
-            data = to_parquet(pa.concat_tables(self._waiting), run_id=self._run)
+            data = to_parquet(pa.concat_tables(self._waiting), distinct=("id", "request_key"), run_id=self._run)
             reached("writing-an-index")
             self._store.put_new(layout.index(self._run, self._num_written), data)
             self._waiting, self._num_written = [], self._num_written + 1
@@ -62,8 +62,8 @@ def index_of(unit: Unit, outcomes: tuple[RowOutcome, ...], commit: str) -> pa.Ta
     places = [
         (taker, request.request_key, n)
         for request in unit.requests
-        for taker in request.ids
-        for n in ((None,) if (taker, None) in ended else request.outputs_of(taker))
+        for taker in (request.ids if request.takers else (request.id,))
+        for n in ((None,) if ended and (taker, None) in ended else request.outputs_of(taker))
     ]
     ends = [ended.get((request_id, n), _OK) for request_id, _, n in places] if ended else [_OK]
     lineage = lineage_of(unit.requests)
