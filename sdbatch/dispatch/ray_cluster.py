@@ -20,6 +20,7 @@ import ray
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError, RayTaskError
 
 from sdbatch.dispatch import ray_inside
+from sdbatch.dispatch.ahead import RayAhead
 from sdbatch.dispatch.executor import (
     Died,
     Draining,
@@ -115,6 +116,7 @@ class RayExecutor:
         num_cpus: Logical CPUs of a cluster started here, at least the machine's; None for the machine's.
         num_gpus: Logical GPUs of a cluster started here; None for the machine's.
         allow_open: Whether a cluster may do without a token because RAY_AUTH_MODE says so.
+        ahead: Has perhaps started one here already.
 
     Raises:
         ClusterRefused: When the cluster does not take our token, or would do without one.
@@ -129,23 +131,22 @@ class RayExecutor:
         num_cpus: int | None = None,
         num_gpus: int | None = None,
         allow_open: bool = False,
+        ahead: RayAhead | None = None,
     ) -> None:
         self._spec = spec
         self._path = worker_path
         self._actors: dict[str, Any] = {}
         self._calls: dict[Any, tuple[str, Unit | None]] = {}
-        self._owns_connection = not ray.is_initialized()
+        self._local: LocalRay | None = ahead.taken() if ahead else None
+        self._owns_connection = self._local is not None or not ray.is_initialized()
         address = os.environ.get("RAY_ADDRESS") or "local"
         # A cluster joined by address may grow: actors that do not fit now wait, and are the autoscaler's demand.
         self._is_elastic = self._owns_connection and address != "local"
-        self._local: LocalRay | None = None
-        if self._owns_connection:
+        if self._is_elastic:
             refuse_open(allow_open=allow_open)
-            if self._is_elastic:
-                join(address, allow_open=allow_open)
-            else:
-                require("worker", "a worker on this machine")
-                self._local = _start_local(num_cpus, num_gpus)
+            join(address, allow_open=allow_open)
+        elif self._owns_connection:
+            self._local = self._local or start_local(num_cpus, num_gpus, allow_open=allow_open)
         # Counted once, so that all workers of a run have the same slots.
         self._gpus_of_null = 1.0 if ray.cluster_resources().get("GPU", 0.0) >= 1 else 0.0
         self._metrics = DriverMetrics()
@@ -347,7 +348,10 @@ def _actor_class() -> Any:
     return ray.remote(max_restarts=0, max_task_retries=0, concurrency_groups=groups)(SdbatchWorker)
 
 
-def _start_local(num_cpus: int | None, num_gpus: int | None) -> LocalRay:
+def start_local(num_cpus: int | None = None, num_gpus: int | None = None, *, allow_open: bool = False) -> LocalRay:
+    """Start Ray on this machine; for the arguments and errors see `RayExecutor`."""
+    refuse_open(allow_open=allow_open)
+    require("worker", "a worker on this machine")
     is_open = os.environ.get("RAY_AUTH_MODE", "").lower() == "disabled"
     try:
         return LocalRay(num_cpus, num_gpus, with_token=not is_open)

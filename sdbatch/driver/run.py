@@ -7,8 +7,8 @@ manifest, every row checked --> lease --> voids --> plan published --> units mad
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from contextlib import closing, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing, nullcontext, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from sdbatch.campaign.leaving import Leaving
 from sdbatch.campaign.schema import VOID, table, to_parquet
 from sdbatch.campaign.standing import OutputName
 from sdbatch.device_choice import runs_on_cpu
+from sdbatch.dispatch.ahead import RayAhead
 from sdbatch.dispatch.executor import WORKER
 from sdbatch.driver.aside import Aside
 from sdbatch.driver.compact import write_metadata
@@ -29,7 +30,7 @@ from sdbatch.driver.picking import Selection
 from sdbatch.driver.records import RunResult
 from sdbatch.driver.scan import ResolvedManifest
 from sdbatch.driver.select import check_selection
-from sdbatch.driver.session import Session, Workers
+from sdbatch.driver.session import Session, Workers, num_cpus_of
 from sdbatch.driver.signals import Interrupt
 from sdbatch.errors import JobError, SdbatchError
 from sdbatch.extras import require
@@ -89,10 +90,13 @@ def run_job(
     here = local_faults_named(temporary_folder(), "TMPDIR")
     taken_back = [OutputName(**output) for output in void]
     built = aside.manifest if aside else None
+    ahead = None if in_process else RayAhead(num_cpus_of(job), allow_open=allow_open_ray)
+    starter = _starter(job, ahead)
     with (
         interrupt.installed(),
         here,
-        closing(ResolvedManifest(job, selection, void=taken_back, built=built)) as manifest,
+        closing(ahead) if ahead else nullcontext(),
+        closing(ResolvedManifest(job, selection, void=taken_back, built=built, on_kept=starter)) as manifest,
     ):
         for note in manifest.scanned.notes:
             progress.say(note)
@@ -108,7 +112,7 @@ def run_job(
             selection=selection,
             interrupt=interrupt,
             progress=progress,
-            workers=Workers(in_process=in_process, path=worker, allow_open=allow_open_ray),
+            workers=Workers(in_process=in_process, path=worker, allow_open=allow_open_ray, ahead=ahead),
             key_version=key_version,
             leaving=leaving,
             is_aside=aside is not None,
@@ -121,6 +125,32 @@ def run_job(
             raise
         untold = _tell(addresses, message_of(result))
         return replace(result, warnings=(*result.warnings, *untold))
+
+
+AHEAD_FROM_ROWS = 100_000
+"""Good rows of a manifest after which Ray is started beside the reading of the others, which take as long as that."""
+
+
+def _starter(job: Job, ahead: RayAhead | None) -> Callable[[int], None]:
+    """Return what starts Ray once a manifest turns out to be long, unless the run before left nothing to make."""
+    left = [ahead] if ahead else []
+
+    def start(num_rows: int) -> None:
+        if left and num_rows >= AHEAD_FROM_ROWS:
+            chosen = left.pop()
+            if _is_work_expected(job):
+                chosen.begin()
+
+    return start
+
+
+def _is_work_expected(job: Job) -> bool:
+    """Whether the campaign's newest run left rows open, or there is none; what cannot be read is told of later."""
+    try:
+        standing = Campaign(open_campaign(job.output, job.storage)).standing()
+    except (SdbatchError, OSError):
+        return False
+    return not standing or standing.get("open", 0) > 0
 
 
 def _check_code(job: Job, *, in_process: bool, allow_code: bool) -> None:

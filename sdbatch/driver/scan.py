@@ -264,6 +264,7 @@ class ResolvedManifest:
         counts_tokens: See `scan`.
         void: Outputs that the run takes back before it begins; none of them is a source.
         built: Rows that take the place of the job's manifest.
+        on_kept: Told how many rows were read and found good, now and then.
     """
 
     def __init__(
@@ -275,7 +276,9 @@ class ResolvedManifest:
         counts_tokens: bool = False,
         void: Collection[OutputName] = (),
         built: ManifestHere | None = None,
+        on_kept: Callable[[int], None] = lambda _: None,
     ) -> None:
+        self._on_kept = on_kept
         self._scratch = Scratch()
         self._folder = self._scratch.folder
         self._waiting: list[pa.Table] = []
@@ -354,6 +357,7 @@ class ResolvedManifest:
         write_part(part, self._folder / f"part-{self._num_parts:05d}.arrow")
         self._num_parts += 1
         self._waiting = []
+        self._on_kept(len(self._key_words))
 
     def _settle_chains(self, job: Job, void: Collection[OutputName]) -> None:
         for path, part in settle_chains(self._parts(), job, self.scanned.outputs_named, void):

@@ -21,6 +21,7 @@ from sdbatch.campaign.lease import Lease
 from sdbatch.campaign.leaving import Leaving
 from sdbatch.campaign.read import read_commit
 from sdbatch.campaign.write import failed_unit_rows, outcomes_of, put_commit, receipt_of
+from sdbatch.dispatch.ahead import RayAhead
 from sdbatch.dispatch.dispatcher import Dispatcher, Plan
 from sdbatch.dispatch.executor import Shape, SlotExecutor
 from sdbatch.dispatch.waits import Wait
@@ -55,11 +56,27 @@ class Workers:
         in_process: One worker in this process instead of a Ray cluster.
         path: Dotted path of the worker's class.
         allow_open: Whether a Ray cluster may do without a token.
+        ahead: Has perhaps started Ray on this machine already; None in this process.
     """
 
     in_process: bool
     path: str
     allow_open: bool = False
+    ahead: RayAhead | None = None
+
+
+def shapes_of(job: Job) -> dict[str, Shape]:
+    """Return the shape of the slot of each model's workers."""
+    return {
+        name: Shape(num_gpus=model.num_gpus, num_cpus=model.num_cpus, memory_gib=model.memory_gib)
+        for name, model in job.models.items()
+    }
+
+
+def num_cpus_of(job: Job) -> int | None:
+    """Return the CPUs that a job's workers ask for on one machine; None where it says no number of workers."""
+    count = job.workers.count
+    return sum(shape.num_cpus for shape in set(shapes_of(job).values())) * count if isinstance(count, int) else None
 
 
 class Session:
@@ -270,14 +287,10 @@ class Session:
             return InProcessExecutor(spec, self._workers.path)
         from sdbatch.dispatch.ray_cluster import RayExecutor
 
-        cpus = sum(shape.num_cpus for shape in set(self._shapes().values())) * (self._worker_count() or 0)
-        return RayExecutor(spec, self._workers.path, num_cpus=cpus or None, allow_open=self._workers.allow_open)
-
-    def _shapes(self) -> dict[str, Shape]:
-        return {
-            name: Shape(num_gpus=model.num_gpus, num_cpus=model.num_cpus, memory_gib=model.memory_gib)
-            for name, model in self._job.models.items()
-        }
+        workers = self._workers
+        return RayExecutor(
+            spec, workers.path, num_cpus=num_cpus_of(self._job), allow_open=workers.allow_open, ahead=workers.ahead
+        )
 
     def _classified(self, done: Done, columns: Sequence[str] | None = None) -> Iterator[ClassifiedRows]:
         parts = self._manifest.parts(columns and columns_for(done, columns))
@@ -292,7 +305,7 @@ class Session:
         plan = Plan(
             requests=requests_of(self._classified(done), self._sharing),
             cost_tflop=self._tally.cost_pending,
-            shapes={name: executor.settled(shape) for name, shape in self._shapes().items()},
+            shapes={name: executor.settled(shape) for name, shape in shapes_of(self._job).items()},
             worker_count=self._worker_count(),
             worker_max=self._job.workers.max,
             start_timeout_s=self._job.limits.start_timeout_s,

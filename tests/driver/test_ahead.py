@@ -1,0 +1,77 @@
+"""Ray is started beside the reading of a long manifest where work is expected, and ends with the run in any case."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import prompts
+
+pytestmark = pytest.mark.ray
+
+RUNS = """
+import json, sys
+import psutil
+from sdbatch import Selection, SdbatchError
+from sdbatch.dispatch import ray_cluster
+from sdbatch.driver import run
+from sdbatch.job import parse_job
+from sdbatch.report.progress import Silent
+
+run.AHEAD_FROM_ROWS = 1
+begun, told = [], []
+begin = run.RayAhead.begin
+run.RayAhead.begin = lambda self: (begun.append(self), begin(self))
+starts = []
+start_local = ray_cluster.start_local
+ray_cluster.start_local = lambda *args, **options: (starts.append(args), start_local(*args, **options))[1]
+for job, limit in json.loads(sys.argv[1]):
+    begun.clear(), starts.clear()
+    try:
+        result = run.run_job(
+            parse_job(job),
+            selection=Selection(limit=limit),
+            in_process=False,
+            progress=Silent(),
+            worker="support.paced:PacedWorker",
+        )
+        said = [result.exit_code, result.counts["rows_ok"]]
+    except SdbatchError as error:
+        said = str(error)
+    left = [child.name() for child in psutil.Process().children(recursive=True)]
+    told.append([said, len(begun), len(starts), ray_cluster.ray.is_initialized(), left])
+print(json.dumps(told))
+"""
+
+
+def test_ray_is_started_ahead_once_where_rows_are_open_and_ends_with_a_refused_manifest_too(
+    tmp_path: Path, write_manifest: Callable[..., str], job_of: Callable[..., dict[str, Any]]
+) -> None:
+    settings = {"workers": {"count": 1}, "defaults": {"task": "text-to-image", "num_inference_steps": 1}}
+    rows = prompts(12)
+    job = job_of(write_manifest(rows), output=str(tmp_path / "campaign"), **settings)
+    others = write_manifest([{**row, "id": f"other-{row['id']}"} for row in rows], name="others")
+    runs = [(job, 8), ({**job, "manifest": others}, None), (job, None), (job, None)]
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    done = subprocess.run(
+        [sys.executable, "-c", RUNS, json.dumps(runs)],
+        env={**environment, "PYTHONPATH": os.pathsep.join(sys.path)},
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    assert done.returncode == 0, done.stderr
+    first, refused, rest, nothing = json.loads(done.stdout.splitlines()[-1])
+
+    assert first == [[0, 8], 1, 1, False, []]
+    assert "leave" in refused[0]
+    assert refused[1:] == [1, 1, False, []]
+    assert rest == [[0, 4], 1, 1, False, []]
+    assert nothing == [[0, 0], 0, 0, False, []]
