@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import FrozenInstanceError, replace
 from typing import Any
 
 import pytest
@@ -21,6 +22,24 @@ def test_a_recipe_reads_back_typed() -> None:
     assert (recipe.loras, recipe.images, recipe.keyframes) == ((("aa", 0.5),), ("sha256:00",), (0, 8))
     assert recipe.is_clip
     assert not recipe_from(PICTURE).is_clip
+
+
+def test_a_recipe_that_is_read_is_the_one_that_is_made_and_shares_nothing_that_changes() -> None:
+    values = {**PICTURE, "seed": 5, "prompt": "a tree", "guidance_scale": 7.5}
+    read, again = recipe_from(values), recipe_from({**values, "parameters": {"eta": 1.0}})
+
+    assert read == Recipe(**values)
+    assert (read.columns(), read.metadata()) == (Recipe(**values).columns(), Recipe(**values).metadata())
+    assert replace(read, seed=6) == Recipe(**{**values, "seed": 6})
+    assert (read.parameters, again.parameters) == ({}, {"eta": 1.0})
+    with pytest.raises(FrozenInstanceError):
+        read.seed = 7  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("lacking", ["num_inference_steps", "task"])
+def test_a_recipe_without_what_every_recipe_has_is_refused_by_name(lacking: str) -> None:
+    with pytest.raises(UserError, match=f"a recipe lacks '{lacking}'"):
+        recipe_from({name: value for name, value in PICTURE.items() if name != lacking})
 
 
 def test_seeds_of_outputs_follow_on_within_63_bits() -> None:
