@@ -38,7 +38,7 @@ class Listener:
                 length = int(self.headers["Content-Length"])
                 posted.append((self.path, json.loads(self.rfile.read(length))))
                 if self.path == "/silent":
-                    time.sleep(3)
+                    time.sleep(6)
                 moved = self.path == "/moved"
                 self.send_response(302 if moved else 500 if self.path == "/broken" else 204)
                 if moved:
@@ -118,7 +118,7 @@ def test_nobody_is_waited_for_nor_followed(listener: Listener, monkeypatch: pyte
     addresses = [f"{listener.url}/silent", f"{listener.url}/moved", "http://127.0.0.1:9/hidden", f"{listener.url}/fine"]
     lines = tell_end(addresses, {"event": "run ended"})
 
-    assert time.monotonic() - begun_s < 2
+    assert time.monotonic() - begun_s < 5
     assert [line.partition(" was not told: ")[2].split(";")[0][:24] for line in lines] == [
         lines[0].partition(" was not told: ")[2][:24],
         "it answered 302",
