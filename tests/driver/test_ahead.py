@@ -44,7 +44,9 @@ for job, limit in json.loads(sys.argv[1]):
         said = [result.exit_code, result.counts["rows_ok"]]
     except SdbatchError as error:
         said = str(error)
-    left = [child.name() for child in psutil.Process().children(recursive=True)]
+    # Ray's processes are told to end, and not all are gone when its shutdown returns.
+    _, left = psutil.wait_procs(psutil.Process().children(recursive=True), timeout=20)
+    left = [child.cmdline() for child in left]
     told.append([said, len(begun), len(starts), ray_cluster.ray.is_initialized(), left])
 print(json.dumps(told))
 """
