@@ -144,7 +144,6 @@ class Watch:
         self._outputs = outputs
         self._ready_s = 0.0
         self.worked_s = 0.0
-        self.units = 0
 
     def __enter__(self) -> Self:
         return self

@@ -188,7 +188,6 @@ _EMPTY: Final = {item.name: item.default_factory() for item in fields(Recipe) if
 _REQUIRED: Final = frozenset(
     item.name for item in fields(Recipe) if item.default is MISSING and item.default_factory is MISSING
 )
-_DECODE: Final = json.JSONDecoder().decode
 
 
 def parse_recipe(text: str) -> Recipe:
@@ -197,7 +196,7 @@ def parse_recipe(text: str) -> Recipe:
     Raises:
         UserError: When it is of a newer key version, or holds what no version knows.
     """
-    return recipe_from(_DECODE(text))
+    return recipe_from(json.loads(text))
 
 
 def recipe_from(values: Mapping[str, Any]) -> Recipe:

@@ -62,8 +62,8 @@ def index_of(unit: Unit, outcomes: tuple[RowOutcome, ...], commit: str) -> pa.Ta
     places = [
         (taker, request.request_key, n)
         for request in unit.requests
-        for taker in (request.ids if request.takers else (request.id,))
-        for n in ((None,) if ended and (taker, None) in ended else request.outputs_of(taker))
+        for taker in request.ids
+        for n in ((None,) if (taker, None) in ended else request.outputs_of(taker))
     ]
     ends = [ended.get((request_id, n), _OK) for request_id, _, n in places] if ended else [_OK]
     lineage = lineage_of(unit.requests)

@@ -13,6 +13,11 @@ if TYPE_CHECKING:
     from sdbatch.dispatch.ray_local import LocalRay
 
 
+def cluster_address() -> str:
+    """Return the address of the cluster that a run joins; `local` where it starts one on this machine."""
+    return os.environ.get("RAY_ADDRESS") or "local"
+
+
 class RayAhead:
     """A cluster of this machine that is started before it is needed.
 
@@ -32,7 +37,7 @@ class RayAhead:
 
     def begin(self) -> None:
         """Start it; nothing happens where a run joins a cluster, or when it was begun before."""
-        if self._thread is None and os.environ.get("RAY_ADDRESS", "") in {"", "local"}:
+        if self._thread is None and cluster_address() == "local":
             self._thread = threading.Thread(target=self._run, name="ray-ahead", daemon=True)
             self._thread.start()
 

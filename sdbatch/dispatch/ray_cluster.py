@@ -20,7 +20,7 @@ import ray
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError, RayTaskError
 
 from sdbatch.dispatch import ray_inside
-from sdbatch.dispatch.ahead import RayAhead
+from sdbatch.dispatch.ahead import RayAhead, cluster_address
 from sdbatch.dispatch.executor import (
     Died,
     Draining,
@@ -139,7 +139,7 @@ class RayExecutor:
         self._calls: dict[Any, tuple[str, Unit | None]] = {}
         self._local: LocalRay | None = ahead.taken() if ahead else None
         self._owns_connection = self._local is not None or not ray.is_initialized()
-        address = os.environ.get("RAY_ADDRESS") or "local"
+        address = cluster_address()
         # A cluster joined by address may grow: actors that do not fit now wait, and are the autoscaler's demand.
         self._is_elastic = self._owns_connection and address != "local"
         if self._is_elastic:

@@ -7,9 +7,10 @@ manifest, every row checked --> lease --> voids --> plan published --> units mad
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing, nullcontext, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import replace
+from functools import cache, partial
 from typing import Any
 
 from sdbatch.campaign import layout
@@ -89,14 +90,11 @@ def run_job(
     interrupt = Interrupt()
     here = local_faults_named(temporary_folder(), "TMPDIR")
     taken_back = [OutputName(**output) for output in void]
-    built = aside.manifest if aside else None
-    ahead = None if in_process else RayAhead(num_cpus_of(job), allow_open=allow_open_ray)
-    starter = _starter(job, ahead)
     with (
         interrupt.installed(),
         here,
-        closing(ahead) if ahead else nullcontext(),
-        closing(ResolvedManifest(job, selection, void=taken_back, built=built, on_kept=starter)) as manifest,
+        closing(RayAhead(num_cpus_of(job), allow_open=allow_open_ray)) as ahead,
+        closing(_resolved(job, selection, taken_back, aside, ahead=None if in_process else ahead)) as manifest,
     ):
         for note in manifest.scanned.notes:
             progress.say(note)
@@ -131,17 +129,18 @@ AHEAD_FROM_ROWS = 100_000
 """Good rows of a manifest after which Ray is started beside the reading of the others, which take as long as that."""
 
 
-def _starter(job: Job, ahead: RayAhead | None) -> Callable[[int], None]:
-    """Return what starts Ray once a manifest turns out to be long, unless the run before left nothing to make."""
-    left = [ahead] if ahead else []
+def _resolved(
+    job: Job, selection: Selection, void: Sequence[OutputName], aside: Aside | None, ahead: RayAhead | None
+) -> ResolvedManifest:
+    """Read the manifest; once it turns out to be long, Ray is started, unless the run before left nothing to make."""
+    is_work_expected = cache(partial(_is_work_expected, job))
 
-    def start(num_rows: int) -> None:
-        if left and num_rows >= AHEAD_FROM_ROWS:
-            chosen = left.pop()
-            if _is_work_expected(job):
-                chosen.begin()
+    def begin_ahead(num_rows: int) -> None:
+        if ahead and num_rows >= AHEAD_FROM_ROWS and is_work_expected():
+            ahead.begin()
 
-    return start
+    built = aside.manifest if aside else None
+    return ResolvedManifest(job, selection, void=void, built=built, on_kept=begin_ahead)
 
 
 def _is_work_expected(job: Job) -> bool:

@@ -40,9 +40,6 @@ _LEFT_FROM: Final = _CODES["reused"]
 _NOT_LOOKED_AT: Final = tuple(_CODES[reason] for reason in ("unselected", "withdrawn"))
 """Whatever their outputs are like, nothing is made of rows with these reasons, and nothing waits."""
 
-REQUESTS_AT_ONCE: Final = 1024
-"""Rows that become requests together: while sixteen times as many did, workers of quick units waited for the driver."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassifiedRows:
@@ -218,29 +215,15 @@ def requests_of(parts: Iterable[ClassifiedRows], sharing: Sharing) -> Iterator[R
             continue
         is_made = list(map(bool, part.outputs))
         rows = part.rows.filter(pa.array(is_made, pa.bool_()))
-        outputs = list(filter(None, part.outputs))
+        columns = {name: rows.column(name).to_pylist() for name in Request._fields if name in rows.column_names}
+        # Few different texts: as one object each, they are pickled once a unit and not once a row.
+        columns |= {name: list(map(sys.intern, columns[name])) for name in ("model", "batch_key", "shape")}
+        columns["sources"] = [tuple([Source(**source) for source in sources]) for sources in columns["sources"]]
+        columns["attempt"] = [0] * rows.num_rows
         replaces = list(compress(map(part.replaces.get, range(part.rows.num_rows)), is_made)) if part.replaces else None
-        for start in range(0, rows.num_rows, REQUESTS_AT_ONCE):
-            some = slice(start, start + REQUESTS_AT_ONCE)
-            own = None if replaces is None else replaces[some]
-            yield from _requests(rows.slice(start, REQUESTS_AT_ONCE), outputs[some], own, sharing)
-
-
-def _requests(
-    rows: pa.Table,
-    outputs: Sequence[tuple[int, ...]],
-    replaces: Sequence[Mapping[int, int] | None] | None,
-    sharing: Sharing,
-) -> Iterator[Request]:
-    """Yield a request for each key of some rows that have outputs to make; for the arguments see `Sharing`."""
-    columns = {name: rows.column(name).to_pylist() for name in Request._fields if name in rows.column_names}
-    # Few different texts: as one object each, they are pickled once a unit and not once a row.
-    columns |= {name: list(map(sys.intern, columns[name])) for name in ("model", "batch_key", "shape")}
-    columns["sources"] = [tuple([Source(**source) for source in sources]) for sources in columns["sources"]]
-    columns["attempt"] = [0] * rows.num_rows
-    columns |= sharing.request_columns(rows, outputs, replaces)
-    requests = map(Request._make, zip(*(columns[name] for name in Request._fields), strict=True))
-    return (request for request in requests if request.outputs)
+        columns |= sharing.request_columns(rows, list(filter(None, part.outputs)), replaces)
+        requests = map(Request._make, zip(*(columns[name] for name in Request._fields), strict=True))
+        yield from (request for request in requests if request.outputs)
 
 
 def pending_requests(manifest: ResolvedManifest, done: Done, selection: Selection) -> Iterator[Request]:

@@ -56,13 +56,13 @@ class Workers:
         in_process: One worker in this process instead of a Ray cluster.
         path: Dotted path of the worker's class.
         allow_open: Whether a Ray cluster may do without a token.
-        ahead: Has perhaps started Ray on this machine already; None in this process.
+        ahead: Has perhaps started Ray on this machine already.
     """
 
     in_process: bool
     path: str
-    allow_open: bool = False
-    ahead: RayAhead | None = None
+    allow_open: bool
+    ahead: RayAhead
 
 
 def shapes_of(job: Job) -> dict[str, Shape]:

@@ -77,7 +77,7 @@ def test_a_budget_stops_within_one_unit_and_a_larger_one_goes_on(paced_job: Call
     assert (first.state, first.exit_code, again.exit_code, rest.exit_code) == ("stopped", 6, 6, 0)
     assert 0 < first.counts["rows_ok"] < 40
     assert first.counts["rows_ok"] * OUTPUT_S <= 1.0
-    assert 0.5 <= spent <= 1.0 + UNIT_S + LATE_S
+    assert 1.0 - 2 * UNIT_S <= spent <= 1.0 + UNIT_S + LATE_S
     assert (again.counts["rows_ok"], again.gpu_hours) == (0, 0.0)
     assert first.counts["rows_ok"] + rest.counts["rows_ok"] == 40
     assert first.cost == pytest.approx(first.gpu_hours * 3600)
@@ -148,7 +148,7 @@ def test_killed_drivers_and_retries_do_not_multiply_a_budget(
     assert killed_s >= OUTPUT_S * (4 + 24 + 4) - 2 * 0.1  # two units and one, but for what came after the last beat
     assert made_s <= 4.0 - killed_s
     assert rest.exit_code == 6
-    assert 4.0 - 2 * UNIT_S - LATE_S <= total_s <= 4.0 + UNIT_S + LATE_S
+    assert 4.0 - 2 * UNIT_S <= total_s <= 4.0 + UNIT_S + LATE_S
     assert total_s == pytest.approx(killed_s + rest.gpu_hours * 3600, abs=0.01)
 
 
