@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import random
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -177,6 +178,7 @@ def turned(brand: Path) -> Iterator[Path]:
     (brand / "spot").mkdir()
     (brand / "spot" / "plan.png").write_bytes(b"picture")
     stop = threading.Event()
+    chance = random.Random(1)
 
     def turn() -> None:
         while not stop.is_set():
@@ -185,6 +187,7 @@ def turned(brand: Path) -> Iterator[Path]:
                 if name == "spot":
                     (brand / "spot").rename(brand / "aside")
                 (brand / "next").rename(brand / name)
+                stop.wait(chance.random() / 5000)  # so that a look finds the link on one core as well
                 (brand / name).unlink()
                 if name == "spot":
                     (brand / "aside").rename(brand / "spot")
