@@ -242,10 +242,10 @@ class RowWindow:
         self.peek_solo, self.take_solo = window.peek_solo, window.take_solo
         self.drop, self.end, self.least_tflop = window.drop, window.end, window.least_tflop
 
-    def add(self, request: Request) -> None:
+    def add(self, *requests: Request) -> None:
         """See `Window`."""
-        self._window.add(request)
-        self.num_requests += len(request.outputs)
+        self._window.add(*requests)
+        self.num_requests += sum(len(request.outputs) for request in requests)
 
     def backlog(self) -> dict[str, PendingWork]:
         """See `Window`."""

@@ -12,11 +12,10 @@ import os
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
 from sdbatch.campaign.write import put_commit, receipt_of, request_columns
 from sdbatch.job import parse_job
-from sdbatch.recipe import parse_recipe
+from sdbatch.recipe import parse_recipes
 from sdbatch.storage import open_store
 from sdbatch.types import OnCall, Receipt, Request, Running, Unit, WorkerSpec
 
@@ -72,7 +71,12 @@ class NoopWorker:
             "status": "ok",
             "adopted": False,
         }
-        rows = [_row(request, n, share) for request in unit.requests for n in request.outputs]
+        recipes = parse_recipes(request.recipe for request in unit.requests)
+        rows = [
+            request_columns(request, recipe, n) | share
+            for request, recipe in zip(unit.requests, recipes, strict=True)
+            for n in request.outputs
+        ]
         put_commit(self._store, self._run_id, unit.id, rows)
         return receipt_of(unit.id, self._name, rows)
 
@@ -107,7 +111,3 @@ class SleepingWorker(NoopWorker):
 def true_cost_tflop(request: Request) -> float:
     """Return what a request costs a sleeping worker."""
     return request.cost_tflop * len(request.outputs) * cost_error(request.id, request.batch_key)
-
-
-def _row(request: Request, n: int, share: dict[str, Any]) -> dict[str, Any]:
-    return request_columns(request, parse_recipe(request.recipe), n) | share

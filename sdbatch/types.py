@@ -160,7 +160,7 @@ class Unit:
     @property
     def num_outputs(self) -> int:
         """Outputs it renders when all goes well; some of them may be copied from an earlier run instead."""
-        return sum(len(request.outputs) for request in self.requests)
+        return sum([len(request.outputs) for request in self.requests])
 
     @property
     def num_assets(self) -> int:

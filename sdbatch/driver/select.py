@@ -215,15 +215,31 @@ def requests_of(parts: Iterable[ClassifiedRows], sharing: Sharing) -> Iterator[R
             continue
         is_made = list(map(bool, part.outputs))
         rows = part.rows.filter(pa.array(is_made, pa.bool_()))
-        columns = {name: rows.column(name).to_pylist() for name in Request._fields if name in rows.column_names}
-        # Few different texts: as one object each, they are pickled once a unit and not once a row.
-        columns |= {name: list(map(sys.intern, columns[name])) for name in ("model", "batch_key", "shape")}
-        columns["sources"] = [tuple([Source(**source) for source in sources]) for sources in columns["sources"]]
+        columns = {name: rows.column(name).to_pylist() for name in _OF_PART}
+        columns |= {name: _few_texts(rows.column(name)) for name in ("model", "batch_key", "shape")}
+        columns["sources"] = _sources(rows.column("sources"))
         columns["attempt"] = [0] * rows.num_rows
         replaces = list(compress(map(part.replaces.get, range(part.rows.num_rows)), is_made)) if part.replaces else None
         columns |= sharing.request_columns(rows, list(filter(None, part.outputs)), replaces)
         requests = map(Request._make, zip(*(columns[name] for name in Request._fields), strict=True))
         yield from (request for request in requests if request.outputs)
+
+
+_OF_PART: Final = ("id", "request_key", "recipe", "cost_tflop")
+
+
+def _few_texts(column: pa.ChunkedArray) -> list[str]:
+    """Return few different texts as one object each: they are pickled once a unit and not once a row."""
+    coded = column.combine_chunks().dictionary_encode()
+    texts = np.array(list(map(sys.intern, coded.dictionary.to_pylist())), np.object_)
+    listed: list[str] = texts[coded.indices.to_numpy()].tolist()
+    return listed
+
+
+def _sources(column: pa.ChunkedArray) -> list[tuple[Source, ...]]:
+    if not pc.sum(pc.list_value_length(column)).as_py():
+        return [()] * len(column)
+    return [tuple([Source(**source) for source in sources]) for sources in column.to_pylist()]
 
 
 def pending_requests(manifest: ResolvedManifest, done: Done, selection: Selection) -> Iterator[Request]:

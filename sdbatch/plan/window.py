@@ -9,9 +9,11 @@ full batches go before partial ones, so that rare keys wait for company while th
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
+from itertools import groupby
+from operator import attrgetter
 from typing import Literal
 
 from sdbatch.families import Family
@@ -68,14 +70,15 @@ class _Queue:
         self._ranked: list[tuple[_Rank, str]] = []
         self._aged: list[tuple[int, str]] = []
 
-    def add(self, group: _Group, arrival: int, request: Request) -> None:
-        """Take in one request at the end of its group."""
-        was_full = group.outputs >= group.batch_size
-        group.requests.append((arrival, request))
-        group.outputs += len(request.outputs)
-        self.outputs += len(request.outputs)
-        self.cost_tflop += len(request.outputs) * group.cost_tflop
-        if len(group.requests) == 1:
+    def add(self, group: _Group, first_arrival: int, requests: Sequence[Request]) -> None:
+        """Take in requests at the end of their group."""
+        was_empty, was_full = not group.requests, group.outputs >= group.batch_size
+        outputs = sum([len(request.outputs) for request in requests])
+        group.requests.extend(enumerate(requests, first_arrival))
+        group.outputs += outputs
+        self.outputs += outputs
+        self.cost_tflop += outputs * group.cost_tflop
+        if was_empty:
             self._enter(group)
         elif group.outputs >= group.batch_size and not was_full:
             heappush(self._ranked, (self._rank(group), group.key))
@@ -166,18 +169,19 @@ class Window:
         self._waits = True
         self.num_requests = 0
 
-    def add(self, request: Request) -> None:
-        """Take in one pending request."""
-        queue = self._queues.get(request.model)
-        if queue is None:
-            queue = self._queues[request.model] = _Queue(waits=self._waits)
-        group = queue.groups.get(request.batch_key)
-        if group is None:
-            group = _Group(request.batch_key, self._batch_size(request), request.cost_tflop)
-            queue.groups[request.batch_key] = group
-        queue.add(group, self._arrivals, request)
-        self._arrivals += 1
-        self.num_requests += 1
+    def add(self, *requests: Request) -> None:
+        """Take in pending requests; those that follow one another in one group are taken in together."""
+        for (model, key), neighbours in groupby(requests, attrgetter("model", "batch_key")):
+            members = list(neighbours)
+            queue = self._queues.get(model)
+            if queue is None:
+                queue = self._queues[model] = _Queue(waits=self._waits)
+            group = queue.groups.get(key)
+            if group is None:
+                group = queue.groups[key] = _Group(key, self._batch_size(members[0]), members[0].cost_tflop)
+            queue.add(group, self._arrivals, members)
+            self._arrivals += len(members)
+            self.num_requests += len(members)
 
     def end(self) -> None:
         """Say that no company is to come: what is given back is all that may still be added."""
@@ -251,7 +255,7 @@ class Window:
             model=requests[0].model,
             requests=requests,
             batch_size=batch_size,
-            cost_tflop=sum(request.cost_tflop * len(request.outputs) for request in requests),
+            cost_tflop=sum([request.cost_tflop * len(request.outputs) for request in requests]),
             solo=solo,
         )
 

@@ -24,7 +24,7 @@ from sdbatch.fetch.settings import PixelSettings
 from sdbatch.fetch.sources import read_source
 from sdbatch.job import Job
 from sdbatch.plan.sources import ASSET_SCHEME
-from sdbatch.recipe import Recipe, parse_recipe
+from sdbatch.recipe import Recipe, parse_recipes
 from sdbatch.storage import AllowList, Store
 from sdbatch.types import Request, Source
 from sdbatch.worker.credentials import CredentialArchives
@@ -71,7 +71,7 @@ class SourceFetcher:
         self, requests: Sequence[Request], on_progress: OnProgress = lambda _: None
     ) -> Iterator[PendingOutput | FailedOutput]:
         """Yield every output of the requests in their order; a request with a bad source fails as a whole."""
-        recipes = [parse_recipe(request.recipe) for request in requests]
+        recipes = parse_recipes(request.recipe for request in requests)
         fetched = [
             self._threads.submit(self._pixels, request, recipe) if request.sources else None
             for request, recipe in zip(requests, recipes, strict=True)
