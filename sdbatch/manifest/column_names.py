@@ -92,6 +92,16 @@ class ColumnNames:
         self._has_rows = True  # or at least a header
         self.of_manifest.extend(name for name in names if name not in self.of_manifest)
 
+    def see_header(self, header: Iterable[str]) -> None:
+        """Keep the names of a table that has a header and no rows: they are wrong or right all the same."""
+        named = self.named(dict.fromkeys(header))
+        if "id" in named:
+            return
+        if self.ids is None:
+            raise fault(self.label, "is missing; the table has a header without it, and no rows", column="id")
+        self.has_made_ids = True
+        self.see(["id"])
+
     def made_id(self, row: Mapping[str, Any], named: Mapping[str, Any], number: int) -> str:
         """Return the id of a row that has none, from its columns as the table or as the manifest calls them.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,8 @@ def shown_id(value: Any) -> str | None:
 
 def shown(value: Any) -> str:
     """Return a value as it may stand in a message: short, escaped, on one line."""
+    if isinstance(value, dt.date | dt.time):
+        return value.isoformat()
     if isinstance(value, str):
         value = value[: _SHOWN_CHARS + 1]  # a long text is cut before it is escaped
     elif isinstance(value, list | tuple):

@@ -52,6 +52,7 @@ class Table:
         sheet: Sheet of a workbook; None for the only one.
         is_known: Whether a name is one that its columns are expected to have.
         has_cells: Whether its values are what a person typed into cells.
+        header: Names of its columns, known as soon as the first row is; a JSONL file has none.
         notes: What its owner should know of how it is read.
     """
 
@@ -60,6 +61,7 @@ class Table:
     sheet: str | None = None
     is_known: Callable[[str], bool] = lambda _: False
     has_cells: bool = True
+    header: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def rows(self, tell: Tell) -> Iterator[Row]:
@@ -199,6 +201,7 @@ def _named_cells(rows: Iterator[tuple[int, list[Any]]], table: Table, tell: Tell
             at its end, which a text would have written out.
     """
     header = _header(rows, table.label)
+    table.header = [name for name in header if name]
     named = [(place, name) for place, name in enumerate(header) if name]
     number = 0
     for line, cells in rows:
@@ -217,7 +220,11 @@ def _named_cells(rows: Iterator[tuple[int, list[Any]]], table: Table, tell: Tell
 
 
 def _header(rows: Iterator[tuple[int, list[Any]]], label: str) -> list[str]:
-    """Return the names in the first row that is filled, "" for a column without one."""
+    """Return the names in the first row that is filled, "" for a column without one.
+
+    Raises:
+        ManifestError: When no row is filled, or there are too many columns.
+    """
     for _, cells in rows:
         if len(cells) > CELLS_MAX:
             raise fault(label, f"has {len(cells)} columns, over {CELLS_MAX}")
@@ -227,7 +234,7 @@ def _header(rows: Iterator[tuple[int, list[Any]]], label: str) -> list[str]:
         if header:
             _check_header(header, label)
             return header
-    return []
+    raise fault(label, "is empty; the first row that is filled names the columns")
 
 
 def _filled(cell: Any) -> Any:

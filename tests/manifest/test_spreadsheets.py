@@ -189,6 +189,30 @@ def test_a_value_without_a_name_is_refused(build: Any) -> None:
     assert "has a value in column 3, which has no name in the header" in message
 
 
+@pytest.mark.parametrize("text", ["", "\n\n", " , ,\n"])
+def test_a_table_without_a_header_is_refused(build: Any, text: str) -> None:
+    assert "t.csv: is empty; the first row that is filled names the columns" in _refused(build, "t.csv", text)
+
+
+def test_a_header_without_rows_is_read_as_strictly_as_one_with_rows(build: Any, tmp_path: Path) -> None:
+    assert build("t.csv", "id,prompt\n")[0] == []
+    assert build("t.csv", "sku,prompt\n", id_format="{sku}", own=True)[0] == []
+    assert "t.csv: Promt is not a column of a manifest" in _refused(build, "t.csv", "id,Promt\n")
+    assert "t.csv: id is missing; the table has a header" in _refused(build, "t.csv", "prompt\n")
+    _workbook(tmp_path / "t.xlsx", {"S": [["id", "Promt"]]})
+    with pytest.raises(ManifestError, match=r"t.xlsx \[S\]: Promt is not a column"):
+        build_shards(tmp_path / "t.xlsx", tmp_path / "out")
+
+
+def test_a_date_stands_in_a_message_as_people_write_it(tmp_path: Path) -> None:
+    _workbook(tmp_path / "t.xlsx", {"S": [["id", "prompt", "x_at"], [dt.date(2026, 3, 1), "p", dt.time(12, 30)]]})
+    with pytest.raises(ManifestError) as caught:
+        build_shards(tmp_path / "t.xlsx", tmp_path / "out")
+
+    assert "id 2026-03-01 is a date or a time; write it as text" in str(caught.value)
+    assert "x_at 12:30:00 is of type time" in str(caught.value)
+
+
 # --- names ----------------------------------------------------------------------------------------------------------
 
 
