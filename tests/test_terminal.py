@@ -133,6 +133,24 @@ def test_the_bar_makes_controls_visible_and_takes_no_markup() -> None:
     assert _is_plain(stream.getvalue())
 
 
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_a_table_cuts_no_text(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], is_terminal: bool
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TTY_COMPATIBLE", str(int(is_terminal)))
+    ids = [f"{'spring.mug.' * 6}{number}" for number in range(2)]
+    show_table([(one, "too dark, and rather " * 5) for one in ids], ("output", "note"))
+    lines = capsys.readouterr().out.splitlines()
+
+    if is_terminal:
+        assert max(map(len, lines)) <= 80 + len("\x1b[1m\x1b[0m") * 10
+        first = "".join(line.strip("│ ").split("│")[0].strip() for line in lines)
+        assert all(one in first for one in ids)
+    else:
+        assert [sum(one in line for line in lines) for one in ids] == [1, 1], "a pipe gets whole lines"
+
+
 def test_nothing_else_prints() -> None:
     root = Path(sdbatch.__file__).parent
     printing = {

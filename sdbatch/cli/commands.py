@@ -68,9 +68,10 @@ from sdbatch.cli.watching import watching_app
 from sdbatch.driver import PlanReport, RunResult
 from sdbatch.report.tables import check_target, write_rows
 
-app = typer.Typer(
-    add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__, cls=Commands
-)
+_EXIT_CODES = (__doc__ or "").partition("\n\n")[2]
+_HELP = f"Turn a table of prompts and sources into pictures and clips.\n\n{_EXIT_CODES}"
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=_HELP, cls=Commands)
 
 manifest_app = typer.Typer(no_args_is_help=True, help="Build manifests.")
 

@@ -31,7 +31,7 @@ def review(
     reject: Annotated[Meant, typer.Option(metavar=_MEANT, help="Reject them: run --reroll replaces them.")] = None,
     pick: Annotated[Meant, typer.Option(metavar="ID/N", help="Pick one output of a row: it alone is wanted.")] = None,
     clear: Annotated[Meant, typer.Option(metavar=_MEANT, help="Take back what you said of them.")] = None,
-    note: Annotated[str, typer.Option(metavar="TEXT", help="Write this beside these decisions.")] = "",
+    note: Annotated[str, typer.Option(metavar="TEXT", help="Write this beside every decision of this command.")] = "",
     decisions: Annotated[
         Path | None,
         typer.Option("--import", metavar="FILE.jsonl", help="Take in decisions downloaded from a gallery."),
