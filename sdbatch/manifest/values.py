@@ -114,9 +114,9 @@ def _number(name: str, value: Any) -> int | float | Decimal | None:
         if len(text) <= _NUMBER_CHARS_MAX and _NUMBER.fullmatch(text):
             return Decimal(text)
         hint = "; decimals are written with a point" if _NUMBER.fullmatch(text.replace(",", ".", 1)) else ""
-        raise ValueRefused(f"is not of type {_kind(name)}{hint}")
+        raise ValueRefused(f"is not {_called_number(name)}{hint}")
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
-        raise ValueRefused(f"is not of type {_kind(name)}")
+        raise ValueRefused(f"is not {_called_number(name)}")
     return None if _is_nan(value) else value
 
 
@@ -130,12 +130,17 @@ def _kind(name: str) -> pa.DataType:
     return pa.float64() if name == "loras" else kind.value_type if pa.types.is_list(kind) else kind
 
 
+def _called_number(name: str) -> str:
+    """Return what people call a column's numbers."""
+    return "a whole number" if pa.types.is_integer(_kind(name)) else "a number"
+
+
 def _integer(name: str, value: Any) -> int | None:
     number = _number(name, value)
     if number is None:
         return None
     if not -_WHOLE_MAX < number < _WHOLE_MAX or number != int(number):
-        raise ValueRefused(f"is not of type {_kind(name)}")
+        raise ValueRefused(f"is not {_called_number(name)}")
     if isinstance(number, float) and not -FLOAT_EXACT_MAX < number < FLOAT_EXACT_MAX:
         raise ValueRefused("is a float of 2^53 or more, which is not exact; write it as an integer or as text")
     whole = int(number)
@@ -166,7 +171,7 @@ def _float(name: str, value: Any) -> float | None:
 def _list(name: str, value: Any) -> list[Any]:
     items = _parsed(name, value) if isinstance(value, str) else value
     if not isinstance(items, list | tuple):
-        raise ValueRefused(f"is not of type {COLUMNS[name]}")
+        raise ValueRefused("is not a list")
     if len(items) > LIST_ITEMS_MAX:
         raise ValueRefused(f"has {len(items)} items, over {LIST_ITEMS_MAX}")
     return [_ITEMS[name](name, item) for item in items]
@@ -177,7 +182,7 @@ def _parsed(name: str, text: str) -> list[Any]:
     stripped = text.strip()
     if not (stripped.startswith("[") and stripped.endswith("]")):
         if stripped.startswith(('["', "['", "[{")) or name == "loras":
-            raise ValueRefused(f"is not of type {COLUMNS[name]}")
+            raise ValueRefused("is not a list")
         return [text]
     try:
         items = parse_json(text)

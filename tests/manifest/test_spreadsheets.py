@@ -308,7 +308,7 @@ def test_an_error_names_the_row_of_the_sheet_and_the_id(tmp_path: Path) -> None:
         build_shards(tmp_path / "t.xlsx", tmp_path / "out")
 
     assert [str(problem).replace(str(tmp_path), "") for problem in caught.value.problems] == [
-        "line 4 of /t.xlsx [S] (b): height 64.5 is not of type int32",
+        "line 4 of /t.xlsx [S] (b): height 64.5 is not a whole number",
         "line 5 of /t.xlsx [S] (c): prompt True is a boolean; this column takes text alone",
     ]
 

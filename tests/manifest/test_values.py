@@ -273,7 +273,7 @@ REFUSED = {
         "height",
         [64.0, 64.5],
         pa.float64(),
-        " (row-1): height 64.5 is not of type int32",
+        " (row-1): height 64.5 is not a whole number",
     ),
     "a wide integer": (
         fault("F27", "a number over int32", "refused by row"),
