@@ -100,6 +100,7 @@ def _looked_into(name: str, model: Model, storage: Mapping[str, Storage], with_r
         refuse_code(configs, files, f"config {configs.url}")
     _refuse_lacking(layout, family, index, keys, model, {one.path for one in files})
     denoiser = _denoiser(header)
+    parameters = num_parameters([denoiser])
     height, width = native_size(family, fact)
     revision = _revision(model, store, entry) if with_revision else ""
     return ModelInfo(
@@ -110,7 +111,8 @@ def _looked_into(name: str, model: Model, storage: Mapping[str, Storage], with_r
         is_pinned=model.revision is not None or store.is_local,
         height=height,
         width=width,
-        parameters=num_parameters([denoiser]),
+        parameters=parameters,
+        module_parameters={family.denoiser: parameters},
         options=model if model.dtype != "auto" else model.model_copy(update={"dtype": stored_dtype([denoiser])}),
         modules=modules_of(index),
         single_file=SingleFile(

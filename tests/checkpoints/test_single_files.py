@@ -13,6 +13,7 @@ import pytest
 from support.weights import POINTER, REFINER, SDXL, sparse, weights
 
 from sdbatch.checkpoints import describe, pins, refuse_shared_revisions
+from sdbatch.checkpoints.module_weights import module_parameters
 from sdbatch.checkpoints.single_files import CONFIGS, is_single_file
 from sdbatch.checkpoints.token_counts import token_counter
 from sdbatch.errors import ModelError
@@ -67,6 +68,9 @@ def test_a_file_tells_family_size_parameters_and_dtype(tmp_path: Path) -> None:
     assert (found.single_file.title, found.single_file.assumed) == ("Stable Diffusion 1.5", "")
     assert (found.height, found.width, found.options.dtype) == (512, 512, "float16")
     assert found.parameters == 320 * 36 * 2 + 1280 * 768 + 320 * 640, "the denoiser's tensors alone"
+    assert module_parameters(found)["unet"] == found.parameters, (
+        "memory is that of the file, not of the published model"
+    )
     assert (wide.family.title, wide.height) == ("Stable Diffusion XL", 1024)
     assert _described(tmp_path, SD15, "F8_E4M3", dtype="auto").options.dtype == "bfloat16"
 
