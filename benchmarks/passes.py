@@ -125,6 +125,14 @@ def _sana(denoiser: Any, latents: tuple[int, ...]) -> dict[str, Any]:
     }
 
 
+def _aura_flow(denoiser: Any, latents: tuple[int, ...]) -> dict[str, Any]:
+    return {
+        "hidden_states": _empty(denoiser, 1, *latents),
+        "encoder_hidden_states": _empty(denoiser, 1, 256, denoiser.config["joint_attention_dim"]),
+        "timestep": _empty(denoiser, 1),
+    }
+
+
 def _kandinsky(denoiser: Any, latents: tuple[int, ...]) -> dict[str, Any]:
     channels, *frames, height, width = latents
     times = frames[0] if frames else 1
@@ -142,6 +150,7 @@ def _kandinsky(denoiser: Any, latents: tuple[int, ...]) -> dict[str, Any]:
 
 
 PASSES: Mapping[str, Callable[[Any, tuple[int, ...]], dict[str, Any]]] = {
+    "AuraFlowTransformer2DModel": _aura_flow,
     "UNet2DConditionModel": _unet,
     "ChromaTransformer2DModel": _flux,
     "FluxTransformer2DModel": _flux,

@@ -282,6 +282,14 @@ PUBLISHED: Final = (
         guided_rows=2,
     ),
     Published(
+        name="AuraFlow 0.3",
+        titles=("AuraFlow", "AuraFlow 0.3"),
+        denoiser=("AuraFlowTransformer2DModel", {"pos_embed_max_size": 9216}),
+        vae=("AutoencoderKL", _SDXL["vae"][1]),
+        encoders={"text_encoder": 1_223_550_976},
+        guided_rows=2,
+    ),
+    Published(
         name="Wan 2.1 1.3B",
         titles=("Wan 2.1 T2V",),
         denoiser=("WanTransformer3DModel", {"num_attention_heads": 12, "ffn_dim": 8960, "num_layers": 30}),

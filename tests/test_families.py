@@ -57,6 +57,13 @@ OTHER_DEFAULTS = {
     *(("Wan 2.2 I2V A14B", column) for column in ("num_inference_steps", "guidance_scale")),
 }
 """(pipeline or family, column) whose default here is meant to be another than the class's."""
+NOT_TAKEN = {
+    ("HunyuanImage 2.1 distilled", "negative_prompt"),  # it is unguided
+    ("LTXConditionPipeline", "strength"),  # there it says how much an image counts, not how much of it is kept
+}
+"""(pipeline or family, column) that the class has an argument for, and a row here may not say."""
+NATIVE = {("Sana", "height"), ("Sana", "width")}
+"""(family, column) whose default is the folder's own size, which follows from its denoiser's `sample_size`."""
 
 
 def _pipeline(name: str) -> Any:
@@ -114,6 +121,28 @@ def test_defaults_are_the_pipelines_own(family: Family, task: str, row: Route) -
         is_ours = {(row.pipeline, column), (family.title, column)} & OTHER_DEFAULTS
         if column in ours and not is_ours and isinstance(default, int | float):
             assert (column, ours[column]) == (column, default)
+
+
+@pytest.mark.parametrize(("family", "task", "row"), ROWS, ids=NAMES)
+def test_a_default_that_a_pipeline_has_is_in_the_table(family: Family, task: str, row: Route) -> None:
+    """Else a family's size follows from the folder's `sample_size`, and AuraFlow's is half of what it makes."""
+    parameters = _parameters(row)
+    ours = {**family.defaults, **row.defaults}.keys() | {"area"}
+    numbers = {
+        column
+        for column, argument in row.arguments.items()
+        if argument and isinstance(parameters[argument].default, int | float)
+    }
+
+    assert {(family.title, column) for column in numbers - ours} <= NATIVE
+
+
+@pytest.mark.parametrize(("family", "task", "row"), ROWS, ids=NAMES)
+def test_a_way_takes_every_column_that_its_pipeline_has_an_argument_for(family: Family, task: str, row: Route) -> None:
+    columns = {"negative_prompt", "height", "width", "num_inference_steps", "guidance_scale", "strength", "num_frames"}
+    left_out = columns & _parameters(row).keys() - row.arguments.keys()
+
+    assert not {name for name in left_out if not {(row.pipeline, name), (family.title, name)} & NOT_TAKEN}
 
 
 @pytest.mark.parametrize(("family", "task", "row"), ROWS, ids=NAMES)

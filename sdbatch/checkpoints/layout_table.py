@@ -175,6 +175,18 @@ _PICTURES: Final = (
             ("Qwen-Image-Edit-Plus", "qwen-image-edit-plus", ""),
         )
     ),
+    # The makers' own file has a prefix that diffusers does not take off (0.42.1), and is refused; others' have none.
+    Layout(
+        title="AuraFlow 0.3",
+        family="AuraFlow 0.3",
+        configs="aura-flow-0.3",
+        marks=("double_layers.0.attn.w2q.weight", "cond_seq_linear.weight"),
+        sizes={
+            ("positional_encoding", 1): 9216,
+            ("cond_seq_linear.weight", 0): 3072,
+            ("single_layers.31.modCX.1.weight", 1): 3072,
+        },
+    ),
     *(
         Layout(
             title=title,

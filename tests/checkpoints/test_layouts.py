@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import diffusers
@@ -11,7 +11,7 @@ import pytest
 import torch
 import transformers
 from diffusers.loaders.single_file_utils import infer_diffusers_model_type
-from support.original_layout import flux2_transformer, flux_transformer, ldm_unet
+from support.original_layout import aura_flow_transformer, flux2_transformer, flux_transformer, ldm_unet
 
 from sdbatch.checkpoints.facts import facts_of
 from sdbatch.checkpoints.layout_table import LAYOUTS
@@ -38,6 +38,7 @@ THEIRS = {
     "Flux.2 Klein base 4B": "flux-2-dev",
     "Flux.2 Klein 9B": "flux-2-dev",
     "Flux.2 Klein base 9B": "flux-2-dev",
+    "AuraFlow 0.3": "auraflow",
     "Z-Image Turbo": "z-image-turbo",
     "Z-Image base": "z-image-turbo",
     "Wan 2.1 VACE 1.3B": "wan-vace-1.3B",
@@ -74,6 +75,7 @@ BESIDE = {
     "Stable Diffusion 2 base": {V1: [320, 1024]},
     "Flux.1 Depth or Canny": {"guidance_in.in_layer.bias": [3072]},
     "Mochi": {},
+    "AuraFlow 0.3": {"double_layers.0.attn.w1q.weight": [3072], "t_embedder.mlp.0.weight": [3072]},
     **{row.title: {XL: [1280]} for row in LAYOUTS if row.title.startswith("Stable Diffusion XL")},
     "Stable Diffusion XL Refiner": {REFINER: [1280]},
     "an inpainting model of Stable Diffusion XL": {XL: [1280]},
@@ -169,6 +171,7 @@ def test_shipped_configs_are_of_their_family_and_complete(folder: str) -> None:
         ("flux2-klein-4b", 3875.54),
         ("qwen-image", 20430.40),
         ("z-image", 6154.91),
+        ("aura-flow-0.3", 6858.61),
         ("wan21-t2v-1.3b", 1419.00),
         ("wan21-i2v-14b", 16394.88),
         ("wan22-ti2v-5b", 4999.79),
@@ -182,13 +185,18 @@ def test_a_shipped_denoiser_has_as_many_parameters_as_its_model_card_says(folder
 
 
 @pytest.mark.parametrize(
-    "folder", ["sd15", "sd21", "sdxl", "sdxl-refiner", "flux1-dev", "flux1-schnell", "flux1-fill", "flux2-klein-4b"]
+    ("folder", "convert"),
+    [
+        *((folder, ldm_unet) for folder in ("sd15", "sd21", "sdxl", "sdxl-refiner")),
+        *((folder, flux_transformer) for folder in ("flux1-dev", "flux1-schnell", "flux1-fill")),
+        ("flux2-klein-4b", flux2_transformer),
+        ("aura-flow-0.3", aura_flow_transformer),
+    ],
 )
-def test_the_published_architecture_in_its_authors_names_is_told(folder: str) -> None:
+def test_the_published_architecture_in_its_authors_names_is_told(
+    folder: str, convert: Callable[[Mapping[str, Any]], Mapping[str, Any]]
+) -> None:
     weights = _component(folder, _denoiser_of(folder)).state_dict()
-    convert = (
-        ldm_unet if "unet" in _denoiser_of(folder) else flux2_transformer if "flux2" in folder else flux_transformer
-    )
     shapes = {f"{PREFIX}{key}": list(value.shape) for key, value in convert(weights).items()}
     found = told(LAYOUTS, _keys(shapes), None)
 

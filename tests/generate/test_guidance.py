@@ -11,11 +11,13 @@ import diffusers
 import numpy as np
 import pytest
 import support.toy_models
+import support.toy_newer
 import torch
 from support.revisions import PINNED
 from support.studio import Case, Studio, base_row, difference, resolve
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from sdbatch.families import FAMILIES
 from sdbatch.generate import decoding
 from sdbatch.generate.batch import make_batch, set_threads
 from sdbatch.generate.guidance import PerRow
@@ -26,10 +28,12 @@ from sdbatch.job import Model
 from sdbatch.recipe import recipe_from
 
 PICTURES: dict[str, Callable[[Path], None]] = {
-    "sd": make_tiny_random,
-    "sdxl": support.toy_models.make_tiny_sdxl,
-    "sd3": support.toy_models.make_tiny_sd3,
-    "sana": support.toy_models.make_tiny_sana,
+    "Stable Diffusion 1.x/2.x": make_tiny_random,
+    "Stable Diffusion XL": support.toy_models.make_tiny_sdxl,
+    "Stable Diffusion 3/3.5": support.toy_models.make_tiny_sd3,
+    "Chroma": support.toy_models.make_tiny_chroma,
+    "Sana": support.toy_models.make_tiny_sana,
+    "AuraFlow 0.3": support.toy_newer.make_tiny_aura_flow,
 }
 CLIPS = [
     Case(model="wan-t2v", task="text-to-video"),
@@ -38,6 +42,8 @@ CLIPS = [
     Case(model="cogvideox", task="text-to-video", row={"num_frames": 9}),
     Case(model="cogvideox", task="text-to-video", row={"num_frames": 9, "parameters": '{"use_dynamic_cfg": true}'}),
 ]
+
+SHOWN_AS_CLIPS = {"CogVideoX", "LTX-Video", "Wan 2.1 T2V"}
 
 
 def _load(name: str, folder: Path) -> LoadedModel:
@@ -59,6 +65,17 @@ def _item(seed: int, guidance_scale: float = 4.0, **changes: Any) -> Item:
         **changes,
     }
     return Item(recipe=recipe_from(recipe), seed=seed)
+
+
+def test_every_family_whose_rows_may_have_guidance_of_their_own_is_tried_here() -> None:
+    """By one of its classes at least: a family's other tasks, and families that share a class, are guided alike."""
+    classes = {
+        family.title: {route.pipeline for routes in family.tasks.values() for route in routes if route.per_row_guidance}
+        for family in FAMILIES.values()
+    }
+    tried = set().union(*(classes[title] for title in (*PICTURES, *SHOWN_AS_CLIPS)))
+
+    assert not [title for title, names in classes.items() if names and not names & tried]
 
 
 @pytest.mark.parametrize("name", PICTURES)
@@ -116,7 +133,7 @@ def test_a_product_has_the_bits_of_the_plain_number(dtype: torch.dtype) -> None:
 def test_pictures_are_decoded_some_at_a_time_and_stay_the_same(
     pad_to: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = _load("sd", tmp_path)
+    model = _load("Stable Diffusion 1.x/2.x", tmp_path)
     items = [_item(seed) for seed in range(5)]
     whole = [output.frames_FHWC for output in make_batch(model, items, pad_to).outputs]
     sizes: list[int] = []
@@ -133,7 +150,7 @@ def test_pictures_are_decoded_some_at_a_time_and_stay_the_same(
 
 
 def test_no_negative_prompt_is_what_sdxl_makes_of_none_and_not_of_an_empty_text(tmp_path: Path) -> None:
-    model = _load("sdxl", tmp_path)
+    model = _load("Stable Diffusion XL", tmp_path)
     plain = diffusers.StableDiffusionXLPipeline.from_pretrained(tmp_path, use_safetensors=True)
     plain.set_progress_bar_config(disable=True)
 
@@ -179,7 +196,7 @@ def _waits(model: Any, steps: int) -> Counter[str]:
 
 
 def test_a_step_sends_no_guidance_to_the_device_and_reads_no_number_back(tmp_path: Path) -> None:
-    model = _load("sd", tmp_path)
+    model = _load("Stable Diffusion 1.x/2.x", tmp_path)
     _waits(model, 2)
 
     few, many = _waits(model, 2), _waits(model, 6)

@@ -11,6 +11,7 @@ import diffusers
 import pytest
 import support.toy_clips
 import support.toy_models
+import support.toy_newer
 import torch
 from support.toy_loras import ATTENTION, CLIP, layers_of, write_lora
 
@@ -31,6 +32,7 @@ MAKERS: Mapping[str, Callable[[Path], None]] = {
     "qwen": support.toy_models.make_tiny_qwen,
     "zimage": support.toy_models.make_tiny_zimage,
     "sana": support.toy_models.make_tiny_sana,
+    "aura-flow": support.toy_newer.make_tiny_aura_flow,
     "wan": support.toy_clips.make_wan_t2v,
     "wan-i2v": support.toy_clips.make_wan_i2v,
     "ltx": support.toy_clips.make_ltx,
@@ -148,6 +150,7 @@ DIALECTS = {
     "qwen of its authors": Dialect("qwen", "transformer", _dotted("diffusion_model."), KOHYA, True),
     "z-image peft": Dialect("zimage", "transformer", _dotted("transformer.")),
     "sana peft": Dialect("sana", "transformer", _dotted("transformer.")),
+    "aura flow peft": Dialect("aura-flow", "transformer", _dotted("transformer.")),
     "wan peft": Dialect("wan", "transformer", _dotted("transformer.")),
     "wan of its authors": Dialect("wan", "transformer", lambda path: f"diffusion_model.{_wan(path)}"),
     "wan with alpha": Dialect("wan", "transformer", lambda path: f"diffusion_model.{_wan(path)}", KOHYA, True),

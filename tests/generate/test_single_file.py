@@ -15,13 +15,23 @@ import torch
 from conftest import prompts
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from support.original_layout import all_in_one, flux_transformer, klein_file, refiner_file, sd_file, sdxl_file
+from support.original_layout import (
+    all_in_one,
+    aura_flow_file,
+    flux_transformer,
+    klein_file,
+    refiner_file,
+    sd_file,
+    sdxl_file,
+)
 from support.studio import Case, Studio, base_row
 from support.toy_models import make_tiny_flux, make_tiny_klein, make_tiny_sdxl, make_tiny_xl_refiner
+from support.toy_newer import make_tiny_aura_flow
 from typer.testing import CliRunner
 
 import sdbatch
 from sdbatch.checkpoints import describe
+from sdbatch.checkpoints.layouts import PREFIX
 from sdbatch.cli import app
 from sdbatch.errors import ModelError, ModelLoadFailed
 from sdbatch.families import FAMILIES
@@ -112,6 +122,21 @@ def test_a_flux_transformer_with_the_folders_other_modules_makes_the_folders_pix
     del components["text_encoder"]
     with pytest.raises(ModelError, match=r"comes without text_encoder \(Qwen3ForCausalLM\)"):
         _studio(**file, components=components)
+
+
+@pytest.mark.parametrize("prefix", ["", PREFIX])
+def test_an_aura_flow_transformer_makes_the_folders_pixels(tmp_path: Path, prefix: str) -> None:
+    make_tiny_aura_flow(tmp_path / "aura")
+    aura_flow_file(tmp_path / "aura", tmp_path / "plain.safetensors")
+    weights = load_file(tmp_path / "plain.safetensors")
+    save_file({f"{prefix}{key}": value for key, value in weights.items()}, tmp_path / "aura.safetensors")
+    components = {name: Component(path=str(tmp_path / "aura" / name)) for name in ("vae", "text_encoder", "tokenizer")}
+
+    folder = _studio(path=str(tmp_path / "aura"))
+    file = {"path": str(tmp_path / "aura.safetensors"), "config": str(tmp_path / "aura")}
+    single = _studio(**file, components=components)
+    assert np.array_equal(_pixels(folder), _pixels(single))
+    assert not np.array_equal(_pixels(folder), _pixels(single, prompt="a blue whale")), "the prompt moves nothing"
 
 
 @pytest.mark.long

@@ -85,6 +85,16 @@ def flux2_transformer(weights: Tensors) -> dict[str, torch.Tensor]:
     return dict(_flux2(weights))
 
 
+def aura_flow_file(folder: Path, file: Path) -> None:
+    """Write the transformer of AuraFlow alone, without a prefix."""
+    save_file(dict(_aura_flow(_weights(folder / "transformer"))), file)
+
+
+def aura_flow_transformer(weights: Tensors) -> dict[str, torch.Tensor]:
+    """Return AuraFlow's transformer."""
+    return dict(_aura_flow(weights))
+
+
 def _weights(folder: Path) -> dict[str, torch.Tensor]:
     (file,) = folder.glob("*.safetensors")
     return load_file(file)
@@ -276,3 +286,48 @@ def _flux2(weights: Tensors) -> Iterator[tuple[str, torch.Tensor]]:
         single = re.fullmatch(r"single_transformer_blocks\.(\d+)\.(.+)", key)
         if single:
             yield f"single_blocks.{single[1]}.{names[single[2]]}", value
+
+
+_AURA_FLOW_TOP = {
+    "context_embedder.weight": "cond_seq_linear.weight",
+    "pos_embed.pos_embed": "positional_encoding",
+    "proj_out.weight": "final_linear.weight",
+    "register_tokens": "register_tokens",
+}
+_AURA_FLOW_MODULES = {"time_step_proj.linear_1": "t_embedder.mlp.0", "time_step_proj.linear_2": "t_embedder.mlp.2"}
+_AURA_FLOW_PARTS = {"linear_1": "c_fc1", "linear_2": "c_fc2", "out_projection": "c_proj"}
+_AURA_FLOW_ATTENTION = {
+    **{f"attn.{name}": f"attn.w2{name[-1]}" for name in ("to_q", "to_k", "to_v")},
+    **{f"attn.add_{name}_proj": f"attn.w1{name}" for name in "qkv"},
+    "attn.to_out.0": "attn.w2o",
+    "attn.to_add_out": "attn.w1o",
+}
+
+
+def _aura_flow(weights: Tensors) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield its tensors; a single block has one stream, whose attention is named as a joint block's first."""
+    for key, value in weights.items():
+        module, _, kind = key.rpartition(".")
+        block = re.fullmatch(r"(joint|single)_transformer_blocks\.(\d+)\.(.+)", module)
+        if key in _AURA_FLOW_TOP:
+            yield _AURA_FLOW_TOP[key], value
+        elif module in _AURA_FLOW_MODULES:
+            yield f"{_AURA_FLOW_MODULES[module]}.{kind}", value
+        elif module == "pos_embed.proj":
+            yield f"init_x_linear.{kind}", value
+        elif module == "norm_out.linear":  # the authors' shift stands before the scale
+            yield f"modF.1.{kind}", torch.cat(list(reversed(value.chunk(2))))
+        elif block:
+            yield f"{_aura_flow_module(block[1] == 'joint', block[2], block[3])}.{kind}", value
+
+
+def _aura_flow_module(is_joint: bool, number: str, name: str) -> str:
+    own = f"{'double' if is_joint else 'single'}_layers.{number}"
+    if name in _AURA_FLOW_ATTENTION:
+        attention = _AURA_FLOW_ATTENTION[name]
+        return f"{own}.{attention if is_joint else attention.replace('w2', 'w1')}"
+    if name.startswith("norm1"):
+        return f"{own}.{('modC' if 'context' in name else 'modX') if is_joint else 'modCX'}.1"
+    stream, _, part = name.partition(".")
+    mlp = ("mlpC" if "context" in stream else "mlpX") if is_joint else "mlp"
+    return f"{own}.{mlp}.{_AURA_FLOW_PARTS[part]}"

@@ -241,6 +241,40 @@ def qwen2_vl_processor() -> Any:
     )
 
 
+def make_tiny_aura_flow(folder: Path, *, positions: int = 96) -> None:
+    """Write an AuraFlow folder: a factor of 8 in each direction, and as many learned positions as published ones have.
+
+    Args:
+        folder: Where to.
+        positions: Tokens of a side of the largest picture; 64 before 0.3.
+    """
+    import torch
+    from diffusers import AuraFlowPipeline, AuraFlowTransformer2DModel, FlowMatchEulerDiscreteScheduler
+    from transformers import UMT5Config, UMT5EncoderModel
+
+    torch.manual_seed(0)
+    text = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4}
+    save_pipeline(
+        AuraFlowPipeline(
+            tokenizer=t5_tokenizer(),
+            text_encoder=UMT5EncoderModel(UMT5Config(vocab_size=128, **text)),
+            vae=kl_vae(),
+            transformer=AuraFlowTransformer2DModel(
+                sample_size=8,
+                num_mmdit_layers=1,
+                num_single_dit_layers=1,
+                attention_head_dim=16,
+                num_attention_heads=2,
+                joint_attention_dim=32,
+                caption_projection_dim=32,
+                pos_embed_max_size=positions**2,
+            ),
+            scheduler=FlowMatchEulerDiscreteScheduler(shift=1.73),
+        ),
+        folder,
+    )
+
+
 def make_tiny_hidream(folder: Path) -> None:
     """Write a HiDream-I1 folder: four text encoders, and experts of which two in four see a token."""
     import torch

@@ -28,8 +28,8 @@ from sdbatch.errors import ModelLoadFailed
 from sdbatch.families import Family
 from sdbatch.generate.load.loaded import OPTIONS
 
-KEPT_AS_THEY_ARE: Final = frozenset({"QwenImageTransformer2DModel"})
-"""Denoisers whose keys diffusers does not convert, so that it does not take a prefix off either (0.42.1)."""
+WITHOUT_PREFIX: Final = frozenset({"AuraFlowTransformer2DModel", "QwenImageTransformer2DModel"})
+"""Denoisers of whose keys diffusers does not take a prefix off (0.42.1)."""
 
 UNUSED_MAX: Final = 0.001
 """Share of a denoiser's numbers that may be in the file alone: Z-Image's files hold a norm that nothing reads."""
@@ -97,7 +97,7 @@ def _denoiser(file: Path, configs: Path, name: str, class_name: str, dtype: torc
     prefixed = {key: value for key, value in weights.items() if key.startswith(PREFIX)}
     own = prefixed or weights
     in_file = sum(value.numel() for value in own.values())
-    if class_name in KEPT_AS_THEY_ARE:
+    if class_name in WITHOUT_PREFIX:
         own = {key.removeprefix(PREFIX): value for key, value in own.items()}
     module: torch.nn.Module = getattr(diffusers, class_name).from_single_file(
         dict(own), config=str(configs), subfolder=name, local_files_only=True, dtype=dtype
