@@ -150,6 +150,8 @@ SHIPPED: Final[Mapping[str, NamedFormat]] = _shipped()
 """The formats that come with the package, by name."""
 
 _OWN_KEYS: Final = ("name", "like", *(one.name for one in fields(NamedFormat) if one.name not in {"name", "kind"}))
+BESIDE_FORMATS: Final = ("bars", "crop_max", "enlarge_max", "focus", "quality")
+"""Keys that hold for all formats of a delivery, or of a brief."""
 _FORMATS_MAX: Final = 1_000
 
 
@@ -169,7 +171,11 @@ def format_of(entry: str | Mapping[str, Any], place: str = "formats") -> NamedFo
         return _shipped_format(entry, place)
     if not isinstance(entry, Mapping):
         raise JobError(f"{place}: {str(entry)[:60]!r} is neither the name of a format nor a mapping")
+    if isinstance(entry.get("name"), str):
+        place = f"{place}: {entry['name'][:NAME_CHARS_MAX]!r}"
     for key in entry:
+        if key in BESIDE_FORMATS:
+            raise JobError(f"{place}: {key} is not of one format; write it beside `formats`")
         if key not in _OWN_KEYS:
             raise JobError(f"{place}: unknown key {str(key)[:60]!r}; {_near(str(key), _OWN_KEYS)}")
     values = dict(entry)

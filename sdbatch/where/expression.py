@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import datetime as dt
 import difflib
+import keyword
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -117,6 +118,9 @@ class _Compiler:
         for sign, word in (("&&", "and"), ("||", "or"), ("<>", "!=")):
             if sign in self._text:
                 return f"; write {word} for {sign}"
+        for name in self._kinds:
+            if name in self._text and keyword.iskeyword(name.rpartition(".")[2]):
+                return f"; {name} ends in a word that expressions keep for themselves; rename that column"
         is_single = "=" in self._text and not any(two in self._text for two in ("==", "!=", "<=", ">="))
         return "; write == to compare" if is_single else ""
 
