@@ -70,12 +70,10 @@ from transformers import (
     SiglipVisionModel,
     T5Config,
     T5EncoderModel,
-    UMT5Config,
-    UMT5EncoderModel,
 )
 
 from sdbatch.generate.random_weights import byte_tokenizer, tiny_text_config, tiny_unet, tiny_vae
-from support.toy_models import enliven, save_pipeline, t5_tokenizer, tiny_t5
+from support.toy_models import enliven, save_pipeline, t5_tokenizer, tiny_t5, tiny_umt5
 from support.toy_newer import make_tiny_kandinsky_clips
 
 _LETTERS = [chr(code) for code in range(32, 127)]
@@ -230,15 +228,10 @@ _WAN: Final[Mapping[str, Any]] = {
 }
 
 
-def _umt5() -> UMT5EncoderModel:
-    shape = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4}
-    return UMT5EncoderModel(UMT5Config(vocab_size=128, **shape)).eval()
-
-
 def _wan_parts(transformer: Any, *, vae: AutoencoderKLWan | None = None) -> dict[str, Any]:
     return {
         "tokenizer": t5_tokenizer(),
-        "text_encoder": _umt5(),
+        "text_encoder": tiny_umt5(),
         "vae": vae or _wan_vae(),
         "scheduler": UniPCMultistepScheduler(
             prediction_type="flow_prediction", use_flow_sigmas=True, num_train_timesteps=1000, flow_shift=3.0

@@ -572,6 +572,14 @@ def tiny_t5(vocab_size: int = 128) -> Any:
     return T5EncoderModel(T5Config(vocab_size=vocab_size, feed_forward_proj="gated-gelu", **shape)).eval()
 
 
+def tiny_umt5() -> Any:
+    """Return a UMT5 encoder of two layers."""
+    from transformers import UMT5Config, UMT5EncoderModel
+
+    shape = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4}
+    return UMT5EncoderModel(UMT5Config(vocab_size=128, **shape)).eval()
+
+
 def _qwen3_config(layers: int) -> Any:
     from transformers import Qwen3Config
 

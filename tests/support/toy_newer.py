@@ -6,7 +6,7 @@ import importlib.util
 from pathlib import Path
 from typing import Any, Final
 
-from support.toy_models import kl_vae, qwen_tokenizer, save_pipeline, t5_tokenizer, tiny_qwen2_vl, tiny_t5
+from support.toy_models import kl_vae, qwen_tokenizer, save_pipeline, t5_tokenizer, tiny_qwen2_vl, tiny_t5, tiny_umt5
 
 _SMALL: Final[dict[str, Any]] = {
     "vocab_size": 128,
@@ -250,14 +250,12 @@ def make_tiny_aura_flow(folder: Path, *, positions: int = 96) -> None:
     """
     import torch
     from diffusers import AuraFlowPipeline, AuraFlowTransformer2DModel, FlowMatchEulerDiscreteScheduler
-    from transformers import UMT5Config, UMT5EncoderModel
 
     torch.manual_seed(0)
-    text = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4}
     save_pipeline(
         AuraFlowPipeline(
             tokenizer=t5_tokenizer(),
-            text_encoder=UMT5EncoderModel(UMT5Config(vocab_size=128, **text)),
+            text_encoder=tiny_umt5(),
             vae=kl_vae(),
             transformer=AuraFlowTransformer2DModel(
                 sample_size=8,
