@@ -62,6 +62,9 @@ SHORT = (
 )
 """Each pipeline's kind and each task; `make long` has the others."""
 
+OF_RULES = list({case.model: case for case in reversed(CASES) if case.images < 2}.values())[::-1]
+"""The first case of each model that a clip of a few frames has room for."""
+
 
 @pytest.mark.parametrize(
     "case", long_but([case for case in CASES if case.name in SHORT], CASES), ids=[case.name for case in CASES]
@@ -89,6 +92,18 @@ def test_a_clip_depends_on_its_row_and_on_nothing_else(case: Case, studio: Calla
     for name, frames in changed.items():
         assert difference(first, frames) >= 3, name
     assert difference(first, again) == 0
+
+
+@pytest.mark.parametrize("case", OF_RULES, ids=[case.model for case in OF_RULES])
+def test_the_least_clip_of_a_family_s_rules_is_made_exactly(case: Case, studio: Callable[[str], Studio]) -> None:
+    """A multiple that is too small gives clips of other sizes or lengths than the rows ask for."""
+    made = studio(case.model)
+    family = made.info.family
+    height, width = 2 * family.size_multiple, 3 * family.size_multiple
+    num_frames = family.frame_multiple * -(-max(family.frames_min - 1, 1) // family.frame_multiple) + 1
+    row = {**base_row(case), "height": height, "width": width, "num_frames": num_frames}
+
+    assert made.one(row).frames_FHWC.shape == (num_frames, height, width, 3)
 
 
 def _others(case: Case, row: dict[str, Any]) -> dict[str, dict[str, Any]]:
