@@ -31,16 +31,16 @@ def nightly(tmp_path: Path, write_manifest: Callable[..., str], job_of: Callable
     return path
 
 
-SHORT_TERM = """
+OFTEN_BEATEN = """
 from sdbatch.campaign import lease
 from sdbatch.cli import main
-lease.TERM_S, lease.BEAT_EVERY_S = 5.0, 0.5
+lease.TERM_S, lease.BEAT_EVERY_S = 60.0, 0.5
 main()
 """
 
 
 def _start(job: Path, date: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", SHORT_TERM, "run", str(job), "--date", date, "--in-process", "--json"]
+    command = [sys.executable, "-c", OFTEN_BEATEN, "run", str(job), "--date", date, "--in-process", "--json"]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

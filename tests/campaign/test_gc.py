@@ -188,4 +188,4 @@ def _short_term(monkeypatch: pytest.MonkeyPatch) -> None:
     from sdbatch.campaign import lease
 
     monkeypatch.setattr(lease, "BEAT_EVERY_S", 0.1)
-    monkeypatch.setattr(lease, "TERM_S", 2.0)
+    monkeypatch.setattr(lease, "TERM_S", 60.0)
