@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 from sdbatch.campaign.write import put_commit, receipt_of, request_columns
+from sdbatch.dispatch.dispatcher import Dispatcher
+from sdbatch.driver import session
 from sdbatch.job import parse_job
 from sdbatch.recipe import Recipe, parse_recipe
 from sdbatch.storage import open_campaign
@@ -25,6 +30,7 @@ class PacedWorker:
     """Sleeps instead of rendering; what it says and commits of it is exact."""
 
     LOAD_S = 0.0
+    SLEEP: Callable[[float], None] = time.sleep
 
     def __init__(self, name: str, spec: WorkerSpec, on_call: OnCall = lambda *_: None) -> None:
         self._name = name
@@ -43,7 +49,7 @@ class PacedWorker:
         """Take the time of a unit, and commit it."""
         seconds = [output_s(parse_recipe(request.recipe)) for request in unit.requests for _ in request.outputs]
         with self._model:
-            time.sleep(sum(seconds))
+            self.SLEEP(sum(seconds))
         rows = [
             {
                 **request_columns(request, parse_recipe(request.recipe), n),
@@ -63,3 +69,14 @@ class PacedWorker:
     def running(self) -> tuple[Running, ...]:
         """Say nothing: no unit here takes long."""
         return ()
+
+
+def simulate(set_attribute: Callable[[Any, str, Any], None] = setattr) -> None:
+    """Let time pass for a run in this process while its worker sleeps, and at no other: no machine is too busy then."""
+    now_s = [0.0]
+
+    def sleep(seconds: float) -> None:
+        now_s[0] += seconds
+
+    set_attribute(PacedWorker, "SLEEP", staticmethod(sleep))
+    set_attribute(session, "Dispatcher", partial(Dispatcher, clock=lambda: now_s[0]))
