@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -167,11 +167,14 @@ def test_in_exact_out_of_memory_fails_the_row_instead(make: Make, monkeypatch: p
 def test_a_call_past_its_deadline_ends_at_the_next_step_and_costs_the_slow_row_alone(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    now_s = [0.0]
+
     def fault(items: list[Item]) -> None:
         if any(item.recipe.prompt == "slow" for item in items):
-            time.sleep(3.1)
+            now_s[0] += 3.1
 
     _break(monkeypatch, fault)
+    monkeypatch.setattr("sdbatch.worker.generation.time", SimpleNamespace(monotonic=lambda: now_s[0]))
     rows = [{"id": name, "prompt": name} for name in ("a", "slow", "b")]
     receipt, made = make(rows, limits={"start_timeout_s": 3.0, "deadline_min_s": 3.0})
 

@@ -60,7 +60,7 @@ class Job:
             "shapes": dict.fromkeys(models, CPU),
             "worker_count": 2,
             "worker_max": 64,
-            "start_timeout_s": 60.0,
+            "start_timeout_s": 300.0,
             "bisect": bisected,
             "recover": lambda _: None,
             **changes,
@@ -409,8 +409,10 @@ def test_a_node_lost_while_its_worker_starts_counts_for_nothing() -> None:
 
 
 def test_a_run_whose_last_worker_is_lost_waits_no_longer_than_for_a_first_one() -> None:
+    now_s = [0.0]
+
     def nothing(_: object) -> list[Event]:
-        time.sleep(0.1)
+        now_s[0] += 0.1
         return []
 
     def lost(_: object) -> list[Event]:
@@ -419,12 +421,13 @@ def test_a_run_whose_last_worker_is_lost_waits_no_longer_than_for_a_first_one() 
     executor = Rounds(_ready, lost, *[nothing] * 30)
 
     with pytest.raises(WorkersUnavailable, match="start_timeout_s = 1;"):
-        Job(executor, _requests(2), worker_count=1, start_timeout_s=1.0).dispatcher.run()
+        Job(executor, _requests(2), worker_count=1, start_timeout_s=1.0, clock=lambda: now_s[0]).dispatcher.run()
     assert executor.started == ["w0", "w1"]
 
 
 def test_a_shape_that_no_machine_has_leaves_the_other_models_work_alone() -> None:
     wide = Shape(num_gpus=100, num_cpus=1, memory_gib=None)
+    now_s = [0.0]
 
     class Small(Rounds):
         def start(self, worker: str, shape: Shape) -> None:
@@ -432,11 +435,12 @@ def test_a_shape_that_no_machine_has_leaves_the_other_models_work_alone() -> Non
                 super().start(worker, shape)
 
         def wait(self, timeout_s: float) -> list[Event]:
-            time.sleep(0.05)
+            now_s[0] += 0.05
             return super().wait(timeout_s)
 
     requests = [*_requests(4), _request("good-b", model="b")]
-    job = Job(Small(), requests, shapes={"a": CPU, "b": wide}, worker_count=1, start_timeout_s=1.0)
+    plan: dict[str, Any] = {"shapes": {"a": CPU, "b": wide}, "worker_count": 1, "start_timeout_s": 1.0}
+    job = Job(Small(), requests, clock=lambda: now_s[0], **plan)
 
     with pytest.raises(WorkersUnavailable, match=r"model b: .*\.start_timeout_s = 1; each asks for 100 GPU"):
         job.dispatcher.run()

@@ -6,6 +6,7 @@ import gc
 import threading
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from sdbatch.driver import ResolvedManifest, Selection
 from sdbatch.driver.select import pending_requests
 from sdbatch.job import parse_job
 from sdbatch.storage import open_store
-from sdbatch.types import Running, Unit, WorkerSpec
+from sdbatch.types import Phase, Running, Unit, WorkerSpec
 from sdbatch.worker import Worker
 
 START_TIMEOUT_S = 3.0
@@ -39,6 +40,7 @@ def test_a_copy_may_take_longer_than_the_time_to_load(
         if file.is_file():
             store.put(str(file.relative_to(TINY)), file.read_bytes())
     monkeypatch.setattr(transfer, "RANGE_BYTES", 1 << 20)
+    monkeypatch.setattr(transfer, "RANGES_AT_ONCE", 1)
     values = job_of(
         write_manifest(prompts(1)),
         models={"tiny": {"path": store.url, "batch_size": 1}},
@@ -56,38 +58,42 @@ def test_a_copy_may_take_longer_than_the_time_to_load(
         revisions={name: model.revision for name, model in resolved_manifest.scanned.models.items()},
     )
     requests = tuple(pending_requests(resolved_manifest, Campaign(open_store(job.output, {})).done(), Selection()))
+    now_s = [0.0]
+    entered: list[str] = []
+    enter = Worker._enter
+
+    def count(self: Worker, unit: str, phase: Phase, bound_s: float, ids: tuple[str, ...]) -> None:
+        enter(self, unit, phase, bound_s, ids)
+        entered.append(phase)
+
+    monkeypatch.setattr("sdbatch.worker.process.time", SimpleNamespace(monotonic=lambda: now_s[0]))
+    monkeypatch.setattr(Worker, "_enter", count)
     with faulty_proxy(s3_endpoint) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
-        worker = Worker("w0", spec)
-        worker.start()
+        workers = [Worker("w0", spec)]
+        workers[0].start()
         turns = threading.Lock()
-        held_s: list[float] = []
+        moved_to = [0]
+        loading: list[Running] = []
+        until_s = time.monotonic() + 60
 
         def one_by_one(path: str, asked: str) -> None:
             if asked and path.endswith(".safetensors") and not asked.startswith("bytes=0-"):  # where headers stand
                 with turns:
-                    held_s.append(time.monotonic())
-                    time.sleep(0.4)
+                    while len(entered) == moved_to[0] and time.monotonic() < until_s:  # bytes of the one before
+                        time.sleep(0.002)
+                    moved_to[0] = len(entered)
+                    now_s[0] += 0.4
+                    loading.extend(workers[0].running())
 
         proxy.hold = one_by_one
-        pings = _pings(worker, Unit(id="0", model="tiny", requests=requests, batch_size=1, cost_tflop=1.0))
+        workers[0].run_unit(Unit(id="0", model="tiny", requests=requests, batch_size=1, cost_tflop=1.0))
     lease.release()
-    del worker
+    workers.clear()
     gc.collect()  # other tests count the bytes that live
-    loading = [place for at_s, place in pings if at_s <= held_s[-1]]
 
-    assert held_s[-1] - held_s[0] > START_TIMEOUT_S
+    assert now_s[0] > START_TIMEOUT_S
+    assert {place.phase for place in loading} == {"load"}
     assert max(place.elapsed_s for place in loading) < START_TIMEOUT_S
     assert {place.bound_s for place in loading} == {START_TIMEOUT_S}
     assert overdue(loading) is None
-
-
-def _pings(worker: Worker, unit: Unit) -> list[tuple[float, Running]]:
-    """Run a unit; return what pings saw of its load, and when."""
-    thread = threading.Thread(target=worker.run_unit, args=(unit,))
-    thread.start()
-    pings = []
-    while thread.is_alive():
-        pings += [(time.monotonic(), place) for place in worker.running() if place.phase == "load"]
-        time.sleep(0.02)
-    return pings
