@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -95,15 +96,26 @@ def test_workers_in_other_folders_see_the_places_of_sources(tmp_path: Path, monk
 def test_a_fetch_tells_which_rows_are_being_decoded(
     run: Callable[..., tuple[Any, dict[str, dict[str, Any]]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        "sdbatch.worker.sources.BoundedDecoder", functools.partial(BoundedDecoder, picture_processor_s=1.0)
-    )
+    is_told = threading.Event()
+
+    class Patient(BoundedDecoder):
+        """Ends with a picture only after it was told of, so that no busy machine misses it."""
+
+        def decode(self, *arguments: Any) -> Any:
+            try:
+                return super().decode(*arguments)
+            finally:
+                is_told.wait(60)
+
+    monkeypatch.setattr("sdbatch.worker.sources.BoundedDecoder", functools.partial(Patient, picture_processor_s=1.0))
     monkeypatch.setattr("sdbatch.worker.sources.PROGRESS_S", 0.1)
     told: list[tuple[str, float, tuple[str, ...]]] = []
     enter = _UnitInProgress._enter
 
     def tell(self: _UnitInProgress, phase: Any, bound_s: float, ids: tuple[str, ...] = ()) -> None:
         told.append((phase, bound_s, ids))
+        if "slow" in ids:
+            is_told.set()
         enter(self, phase, bound_s, ids)
 
     monkeypatch.setattr(_UnitInProgress, "_enter", tell)

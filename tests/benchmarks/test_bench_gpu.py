@@ -114,10 +114,13 @@ def test_a_part_that_takes_too_long_or_raises_costs_itself_alone(tmp_path: Path)
     def fail() -> None:
         raise ValueError("a part that raises")
 
-    assert run_part(hang, limit_s=0.2, grace_s=0.1)["status"] == -9
+    for limit_s in (0.2, 2.0, 20.0):  # on a busy machine the first may be over before the part begins
+        assert run_part(hang, limit_s=limit_s, grace_s=0.1)["status"] == -9
+        if hung.is_file():
+            break
     assert hung.is_file()
-    assert run_part(fail, limit_s=5)["status"] == 1
-    assert run_part(lambda: None, limit_s=5)["status"] == 0
+    assert run_part(fail, limit_s=60)["status"] == 1
+    assert run_part(lambda: None, limit_s=60)["status"] == 0
 
 
 def test_a_step_that_raises_is_kept_and_the_next_one_runs(tmp_path: Path) -> None:

@@ -36,12 +36,14 @@ def test_a_worker_that_waits_lowers_the_share_of_time_in_the_model() -> None:
 
 
 def test_the_meter_counts_what_children_burn() -> None:
-    burn = "import time; end = time.process_time() + 1.0\nwhile time.process_time() < end: pass"
-    script = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {burn!r}]); import time; time.sleep(0.5)"
-    process = subprocess.Popen([sys.executable, "-c", script], env={**os.environ})
+    burn = "import sys, time; end = time.process_time() + 1.0\nwhile time.process_time() < end: pass\nsys.stdin.read()"
+    script = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {burn!r}])"
+    process = subprocess.Popen([sys.executable, "-c", script], env={**os.environ}, stdin=subprocess.PIPE)
     begin_s = time.time()
     with Meter(process.pid) as meter:
-        process.wait(120)
+        while meter.total_s < 1.0 and time.time() < begin_s + 60:
+            time.sleep(0.05)
+        process.communicate(timeout=120)
 
     assert meter.total_s == pytest.approx(1.0, abs=0.5)
     assert meter.cpu_s(begin_s - 1) == 0

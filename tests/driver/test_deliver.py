@@ -369,17 +369,21 @@ def test_a_killed_delivery_goes_on_to_the_same_end(tmp_path: Path, monkeypatch: 
     one = {"name": "a", "width": 512, "height": 512, "type": "webp"}
     _deliver(tmp_path / "campaign", formats=[one], to=str(tmp_path / "whole"))
     file = tmp_path / "killed.yaml"
-    file.write_text(json.dumps(_delivery(tmp_path / "campaign", formats=[one], to=str(tmp_path / "killed"))))
     command = [sys.executable, "-m", "sdbatch", "deliver", str(file)]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL, env={**os.environ}) as process:
-        until_s = time.monotonic() + 60
-        while len(list((tmp_path / "killed").glob("a/*"))) < 2 and time.monotonic() < until_s:
-            time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)
-    assert 2 <= len(_files(tmp_path / "killed")) < 8
+    for attempt in range(20):  # on a busy machine it may end before it is killed
+        killed = tmp_path / f"killed-{attempt}"
+        file.write_text(json.dumps(_delivery(tmp_path / "campaign", formats=[one], to=str(killed))))
+        with subprocess.Popen(command, stderr=subprocess.DEVNULL, env={**os.environ}) as process:
+            until_s = time.monotonic() + 60
+            while len(list(killed.glob("a/*"))) < 2 and time.monotonic() < until_s:
+                time.sleep(0.005)
+            process.send_signal(signal.SIGKILL)
+        if len(_files(killed)) < 8:
+            break
+    assert 2 <= len(_files(killed)) < 8
 
     assert sdbatch.deliver(file).state == "done"
-    assert _files(tmp_path / "killed") == _files(tmp_path / "whole")
+    assert _files(killed) == _files(tmp_path / "whole")
     assert sdbatch.deliver(file).made == 0
 
 

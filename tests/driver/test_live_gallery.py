@@ -42,7 +42,7 @@ class _Watch(Silent):
         state = Path(self._output, "report", "state.js")
         if snapshot.outputs_ended < self._ended:
             return
-        until_s = time.monotonic() + 10
+        until_s = time.monotonic() + 60
         while not self._stop and not self.states and not state.exists() and time.monotonic() < until_s:
             time.sleep(0.01)
         if state.exists():
@@ -144,12 +144,12 @@ def test_a_dear_write_waits_longer_before_the_next(tmp_path: Path, monkeypatch: 
             pass
 
     monkeypatch.setattr(live, "_confirm", work)
+    begun_s = time.monotonic()
     live.tick(dict)
     assert live.stop()
-    ahead_s = live._due_s - time.monotonic()
 
     assert live.cpu_s >= 0.05
-    assert ahead_s >= 0.9 * live.cpu_s / gallery.CPU_SHARE_MAX
+    assert live._due_s - begun_s >= live.cpu_s / gallery.CPU_SHARE_MAX
 
 
 def test_a_lost_lease_writes_nothing(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from support.proxy import faulty_proxy, first
 
 from sdbatch.checkpoints import SHIPPED, describe
+from sdbatch.checkpoints.transfer import LEDGER
 from sdbatch.checkpoints.turns import turn
 from sdbatch.errors import ModelLoadFailed, StoreUnavailable
 from sdbatch.generate.load import load_model
@@ -163,13 +165,16 @@ def test_a_copy_that_was_broken_off_is_taken_up(
     with faulty_proxy(s3_endpoint) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
         text = "text_encoder/model.safetensors"
-        is_whole = threading.Event()
+
+        def is_whole() -> bool:
+            ledgers = (cache_folder() / "models").glob(f".*.partial/{LEDGER}")
+            lines = [line for ledger in ledgers for line in ledger.read_text().splitlines()]
+            return any(f'"{text}"' in line and "sha256" in line for line in lines)
 
         def hold(path: str, _: str) -> None:
-            if path.endswith(WEIGHTS):
-                is_whole.wait(30)
-            elif path.endswith(text):
-                threading.Timer(1.0, is_whole.set).start()
+            until_s = time.monotonic() + 60
+            while path.endswith(WEIGHTS) and not is_whole() and time.monotonic() < until_s:
+                time.sleep(0.02)
 
         proxy.hold = hold
         proxy.rule = first(10, 503, "GET", WEIGHTS)

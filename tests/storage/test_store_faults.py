@@ -117,7 +117,7 @@ def test_a_store_that_answers_nothing_is_given_up_within_its_bound(
 
     with pytest.raises(StoreUnavailable, match="1 tries"):
         store.put("a", b"1")
-    assert time.monotonic() - started_s < 2 * HANG_S
+    assert time.monotonic() - started_s < HANG_S
 
 
 def test_a_store_without_conditional_writes_is_refused_plainly(proxy: FaultyProxy, store: Store) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import http.client
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,10 +17,10 @@ from urllib.parse import urlsplit
 
 Fault = Literal["drop", "lose reply", "half a body", "hang"] | int
 """`drop`: the request never arrives; `lose reply`: it does, its answer does not; `half a body`: that breaks off;
-`hang`: nothing comes for `HANG_S`; a number: the proxy answers that status."""
+`hang`: nothing comes for `HANG_S`, or to the end of the block; a number: the proxy answers that status."""
 
 Rule = Callable[[str, str], Fault | None]
-HANG_S = 3.0
+HANG_S = 60.0
 _CODES = {429: "TooManyRequests", 500: "InternalError", 501: "NotImplemented", 503: "SlowDown"}
 
 
@@ -67,6 +66,7 @@ def first(count: int, fault: Fault, method: str, part: str) -> Rule:
 def faulty_proxy(upstream: str) -> Iterator[FaultyProxy]:
     """Run a proxy before `upstream` (http://host:port) while the block runs."""
     target = urlsplit(upstream)
+    is_over = threading.Event()
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -79,7 +79,7 @@ def faulty_proxy(upstream: str) -> Iterator[FaultyProxy]:
             if fault == "drop":
                 self.close_connection = True
             elif fault == "hang":
-                time.sleep(HANG_S)
+                is_over.wait(HANG_S)
                 self.close_connection = True
             elif isinstance(fault, int):
                 text = f"<Error><Code>{_CODES[fault]}</Code><Message>from the proxy</Message></Error>"
@@ -129,6 +129,7 @@ def faulty_proxy(upstream: str) -> Iterator[FaultyProxy]:
     try:
         yield proxy
     finally:
+        is_over.set()
         server.shutdown()
         server.server_close()
         thread.join(timeout=5)
