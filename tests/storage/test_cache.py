@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -36,15 +38,14 @@ def _as_stranger(environment: dict[str, str]) -> subprocess.CompletedProcess[str
 
 
 @pytest.fixture
-def temporary(tmp_path: Path) -> Path:
-    """Return a folder that is as /tmp: all may write to it, and remove what is theirs."""
-    for folder in (tmp_path, *tmp_path.parents):
-        if folder == Path("/tmp"):
-            break
-        folder.chmod(0o755)
-    (tmp_path / "tmp").mkdir()
-    (tmp_path / "tmp").chmod(0o1777)
-    return tmp_path / "tmp"
+def temporary() -> Iterator[Path]:
+    """Give a folder that is as /tmp: all may write to it, and remove what is theirs.
+
+    It lies beside those of pytest, which every pytest that starts on this machine closes to strangers again.
+    """
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        Path(folder).chmod(0o1777)
+        yield Path(folder)
 
 
 @needs_root

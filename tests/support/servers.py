@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -120,7 +121,7 @@ class S3Server:
 def free_ports(count: int) -> list[int]:
     """Return free ports below 55536: gRPC takes the port + 10000."""
     ports: list[int] = []
-    for candidate in range(20_000 + os.getpid() % 10_000, 55_000, 7):
+    for candidate in range(random.randrange(20_000, 30_000), 55_000, 7):  # others look for ports as well
         with socket.socket() as one, socket.socket() as two:
             try:
                 one.bind(("127.0.0.1", candidate))
