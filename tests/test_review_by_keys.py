@@ -39,7 +39,7 @@ def _tab_to(page: Page, selector: str) -> None:
 
 def _file(folder: Path) -> Path:
     """Wait for the file of decisions that the browser downloads."""
-    until_s = time.monotonic() + 10
+    until_s = time.monotonic() + 60
     while not (files := list(folder.glob("decisions-*.jsonl"))) and time.monotonic() < until_s:
         time.sleep(0.02)
     return files[0]

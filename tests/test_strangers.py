@@ -168,7 +168,7 @@ def test_a_source_that_is_no_file_is_missing_and_nobody_waits_for_it(tmp_path: P
         "try: read_source(sys.argv[1], {}, 100, AllowList([sys.argv[1]]))\n"
         "except Exception as error: print(type(error).__name__)"
     )
-    done = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, timeout=30)
+    done = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, timeout=120)
 
     assert done.stdout.split() == ["missing", "SourceMissing"]
 

@@ -45,7 +45,7 @@ for job, limit in json.loads(sys.argv[1]):
     except SdbatchError as error:
         said = str(error)
     # Ray's processes are told to end, and not all are gone when its shutdown returns.
-    _, left = psutil.wait_procs(psutil.Process().children(recursive=True), timeout=20)
+    _, left = psutil.wait_procs(psutil.Process().children(recursive=True), timeout=60)
     left = [child.cmdline() for child in left]
     told.append([said, len(begun), len(starts), ray_cluster.ray.is_initialized(), left])
 print(json.dumps(told))
@@ -67,7 +67,7 @@ def test_ray_is_started_ahead_once_where_rows_are_open_and_ends_with_a_refused_m
         check=False,
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=540,
     )
     assert done.returncode == 0, done.stderr
     first, refused, rest, nothing = json.loads(done.stdout.splitlines()[-1])

@@ -376,8 +376,8 @@ def test_a_signer_works_on_in_a_forked_process(keys: Path) -> None:
     _sign_in_child(signer, buffer.getvalue(), queue)
     child = context.Process(target=_sign_in_child, args=(signer, buffer.getvalue(), queue))
     child.start()
-    states = [queue.get(timeout=20) for _ in range(2)]
-    child.join(20)
+    states = [queue.get(timeout=120) for _ in range(2)]
+    child.join(120)
 
     assert states == ["valid", "valid"]
 

@@ -87,7 +87,7 @@ def _alive(pid: int) -> bool:
         return False
 
 
-def _until(is_so: Callable[[], bool], seconds: float = 10.0) -> bool:
+def _until(is_so: Callable[[], bool], seconds: float = 60.0) -> bool:
     end_s = time.monotonic() + seconds
     while not is_so() and time.monotonic() < end_s:
         time.sleep(0.02)
@@ -197,7 +197,7 @@ def test_a_picture_that_decodes_for_ever_is_ended_and_blamed(make: Callable[...,
 
 @pytest.mark.fault("S6", "a decoder that hangs without using the processor", "its row fails at a bound on wall time")
 def test_a_decoder_that_hangs_is_ended(make: Callable[..., BoundedDecoder]) -> None:
-    decoder = make(wall_s=1.0)
+    decoder = make(wall_s=3.0)
     _decoded(decoder, _png())
     (pid,) = decoder.children()
     os.kill(pid, signal.SIGSTOP)  # as a deadlock inside a decoder does
@@ -210,7 +210,7 @@ def test_a_decoder_that_hangs_is_ended(make: Callable[..., BoundedDecoder]) -> N
             os.kill(one, signal.SIGSTOP)
         return _png()
 
-    with pytest.raises(SourceUnreadable, match=r"^brand/a\.png: decoding it took over 1 s$"):
+    with pytest.raises(SourceUnreadable, match=r"^brand/a\.png: decoding it took over 3 s$"):
         decoder.decode([_source()], SETTINGS, read)
     assert frozen
     assert _until(lambda: not _alive(pid) and not _alive(frozen[0]))
@@ -376,7 +376,7 @@ def test_children_end_with_a_worker_that_is_killed(tmp_path: Path, is_decoding: 
     owner.wait()
     owner.stdout.close()
 
-    assert _until(lambda: not _alive(child), 5)
+    assert _until(lambda: not _alive(child))
 
 
 def test_children_end_when_nobody_holds_their_decoder_any_more() -> None:

@@ -57,7 +57,7 @@ def _focused(page: Page) -> str:
 
 def _downloaded(folder: Path) -> list[Path]:
     """Wait for a file of decisions, and return those that are there."""
-    until_s = time.monotonic() + 10
+    until_s = time.monotonic() + 60
     while not (files := list(folder.glob("decisions-*.jsonl"))) and time.monotonic() < until_s:
         time.sleep(0.02)
     return files
@@ -488,7 +488,7 @@ def test_a_decision_is_saved_where_the_page_is_served_and_said_when_it_was_not(o
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
     try:
-        page.open(asyncio.run_coroutine_threadsafe(server.start(), loop).result(10))
+        page.open(asyncio.run_coroutine_threadsafe(server.start(), loop).result(60))
         page.press("ArrowRight", "a", "r")
         page.wait("[...sdbatch.review.own.values()].every(decision => decision.saved)")
         assert [(one.id, one.verdict, one.by) for one in saved] == [
@@ -497,11 +497,11 @@ def test_a_decision_is_saved_where_the_page_is_served_and_said_when_it_was_not(o
         ]
         assert page.ask("document.getElementById('unsaved').hidden && document.getElementById('download').hidden")
     finally:
-        asyncio.run_coroutine_threadsafe(server.stop(), loop).result(10)
+        asyncio.run_coroutine_threadsafe(server.stop(), loop).result(60)
     page.press("p")
     said = page.wait("!document.getElementById('unsaved').hidden && document.getElementById('unsaved').textContent")
     loop.call_soon_threadsafe(loop.stop)
-    thread.join(10)
+    thread.join(60)
 
     assert said.startswith("NOT saved: 1 decision")
     assert len(saved) == 2

@@ -30,7 +30,7 @@ _FLAGS = (
     "--remote-debugging-pipe",
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 )
-_ANSWER_S = 15.0
+_ANSWER_S = 60.0
 
 
 class Page:
@@ -107,7 +107,7 @@ class Page:
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
-    def wait(self, script: str, within_s: float = 20.0) -> Any:
+    def wait(self, script: str, within_s: float = 60.0) -> Any:
         """Ask until the value is true, and return it."""
         until_s = time.monotonic() + within_s
         while True:
