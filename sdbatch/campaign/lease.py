@@ -231,7 +231,9 @@ def _wait_out(store: Store, epoch: int, is_interrupted: Callable[[], bool]) -> N
         return
     first = _read_beat(store, epoch)
     deadline_s = time.monotonic() + TERM_S
-    while time.monotonic() < deadline_s:
+    is_over = False
+    while not is_over:
+        is_over = time.monotonic() >= deadline_s  # asked before the look: who was stopped for a term looks once more
         beat = _read_beat(store, epoch)
         if beat.get("state") == "released":
             return
@@ -242,7 +244,8 @@ def _wait_out(store: Store, epoch: int, is_interrupted: Callable[[], bool]) -> N
             )
         if is_interrupted():
             raise Interrupted(f"{store.url}: stopped by a signal before anything was started")
-        time.sleep(min(1.0, TERM_S / 10))
+        if not is_over:
+            time.sleep(min(1.0, TERM_S / 10))
 
 
 def _is_dead_here(holder: dict[str, Any]) -> bool:

@@ -91,6 +91,22 @@ def test_a_silent_holder_elsewhere_is_waited_out_for_one_term(campaign_url: str,
     assert lease.TERM_S <= clock.now_s - started_s <= lease.TERM_S + 1.0
 
 
+def test_a_watcher_that_was_stopped_for_a_term_looks_once_more(
+    campaign_url: str, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(campaign_url, {})
+    held = acquire(store)
+
+    def sleep(_: float) -> None:
+        clock.now_s += 2 * lease.TERM_S
+        held._beat("held")
+
+    monkeypatch.setattr(clock, "sleep", sleep)
+    _silence(held)
+    with pytest.raises(CampaignHeld, match=rf"process {os.getpid()}"):
+        acquire(store)
+
+
 def test_a_dead_process_on_this_machine_is_not_waited_for(campaign_url: str) -> None:
     script = (
         "import os, sys; from sdbatch.campaign.lease import acquire; from sdbatch.storage import open_store;"
