@@ -18,7 +18,7 @@ from support.stores import FaultyStore, Killed
 from typer.testing import CliRunner
 
 import sdbatch
-from sdbatch.campaign import layout
+from sdbatch.campaign import layout, lease
 from sdbatch.campaign.schema import from_parquet
 from sdbatch.campaign.tombstones import read_tombstones
 from sdbatch.cli import app
@@ -254,8 +254,10 @@ def test_a_float32_is_compared_as_a_person_reads_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("fault", ["die before", "die after"])
 def test_a_takedown_that_is_killed_at_any_call_ends_as_one_that_is_not(
-    fault: Any, made: Studio, tmp_path: Path
+    fault: Any, made: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(lease, "BEAT_EVERY_S", 3600.0)  # calls are counted, and a slow takedown's beats are calls too
+    monkeypatch.setattr(lease, "TERM_S", 3600.0)
     lake = str(made.folder / "lake.png")
 
     _deliver(made.output, str(tmp_path / "delivered"))

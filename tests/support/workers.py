@@ -125,11 +125,26 @@ class KilledOnce(Worker):
 
 
 class UnlikeWorker(ScriptedWorker):
-    """Says that its torch is as old as its number: no two workers of a run are alike."""
+    """Says that its torch is as old as its number: no two workers of a run are alike.
+
+    One that is given `slow...` is at it until a second one has started, however late that is.
+    """
 
     def start(self) -> dict[str, str]:
         """Take a moment, as an import does."""
+        (self._folder / f"started-{self._name}").touch()
+        self._until_s = time.monotonic() + 300
         return {**super().start(), "torch": f"2.{self._name[1:]}"}
+
+    def running(self) -> tuple[Running, ...]:
+        """Say nothing: a call may take long."""
+        return ()
+
+    def _meet(self, request_id: str) -> None:
+        super()._meet(request_id)
+        if request_id.startswith("slow-"):
+            while len(list(self._folder.glob("started-*"))) < 2 and time.monotonic() < self._until_s:
+                time.sleep(0.05)
 
 
 class SightlessWorker(ScriptedWorker):
