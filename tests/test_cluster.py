@@ -169,12 +169,13 @@ def test_what_a_cluster_refuses_is_said_at_once(head: Head, job: Callable[..., P
         started_s = time.monotonic()
         command = [sys.executable, "-m", "sdbatch", "run", str(path)]
         done = subprocess.run(
-            command, env={**own, **wrong}, cwd=path.parent, capture_output=True, text=True, timeout=120
+            command, env={**own, **wrong}, cwd=path.parent, capture_output=True, text=True, timeout=240
         )
         assert done.returncode == 2
         assert [said in line for line in done.stderr.splitlines()].count(True) == 1, done.stderr
         assert "Traceback" not in done.stderr
-        assert time.monotonic() - started_s < 60  # Ray itself: 23 s on an idle machine, and another reason
+        # Ray itself gives another reason, after 23 s on an idle machine; a busy one takes half a minute to say ours.
+        assert time.monotonic() - started_s < 120
 
 
 def test_a_secret_does_not_travel(head: Head, job: Callable[..., Path]) -> None:

@@ -69,7 +69,7 @@ def test_a_tick_makes_what_changed_since_yesterday_and_a_second_one_nothing(nigh
 
 def test_of_two_ticks_that_overlap_one_drives_and_nothing_is_doubled(nightly: Path, tmp_path: Path) -> None:
     ticks = [_start(nightly, "2026-11-20") for _ in range(2)]
-    outputs = [tick.communicate(timeout=120) for tick in ticks]
+    outputs = [tick.communicate(timeout=480) for tick in ticks]
     codes = sorted(tick.returncode for tick in ticks)
 
     assert codes in ([0, 4], [0, 0]), outputs  # the second waits out one term; by then the first may be done

@@ -194,7 +194,7 @@ def _offered(shell_words: str, cwd: Path) -> str:
     environment = {**os.environ, "_SDBATCH_COMPLETE": "complete_bash", "COMP_WORDS": shell_words}
     environment["COMP_CWORD"] = str(len(shell_words.split(" ")) - 1)
     command = [sys.executable, "-c", script]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, timeout=60).stdout
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, timeout=240).stdout
 
 
 def test_a_shell_is_offered_ids_and_names(results: tuple[RunResult, RunResult], job: str, folder: Path) -> None:
