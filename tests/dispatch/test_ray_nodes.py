@@ -34,18 +34,19 @@ cluster.connect(namespace="sdbatch")  # while there is the head alone: the node 
 for _ in range(3):
     cluster.add_node(num_cpus=1, num_gpus=1)
 spec = WorkerSpec(job={{}}, output=str(folder), run_id="nodes", lease_epoch=1, lease_token="", revisions={{}})
-executor = RayExecutor(spec, "support.workers:ScriptedWorker")
+executor = RayExecutor(spec, "support.workers:FollowedWorker")
 shape = Shape(num_gpus=1, num_cpus=1, memory_gib=None)
 job = Job(executor, [_request(f"nap-{{n:03d}}") for n in range(150)], shapes={{"a": shape}})
 story = {{}}
 
 def drain():
-    while len(job.done) < 20:
+    while len(job.done) < 20 or "w0" not in job.dispatcher.facts:
         time.sleep(0.1)
     reason = autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
     story["drained"] = job.dispatcher.facts["w0"]["node"]
     deadline_ms = int((time.time() + 300) * 1000)
     GcsClient(address=cluster.address).drain_node(story["drained"], reason, "spot", deadline_ms)
+    (folder / "drained").touch()
 
 threading.Thread(target=drain, daemon=True).start()
 job.dispatcher.run()
@@ -83,7 +84,7 @@ def _story(script: str, folder: Path, *, timeout_s: float) -> dict[str, Any]:
 @pytest.mark.ray
 @pytest.mark.slow
 def test_a_draining_node_ends_what_it_has_is_fed_no_more_and_its_worker_moves(tmp_path: Path) -> None:
-    story = _story(SCRIPT, tmp_path, timeout_s=180)
+    story = _story(SCRIPT, tmp_path, timeout_s=540)
 
     assert story["done"] == [f"nap-{n:03d}" for n in range(150)]
     assert (story["set_aside"], story["deaths"], story["retries"]) == ([], 0, 0)

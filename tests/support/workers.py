@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from sdbatch import points
@@ -124,27 +125,48 @@ class KilledOnce(Worker):
                 os.kill(os.getpid(), signal.SIGKILL)
 
 
-class UnlikeWorker(ScriptedWorker):
-    """Says that its torch is as old as its number: no two workers of a run are alike.
-
-    One that is given `slow...` is at it until a second one has started, however late that is.
-    """
+class PatientWorker(ScriptedWorker):
+    """Waits for what other workers do, however late that is."""
 
     def start(self) -> dict[str, str]:
         """Take a moment, as an import does."""
         (self._folder / f"started-{self._name}").touch()
         self._until_s = time.monotonic() + 300
-        return {**super().start(), "torch": f"2.{self._name[1:]}"}
+        return super().start()
 
     def running(self) -> tuple[Running, ...]:
         """Say nothing: a call may take long."""
         return ()
 
+    def _wait_until(self, is_so: Callable[[], bool]) -> None:
+        while not is_so() and time.monotonic() < self._until_s:
+            time.sleep(0.05)
+
+
+class UnlikeWorker(PatientWorker):
+    """Says that its torch is as old as its number: no two workers of a run are alike.
+
+    One that is given `slow...` is at it until a second one has started.
+    """
+
+    def start(self) -> dict[str, str]:
+        """Take a moment, as an import does."""
+        return {**super().start(), "torch": f"2.{self._name[1:]}"}
+
     def _meet(self, request_id: str) -> None:
         super()._meet(request_id)
         if request_id.startswith("slow-"):
-            while len(list(self._folder.glob("started-*"))) < 2 and time.monotonic() < self._until_s:
-                time.sleep(0.05)
+            self._wait_until(lambda: len(list(self._folder.glob("started-*"))) > 1)
+
+
+class FollowedWorker(PatientWorker):
+    """Leaves the requests from the 60th on to the time when w2 has started; w0 only until its node drains."""
+
+    def _meet(self, request_id: str) -> None:
+        names = ("started-w2", "drained") if self._name == "w0" else ("started-w2",)
+        if int(request_id.rpartition("-")[2]) >= 60:
+            self._wait_until(lambda: any((self._folder / name).exists() for name in names))
+        super()._meet(request_id)
 
 
 class SightlessWorker(ScriptedWorker):
