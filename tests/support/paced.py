@@ -10,8 +10,6 @@ from functools import partial
 from typing import Any
 
 from sdbatch.campaign.write import put_commit, receipt_of, request_columns
-from sdbatch.dispatch.dispatcher import Dispatcher
-from sdbatch.driver import session
 from sdbatch.job import parse_job
 from sdbatch.recipe import Recipe, parse_recipe
 from sdbatch.storage import open_campaign
@@ -73,6 +71,9 @@ class PacedWorker:
 
 def simulate(set_attribute: Callable[[Any, str, Any], None] = setattr) -> None:
     """Let time pass for a run in this process while its worker sleeps, and at no other: no machine is too busy then."""
+    from sdbatch.dispatch.dispatcher import Dispatcher
+    from sdbatch.driver import session  # not for the workers of a cluster, which start sooner without it
+
     now_s = [0.0]
 
     def sleep(seconds: float) -> None:
