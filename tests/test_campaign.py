@@ -376,7 +376,7 @@ def test_a_cluster_where_nothing_listens_is_said_at_once(
     job = _job_file(tmp_path, job_of(write_manifest(prompts(1))))
     environment = {**os.environ, "RAY_ADDRESS": "127.0.0.1:1"}
     command = [sys.executable, "-m", "sdbatch", "run", str(job)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
 
     assert done.returncode == 1
     assert "no Ray cluster at RAY_ADDRESS 127.0.0.1:1" in done.stderr

@@ -92,7 +92,7 @@ def test_a_run_with_the_option_ends_with_the_table(option: list[str], tmp_path: 
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = fault(number, input, right): x\n")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *option, str(tmp_path)]
     done = subprocess.run(
-        command, capture_output=True, text=True, cwd=tmp_path, env={"PYTHONPATH": str(TESTS), "PATH": ""}, timeout=60
+        command, capture_output=True, text=True, cwd=tmp_path, env={"PYTHONPATH": str(TESTS), "PATH": ""}, timeout=240
     )
     rows = [line for line in done.stdout.splitlines() if line.startswith("| F")]
 

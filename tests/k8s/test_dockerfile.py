@@ -149,6 +149,6 @@ def test_what_the_dockerfile_copies_is_enough_to_install_sdbatch(tmp_path: Path)
 
 
 def _done(command: list[str]) -> str:
-    result = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd="/")
+    result = subprocess.run(command, capture_output=True, text=True, timeout=240, cwd="/")
     assert result.returncode == 0, result.stderr
     return result.stdout

