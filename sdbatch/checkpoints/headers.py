@@ -9,6 +9,7 @@ A file begins with the length of its header (8 bytes, little-endian) and the hea
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,6 +25,26 @@ POINTER: Final = b"version https://git-lfs"
 """Beginning of the text that git-lfs leaves in the place of a file it has not fetched."""
 POINTER_BYTES_MAX: Final = 200
 """Such a text has some 130 bytes, by the length of the size in it."""
+
+_BITS: Final[Mapping[str, int]] = {
+    **dict.fromkeys(("F4",), 4),
+    **dict.fromkeys(("F6_E2M3", "F6_E3M2"), 6),
+    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 8),
+    **dict.fromkeys(("I16", "U16", "F16", "BF16"), 16),
+    **dict.fromkeys(("I32", "U32", "F32"), 32),
+    **dict.fromkeys(("I64", "U64", "F64", "C64"), 64),
+}
+"""Bits of a number by its format's name (safetensors 0.8)."""
+
+_OTHER_FILES: Final[Mapping[bytes, str]] = {
+    b"<": "a web page, as a download leaves that was refused",
+    b"{": "a text in JSON, as a download leaves that was refused",
+    b"# xet": "a pointer of a hub and not the file",
+    b"GGUF": "a GGUF file",
+    b"PK": "a zip, as pickles of torch are",
+    b"\x80": "a pickle",
+}
+"""What a file is that begins so, and has the name of a safetensors file."""
 
 _FIRST_BYTES = 256 << 10
 """Read at once; most headers are shorter, and a bucket answers per request."""
@@ -75,9 +96,13 @@ def read_header(store: Store, entry: Entry) -> Header:
     if first.startswith(POINTER):
         raise ModelError(f"{name}: {POINTER_REMEDY}")
     stop = 8 + int.from_bytes(first[:8], "little")
-    if len(first) < 8 or stop > HEADER_BYTES_MAX:
-        what = f"a header of {stop - 8} bytes is over {HEADER_BYTES_MAX}" if len(first) >= 8 else "it has no header"
-        raise ModelError(f"{name}: is not a safetensors file: {what}")
+    if len(first) < 8:
+        what = "it has no header" if first else "it is empty"
+        raise ModelError(f"{name}: is not a safetensors file: {what}; copy the file again")
+    if stop > HEADER_BYTES_MAX:
+        other = next((what for start, what in _OTHER_FILES.items() if first.lstrip().startswith(start)), "")
+        what = f" but {other}" if other else f": a header of {stop - 8} bytes is over {HEADER_BYTES_MAX}"
+        raise ModelError(f"{name}: is not a safetensors file{what}; it begins with {first[:12]!r}; get the file again")
     if stop > entry.size_bytes:
         raise ModelError(
             f"{name}: was cut off: it has {entry.size_bytes} bytes and its header alone has {stop}; copy the file again"
@@ -90,6 +115,7 @@ def read_header(store: Store, entry: Entry) -> Header:
         raise ModelError(
             f"{name}: {kind}: it has {entry.size_bytes} bytes and by its header {stop + end}; copy the file again"
         )
+    _refuse_misplaced(tensors, name)
     return Header(tensors=tensors, file_bytes=stop + end)
 
 
@@ -98,11 +124,40 @@ POINTER_REMEDY: Final = (
 )
 
 
+def _refuse_misplaced(tensors: Mapping[str, Mapping[str, Any]], name: str) -> None:
+    """Refuse tensors that no reader finds: each begins where the one before it ends, and is as long as its shape."""
+    place = 0
+    for tensor, value in sorted(tensors.items(), key=lambda item: item[1]["data_offsets"]):
+        start, stop = value["data_offsets"]
+        if start != place or stop < start:
+            raise ModelError(
+                f"{name}: is damaged: its header puts {tensor!r} at bytes {start} to {stop}, and the tensor before it "
+                f"ends at {place}; get the file again"
+            )
+        bits = _BITS.get(value["dtype"])
+        if bits is None:
+            raise ModelError(
+                f"{name}: {tensor!r} is of {value['dtype']!r}, which is none of the formats {', '.join(_BITS)}"
+            )
+        if (stop - start) * 8 != math.prod(value["shape"]) * bits:
+            raise ModelError(
+                f"{name}: is damaged: {tensor!r} has {stop - start} bytes, and by its shape {value['shape']} of "
+                f"{value['dtype']} {math.prod(value['shape']) * bits // 8}; get the file again"
+            )
+        place = stop
+
+
 def _tensors(data: bytes, name: str) -> dict[str, Mapping[str, Any]]:
     try:
         header = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"{name}: is not a safetensors file: {error}") from error
+    metadata = header.get("__metadata__") if isinstance(header, dict) else None
+    if not (metadata is None or (isinstance(metadata, dict) and all(map(_is_text, metadata.values())))):
+        raise ModelError(
+            f"{name}: is damaged: its __metadata__ must hold texts by name, and holds others; save the file again by "
+            "the safetensors package"
+        )
     tensors = {key: value for key, value in header.items() if key != "__metadata__"} if isinstance(header, dict) else {}
     if not isinstance(header, dict) or not all(map(_is_tensor, tensors.values())):
         raise ModelError(f"{name}: is not a safetensors file: its header names no tensors")
@@ -116,8 +171,16 @@ def _is_tensor(description: Any) -> bool:
     return (
         isinstance(description.get("dtype"), str)
         and isinstance(shape, list)
-        and all(isinstance(size, int) and size >= 0 for size in shape)
+        and all(map(_is_count, shape))
         and isinstance(offsets, list)
         and len(offsets) == 2
-        and all(isinstance(place, int) and place >= 0 for place in offsets)
+        and all(map(_is_count, offsets))
     )
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)

@@ -30,6 +30,7 @@ from sdbatch.checkpoints.layouts import PREFIX, Keys, Layout, alternatives, fami
 from sdbatch.checkpoints.parameters import num_parameters, stored_dtype
 from sdbatch.checkpoints.refusals import refuse_code, refuse_libraries
 from sdbatch.checkpoints.strangers import ENDINGS, beside_a_model, module_of_a_model, quantised
+from sdbatch.checkpoints.variants import SHARD
 from sdbatch.errors import ModelError
 from sdbatch.families import FAMILIES, Family, find_family
 from sdbatch.job import Model, Storage
@@ -73,6 +74,10 @@ def describe_file(name: str, model: Model, storage: Mapping[str, Storage], *, wi
     for ending, said in ENDINGS.items():
         if url.lower().endswith(ending):
             raise ModelError(f"{place}: {url} {said}")
+    if SHARD.search(url):
+        raise ModelError(
+            f"{place}: {url} is one shard of several; name the folder that they lie in, or one file with all weights"
+        )
     if model.family is not None:
         raise ModelError(f"{place}.family: the header of a single file is read in any case; say like: instead")
     if model.variant not in {"auto", ""}:

@@ -19,6 +19,9 @@ ENDINGS: Final = {
     ".gguf": (
         "holds the denoiser alone; name the model's folder as path and this file as components.transformer (or unet)"
     ),
+    ".sft": "is a safetensors file by another ending; call it .safetensors",
+    ".safetensors.index.json": "is an index of shards; name the folder that they lie in, or one file with all weights",
+    ".onnx": "is for another runtime; take the .safetensors file of this model, or its folder in diffusers' layout",
 }
 """Endings of files that are no single-file checkpoint by their name, and what to say of them."""
 

@@ -26,7 +26,8 @@ _WORD: Final = r"[A-Za-z0-9_-]+"
 _FILE: Final = re.compile(rf"({'|'.join(BASES)})(?:\.({_WORD}))?\.safetensors")
 # The second form is what diffusers wrote before 0.26 and still reads.
 _INDEX: Final = re.compile(rf"({'|'.join(BASES)})\.safetensors(?:\.index(?:\.({_WORD}))?|\.({_WORD})\.index)\.json")
-_SHARD: Final = re.compile(r"-\d{5}-of-\d{5}")
+SHARD: Final = re.compile(r"-\d{5}-of-\d{5}")
+"""Part of the name of a file that holds some of a module's weights."""
 _ANY_INDEX: Final = re.compile(r".*\.index(\..+)?\.json|.*\..+\.index\.json")
 
 
@@ -96,7 +97,7 @@ def plain_path(path: str) -> str:
 
 def _parts(name: str) -> tuple[str, str, bool] | None:
     """Return base, variant's word, and whether it is an index, of a name; None for shards and whatever else."""
-    if (file := _FILE.fullmatch(name)) and not _SHARD.search(file[2] or ""):
+    if (file := _FILE.fullmatch(name)) and not SHARD.search(file[2] or ""):
         return file[1], file[2] or "", False
     index = _INDEX.fullmatch(name)
     return (index[1], index[2] or index[3] or "", True) if index else None

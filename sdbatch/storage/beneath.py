@@ -8,6 +8,7 @@ lies in it may be neither a link, nor a pipe, nor a device.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -74,7 +75,7 @@ def opened_file(folder: int, name: str, where: str, *, follows: bool = False) ->
         follows: Whether a link is followed; what it leads to must be a regular file too.
 
     Raises:
-        StoreRefused: When it is a link that is not followed, a pipe, a device or a socket.
+        StoreRefused: When it is a link that is not followed, or leads back to itself, a pipe, a device or a socket.
         FileNotFoundError, IsADirectoryError: When it is not there, or is a folder.
     """
     if not follows:
@@ -82,6 +83,8 @@ def opened_file(folder: int, name: str, where: str, *, follows: bool = False) ->
     try:
         file = os.open(name, _FILE if follows else _FILE | os.O_NOFOLLOW, dir_fd=folder)
     except OSError as error:
+        if follows and error.errno == errno.ELOOP:
+            raise StoreRefused(f"{where}: is a link that leads back to itself; put the file itself there") from error
         if stat.S_ISSOCK(_mode(folder, name, follows=follows)):
             raise StoreRefused(_not_regular(where, stat.S_IFSOCK)) from error
         raise

@@ -81,7 +81,7 @@ def _pickle(folder: Path) -> None:
             marks=pytest.mark.fault("F24", "a header that is cut", "check says so, with both lengths"),
         ),
         (lambda folder: (folder / UNET).write_bytes(weights({"w": [3]}) + b"more"), "is longer than its weights"),
-        (lambda folder: (folder / UNET).write_bytes(b""), "is not a safetensors file: it has no header"),
+        (lambda folder: (folder / UNET).write_bytes(b""), "is not a safetensors file: it is empty"),
         (
             _shards,
             r"/unet: \S+\.safetensors\.index\.json names \S+-00002-of-00002\.safetensors, which is not there; copy it",

@@ -16,7 +16,7 @@ from sdbatch.checkpoints import describe, pins, refuse_shared_revisions
 from sdbatch.checkpoints.module_weights import module_parameters
 from sdbatch.checkpoints.single_files import CONFIGS, is_single_file
 from sdbatch.checkpoints.token_counts import token_counter
-from sdbatch.errors import ModelError
+from sdbatch.errors import ModelError, StoreRefused
 from sdbatch.job import Component, Model, parse_job
 from sdbatch.storage import open_store
 
@@ -196,10 +196,20 @@ def test_damaged_files_and_other_forms_are_refused(tmp_path: Path) -> None:
     for name, said in (
         ("m.ckpt", "is a pickle, which can run code and is never opened; take the .safetensors file"),
         ("m.gguf", r"holds the denoiser alone; .* this file as components\.transformer"),
+        ("m.sft", r"is a safetensors file by another ending; call it \.safetensors"),
+        ("m.safetensors.index.json", "is an index of shards; name the folder"),
+        ("m-00001-of-00002.safetensors", "is one shard of several; name the folder that they lie in, or one file"),
         ("gone.safetensors", "is not there"),
     ):
         with pytest.raises(ModelError, match=rf"models\.m: {tmp_path}/{name} {said}"):
             describe("m", Model(path=str(tmp_path / name)), {})
+
+
+def test_a_link_that_leads_back_to_itself_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "m.safetensors").symlink_to("m.safetensors")
+
+    with pytest.raises(StoreRefused, match=r"m\.safetensors: is a link that leads back to itself; put the file itself"):
+        describe("m", Model(path=str(tmp_path / "m.safetensors")), {})
 
 
 def test_a_config_of_ones_own_counts_and_must_be_of_the_same_family(tmp_path: Path) -> None:
