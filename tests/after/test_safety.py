@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import asset_digests, prompts
+from safetensors.torch import load_file, save_file
 from support.toy_classifier import make_classifier
 
 import sdbatch
@@ -138,6 +140,19 @@ def test_a_classifier_that_does_not_load_ends_the_model_and_blames_no_row(
     assert result.exit_code != 0
     assert sdbatch.metadata(job["output"]).num_rows == 0
     assert not Path(job["output"], "assets").exists() or not any(Path(job["output"], "assets").iterdir())
+
+
+def test_a_classifier_without_its_head_is_not_given_a_random_one(classifier: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(classifier, tmp_path / "headless"))
+    weights = load_file(folder / "model.safetensors")
+    save_file(
+        {key: value for key, value in weights.items() if not key.startswith("classifier.")},
+        folder / "model.safetensors",
+        metadata={"format": "pt"},
+    )
+
+    with pytest.raises(ModelLoadFailed, match=r"headless: ModelError: lacks 2 weights, such as classifier\.bias"):
+        load_judges(_stages(folder, 0.5), "device", "cpu")
 
 
 def test_a_label_that_the_classifier_lacks_is_refused_before_anything_runs(

@@ -60,10 +60,21 @@ def load(settings: Settings, device: str) -> Judge:
         settings.check()
         # Pillow's image processor: the other one needs torchvision.
         processor = AutoImageProcessor.from_pretrained(settings.path, backend="pil", **safely)
-        model = AutoModelForImageClassification.from_pretrained(settings.path, use_safetensors=True, **safely)
+        model = _whole(
+            *AutoModelForImageClassification.from_pretrained(
+                settings.path, use_safetensors=True, output_loading_info=True, **safely
+            )
+        )
         return _Classifier(settings, processor, model.eval().to(device), device)
     except Exception as error:  # whatever transformers raises of a folder, the classifier does not load
         raise ModelLoadFailed(f"after.safety: {settings.path}: {type(error).__name__}: {error}") from error
+
+
+def _whole(model: Any, found: Any) -> Any:
+    """Return a model that has all its weights; transformers fills those that are not there with random numbers."""
+    if missing := found["missing_keys"]:
+        raise ModelError(f"lacks {len(missing)} weights, such as {min(missing)}")
+    return model
 
 
 class _Classifier:

@@ -29,6 +29,7 @@ from sdbatch.generate.faults import failure_kind
 from sdbatch.generate.load.copies import component_config, component_path
 from sdbatch.generate.load.lora_keys import CONVERSION_ERRORS
 from sdbatch.generate.load.quantizing import config_of, quantise, refuse_device, refuse_missing, refuse_unquantised
+from sdbatch.generate.load.whole import read_whole, refuse_lacking
 from sdbatch.job import Component, Model, Storage
 from sdbatch.job.weights import Quantize
 
@@ -160,15 +161,15 @@ class ModuleReader:
             return cls.from_pretrained(str(folder), local_files_only=True)
         if not (folder / "config.json").is_file():
             raise ModelLoadFailed(f"{folder}: no config.json there")
-        module, found = cls.from_pretrained(
-            str(folder),
+        module = read_whole(
+            cls,
+            name,
+            folder,
             dtype=dtype,
             use_safetensors=True,
             local_files_only=True,
-            output_loading_info=True,
             **self._quantised(name, cls, dtype, quantize),
         )
-        _refuse_lacking(name, folder, found["missing_keys"])
         return self._checked(name, module, quantize)
 
     def _from_file(
@@ -193,9 +194,9 @@ class ModuleReader:
             module = _from_single_file(cls, path, config, dtype, options)
         else:
             module = cls.from_config(dict(config))
-            _refuse_lacking(name, path, module.load_state_dict(load_file(path), strict=False).missing_keys)
+            refuse_lacking(name, path, module.load_state_dict(load_file(path), strict=False).missing_keys)
             module = module.to(dtype).eval()
-        _refuse_lacking(name, path, [key for key, weight in module.named_parameters() if weight.is_meta])
+        refuse_lacking(name, path, [key for key, weight in module.named_parameters() if weight.is_meta])
         if quantize is not None:
             quantise(module, quantize)
         return self._checked(name, module, quantize)
@@ -260,12 +261,5 @@ def _from_state_of_transformers(name: str, cls: Any, path: Path, config: Mapping
         dtype=dtype,
         output_loading_info=True,
     )
-    _refuse_lacking(name, path, found["missing_keys"])
+    refuse_lacking(name, path, found["missing_keys"])
     return module
-
-
-def _refuse_lacking(name: str, path: Path, missing: Any) -> None:
-    """Refuse weights that are not there: libraries fill them with random numbers, and say so in a log alone."""
-    if missing:
-        keys = sorted(missing)
-        raise ModelLoadFailed(f"{path}: lacks {len(keys)} weights of {name}, such as {keys[0]}; is it another model's?")

@@ -12,11 +12,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import diffusers
 import torch
+from diffusers.loaders.single_file_utils import SingleFileComponentError
 from diffusers.utils import logging as diffusers_logging
+from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
 from sdbatch.checkpoints import describe, describe_lora
@@ -33,9 +35,13 @@ from sdbatch.generate.load.placing import place, reads_to_device
 from sdbatch.generate.load.references import References
 from sdbatch.generate.load.room import refuse_without_room, weights_in_words
 from sdbatch.generate.load.single_file import pipeline_from_file
+from sdbatch.generate.load.whole import told_of_parts
 from sdbatch.generate.memory import memory_at_hand, release_memory
 from sdbatch.job import Lora, Model, Storage
 from sdbatch.points import reached
+
+_REFUSALS: Final = (SafetensorError, SingleFileComponentError)
+"""What libraries raise on files that they do not read, beside errors of Python's own."""
 
 
 def quieten_libraries() -> None:
@@ -80,7 +86,7 @@ def load_model(
     try:
         read = _read(name, model, revision, storage, loras or {}, device)
         loaded = _place(read, read.options, device)
-    except (OSError, ValueError, RuntimeError, ImportError, MemoryError, ModelError) as error:
+    except (*_REFUSALS, OSError, ValueError, RuntimeError, ImportError, MemoryError, ModelError) as error:
         kind, said = failure_kind(error), f"{type(error).__name__}: {error}"
         if kind == "Raised":
             raise ModelLoadFailed(f"{model.path}: {said}") from error
@@ -199,15 +205,16 @@ def _from_folder(folder: Path, class_name: str, model: Model, passed: Mapping[st
     vae = json.loads((folder / "model_index.json").read_text()).get("vae")
     is_wide = isinstance(vae, list) and vae[-1] in FLOAT32_VAES
     dtype = DTYPES[model.dtype]
-    return cls.from_pretrained(
-        str(folder),
-        dtype={"default": dtype, "vae": torch.float32} if is_wide else dtype,
-        use_safetensors=True,
-        local_files_only=True,
-        device_map=device,
-        **options,
-        **passed,
-    )
+    with told_of_parts():
+        return cls.from_pretrained(
+            str(folder),
+            dtype={"default": dtype, "vae": torch.float32} if is_wide else dtype,
+            use_safetensors=True,
+            local_files_only=True,
+            device_map=device,
+            **options,
+            **passed,
+        )
 
 
 def _lora_files(family: Family, loras: Mapping[str, Lora], storage: Mapping[str, Storage]) -> dict[str, LoraFile]:

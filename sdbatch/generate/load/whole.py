@@ -1,0 +1,119 @@
+"""Refuses modules that were read in part: weights that their files lack, and layers that their configuration has not.
+
+    folder --> read_whole(), or a pipeline's from_pretrained while told_of_parts() --> module, or ModelLoadFailed
+
+transformers fills weights that are not there with random numbers, and diffusers passes over layers that the
+configuration has no place for. Either says so in a log alone, and makes other pictures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import diffusers
+import torch
+import transformers
+from safetensors import safe_open
+
+from sdbatch.errors import ModelLoadFailed
+
+_READERS: Final = (diffusers.ModelMixin, transformers.PreTrainedModel)
+"""Classes whose `from_pretrained` reads the weights of one module."""
+
+
+@contextmanager
+def told_of_parts() -> Iterator[None]:
+    """Let every module that is read from a folder while the block runs be refused where it was read in part.
+
+    diffusers' pipelines read their modules by `from_pretrained` and ask it for no account; here it gives one.
+    """
+    own = {reader: reader.__dict__["from_pretrained"] for reader in _READERS}
+    for reader, method in own.items():
+        reader.from_pretrained = classmethod(_telling(method.__func__))
+    try:
+        yield
+    finally:
+        for reader, method in own.items():
+            reader.from_pretrained = method
+
+
+def _telling(method: Any) -> Any:
+    def from_pretrained(cls: Any, folder: Any = None, *arguments: Any, **options: Any) -> Any:
+        if options.get("output_loading_info") or not Path(str(folder)).is_dir():
+            return method(cls, folder, *arguments, **options)
+        return _read(cls, partial(method, cls), Path(folder).name, Path(folder), options)
+
+    return from_pretrained
+
+
+def read_whole(cls: Any, name: str, folder: Path, **options: Any) -> Any:
+    """Return a module that was read from its folder, as a whole.
+
+    Args:
+        cls: Its class, of diffusers or transformers.
+        name: What messages call it.
+        folder: Where its weights and its config.json lie.
+        options: Arguments of its `from_pretrained`.
+
+    Raises:
+        ModelLoadFailed: When its files lack weights, or hold layers that its configuration has no place for.
+    """
+    return _read(cls, cls.from_pretrained, name, folder, options)
+
+
+def _read(cls: Any, from_pretrained: Any, name: str, folder: Path, options: Mapping[str, Any]) -> Any:
+    try:
+        module, found = from_pretrained(str(folder), **options, output_loading_info=True)
+    except NotImplementedError as error:  # torch's word for a module that stayed empty
+        refuse_lacking(name, folder, _without_weights(cls, folder))
+        raise ModelLoadFailed(f"{folder}: is not read as a {cls.__name__}: {error}") from error
+    except ValueError as error:
+        said = str(error).partition(". If you want")[0]
+        raise ModelLoadFailed(f"{folder}: is not read as a {cls.__name__}: {said}") from error
+    refuse_lacking(name, folder, found["missing_keys"])
+    # Weights of the other half of a text encoder's network may well lie beside it.
+    if isinstance(module, diffusers.ModelMixin) and getattr(module, "hf_quantizer", None) is None:
+        layers = _layers(folder, set(found["unexpected_keys"]))
+        if layers:
+            raise ModelLoadFailed(
+                f"{folder}: its files hold {len(layers)} layers of {name} that its config.json has no place for, such "
+                f"as {min(layers)}; take the config.json that belongs to these weights"
+            )
+    return module
+
+
+def refuse_lacking(name: str, path: Path, missing: Collection[str]) -> None:
+    """Refuse weights that are not there.
+
+    Raises:
+        ModelLoadFailed: Naming the module and one of them.
+    """
+    if missing:
+        raise ModelLoadFailed(
+            f"{path}: lacks {len(missing)} weights of {name}, such as {min(missing)}; is it another model's?"
+        )
+
+
+def _without_weights(cls: Any, folder: Path) -> set[str]:
+    """Return the weights of a module of diffusers that no file in its folder has."""
+    with torch.device("meta"):
+        module = cls.from_config(cls.load_config(str(folder)))
+    there: set[str] = set()
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, "np") as file:
+            there |= set(file.keys())
+    return set(module.state_dict().keys() - there)
+
+
+def _layers(folder: Path, keys: set[str]) -> list[str]:
+    """Return which tensors among some are matrices, as weights of layers are and norms and counters are not."""
+    found = []
+    for path in sorted(folder.glob("*.safetensors")) if keys else ():
+        with safe_open(path, "np") as file:
+            inside = keys & set(file.keys())
+            found += [key for key in inside if len(file.get_slice(key).get_shape()) > 1]
+    return found

@@ -1,0 +1,113 @@
+"""A module that was read in part is refused: neither are weights made up, nor are layers passed over."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+from support.toy_models import make_tiny_flux
+from support.toy_parts import loaded, pixels_of
+
+from sdbatch.errors import ModelLoadFailed
+
+WEIGHTS = {"text_encoder": "model.safetensors", "text_encoder_2": "model.safetensors"}
+Tensors = dict[str, torch.Tensor]
+
+
+@pytest.fixture(scope="module")
+def flux(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("flux")
+    make_tiny_flux(folder)
+    return folder
+
+
+def _changed(flux: Path, tmp_path: Path, module: str, change: Callable[[Tensors], object]) -> Path:
+    """Return a copy of the model, the weights of one module changed."""
+    folder = Path(shutil.copytree(flux, tmp_path / "model"))
+    file = folder / module / WEIGHTS.get(module, "diffusion_pytorch_model.safetensors")
+    state = load_file(file)
+    change(state)
+    save_file(state, file, metadata={"format": "pt"})
+    return folder
+
+
+@pytest.mark.parametrize("module", ["text_encoder", "text_encoder_2", "transformer", "vae"])
+def test_weights_that_a_folder_lacks_are_not_made_up(module: str, flux: Path, tmp_path: Path) -> None:
+    lost = []
+
+    def lose(state: Tensors) -> None:
+        key = min(key for key, value in state.items() if value.ndim > 1)
+        lost.append(key)
+        del state[key]
+
+    folder = _changed(flux, tmp_path, module, lose)
+    with pytest.raises(ModelLoadFailed, match=rf"model/{module}: lacks 1 weights of {module}, such as ") as refused:
+        loaded({"path": str(folder)})
+    assert lost[0] in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "layer"),
+    [
+        ({"num_single_layers": 0}, "single_transformer_blocks.0.attn.to_k.weight"),
+        ({"guidance_embeds": False}, "time_text_embed.guidance_embedder.linear_1.weight"),
+    ],
+)
+def test_layers_that_the_configuration_has_no_place_for_are_not_passed_over(
+    change: dict[str, Any], layer: str, flux: Path, tmp_path: Path
+) -> None:
+    folder = _changed(flux, tmp_path, "transformer", lambda _: None)
+    config = folder / "transformer" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), **change}))
+    said = rf"holds? \d+ layers of transformer that its config\.json has no place for, such as {layer}; take the config"
+
+    with pytest.raises(ModelLoadFailed, match=said):
+        loaded({"path": str(folder)})
+    with pytest.raises(ModelLoadFailed, match=said):
+        loaded({"path": str(flux), "components": {"transformer": str(folder / "transformer")}})
+
+
+def test_what_older_versions_wrote_is_read_as_a_whole(flux: Path, tmp_path: Path) -> None:
+    older = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+
+    def rename(state: Tensors) -> None:
+        for key in list(state):
+            new = key
+            for word, other in older.items():
+                new = new.replace(word, other)
+            state[new] = state.pop(key)
+        state["num_steps"] = torch.zeros(1)
+
+    folder = _changed(flux, tmp_path, "vae", rename)
+    text = folder / "text_encoder" / "model.safetensors"
+    state = {f"text_model.{key}": value for key, value in load_file(text).items()}
+    save_file({**state, "text_model.embeddings.position_ids": torch.arange(77)[None]}, text, metadata={"format": "pt"})
+
+    assert np.array_equal(pixels_of(loaded({"path": str(folder)})), pixels_of(loaded({"path": str(flux)})))
+
+
+def test_the_libraries_are_left_as_they_were(flux: Path, tmp_path: Path) -> None:
+    readers = (diffusers.ModelMixin, transformers.PreTrainedModel)
+    before = [reader.__dict__["from_pretrained"] for reader in readers]
+    folder = _changed(flux, tmp_path, "vae", lambda state: state.clear())
+
+    loaded({"path": str(flux)})
+    with pytest.raises(ModelLoadFailed):
+        loaded({"path": str(folder)})
+    assert [reader.__dict__["from_pretrained"] for reader in readers] == before
+
+
+def test_a_file_that_is_no_vae_is_one_line(flux: Path) -> None:
+    file = str(flux / "transformer" / "diffusion_pytorch_model.safetensors")
+
+    with pytest.raises(ModelLoadFailed, match="AutoencoderKL"):
+        loaded({"path": str(flux), "components": {"vae": file}})
