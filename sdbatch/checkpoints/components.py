@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from sdbatch.checkpoints.files import content_revision, folder_files, read_json, variant_in
+from sdbatch.checkpoints.fitting import file_fault
 from sdbatch.checkpoints.gguf import read_gguf
 from sdbatch.checkpoints.headers import Header, read_header, read_headers
 from sdbatch.checkpoints.identity import identity
@@ -164,8 +165,10 @@ def expected_class(place: str, module: str, family: Family, modules: Modules) ->
     """
     routes = [route for routes in family.tasks.values() for route in routes]
     further = {name: class_name for route in routes for name, class_name in route.every_component.items()}
-    if not modules or (base_of(module) in further and module not in modules):
-        return None  # a route says itself what it lacks, naming the class
+    if base_of(module) in further and module not in modules:
+        return None  # `refuse_of_no_route` looks at its class
+    if not modules:
+        return None
     if module not in modules:
         near = difflib.get_close_matches(module, [*modules, *further], n=1)
         hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(sorted({*modules, *further}))}"
@@ -217,7 +220,7 @@ def look_into(
         entries = component_entries(store, file, dtype)
     refuse_code(store, entries, name)
     if file:
-        parameters, quantized_by = _weights_of_file(store, entries[0], place, class_name)
+        parameters, quantized_by = _weights_of_file(store, entries[0], place, class_name, config)
     else:
         headers = read_headers(store, entries)
         faults = (faults_of_folder if has_weights(module) else faults_of_files)(store, entries, headers)
@@ -323,7 +326,9 @@ def _is_same_tokenizer(found: str, expected: str) -> bool:
     return found.removesuffix("Fast") == expected.removesuffix("Fast") or not generic.isdisjoint({found, expected})
 
 
-def _weights_of_file(store: Store, entry: Entry, place: str, class_name: str) -> tuple[int, str]:
+def _weights_of_file(
+    store: Store, entry: Entry, place: str, class_name: str, config: Mapping[str, Any]
+) -> tuple[int, str]:
     """Return how many weights one file holds, and the backend that they were quantised with."""
     file = f"{store.url}/{entry.path}"
     if entry.path.endswith(".gguf"):
@@ -333,7 +338,10 @@ def _weights_of_file(store: Store, entry: Entry, place: str, class_name: str) ->
                 "where it shall be small"
             )
         with naming(place):
-            return read_gguf(store, entry.path).parameters, "gguf"
+            packed = read_gguf(store, entry.path)
+        matrices = {name for name, shape in packed.shapes.items() if len(shape) == 2} - set(packed.reshaped)
+        _refuse_other_module(f"{place}: {file}", file_fault(class_name, config, packed.shapes, matrices))
+        return packed.parameters, "gguf"
     with naming(place):
         header = read_header(store, entry)
     if any("lora_" in tensor for tensor in header.tensors):
@@ -344,7 +352,14 @@ def _weights_of_file(store: Store, entry: Entry, place: str, class_name: str) ->
             f"{place}: {file}: holds scaled weights of 8 bits ({scaled}), which diffusers does not "
             "read from one file; name the file in 16 bits and quantize: {backend: torchao, type: float8wo}"
         )
+    shapes = {name: tensor["shape"] for name, tensor in header.tensors.items()}
+    _refuse_other_module(f"{place}: {file}", file_fault(class_name, config, shapes))
     return num_parameters([header]), ""
+
+
+def _refuse_other_module(name: str, fault: str) -> None:
+    if fault:
+        raise ModelError(f"{name}: {fault}")
 
 
 def _revision(

@@ -40,6 +40,7 @@ from sdbatch.checkpoints.files import (
     read_json,
     variant_in,
 )
+from sdbatch.checkpoints.fitting import refuse_misfit
 from sdbatch.checkpoints.headers import Header, read_headers
 from sdbatch.checkpoints.identity import identity, is_content_digest
 from sdbatch.checkpoints.info import LoraInfo, ModelInfo
@@ -78,6 +79,7 @@ def describe(name: str, model: Model, storage: Mapping[str, Storage], *, with_re
     else:
         info = _describe_folder(name, model, storage, with_revision)
     found = dict(_components(name, info, storage, with_revision))
+    _refuse_misfits(name, info, found, storage)
     refuse_accelerators(name, model, info.family)
     classes = {module: one.class_name for module, one in found.items()}
     already = {**info.quantized_by, **{module: one.quantized_by for module, one in found.items() if one.quantized_by}}
@@ -145,6 +147,21 @@ def _components(
                 with_revision=with_revision,
             ),
         )
+
+
+def _refuse_misfits(name: str, info: ModelInfo, found: Mapping[str, LaidOver], storage: Mapping[str, Storage]) -> None:
+    """Refuse components whose sizes are not those that the other modules were made for."""
+
+    def own(module: str) -> Mapping[str, Any] | None:
+        if module in found and module != asked:
+            return found[module].config
+        return _own_config(info, module, storage) if info.modules else None  # a stated family leaves the folder unread
+
+    for asked, one in found.items():
+        component = info.options.laid_over[asked]
+        place = place_of(name, asked, is_top=asked not in info.options.components)
+        if has_weights(asked) and asked != ADAPTER:
+            refuse_misfit(f"{place}: {component.path}", asked, one.class_name, one.config, info.family, own, found)
 
 
 def _own_config(info: ModelInfo, module: str, storage: Mapping[str, Storage]) -> Mapping[str, Any] | None:

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from sdbatch.checkpoints.headers import POINTER, POINTER_REMEDY, but_another
 from sdbatch.errors import ModelError
 from sdbatch.storage import Store
 
@@ -43,6 +44,28 @@ TYPES: Final[Mapping[int, str]] = {
 }
 """Types of tensors that diffusers reads (0.42.1), by their number in a file."""
 
+BLOCKS: Final[Mapping[str, tuple[int, int]]] = {
+    "F32": (1, 4),
+    "F16": (1, 2),
+    "BF16": (1, 2),
+    "Q4_0": (32, 18),
+    "Q4_1": (32, 20),
+    "Q5_0": (32, 22),
+    "Q5_1": (32, 24),
+    "Q8_0": (32, 34),
+    "Q2_K": (256, 84),
+    "Q3_K": (256, 110),
+    "Q4_K": (256, 144),
+    "Q5_K": (256, 176),
+    "Q6_K": (256, 210),
+    "IQ4_NL": (32, 18),
+    "IQ4_XS": (256, 136),
+}
+"""Numbers in a block of each type, and the block's bytes."""
+
+_ALIGNMENT: Final = 32
+"""Tensors begin at multiples of it where a file says no other."""
+
 _PLAIN: Final[Mapping[int, str]] = {
     0: "<B",
     1: "<b",
@@ -66,10 +89,16 @@ class GgufHeader:
     Attributes:
         architecture: Its maker's name of the network; "" where it says none.
         tensors: By name, the type and the number of elements.
+        shapes: By name, the shape as torch has it.
+        reshaped: Names of tensors that are kept in another shape than their network's.
+        file_bytes: Least length of the whole file.
     """
 
     architecture: str
     tensors: Mapping[str, tuple[str, int]]
+    shapes: Mapping[str, Sequence[int]]
+    reshaped: Collection[str]
+    file_bytes: int
 
     @property
     def parameters(self) -> int:
@@ -88,17 +117,27 @@ def read_gguf(store: Store, path: str) -> GgufHeader:
     stop = min(_FIRST_BYTES, size_bytes)
     while True:
         try:
-            return _parsed(store.read_range(path, 0, stop), name)
+            header = _parsed(store.read_range(path, 0, stop), name)
         except (struct.error, IndexError) as error:
             if stop >= min(size_bytes, HEADER_BYTES_MAX):
                 what = "is cut off within its header" if stop == size_bytes else f"has a header over {stop} bytes"
                 raise ModelError(f"{name}: {what}; copy the file again") from error
+        else:
+            if size_bytes < header.file_bytes:
+                raise ModelError(
+                    f"{name}: was cut off: it has {size_bytes} bytes and by its header {header.file_bytes}; copy the "
+                    "file again"
+                )
+            return header
         stop = min(stop * 4, size_bytes, HEADER_BYTES_MAX)
 
 
 def _parsed(data: bytes, name: str) -> GgufHeader:
+    if data.startswith(POINTER):
+        raise ModelError(f"{name}: {POINTER_REMEDY}")
     if data[:4] != MAGIC:
-        raise ModelError(f"{name}: is not a GGUF file: it begins with {data[:4]!r}")
+        begins = f"it begins with {data[:12]!r}" if data else "it is empty"
+        raise ModelError(f"{name}: is not a GGUF file{but_another(data)}: {begins}; get the file again")
     version, num_tensors, num_values = struct.unpack_from("<IQQ", data, 4)
     if version not in _VERSIONS:
         raise ModelError(f"{name}: is GGUF of version {version}; read are {', '.join(map(str, _VERSIONS))}")
@@ -106,18 +145,34 @@ def _parsed(data: bytes, name: str) -> GgufHeader:
         raise ModelError(f"{name}: its header counts over {TENSORS_MAX} tensors or values")
     reader = _Reader(data, 24)
     values = {reader.text(): reader.value() for _ in range(num_values)}
-    tensors = {}
+    tensors, shapes, ends = {}, {}, [0]
     for _ in range(num_tensors):
         tensor, (num_sides,) = reader.text(), reader.numbers("<I")
         sides = reader.numbers(f"<{num_sides}Q") if num_sides <= 8 else ()
-        kind, _offset = reader.numbers("<IQ")
+        kind, offset = reader.numbers("<IQ")
         if kind not in TYPES:
             raise ModelError(
                 f"{name}: tensor {tensor!r} is of GGUF type {kind}, which diffusers does not read; "
                 f"it reads {', '.join(TYPES.values())}"
             )
         tensors[tensor] = (TYPES[kind], math.prod(sides))
-    return GgufHeader(architecture=str(values.get("general.architecture", "")), tensors=tensors)
+        shapes[tensor] = tuple(reversed(sides))
+        numbers, num_bytes = BLOCKS[TYPES[kind]]
+        ends.append(offset + -(-math.prod(sides) // numbers) * num_bytes)
+    stated = values.get("general.alignment")
+    alignment = stated if isinstance(stated, int) and stated > 0 else _ALIGNMENT
+    start = -(-reader.place // alignment) * alignment
+    return GgufHeader(
+        architecture=str(values.get("general.architecture", "")),
+        tensors=tensors,
+        shapes=shapes,
+        reshaped={name.removeprefix(_RESHAPED) for name in values if name.startswith(_RESHAPED)},
+        file_bytes=start + max(ends) if tensors else reader.place,
+    )
+
+
+_RESHAPED: Final = "comfy.gguf.orig_shape."
+"""Beginning of the names of values that state a tensor's own shape."""
 
 
 class _Reader:
@@ -125,19 +180,19 @@ class _Reader:
 
     def __init__(self, data: bytes, place: int) -> None:
         self._data = data
-        self._place = place
+        self.place = place
 
     def numbers(self, form: str) -> tuple[Any, ...]:
-        found = struct.unpack_from(form, self._data, self._place)
-        self._place += struct.calcsize(form)
+        found = struct.unpack_from(form, self._data, self.place)
+        self.place += struct.calcsize(form)
         return found
 
     def text(self) -> str:
         (length,) = self.numbers("<Q")
-        if self._place + length > len(self._data):
+        if self.place + length > len(self._data):
             raise IndexError(length)
-        start, self._place = self._place, self._place + length
-        return self._data[start : self._place].decode("utf-8", "replace")
+        start, self.place = self.place, self.place + length
+        return self._data[start : self.place].decode("utf-8", "replace")
 
     def value(self) -> Any:
         (kind,) = self.numbers("<I")

@@ -44,7 +44,7 @@ _OTHER_FILES: Final[Mapping[bytes, str]] = {
     b"PK": "a zip, as pickles of torch are",
     b"\x80": "a pickle",
 }
-"""What a file is that begins so, and has the name of a safetensors file."""
+"""What a file is that begins so, and has the name of a file of weights."""
 
 _FIRST_BYTES = 256 << 10
 """Read at once; most headers are shorter, and a bucket answers per request."""
@@ -100,8 +100,7 @@ def read_header(store: Store, entry: Entry) -> Header:
         what = "it has no header" if first else "it is empty"
         raise ModelError(f"{name}: is not a safetensors file: {what}; copy the file again")
     if stop > HEADER_BYTES_MAX:
-        other = next((what for start, what in _OTHER_FILES.items() if first.lstrip().startswith(start)), "")
-        what = f" but {other}" if other else f": a header of {stop - 8} bytes is over {HEADER_BYTES_MAX}"
+        what = but_another(first) or f": a header of {stop - 8} bytes is over {HEADER_BYTES_MAX}"
         raise ModelError(f"{name}: is not a safetensors file{what}; it begins with {first[:12]!r}; get the file again")
     if stop > entry.size_bytes:
         raise ModelError(
@@ -117,6 +116,11 @@ def read_header(store: Store, entry: Entry) -> Header:
         )
     _refuse_misplaced(tensors, name)
     return Header(tensors=tensors, file_bytes=stop + end)
+
+
+def but_another(data: bytes) -> str:
+    """Return " but " and the kind of a file by how it begins, "" for one of no kind that is known."""
+    return next((f" but {what}" for start, what in _OTHER_FILES.items() if data.lstrip().startswith(start)), "")
 
 
 POINTER_REMEDY: Final = (

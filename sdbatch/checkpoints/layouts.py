@@ -132,6 +132,11 @@ def alternatives(layouts: Iterable[Layout], layout: Layout, keys: Keys) -> list[
     return [row.title for row in others if not row.misfits(keys)]
 
 
+def named_after(layouts: Iterable[Layout], keys: Keys) -> str:
+    """Return the title of the published model whose keys a file has, "" for none."""
+    return next((row.title for row in _equals(list(layouts), keys)), "")
+
+
 def families_of(layouts: Iterable[Layout], keys: Keys) -> set[str]:
     """Return the titles of the families that a file's keys may be of."""
     return {row.family for row in _equals(list(layouts), keys)}

@@ -126,7 +126,13 @@ def test_a_lora_and_scaled_weights_are_told_from_a_module(flux: Path, tmp_path: 
 def test_a_gguf_file_that_is_none_or_is_cut_is_one_line(flux: Path, tmp_path: Path) -> None:
     whole = (flux / "flux-Q8_0.gguf").read_bytes()
     for data, says in (
-        (b"version https://git-lfs", "is not a GGUF file: it begins with b'vers'"),
+        (b"version https://git-lfs", "is a git-lfs pointer and not the file; run `git lfs pull`"),
+        (
+            b"<!DOCTYPE html>",
+            "is not a GGUF file but a web page, as a download leaves that was refused: it begins with",
+        ),
+        (b"", "is not a GGUF file: it is empty; get the file again"),
+        (whole[:-1000], f"was cut off: it has {len(whole) - 1000} bytes and by its header {len(whole)}; copy the file"),
         (whole[:400], "is cut off within its header; copy the file again"),
         (whole[:4] + b"\x09" + whole[5:], "is GGUF of version 9; read are 2, 3"),
         (whole[:8] + b"\xff" * 8 + whole[16:], "its header counts over 100000"),

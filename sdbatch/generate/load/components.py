@@ -20,6 +20,7 @@ import diffusers
 import torch
 import transformers
 from diffusers.loaders.single_file_model import SINGLE_FILE_LOADABLE_CLASSES
+from diffusers.loaders.single_file_utils import SingleFileComponentError
 from safetensors.torch import load_file
 
 from sdbatch.checkpoints import ModelInfo, has_weights, is_file
@@ -243,11 +244,12 @@ def _from_single_file(
         (Path(folder) / "config.json").write_text(json.dumps(dict(config)))
         try:
             return cls.from_single_file(str(path), config=folder, dtype=dtype, local_files_only=True, **options)
-        except CONVERSION_ERRORS as error:
+        except (*CONVERSION_ERRORS, SingleFileComponentError) as error:
+            said = str(error).partition(". If you want")[0]
             if failure_kind(error) != "Raised":  # the device's matter, not the file's
                 raise
             raise ModelLoadFailed(
-                f"{path}: is not read as a {cls.__name__}: {type(error).__name__}: {error}; it lacks weights, or is "
+                f"{path}: is not read as a {cls.__name__}: {type(error).__name__}: {said}; it lacks weights, or is "
                 "another model's"
             ) from error
 

@@ -1,0 +1,207 @@
+"""What is laid over a model fits it by its sizes, and one file is the module that it stands for; without torch."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import gguf
+import pytest
+from safetensors.torch import load_file, save_file
+from support.original_layout import flux_transformer, klein_file, ldm_unet, sd_file
+from support.toy_clips import make_ltx, make_motion_adapter, make_wan_t2v_a14b, make_wan_vace
+from support.toy_models import (
+    make_tiny_chroma,
+    make_tiny_controlnet,
+    make_tiny_flux,
+    make_tiny_klein,
+    make_tiny_qwen,
+    make_tiny_sd3,
+    make_tiny_sdxl,
+    make_tiny_zimage,
+)
+from support.toy_parts import make_gguf
+
+from sdbatch.checkpoints import describe
+from sdbatch.checkpoints.fitting import _MARKS, file_fault
+from sdbatch.checkpoints.gguf import BLOCKS, TYPES, read_gguf
+from sdbatch.checkpoints.headers import read_header
+from sdbatch.errors import ModelError
+from sdbatch.generate.random_weights import make_tiny_random
+from sdbatch.job import Model
+from sdbatch.storage import open_store
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+MAKERS: dict[str, Callable[[Path], object]] = {
+    "sd": make_tiny_random,
+    "sdxl": partial(make_tiny_sdxl, width_2=48),
+    "flux": make_tiny_flux,
+    "klein": make_tiny_klein,
+    "control": make_tiny_controlnet,
+    "motion": make_motion_adapter,
+}
+MORE: dict[str, Callable[[Path], object]] = {
+    "sd3": make_tiny_sd3,
+    "chroma": make_tiny_chroma,
+    "qwen": make_tiny_qwen,
+    "zimage": make_tiny_zimage,
+    "wan": make_wan_t2v_a14b,
+    "vace": make_wan_vace,
+    "ltx": make_ltx,
+}
+
+
+@pytest.fixture(scope="module")
+def toys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("toys")
+    for name, make in MAKERS.items():
+        make(root / name)
+    sd_file(root / "sd", root / "sd.safetensors")
+    klein_file(root / "klein", root / "klein.safetensors")
+    make_gguf(root / "sd" / "unet" / WEIGHTS, root / "sd.gguf")
+    return root
+
+
+def _refusal(toys: Path, model: str, **entry: Any) -> str:
+    with pytest.raises(ModelError) as refused:
+        describe("m", Model.model_validate({"path": str(toys / model), **entry}), {}, with_revision=False)
+    said = str(refused.value)
+    assert "\n" not in said
+    assert said.startswith("models.m.")
+    return said
+
+
+@pytest.mark.parametrize(
+    ("model", "components", "says"),
+    [
+        ("flux", {"vae": "sd/vae"}, "its block_out_channels is 2 stages, and that of the model's own vae is 4 stages"),
+        (
+            "sd",
+            {"text_encoder": "sdxl/text_encoder_2"},
+            "its hidden_size is 48, and that of the text_encoder that the unet was made for is 32; name one made for",
+        ),
+        ("sdxl", {"unet": "sd/unet"}, "its cross_attention_dim is 32, and that of the model's own unet is "),
+        ("sdxl", {"controlnet": "control"}, "its cross_attention_dim is 32, and that of the unet that it works in is "),
+        (
+            "sd",
+            {"controlnet": "sd/unet"},
+            "is a UNet2DConditionModel; as controlnet Stable Diffusion 1.x/2.x takes Cont",
+        ),
+        (
+            "sd",
+            {"motion_adapter": "control"},
+            "is a ControlNetModel; as motion_adapter Stable Diffusion 1.x/2.x takes M",
+        ),
+    ],
+)
+def test_a_component_of_other_sizes_is_refused_with_both(
+    model: str, components: dict[str, str], says: str, toys: Path
+) -> None:
+    assert says in _refusal(toys, model, components={name: str(toys / path) for name, path in components.items()})
+
+
+def test_a_component_may_differ_where_its_counterpart_comes_with_it(toys: Path, tmp_path: Path) -> None:
+    both = {"unet": str(toys / "sdxl" / "unet"), "text_encoder": str(toys / "sdxl" / "text_encoder")}
+
+    info = describe("m", Model(path=str(toys / "sd"), components=both), {}, with_revision=False)  # type: ignore[arg-type]
+    assert info.components.keys() == both.keys()
+    fitting = {"controlnet": str(toys / "control"), "motion_adapter": str(toys / "motion")}
+    assert describe("m", Model(path=str(toys / "sd"), components=fitting), {}).components  # type: ignore[arg-type]
+    motion = Path(shutil.copytree(toys / "motion", tmp_path / "motion"))
+    config = json.loads((motion / "config.json").read_text())
+    (motion / "config.json").write_text(json.dumps({**config, "block_out_channels": [32]}))
+    said = _refusal(toys, "sd", motion_adapter=str(motion))
+    assert "its block_out_channels is [32], and that of the unet that it works in is [" in said
+
+
+@pytest.mark.parametrize(
+    ("model", "components", "says"),
+    [
+        ("flux", {"transformer": "sd.safetensors"}, "; it has the keys of Stable Diffusion 1.5"),
+        ("flux", {"transformer": "klein.safetensors"}, "; it has the keys of Flux.2 Klein 4B"),
+        ("flux", {"transformer": "flux/text_encoder_2/model.safetensors"}, "is no FluxTransformer2DModel: it has no "),
+        ("flux", {"transformer": "sd.gguf"}, "is no FluxTransformer2DModel: it has no single_transformer_blocks.0."),
+        ("flux", {"vae": f"flux/transformer/{WEIGHTS}"}, "is no AutoencoderKL: it has no decoder.conv_in.weight"),
+        (
+            "flux",
+            {"text_encoder": "flux/text_encoder_2/model.safetensors"},
+            "is no CLIPTextModel: it has no text_model.",
+        ),
+        (
+            "sd",
+            {"vae": f"wide/{WEIGHTS}"},
+            "its decoder.conv_in.weight has the shape [16, 7, 3, 3], and latent_channels",
+        ),
+    ],
+)
+def test_a_file_that_is_another_module_is_told_by_its_header(
+    model: str, components: dict[str, str], says: str, toys: Path
+) -> None:
+    if "wide" in str(components):
+        (toys / "wide").mkdir()
+        weights = load_file(toys / "sd" / "vae" / WEIGHTS)
+        first = weights["decoder.conv_in.weight"]
+        wider = first.new_zeros((16, 7, 3, 3))
+        save_file({**weights, "decoder.conv_in.weight": wider}, toys / "wide" / WEIGHTS)
+    assert says in _refusal(toys, model, components={name: str(toys / path) for name, path in components.items()})
+
+
+def test_a_guided_file_over_an_unguided_folder_is_refused_and_the_other_way_round(toys: Path, tmp_path: Path) -> None:
+    config = json.loads((toys / "flux" / "transformer" / "config.json").read_text())
+    weights = load_file(toys / "flux" / "transformer" / WEIGHTS)
+    save_file(flux_transformer(weights), tmp_path / "dev.safetensors")
+    store = open_store(str(tmp_path), {})
+    shapes = {key: one["shape"] for key, one in read_header(store, store.stat("dev.safetensors")).tensors.items()}
+    unguided = {key: shape for key, shape in shapes.items() if "guidance" not in key}
+
+    assert config["guidance_embeds"]
+    assert file_fault("FluxTransformer2DModel", config, shapes) == ""
+    assert file_fault("FluxTransformer2DModel", {**config, "guidance_embeds": False}, shapes) == (
+        "has guidance_in.in_layer.weight, and guidance_embeds is false in its config.json; name that of its model"
+    )
+    assert file_fault("FluxTransformer2DModel", config, unguided).startswith(
+        "has no time_text_embed.guidance_embedder."
+    )
+
+
+def _every_module(root: Path) -> dict[str, tuple[str, dict[str, Any], dict[str, Any]]]:
+    found = {}
+    for path in sorted(root.rglob("*.safetensors")):
+        config_file = path.parent / "config.json"
+        if not config_file.is_file():
+            continue
+        config = json.loads(config_file.read_text())
+        class_name = config.get("_class_name") or config["architectures"][0]
+        store = open_store(str(path.parent), {})
+        tensors = read_header(store, store.stat(path.name)).tensors
+        found[str(path)] = (class_name, config, {key: one["shape"] for key, one in tensors.items()})
+    return found
+
+
+def test_every_class_that_is_asked_for_marks_has_them(toys: Path, tmp_path: Path) -> None:
+    for name, make in MORE.items():
+        make(tmp_path / name)
+    modules = {**_every_module(toys), **_every_module(tmp_path)}
+
+    for path, (class_name, config, shapes) in modules.items():
+        assert file_fault(class_name, config, shapes) == "", path
+    seen = {class_name for class_name, _, _ in modules.values()}
+    assert seen >= _MARKS.keys() - {"CLIPTextModelWithProjection", "Qwen3Model", "Qwen3ForCausalLM"}
+    unet = {key: [1] for key in ldm_unet(load_file(toys / "sd" / "unet" / WEIGHTS))}
+    assert "is no UNet2DConditionModel" not in file_fault("UNet2DConditionModel", {}, unet)
+
+
+def test_the_bytes_of_gguf_types_are_those_of_the_package(toys: Path) -> None:
+    theirs = {kind.name: size for kind, size in gguf.GGML_QUANT_SIZES.items()}
+
+    assert {name: theirs[name] for name in TYPES.values()} == BLOCKS
+    header = read_gguf(open_store(str(toys), {}), "sd.gguf")
+    tensors = gguf.GGUFReader(str(toys / "sd.gguf")).tensors
+    assert {name: list(shape) for name, shape in header.shapes.items()} == {
+        one.name: list(reversed(one.shape.tolist())) for one in tensors
+    }
+    assert header.file_bytes <= (toys / "sd.gguf").stat().st_size < header.file_bytes + 32
