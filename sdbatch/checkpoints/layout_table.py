@@ -7,9 +7,26 @@ whose sizes fit is assumed unless the job says `like`. The keys are those of the
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 
 from sdbatch.checkpoints.layouts import Layout
+
+_UNET_LAYERS: Final = re.compile(
+    r"time_embed\.[02]\.weight|label_emb\.0\.[02]\.weight|(input_blocks|output_blocks)\.\d+\.\d+\..+|middle_block\.\d\..+|"
+    r"out\.[02]\.weight"
+)
+_FLUX_LAYERS: Final = re.compile(
+    r"(img_in|txt_in|(time_in|vector_in|guidance_in)\.(in|out)_layer|final_layer\.(linear|adaLN_modulation\.1)|"
+    r"(double_stream_modulation_(img|txt)|single_stream_modulation)\.lin|"
+    r"double_blocks\.\d+\.(img|txt)_(mod\.lin|attn\.(qkv|proj)|mlp\.[02])|"
+    r"single_blocks\.\d+\.(modulation\.lin|linear[12]))\.weight"
+)
+_WAN_LAYERS: Final = re.compile(
+    r"(patch_embedding|vace_patch_embedding|(text|time)_embedding\.[02]|time_projection\.1|img_emb\.proj\.[0134]|head\.head|"
+    r"(blocks|vace_blocks)\.\d+\.((self|cross)_attn\.([qkvo]|[kv]_img)|ffn\.[02]|before_proj|after_proj))\.weight|"
+    r"img_emb\.emb_pos|head\.modulation|(blocks|vace_blocks)\.\d+\.modulation"
+)
 
 _SD: Final = "Stable Diffusion 1.x/2.x"
 _SDXL: Final = "Stable Diffusion XL"
@@ -45,26 +62,52 @@ def _sd(title: str, configs: str, context: int, *, family: str = _SD, **changes:
         (_CONTEXT, 1): context,
         ("output_blocks.11.0.skip_connection.weight", 0): 320,
     }
-    row = {"marks": _UNET, "absent": (_CLASSES,), "encoders": _CLIP, "sizes": sizes}
+    row = {"marks": _UNET, "absent": (_CLASSES,), "encoders": _CLIP, "sizes": sizes, "layers": _UNET_LAYERS}
     return Layout(title=title, family=family, configs=configs, **{**row, **changes})
 
 
 def _xl(title: str, configs: str, **changes: Any) -> Layout:
-    sizes = {(_IN, 0): 320, (_IN, 1): 4, (_CONTEXT, 1): 2048, ("output_blocks.8.0.skip_connection.weight", 0): 320}
-    row = {"family": _SDXL, "marks": (*_UNET, _CLASSES), "encoders": _CLIP_XL, "sizes": sizes}
+    sizes = {
+        (_IN, 0): 320,
+        (_IN, 1): 4,
+        (_CONTEXT, 1): 2048,
+        (_CLASSES, 1): 2816,
+        ("output_blocks.8.0.skip_connection.weight", 0): 320,
+    }
+    row = {
+        "family": _SDXL,
+        "marks": (*_UNET, _CLASSES),
+        "encoders": _CLIP_XL,
+        "sizes": sizes,
+        "layers": _UNET_LAYERS,
+    }
     return Layout(title=title, configs=configs, **{**row, **changes})
 
 
 def _refiner(**tells: Any) -> Layout:
     """Return a row of SDXL's refiner, whose only text encoder is the larger one of SDXL's two."""
-    sizes = {(_IN, 0): 384, (_IN, 1): 4, (_CONTEXT, 1): 1280, ("output_blocks.11.0.skip_connection.weight", 0): 384}
+    sizes = {
+        (_IN, 0): 384,
+        (_IN, 1): 4,
+        (_CONTEXT, 1): 1280,
+        (_CLASSES, 1): 2560,
+        ("output_blocks.11.0.skip_connection.weight", 0): 384,
+    }
     encoders = {"text_encoder_2": ("conditioner.embedders.0.model.positional_embedding",)}
     return _xl(_REFINER, "sdxl-refiner", family=_REFINER, encoders=encoders, sizes=sizes, **tells)
 
 
 _XL_V: Final = "Stable Diffusion XL v-prediction"
 
+_LCM: Final = "time_embed.cond_proj.weight"
+
 _UNETS: Final = (
+    _xl("a latent consistency model that is told its guidance", "", family="", marks=(*_UNET, _CLASSES, _LCM)),
+    _sd("a latent consistency model that is told its guidance", "", 0, family="", marks=(*_UNET, _LCM)),
+    _xl("CosXL", "", family="", extra=("edm_vpred.sigma_max",)),
+    _xl("InstructPix2Pix of Stable Diffusion XL", "", family="", kind={(_IN, 1): 8}),
+    _xl("Kolors", "", family="", kind={(_CLASSES, 1): 5632}),
+    _xl("Stable Diffusion 2.1 unCLIP", "", family="", kind={(_CONTEXT, 1): 1024}),
     _xl("an inpainting model of Stable Diffusion XL", "", family="", kind={(_IN, 1): 9}),
     _refiner(extra=("conditioner.embedders.0.model.text_projection",)),
     _refiner(kind={(_CONTEXT, 1): 1280}),  # a file of its denoiser alone
@@ -76,6 +119,9 @@ _UNETS: Final = (
     _xl(_XL_V, "sdxl-v"),
     _sd("an inpainting model of Stable Diffusion", "", 0, family="", kind={(_IN, 1): 9}),
     _sd("InstructPix2Pix", "", 0, family="", kind={(_IN, 1): 8}),
+    _sd("a depth model of Stable Diffusion", "", 0, family="", kind={(_IN, 1): 5}),
+    _sd("Stable Diffusion's upscaler", "", 0, family="", kind={(_IN, 1): 7}),
+    _sd("Stable Diffusion 1.5 that predicts v", "", 0, family="", extra=("v_pred",), kind={(_CONTEXT, 1): 768}),
     _sd("Stable Diffusion 1.5", "sd15", 768),
     _sd(
         "Stable Diffusion 2.1",
@@ -114,7 +160,8 @@ _FLUX_SIZES: Final = {
 
 
 def _flux(title: str, family: str, configs: str, **changes: Any) -> Layout:
-    row = {"marks": (_FLUX, _GUIDED), "sizes": {**_FLUX_SIZES, ("img_in.weight", 1): 64}, "encoders": _CLIP_FLUX}
+    sizes = {**_FLUX_SIZES, ("img_in.weight", 1): 64}
+    row = {"marks": (_FLUX, _GUIDED), "sizes": sizes, "encoders": _CLIP_FLUX, "layers": _FLUX_LAYERS}
     return Layout(title=title, family=family, configs=configs, **{**row, **changes})
 
 
@@ -129,6 +176,7 @@ def _klein(title: str, configs: str, width: int, last: int, assumed: str = "") -
         marks=(_FLUX2,),
         absent=(_GUIDED,),
         sizes={("img_in.weight", 0): width, (f"single_blocks.{last}.linear2.weight", 0): width},
+        layers=_FLUX_LAYERS,
         assumed=assumed,
     )
 
@@ -220,6 +268,7 @@ def _wan(title: str, family: str, configs: str, channels: int, width: int, last:
         "absent": (_IMAGE, _VACE),
         "kind": {(_PATCH, 1): channels},
         "sizes": {(_PATCH, 0): width, (f"blocks.{last}.ffn.2.weight", 0): width},
+        "layers": _WAN_LAYERS,
     }
     return Layout(title=title, family=family, configs=configs, **{**row, **changes})
 

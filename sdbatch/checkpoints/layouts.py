@@ -10,6 +10,7 @@ table is assumed, which is said. Pure: values in, values out.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -18,6 +19,17 @@ from sdbatch.errors import ModelError
 
 PREFIX: Final = "model.diffusion_model."
 """Stands before a denoiser's keys in files that hold a text encoder or a VAE as well, and in many that do not."""
+
+OTHERS: Final = (
+    "first_stage_model.",
+    "vae.",
+    "cond_stage_model.",
+    "conditioner.",
+    "text_encoders.",
+    "model_ema.",
+    "loss.",
+)
+"""Beginnings of the names of what stands beside a denoiser in a file."""
 
 Shapes = Mapping[str, Sequence[int]]
 """The shape of each tensor by its name."""
@@ -38,6 +50,7 @@ class Layout:
         sizes: Sizes of tensors of the published model, which its configs are for.
         encoders: Text encoders that such a file may hold, each with the keys of which one tells it.
         assumed: What its keys do not tell, with what else it may be.
+        layers: Expression for the names of all its denoiser's layers; None where they are not listed.
     """
 
     title: str
@@ -50,6 +63,7 @@ class Layout:
     sizes: Mapping[tuple[str, int], int] = field(default_factory=dict)
     encoders: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     assumed: str = ""
+    layers: re.Pattern[str] | None = None
 
     def takes(self, keys: Keys) -> bool:
         """Whether a file is of this kind, whatever its size."""
@@ -63,6 +77,13 @@ class Layout:
     def is_told_like(self, other: Layout) -> bool:
         """Whether the same keys tell both, so that only sizes or the job's word choose between them."""
         return (self.marks, self.absent, self.extra, self.kind) == (other.marks, other.absent, other.extra, other.kind)
+
+    def strange(self, keys: Keys) -> list[str]:
+        """Return the layers in a file that the published model does not have; a layer's weight is a matrix."""
+        if self.layers is None:
+            return []
+        names = (name for name, shape in keys.denoiser.items() if len(shape) > 1 and not name.startswith(OTHERS))
+        return sorted(name for name in names if not self.layers.fullmatch(name))
 
     def misfits(self, keys: Keys) -> list[str]:
         """Return where a file has other sizes than the published model, as text."""

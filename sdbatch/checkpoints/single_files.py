@@ -154,6 +154,11 @@ def _layout(keys: Keys, model: Model) -> Layout:
             module_of_a_model(keys.shapes)
             or f"has the keys of no model that is known ({examples}); name a folder in diffusers' layout instead"
         )
+    if strange := layout.strange(keys):
+        raise ModelError(
+            f"has the keys of {layout.title}, and {len(strange)} layers that it does not have, such as {strange[0]}; "
+            "it is a model made of that one; name its folder in diffusers' layout"
+        )
     return layout
 
 

@@ -10,8 +10,8 @@ import diffusers
 import pytest
 import torch
 import transformers
-from diffusers.loaders.single_file_utils import infer_diffusers_model_type
-from support.original_layout import aura_flow_transformer, flux2_transformer, flux_transformer, ldm_unet
+from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffusers, infer_diffusers_model_type
+from support.original_layout import aura_flow_transformer, flux2_transformer, flux_transformer, ldm_unet, wan_transformer
 
 from sdbatch.checkpoints.facts import facts_of
 from sdbatch.checkpoints.layout_table import LAYOUTS
@@ -19,6 +19,7 @@ from sdbatch.checkpoints.layouts import PREFIX, Keys, Layout, alternatives, fami
 from sdbatch.checkpoints.single_files import CLIP_WORDS, CONFIGS
 from sdbatch.errors import ModelError
 from sdbatch.families import FAMILIES, find_family
+from sdbatch.generate.load.single_file import READ_AS
 
 # What diffusers calls each; where it tells fewer kinds apart than the table, the one it takes it for.
 THEIRS = {
@@ -66,7 +67,22 @@ THEIRS = {
     "Mochi": "mochi-1-preview",
 }
 # diffusers takes these for Stable Diffusion 1, or for an earlier or smaller model of their makers.
-UNKNOWN_THERE = {"LTX-2", "Qwen-Image", "Qwen-Image-Edit", "Qwen-Image-Edit-Plus", "Wan 2.2 TI2V 5B"}
+UNKNOWN_THERE = {
+    "CosXL",
+    "InstructPix2Pix of Stable Diffusion XL",
+    "Kolors",
+    "LTX-2",
+    "Qwen-Image",
+    "Qwen-Image-Edit",
+    "Qwen-Image-Edit-Plus",
+    "Stable Diffusion 1.5 that predicts v",
+    "Stable Diffusion 2.1 unCLIP",
+    "Stable Diffusion XL that predicts v without zero SNR",
+    "Stable Diffusion's upscaler",
+    "Wan 2.2 TI2V 5B",
+    "a depth model of Stable Diffusion",
+    "a latent consistency model that is told its guidance",
+}
 V1 = "model.diffusion_model.input_blocks.2.1.transformer_blocks.0.attn2.to_k.weight"
 XL = "conditioner.embedders.1.model.transformer.resblocks.9.mlp.c_proj.bias"
 REFINER = "conditioner.embedders.0.model.transformer.resblocks.9.mlp.c_proj.bias"
@@ -116,7 +132,7 @@ def test_a_file_is_told_as_diffusers_tells_it(row: Layout) -> None:
     else:
         with pytest.raises(ModelError, match=f"is {row.title}, which is not served"):
             told(LAYOUTS, keys, None)
-    if row.title in UNKNOWN_THERE or row.title == "Stable Diffusion XL that predicts v without zero SNR":
+    if row.title in UNKNOWN_THERE:
         return
     if row.title.startswith("LTX-Video 0.9.") and not row.extra and row.title[-1] in "15":
         return  # diffusers needs the VAE to tell them, and the table the job's word
@@ -135,6 +151,30 @@ def _component(folder: str, name: str) -> Any:
             return getattr(diffusers, class_name).from_config(config)
         cls = getattr(transformers, class_name)
         return cls(cls.config_class(**config))
+
+
+_OF_UNETS = {row.configs for row in LAYOUTS if row.family.startswith("Stable Diffusion") and "3" not in row.family}
+
+
+@pytest.mark.parametrize("row", [row for row in LAYOUTS if row.layers and row.configs], ids=lambda row: row.title)
+def test_every_layer_of_a_published_model_is_one_of_its_layout(row: Layout) -> None:
+    module = _component(row.configs, _denoiser_of(row.configs))
+    weights = module.state_dict()
+    if row.configs in _OF_UNETS:
+        keys = ldm_unet(weights)
+    elif row.title.startswith("Wan"):
+        keys = wan_transformer(weights)
+        read = {READ_AS.get(key, key): value for key, value in keys.items()}
+        assert convert_wan_transformer_to_diffusers(read).keys() == weights.keys()
+    else:
+        keys = (flux2_transformer if "Klein" in row.title else flux_transformer)(weights)
+    found = Keys.of({key: {"shape": list(value.shape)} for key, value in keys.items()})
+
+    assert sum(value.numel() for value in keys.values()) == sum(value.numel() for value in weights.values())
+    assert row.strange(found) == []
+    assert row.strange(_keys({**found.shapes, "adapter.proj.weight": [4, 4], "adapter.norm.weight": [4]})) == [
+        "adapter.proj.weight"
+    ]
 
 
 def _denoiser_of(folder: str) -> str:

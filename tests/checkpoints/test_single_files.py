@@ -44,6 +44,16 @@ FLUX: Shapes = {
     "single_blocks.37.linear2.weight": [3072, 15360],
 }
 
+WAN: Shapes = {
+    "head.modulation": [1, 2, 5120],
+    "head.head.weight": [64, 5120],
+    "patch_embedding.weight": [5120, 16, 1, 2, 2],
+    "blocks.0.self_attn.q.weight": [5120, 8],
+    "blocks.0.modulation": [1, 6, 5120],
+    "blocks.39.ffn.2.weight": [5120, 8],
+}
+CONTEXT = f"{UNET}middle_block.1.transformer_blocks.0.attn2.to_k.weight"
+
 
 def _described(tmp_path: Path, shapes: Shapes, stored: str = "F16", **options: Any) -> Any:
     file = tmp_path / "model.safetensors"
@@ -172,6 +182,29 @@ def test_what_a_file_lacks_is_named_and_components_give_it(tmp_path: Path) -> No
             "is laid out as Stable Diffusion XL Refiner, but input_blocks.0.0.weight has the shape [320, 4, 3, 3]",
         ),
         ({**SDXL, "edm_mean": [4]}, "is Playground 2.5, which is not served"),
+        ({**SDXL, "edm_vpred.sigma_max": []}, "is CosXL, which is not served from a single file"),
+        (
+            {**SDXL, f"{UNET}input_blocks.0.0.weight": [320, 8, 3, 3]},
+            "is InstructPix2Pix of Stable Diffusion XL",
+        ),
+        ({**SDXL, f"{UNET}label_emb.0.0.weight": [1280, 5632]}, "is Kolors, which is not served"),
+        ({**SDXL, CONTEXT: [1280, 1024]}, "is Stable Diffusion 2.1 unCLIP, which is not served"),
+        ({**SD15, f"{UNET}input_blocks.0.0.weight": [320, 5, 3, 3]}, "is a depth model of Stable Diffusion, which"),
+        ({**SD15, "v_pred": []}, "is Stable Diffusion 1.5 that predicts v, which is not served"),
+        ({**SD15, f"{UNET}time_embed.cond_proj.weight": [320, 256]}, "is a latent consistency model that is told its"),
+        ({**SDXL, f"{UNET}time_embed.cond_proj.weight": [320, 256]}, "is a latent consistency model that is told its"),
+        (
+            {**FLUX, "pulid_ca.0.to_q.weight": [2048, 3072], "pulid_ca.0.norm1.weight": [3072]},
+            "has the keys of Flux.1 dev, and 1 layers that it does not have, such as pulid_ca.0.to_q.weight",
+        ),
+        (
+            {**WAN, "blocks.0.cam_encoder.weight": [5120, 12]},
+            "1 layers that it does not have, such as blocks.0.cam",
+        ),
+        (
+            {**WAN, "audio_proj.proj1.weight": [512, 5]},
+            "1 layers that it does not have, such as audio_proj.proj1",
+        ),
         (
             {**SD15, f"{UNET}input_blocks.0.0.weight": [160, 4, 3, 3]},
             "but input_blocks.0.0.weight has the shape [160, 4, 3, 3], not 320 in place 0; name a folder of its own",

@@ -23,8 +23,10 @@ from support.original_layout import (
     refiner_file,
     sd_file,
     sdxl_file,
+    wan_transformer,
 )
 from support.studio import Case, Studio, base_row
+from support.toy_clips import make_wan_flf2v
 from support.toy_models import make_tiny_flux, make_tiny_klein, make_tiny_sdxl, make_tiny_xl_refiner
 from support.toy_newer import make_tiny_aura_flow
 from typer.testing import CliRunner
@@ -207,12 +209,41 @@ def test_text_encoders_and_vae_of_a_file_for_comfyui_are_the_folders(tmp_path: P
     assert _are_equal(_weights(read), _weights(base))
 
 
+def test_a_file_of_wan_is_read_whole_with_the_place_of_the_last_picture(tmp_path: Path) -> None:
+    folder = tmp_path / "wan"
+    make_wan_flf2v(folder)
+    weights = load_file(folder / "transformer" / "diffusion_pytorch_model.safetensors")
+    prefixed = {f"model.diffusion_model.{key}": value for key, value in wan_transformer(weights).items()}
+    save_file(prefixed, tmp_path / "wan.safetensors")
+    index = json.loads((folder / "model_index.json").read_text())
+    others = {name: None for name, value in index.items() if isinstance(value, list) and name != "transformer"}
+    family = FAMILIES["Wan 2.1 FLF2V"]
+    read = pipeline_from_file(tmp_path / "wan.safetensors", folder, family, torch.float32, others)
+
+    assert any("pos_embed" in key for key in weights)
+    assert _are_equal(read.transformer.state_dict(), weights)
+
+
+def test_a_layer_that_diffusers_would_pass_over_is_refused_however_small(toys: Path, tmp_path: Path) -> None:
+    weights = load_file(toys / "sd.safetensors")
+    small = {"model.diffusion_model.out.3.weight": torch.ones(2, 2)}
+    save_file({**weights, **small}, tmp_path / "m.safetensors")
+    family = FAMILIES["Stable Diffusion 1.x/2.x"]
+
+    with pytest.raises(ModelLoadFailed, match=r"m\.safetensors: its unet has \d+ numbers in layers, and by its config"):
+        pipeline_from_file(tmp_path / "m.safetensors", toys / "sd", family, torch.float32, {})
+    with pytest.raises(ModelError, match=r"has the keys of Stable Diffusion 1\.5, and 1 layers that it does not have"):
+        _studio(path=str(tmp_path / "m.safetensors"), config=str(toys / "sd"))
+
+
 def test_a_file_whose_weights_do_not_fit_its_config_is_refused(toys: Path, tmp_path: Path) -> None:
     weights = load_file(toys / "sd.safetensors")
     layer = "model.diffusion_model.middle_block.1.transformer_blocks"
     more = {key.replace(f"{layer}.0.", f"{layer}.1."): value.clone() for key, value in weights.items() if layer in key}
     save_file({**weights, **more}, tmp_path / "more.safetensors")
-    with pytest.raises(ModelLoadFailed, match=r"more\.safetensors: its unet has \d+ numbers, and by its config"):
+    with pytest.raises(
+        ModelLoadFailed, match=r"more\.safetensors: its unet has \d+ numbers in layers, and by its config"
+    ):
         _studio(path=str(tmp_path / "more.safetensors"), config=str(toys / "sd"))
     for name, lacks in (("time", "model.diffusion_model.time_embed.2.bias"), ("norm", "encoder.layers.0.layer_norm1")):
         save_file({key: value for key, value in weights.items() if lacks not in key}, tmp_path / f"{name}.safetensors")

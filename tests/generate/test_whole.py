@@ -14,10 +14,12 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
+from support.original_layout import sd_file
 from support.toy_models import make_tiny_flux
 from support.toy_parts import loaded, pixels_of
 
 from sdbatch.errors import ModelLoadFailed
+from sdbatch.generate.random_weights import make_tiny_random
 
 WEIGHTS = {"text_encoder": "model.safetensors", "text_encoder_2": "model.safetensors"}
 Tensors = dict[str, torch.Tensor]
@@ -106,8 +108,16 @@ def test_the_libraries_are_left_as_they_were(flux: Path, tmp_path: Path) -> None
     assert [reader.__dict__["from_pretrained"] for reader in readers] == before
 
 
-def test_a_file_that_is_no_vae_is_one_line(flux: Path) -> None:
-    file = str(flux / "transformer" / "diffusion_pytorch_model.safetensors")
+def test_layers_of_one_file_that_its_configuration_has_no_place_for_are_not_passed_over(tmp_path: Path) -> None:
+    make_tiny_random(tmp_path / "sd")
+    sd_file(tmp_path / "sd", tmp_path / "sd.safetensors")
+    weights = load_file(tmp_path / "sd.safetensors")
+    layer = "model.diffusion_model.middle_block.1.transformer_blocks"
+    more = {key.replace(f"{layer}.0.", f"{layer}.1."): value.clone() for key, value in weights.items() if layer in key}
+    save_file({**weights, **more}, tmp_path / "more.safetensors")
+    entry = {"path": str(tmp_path / "sd")}
 
-    with pytest.raises(ModelLoadFailed, match="AutoencoderKL"):
-        loaded({"path": str(flux), "components": {"vae": file}})
+    whole = pixels_of(loaded({**entry, "components": {"unet": str(tmp_path / "sd.safetensors")}}))
+    assert np.array_equal(whole, pixels_of(loaded(entry)))
+    with pytest.raises(ModelLoadFailed, match=r"its unet has \d+ numbers in layers, and by the config\.json that"):
+        loaded({**entry, "components": {"unet": str(tmp_path / "more.safetensors")}})

@@ -331,3 +331,44 @@ def _aura_flow_module(is_joint: bool, number: str, name: str) -> str:
     stream, _, part = name.partition(".")
     mlp = ("mlpC" if "context" in stream else "mlpX") if is_joint else "mlp"
     return f"{own}.{mlp}.{_AURA_FLOW_PARTS[part]}"
+
+
+_WAN = (
+    ("condition_embedder.time_embedder.linear_1", "time_embedding.0"),
+    ("condition_embedder.time_embedder.linear_2", "time_embedding.2"),
+    ("condition_embedder.text_embedder.linear_1", "text_embedding.0"),
+    ("condition_embedder.text_embedder.linear_2", "text_embedding.2"),
+    ("condition_embedder.time_proj", "time_projection.1"),
+    ("condition_embedder.image_embedder.norm1", "img_emb.proj.0"),
+    ("condition_embedder.image_embedder.ff.net.0.proj", "img_emb.proj.1"),
+    ("condition_embedder.image_embedder.ff.net.2", "img_emb.proj.3"),
+    ("condition_embedder.image_embedder.norm2", "img_emb.proj.4"),
+    ("condition_embedder.image_embedder.pos_embed", "img_emb.emb_pos"),
+    ("attn2.add_k_proj", "cross_attn.k_img"),
+    ("attn2.add_v_proj", "cross_attn.v_img"),
+    ("attn2.norm_added_k", "cross_attn.norm_k_img"),
+    ("attn1.to_out.0", "self_attn.o"),
+    ("attn2.to_out.0", "cross_attn.o"),
+    ("attn1.to_", "self_attn."),
+    ("attn2.to_", "cross_attn."),
+    ("attn1.", "self_attn."),
+    ("attn2.", "cross_attn."),
+    ("ffn.net.0.proj", "ffn.0"),
+    ("ffn.net.2", "ffn.2"),
+    (".norm2.", ".norm3."),
+)
+"""Names of Wan's tensors in diffusers, and as its authors have them; the first that fits counts before later ones."""
+
+
+def _of_wan(key: str) -> str:
+    for ours, theirs in _WAN:
+        key = key.replace(ours, theirs)
+    if key.startswith("vace_blocks."):
+        key = key.replace(".proj_in.", ".before_proj.").replace(".proj_out.", ".after_proj.")
+    key = f"head.head.{key.removeprefix('proj_out.')}" if key.startswith("proj_out.") else key
+    return "head.modulation" if key == "scale_shift_table" else key.replace("scale_shift_table", "modulation")
+
+
+def wan_transformer(weights: Tensors) -> dict[str, torch.Tensor]:
+    """Return a transformer of Wan."""
+    return {_of_wan(key): value for key, value in weights.items()}

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -21,16 +21,18 @@ import torch
 import transformers
 from diffusers.loaders.single_file_model import SINGLE_FILE_LOADABLE_CLASSES
 from diffusers.loaders.single_file_utils import SingleFileComponentError
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from sdbatch.checkpoints import ModelInfo, has_weights, is_file
 from sdbatch.checkpoints.ip_adapters import ADAPTER, ENCODER_CLASS, adapter_parts
+from sdbatch.checkpoints.layouts import OTHERS, PREFIX
 from sdbatch.errors import ModelLoadFailed
 from sdbatch.generate.faults import failure_kind
 from sdbatch.generate.load.copies import component_config, component_path
 from sdbatch.generate.load.lora_keys import CONVERSION_ERRORS
 from sdbatch.generate.load.quantizing import config_of, quantise, refuse_device, refuse_missing, refuse_unquantised
-from sdbatch.generate.load.whole import read_whole, refuse_lacking
+from sdbatch.generate.load.whole import read_whole, refuse_lacking, refuse_left_over
 from sdbatch.job import Component, Model, Storage
 from sdbatch.job.weights import Quantize
 
@@ -193,6 +195,8 @@ class ModuleReader:
                 refuse_missing(f"models.{self._info.name}.components.{name}", "gguf")
                 options = {"quantization_config": diffusers.GGUFQuantizationConfig(compute_dtype=dtype)}
             module = _from_single_file(cls, path, config, dtype, options)
+            if path.suffix != ".gguf":
+                refuse_left_over(path, name, _own_shapes(path, name), module, "the config.json that describes it")
         else:
             module = cls.from_config(dict(config))
             refuse_lacking(name, path, module.load_state_dict(load_file(path), strict=False).missing_keys)
@@ -234,6 +238,15 @@ def class_of(class_name: str) -> Any:
         if isinstance(cls, type) and hasattr(cls, "from_pretrained"):
             return cls
     raise ModelLoadFailed(f"diffusers and transformers, as they are installed, have no {class_name}")
+
+
+def _own_shapes(path: Path, name: str) -> dict[str, Sequence[int]]:
+    """Return the shapes of a module's tensors in a file, which may hold the rest of a model as well."""
+    with safe_open(path, "np") as file:
+        shapes = {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118 -- it is no mapping
+    befores = ("first_stage_model.", "vae.") if name.endswith("vae") else (PREFIX,)
+    own = {key: shape for key, shape in shapes.items() if key.startswith(befores)}
+    return own or {key: shape for key, shape in shapes.items() if not key.startswith(OTHERS)}
 
 
 def _from_single_file(

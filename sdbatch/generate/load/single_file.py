@@ -27,12 +27,13 @@ from sdbatch.checkpoints.single_files import CLIP_WORDS
 from sdbatch.errors import ModelLoadFailed
 from sdbatch.families import Family
 from sdbatch.generate.load.loaded import OPTIONS
+from sdbatch.generate.load.whole import refuse_left_over
 
 WITHOUT_PREFIX: Final = frozenset({"AuraFlowTransformer2DModel", "QwenImageTransformer2DModel"})
 """Denoisers of whose keys diffusers does not take a prefix off (0.42.1)."""
 
-UNUSED_MAX: Final = 0.001
-"""Share of a denoiser's numbers that may be in the file alone: Z-Image's files hold a norm that nothing reads."""
+READ_AS: Final = {"img_emb.emb_pos": "condition_embedder.image_embedder.pos_embed"}
+"""Names of tensors that diffusers' converters leave as they are and nothing reads (0.42.1), with those it reads."""
 
 _CONVERSION_ERRORS: Final = (AttributeError, IndexError, KeyError, TypeError)
 """What diffusers' conversions raise on a file that lacks tensors."""
@@ -96,18 +97,17 @@ def _denoiser(file: Path, configs: Path, name: str, class_name: str, dtype: torc
     weights = load_file(file)
     prefixed = {key: value for key, value in weights.items() if key.startswith(PREFIX)}
     own = prefixed or weights
-    in_file = sum(value.numel() for value in own.values())
+    for theirs, ours in READ_AS.items():
+        for before in ("", PREFIX):
+            if f"{before}{theirs}" in own:
+                own[f"{before}{ours}"] = own.pop(f"{before}{theirs}")
+    shapes = {key: value.shape for key, value in own.items()}
     if class_name in WITHOUT_PREFIX:
         own = {key.removeprefix(PREFIX): value for key, value in own.items()}
     module: torch.nn.Module = getattr(diffusers, class_name).from_single_file(
         dict(own), config=str(configs), subfolder=name, local_files_only=True, dtype=dtype
     )
-    read = sum(value.numel() for value in module.state_dict().values())
-    if in_file - read > UNUSED_MAX * read:
-        raise ModelLoadFailed(
-            f"{file}: its {name} has {in_file} numbers, and by its config {configs} it has {read}; "
-            "name a folder of its own configs with config:"
-        )
+    refuse_left_over(file, name, shapes, module, f"its config {configs}")
     return module
 
 

@@ -8,7 +8,8 @@ configuration has no place for. Either says so in a log alone, and makes other p
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -95,6 +96,32 @@ def refuse_lacking(name: str, path: Path, missing: Collection[str]) -> None:
     if missing:
         raise ModelLoadFailed(
             f"{path}: lacks {len(missing)} weights of {name}, such as {min(missing)}; is it another model's?"
+        )
+
+
+def refuse_left_over(
+    file: Path, name: str, shapes: Mapping[str, Sequence[int]], module: torch.nn.Module, by: str
+) -> None:
+    """Refuse a module that was made of a part of what its file holds.
+
+    Layers alone are counted: converters join and split them, and Z-Image's files hold a norm that nothing reads.
+
+    Args:
+        file: The file.
+        name: Name of the module.
+        shapes: Of the module's tensors in the file.
+        module: The module that was made of them.
+        by: What decided which layers it has, for the message.
+
+    Raises:
+        ModelLoadFailed: With both counts.
+    """
+    in_file = sum(math.prod(shape) for shape in shapes.values() if len(shape) > 1)
+    read = sum(value.numel() for value in module.state_dict().values() if value.ndim > 1)
+    if in_file > read:
+        raise ModelLoadFailed(
+            f"{file}: its {name} has {in_file} numbers in layers, and by {by} it has {read}; name a folder of its own "
+            "configs with config:"
         )
 
 
