@@ -223,7 +223,10 @@ def look_into(
         parameters, quantized_by = _weights_of_file(store, entries[0], place, class_name, config)
     else:
         headers = read_headers(store, entries)
-        faults = (faults_of_folder if has_weights(module) else faults_of_files)(store, entries, headers)
+        if has_weights(module):
+            faults = faults_of_folder(store, entries, headers)
+        else:
+            faults = faults_of_files(store, entries, headers, class_name)
         if faults:
             raise ModelError("\n".join(f"{place}: {fault}" for fault in faults))
         parameters = num_parameters(header for header in headers.values() if isinstance(header, Header))

@@ -43,6 +43,7 @@ from sdbatch.checkpoints.files import (
 from sdbatch.checkpoints.fitting import refuse_misfit
 from sdbatch.checkpoints.headers import Header, read_headers
 from sdbatch.checkpoints.identity import identity, is_content_digest
+from sdbatch.checkpoints.indexes import faults_of_index, refuse_other_inputs
 from sdbatch.checkpoints.info import LoraInfo, ModelInfo
 from sdbatch.checkpoints.ip_adapters import ADAPTER, look_into_adapter
 from sdbatch.checkpoints.lacks import faults_of_model
@@ -244,7 +245,9 @@ def _describe_folder(name: str, model: Model, storage: Mapping[str, Storage], wi
     store = open_store(location.url, storage)
     index = read_json(store, "model_index.json", f"models.{name}: {location.url}")
     fact = facts_of(index, lambda file: _config(store, file, name, model, storage))
-    class_name = str(index.get("_class_name"))
+    class_name = index.get("_class_name")
+    if not isinstance(class_name, str):
+        raise ModelError(f"models.{name}: {location.url}/model_index.json names no _class_name; copy the file again")
     family = find_family(class_name, fact)
     if family is None:
         if reason := not_served(class_name, fact):
@@ -258,6 +261,7 @@ def _describe_folder(name: str, model: Model, storage: Mapping[str, Storage], wi
     headers = read_headers(store, entries)
     # diffusers does not read a checker that the job does not ask for, and many a folder lacks it.
     unread = {*model.components, *(() if model.safety_checker else ("safety_checker",))}
+    _refuse(f"models.{name}: {location.url}/model_index.json", [*faults_of_index(index, family, unread)])
     _refuse(f"models.{name}", faults_of_model(store, index, entries, headers, unread))
     by_module: dict[str, list[Header]] = {}
     for path, header in headers.items():
@@ -273,7 +277,9 @@ def _describe_folder(name: str, model: Model, storage: Mapping[str, Storage], wi
         # The files are chosen by the numbers that were found, as they are wherever those are said.
         found = model.model_copy(update={"dtype": stored_dtype(denoiser)})
         return _describe_folder(name, found, storage, with_revision)
-    height, width = native_size(family, fact)
+    refuse_other_inputs(f"models.{name}: {location.url}", family, fact, model.components)
+    with naming(f"models.{name}: {location.url}"):
+        height, width = native_size(family, fact)
     return ModelInfo(
         name=name,
         path=location.url,

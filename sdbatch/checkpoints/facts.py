@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from sdbatch.errors import ModelError
 from sdbatch.families import Family
 
 Fact = Callable[[str], Any]
@@ -31,11 +32,19 @@ def facts_of(index: Mapping[str, Any], read: Callable[[str], Mapping[str, Any]])
 
 
 def native_size(family: Family, fact: Fact) -> tuple[int, int]:
-    """Return height and width the model was made for: the family's, or the denoiser's sample size times the VAE's."""
+    """Return height and width the model was made for: the family's, or the denoiser's sample size times the VAE's.
+
+    Raises:
+        ModelError: When a configuration says no size.
+    """
     if "height" in family.defaults:
         return family.defaults["height"], family.defaults["width"]
     sample = fact(f"{family.denoiser}/config.json sample_size") or 64
-    height, width = sample if isinstance(sample, list) else (sample, sample)
+    sides = sample if isinstance(sample, list) else [sample, sample]
+    if len(sides) != 2 or not all(isinstance(side, int | float) for side in sides):
+        raise ModelError(f"{family.denoiser}/config.json says sample_size {sample!r}, which is no number")
     channels = fact("vae/config.json block_out_channels") or fact("vae/config.json encoder_block_out_channels")
+    if not isinstance(channels, list | None):
+        raise ModelError(f"vae/config.json says block_out_channels {channels!r}, which is no list")
     factor = 2 ** (len(channels or [0] * 4) - 1)
-    return int(height) * factor, int(width) * factor
+    return int(sides[0]) * factor, int(sides[1]) * factor

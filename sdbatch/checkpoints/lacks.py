@@ -58,6 +58,8 @@ def faults_of_model(
                 f"{store.url}/{name}: model_index.json names this component ({class_name}), and there is no such "
                 "folder; copy it there"
             )
+        elif "Tokenizer" in class_name:
+            found += _without_words(f"{store.url}/{name}", class_name, inside)
         elif not any(word in class_name for word in _WITHOUT_WEIGHTS):
             found += _lacking(store, name, inside)
     return found
@@ -68,9 +70,32 @@ def faults_of_folder(store: Store, entries: Sequence[Entry], headers: Mapping[st
     return [*_bad_files(store, entries, headers), *_lacking(store, "", {entry.path for entry in entries})]
 
 
-def faults_of_files(store: Store, entries: Sequence[Entry], headers: Mapping[str, Header | ModelError]) -> list[str]:
-    """Return which files of a component without weights are none. See `faults_of_model`."""
-    return list(_bad_files(store, entries, headers))
+def faults_of_files(
+    store: Store, entries: Sequence[Entry], headers: Mapping[str, Header | ModelError], class_name: str
+) -> list[str]:
+    """Return what the folder of a component without weights lacks. See `faults_of_model`."""
+    is_tokenizer = "Tokenizer" in class_name
+    lacking = _without_words(store.url, class_name, {entry.path for entry in entries}) if is_tokenizer else []
+    return [*_bad_files(store, entries, headers), *lacking]
+
+
+def has_words(class_name: str, inside: Collection[str]) -> bool:
+    """Whether a tokenizer's folder holds its vocabulary; a tokenizer without one is read, and knows no word."""
+    if class_name.startswith("ByT5"):  # its words are bytes
+        return True
+    return not WORDS.isdisjoint(inside) or {"vocab.json", "merges.txt"} <= set(inside)
+
+
+WORDS: Final = frozenset(
+    {"tokenizer.json", "spiece.model", "tokenizer.model", "sentencepiece.bpe.model", "vocab.txt", "tekken.json"}
+)
+"""Files that hold a tokenizer's vocabulary; in its oldest form two do together."""
+
+
+def _without_words(place: str, class_name: str, inside: Collection[str]) -> list[str]:
+    if has_words(class_name, inside):
+        return []
+    return [f"{place}: has no vocabulary ({', '.join(sorted(WORDS))}, or vocab.json and merges.txt); copy it there"]
 
 
 def _bad_files(store: Store, entries: Iterable[Entry], headers: Mapping[str, Header | ModelError]) -> Iterable[str]:

@@ -24,7 +24,9 @@ from sdbatch.checkpoints.files import (
 )
 from sdbatch.checkpoints.headers import Header, read_header
 from sdbatch.checkpoints.identity import combined, identity
+from sdbatch.checkpoints.indexes import refuse_other_inputs
 from sdbatch.checkpoints.info import ModelInfo, SingleFile
+from sdbatch.checkpoints.lacks import has_words
 from sdbatch.checkpoints.layout_table import LAYOUTS
 from sdbatch.checkpoints.layouts import PREFIX, Keys, Layout, alternatives, families_of, told
 from sdbatch.checkpoints.parameters import num_parameters, stored_dtype
@@ -44,8 +46,6 @@ CLIP_WORDS: Final = CONFIGS / "clip"
 
 _VAES: Final = {"AutoencoderKL": ("first_stage_model.", "vae."), "AutoencoderKLLTXVideo": ("vae.",)}
 """Autoencoders that diffusers reads from a single file, and how their keys begin."""
-_WORDS: Final = ("tokenizer.json", "vocab.json", "spiece.model", "vocab.txt", "tokenizer.model")
-"""Files that hold a tokenizer's vocabulary."""
 
 
 def is_single_file(path: str) -> bool:
@@ -103,6 +103,7 @@ def _looked_into(name: str, model: Model, storage: Mapping[str, Storage], with_r
     if model.config is not None:
         refuse_libraries(index, f"config {configs.url}")
         refuse_code(configs, files, f"config {configs.url}")
+    refuse_other_inputs(f"config {configs.url}", family, fact, model.components)
     _refuse_lacking(layout, family, index, keys, model, {one.path for one in files})
     denoiser = _denoiser(header)
     parameters = num_parameters([denoiser])
@@ -202,7 +203,7 @@ def _is_held(name: str, class_name: str, layout: Layout, keys: Keys, files: Coll
     if class_name.startswith("CLIPTokenizer"):
         return "tokenizer_config.json" in inside
     if "Tokenizer" in class_name:
-        return any(file in inside for file in _WORDS)
+        return has_words(class_name, inside)
     return "scheduler_config.json" in inside or "preprocessor_config.json" in inside
 
 

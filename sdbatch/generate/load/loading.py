@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -35,7 +36,7 @@ from sdbatch.generate.load.placing import place, reads_to_device
 from sdbatch.generate.load.references import References
 from sdbatch.generate.load.room import refuse_without_room, weights_in_words
 from sdbatch.generate.load.single_file import pipeline_from_file
-from sdbatch.generate.load.whole import told_of_parts
+from sdbatch.generate.load.whole import READ_ERRORS, told_of_parts
 from sdbatch.generate.memory import memory_at_hand, release_memory
 from sdbatch.job import Lora, Model, Storage
 from sdbatch.points import reached
@@ -205,7 +206,7 @@ def _from_folder(folder: Path, class_name: str, model: Model, passed: Mapping[st
     vae = json.loads((folder / "model_index.json").read_text()).get("vae")
     is_wide = isinstance(vae, list) and vae[-1] in FLOAT32_VAES
     dtype = DTYPES[model.dtype]
-    with told_of_parts():
+    with told_of_parts(), _reading(folder, class_name):
         return cls.from_pretrained(
             str(folder),
             dtype={"default": dtype, "vae": torch.float32} if is_wide else dtype,
@@ -215,6 +216,15 @@ def _from_folder(folder: Path, class_name: str, model: Model, passed: Mapping[st
             **options,
             **passed,
         )
+
+
+@contextmanager
+def _reading(folder: Path, class_name: str) -> Iterator[None]:
+    """Blame a folder whose configurations a pipeline cannot read."""
+    try:
+        yield
+    except READ_ERRORS as error:
+        raise ModelLoadFailed(f"{folder}: is not read as a {class_name}: {type(error).__name__}: {error}") from error
 
 
 def _lora_files(family: Family, loras: Mapping[str, Lora], storage: Mapping[str, Storage]) -> dict[str, LoraFile]:

@@ -25,6 +25,9 @@ from sdbatch.errors import ModelLoadFailed
 _READERS: Final = (diffusers.ModelMixin, transformers.PreTrainedModel)
 """Classes whose `from_pretrained` reads the weights of one module."""
 
+READ_ERRORS: Final = (AttributeError, IndexError, KeyError, TypeError, ValueError)
+"""What libraries raise on configurations that say other things than they expect."""
+
 
 @contextmanager
 def told_of_parts() -> Iterator[None]:
@@ -72,9 +75,10 @@ def _read(cls: Any, from_pretrained: Any, name: str, folder: Path, options: Mapp
     except NotImplementedError as error:  # torch's word for a module that stayed empty
         refuse_lacking(name, folder, _without_weights(cls, folder))
         raise ModelLoadFailed(f"{folder}: is not read as a {cls.__name__}: {error}") from error
-    except ValueError as error:
+    except READ_ERRORS as error:
         said = str(error).partition(". If you want")[0]
-        raise ModelLoadFailed(f"{folder}: is not read as a {cls.__name__}: {said}") from error
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        raise ModelLoadFailed(f"{folder}: is not read as a {cls.__name__}: {kind}{said}") from error
     refuse_lacking(name, folder, found["missing_keys"])
     # Weights of the other half of a text encoder's network may well lie beside it.
     if isinstance(module, diffusers.ModelMixin) and getattr(module, "hf_quantizer", None) is None:

@@ -1,0 +1,88 @@
+"""What a model's configurations say of it that no pipeline reads, or that its family does not serve; without torch.
+
+model_index.json + family --> faults_of_index(): modules that are not there, classes that nobody has
+facts + family            --> refuse_other_inputs(): a UNet that reads more than latents, a prediction nobody knows
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Collection, Iterator, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final
+
+from sdbatch.checkpoints.facts import Fact
+from sdbatch.checkpoints.files import named_components
+from sdbatch.errors import ModelError
+from sdbatch.families import Family
+
+_OF_LATENTS: Final = ("StableDiffusionPipeline", "StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline")
+"""Classes whose UNet reads latents and nothing beside them."""
+_KINDS: Final = {5: "a depth model", 7: "an upscaler", 8: "InstructPix2Pix", 9: "an inpainting model"}
+"""What a UNet is that reads so many channels where the VAE has 4."""
+_PREDICTIONS: Final = ("epsilon", "sample", "v_prediction", "flow_prediction")
+
+
+def faults_of_index(index: Mapping[str, Any], family: Family, without: Collection[str]) -> Iterator[str]:
+    """Yield what is wrong with a model_index.json.
+
+    Args:
+        index: Its content.
+        family: Family of the model.
+        without: Components that are laid over, or not read.
+    """
+    for name in sorted(named_components(index) - set(without)):
+        value = index[name]
+        if len(value) != 2 or not all(isinstance(part, str) for part in value):
+            yield f"{name} is {value}; it must be [library, class], such as [diffusers, AutoencoderKL]"
+        elif value[0] == "diffusers" and not _has_diffusers(value[1]):
+            yield f"{name} is a {value[1]}, which diffusers, as it is installed, does not have"
+        elif name == "scheduler" and value[1].startswith("FlowMatch") and family.denoiser == "unet":
+            yield f"{name} is a {value[1]}, which {family.title} does not take; the nearest is {family.schedulers[0]}"
+    for name in (family.denoiser, "vae", "scheduler"):
+        if name not in without and name not in named_components(index):
+            yield f"names no {name}, which {family.title} needs; lay one over it: components: {{{name}: FOLDER}}"
+
+
+@lru_cache(maxsize=1)
+def _names_of_diffusers() -> str:
+    spec = importlib.util.find_spec("diffusers")  # without importing it, which takes seconds
+    return Path(spec.origin).read_text() if spec and spec.origin else ""
+
+
+def _has_diffusers(class_name: str) -> bool:
+    text = _names_of_diffusers()
+    return not text or f'"{class_name}"' in text
+
+
+def refuse_other_inputs(place: str, family: Family, fact: Fact, without: Collection[str]) -> None:
+    """Refuse a model whose numbers its family's pipelines would read otherwise than it was made for.
+
+    Args:
+        place: Key in the job and the model's folder, for messages.
+        family: Family of the model.
+        fact: See `facts_of`.
+        without: Components that are laid over.
+
+    Raises:
+        ModelError: Naming the file, the entry and what is served.
+    """
+    if family.class_name in _OF_LATENTS:
+        _refuse_more_than_latents(place, family, fact)
+    said = None if "scheduler" in without else fact("scheduler/scheduler_config.json prediction_type")
+    if said is not None and said not in _PREDICTIONS:
+        raise ModelError(
+            f"{place}: scheduler/scheduler_config.json says prediction_type {said!r}; there are "
+            + ", ".join(_PREDICTIONS)
+        )
+
+
+def _refuse_more_than_latents(place: str, family: Family, fact: Fact) -> None:
+    reads, has = fact("unet/config.json in_channels"), fact("vae/config.json latent_channels")
+    if isinstance(reads, int) and isinstance(has, int) and reads != has:
+        kind = _KINDS.get(reads, "another model")
+        raise ModelError(
+            f"{place}: is {kind}, which is not served as {family.title}: its unet/config.json says in_channels "
+            f"{reads}, and the VAE has {has}"
+        )

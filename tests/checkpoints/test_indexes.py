@@ -1,0 +1,120 @@
+"""What a folder's configurations say that no pipeline reads, or that is not served, is refused at check."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import transformers
+from support.weights import weights
+
+from sdbatch.checkpoints import SHIPPED, describe
+from sdbatch.checkpoints.lacks import has_words
+from sdbatch.errors import ModelError
+from sdbatch.job import Model
+
+TINY = SHIPPED["tiny-sd"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(TINY, tmp_path / "model"))
+
+
+def _change(file: Path, change: Mapping[str, Any]) -> None:
+    file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
+
+
+def _said(folder: Path, **entry: Any) -> str:
+    with pytest.raises(ModelError) as refused:
+        describe("m", Model.model_validate({"path": str(folder), **entry}), {}, with_revision=False)
+    said = str(refused.value)
+    assert said.startswith(f"models.m: {folder}")
+    assert "\n" not in said
+    return said
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (
+            {"vae": [None, None]},
+            "names no vae, which Stable Diffusion 1.x/2.x needs; lay one over it",
+        ),
+        ({"vae": None}, "names no vae, which"),
+        ({"unet": ["diffusers"]}, "unet is ['diffusers']; it must be [library, class]"),
+        (
+            {"unet": ["diffusers", "UNetOfTomorrow"]},
+            "unet is a UNetOfTomorrow, which diffusers, as it is installed, does",
+        ),
+        (
+            {"scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"]},
+            "scheduler is a FlowMatchEulerDiscreteScheduler, which Stable Diffusion 1.x/2.x does not take",
+        ),
+        ({"_class_name": None}, "names no _class_name; copy the file again"),
+    ],
+)
+def test_an_index_that_no_pipeline_reads_is_refused(change: dict[str, Any], says: str, folder: Path) -> None:
+    _change(folder / "model_index.json", change)
+
+    assert f"/model_index.json{' ' if '_class' in says else ': '}{says}" in _said(folder)
+
+
+def test_a_module_that_is_laid_over_need_not_stand_in_the_index(folder: Path) -> None:
+    _change(folder / "model_index.json", {"vae": [None, None]})
+
+    over = Model.model_validate({"path": str(folder), "components": {"vae": str(folder / "vae")}})
+    assert describe("m", over, {}).components == {"vae": "AutoencoderKL"}
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "says"),
+    [
+        (
+            "unet",
+            {"in_channels": 9},
+            "is an inpainting model, which is not served as Stable Diffusion 1.x/2.x: its unet/",
+        ),
+        ("unet", {"in_channels": 8}, "is InstructPix2Pix, which is not served as"),
+        ("unet", {"sample_size": "64"}, "unet/config.json says sample_size '64', which is no number"),
+        ("vae", {"block_out_channels": 4}, "vae/config.json says block_out_channels 4, which is no list"),
+        (
+            "scheduler",
+            {"prediction_type": "v"},
+            "scheduler/scheduler_config.json says prediction_type 'v'; there are epsi",
+        ),
+    ],
+)
+def test_a_configuration_that_is_not_served_is_refused(
+    file: str, change: dict[str, Any], says: str, folder: Path
+) -> None:
+    _change(folder / file / ("scheduler_config.json" if file == "scheduler" else "config.json"), change)
+
+    assert says in _said(folder)
+
+
+def test_a_tokenizer_without_its_words_is_refused(folder: Path) -> None:
+    (folder / "tokenizer" / "tokenizer.json").unlink()
+    assert f"{folder}/tokenizer: has no vocabulary (" in _said(folder)
+    silent = transformers.CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+    assert len(set(silent("a red fox").input_ids)) <= 2, "transformers reads it, and knows no word"
+
+    bare = {"path": str(folder), "components": {"tokenizer": str(folder / "tokenizer")}}
+    with pytest.raises(ModelError, match=r"models\.m\.components\.tokenizer: .*: has no vocabulary"):
+        describe("m", Model.model_validate(bare), {})
+    (folder / "tokenizer" / "vocab.json").write_text("{}")
+    assert "has no vocabulary" in _said(folder)
+    (folder / "tokenizer" / "merges.txt").write_text("")
+    assert describe("m", Model(path=str(folder)), {}).height > 0
+    assert has_words("ByT5Tokenizer", set())
+
+
+def test_an_index_is_looked_at_before_what_its_modules_lack(folder: Path) -> None:
+    _change(folder / "model_index.json", {"unet": ["diffusers", "UNetOfTomorrow"]})
+    (folder / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(weights({"a": [1]})[:-1])
+
+    assert "UNetOfTomorrow" in _said(folder)
