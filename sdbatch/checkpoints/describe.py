@@ -47,7 +47,7 @@ from sdbatch.checkpoints.indexes import faults_of_index, refuse_other_inputs
 from sdbatch.checkpoints.info import LoraInfo, ModelInfo
 from sdbatch.checkpoints.ip_adapters import ADAPTER, look_into_adapter
 from sdbatch.checkpoints.lacks import faults_of_model
-from sdbatch.checkpoints.lora_forms import left_out
+from sdbatch.checkpoints.lora_forms import left_out, misplaced
 from sdbatch.checkpoints.parameters import num_parameters, stored_dtype
 from sdbatch.checkpoints.quantizing import refuse_quantize
 from sdbatch.checkpoints.refusals import refuse_code, refuse_libraries
@@ -71,6 +71,12 @@ def describe(name: str, model: Model, storage: Mapping[str, Storage], *, with_re
     Raises:
         ModelError: When there is no such folder, or its class is in no family row.
     """
+    if not is_single_file(model.path):
+        for option in ("like", "config"):
+            if getattr(model, option) is not None:
+                raise ModelError(
+                    f"models.{name}.{option}: is for a model in one file, and {model.path} is a folder; leave it out"
+                )
     if model.path.startswith("builtin:"):
         info = _describe_builtin(name, model, storage, with_revision)
     elif is_single_file(model.path):
@@ -218,6 +224,15 @@ def describe_lora(name: str, lora: Lora, storage: Mapping[str, Storage], *, with
     bases = [family for family in FAMILIES.values() if lora.base in {family.title, family.class_name}]
     if not bases:
         raise ModelError(f"loras.{name}: base {lora.base!r} is not a family; there are {', '.join(FAMILIES)}")
+    shapes = {
+        key: tensor["shape"]
+        for header in headers
+        if isinstance(header, Header)
+        for key, tensor in header.tensors.items()
+    }
+    for family in bases[:1]:
+        if fault := misplaced(shapes, family.title, family.denoiser):
+            raise ModelError(f"loras.{name}: {store.url}/{lora.weight_name} {fault}")
     if not any(info.fits(family) for family in bases):
         able = ", ".join(title for title, family in FAMILIES.items() if family.has_second_denoiser)
         raise ModelError(f"loras.{name}.load_into_transformer_2: {lora.base!r} has one denoiser; two have {able}")
@@ -243,7 +258,7 @@ def _refuse(place: str, faults: Sequence[str]) -> None:
 def _describe_folder(name: str, model: Model, storage: Mapping[str, Storage], with_revision: bool) -> ModelInfo:
     location = parse_url(model.path)
     store = open_store(location.url, storage)
-    index = read_json(store, "model_index.json", f"models.{name}: {location.url}")
+    index = _index(store, f"models.{name}: {location.url}")
     fact = facts_of(index, lambda file: _config(store, file, name, model, storage))
     class_name = index.get("_class_name")
     if not isinstance(class_name, str):
@@ -298,6 +313,27 @@ def _describe_folder(name: str, model: Model, storage: Mapping[str, Storage], wi
             if has_weights(module) and (method := method_of(_config_if_there(store, entries, module)))
         },
     )
+
+
+def _index(store: Store, place: str) -> dict[str, Any]:
+    """Return the model_index.json of a folder; where there is none, say what the folder is instead."""
+    try:
+        return read_json(store, "model_index.json", place)
+    except ModelError as error:
+        if "no model_index.json there" not in str(error):
+            raise
+        paths = sorted(entry.path for entry in store.list("", deep=False))
+        files = [path for path in paths if path.endswith(".safetensors")]
+        inside = sorted(entry.path for entry in store.list("snapshots")) if not paths else []
+        if inside:
+            hint = f"a hub's cache has it in {'/'.join(inside[0].split('/')[:2])}; name that folder"
+        elif "config.json" in paths:
+            hint = "it is one module of a model; name the folder that it lies in, or it as a component"
+        elif files:
+            hint = f"for a model in one file name the file, such as {store.url}/{files[0]}"
+        else:
+            raise
+        raise ModelError(f"{place}: no model_index.json there; {hint}") from error
 
 
 def _config(store: Store, file: str, name: str, model: Model, storage: Mapping[str, Storage]) -> dict[str, Any]:

@@ -5,7 +5,8 @@ keys of a LoRA's header --> forms_of() --> DoRA, LoHa, ... ; left_out() --> why 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 FORMS: Final[Mapping[str, str]] = {
@@ -25,6 +26,45 @@ def forms_of(keys: Iterable[str]) -> tuple[str, ...]:
     """Return the forms of adapters that a file's keys speak of, plain LoRA left out."""
     names = tuple(keys)
     return tuple(dict.fromkeys(form for part, form in FORMS.items() if any(part in name for name in names)))
+
+
+_ADAPTER: Final = re.compile(r"lora|hada_|lokr_|oft_|dora_|ia3|on_input|a1\.weight|\.diff(_b)?$|\.(w|b)_norm$")
+"""Parts of the names of an adapter's keys, of which every file of adapters has one."""
+
+_OF_UNETS: Final = re.compile(r"unet\.|lora_unet_((down|up|input|output)_blocks|mid_block|middle_block)_")
+_OF_TRANSFORMERS: Final = re.compile(
+    r"transformer(_2)?\.|lora_transformer_|lora_unet_(double|single|joint)_blocks_|"
+    r"diffusion_model\.(double_|single_|joint_)?blocks\."
+)
+_READS_TEXT: Final = re.compile(r".*attn2[._]to_[kv].*(lora_down|lora_A|lora\.down).*")
+_TEXT_WIDTHS: Final[Mapping[int, str]] = {
+    768: "Stable Diffusion 1.x/2.x",
+    1024: "Stable Diffusion 1.x/2.x",
+    2048: "Stable Diffusion XL",
+}
+"""Families by the length of a text token's vector, of the models that have been published."""
+
+
+def misplaced(shapes: Mapping[str, Sequence[int]], title: str, denoiser: str) -> str:
+    """Return why a file is no LoRA of a family, as its keys and shapes tell; "" where it may be one.
+
+    Args:
+        shapes: Of its tensors, by name.
+        title: Of the family that the job says.
+        denoiser: Name of that family's denoiser.
+    """
+    if not any(_ADAPTER.search(name) for name in shapes):
+        example = min(shapes, default="none")
+        return f"holds no LoRA: of its {len(shapes)} keys none names one, such as {example}"
+    other = {"unet": _OF_TRANSFORMERS, "transformer": _OF_UNETS}[denoiser]
+    found = next((name for name in sorted(shapes) if other.match(name)), None)
+    if found is not None:
+        return f"is a LoRA of another denoiser: {title} has a {denoiser}, and its keys are such as {found}"
+    for name, shape in shapes.items():
+        family = _TEXT_WIDTHS.get(shape[-1]) if len(shape) == 2 and _READS_TEXT.fullmatch(name) else None
+        if family is not None and title in _TEXT_WIDTHS.values() and family != title:
+            return f"is a LoRA of {family}, whose texts are {shape[-1]} wide ({name}), and base says {title}"
+    return ""
 
 
 LEFT_OUT: Final = ("dora_scale", "hada_w")

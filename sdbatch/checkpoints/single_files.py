@@ -28,7 +28,7 @@ from sdbatch.checkpoints.indexes import refuse_other_inputs
 from sdbatch.checkpoints.info import ModelInfo, SingleFile
 from sdbatch.checkpoints.lacks import has_words
 from sdbatch.checkpoints.layout_table import LAYOUTS
-from sdbatch.checkpoints.layouts import PREFIX, Keys, Layout, alternatives, families_of, told
+from sdbatch.checkpoints.layouts import PREFIX, Keys, Layout, alternatives, families_of, named_after, told
 from sdbatch.checkpoints.parameters import num_parameters, stored_dtype
 from sdbatch.checkpoints.refusals import refuse_code, refuse_libraries
 from sdbatch.checkpoints.strangers import ENDINGS, beside_a_model, module_of_a_model, quantised
@@ -46,6 +46,10 @@ CLIP_WORDS: Final = CONFIGS / "clip"
 
 _VAES: Final = {"AutoencoderKL": ("first_stage_model.", "vae."), "AutoencoderKLLTXVideo": ("vae.",)}
 """Autoencoders that diffusers reads from a single file, and how their keys begin."""
+
+
+_OTHER_PREFIXES: Final = ("diffusion_model.", "model.", "net.", "unet.", "transformer.", "module.")
+"""What else programs set before a denoiser's keys."""
 
 
 def is_single_file(path: str) -> bool:
@@ -150,6 +154,13 @@ def _layout(keys: Keys, model: Model) -> Layout:
         raise ModelError(said)
     layout = told(LAYOUTS, keys, model.like, any_size=model.config is not None)
     if layout is None:
+        for before in _OTHER_PREFIXES:
+            bare = {name.removeprefix(before): {"shape": shape} for name, shape in keys.shapes.items()}
+            if any(name.startswith(before) for name in keys.shapes) and (title := named_after(LAYOUTS, Keys.of(bare))):
+                raise ModelError(
+                    f"has the keys of {title} behind {before!r}, which diffusers does not take off; save the file "
+                    f"again with {PREFIX!r} in its place, or name a folder in diffusers' layout"
+                )
         examples = ", ".join(sorted(keys.shapes)[:3]) or "none"
         raise ModelError(
             module_of_a_model(keys.shapes)

@@ -210,7 +210,7 @@ def test_a_pin_is_what_a_local_folder_is_known_by_and_stands_for_it(folder: Path
     (tmp_path / "control").mkdir()
     (tmp_path / "control" / "config.json").write_text(json.dumps({"_class_name": "ControlNetModel"}))
     (tmp_path / "control" / "diffusion_pytorch_model.safetensors").write_bytes(weights({"w": [1]}))
-    (tmp_path / "ink.safetensors").write_bytes(weights({"ink": [1]}))
+    (tmp_path / "ink.safetensors").write_bytes(weights({"ink.lora_down.weight": [1]}))
     entry = {"path": str(folder), "revision": "v1", "controlnet": str(tmp_path / "control")}
     lora = Lora(path=str(tmp_path), base="Stable Diffusion 1.x/2.x", weight_name="ink.safetensors")
     job = {**_job(tmp_path, sd=entry), "loras": {"ink": lora.model_dump()}}
@@ -229,7 +229,7 @@ def test_a_pin_is_what_a_local_folder_is_known_by_and_stands_for_it(folder: Path
 def test_two_loras_of_one_commit_are_two_identities(tmp_path: Path) -> None:
     revisions = []
     for name in ("ink", "wool"):
-        (tmp_path / f"{name}.safetensors").write_bytes(weights({name: [1]}))
+        (tmp_path / f"{name}.safetensors").write_bytes(weights({f"{name}.lora_down.weight": [1]}))
         lora = Lora(path=str(tmp_path), base="Stable Diffusion XL", weight_name=f"{name}.safetensors", revision=PINNED)
         revisions.append(describe_lora(name, lora, {}).revision)
 

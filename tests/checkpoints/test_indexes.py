@@ -118,3 +118,23 @@ def test_an_index_is_looked_at_before_what_its_modules_lack(folder: Path) -> Non
     (folder / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(weights({"a": [1]})[:-1])
 
     assert "UNetOfTomorrow" in _said(folder)
+
+
+def test_a_folder_that_is_no_model_is_told_by_what_lies_in_it(tmp_path: Path) -> None:
+    assert "; it is one module of a model; name the folder that it lies in" in _said(TINY / "unet")
+    cache = tmp_path / "models--a--b"
+    shutil.copytree(TINY, cache / "snapshots" / ("a" * 40))
+    assert f"; a hub's cache has it in snapshots/{'a' * 40}; name that folder" in _said(cache)
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "sd.safetensors").write_bytes(b"")
+    assert f"; for a model in one file name the file, such as {tmp_path}/files/sd.safetensors" in _said(
+        tmp_path / "files"
+    )
+
+
+@pytest.mark.parametrize("option", ["like", "config"])
+def test_what_chooses_for_one_file_is_refused_for_a_folder(option: str) -> None:
+    model = Model.model_validate({"path": str(TINY), option: "Stable Diffusion XL v-prediction"})
+
+    with pytest.raises(ModelError, match=rf"^models\.m\.{option}: is for a model in one file, and .* is a folder"):
+        describe("m", model, {})

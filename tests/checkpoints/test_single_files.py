@@ -171,6 +171,14 @@ def test_what_a_file_lacks_is_named_and_components_give_it(tmp_path: Path) -> No
         ({"down_blocks.0.resnets.0.norm1.weight": [4]}, "is one module in diffusers' layout; name its whole folder"),
         ({"emb_params": [4, 768]}, "is a textual inversion"),
         ({"strange.weight": [4]}, "has the keys of no model that is known (strange.weight)"),
+        (
+            {key.replace(UNET, "diffusion_model."): shape for key, shape in SD15.items()},
+            "has the keys of Stable Diffusion 1.5 behind 'diffusion_model.', which diffusers does not take off",
+        ),
+        (
+            {f"net.{key}": shape for key, shape in FLUX.items()},
+            "has the keys of Flux.1 dev behind 'net.', which diffus",
+        ),
         ({}, "has the keys of no model that is known (none)"),
         ({**FLUX, "double_blocks.0.img_attn.qkv.scale_weight": []}, "holds weights with scales beside them"),
         ({**FLUX, "scaled_fp8": [0]}, "holds weights with scales beside them"),
