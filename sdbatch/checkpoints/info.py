@@ -42,8 +42,9 @@ class ModelInfo:
         height: Native height in pixels.
         width: Native width in pixels.
         parameters: Number of the denoiser's parameters; 0 when unknown.
-        module_parameters: Parameters of each module by its name, as its files' headers say; of a single file those of
-            its denoiser and of components, of a folder that was not looked into those of components alone.
+        module_parameters: Parameters of each module by its name, as its files' headers say; of a published model's
+            single file those of its denoiser and of components, of a folder that was not looked into those of
+            components alone.
         options: The job's entry.
         is_pinned: Whether the identities name contents; folders in a bucket without a stated revision are known by
             size and ETag only.

@@ -8,6 +8,7 @@ downloaded. Its identity is over the file and its configs: both decide pixels.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -122,9 +123,12 @@ def _looked_into(name: str, model: Model, storage: Mapping[str, Storage], with_r
         height=height,
         width=width,
         parameters=parameters,
-        module_parameters={family.denoiser: parameters},
         options=model if model.dtype != "auto" else model.model_copy(update={"dtype": stored_dtype([denoiser])}),
         modules=modules_of(index),
+        # The published model's other modules have its figures, which do not hold for one of a size of its own.
+        module_parameters={family.denoiser: parameters}
+        if model.config is None
+        else _counted(header, family, index, layout),
         single_file=SingleFile(
             title=layout.title if model.config is None else family.title,
             configs=configs.url,
@@ -222,6 +226,28 @@ def _denoiser(header: Header) -> Header:
     """Return a header with the denoiser's tensors alone."""
     tensors = {key: tensor for key, tensor in header.tensors.items() if key.startswith(PREFIX)}
     return Header(tensors=tensors or header.tensors, file_bytes=header.file_bytes)
+
+
+def _counted(header: Header, family: Family, index: Mapping[str, Any], layout: Layout) -> dict[str, int]:
+    """Return the parameters of each module that the file holds."""
+    beginnings = {
+        name: _VAES.get(str(index[name][-1])) or _before(layout.encoders.get(name, ()))
+        for name in named_components(index) - {family.denoiser}
+    }
+    found = {family.denoiser: num_parameters([_denoiser(header)])}
+    for name, beginning in beginnings.items():
+        tensors = {key: tensor for key, tensor in header.tensors.items() if beginning and key.startswith(beginning)}
+        if tensors:
+            found[name] = num_parameters([Header(tensors=tensors, file_bytes=header.file_bytes)])
+    return found
+
+
+def _before(keys: Collection[str]) -> tuple[str, ...]:
+    """Return how all keys of a text encoder begin, by the keys that tell it."""
+    return tuple(match[0] for key in keys if (match := _ENCODER.match(key)))
+
+
+_ENCODER: Final = re.compile(r"(cond_stage_model|conditioner\.embedders\.\d|text_encoders\.[^.]+)\.")
 
 
 def _assumed(layout: Layout, keys: Keys, model: Model) -> str:

@@ -34,6 +34,7 @@ from typer.testing import CliRunner
 import sdbatch
 from sdbatch.checkpoints import describe
 from sdbatch.checkpoints.layouts import PREFIX
+from sdbatch.checkpoints.module_weights import module_parameters
 from sdbatch.cli import app
 from sdbatch.errors import ModelError, ModelLoadFailed
 from sdbatch.families import FAMILIES
@@ -106,6 +107,7 @@ def test_pixels_are_those_of_the_folder(toys: Path, name: str) -> None:
 
     made = _pixels(folder)
     assert single.info.single_file is not None
+    assert module_parameters(single.info) == {key: n for key, n in folder.info.module_parameters.items() if n}
     assert single.info.family == folder.info.family
     assert (single.info.parameters, single.info.height) == (folder.info.parameters, folder.info.height)
     assert np.array_equal(made, _pixels(single))
