@@ -11,7 +11,13 @@ import pytest
 import torch
 import transformers
 from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffusers, infer_diffusers_model_type
-from support.original_layout import aura_flow_transformer, flux2_transformer, flux_transformer, ldm_unet, wan_transformer
+from support.original_layout import (
+    aura_flow_transformer,
+    flux2_transformer,
+    flux_transformer,
+    ldm_unet,
+    wan_transformer,
+)
 
 from sdbatch.checkpoints.facts import facts_of
 from sdbatch.checkpoints.layout_table import LAYOUTS

@@ -141,10 +141,10 @@ def _without_weights(cls: Any, folder: Path) -> set[str]:
 
 
 def _layers(folder: Path, keys: set[str]) -> list[str]:
-    """Return which tensors among some are matrices, as weights of layers are and norms and counters are not."""
+    """Return which tensors among some are layers' matrices, as norms, counters and tables of places are not."""
     found = []
     for path in sorted(folder.glob("*.safetensors")) if keys else ():
         with safe_open(path, "np") as file:
-            inside = keys & set(file.keys())
+            inside = [key for key in keys & set(file.keys()) if key.endswith(".weight")]
             found += [key for key in inside if len(file.get_slice(key).get_shape()) > 1]
     return found
