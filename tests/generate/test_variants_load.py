@@ -146,9 +146,9 @@ def test_links_that_somebody_removed_are_laid_again(folder: Path) -> None:
 
 
 def test_a_component_loads_in_half_precision_alone(tmp_path: Path) -> None:
-    from support.toy_models import make_tiny_controlnet
+    from diffusers import ControlNetModel, UNet2DConditionModel
 
-    make_tiny_controlnet(tmp_path)
+    ControlNetModel.from_unet(UNet2DConditionModel.from_pretrained(TINY / "unet")).save_pretrained(tmp_path)
     plain = tmp_path / "diffusion_pytorch_model.safetensors"
     plain.rename(tmp_path / "diffusion_pytorch_model.fp16.safetensors")
     model = Model(path=str(TINY), controlnet=Component(path=str(tmp_path)))
