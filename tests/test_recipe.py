@@ -9,7 +9,7 @@ import pytest
 
 from sdbatch.canonical import canonical
 from sdbatch.errors import UserError
-from sdbatch.recipe import KEY_VERSION, Recipe, parse_recipe, recipe_from, request_key, request_keys
+from sdbatch.recipe import KEY_VERSION, Recipe, parse_recipe, parse_recipes, recipe_from, request_key, request_keys
 
 PICTURE: dict[str, Any] = {"task": "text-to-image", "height": 64, "width": 96, "num_inference_steps": 3}
 
@@ -50,11 +50,46 @@ def test_seeds_of_outputs_follow_on_within_63_bits() -> None:
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"key_version": 99}, f"key_version 99; this sdbatch reads up to {KEY_VERSION}"), ({"hue": 1}, "'hue'")],
+    [
+        ({"key_version": 99}, f"key_version 99; this sdbatch reads up to {KEY_VERSION}"),
+        ({"key_version": 99, "hue": 1}, f"key_version 99; this sdbatch reads up to {KEY_VERSION}"),
+        ({"hue": 1}, "'hue'"),
+    ],
 )
 def test_what_a_newer_version_wrote_is_refused_by_name(change: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         recipe_from({**PICTURE, **change})
+    with pytest.raises(UserError, match=message):
+        parse_recipes([canonical(PICTURE), canonical({**PICTURE, **change})])
+
+
+def test_recipes_that_are_read_together_are_those_that_are_read_alone() -> None:
+    changes: list[dict[str, Any]] = [
+        {"prompt": '"},{"task":"inpainting"},[', "seed": 2**62 + 3},
+        {"prompt": "", "seed": 0},
+        {"prompt": "", "seed": 0, "images": ["sha256:00"], "strength": 0.0},
+        {"prompt": "\n\\", "seed": 1},
+        {"key_version": 1, "encoder": {"video": "mp4"}},
+        {"loras": [["aa", 0.5]], "scheduler": "DDIMScheduler"},
+    ]
+    texts = [canonical({**PICTURE, **change}) for change in changes]
+
+    assert parse_recipes(texts) == [parse_recipe(text) for text in texts]
+    assert parse_recipes([]) == []
+
+
+def test_a_value_that_is_false_stands_in_the_metadata_and_one_that_is_none_does_not() -> None:
+    values = {**PICTURE, "prompt": "", "guidance_scale": 0.0, "negative_prompt": None}
+    expected = {
+        "task": "text-to-image",
+        "num_inference_steps": 3,
+        "prompt": "",
+        "guidance_scale": 0.0,
+        "dtype": "float32",
+    }
+
+    assert Recipe(**values).metadata() == expected
+    assert recipe_from({name: value for name, value in values.items() if value is not None}).metadata() == expected
 
 
 def test_how_a_master_was_stored_decides_nothing_in_an_older_recipe() -> None:
