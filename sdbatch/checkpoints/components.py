@@ -163,8 +163,7 @@ def expected_class(place: str, module: str, family: Family, modules: Modules) ->
     Raises:
         ModelError: When the pipeline has no such module, or its absence is what tells the family.
     """
-    routes = [route for routes in family.tasks.values() for route in routes]
-    further = {name: class_name for route in routes for name, class_name in route.every_component.items()}
+    further = {name: class_name for route in family.routes for name, class_name in route.every_component.items()}
     if base_of(module) in further and module not in modules:
         return None  # `refuse_of_no_route` looks at its class
     if not modules:

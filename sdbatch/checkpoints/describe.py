@@ -320,7 +320,7 @@ def _index(store: Store, place: str) -> dict[str, Any]:
     try:
         return read_json(store, "model_index.json", place)
     except ModelError as error:
-        if "no model_index.json there" not in str(error):
+        if not isinstance(error.__cause__, OSError):  # it is there, and is not as it should be
             raise
         paths = sorted(entry.path for entry in store.list("", deep=False))
         files = [path for path in paths if path.endswith(".safetensors")]

@@ -83,8 +83,7 @@ def refuse_misfit(
 
 def _classes_of(component: str, family: Family) -> set[str]:
     """Return the classes that a family's routes read as a component."""
-    routes = [route for routes in family.tasks.values() for route in routes]
-    return {route.every_component[component] for route in routes if component in route.every_component}
+    return {route.every_component[component] for route in family.routes if component in route.every_component}
 
 
 def _refuse_other(place: str, key: str, found: Any, expected: Any, whose: str, what: str = "") -> None:
@@ -102,9 +101,7 @@ def _steps(config: Config) -> int | None:
 
 
 def _widths(config: Config, others: Config) -> list[tuple[str, Any, Any]]:
-    keys = ["hidden_size", "d_model"]
-    if {"projection_dim"} <= config.keys() & others.keys() and _is_projected(others):
-        keys.append("projection_dim")
+    keys = ["hidden_size", "d_model", *(["projection_dim"] if _is_projected(others) else [])]
     return [(key, _of_text(config, key), _of_text(others, key)) for key in keys]
 
 
@@ -167,21 +164,13 @@ _MARKS: Final[Mapping[str, tuple[_Mark, ...]]] = {
         _Mark(("single_stream_modulation.linear.weight", "single_stream_modulation.lin.weight")),
         _PATCHES,
         _CONTEXT,
-        _Mark(
-            (_GUIDED_2, _GUIDED),
-            None,
-            "guidance_embeds",
-        ),
+        _Mark((_GUIDED_2, _GUIDED), None, "guidance_embeds"),
     ),
     "FluxTransformer2DModel": (
         _Mark(_BLOCKS),
         _PATCHES,
         _CONTEXT,
-        _Mark(
-            (_GUIDED_1, _GUIDED),
-            None,
-            "guidance_embeds",
-        ),
+        _Mark((_GUIDED_1, _GUIDED), None, "guidance_embeds"),
     ),
     "LTXVideoTransformer3DModel": (_Mark(("proj_in.weight", "patchify_proj.weight"), 1, "in_channels"),),
     "QwenImageTransformer2DModel": (_Mark(("txt_norm.weight",), 0, "joint_attention_dim"),),
@@ -189,12 +178,7 @@ _MARKS: Final[Mapping[str, tuple[_Mark, ...]]] = {
     "Qwen3ForCausalLM": (_Mark(_OF_QWEN, 1, "hidden_size"),),
     "Qwen3Model": (_Mark(_OF_QWEN, 1, "hidden_size"),),
     "SD3Transformer2DModel": (
-        _Mark(
-            (
-                "transformer_blocks.0.norm1_context.linear.weight",
-                "joint_blocks.0.context_block.adaLN_modulation.1.weight",
-            )
-        ),
+        _Mark(_JOINT),
         _Mark(("context_embedder.weight",), 1, "joint_attention_dim"),
     ),
     "T5EncoderModel": (_Mark(_T5, 1, "d_model"), _Mark(_T5, 0, "vocab_size")),

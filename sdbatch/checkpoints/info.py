@@ -83,8 +83,7 @@ class ModelInfo:
     @property
     def always_laid_over(self) -> list[str]:
         """Components that every call is made with; the others are for the routes that name them."""
-        routes = [route for routes in self.family.tasks.values() for route in routes]
-        of_routes = {name for route in routes for name in route.every_component}
+        of_routes = {name for route in self.family.routes for name in route.every_component}
         return [name for name in self.options.components if base_of(name) not in of_routes]
 
     def named(self, component: str) -> list[str]:

@@ -193,7 +193,7 @@ def look_into_adapter(
 
 def _refuse_options(place: str, component: Component, model: Model, family: Family) -> None:
     """Refuse what would run the denoiser by other attention than the adapter's, or leave its weights behind."""
-    taking = [row for rows in family.tasks.values() for row in rows if "ip_adapter_images" in row.optional]
+    taking = [route for route in family.routes if "ip_adapter_images" in route.optional]
     if not taking:
         raise ModelError(f"{place}: {family.title} takes no reference pictures; leave it out")
     denoiser = family.denoiser

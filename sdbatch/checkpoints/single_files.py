@@ -47,8 +47,6 @@ CLIP_WORDS: Final = CONFIGS / "clip"
 
 _VAES: Final = {"AutoencoderKL": ("first_stage_model.", "vae."), "AutoencoderKLLTXVideo": ("vae.",)}
 """Autoencoders that diffusers reads from a single file, and how their keys begin."""
-
-
 _OTHER_PREFIXES: Final = ("diffusion_model.", "model.", "net.", "unet.", "transformer.", "module.")
 """What else programs set before a denoiser's keys."""
 
@@ -112,6 +110,9 @@ def _looked_into(name: str, model: Model, storage: Mapping[str, Storage], with_r
     _refuse_lacking(layout, family, index, keys, model, {one.path for one in files})
     denoiser = _denoiser(header)
     parameters = num_parameters([denoiser])
+    # The published model's other modules have its figures, which do not hold for one of a size of its own.
+    own = set() if model.config is None else named_components(index) - {family.denoiser}
+    others = _counted(header, own, index, layout)
     height, width = native_size(family, fact)
     revision = _revision(model, store, entry) if with_revision else ""
     return ModelInfo(
@@ -125,10 +126,7 @@ def _looked_into(name: str, model: Model, storage: Mapping[str, Storage], with_r
         parameters=parameters,
         options=model if model.dtype != "auto" else model.model_copy(update={"dtype": stored_dtype([denoiser])}),
         modules=modules_of(index),
-        # The published model's other modules have its figures, which do not hold for one of a size of its own.
-        module_parameters={family.denoiser: parameters}
-        if model.config is None
-        else _counted(header, family, index, layout),
+        module_parameters={family.denoiser: parameters, **others},
         single_file=SingleFile(
             title=layout.title if model.config is None else family.title,
             configs=configs.url,
@@ -228,14 +226,11 @@ def _denoiser(header: Header) -> Header:
     return Header(tensors=tensors or header.tensors, file_bytes=header.file_bytes)
 
 
-def _counted(header: Header, family: Family, index: Mapping[str, Any], layout: Layout) -> dict[str, int]:
-    """Return the parameters of each module that the file holds."""
-    beginnings = {
-        name: _VAES.get(str(index[name][-1])) or _before(layout.encoders.get(name, ()))
-        for name in named_components(index) - {family.denoiser}
-    }
-    found = {family.denoiser: num_parameters([_denoiser(header)])}
-    for name, beginning in beginnings.items():
+def _counted(header: Header, names: Collection[str], index: Mapping[str, Any], layout: Layout) -> dict[str, int]:
+    """Return the parameters of each of some modules that the file holds."""
+    found = {}
+    for name in names:
+        beginning = _VAES.get(str(index[name][-1])) or _before(layout.encoders.get(name, ()))
         tensors = {key: tensor for key, tensor in header.tensors.items() if beginning and key.startswith(beginning)}
         if tensors:
             found[name] = num_parameters([Header(tensors=tensors, file_bytes=header.file_bytes)])

@@ -44,8 +44,7 @@ class TokenCounter:
         self._num_added = num_added
         self._longest = longest
         self._known: dict[str, int] = {}
-        routes = [route for of_task in model.family.tasks.values() for route in of_task]
-        limits = [longest, model.family.tokens_max, *(route.tokens_max for route in routes)]
+        limits = [longest, model.family.tokens_max, *(route.tokens_max for route in model.family.routes)]
         self._num_vectors = model.embedding_vectors
         self.bytes_min = -1 if self._num_vectors else min(filter(None, limits), default=0) - 2
         """A text of fewer bytes fits: a token is a byte at least, and start and end are two. Of a model with textual

@@ -99,11 +99,7 @@ def not_served(class_name: str, fact: Callable[[str], Any]) -> str:
 
 
 ENLARGES: Final[Mapping[str, int]] = {
-    route.name: route.enlarges
-    for family in FAMILIES.values()
-    for routes in family.tasks.values()
-    for route in routes
-    if route.enlarges > 1
+    route.name: route.enlarges for family in FAMILIES.values() for route in family.routes if route.enlarges > 1
 }
 """How many times as large as its source an output of a route is, by the route's name; others say their size."""
 

@@ -228,6 +228,11 @@ class Family:
         """Whether another denoiser makes the later steps."""
         return f"model_index.json {self.denoiser}_2" in self.when
 
+    @property
+    def routes(self) -> tuple[Route, ...]:
+        """The routes of all its tasks."""
+        return tuple(route for of_task in self.tasks.values() for route in of_task)
+
     def is_tiled(self, tiling: bool | Literal["auto"], *, height: int, width: int, num_frames: int) -> bool:
         """Return whether an output is decoded in tiles; the device is never asked, so that a key holds everywhere.
 

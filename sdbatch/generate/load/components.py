@@ -21,7 +21,6 @@ import torch
 import transformers
 from diffusers.loaders.single_file_model import SINGLE_FILE_LOADABLE_CLASSES
 from diffusers.loaders.single_file_utils import SingleFileComponentError
-from safetensors import safe_open
 from safetensors.torch import load_file
 
 from sdbatch.checkpoints import ModelInfo, has_weights, is_file
@@ -32,7 +31,7 @@ from sdbatch.generate.faults import failure_kind
 from sdbatch.generate.load.copies import component_config, component_path
 from sdbatch.generate.load.lora_keys import CONVERSION_ERRORS
 from sdbatch.generate.load.quantizing import config_of, quantise, refuse_device, refuse_missing, refuse_unquantised
-from sdbatch.generate.load.whole import read_whole, refuse_lacking, refuse_left_over
+from sdbatch.generate.load.whole import read_whole, refuse_lacking, refuse_left_over, said_by, shapes_in
 from sdbatch.job import Component, Model, Storage
 from sdbatch.job.weights import Quantize
 
@@ -242,8 +241,7 @@ def class_of(class_name: str) -> Any:
 
 def _own_shapes(path: Path, name: str) -> dict[str, Sequence[int]]:
     """Return the shapes of a module's tensors in a file, which may hold the rest of a model as well."""
-    with safe_open(path, "np") as file:
-        shapes = {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118 -- it is no mapping
+    shapes = shapes_in(path)
     befores = ("first_stage_model.", "vae.") if name.endswith("vae") else (PREFIX,)
     own = {key: shape for key, shape in shapes.items() if key.startswith(befores)}
     return own or {key: shape for key, shape in shapes.items() if not key.startswith(OTHERS)}
@@ -258,12 +256,11 @@ def _from_single_file(
         try:
             return cls.from_single_file(str(path), config=folder, dtype=dtype, local_files_only=True, **options)
         except (*CONVERSION_ERRORS, SingleFileComponentError) as error:
-            said = str(error).partition(". If you want")[0]
             if failure_kind(error) != "Raised":  # the device's matter, not the file's
                 raise
             raise ModelLoadFailed(
-                f"{path}: is not read as a {cls.__name__}: {type(error).__name__}: {said}; it lacks weights, or is "
-                "another model's"
+                f"{path}: is not read as a {cls.__name__}: {type(error).__name__}: {said_by(error)}; it lacks "
+                "weights, or is another model's"
             ) from error
 
 

@@ -76,9 +76,8 @@ def _read(cls: Any, from_pretrained: Any, name: str, folder: Path, options: Mapp
         refuse_lacking(name, folder, _without_weights(cls, folder))
         raise ModelLoadFailed(f"{folder}: is not read as a {cls.__name__}: {error}") from error
     except READ_ERRORS as error:
-        said = str(error).partition(". If you want")[0]
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-        raise ModelLoadFailed(f"{folder}: is not read as a {cls.__name__}: {kind}{said}") from error
+        raise ModelLoadFailed(f"{folder}: is not read as a {cls.__name__}: {kind}{said_by(error)}") from error
     refuse_lacking(name, folder, found["missing_keys"])
     # Weights of the other half of a text encoder's network may well lie beside it.
     if isinstance(module, diffusers.ModelMixin) and getattr(module, "hf_quantizer", None) is None:
@@ -89,6 +88,17 @@ def _read(cls: Any, from_pretrained: Any, name: str, folder: Path, options: Mapp
                 f"as {min(layers)}; take the config.json that belongs to these weights"
             )
     return module
+
+
+def said_by(error: Exception) -> str:
+    """Return what diffusers says of weights that do not fit, without its advice on how to load them all the same."""
+    return str(error).partition(". If you want")[0]
+
+
+def shapes_in(file: Path) -> dict[str, Sequence[int]]:
+    """Return the shape of each tensor in a file, by its name."""
+    with safe_open(file, "np") as opened:
+        return {key: opened.get_slice(key).get_shape() for key in opened.keys()}  # noqa: SIM118 -- it is no mapping
 
 
 def refuse_lacking(name: str, path: Path, missing: Collection[str]) -> None:
@@ -133,18 +143,12 @@ def _without_weights(cls: Any, folder: Path) -> set[str]:
     """Return the weights of a module of diffusers that no file in its folder has."""
     with torch.device("meta"):
         module = cls.from_config(cls.load_config(str(folder)))
-    there: set[str] = set()
-    for path in folder.glob("*.safetensors"):
-        with safe_open(path, "np") as file:
-            there |= set(file.keys())
+    there = {key for file in folder.glob("*.safetensors") for key in shapes_in(file)}
     return set(module.state_dict().keys() - there)
 
 
 def _layers(folder: Path, keys: set[str]) -> list[str]:
     """Return which tensors among some are layers' matrices, as norms, counters and tables of places are not."""
-    found = []
-    for path in sorted(folder.glob("*.safetensors")) if keys else ():
-        with safe_open(path, "np") as file:
-            inside = [key for key in keys & set(file.keys()) if key.endswith(".weight")]
-            found += [key for key in inside if len(file.get_slice(key).get_shape()) > 1]
-    return found
+    layers = {key for key in keys if key.endswith(".weight")}
+    files = sorted(folder.glob("*.safetensors")) if layers else []
+    return [key for file in files for key, shape in shapes_in(file).items() if key in layers and len(shape) > 1]
