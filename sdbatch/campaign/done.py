@@ -22,6 +22,7 @@ from sdbatch.storage import Store
 from sdbatch.verdicts import NO_VERDICTS, Verdicts
 
 _WORD_BITS: Final = 64
+_ALL_BITS: Final = np.uint64(2**_WORD_BITS - 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +124,13 @@ def _each_missing(made: NDArray[np.uint64], counts: NDArray[np.int64]) -> list[t
     """Return the outputs that each request lacks; where all of them are alike, one look tells."""
     if len(made) and (made == made[0]).all() and (counts == counts[0]).all():
         return [_missing(int(made[0]), int(counts[0]))] * len(made)
-    return list(map(_missing, made.tolist(), counts.tolist()))
+    outputs: list[tuple[int, ...]] = [()] * len(made)
+    unused = np.maximum(_WORD_BITS - counts, 0).astype(np.uint64)  # bits of a word that stand for no output
+    wanted = np.where(counts > 0, _ALL_BITS >> np.minimum(unused, _WORD_BITS - 1), np.uint64(0))
+    lacking = np.flatnonzero((wanted & ~made != 0) | (counts > _WORD_BITS))
+    for place, bits, count in zip(lacking.tolist(), made[lacking].tolist(), counts[lacking].tolist(), strict=True):
+        outputs[place] = _missing(bits, count)
+    return outputs
 
 
 # Of a million rows most have the same outputs: one value for all of them takes half the time, a tenth of the memory.

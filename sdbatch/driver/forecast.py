@@ -144,8 +144,9 @@ def forecast(
             reasons.update(part.counts)
             num_waiting, num_lacking = num_waiting + part.num_waiting, num_lacking + part.num_given_up
             waiting.update(part.waiting)
-            rendered = sharing.rendered(part.rows, sharing.count(part.rows, part.outputs, part.replaces))
-            made.add(part.rows, part.outputs, rendered, grouping)
+            pending = part.pending()
+            asked = sharing.count(pending.rows, pending.outputs, pending.replaces)
+            made.add(pending.rows, pending.outputs, sharing.rendered(pending.rows, asked), grouping)
             for row, further in part.further.items():
                 meeting.add(part.rows.column("id")[row].as_py(), part.rows.column("recipe")[row].as_py(), further)
             changed.update((row["id"], row["recipe"]) for row in part.rows_for("changed").to_pylist())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import replace
 from functools import cache, partial
@@ -180,8 +181,11 @@ def _made(
     try:
         _void(store, session.run_id, void, remove)
         done = Campaign(store).done(read_verdicts(store), follower=session.run_id)
-        session.count_pending(done)
-        manifest.publish(store, session.run_id, layout.grid_requests if aside else layout.requests)
+        with ThreadPoolExecutor(1, "publish") as beside:  # Parquet is written while Python counts
+            path_of = layout.grid_requests if aside else layout.requests
+            published = beside.submit(manifest.publish, store, session.run_id, path_of)
+            session.count_pending(done)
+        published.result()
         session.write_status("running")
         state, message = session.make(done)
         history = None

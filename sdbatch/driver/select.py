@@ -42,6 +42,21 @@ _NOT_LOOKED_AT: Final = tuple(_CODES[reason] for reason in ("unselected", "withd
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PendingRows:
+    """Rows that a run makes, in manifest order.
+
+    Attributes:
+        rows: Rows of the resolved manifest, with the columns that were read.
+        outputs: For each row, the outputs to make; at least one.
+        replaces: By row, which unwanted number each of its further outputs is made for.
+    """
+
+    rows: pa.Table
+    outputs: Sequence[tuple[int, ...]]
+    replaces: Mapping[int, Mapping[int, int]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClassifiedRows:
     """Consecutive rows of the manifest, each with the reason why a run makes it or leaves it.
 
@@ -87,6 +102,19 @@ class ClassifiedRows:
         rows = self.rows_for("waiting")
         sources: list[str] = rows.column("waits_for").to_pylist() if rows.num_rows else []
         return sources
+
+    def pending(self) -> PendingRows:
+        """Return the rows with outputs to make; of a campaign that goes on, these are few."""
+        if all(self.outputs):
+            return PendingRows(rows=self.rows, outputs=self.outputs, replaces=self.replaces)
+        places = list(compress(range(len(self.outputs)), self.outputs))
+        return PendingRows(
+            rows=self.rows.take(pa.array(places, pa.int64())),
+            outputs=[self.outputs[place] for place in places],
+            replaces={row: self.replaces[place] for row, place in enumerate(places) if place in self.replaces}
+            if self.replaces
+            else {},
+        )
 
     def rows_for(self, reason: Reason) -> pa.Table:
         """Return the rows that are made or left for a reason."""
@@ -211,16 +239,15 @@ def requests_of(parts: Iterable[ClassifiedRows], sharing: Sharing) -> Iterator[R
         sharing: Which rows share a key; it has counted the same parts before.
     """
     for part in parts:
-        if not any(part.outputs):
+        pending = part.pending()
+        rows = pending.rows
+        if not rows.num_rows:
             continue
-        is_made = list(map(bool, part.outputs))
-        rows = part.rows.filter(pa.array(is_made, pa.bool_()))
         columns = {name: rows.column(name).to_pylist() for name in _OF_PART}
         columns |= {name: _few_texts(rows.column(name)) for name in ("model", "batch_key", "shape")}
         columns["sources"] = _sources(rows.column("sources"))
         columns["attempt"] = [0] * rows.num_rows
-        replaces = list(compress(map(part.replaces.get, range(part.rows.num_rows)), is_made)) if part.replaces else None
-        columns |= sharing.request_columns(rows, list(filter(None, part.outputs)), replaces)
+        columns |= sharing.request_columns(rows, pending.outputs, pending.replaces)
         requests = map(Request._make, zip(*(columns[name] for name in Request._fields), strict=True))
         yield from (request for request in requests if request.outputs)
 
@@ -246,7 +273,8 @@ def pending_requests(manifest: ResolvedManifest, done: Done, selection: Selectio
     """Yield the requests for what is to be made of a manifest; none of them replaces another."""
     sharing = Sharing(manifest.shared_keys(), done.origins)
     for part in classify(manifest.parts(), done, selection, manifest.scanned.stages_digest):
-        sharing.count(part.rows, part.outputs)
+        pending = part.pending()
+        sharing.count(pending.rows, pending.outputs)
     yield from requests_of(classify(manifest.parts(), done, selection, manifest.scanned.stages_digest), sharing)
 
 

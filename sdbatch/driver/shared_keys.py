@@ -134,7 +134,7 @@ class Sharing:
         self,
         rows: pa.Table,
         outputs: Sequence[tuple[int, ...]],
-        replaces: Sequence[Mapping[int, int] | None] | None = None,
+        replaces: Mapping[int, Mapping[int, int]] = MappingProxyType({}),
     ) -> Mapping[str, list[object]]:
         """Return the columns `outputs`, `takers`, `origins` and `replaces` of requests.
 
@@ -143,14 +143,14 @@ class Sharing:
         Args:
             rows: Pending rows.
             outputs: What each of them wants.
-            replaces: Which number each of its further outputs replaces; None where no row has any.
+            replaces: By row, which number each of its further outputs replaces.
         """
         ids, keys = rows.column("id"), rows.column("request_key")
         asked = list(outputs)
         takers: list[tuple[tuple[str, ...], ...]] = [()] * rows.num_rows
         lineage: list[tuple[Replaced, ...]] = [()] * rows.num_rows
-        if replaces is not None:
-            lineage = [_entries(request_id, own) for request_id, own in zip(ids.to_pylist(), replaces, strict=True)]
+        for place, replaced in replaces.items():
+            lineage[place] = _entries(ids[place].as_py(), replaced)
         for place in self._shared.places(keys):
             key = keys[place].as_py()
             is_leader = self._takers.leads(key, ids[place].as_py())

@@ -65,10 +65,12 @@ class RunTally:
     def count_pending(self, parts: Iterable[ClassifiedRows], sharing: Sharing) -> None:
         """Count the outputs to make, the rows that are reused, and the rows that stay failed."""
         for part in parts:
-            self.outputs_pending += sum(map(len, part.outputs))
-            asked = sharing.count(part.rows, part.outputs, part.replaces)
-            self.cost_pending += sum(map(mul, part.rows.column("cost_tflop").to_pylist(), map(len, asked)))
-            self.work.add(part.rows, map(len, sharing.rendered(part.rows, asked)))
+            pending = part.pending()
+            if pending.outputs:
+                self.outputs_pending += sum(map(len, pending.outputs))
+                asked = sharing.count(pending.rows, pending.outputs, pending.replaces)
+                self.cost_pending += sum(map(mul, pending.rows.column("cost_tflop").to_pylist(), map(len, asked)))
+                self.work.add(pending.rows, map(len, sharing.rendered(pending.rows, asked)))
             counts = part.counts
             self.counts.rows_reused += counts["reused"]
             self.counts.rows_withdrawn += counts["withdrawn"]

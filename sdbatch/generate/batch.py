@@ -271,7 +271,11 @@ def _on_each_step(denoisers: Sequence[torch.nn.Module], on_step: Callable[[], No
 
 @contextmanager
 def _seeded(seed: int, device: str) -> Iterator[None]:
-    """Seed torch's own generator for the block: SparseCtrl samples its key frames' latents with it (0.42.1)."""
-    with torch.random.fork_rng(devices=[torch.cuda.current_device()] if device == "cuda" else []):
-        torch.manual_seed(seed)
+    """Seed torch's own generators for the block: SparseCtrl samples its key frames' latents with one (0.42.1)."""
+    is_cuda = device == "cuda"
+    with torch.random.fork_rng(devices=[torch.cuda.current_device()] if is_cuda else []):
+        # `torch.manual_seed` asks every kind of accelerator, and formats the stack for each that is not there.
+        torch.default_generator.manual_seed(seed)
+        if is_cuda:
+            torch.cuda.manual_seed(seed)
         yield

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
@@ -19,6 +21,7 @@ from sdbatch.campaign.snapshot import write_snapshot
 from sdbatch.campaign.write import put_commit
 from sdbatch.driver import Selection, classify
 from sdbatch.driver.scan import IS_PICKED
+from sdbatch.driver.select import ClassifiedRows
 from sdbatch.storage import Store, open_store
 
 IDS = tuple(f"row-{number}" for number in range(12))
@@ -55,7 +58,7 @@ def _committed(chance: random.Random, store: Store) -> list[tuple[str, Row]]:
 def _row(chance: random.Random) -> Row:
     row: Row = {"id": chance.choice(IDS), "request_key": chance.choice(KEYS)}
     if chance.random() < 0.6:
-        return {**row, "n": chance.choice((0, 1, 2, 70)), "status": "ok"}
+        return {**row, "n": chance.choice((0, 1, 2, 63, 64, 70)), "status": "ok"}
     error_type, is_retryable = chance.choice(ERRORS)
     failed = {"n": chance.choice((None, 0, 1)), "status": "failed", "error_type": error_type}
     return {**row, **failed, "error_retryable": is_retryable}
@@ -104,7 +107,7 @@ def test_columns_say_what_a_plain_reading_says(seed: int, tmp_path: Path, monkey
     store = open_store(str(tmp_path / "campaign"), {})
     rows = [row for _, row in _committed(chance, store)]
     asked = [
-        {"id": request_id, "request_key": chance.choice(KEYS), "num_outputs": chance.choice((1, 2, 3, 72))}
+        {"id": request_id, "request_key": chance.choice(KEYS), "num_outputs": chance.choice((1, 2, 3, 64, 65, 72))}
         for request_id in (*IDS, "never seen")
     ]
     done = Campaign(store).done()
@@ -115,5 +118,22 @@ def test_columns_say_what_a_plain_reading_says(seed: int, tmp_path: Path, monkey
             pair for part in classify(parts, done, selection) for pair in zip(part.reasons, part.outputs, strict=True)
         ]
         assert said == _plainly(rows, asked, selection)
+        pending = [part.pending() for part in classify(parts, done, selection)]
+        assert [
+            pair for part in pending for pair in zip(part.rows.column("id").to_pylist(), part.outputs, strict=True)
+        ] == [(row["id"], outputs) for row, (_, outputs) in zip(asked, said, strict=True) if outputs]
         reasons |= {reason for reason, _ in said}
     assert len(reasons) >= 4
+
+
+def test_a_replaced_output_stays_with_its_row_among_those_that_are_made() -> None:
+    part = ClassifiedRows(
+        rows=pa.table({"id": ["a", "b", "c"]}),
+        codes=np.zeros(3, np.int8),
+        outputs=[(), (1, 2), (3,)],
+        failures=Counter(),
+        replaces={1: {2: 0}, 2: {3: 1}},
+    )
+    pending = part.pending()
+    assert pending.rows.column("id").to_pylist() == ["b", "c"]
+    assert (pending.outputs, pending.replaces) == ([(1, 2), (3,)], {0: {2: 0}, 1: {3: 1}})
