@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 from sdbatch.campaign.write import put_commit, receipt_of, request_columns
+from sdbatch.collector import left_to_stay
 from sdbatch.job import parse_job
 from sdbatch.recipe import parse_recipes
 from sdbatch.storage import open_store
@@ -49,7 +50,9 @@ class NoopWorker:
         self._has_started = False
 
     def prepare_process(self) -> None:
-        """Nothing here depends on the process."""
+        """Leave what is imported out of the collector's sight, as a worker with a model does."""
+        with left_to_stay():
+            pass
 
     def start(self) -> dict[str, str]:
         """Be ready at once."""

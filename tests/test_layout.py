@@ -32,6 +32,7 @@ ROOMS = (
 NOUNS = {
     "canonical",
     "checkpoints",
+    "collector",
     "columns",
     "errors",
     "extras",

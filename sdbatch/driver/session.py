@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -21,6 +22,7 @@ from sdbatch.campaign.lease import Lease
 from sdbatch.campaign.leaving import Leaving
 from sdbatch.campaign.read import read_commit
 from sdbatch.campaign.write import failed_unit_rows, outcomes_of, put_commit, receipt_of
+from sdbatch.collector import seldom_collected
 from sdbatch.dispatch.ahead import RayAhead
 from sdbatch.dispatch.dispatcher import Dispatcher, Plan
 from sdbatch.dispatch.executor import Shape, SlotExecutor
@@ -151,7 +153,8 @@ class Session:
 
     def _dispatched(self, done: Done) -> tuple[State, str | None]:
         try:
-            with self._progress:
+            # A model in this process is let go as it always is; of what is handed out hardly anything is in a cycle.
+            with self._progress, nullcontext() if self._workers.in_process else seldom_collected():
                 self._progress.say("starting workers")
                 self._executor = self._start_executor()
                 self._interrupt.arm()

@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from sdbatch.campaign import layout
+from sdbatch.collector import left_to_stay
 from sdbatch.device_choice import runs_on_cpu
 from sdbatch.errors import GpuUnusable, StoreRefused, UserError
 from sdbatch.job import parse_job
 from sdbatch.logs import configure
 from sdbatch.storage import open_campaign
 from sdbatch.types import OnCall, Phase, Receipt, Running, Unit, WorkerSpec
-from sdbatch.worker.collector import left_to_stay
 from sdbatch.worker.environment import prepare_environment
 from sdbatch.worker.render import Renderer
 from sdbatch.worker.unit import UnitMaker

@@ -1,4 +1,6 @@
-"""Ray is started beside the reading of a long manifest where work is expected, and ends with the run in any case."""
+"""What a run with Ray does to the process it is in: Ray is started beside the reading of a long manifest where work is
+expected, and Python looks for cycles seldom while units are handed out; both end with the run in any case.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +15,12 @@ from typing import Any
 import pytest
 from conftest import prompts
 
+from sdbatch.collector import SELDOM
+
 pytestmark = pytest.mark.ray
 
 RUNS = """
-import json, sys
+import gc, json, sys
 import psutil
 from sdbatch import Selection, SdbatchError
 from sdbatch.dispatch import ray_cluster
@@ -31,14 +35,22 @@ run.RayAhead.begin = lambda self: (begun.append(self), begin(self))
 starts = []
 start_local = ray_cluster.start_local
 ray_cluster.start_local = lambda *args, **options: (starts.append(args), start_local(*args, **options))[1]
+before, seen = gc.get_threshold(), set()
+
+
+class Watch(Silent):
+    def show(self, snapshot):
+        seen.add(gc.get_threshold())
+
+
 for job, limit in json.loads(sys.argv[1]):
-    begun.clear(), starts.clear()
+    begun.clear(), starts.clear(), seen.clear()
     try:
         result = run.run_job(
             parse_job(job),
             selection=Selection(limit=limit),
             in_process=False,
-            progress=Silent(),
+            progress=Watch(),
             worker="support.paced:PacedWorker",
         )
         said = [result.exit_code, result.counts["rows_ok"]]
@@ -47,7 +59,8 @@ for job, limit in json.loads(sys.argv[1]):
     # Ray's processes are told to end, and not all are gone when its shutdown returns.
     _, left = psutil.wait_procs(psutil.Process().children(recursive=True), timeout=60)
     left = [child.cmdline() for child in left]
-    told.append([said, len(begun), len(starts), ray_cluster.ray.is_initialized(), left])
+    assert gc.get_threshold() == before
+    told.append([said, len(begun), len(starts), ray_cluster.ray.is_initialized(), left, sorted(seen)])
 print(json.dumps(told))
 """
 
@@ -72,8 +85,8 @@ def test_ray_is_started_ahead_once_where_rows_are_open_and_ends_with_a_refused_m
     assert done.returncode == 0, done.stderr
     first, refused, rest, nothing = json.loads(done.stdout.splitlines()[-1])
 
-    assert first == [[0, 8], 1, 1, False, []]
+    assert first == [[0, 8], 1, 1, False, [], [list(SELDOM)]]
     assert "leave" in refused[0]
-    assert refused[1:] == [1, 1, False, []]
-    assert rest == [[0, 4], 1, 1, False, []]
-    assert nothing == [[0, 0], 0, 0, False, []]
+    assert refused[1:] == [1, 1, False, [], []]
+    assert rest == [[0, 4], 1, 1, False, [], [list(SELDOM)]]
+    assert nothing == [[0, 0], 0, 0, False, [], []]

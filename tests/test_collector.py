@@ -8,11 +8,12 @@ import subprocess
 import sys
 import weakref
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from sdbatch.worker.collector import left_to_stay
+from sdbatch.collector import SELDOM, left_to_stay, seldom_collected
 
 START = """
 import gc, json, sys
@@ -33,8 +34,10 @@ class Node:
 
 @pytest.fixture(autouse=True)
 def _as_before() -> Iterator[None]:
+    thresholds = gc.get_threshold()
     yield
     gc.unfreeze()
+    gc.set_threshold(*thresholds)
 
 
 def test_a_cycle_made_after_the_block_is_still_found() -> None:
@@ -70,3 +73,37 @@ def test_the_libraries_of_a_worker_are_looked_at_no_more(tmp_path: Path) -> None
     assert said["stay"] > 200_000
     assert said["watched"] < 20_000
     assert said["enabled"]
+
+
+def test_thresholds_come_back_after_the_last_of_blocks_in_several_threads() -> None:
+    gc.set_threshold(700, 10, 10)
+    first, second = seldom_collected(), seldom_collected()
+    first.__enter__()
+    with ThreadPoolExecutor(1) as other:
+        other.submit(second.__enter__).result()
+        first.__exit__(None, None, None)
+        assert gc.get_threshold() == SELDOM
+        other.submit(second.__exit__, None, None, None).result()
+
+    assert gc.get_threshold() == (700, 10, 10)
+
+
+@pytest.mark.parametrize(
+    ("before", "inside"),
+    [((0, 10, 10), (0, 10, 10)), ((90_000, 10, 10), (90_000, *SELDOM[1:]))],
+    ids=["collects nothing by itself", "collects more seldom already"],
+)
+def test_a_caller_who_collects_less_keeps_that(before: tuple[int, int, int], inside: tuple[int, int, int]) -> None:
+    gc.set_threshold(*before)
+    with seldom_collected():
+        assert gc.get_threshold() == inside
+
+    assert gc.get_threshold() == before
+
+
+def test_a_block_that_fails_puts_the_thresholds_back() -> None:
+    before = gc.get_threshold()
+    with pytest.raises(OSError, match="amid"), seldom_collected():
+        raise OSError("amid")
+
+    assert gc.get_threshold() == before
