@@ -5,6 +5,7 @@ units as they are committed --> RunIndex --> runs/<run>/index/<n>.parquet, the r
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Final
 
 import pyarrow as pa
@@ -59,24 +60,37 @@ class RunIndex:
 def index_of(unit: Unit, outcomes: tuple[RowOutcome, ...], commit: str) -> pa.Table:
     """Return a unit's rows of an index: from its receipt what is not ok, the rest from the unit itself."""
     ended = {(outcome.id, outcome.n): outcome for outcome in outcomes}
-    places = [
-        (taker, request.request_key, n)
-        for request in unit.requests
-        for taker in request.ids
-        for n in ((None,) if (taker, None) in ended else request.outputs_of(taker))
-    ]
-    ends = [ended.get((request_id, n), _OK) for request_id, _, n in places] if ended else [_OK]
+    ids, keys, numbers = _places(unit, ended)
+    ends = [ended.get(place, _OK) for place in zip(ids, numbers, strict=True)] if ended else [_OK]
     lineage = lineage_of(unit.requests)
-    columns = {name: list(values) for name, values in zip(_PLACE, zip(*places, strict=True), strict=True)}
-    columns["replaces"] = [lineage.get(place) for place in places] if lineage else [None] * len(places)
-    table = pa.table({name: pa.array(columns[name], INDEX.field(name).type) for name in (*_PLACE, "replaces")})
+    replaces = list(map(lineage.get, zip(ids, keys, numbers, strict=True))) if lineage else [None] * len(ids)
+    columns = {"id": ids, "request_key": keys, "n": numbers, "replaces": replaces}
+    table = pa.table({name: pa.array(values, INDEX.field(name).type) for name, values in columns.items()})
     for name in _END:
         values = pa.array([getattr(end, name) for end in ends], INDEX.field(name).type)
         # Nearly every unit is ok as a whole: one value then stands for all of its rows.
-        table = table.append_column(name, values if ended else pa.repeat(values[0], len(places)))
-    return table.append_column("commit", pa.repeat(pa.scalar(commit), len(places))).select(INDEX.names).cast(INDEX)
+        table = table.append_column(name, values if ended else pa.repeat(values[0], len(ids)))
+    return table.append_column("commit", pa.repeat(pa.scalar(commit), len(ids))).select(INDEX.names).cast(INDEX)
 
 
-_PLACE: Final = ("id", "request_key", "n")
-_END: Final = tuple(name for name in INDEX.names if name not in {*_PLACE, "replaces", "commit"})
+def _places(unit: Unit, ended: Collection[tuple[str, int | None]]) -> tuple[list[str], list[str], list[int | None]]:
+    """Return id, request key and n of each row that a unit settles; n is None of a request that failed as a whole."""
+    requests = unit.requests
+    if not ended and not any(request.takers for request in requests):  # by far the most
+        return (
+            [request.id for request in requests for _ in request.outputs],
+            [request.request_key for request in requests for _ in request.outputs],
+            [n for request in requests for n in request.outputs],
+        )
+    places = [
+        (taker, request.request_key, n)
+        for request in requests
+        for taker in request.ids
+        for n in ((None,) if (taker, None) in ended else request.outputs_of(taker))
+    ]
+    ids, keys, numbers = map(list, zip(*places, strict=True))
+    return ids, keys, numbers
+
+
+_END: Final = tuple(name for name in INDEX.names if name not in {"id", "request_key", "n", "replaces", "commit"})
 _OK: Final = RowOutcome(id="", request_key="", n=None, status="ok")

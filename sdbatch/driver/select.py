@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import compress
-from operator import not_
+from operator import attrgetter, not_
 from typing import Final, Literal, get_args
 
 import numpy as np
@@ -249,9 +249,10 @@ def requests_of(parts: Iterable[ClassifiedRows], sharing: Sharing) -> Iterator[R
         columns["attempt"] = [0] * rows.num_rows
         columns |= sharing.request_columns(rows, pending.outputs, pending.replaces)
         requests = map(Request._make, zip(*(columns[name] for name in Request._fields), strict=True))
-        yield from (request for request in requests if request.outputs)
+        yield from filter(_has_outputs, requests)
 
 
+_has_outputs: Final = attrgetter("outputs")
 _OF_PART: Final = ("id", "request_key", "recipe", "cost_tflop")
 
 
