@@ -1,4 +1,6 @@
-"""What a worker's process imports is out of the collector's sight; a model that it loads later is not."""
+"""What a worker's process imports is out of the collector's sight, and a model that it loads later is not; blocks that
+make many objects look for cycles seldom, and leave the thresholds as they were.
+"""
 
 from __future__ import annotations
 

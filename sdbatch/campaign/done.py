@@ -125,8 +125,7 @@ def _each_missing(made: NDArray[np.uint64], counts: NDArray[np.int64]) -> list[t
     if len(made) and (made == made[0]).all() and (counts == counts[0]).all():
         return [_missing(int(made[0]), int(counts[0]))] * len(made)
     outputs: list[tuple[int, ...]] = [()] * len(made)
-    unused = np.maximum(_WORD_BITS - counts, 0).astype(np.uint64)  # bits of a word that stand for no output
-    wanted = np.where(counts > 0, _ALL_BITS >> np.minimum(unused, _WORD_BITS - 1), np.uint64(0))
+    wanted = _ALL_BITS >> np.maximum(_WORD_BITS - counts, 0).astype(np.uint64)  # a bit for each output
     lacking = np.flatnonzero((wanted & ~made != 0) | (counts > _WORD_BITS))
     for place, bits, count in zip(lacking.tolist(), made[lacking].tolist(), counts[lacking].tolist(), strict=True):
         outputs[place] = _missing(bits, count)

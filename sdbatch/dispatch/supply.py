@@ -93,10 +93,7 @@ class Supply:
         """Fill the window with pending requests."""
         while not self.is_exhausted and self.window.num_requests < WINDOW_REQUESTS:
             requests = list(islice(self._requests, REQUESTS_AT_ONCE))
-            if self.lost_models:
-                self.window.add(*(request for request in requests if request.model not in self.lost_models))
-            else:
-                self.window.add(*requests)
+            self.window.add(*(request for request in requests if request.model not in self.lost_models))
             if len(requests) < REQUESTS_AT_ONCE:
                 self.is_exhausted = True
                 self.window.end()

@@ -111,9 +111,7 @@ class ClassifiedRows:
         return PendingRows(
             rows=self.rows.take(pa.array(places, pa.int64())),
             outputs=[self.outputs[place] for place in places],
-            replaces={row: self.replaces[place] for row, place in enumerate(places) if place in self.replaces}
-            if self.replaces
-            else {},
+            replaces={row: self.replaces[place] for row, place in enumerate(places) if place in self.replaces},
         )
 
     def rows_for(self, reason: Reason) -> pa.Table:

@@ -122,7 +122,7 @@ class Sharing:
         left = list(outputs)
         if self._origins.is_empty:
             return left
-        # Rows that are done are most of a campaign that goes on, and nothing is asked of them.
+        # Of a row whose outputs an earlier row of its key wants as well, nothing is asked.
         asked = [place for place, numbers in enumerate(outputs) if numbers]
         keys = rows.column("request_key").take(pa.array(asked, pa.int64()))
         for place, origins in self._origins.of(keys).items():
