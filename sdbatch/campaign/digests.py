@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 _KEY_DIGITS = 64
 _WORD_DIGITS = 16
+_STEPS_MAX = 32
+"""Hashes that a search walks past before it bisects: of even ones hardly more than eight begin alike."""
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)
 """An odd number without a pattern (2**64 over the golden ratio): products with it differ where the factors do."""
 
@@ -89,6 +91,37 @@ def group_starts(digests: Digests) -> NDArray[np.int64]:
     return np.append(0, np.flatnonzero(is_new) + 1)
 
 
+class SortedHashes:
+    """Hashes in ascending order, found by where their upper bits begin: a bisection jumps through all of the memory.
+
+    Args:
+        words: 64 bits each, sorted; hashes lie evenly between 0 and 2**64, and others are found too, but more slowly.
+    """
+
+    def __init__(self, words: NDArray[np.uint64]) -> None:
+        self._words = words
+        bits = max(1, len(words).bit_length() - 3)  # four to eight hashes, a line of the cache, begin alike
+        self._shift = np.uint64(64 - bits)
+        self._starts = np.searchsorted(words, np.arange(1 << bits, dtype=np.uint64) << self._shift).astype(np.int32)
+
+    def places(self, wanted: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """Return for each wanted hash the first place whose hash is not less, as `numpy.searchsorted` does."""
+        place = self._starts[(wanted >> self._shift).view(np.int64)].astype(np.int64)
+        pending = np.arange(len(wanted))
+        for _ in range(_STEPS_MAX):
+            pending = pending[self._is_before(place[pending], wanted[pending])]
+            if not len(pending):
+                return place
+            place[pending] += 1
+        place[pending] = np.searchsorted(self._words, wanted[pending])
+        return place
+
+    def _is_before(self, place: NDArray[np.int64], wanted: NDArray[np.uint64]) -> NDArray[np.bool_]:
+        if not len(self._words):
+            return np.zeros(len(place), np.bool_)
+        return (self._words.take(place, mode="clip") < wanted) & (place < len(self._words))
+
+
 class DigestTable:
     """Digests that are looked up in.
 
@@ -98,21 +131,20 @@ class DigestTable:
 
     def __init__(self, digests: Digests) -> None:
         self._digests = digests
+        self._high = SortedHashes(digests.high)
 
     def positions(self, wanted: Digests) -> NDArray[np.int64]:
         """Return where each wanted digest stands, -1 for one that does not."""
         found = np.full(len(wanted), -1, np.int64)
         if not len(self._digests):
             return found
-        order = np.argsort(wanted.high)  # in order, the search walks through memory instead of jumping
-        high, low = wanted.high[order], wanted.low[order]
-        place = np.searchsorted(self._digests.high, high)
-        pending = np.arange(len(order))
+        place = self._high.places(wanted.high)
+        pending = np.arange(len(wanted))
         while len(pending):
             pending = pending[place[pending] < len(self._digests)]
-            pending = pending[self._digests.high[place[pending]] == high[pending]]
-            is_equal = self._digests.low[place[pending]] == low[pending]
-            found[order[pending[is_equal]]] = place[pending[is_equal]]
+            pending = pending[self._digests.high[place[pending]] == wanted.high[pending]]
+            is_equal = self._digests.low[place[pending]] == wanted.low[pending]
+            found[pending[is_equal]] = place[pending[is_equal]]
             pending = pending[~is_equal]
             place[pending] += 1  # another request with the same upper half stands before it
         return found

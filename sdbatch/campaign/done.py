@@ -71,7 +71,8 @@ class Done:
         del made  # of ten million requests 80 MB
         self._failure = np.append(_newest_failures(history, starts), np.int32(-1))
         self._commits = history.commits
-        self._ids, self._newest = _newest_commits(history)
+        ids, self._newest = _newest_commits(history)
+        self._ids = DigestTable(Digests(high=ids, low=ids))
         self.origins = Origins(history)
         self.tombstones = NOTHING_TAKEN_DOWN if store is None else read_tombstones(store)
         self._unwanted = Unwanted(store, history, starts, self._requests, verdicts)
@@ -79,7 +80,7 @@ class Done:
     @property
     def is_empty(self) -> bool:
         """Whether nothing was ever committed."""
-        return not len(self._ids)
+        return not len(self._newest)
 
     def standing(self, ids: pa.ChunkedArray, keys: pa.ChunkedArray, num_outputs: pa.ChunkedArray) -> Standing:
         """Say how requests stand."""
@@ -111,13 +112,16 @@ class Done:
     def _is_known(self, ids: NDArray[np.uint64], place: NDArray[np.int64]) -> NDArray[np.bool_]:
         is_known = place >= 0
         others = np.flatnonzero(~is_known)  # of most rows the request itself was committed
-        is_known[others] = _positions(self._ids, ids[others]) >= 0
+        is_known[others] = self._places_of(ids[others]) >= 0
         return is_known
 
     def newest_commits(self, ids: pa.ChunkedArray) -> list[str | None]:
         """Return the newest commit of each id, None for one that was never committed."""
-        places = _positions(self._ids, id_digests(ids))
+        places = self._places_of(id_digests(ids))
         return [self._commits[self._newest[place]] if place >= 0 else None for place in places]
+
+    def _places_of(self, ids: NDArray[np.uint64]) -> NDArray[np.int64]:
+        return self._ids.positions(Digests(high=ids, low=ids))
 
 
 def _each_missing(made: NDArray[np.uint64], counts: NDArray[np.int64]) -> list[tuple[int, ...]]:
@@ -170,7 +174,3 @@ def _newest_commits(history: History) -> tuple[NDArray[np.uint64], NDArray[np.in
     ids, commits = history.ids[order], history.commit[order]
     is_last = np.append(ids[1:] != ids[:-1], True)[: len(ids)]
     return (ids, commits) if is_last.all() else (ids[is_last], commits[is_last])
-
-
-def _positions(sorted_ids: NDArray[np.uint64], wanted: NDArray[np.uint64]) -> NDArray[np.int64]:
-    return DigestTable(Digests(high=sorted_ids, low=sorted_ids)).positions(Digests(high=wanted, low=wanted))

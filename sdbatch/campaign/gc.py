@@ -116,7 +116,7 @@ class _Found:
 
 
 def _find(store: Store, before_s: float, keeps: Callable[[], Mapping[str, Keeper]] | None = None) -> _Found:
-    assets = store.list("assets")  # before the commits: one that is named between the two is not an orphan
+    assets = store.list(layout.ASSETS)  # before the commits: one that is named between the two is not an orphan
     rows = read_committed(store, _NAMED if keeps is None else SUPERSEDED_READ).rows
     paths = pa.array([entry.path for entry in assets], pa.string())
     is_named = pc.is_in(paths, rows.column("asset"))

@@ -8,6 +8,7 @@ from typing import Final
 
 LEASE: Final = "lease"
 RUNS: Final = "runs"
+ASSETS: Final = "assets"
 LATEST: Final = "metadata/latest.json"
 REPORT: Final = "report"
 GALLERY: Final = "report/index.html"
@@ -66,7 +67,7 @@ def beat(epoch: int) -> str:
 
 def asset(request_id: str, request_key: str, n: int, suffix: str) -> str:
     """Return an asset's path."""
-    return f"assets/{request_id}-{request_key[:8]}-{n}.{suffix}"
+    return f"{ASSETS}/{request_id}-{request_key[:8]}-{n}.{suffix}"
 
 
 def asset_parts(path: str) -> tuple[str, str, int] | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from sdbatch.campaign.digests import key_words
+from sdbatch.campaign.digests import SortedHashes, key_words
 from sdbatch.campaign.history import History
 from sdbatch.types import Origin
 
@@ -31,6 +31,7 @@ class Origins:
         self._commits = history.commits
         words.sort()  # in place, as another column of ten million outputs takes 80 MB
         self._words = words
+        self._hashes = SortedHashes(words)
 
     @property
     def is_empty(self) -> bool:
@@ -42,7 +43,7 @@ class Origins:
         if self.is_empty or not len(keys):
             return {}
         wanted = key_words(keys, 1)[:, 0]
-        starts = np.searchsorted(self._words, wanted, side="left")
+        starts = self._hashes.places(wanted)
         is_there = self._words[np.minimum(starts, len(self._words) - 1)] == wanted
         places = np.flatnonzero(is_there)
         ends = np.searchsorted(self._words, wanted[places], side="right")

@@ -92,7 +92,7 @@ def verify_campaign(
         verdicts_of: Returns what people decided in some files of decisions: the metadata were made with those alone.
     """
     unreadable: list[str] = []
-    assets = _assets(store.list("assets"))
+    assets = _assets(store.list(layout.ASSETS))
     committed = read_committed(store, CHECKED, unreadable)
     findings = [file_finding("commit", path, "is not readable; remove it and run again") for path in unreadable]
     counting = winners(committed.rows)

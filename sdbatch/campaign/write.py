@@ -63,7 +63,7 @@ def put_asset(
     Raises:
         AssetConflict: When what is stored is not this request's, or not whole.
     """
-    created = store.put_new(path, data, media_type)
+    created = store.put_new(path, data, media_type, syncs=False)  # `put_commit` does, before anything refers to it
     stored = data
     if not created:
         stored = store.read(path)
@@ -75,7 +75,7 @@ def put_asset(
 
 
 def put_commit(store: Store, run_id: str, unit: str, rows: Iterable[Mapping[str, Any]]) -> bool:
-    """Write a unit's commit; return whether these rows are the ones that stand.
+    """Write a unit's commit, once its assets survive a power cut; return whether these rows are the ones that stand.
 
     A lost reply looks like somebody else's win, so every attempt carries an id of its own that is compared.
     """
@@ -87,6 +87,8 @@ def put_commit(store: Store, run_id: str, unit: str, rows: Iterable[Mapping[str,
         found = found.set_column(COMMIT.get_field_index(name), field, same)
     data = to_parquet(found, for_query=False, attempt=attempt, run_id=run_id, unit=unit)
     path = layout.commit(run_id, unit)
+    if found.column("asset").null_count < found.num_rows:
+        store.sync(layout.ASSETS)
     reached("before-the-commit")
     is_ours = store.put_new(path, data, "application/vnd.apache.parquet")
     reached("after-the-commit")

@@ -31,7 +31,7 @@ class OlderVersions:
         if len(store.folders(layout.RUNS)) < 2:
             return
         found: dict[str, list[tuple[float, str, str]]] = defaultdict(list)
-        for entry in store.list("assets"):
+        for entry in store.list(layout.ASSETS):
             parts = layout.asset_parts(entry.path)
             if parts:
                 found[parts[0]].append((entry.modified_s, parts[1], entry.path))

@@ -124,7 +124,7 @@ def _looked_up(
 ) -> tuple[Meant, TakedownReport]:
     meant = meant_by(store, sources, where)
     before = read_tombstones(store)
-    there = {entry.path: entry.size_bytes for entry in store.list("assets")}
+    there = {entry.path: entry.size_bytes for entry in store.list(layout.ASSETS)}
     outputs = [meant.outputs[path] for path in sorted(meant.outputs)]
     names = {(one.request_key, one.n) for one in outputs}
     thumbnails = each_of(lambda item: num_pictures(store, *item), meant.rows.items())

@@ -220,7 +220,7 @@ def _add_unnamed(store: Store, rows: pa.Table, meant: Meant) -> None:
     """Add files that no commit names, as a killed worker leaves them, where they say that they are of it."""
     keys = {one.request_key for one in meant.outputs.values()}
     named = set(rows.column("asset").to_pylist())
-    for entry in store.list("assets"):
+    for entry in store.list(layout.ASSETS):
         parts = layout.asset_parts(entry.path)
         if entry.path in named or parts is None:
             continue

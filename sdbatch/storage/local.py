@@ -42,7 +42,7 @@ class LocalStore:
         self.url = root
         self._left_out: set[str] = set()
 
-    def put_new(self, path: str, data: bytes, content_type: str = "") -> bool:
+    def put_new(self, path: str, data: bytes, content_type: str = "", *, syncs: bool = True) -> bool:
         """See `Store`. A hard link is exclusive; fsspec's local `mode="create"` is not (300 keys had 301 winners)."""
         with self._writing(path) as (folder, name, temporary_folder):
             temporary = self._temporary(temporary_folder, data)
@@ -56,8 +56,14 @@ class LocalStore:
                 raise self._link_refused(error, path) from error
             finally:
                 os.unlink(temporary, dir_fd=temporary_folder)
-            os.fsync(folder)  # so that a new name survives a power cut
+            if syncs:
+                os.fsync(folder)  # so that a new name survives a power cut
         return created
+
+    def sync(self, folder: str) -> None:
+        """See `Store`. The files themselves were written to the disk before they got their names."""
+        with contextlib.suppress(FileNotFoundError), self._opened(folder) as handle:
+            os.fsync(handle)
 
     def put(self, path: str, data: bytes, content_type: str = "") -> None:
         """See `Store`. On a full disk a file that is not longer than what it replaces is written over the old one."""

@@ -51,7 +51,9 @@ class ObjectStore:
         self._root = location.path
         self._fs = filesystem(location, options)
 
-    def put_new(self, path: str, data: bytes, content_type: str = "application/octet-stream") -> bool:
+    def put_new(
+        self, path: str, data: bytes, content_type: str = "application/octet-stream", *, syncs: bool = True
+    ) -> bool:
         """See `Store`. A reply that was lost looks like a lost race; the caller tells them apart by content.
 
         Raises:
@@ -72,6 +74,9 @@ class ObjectStore:
             return True
 
         return self._retried(attempt, path)
+
+    def sync(self, folder: str) -> None:
+        """See `Store`: what was answered is kept."""
 
     def put(self, path: str, data: bytes, content_type: str = "application/octet-stream") -> None:
         """See `Store`."""

@@ -45,8 +45,15 @@ class Store(Protocol):
     url: str
     is_local: bool
 
-    def put_new(self, path: str, data: bytes, content_type: str = ...) -> bool:
-        """Write `data` unless `path` exists; return whether this call made it."""
+    def put_new(self, path: str, data: bytes, content_type: str = ..., *, syncs: bool = ...) -> bool:
+        """Write `data` unless `path` exists; return whether this call made it.
+
+        What is there survives a power cut as soon as this returns; without `syncs` it may be missing after one, whole
+        otherwise, until `sync` was called for its folder.
+        """
+
+    def sync(self, folder: str) -> None:
+        """Let the files that were put into a folder survive a power cut; those of a bucket do from the beginning."""
 
     def put(self, path: str, data: bytes, content_type: str = ...) -> None:
         """Write `data`, replacing what is there, never showing half of it."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -46,6 +48,49 @@ def test_of_two_commits_of_a_unit_the_first_stands(campaign_url: str) -> None:
     assert put_commit(store, RUN_1, "000000", [_row("a", worker="w0")])
     assert not put_commit(store, RUN_1, "000000", [_row("a", worker="w1")])
     assert from_parquet(store.read(layout.commit(RUN_1, "000000"))).column("worker").to_pylist() == ["w0"]
+
+
+def test_a_commit_appears_when_its_assets_survive_a_power_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told by the order of the system's own calls: every file before its name, the names before the commit's."""
+    done: list[tuple[str, int]] = []
+    fsync, link = os.fsync, os.link
+
+    def seen_fsync(file: int) -> None:
+        fsync(file)
+        done.append(("on the disk", os.fstat(file).st_ino))
+
+    def seen_link(source: str, name: str, *, src_dir_fd: int, **more: Any) -> None:
+        done.append((f"named {name}", os.stat(source, dir_fd=src_dir_fd).st_ino))
+        link(source, name, src_dir_fd=src_dir_fd, **more)
+
+    monkeypatch.setattr(os, "fsync", seen_fsync)
+    monkeypatch.setattr(os, "link", seen_link)
+    store = open_store(str(tmp_path), {})
+    paths = [layout.asset(row_id, "0" * 64, 0, "png") for row_id in "ab"]
+    for path in paths:
+        put_asset(store, path, path.encode(), "image/png", lambda _: False)
+    named = len(done)
+    put_commit(store, RUN_1, "000000", [_row("a", asset=paths[0]), _row("b", asset=paths[1])])
+
+    files = [(tmp_path / path).stat().st_ino for path in paths]
+    folder = (tmp_path / layout.ASSETS).stat().st_ino
+    commit = (tmp_path / layout.commit(RUN_1, "000000")).stat().st_ino
+    per_file = [
+        [("on the disk", file), (f"named {Path(path).name}", file)] for path, file in zip(paths, files, strict=True)
+    ]
+    assert done[:named] == [step for steps in per_file for step in steps]
+    assert done[named:-1] == [("on the disk", folder), ("on the disk", commit), ("named 000000.parquet", commit)]
+
+
+def test_a_commit_without_assets_waits_for_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = open_store(str(tmp_path), {})
+    synced: list[str] = []
+    monkeypatch.setattr(store, "sync", synced.append)
+
+    put_commit(store, RUN_1, "000000", [_row("a", status="failed", error_type="X")])
+    assert not synced
+    put_commit(store, RUN_1, "000001", [_row("b", asset=layout.asset("b", "0" * 64, 0, "png"))])
+    assert synced == [layout.ASSETS]
 
 
 def test_a_lost_reply_is_not_a_lost_race(campaign_url: str) -> None:

@@ -202,7 +202,7 @@ def test_a_beat_that_ends_for_a_reason_nobody_foresaw_loses_the_lease(tmp_path: 
 
 def test_a_store_without_put_if_absent_is_refused(tmp_path: object) -> None:
     class Careless(LocalStore):
-        def put_new(self, path: str, data: bytes, content_type: str = "") -> bool:
+        def put_new(self, path: str, data: bytes, content_type: str = "", *, syncs: bool = True) -> bool:
             self.put(path, data)
             return True
 

@@ -75,11 +75,11 @@ def test_the_last_number_of_a_lease_ends_in_one_line(store: Store) -> None:
 @pytest.mark.fault("S10", "a store in which another driver is always faster", "one line after a bound")
 def test_taking_a_campaign_has_a_bound(tmp_path: Path) -> None:
     class Beaten(LocalStore):
-        def put_new(self, path: str, data: bytes, content_type: str = "") -> bool:
+        def put_new(self, path: str, data: bytes, content_type: str = "", *, syncs: bool = True) -> bool:
             if path.endswith(".json"):
                 self.put(path, b"{}")
                 self.put(path.replace(".json", ".beat"), b'{"state": "released"}')
-            return super().put_new(path, data, content_type)
+            return super().put_new(path, data, content_type, syncs=syncs)
 
     with pytest.raises(CampaignHeld, match="16 times in turn another driver was faster"):
         acquire(Beaten(str(tmp_path / "c")))

@@ -61,9 +61,13 @@ class FaultyStore:
             raise Killed
         return lost if fault == "lose reply" and lost is not None else result
 
-    def put_new(self, path: str, data: bytes, content_type: str = "") -> bool:
+    def put_new(self, path: str, data: bytes, content_type: str = "", *, syncs: bool = True) -> bool:
         """A client that lost the reply asks again, and is told that the file exists."""
-        return self._call("put_new", path, lambda: self.real.put_new(path, data, content_type), lost=False)
+        return self._call("put_new", path, lambda: self.real.put_new(path, data, content_type, syncs=syncs), lost=False)
+
+    def sync(self, folder: str) -> None:
+        """An object store is not asked for this."""
+        self.real.sync(folder)
 
     def put(self, path: str, data: bytes, content_type: str = "") -> None:
         self._call("put", path, lambda: self.real.put(path, data, content_type))
