@@ -23,7 +23,7 @@ from typing import Any
 
 from benchmarks.groups import GROUPS, run_group
 from benchmarks.lab import ALIKE, Lab, load, machine, versions
-from benchmarks.table import Row, from_json, full, in_page, to_json, to_markdown
+from benchmarks.table import Row, from_json, full, in_page, in_readme, to_json, to_markdown
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -136,6 +136,8 @@ def _write(groups: Mapping[str, Mapping[str, Any]], options: argparse.Namespace)
     if options.out == RESULTS and not options.quick:
         page = ROOT / "docs/how/speed.md"
         page.write_text(in_page(page.read_text(), rows, circumstances(result)))
+        readme = ROOT / "README.md"
+        readme.write_text(in_readme(readme.read_text(), rows))
     print("\n" + text)
 
 

@@ -231,6 +231,55 @@ def in_page(text: str, rows: Iterable[Row], said: str) -> str:
     return f"{head}{begin}\n\n{said}\n\n" + "\n".join(lines) + f"\n\n{end}{tail}"
 
 
+README_MARKS = ("<!-- compared: made by `make bench` -->", "<!-- /compared -->")
+COMPARED: Mapping[str, str] = {
+    "steady rows/s / plain loop": "one process",
+    "steady rows/s / batched loop": "the same in batches",
+    "steady rows/s / accelerate": "accelerate",
+    "steady rows/s / Ray Data as documented": "as its guide has it",
+    "ray_data_tuned": "repartitioned by hand",
+}
+"""Words of a line of the README's table, by the comparison whose baseline it shows; the last line is ours."""
+
+
+def in_readme(text: str, rows: Iterable[Row]) -> str:
+    """Return the README with the rows a second of every arm between its marks, and below them how sure they are.
+
+    Args:
+        text: The README; what its table says besides the rates stays.
+        rows: With all of `COMPARED`; of a run without them the README stays as it is.
+    """
+    measured = {one.name: one for one in rows if one.ratio is not None}
+    if not measured.keys() >= {*COMPARED, "cpu_per_row"}:
+        return text
+    begin, end = README_MARKS
+    head, _, rest = text.partition(begin)
+    inner, _, tail = rest.partition(end)
+    lines = [line for line in inner.splitlines() if line.startswith("|")]
+    shown = {"sdbatch": measured["ray_data_tuned"].ours} | {
+        words: measured[name].baseline for name, words in COMPARED.items()
+    }
+    best = max(rate for rate in shown.values() if rate is not None)
+    for words, rate in shown.items():
+        (number,) = (place for place, line in enumerate(lines) if words in line.split("|")[1])
+        _, arm, _, *others = lines[number].split("|")
+        rate_text = f"**{_figure(rate)}**" if rate == best else _figure(rate)
+        lines[number] = "|".join(["", arm, f" {rate_text} ", *others])
+    split, tuned, loop = (measured[name] for name in ("steady rows/s / accelerate", "ray_data_tuned", "cpu_per_row"))
+    said = (
+        f"sdbatch made {_times(split)} as many rows a second as accelerate's loop, which commits nothing, and "
+        f"{_times(tuned)} as many as Ray Data by hand (the project's own bound is {_figure(tuned.must)}). A row took "
+        f"{_times(loop)} less CPU than in the plain loop (bound {_figure(loop.must)})."
+    )
+    return f"{head}{begin}\n\n" + "\n".join(lines) + f"\n\n{said}\n\n{end}{tail}"
+
+
+def _times(one: Row) -> str:
+    """Return a ratio in words, with the range of its pairs."""
+    between = "" if one.spread is None else f" ({_figure(one.spread[0])} to {_figure(one.spread[1])})"
+    return f"{_figure(one.ratio)} times{between}"
+
+
 def _cells(one: Row) -> tuple[str, ...]:
     """Return title, ours, baseline, ratio, must and whether it is reached."""
     ours, baseline = (

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import importlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from benchmarks.__main__ import circumstances
 from benchmarks.groups import GROUPS
-from benchmarks.table import TARGETS, Row, from_json, full, in_page, paired, row, to_json, to_markdown
+from benchmarks.table import (
+    COMPARED,
+    TARGETS,
+    Row,
+    from_json,
+    full,
+    in_page,
+    in_readme,
+    paired,
+    row,
+    to_json,
+    to_markdown,
+)
 
 ROOT = Path(__file__).parents[2]
-COMPARED = {
-    "steady rows/s / plain loop": "one process",
-    "steady rows/s / batched loop": "the same in batches",
-    "steady rows/s / accelerate": "accelerate",
-    "steady rows/s / Ray Data as documented": "as its guide has it",
-    "ray_data_tuned": "repartitioned by hand",
-}
-"""Words of the README's lines, by the benchmark's rows whose baseline they show."""
 
 
 @pytest.mark.parametrize(
@@ -87,10 +92,26 @@ def test_the_documentation_has_the_latest_figures() -> None:
 
 def test_the_readme_compares_with_the_latest_figures() -> None:
     latest = json.loads((ROOT / "benchmarks" / "results" / "latest.json").read_text())
-    rows = {values["name"]: values for values in latest["rows"]}
-    shown = {line.split("|")[1].strip(): line for line in (ROOT / "README.md").read_text().splitlines() if "|" in line}
-    for name, words in COMPARED.items():
-        (line,) = (line for said, line in shown.items() if words in said)
-        assert f"{rows[name]['baseline']:.3g}" in line.split("|")[2], f"{name}: {line}"
-    (ours,) = (line for said, line in shown.items() if said == "sdbatch, two workers")
-    assert f"{rows['ray_data_tuned']['ours']:.3g}" in ours.split("|")[2]
+    rows = {values["name"]: from_json(values) for values in latest["rows"]}
+    page = (ROOT / "README.md").read_text()
+
+    assert in_readme(page, rows.values()) == page, "`make bench` writes both"
+
+    slower = replace(rows["steady rows/s / accelerate"], baseline=0.125, ratio=700.0, spread=(600.0, 800.0))
+    changed = in_readme(page, [*rows.values(), slower])
+    assert "two processes | 0.125 |" in changed
+    assert "700 times (600 to 800) as many rows a second as accelerate's loop" in changed
+
+
+def test_the_best_rate_of_the_readme_stands_out() -> None:
+    latest = json.loads((ROOT / "benchmarks" / "results" / "latest.json").read_text())
+    rows = {values["name"]: from_json(values) for values in latest["rows"]}
+    page = (ROOT / "README.md").read_text()
+    for name in COMPARED:
+        best = in_readme(page, [*rows.values(), replace(rows[name], baseline=9999.0)])
+        (line,) = (line for line in best.splitlines() if "**9,999**" in line)
+        assert COMPARED[name] in line
+
+
+def test_a_run_without_the_arms_leaves_the_readme() -> None:
+    assert in_readme("as it was", [row("plan_cpu", ours=1.0)]) == "as it was"

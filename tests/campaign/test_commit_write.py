@@ -97,7 +97,7 @@ def test_a_lost_reply_is_not_a_lost_race(campaign_url: str) -> None:
     store = open_store(campaign_url, {})
     put_new = store.put_new
 
-    def reply_lost(path: str, data: bytes, content_type: str = "") -> bool:
+    def reply_lost(path: str, data: bytes, content_type: str = "", *, syncs: bool = True) -> bool:
         put_new(path, data, content_type)
         return put_new(path, data, content_type)  # what a client's own retry sees
 

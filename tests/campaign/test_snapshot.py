@@ -156,7 +156,7 @@ def test_a_snapshot_that_was_faster_than_the_follower_is_read_by_it(store: Store
     seen_by_3 = read_history(store)
     put_new = store.put_new
 
-    def slow(path: str, data: bytes, content_type: str = "") -> bool:
+    def slow(path: str, data: bytes, content_type: str = "", *, syncs: bool = True) -> bool:
         if not data:
             store.put_new = put_new  # type: ignore[method-assign]
             write_snapshot(store, _run(3), seen_by_3)
