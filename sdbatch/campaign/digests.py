@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 _KEY_DIGITS = 64
 _WORD_DIGITS = 16
 _STEPS_MAX = 32
-"""Hashes that a search walks past before it bisects: of even ones hardly more than eight begin alike."""
+"""Hashes that a search walks past before it bisects; of even ones it passes four or so."""
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)
 """An odd number without a pattern (2**64 over the golden ratio): products with it differ where the factors do."""
 
