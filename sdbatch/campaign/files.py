@@ -160,6 +160,9 @@ def files_of_run(run: str, entries: Iterable[Entry]) -> RunFiles:
 
 def each_of(call: Callable[[_T], _Result], items: Iterable[_T], num_threads: int = READ_THREADS) -> Iterator[_Result]:
     """Yield a call's results in order; a few calls at a time wait for the store, so that few results are held."""
+    if num_threads == 1:
+        yield from map(call, items)
+        return
     waiting = iter(items)
     with ThreadPoolExecutor(num_threads) as pool:
         while chunk := list(islice(waiting, num_threads)):
