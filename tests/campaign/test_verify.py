@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from sdbatch.campaign import layout
 from sdbatch.campaign.committed import read_committed
 from sdbatch.campaign.history import read_outcomes
 from sdbatch.campaign.schema import INDEX, VOID, from_parquet, table, to_parquet
-from sdbatch.campaign.verify import verify_campaign
+from sdbatch.campaign.verify import SMALL_BYTES, verify_campaign
 from sdbatch.campaign.write import put_asset, put_commit
 from sdbatch.driver import write_metadata
 from sdbatch.storage import Store, open_store
@@ -186,3 +187,24 @@ def test_an_index_that_cannot_be_read_hides_nothing(store: Store) -> None:
     store.put(INDEX_0, b"PAR1")
 
     assert read_outcomes(store).column("id").to_pylist() == before.column("id").to_pylist()
+
+
+@pytest.mark.parametrize(("asset_bytes", "is_here"), [(SMALL_BYTES - 1, True), (SMALL_BYTES, False)])
+def test_small_assets_of_a_disk_are_read_by_one_thread(tmp_path: Path, asset_bytes: int, is_here: bool) -> None:
+    store = open_store(str(tmp_path), {})
+    put_commit(store, RUN_1, "000000", [_ok(store, name, data=name.encode() * asset_bytes) for name in "ab"])
+    damaged = layout.asset("b", KEYS["b"], 0, "png")
+    store.put(damaged, b"x" * asset_bytes)
+    readers: set[threading.Thread] = set()
+    read = store.read
+
+    def seen(path: str) -> bytes:
+        if path.startswith(layout.ASSETS):
+            readers.add(threading.current_thread())
+        return read(path)
+
+    store.read = seen  # type: ignore[method-assign]
+    report = verify_campaign(store)
+
+    assert (threading.current_thread() in readers) is is_here
+    assert [finding.kind for finding in report.findings if finding.asset == damaged] == ["damaged"]
