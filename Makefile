@@ -68,7 +68,7 @@ python-range: $(READY) ## Runs the tests of the core on other Pythons, without t
 long: $(READY) ## The tests that `make test` leaves out.
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m long
 
-# Against what people would use instead, some 20 minutes; BENCH='--only speed' runs a part of it. Wants a quiet machine.
+# Against what people would use instead, over an hour; BENCH='--only speed' runs a part of it. Wants a quiet machine.
 bench: $(READY) ## Measures against what people would use instead.
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	$(BIN)/python -m benchmarks $(BENCH)
