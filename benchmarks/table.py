@@ -203,9 +203,8 @@ def to_markdown(rows: Iterable[Row]) -> str:
     """Return the table as Markdown."""
     lines = ["| quantity | ours | baseline | ratio | spread | must | aim | reached | note |", "|---" * 9 + "|"]
     for one in rows:
-        spread = "" if one.spread is None else f"{_figure(one.spread[0])} to {_figure(one.spread[1])}"
         title, ours, baseline, ratio, must, reached = _cells(one)
-        cells = (title, ours, baseline, ratio, spread, must, _bound(one.rule, one.aim), reached, one.note)
+        cells = (title, ours, baseline, ratio, _range(one), must, _bound(one.rule, one.aim), reached, one.note)
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
@@ -276,8 +275,12 @@ def in_readme(text: str, rows: Iterable[Row]) -> str:
 
 def _times(one: Row) -> str:
     """Return a ratio in words, with the range of its pairs."""
-    between = "" if one.spread is None else f" ({_figure(one.spread[0])} to {_figure(one.spread[1])})"
-    return f"{_figure(one.ratio)} times{between}"
+    return f"{_figure(one.ratio)} times" + (f" ({_range(one)})" if one.spread else "")
+
+
+def _range(one: Row) -> str:
+    """Return the least and the greatest ratio of the pairs, empty where there are none."""
+    return "" if one.spread is None else f"{_figure(one.spread[0])} to {_figure(one.spread[1])}"
 
 
 def _cells(one: Row) -> tuple[str, ...]:

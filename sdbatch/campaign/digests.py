@@ -92,7 +92,9 @@ def group_starts(digests: Digests) -> NDArray[np.int64]:
 
 
 class SortedHashes:
-    """Hashes in ascending order, found by where their upper bits begin: a bisection jumps through all of the memory.
+    """Hashes in ascending order, found by where those with the same upper bits begin.
+
+    A bisection would jump through all of the memory for each of them.
 
     Args:
         words: 64 bits each, sorted; hashes lie evenly between 0 and 2**64, and others are found too, but more slowly.
@@ -136,8 +138,6 @@ class DigestTable:
     def positions(self, wanted: Digests) -> NDArray[np.int64]:
         """Return where each wanted digest stands, -1 for one that does not."""
         found = np.full(len(wanted), -1, np.int64)
-        if not len(self._digests):
-            return found
         place = self._high.places(wanted.high)
         pending = np.arange(len(wanted))
         while len(pending):
