@@ -12,7 +12,9 @@ from typing import Any
 
 from sdbatch.storage import LocalStore, Store
 
-METHODS = frozenset({"put_new", "put", "read", "stat", "list", "folders", "delete", "temporary", "read_range", "open"})
+METHODS = frozenset(
+    {"put_new", "put", "read", "read_each", "stat", "list", "folders", "delete", "temporary", "read_range", "open"}
+)
 
 
 class CountedStore:

@@ -170,7 +170,9 @@ def _sample(rows: pa.Table, sample: float | None, seed: int | None) -> pa.Table:
 
 def _digest_findings(store: Store, rows: pa.Table) -> Iterator[Finding]:
     def digests(paths: Sequence[str]) -> list[str | None]:
-        return [_digest(store, path) for path in paths]
+        # None stands for a file that was removed since it was listed.
+        contents = store.read_each(paths)
+        return [None if content is None else hashlib.sha256(content).hexdigest() for content in contents]
 
     paths = rows.column("asset").to_pylist()
     blocks = (paths[start : start + BLOCK_ASSETS] for start in range(0, len(paths), BLOCK_ASSETS))
@@ -183,14 +185,6 @@ def _digest_findings(store: Store, rows: pa.Table) -> Iterator[Finding]:
             yield output_finding("missing", row, "is not in the store")
         else:
             yield output_finding("damaged", row, f"has sha256 {row['stored']}, committed was {row['sha256']}")
-
-
-def _digest(store: Store, path: str) -> str | None:
-    """Return the digest of a file, None for one that was removed since it was listed."""
-    try:
-        return hashlib.sha256(store.read(path)).hexdigest()
-    except FileNotFoundError:
-        return None
 
 
 def _conflict_findings(counting: pa.Table, orphans: Sequence[str]) -> Iterator[Finding]:

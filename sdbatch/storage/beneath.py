@@ -78,11 +78,11 @@ def opened_file(folder: int, name: str, where: str, *, follows: bool = False) ->
         StoreRefused: When it is a link that is not followed, or leads back to itself, a pipe, a device or a socket.
         FileNotFoundError, IsADirectoryError: When it is not there, or is a folder.
     """
-    if not follows:
-        refuse_link(folder, name, where)
     try:
         file = os.open(name, _FILE if follows else _FILE | os.O_NOFOLLOW, dir_fd=folder)
     except OSError as error:
+        if not follows:
+            refuse_link(folder, name, where)
         if follows and error.errno == errno.ELOOP:
             raise StoreRefused(f"{where}: is a link that leads back to itself; put the file itself there") from error
         if stat.S_ISSOCK(_mode(folder, name, follows=follows)):

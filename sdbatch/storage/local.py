@@ -14,7 +14,8 @@ import os
 import stat
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from itertools import groupby
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -85,12 +86,27 @@ class LocalStore:
 
     def read(self, path: str) -> bytes:
         """See `Store`."""
-        with self.open(path) as handle:
-            size_bytes, most = os.fstat(handle.fileno()).st_size, read_bytes_max(path)
-            if size_bytes > most:
-                raise StoreRefused(f"{self.url}/{path}: has {size_bytes} bytes, and {most} are read of such a file")
-            with self._named(path):
-                return handle.read()
+        with self._reading(path) as (folder, name):
+            return self._content(folder, name, path)
+
+    def read_each(self, paths: Sequence[str]) -> Iterator[bytes | None]:
+        """See `Store`."""
+        placed = [(_parts(self.url, path), path) for path in paths]
+        for folders, of_folder in groupby(placed, lambda place: place[0][:-1]):
+            inside = list(of_folder)
+            with ExitStack() as stack:
+                try:
+                    folder = stack.enter_context(self._opened("/".join(folders)))
+                except FileNotFoundError:
+                    yield from [None] * len(inside)
+                    continue
+                for parts, path in inside:
+                    try:
+                        with self._named(path):
+                            content = self._content(folder, parts[-1], path)
+                    except FileNotFoundError:
+                        content = None
+                    yield content
 
     def stat(self, path: str) -> Entry:
         """See `Store`."""
@@ -150,6 +166,15 @@ class LocalStore:
         with self._reading(path) as (folder, name):
             file = opened_file(folder, name, f"{self.url}/{path}", follows=self._follows)
         return os.fdopen(file, "rb")
+
+    def _content(self, folder: int, name: str, path: str) -> bytes:
+        """Return what is in a file of an opened folder; `path` names it in messages and says how long it may be."""
+        file = opened_file(folder, name, f"{self.url}/{path}", follows=self._follows)
+        with os.fdopen(file, "rb", buffering=0) as handle:
+            size_bytes, most = os.fstat(file).st_size, read_bytes_max(path)
+            if size_bytes > most:
+                raise StoreRefused(f"{self.url}/{path}: has {size_bytes} bytes, and {most} are read of such a file")
+            return handle.read()
 
     # --- folders ----------------------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, BinaryIO, Final, Self, TypeVar, cast
 
@@ -92,6 +92,15 @@ class ObjectStore:
         if len(data) > most:
             raise StoreRefused(f"{self.url}/{path}: has over {most} bytes, which is as much as is read of such a file")
         return data
+
+    def read_each(self, paths: Sequence[str]) -> Iterator[bytes | None]:
+        """See `Store`."""
+        for path in paths:
+            try:
+                content = self.read(path)
+            except FileNotFoundError:
+                content = None
+            yield content
 
     def stat(self, path: str) -> Entry:
         """See `Store`."""

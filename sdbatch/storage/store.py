@@ -5,7 +5,7 @@ A file that can be seen is whole, and of several writers of one new path exactly
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, Final, Protocol
 
@@ -64,6 +64,12 @@ class Store(Protocol):
         Raises:
             FileNotFoundError: When there is no such file.
             StoreRefused: When it is longer than `read_bytes_max`, or no regular file.
+        """
+
+    def read_each(self, paths: Sequence[str]) -> Iterator[bytes | None]:
+        """Yield the content of one file after the other, as `read` does; None for one that is not there.
+
+        On a disk, neighbours of one folder are cheaper to read so: the way down to it is walked once for them all.
         """
 
     def stat(self, path: str) -> Entry:

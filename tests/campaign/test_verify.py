@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -196,14 +196,13 @@ def test_small_assets_of_a_disk_are_read_by_one_thread(tmp_path: Path, asset_byt
     damaged = layout.asset("b", KEYS["b"], 0, "png")
     store.put(damaged, b"x" * asset_bytes)
     readers: set[threading.Thread] = set()
-    read = store.read
+    read_each = store.read_each
 
-    def seen(path: str) -> bytes:
-        if path.startswith(layout.ASSETS):
-            readers.add(threading.current_thread())
-        return read(path)
+    def seen(paths: Sequence[str]) -> Iterator[bytes | None]:
+        readers.add(threading.current_thread())
+        return read_each(paths)
 
-    store.read = seen  # type: ignore[method-assign]
+    store.read_each = seen  # type: ignore[method-assign]
     report = verify_campaign(store)
 
     assert (threading.current_thread() in readers) is is_here

@@ -92,6 +92,7 @@ def test_a_linked_folder_is_refused_whatever_is_asked(campaign: Path, victim: Pa
     calls: list[Callable[[], object]] = [
         lambda: found.list(name),
         lambda: found.read(f"{name}/document.txt"),
+        lambda: list(found.read_each([f"{name}/document.txt"])),
         lambda: found.stat(f"{name}/document.txt"),
         lambda: found.open(f"{name}/document.txt"),
         lambda: found.put_new(f"{name}/new", b"x"),
@@ -126,8 +127,11 @@ def test_verify_hashes_nothing_outside(campaign: Path, victim: Path, capsys: pyt
     (finding,) = [found for found in sdbatch.verify(campaign).findings if found.kind in {"missing", "damaged"}]
 
     assert (finding.kind, finding.id) == ("missing", "a")
+    store, path = open_campaign(str(campaign), {}), layout.asset("a", KEY, 0, "png")
     with pytest.raises(StoreRefused, match="is a link"):
-        open_campaign(str(campaign), {}).read(layout.asset("a", KEY, 0, "png"))
+        store.read(path)
+    with pytest.raises(StoreRefused, match=f"{path}: is a link"):
+        list(store.read_each([layout.asset("b", KEY, 0, "png"), path]))
 
 
 @pytest.mark.fault(
@@ -153,7 +157,7 @@ def test_what_is_no_regular_file_is_never_read(campaign: Path, tmp_path: Path, k
             pytest.skip("only root makes a device")
     found = open_campaign(str(campaign), {})
 
-    for call in (found.read, found.stat, found.open):
+    for call in (found.read, lambda path: list(found.read_each([path])), found.stat, found.open):
         with pytest.raises(StoreRefused, match=rf"is a {kind}, not a regular file"):
             call(place)
     assert place not in [entry.path for entry in found.list()]

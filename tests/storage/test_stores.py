@@ -77,6 +77,20 @@ def test_reading_what_is_not_there_says_so(campaign_url: str) -> None:
     store.delete("nothing")
 
 
+def test_files_are_read_one_after_the_other_and_what_is_not_there_is_none(campaign_url: str) -> None:
+    store = open_store(campaign_url, {})
+    for path in ("assets/a.png", "assets/deep/b.png", "assets/c.png", "one"):
+        store.put(path, path.encode())
+
+    paths = ["assets/c.png", "assets/a.png", "assets/gone.png", "one", "none/x", "assets/deep/b.png", "assets/c.png"]
+
+    expected = [b"assets/c.png", b"assets/a.png", None, b"one", None, b"assets/deep/b.png", b"assets/c.png"]
+    assert list(store.read_each(paths)) == expected
+    assert list(store.read_each([])) == []
+    with pytest.raises(StoreRefused, match="leads out of it"):
+        list(store.read_each(["assets/a.png", "assets/../../c.png"]))
+
+
 def test_an_opened_file_can_be_read_at_random_places(campaign_url: str) -> None:
     store = open_store(campaign_url, {})
     store.put("data", bytes(range(100)))

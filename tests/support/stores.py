@@ -6,7 +6,7 @@ driver or worker --> FaultyStore (dies before or after its k-th call) --> LocalS
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import BinaryIO, Literal, TypeVar
 
 from sdbatch.storage import Entry, LocalStore
@@ -74,6 +74,15 @@ class FaultyStore:
 
     def read(self, path: str) -> bytes:
         return self._call("read", path, lambda: self.real.read(path))
+
+    def read_each(self, paths: Sequence[str]) -> Iterator[bytes | None]:
+        """A bucket is asked for each."""
+        for path in paths:
+            try:
+                content = self.read(path)
+            except FileNotFoundError:
+                content = None
+            yield content
 
     def stat(self, path: str) -> Entry:
         return self._call("stat", path, lambda: self.real.stat(path))
