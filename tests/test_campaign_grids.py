@@ -171,7 +171,7 @@ def test_a_grid_leaves_the_gallery_as_it_is(job: dict[str, Any], monkeypatch: py
 def test_what_cannot_be_made_is_refused_before_anything_is_written(job: dict[str, Any]) -> None:
     for axes, more, error, message in (
         ((X, "guidance_scale=1"), {}, JobError, "--x and --y are both guidance_scale"),
-        ((X,), {"only": ["foxx"]}, JobError, r"--only foxx: the manifest has no such id; did you mean fox\?"),
+        ((X,), {"only": ["foxx"]}, JobError, r"^foxx: the manifest has no such id; did you mean fox\?"),
         ((X,), {"name": "../up"}, JobError, "--name ../up: a name has"),
         (("height=63,64",), {}, ManifestError, r"63"),
         (("scheduler=Nope",), {"only": ["owl"]}, ManifestError, "Nope"),

@@ -224,9 +224,7 @@ def _picked(job: Job, url: str, grid: Grid) -> tuple[list[dict[str, Any]], pa.Ta
     for wanted in grid.only:
         if not any(_is_named(row["id"], (wanted,)) for row in rows):
             near = difflib.get_close_matches(wanted, ids, n=1)
-            raise JobError(
-                f"--only {wanted}: the manifest has no such id{f'; did you mean {near[0]}?' if near else ''}"
-            )
+            raise JobError(f"{wanted}: the manifest has no such id{f'; did you mean {near[0]}?' if near else ''}")
     if not rows:
         raise JobError(f"grid {grid.folder}: the manifest has no row")
     return rows, pa.concat_tables(own, promote_options="default")

@@ -12,7 +12,7 @@ from typing import Final, TextIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sdbatch.errors import JobError, Problem
+from sdbatch.errors import JobError, ManifestError, Problem
 from sdbatch.manifest.row_place import ID
 from sdbatch.manifest.tables import TABLES, open_table
 
@@ -32,8 +32,7 @@ def read_ids(path: str, stdin: TextIO) -> frozenset[str]:
         stdin: Where these come from.
 
     Raises:
-        JobError: When it cannot be read, or holds what is no id.
-        ManifestError: When it is no table although its suffix says so.
+        JobError: When it cannot be read, is no table although its suffix says so, or holds what is no id.
     """
     ids: set[str] = set()
     for number, text in _texts(path, stdin):
@@ -62,6 +61,8 @@ def _texts(path: str, stdin: TextIO) -> Iterator[tuple[str, str]]:
         else:
             with file.open(encoding="utf-8-sig") as lines:
                 yield from _of_lines(path, lines)
+    except ManifestError as error:
+        raise JobError(f"--only-from {error.problems[0]}") from error
     except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
         raise JobError(f"--only-from {path}: cannot be read: {' '.join(str(error).split())[:200]}") from error
 

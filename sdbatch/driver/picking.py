@@ -152,9 +152,9 @@ class Picker:
         if self._selection.skips_unknown:
             return
         if self._idle_globs:
-            raise JobError(f"--only {min(self._idle_globs)}: {self._named} has no id that fits it")
+            raise JobError(f"{min(self._idle_globs)}: {self._named} has no id that fits it")
         if named := self._unseen & self._exact:
-            raise JobError(f"--only {min(named)}: {self._named} has no such id")
+            raise JobError(f"{min(named)}: {self._named} has no such id")
         if self._unseen:
             num_listed = len(self._selection.only_from or ())
             shown = ", ".join(sorted(self._unseen)[:SHOWN]) + (", ..." if len(self._unseen) > SHOWN else "")

@@ -81,11 +81,18 @@ def submit_job(
         write: Given the job's log as it comes; without it the call does not wait.
 
     Raises:
-        JobError: When a variable looks like a secret, the budget is none, or the job file would not travel.
+        JobError: When a variable looks like a secret, an override holds an address of `on_end`, the budget is none, or
+            the job file would not travel.
     """
     for name, value in environment.items():
         if looks_secret(name, value):
             raise JobError(f"--env {name}: looks like a secret; the job server shows it to anybody")
+    for name, _, value in (override.partition("=") for override in overrides):
+        if name == "on_end" and "//" in value:
+            raise JobError(
+                f"--set {name}: an address is often a key, and the job server shows a run's command to anybody; "
+                "write it into the job file, or write env:NAME for a variable of the cluster"
+            )
     if budget is not None:
         with_budget(job, budget)  # what is none is refused here, and not by a driver on the cluster
     output = parse_url(job.output).url

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from sdbatch.errors import SourceUnreadable
+from sdbatch.fetch.picture_formats import title_of_text
 
 HEAD_BYTES: Final = 1024
 """Bytes at a file's beginning that tell its container."""
@@ -39,13 +40,13 @@ _MARKS: Final = (
 """Containers by (offset, mark, ffmpeg's demuxer). Older QuickTime files begin with any of their boxes."""
 
 _FOREIGN: Final = (
-    (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "Windows Media (ASF)"),
-    (0, b"FLV", "Flash (FLV)"),
-    (0, b"OggS", "Ogg"),
-    (0, b"#EXTM3U", "playlist"),
-    (0, b"ffconcat", "playlist"),
-    (0, b"\x89PNG", "PNG"),
-    (0, b"\xff\xd8\xff", "JPEG"),
+    (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "a Windows Media (ASF)"),
+    (0, b"FLV", "a Flash (FLV)"),
+    (0, b"OggS", "an Ogg"),
+    (0, b"#EXTM3U", "a playlist"),
+    (0, b"ffconcat", "a playlist"),
+    (0, b"\x89PNG", "a PNG"),
+    (0, b"\xff\xd8\xff", "a JPEG"),
 )
 _TS_PACKETS: Final = ((0, 188), (4, 192))
 """Where the first packet of an MPEG-TS begins and how long each is; those of camcorders carry 4 bytes of time."""
@@ -68,9 +69,9 @@ def demuxer_of(head: bytes, name: str) -> str:
         return "avi"
     if any(_is_transport_stream(head, start, length) for start, length in _TS_PACKETS):
         return "mpegts"
-    for start, mark, title in _FOREIGN:
-        if head[start : start + len(mark)] == mark:
-            raise SourceUnreadable(f"{name}: is a {title} file, not an MP4, WebM or GIF file; clips are {FORMATS}")
+    title = next((title for start, mark, title in _FOREIGN if head[start : start + len(mark)] == mark), None)
+    if title := title or title_of_text(head):
+        raise SourceUnreadable(f"{name}: is {title} file, not an MP4, WebM or GIF file; clips are {FORMATS}")
     raise SourceUnreadable(f"{name}: not an MP4, WebM or GIF file, nor one of {FORMATS}")
 
 

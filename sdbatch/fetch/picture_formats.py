@@ -27,28 +27,36 @@ _MARKS: Final = (
 _AVIF_BRANDS: Final = frozenset({b"avif", b"avis"})
 _HEIC_BRANDS: Final = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
 _FOREIGN: Final = (
-    (0, b"8BPS", "Photoshop (PSD)"),
-    (0, b"\x00\x00\x00\x0cjP  ", "JPEG 2000"),
-    (0, b"\xff\x4f\xff\x51", "JPEG 2000"),
-    (0, b"\xff\x0a", "JPEG XL"),
-    (0, b"\x00\x00\x00\x0cJXL ", "JPEG XL"),
-    (0, b"%PDF", "PDF"),
-    (0, b"%!PS", "PostScript"),
-    (0, b"<svg", "SVG"),
-    (0, b"<?xml", "SVG or XML"),
-    (0, b"<!DOCTYPE", "HTML"),
-    (0, b"<html", "HTML"),
-    (0, b"v/1\x01", "OpenEXR"),
-    (0, b"#?RADIANCE", "Radiance HDR"),
-    (0, b"\x00\x00\x01\x00", "icon (ICO)"),
-    (0, b"qoif", "QOI"),
-    (0, b"IIRO", "camera raw"),
-    (0, b"FUJIFILM", "camera raw"),
-    (4, b"ftypcrx", "camera raw"),
-    (4, b"ftyp", "video (MP4 or MOV)"),
-    (0, b"\x1aE\xdf\xa3", "video (WebM or Matroska)"),
+    (0, b"8BPS", "a Photoshop (PSD)"),
+    (0, b"\x00\x00\x00\x0cjP  ", "a JPEG 2000"),
+    (0, b"\xff\x4f\xff\x51", "a JPEG 2000"),
+    (0, b"\xff\x0a", "a JPEG XL"),
+    (0, b"\x00\x00\x00\x0cJXL ", "a JPEG XL"),
+    (0, b"%PDF", "a PDF"),
+    (0, b"%!PS", "a PostScript"),
+    (0, b"v/1\x01", "an OpenEXR"),
+    (0, b"#?RADIANCE", "a Radiance HDR"),
+    (0, b"\x00\x00\x01\x00", "an icon (ICO)"),
+    (0, b"qoif", "a QOI"),
+    (0, b"IIRO", "a camera raw"),
+    (0, b"FUJIFILM", "a camera raw"),
+    (4, b"ftypcrx", "a camera raw"),
+    (4, b"ftyp", "a video (MP4 or MOV)"),
+    (0, b"\x1aE\xdf\xa3", "a video (WebM or Matroska)"),
 )
 """Files that people take for pictures, by (offset, mark), and what they are."""
+
+_TEXTS: Final = (
+    (b"<!doctype html", "an HTML"),
+    (b"<html", "an HTML"),
+    (b"<!doctype svg", "an SVG"),
+    (b"<svg", "an SVG"),
+    (b"<?xml", "an SVG or XML"),
+    (b'{"', "a JSON"),
+    (b"version https://git-lfs", "a Git LFS pointer"),
+)
+"""Texts that stand where pictures and clips should, such as a server's page of an error, by how they begin."""
+_BOM: Final = b"\xef\xbb\xbf"
 
 
 class Refused(ValueError):
@@ -69,10 +77,16 @@ def picture_format(head: bytes) -> str:
         return "AVIF"
     if named & _HEIC_BRANDS:
         return "HEIC"
-    for start, mark, title in _FOREIGN:
-        if head[start : start + len(mark)] == mark:
-            raise Refused(f"is a {title} file; pictures are {LISTED}")
+    title = next((title for start, mark, title in _FOREIGN if head[start : start + len(mark)] == mark), None)
+    if title := title or title_of_text(head):
+        raise Refused(f"is {title} file; pictures are {LISTED}")
     raise Refused(f"not a picture of {LISTED}")
+
+
+def title_of_text(head: bytes) -> str | None:
+    """Return what a file is that begins as some texts do, in capitals or not and after blanks; None for others."""
+    text = head.removeprefix(_BOM).lstrip().lower()
+    return next((title for beginning, title in _TEXTS if text.startswith(beginning)), None)
 
 
 def stated_size(kind: str, head: bytes) -> tuple[int, int] | None:

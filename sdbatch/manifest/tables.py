@@ -244,11 +244,11 @@ def _filled(cell: Any) -> Any:
 
 def _shape_problem(values: list[Any], num_cells: int, header: list[str], hint: str | None) -> str | None:
     """Return why the cells of a row do not fit its header, None when they do."""
+    has = f"has {num_cells} cell{'' if num_cells == 1 else 's'}, the header {len(header)}"
     if len(values) > len(header):
-        what = hint or "every column needs a name in the first row that is filled"
-        return f"has {num_cells} cells, the header {len(header)}; {what}"
+        return f"{has}; {hint or 'every column needs a name in the first row that is filled'}"
     if hint and num_cells < len(header):
-        return f"has {num_cells} cells, the header {len(header)}; {hint}"
+        return f"{has}; {hint}"
     unnamed = next((place for place, value in enumerate(values) if value is not None and not header[place]), None)
     return None if unnamed is None else f"has a value in column {unnamed + 1}, which has no name in the header"
 

@@ -227,8 +227,8 @@ def test_ids_and_globs_pick_rows(table: pa.Table, manifest: str, selection: Sele
 @pytest.mark.parametrize(
     ("selection", "message"),
     [
-        (Selection(only=frozenset({"mug-9"})), "--only mug-9: the manifest has no such id"),
-        (Selection(only=frozenset({"cup-*", "mug-*"})), "--only cup-*: the manifest has no id that fits it"),
+        (Selection(only=frozenset({"mug-9"})), "mug-9: the manifest has no such id"),
+        (Selection(only=frozenset({"cup-*", "mug-*"})), "cup-*: the manifest has no id that fits it"),
         (
             Selection(only_from=frozenset({"mug-1", "b", "a"})),
             "--only-from: the manifest lacks 2 of its 3 ids: a, b",
@@ -298,6 +298,9 @@ def test_a_list_of_ids_comes_through_a_pipe() -> None:
         ("rows.csv", b"id,x\nmug-1,2\n,3\n", "'' is no id (line 3)"),
         ("rows.csv", b"id,x\nmug-1,2\nmug-2,3,4\n", "has 3 cells, the header 2"),
         ("rows.parquet", b"none", "cannot be read"),
+        ("rows.csv", b'id,x\n"mug-1,2\n', "cannot be read: unexpected end of data"),
+        ("rows.csv", b"", "is empty"),
+        ("rows.xlsx", b"none", "cannot be read as a workbook"),
     ],
 )
 def test_a_list_that_is_none_is_refused_in_a_line(
@@ -309,4 +312,5 @@ def test_a_list_that_is_none_is_refused_in_a_line(
         read_ids(str(tmp_path / name), io.StringIO())
 
     assert message in str(caught.value)
+    assert str(caught.value).startswith("--only-from ")
     assert len(str(caught.value).splitlines()) == 1

@@ -51,3 +51,15 @@ def test_what_is_no_budget_is_refused_before_the_cluster_is_asked(
 
     with pytest.raises(error, match=message):
         sdbatch.submit(path, "http://127.0.0.1:9", working_dir=tmp_path, budget=budget)
+
+
+def test_an_address_that_may_be_a_key_does_not_travel_in_the_command(
+    tmp_path: Path, write_manifest: Callable[..., str], job_of: Callable[..., dict[str, Any]]
+) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_text(yaml.safe_dump(job_of(write_manifest(prompts(1)), on_end=["env:CHAT_URL"])))
+    override = 'on_end=["https://hooks.example.com/T/B/k"]'
+
+    with pytest.raises(JobError, match=r"--set on_end.*the job server shows a run's command to anybody") as caught:
+        sdbatch.submit(path, "http://127.0.0.1:9", overrides=[override], working_dir=tmp_path)
+    assert "/k" not in str(caught.value)

@@ -79,15 +79,16 @@ def test_a_turned_clip_stands_upright(tmp_path: Path, turn: str, place: int) -> 
 @pytest.mark.parametrize(
     ("data", "title"),
     [
-        (b"\x30\x26\xb2\x75\x8e\x66\xcf\x11\xa6\xd9", "Windows Media"),
-        (b"FLV\x01\x05", "Flash"),
-        (b"OggS\0\2", "Ogg"),
-        (b"#EXTM3U\n#EXTINF:2,\nsecret.mp4\n", "playlist"),
-        (b"\x89PNG\r\n\x1a\n", "PNG"),
+        (b"\x30\x26\xb2\x75\x8e\x66\xcf\x11\xa6\xd9", "a Windows Media"),
+        (b"FLV\x01\x05", "a Flash"),
+        (b"OggS\0\2", "an Ogg"),
+        (b"#EXTM3U\n#EXTINF:2,\nsecret.mp4\n", "a playlist"),
+        (b"\x89PNG\r\n\x1a\n", "a PNG"),
+        (b"<html><title>404", "an HTML"),
     ],
 )
 def test_what_is_not_read_is_named(data: bytes, title: str) -> None:
-    with pytest.raises(SourceUnreadable, match=f"a: is a {title}.* file, not an MP4, WebM or GIF file; clips are MP4"):
+    with pytest.raises(SourceUnreadable, match=f"a: is {title}.* file, not an MP4, WebM or GIF file; clips are MP4"):
         _read(data)
 
 

@@ -85,16 +85,20 @@ def test_a_heic_without_its_library_names_the_extra(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("data", "title"),
     [
-        (b"8BPS\0\1", "Photoshop"),
-        (b"\0\0\0\x0cjP  \r\n", "JPEG 2000"),
-        (b"%PDF-1.7", "PDF"),
-        (b"<svg xmlns=", "SVG"),
-        (b"\0\0\0\x18ftypisom\0\0\0\0", "video"),
-        (b"\0\0\0\x0cJXL \r\n", "JPEG XL"),
+        (b"8BPS\0\1", "a Photoshop"),
+        (b"\0\0\0\x0cjP  \r\n", "a JPEG 2000"),
+        (b"%PDF-1.7", "a PDF"),
+        (b"<svg xmlns=", "an SVG"),
+        (b"<!DOCTYPE html>", "an HTML"),
+        (b"\xef\xbb\xbf\n <!doctype HTML>", "an HTML"),
+        (b'{"error": "gone"}', "a JSON"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:", "a Git LFS pointer"),
+        (b"\0\0\0\x18ftypisom\0\0\0\0", "a video"),
+        (b"\0\0\0\x0cJXL \r\n", "a JPEG XL"),
     ],
 )
 def test_what_is_not_read_is_named(data: bytes, title: str) -> None:
-    with pytest.raises(SourceUnreadable, match=rf"a: is a .*{title}.* file; pictures are PNG, JPEG"):
+    with pytest.raises(SourceUnreadable, match=rf"a: is {title}.* file; pictures are PNG, JPEG"):
         _array(data)
 
 

@@ -288,7 +288,7 @@ def test_shards_of_an_earlier_build_are_removed_and_other_files_stay(tmp_path: P
     ("text", "said"),
     [
         ("id,prompt\na,a beach, at sunset\n", "line 2 of .*has 3 cells, the header 2; quote commas"),
-        ("id,prompt\na\n", "line 2 of .*has 1 cells, the header 2"),
+        ("id,prompt\na\n", "line 2 of .*has 1 cell, the header 2"),
         ('id,prompt\na,"a beach\nb,forest\n', "cannot be read: unexpected end of data"),
         ("id,id,prompt\na,b,x\n", "id appears twice in the header"),
     ],
