@@ -80,5 +80,10 @@ def _cell(row: Mapping[str, Any] | None) -> dict[str, Any]:
         "width": row["width"],
         "height": row["height"],
         "alt": row["prompt"] or row["id"],
-        "picture": f"data:image/webp;base64,{base64.b64encode(thumbnail).decode()}" if thumbnail else "",
+        "picture": _data_url(thumbnail) if thumbnail else "",
     }
+
+
+def _data_url(thumbnail: bytes) -> str:
+    kind = "webp" if thumbnail.startswith(b"RIFF") else "jpeg"  # older commits hold WebPs
+    return f"data:image/{kind};base64,{base64.b64encode(thumbnail).decode()}"

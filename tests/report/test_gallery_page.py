@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import threading
 import time
@@ -209,6 +210,16 @@ def test_only_what_is_on_the_screen_is_in_the_page(opened: Open) -> None:
     assert page.ask("sdbatch.filter.shown.length") == 3000
     assert first < 150
     assert page.ask("document.querySelectorAll('.tile').length") < 150
+
+
+def test_pictures_of_older_campaigns_are_webps(opened: Open) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(drawn(1, 80, 40)).save(buffer, "WEBP")
+    page = opened(campaign_rows(1, takes=2, pictures=[thumbnail(drawn(1, 80, 80)), buffer.getvalue()]))
+    page.wait("[...document.querySelectorAll('.tile img')].every(image => image.naturalWidth > 0)")
+    found = page.ask("[...document.querySelectorAll('.tile img')].map(i => [i.src.slice(0, 18), i.naturalHeight])")
+
+    assert {tuple(one) for one in found} == {("data:image/jpeg;ba", 80), ("data:image/webp;ba", 40)}
 
 
 def test_the_light_box_shows_the_file_its_source_and_its_takes(opened: Open, tmp_path: Path) -> None:
