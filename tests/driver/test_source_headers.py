@@ -61,7 +61,7 @@ SOURCES = {
     "pq.png": (_pq_png(), "its colours have the transfer PQ, which is not read"),
     "float.tif": (_float_tiff(), "holds 32-bit floating-point values"),
     "layers.psd": (b"8BPS\0\1" + b"\0" * 40, "is a Photoshop (PSD) file; pictures are PNG, JPEG"),
-    "page.html": (b"<!DOCTYPE html><p>403", "is a HTML file"),
+    "page.html": (b"<!DOCTYPE html><p>403", "is an HTML file; pictures are PNG, JPEG"),
     "empty.png": (b"", "is empty"),
     "text.jpg": (b"not a picture", "not a picture of PNG, JPEG"),
     "header.png": (b"\x89PNG\r\n\x1a\n\0\0\0", "not a whole picture of"),
