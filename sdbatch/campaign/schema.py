@@ -23,7 +23,7 @@ EFFECTIVE: Final = pa.schema([*METADATA, *JOINED_SCHEMA])
 """Columns of the metadata as they are read: verdicts are joined, and stored nowhere else than with the decisions."""
 
 PICTURES: Final = pa.schema([("thumbnail", pa.binary()), ("source_thumbnail", pa.binary())])
-"""Small JPEGs of an output, and of its first source as the model saw it, for the gallery; once they were WebPs."""
+"""Small JPEGs of an output, and of its first source as the model saw it, for the gallery; older commits hold WebPs."""
 
 COMMIT: Final = pa.unify_schemas([METADATA, PICTURES])
 """A commit's columns: the metadata and the pictures."""

@@ -20,6 +20,7 @@ from sdbatch.dispatch.submit import Cluster, campaign_name, inside
 from sdbatch.driver.briefs import BRIEFS, brief_files
 from sdbatch.errors import JobError
 from sdbatch.job import Job, with_budget
+from sdbatch.job.on_end import FROM_ENVIRONMENT
 from sdbatch.logs import looks_secret
 from sdbatch.storage import parse_url
 
@@ -87,12 +88,12 @@ def submit_job(
     for name, value in environment.items():
         if looks_secret(name, value):
             raise JobError(f"--env {name}: looks like a secret; the job server shows it to anybody")
-    for name, _, value in (override.partition("=") for override in overrides):
-        if name == "on_end" and "//" in value:
-            raise JobError(
-                f"--set {name}: an address is often a key, and the job server shows a run's command to anybody; "
-                "write it into the job file, or write env:NAME for a variable of the cluster"
-            )
+    is_in_command = any(override.partition("=")[0] == "on_end" for override in overrides)
+    if is_in_command and not all(entry.startswith(FROM_ENVIRONMENT) for entry in job.on_end):
+        raise JobError(
+            "--set on_end: an address is often a key, and the job server shows a run's command to anybody; "
+            "write it into the job file, or write env:NAME for a variable of the cluster"
+        )
     if budget is not None:
         with_budget(job, budget)  # what is none is refused here, and not by a driver on the cluster
     output = parse_url(job.output).url

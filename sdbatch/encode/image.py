@@ -118,7 +118,7 @@ def _comment(image: Image.Image) -> str:
 def thumbnail(image_HWC: NDArray[np.uint8]) -> bytes:
     """Return a JPEG of at most `THUMBNAIL_PIXELS_MAX` a side; smaller pictures keep their size.
 
-    A WebP of as many bytes takes ten times the CPU, as much as a tenth of a picture's PNG.
+    A WebP takes ten times the CPU, and as many bytes where a picture has grain.
     """
     image = Image.fromarray(image_HWC)
     # A box reduction first makes the Lanczos filter several times faster.

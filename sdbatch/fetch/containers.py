@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from sdbatch.errors import SourceUnreadable
-from sdbatch.fetch.picture_formats import title_of_text
+from sdbatch.fetch.marks import foreign_title, name_by_mark
 
 HEAD_BYTES: Final = 1024
 """Bytes at a file's beginning that tell its container."""
@@ -62,15 +62,13 @@ def demuxer_of(head: bytes, name: str) -> str:
     Raises:
         SourceUnreadable: When it is no container that is read.
     """
-    for start, mark, demuxer in _MARKS:
-        if head[start : start + len(mark)] == mark:
-            return demuxer
+    if demuxer := name_by_mark(head, _MARKS):
+        return demuxer
     if head[:4] == b"RIFF" and head[8:11] == b"AVI":
         return "avi"
     if any(_is_transport_stream(head, start, length) for start, length in _TS_PACKETS):
         return "mpegts"
-    title = next((title for start, mark, title in _FOREIGN if head[start : start + len(mark)] == mark), None)
-    if title := title or title_of_text(head):
+    if title := foreign_title(head, _FOREIGN):
         raise SourceUnreadable(f"{name}: is {title} file, not an MP4, WebM or GIF file; clips are {FORMATS}")
     raise SourceUnreadable(f"{name}: not an MP4, WebM or GIF file, nor one of {FORMATS}")
 

@@ -9,6 +9,7 @@ import struct
 from typing import Final
 
 from sdbatch.fetch.boxes import brands, pixel_size
+from sdbatch.fetch.marks import foreign_title, name_by_mark
 
 FORMATS: Final = ("PNG", "JPEG", "WEBP", "AVIF", "TIFF", "BMP", "GIF", "HEIC")
 LISTED: Final = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
@@ -46,18 +47,6 @@ _FOREIGN: Final = (
 )
 """Files that people take for pictures, by (offset, mark), and what they are."""
 
-_TEXTS: Final = (
-    (b"<!doctype html", "an HTML"),
-    (b"<html", "an HTML"),
-    (b"<!doctype svg", "an SVG"),
-    (b"<svg", "an SVG"),
-    (b"<?xml", "an SVG or XML"),
-    (b'{"', "a JSON"),
-    (b"version https://git-lfs", "a Git LFS pointer"),
-)
-"""Texts that stand where pictures and clips should, such as a server's page of an error, by how they begin."""
-_BOM: Final = b"\xef\xbb\xbf"
-
 
 class Refused(ValueError):
     """A picture says of itself what is not read; the text goes on after its name."""
@@ -69,24 +58,16 @@ def picture_format(head: bytes) -> str:
     Raises:
         Refused: When it is none, with what it is where that is known.
     """
-    for start, mark, kind in _MARKS:
-        if head[start : start + len(mark)] == mark:
-            return kind
+    if kind := name_by_mark(head, _MARKS):
+        return kind
     named = set(brands(head))
     if named & _AVIF_BRANDS:
         return "AVIF"
     if named & _HEIC_BRANDS:
         return "HEIC"
-    title = next((title for start, mark, title in _FOREIGN if head[start : start + len(mark)] == mark), None)
-    if title := title or title_of_text(head):
+    if title := foreign_title(head, _FOREIGN):
         raise Refused(f"is {title} file; pictures are {LISTED}")
     raise Refused(f"not a picture of {LISTED}")
-
-
-def title_of_text(head: bytes) -> str | None:
-    """Return what a file is that begins as some texts do, in capitals or not and after blanks; None for others."""
-    text = head.removeprefix(_BOM).lstrip().lower()
-    return next((title for beginning, title in _TEXTS if text.startswith(beginning)), None)
 
 
 def stated_size(kind: str, head: bytes) -> tuple[int, int] | None:

@@ -14,7 +14,8 @@ import os
 import stat
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -24,7 +25,7 @@ from sdbatch.local_faults import LOCAL_FAULTS, local_fault
 from sdbatch.points import reached
 from sdbatch.storage.beneath import DEPTH_MAX, kind_of, opened_file, opened_folder
 from sdbatch.storage.locations import leads_out
-from sdbatch.storage.store import Entry, read_bytes_max
+from sdbatch.storage.store import Entry, read_bytes_max, read_in_turn
 
 LOG = logging.getLogger("sdbatch.storage")
 _TEMPORARY: Final = ".tmp"
@@ -94,19 +95,11 @@ class LocalStore:
         placed = [(_parts(self.url, path), path) for path in paths]
         for folders, of_folder in groupby(placed, lambda place: place[0][:-1]):
             inside = list(of_folder)
-            with ExitStack() as stack:
-                try:
-                    folder = stack.enter_context(self._opened("/".join(folders)))
-                except FileNotFoundError:
-                    yield from [None] * len(inside)
-                    continue
-                for parts, path in inside:
-                    try:
-                        with self._named(path):
-                            content = self._content(folder, parts[-1], path)
-                    except FileNotFoundError:
-                        content = None
-                    yield content
+            try:
+                with self._opened("/".join(folders)) as folder:
+                    yield from read_in_turn(partial(self._content_in, folder), inside)
+            except FileNotFoundError:  # the folder itself is not there
+                yield from [None] * len(inside)
 
     def stat(self, path: str) -> Entry:
         """See `Store`."""
@@ -166,6 +159,12 @@ class LocalStore:
         with self._reading(path) as (folder, name):
             file = opened_file(folder, name, f"{self.url}/{path}", follows=self._follows)
         return os.fdopen(file, "rb")
+
+    def _content_in(self, folder: int, place: tuple[tuple[str, ...], str]) -> bytes:
+        """Return what is in a file of an opened folder, by its names and its path."""
+        parts, path = place
+        with self._named(path):
+            return self._content(folder, parts[-1], path)
 
     def _content(self, folder: int, name: str, path: str) -> bytes:
         """Return what is in a file of an opened folder; `path` names it in messages and says how long it may be."""

@@ -15,7 +15,7 @@ from sdbatch.job import Storage, storage_faults
 from sdbatch.storage.locations import EXTRAS, PACKAGES, Location, leads_out
 from sdbatch.storage.refusals import error_code, has_reason, message_of, refusal
 from sdbatch.storage.retries import Line
-from sdbatch.storage.store import JSON_BYTES_MAX, NO_PUT_IF_ABSENT, Entry, read_bytes_max
+from sdbatch.storage.store import JSON_BYTES_MAX, NO_PUT_IF_ABSENT, Entry, read_bytes_max, read_in_turn
 
 CONNECT_TIMEOUT_S = 5
 
@@ -95,12 +95,7 @@ class ObjectStore:
 
     def read_each(self, paths: Sequence[str]) -> Iterator[bytes | None]:
         """See `Store`."""
-        for path in paths:
-            try:
-                content = self.read(path)
-            except FileNotFoundError:
-                content = None
-            yield content
+        return read_in_turn(self.read, paths)
 
     def stat(self, path: str) -> Entry:
         """See `Store`."""

@@ -5,15 +5,16 @@ A file that can be seen is whole, and of several writers of one new path exactly
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import BinaryIO, Final, Protocol
+from typing import BinaryIO, Final, Protocol, TypeVar
 
 JSON_BYTES_MAX: Final = 64 << 20
 """Longest JSON file that is read whole; a tokenizer's is some 30 MiB, a campaign's own are far shorter."""
 READ_BYTES_MAX: Final = 8 << 30
 """Longest file of any other kind that is read whole; the snapshot of ten million rows has about 1 GiB."""
 _JSON_SUFFIXES: Final = (".json", ".beat", ".cancel")
+_Place = TypeVar("_Place")
 NO_PUT_IF_ABSENT = "the store has no put-if-absent, so it cannot promise exactly once"
 
 
@@ -37,6 +38,16 @@ class Entry:
 def read_bytes_max(path: str) -> int:
     """Return how many bytes of a file are read at most, by its name."""
     return JSON_BYTES_MAX if path.endswith(_JSON_SUFFIXES) else READ_BYTES_MAX
+
+
+def read_in_turn(read: Callable[[_Place], bytes], places: Iterable[_Place]) -> Iterator[bytes | None]:
+    """Yield what `read` returns for one place after the other, None where it finds no file."""
+    for place in places:
+        try:
+            content = read(place)
+        except FileNotFoundError:
+            content = None
+        yield content
 
 
 class Store(Protocol):

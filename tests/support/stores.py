@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import BinaryIO, Literal, TypeVar
 
 from sdbatch.storage import Entry, LocalStore
+from sdbatch.storage.store import read_in_turn
 
 Fault = Literal["die before", "die after", "lose reply"]
 _T = TypeVar("_T")
@@ -77,12 +78,7 @@ class FaultyStore:
 
     def read_each(self, paths: Sequence[str]) -> Iterator[bytes | None]:
         """A bucket is asked for each."""
-        for path in paths:
-            try:
-                content = self.read(path)
-            except FileNotFoundError:
-                content = None
-            yield content
+        return read_in_turn(self.read, paths)
 
     def stat(self, path: str) -> Entry:
         return self._call("stat", path, lambda: self.real.stat(path))
