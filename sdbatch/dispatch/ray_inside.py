@@ -21,6 +21,9 @@ ON_ONE_MACHINE: Final = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 
 _KV_NAMESPACE: Final = b"sdbatch"
 
+_HELPERS: Final = frozenset({"start_monitor", "start_api_server"})
+"""Methods of Ray's `Node`; `ray start` has a switch for the first, `ray.init` for none of the two."""
+
 
 class _Once:
     """Whether a cluster was started or asked for in this process."""
@@ -78,6 +81,28 @@ def one_machine() -> Iterator[None]:
         yield
     finally:
         (constants.ENABLE_RAY_CLUSTER,) = found
+
+
+@contextlib.contextmanager
+def without_helpers() -> Iterator[None]:
+    """Let Ray start a node without its autoscaler and its dashboard's server while the block runs.
+
+    Neither does anything for a cluster of one machine that shows no dashboard. Ray waits for the server as it starts,
+    and for the autoscaler, which hears no SIGTERM, a second as it ends. A Ray that starts them otherwise still does.
+    """
+    found = _inside("ray._private.node", "Node")
+    starts = {name: start for name, start in vars(found[0]).items() if name in _HELPERS} if found else {}
+    try:
+        for name in starts:
+            setattr(found[0], name, _start_nothing)
+        yield
+    finally:
+        for name, start in starts.items():
+            setattr(found[0], name, start)
+
+
+def _start_nothing(*_: object, **__: object) -> None:
+    """Stand in the place of a start."""
 
 
 def address_of_auto() -> str:

@@ -21,7 +21,13 @@ from typing import Any, Final
 
 import ray
 
-from sdbatch.dispatch.ray_inside import ON_ONE_MACHINE, forget_authentication, one_machine, read_authentication_anew
+from sdbatch.dispatch.ray_inside import (
+    ON_ONE_MACHINE,
+    forget_authentication,
+    one_machine,
+    read_authentication_anew,
+    without_helpers,
+)
 from sdbatch.errors import WorkersUnavailable
 from sdbatch.scratch import Scratch
 
@@ -52,7 +58,7 @@ class LocalRay:
             _write_private(path, secrets.token_hex(32))
             changes |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(path), "RAY_AUTH_TOKEN": None}
         try:
-            with kept_environment(changes), one_machine():
+            with kept_environment(changes), one_machine(), without_helpers():
                 read_authentication_anew()
                 context = ray.init(
                     address="local",

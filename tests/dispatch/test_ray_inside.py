@@ -57,6 +57,22 @@ def test_without_a_call_for_packages_none_is_put() -> None:
     assert ray_inside.put_package(object(), Path("package.zip")) is None
 
 
+def test_a_node_starts_no_helpers_in_the_block_and_all_of_them_after_it() -> None:
+    node = pytest.importorskip("ray._private.node").Node
+    before = {name: vars(node)[name] for name in ray_inside._HELPERS}
+    with pytest.raises(ZeroDivisionError), ray_inside.without_helpers():
+        assert [vars(node)[name](node, include_dashboard=False) for name in before] == [None, None]
+        raise ZeroDivisionError
+
+    assert {name: vars(node)[name] for name in before} == before
+
+
+def test_helpers_that_a_ray_starts_otherwise_are_started(lacks: Callable[[str], None]) -> None:
+    lacks("ray._private.node")
+    with ray_inside.without_helpers():
+        pass
+
+
 def test_without_a_place_for_notes_every_request_is_a_suspect(lacks: Callable[[str], None]) -> None:
     lacks("ray.experimental.internal_kv")
     ray_inside.note(b"key", "row-1")

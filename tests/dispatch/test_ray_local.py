@@ -80,6 +80,15 @@ def _listeners(root: psutil.Process) -> dict[str, set[str]]:
     return found
 
 
+def _programs(root: psutil.Process) -> set[str]:
+    """Return the Python files that the processes under one run."""
+    programs = set()
+    for process in root.children(recursive=True):
+        with suppress(psutil.Error):  # it ended meanwhile
+            programs |= {Path(argument).name for argument in process.cmdline() if argument.endswith(".py")}
+    return programs
+
+
 @pytest.mark.fault("S13", "what listens during `sdbatch run`", "127.0.0.1 alone")
 @pytest.mark.fault(
     "S13", "token and session folder of a local run", "0600 and 0700, of this run alone, gone afterwards"
@@ -91,8 +100,10 @@ def test_a_local_run_is_closed_to_strangers(job: Callable[..., str], tmp_path: P
     before = set(Path(RAY_FOLDER).glob("sdb-ray-*"))
     process = _start(["run", path, "--json"], _environment(home))
     seen: dict[str, set[str]] = {}
+    programs: set[str] = set()
     modes: dict[str, int] = {}
     while process.poll() is None:
+        programs |= _programs(psutil.Process(process.pid))
         for name, addresses in _listeners(psutil.Process(process.pid)).items():
             seen.setdefault(name, set()).update(addresses)
         for folder in set(Path(RAY_FOLDER).glob("sdb-ray-*")) - before:
@@ -107,6 +118,8 @@ def test_a_local_run_is_closed_to_strangers(job: Callable[..., str], tmp_path: P
     assert process.returncode == 0, errors
     assert json.loads(output)["counts"]["rows_ok"] == 20
     assert {"gcs_server", "raylet"} <= seen.keys()
+    assert "default_worker.py" in programs
+    assert not programs & {"monitor.py", "dashboard.py"}  # Ray's autoscaler, and the server of its dashboard
     assert set().union(*seen.values()) <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}
     assert modes == {"sdb": 0o700, "token": 0o600, "session": 0o700}
     assert set(Path(RAY_FOLDER).glob("sdb-ray-*")) == before
