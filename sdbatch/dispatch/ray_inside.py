@@ -21,8 +21,8 @@ ON_ONE_MACHINE: Final = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 
 _KV_NAMESPACE: Final = b"sdbatch"
 
-_HELPERS: Final = frozenset({"start_monitor", "start_api_server"})
-"""Methods of Ray's `Node`; `ray start` has a switch for the first, `ray.init` for none of the two."""
+_HELPERS: Final = frozenset({"start_monitor", "start_api_server", "start_log_monitor"})
+"""Methods of Ray's `Node`, which has a switch for the first and the last; `ray.init` has none."""
 
 
 class _Once:
@@ -85,10 +85,11 @@ def one_machine() -> Iterator[None]:
 
 @contextlib.contextmanager
 def without_helpers() -> Iterator[None]:
-    """Let Ray start a node without its autoscaler and its dashboard's server while the block runs.
+    """Let Ray start a node without its autoscaler, its dashboard's server and its log monitor while the block runs.
 
-    Neither does anything for a cluster of one machine that shows no dashboard. Ray waits for the server as it starts,
-    and for the autoscaler, which hears no SIGTERM, a second as it ends. A Ray that starts them otherwise still does.
+    None of them does anything for a cluster of one machine that shows no dashboard and hands no log to the driver. Ray
+    waits for the server as it starts, and for the autoscaler, which hears no SIGTERM, a second as it ends. A Ray that
+    starts them otherwise still does.
     """
     found = _inside("ray._private.node", "Node")
     starts = {name: start for name, start in vars(found[0]).items() if name in _HELPERS} if found else {}
