@@ -9,14 +9,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from support.hostile import damaged_avifs, slow_jpeg
 
 import sdbatch
 from sdbatch.driver.session import _as_seen_from_here
+from sdbatch.encode.image import read_image
 from sdbatch.fetch.bounded.decoder import BoundedDecoder
 from sdbatch.fetch.pictures import decode_image
+from sdbatch.generate.item import Item
 from sdbatch.job import parse_job
 from sdbatch.worker.unit import FETCH_MAX_S, _UnitInProgress
 
@@ -124,3 +127,54 @@ def test_a_fetch_tells_which_rows_are_being_decoded(
 
     assert fetching[0] == ()
     assert ("slow",) in fetching or ("slow", "sound") in fetching
+
+
+def test_rows_with_one_source_share_its_pixels(
+    write_manifest: Callable[..., str],
+    job_of: Callable[..., dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    decoded: list[tuple[str, int]] = []
+    seen: list[Any] = []
+
+    class Counted(BoundedDecoder):
+        """Notes what is decoded."""
+
+        def decode(self, sources: Any, settings: Any, read: Any) -> Any:
+            decoded.append((Path(sources[0].url).name, settings.width))
+            return super().decode(sources, settings, read)
+
+    def item(**values: Any) -> Item:
+        seen.append(values["images"][0])
+        return Item(**values)
+
+    monkeypatch.setattr("sdbatch.worker.sources.BoundedDecoder", Counted)
+    monkeypatch.setattr("sdbatch.generate.item.Item", item)
+    first, second = tmp_path / "first.png", tmp_path / "second.png"
+    first.write_bytes(_png())
+    Image.new("RGB", (64, 64), (200, 9, 9)).save(second)
+    rows = [{"id": f"a-{number}", "prompt": f"fox {number}", "images": str(first)} for number in range(6)]
+    rows += [{"id": "b", "prompt": "fox 0", "images": str(second)}]
+    rows += [{"id": "c", "prompt": "fox 0", "images": str(first), "width": 96}]
+    job = job_of(write_manifest(rows), defaults=_DEFAULTS)
+    result = sdbatch.run(job, in_process=True)
+    made = {row["id"]: row for row in sdbatch.metadata(job["output"]).to_pylist()}
+
+    assert result.exit_code == 0
+    assert sorted(decoded) == [("first.png", 64), ("first.png", 96), ("second.png", 64)]
+    assert len({id(pixels) for pixels in seen}) == 3
+    assert not any(pixels.flags.writeable for pixels in seen)
+    assert len({made[f"a-{number}"]["sha256"] for number in range(6)}) == 6
+    shown = {name: read_image(row["source_thumbnail"]) for name, row in _committed(job["output"]).items()}
+    assert {name: pixels.shape for name, pixels in shown.items() if name in {"a-5", "c"}} == {
+        "a-5": (64, 64, 3),
+        "c": (64, 96, 3),
+    }
+    assert shown["b"][0, 0, 0] > 150 > shown["a-0"][0, 0, 0]
+
+
+def _committed(output: str) -> dict[str, dict[str, Any]]:
+    """Return the rows of a campaign's commits by id."""
+    files = sorted(Path(output).rglob("commits/*.parquet"))
+    return {row["id"]: row for file in files for row in pq.read_table(file).to_pylist()}

@@ -92,14 +92,14 @@ def without_helpers() -> Iterator[None]:
     starts them otherwise still does.
     """
     found = _inside("ray._private.node", "Node")
-    starts = {name: start for name, start in vars(found[0]).items() if name in _HELPERS} if found else {}
+    starts = [(node, name, vars(node)[name]) for node in found or () for name in _HELPERS & vars(node).keys()]
     try:
-        for name in starts:
-            setattr(found[0], name, _start_nothing)
+        for node, name, _ in starts:
+            setattr(node, name, _start_nothing)
         yield
     finally:
-        for name, start in starts.items():
-            setattr(found[0], name, start)
+        for node, name, start in starts:
+            setattr(node, name, start)
 
 
 def _start_nothing(*_: object, **__: object) -> None:

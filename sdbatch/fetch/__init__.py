@@ -1,7 +1,7 @@
 """Reads sources and decodes them to pixels, with Pillow and ffmpeg and without torch.
 
     sources.py          URLs --> digests, at plan time; URL --> bytes and digest, in a worker
-    read_once.py        a file that many requests name is read once
+    kept_once.py        what many requests ask for is got once
     headers.py          what a source says of itself that a run would refuse, for `check`
     decode.py           a request's sources --> pixels by role, at the size asked for
     settings.py         what decoding is told: plain values

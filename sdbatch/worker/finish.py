@@ -163,8 +163,6 @@ def finish_output(rendered: RenderedOutput, job: Job, judges: Sequence[Judge]) -
         frames_FHWC = _marked(rendered, job)
         encoded = _encode(rendered, frames_FHWC, job)
         small = thumbnail(frames_FHWC[0])
-        source = rendered.pending.source_HWC
-        small_source = None if source is None else thumbnail(source)
     except RowError as error:
         return FinishedOutput(columns={**judged, **failure_columns(error)})
     num_frames, height, width, _ = rendered.generated.frames_FHWC.shape
@@ -177,10 +175,10 @@ def finish_output(rendered: RenderedOutput, job: Job, judges: Sequence[Judge]) -
         "num_frames": num_frames,
         "fps": rendered.pending.recipe.fps,
         "thumbnail": small,
-        "source_thumbnail": small_source,
+        "source_thumbnail": rendered.pending.sources.thumbnail,
         "encode_s": time.perf_counter() - started_s,
     }
-    return FinishedOutput(columns=columns, encoded=encoded, credentials=rendered.pending.credentials)
+    return FinishedOutput(columns=columns, encoded=encoded, credentials=rendered.pending.sources.credentials)
 
 
 def _refusal_columns(verdict: Verdict) -> Row:
@@ -206,7 +204,7 @@ def _marked(rendered: RenderedOutput, job: Job) -> NDArray[np.uint8]:
 
 def _encode(rendered: RenderedOutput, frames_FHWC: NDArray[np.uint8], job: Job) -> Encoded:
     generated, pending = rendered.generated, rendered.pending
-    source_type = digital_source_type(pending.recipe.task, pending.source_types)
+    source_type = digital_source_type(pending.recipe.task, pending.sources.source_types)
     key, n = pending.request.request_key, pending.n
     return encode_asset(
         frames_FHWC,

@@ -166,7 +166,7 @@ class Generation:
         from sdbatch.generate.faults import failure_kind
         from sdbatch.generate.item import Item
 
-        items = [Item(recipe=output.recipe, seed=output.seed, **output.pixels) for output in outputs]
+        items = [Item(recipe=output.recipe, seed=output.seed, **output.sources.pixels) for output in outputs]
         shape = shape_of(self._model, outputs[0].recipe) if self._is_sized else ""
         pad_to = self._plan.batch_size if self._is_exact else None
         self._tally.model_calls += 1

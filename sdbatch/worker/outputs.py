@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from sdbatch.after import Verdict
 from sdbatch.errors import RowError
@@ -20,6 +20,39 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FetchedSources:
+    """The sources of a request as its model sees them; requests with the same ones share it.
+
+    Attributes:
+        pixels: By the names that an `Item` gives them; nothing writes to the arrays.
+        notes: What is to be known of how they were read, such as a colour profile that is broken.
+        source_types: What pictures and clip say of how they came to be, "" for nothing.
+        credentials: Archives of the credentials that they came with, by their path in the campaign.
+        thumbnail: The first picture, or the first frame of the clip, as a JPEG; None where there is neither.
+    """
+
+    pixels: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    source_types: tuple[str, ...] = ()
+    credentials: Mapping[str, bytes] = field(default_factory=dict)
+    thumbnail: bytes | None = None
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the pixels."""
+        return sum(array.nbytes for array in arrays_of(self.pixels))
+
+
+NO_SOURCES: Final = FetchedSources()
+
+
+def arrays_of(pixels: Mapping[str, Any]) -> Iterator[NDArray[np.uint8]]:
+    """Yield the arrays of pixels by role; a role has one, or a tuple of them."""
+    for value in pixels.values():
+        yield from value if isinstance(value, tuple) else (value,)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PendingOutput:
     """One output that is still to be rendered.
 
@@ -27,10 +60,7 @@ class PendingOutput:
         request: What it belongs to.
         n: Output number.
         recipe: The request's recipe, parsed.
-        pixels: Its sources by the names that an `Item` gives them.
-        notes: What is to be known of how its sources were read, such as a colour profile that is broken.
-        source_types: What its source pictures and clip say of how they came to be, "" for nothing.
-        credentials: Archives of the credentials that its sources came with, by their path in the campaign.
+        sources: The request's.
         fetch_s: This output's share of the seconds that reading its sources took.
         attempts: Pipeline calls that it was part of.
     """
@@ -38,10 +68,7 @@ class PendingOutput:
     request: Request
     n: int
     recipe: Recipe
-    pixels: Mapping[str, Any] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-    source_types: tuple[str, ...] = ()
-    credentials: Mapping[str, bytes] = field(default_factory=dict)
+    sources: FetchedSources = NO_SOURCES
     fetch_s: float = 0.0
     attempts: int = 0
 
@@ -49,16 +76,6 @@ class PendingOutput:
     def seed(self) -> int:
         """Return the seed of this output."""
         return self.recipe.output_seed(self.n)
-
-    @property
-    def source_HWC(self) -> NDArray[np.uint8] | None:
-        """Return its first source picture, or its source clip's first frame, as the model sees it; None without one."""
-        if self.pixels.get("images"):
-            return self.pixels["images"][0]  # type: ignore[no-any-return]
-        for role in ("video", "control_image"):
-            if role in self.pixels:
-                return self.pixels[role][0]  # type: ignore[no-any-return]
-        return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

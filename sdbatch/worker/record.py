@@ -66,7 +66,7 @@ class Recorder:
             "device": call.device,
             "batch_size": call.batch_size,
             "load_s": load_s,
-            "source_notes": list(pending.notes) or None,
+            "source_notes": list(pending.sources.notes) or None,
             "fetch_s": pending.fetch_s,
             "denoise_s": call.denoise_s,
             "decode_s": call.decode_s,

@@ -2,7 +2,8 @@
 
     Request x N --> fetch() --> PendingOutput (one per output) or FailedOutput (the whole request)
 
-Threads read the files; they are decoded in child processes, which are bounded (see `sdbatch.fetch.bounded`).
+Threads read the files; they are decoded in child processes, which are bounded (see `sdbatch.fetch.bounded`). Requests
+that make the same pixels of the same sources, such as many prompts for one picture, share them.
 """
 
 from __future__ import annotations
@@ -12,14 +13,18 @@ import hashlib
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final
 
+import numpy as np
+from numpy.typing import NDArray
+
+from sdbatch.encode.image import thumbnail
 from sdbatch.errors import RowError, SourceChanged, SourceMissing, SourceTooLarge
 from sdbatch.families import ENLARGES
 from sdbatch.fetch.bounded.decoder import BoundedDecoder
-from sdbatch.fetch.read_once import ReadOnce
+from sdbatch.fetch.kept_once import KeptOnce
 from sdbatch.fetch.settings import PixelSettings
 from sdbatch.fetch.sources import read_source
 from sdbatch.job import Job
@@ -28,7 +33,7 @@ from sdbatch.recipe import Recipe, parse_recipes
 from sdbatch.storage import AllowList, Store
 from sdbatch.types import Request, Source
 from sdbatch.worker.credentials import CredentialArchives
-from sdbatch.worker.outputs import FailedOutput, PendingOutput
+from sdbatch.worker.outputs import NO_SOURCES, FailedOutput, FetchedSources, PendingOutput, arrays_of
 
 FETCH_THREADS: Final = 8
 CHILDREN_MIN: Final = 2
@@ -36,6 +41,9 @@ CHILDREN_MIN: Final = 2
 
 SOURCE_BYTES_MAX: Final = 256 << 20
 """Bytes of source files that are kept, because a campaign makes many pictures from one source."""
+
+PIXELS_BYTES_MAX: Final = 128 << 20
+"""Bytes of decoded sources that are kept: 42 pictures of 1024 px."""
 
 PROGRESS_S: Final = 5.0
 """Seconds between two looks at whether any source came further."""
@@ -45,7 +53,7 @@ OnProgress = Callable[[tuple[str, ...]], None]
 
 
 class SourceFetcher:
-    """Reads and decodes the sources of requests; files that many of them name are read once. Thread-safe.
+    """Reads and decodes the sources of requests; what many of them name is read and decoded once. Thread-safe.
 
     Args:
         job: Says where sources may come from and how large they may be.
@@ -57,7 +65,8 @@ class SourceFetcher:
         self._campaign = campaign
         self._allow = AllowList(job.sources.allow)
         self._threads = ThreadPoolExecutor(FETCH_THREADS, thread_name_prefix="fetch")
-        self._files = ReadOnce(SOURCE_BYTES_MAX)
+        self._files = KeptOnce[bytes](SOURCE_BYTES_MAX, len)
+        self._fetched = KeptOnce[FetchedSources](PIXELS_BYTES_MAX, lambda fetched: fetched.size_bytes)
         cores = max(model.num_cpus for model in job.models.values())
         self._decoder = BoundedDecoder(
             pixels_max=job.sources.pixels_max,
@@ -73,23 +82,22 @@ class SourceFetcher:
         """Yield every output of the requests in their order; a request with a bad source fails as a whole."""
         recipes = parse_recipes(request.recipe for request in requests)
         fetched = [
-            self._threads.submit(self._pixels, request, recipe) if request.sources else None
+            self._threads.submit(self._timed, request, recipe) if request.sources else None
             for request, recipe in zip(requests, recipes, strict=True)
         ]
         for request, recipe, future in zip(requests, recipes, fetched, strict=True):
             try:
-                pixels, fetch_s = self._awaited(future, requests, on_progress) if future else ({}, 0.0)
+                sources, fetch_s = self._awaited(future, requests, on_progress) if future else (NO_SOURCES, 0.0)
             except RowError as error:
                 yield FailedOutput(request=request, n=None, recipe=recipe, error=error, attempts=1)
                 continue
             share_s = fetch_s / len(request.outputs)
-            told = {name: pixels.pop(name) for name in ("notes", "source_types", "credentials") if name in pixels}
             for n in request.outputs:
-                yield PendingOutput(request=request, n=n, recipe=recipe, pixels=pixels, fetch_s=share_s, **told)
+                yield PendingOutput(request=request, n=n, recipe=recipe, sources=sources, fetch_s=share_s)
 
     def _awaited(
-        self, future: Future[tuple[dict[str, Any], float]], requests: Sequence[Request], on_progress: OnProgress
-    ) -> tuple[dict[str, Any], float]:
+        self, future: Future[tuple[FetchedSources, float]], requests: Sequence[Request], on_progress: OnProgress
+    ) -> tuple[FetchedSources, float]:
         """Return what a thread fetched; meanwhile tell of sources, of whatever request, that come further."""
         told = -1
         while True:
@@ -103,10 +111,9 @@ class SourceFetcher:
                     told = steps
                     on_progress(tuple(request.id for request in requests if request.id in decoding))
 
-    def _pixels(self, request: Request, recipe: Recipe) -> tuple[dict[str, Any], float]:
+    def _timed(self, request: Request, recipe: Recipe) -> tuple[FetchedSources, float]:
+        """Return a request's sources, and the seconds that it waited for them."""
         started_s = time.perf_counter()
-        for source in request.sources:
-            self._source_bytes(source)  # a slow store keeps no child waiting
         settings = PixelSettings(
             height=recipe.height,
             width=recipe.width,
@@ -116,13 +123,27 @@ class SourceFetcher:
             enlarges=ENLARGES.get(recipe.route, 1),
         )
         with self._progress.decoding(request.id):
-            pixels = self._decoder.decode(request.sources, settings, self._source_bytes)
-        credentials, notes = self._archives.of(request.sources, recipe.task, self._source_bytes)
-        if credentials:
-            pixels["credentials"] = credentials
-        if notes:
-            pixels["notes"] = (*pixels.get("notes", ()), *notes)
-        return pixels, time.perf_counter() - started_s
+            # The task says what a source is to the output, which its credentials are kept with.
+            key = (recipe.task, settings, request.sources)
+            fetched = self._fetched.get(key, lambda: self._decoded(request.sources, settings, recipe.task))
+        return fetched, time.perf_counter() - started_s
+
+    def _decoded(self, sources: Sequence[Source], settings: PixelSettings, task: str) -> FetchedSources:
+        for source in sources:
+            self._source_bytes(source)  # a slow store keeps no child waiting
+        pixels = self._decoder.decode(sources, settings, self._source_bytes)
+        notes, source_types = pixels.pop("notes", ()), pixels.pop("source_types", ())
+        credentials, unkept = self._archives.of(sources, task, self._source_bytes)
+        for array in arrays_of(pixels):
+            array.flags.writeable = False  # many requests see it
+        first_HWC = _first_picture(pixels)
+        return FetchedSources(
+            pixels=pixels,
+            notes=(*notes, *unkept),
+            source_types=source_types,
+            credentials=credentials,
+            thumbnail=None if first_HWC is None else thumbnail(first_HWC),
+        )
 
     def _source_bytes(self, source: Source) -> bytes:
         if source.digest == "missing":
@@ -154,6 +175,16 @@ class SourceFetcher:
         except FileNotFoundError as error:
             raise SourceMissing(f"{source.url}: {source.asset} is not in the campaign any more") from error
         return data, f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def _first_picture(pixels: Mapping[str, Any]) -> NDArray[np.uint8] | None:
+    """Return the first source picture, or the source clip's first frame, as the model sees it; None without one."""
+    if pixels.get("images"):
+        return pixels["images"][0]  # type: ignore[no-any-return]
+    for role in ("video", "control_image"):
+        if role in pixels:
+            return pixels[role][0]  # type: ignore[no-any-return]
+    return None
 
 
 class _Progress:

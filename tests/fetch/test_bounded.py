@@ -411,13 +411,33 @@ def test_a_machine_that_starts_no_process_is_no_fault_of_a_row(
 # --- how many, and how much -----------------------------------------------------------------------------------------
 
 
-def test_there_are_never_more_children_than_places(make: Callable[..., BoundedDecoder]) -> None:
+def test_one_child_serves_many_threads_where_decoding_is_quick(
+    make: Callable[..., BoundedDecoder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sdbatch.fetch.bounded.decoder.PATIENCE_S", 60.0)  # on a busy machine nothing is quick
+    decoder = make(num_children=4)
+    seen: set[int] = set()
+
+    def read(_: Source) -> bytes:
+        seen.update(decoder.children())
+        return _png()
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda _: decoder.decode([_source()], SETTINGS, read), range(40)))
+    assert len(seen) == 1
+
+
+def test_there_are_more_children_where_it_takes_long_and_never_more_than_places(
+    make: Callable[..., BoundedDecoder],
+) -> None:
     decoder = make(num_children=2)
+    both = threading.Barrier(2, timeout=60)
     seen: set[int] = set()
     most = 0
 
     def read(_: Source) -> bytes:
         nonlocal most
+        both.wait()  # passed by two that are being read at once
         alive = decoder.children()
         most = max(most, len(alive))
         seen.update(alive)

@@ -34,6 +34,9 @@ WALL_S: Final = 400.0
 SERVED_MAX: Final = 5_000
 """Requests that a child serves before a new one takes its place, so that what leaks stays small."""
 
+PATIENCE_S: Final = 1.0
+"""Wait for a child that others use, before one more is started: a start takes 0.3 CPU seconds, a picture some ms."""
+
 KILLED_WAITS_S: Final = (2.0, 8.0, 30.0)
 """Waits before a request whose child was killed from outside is tried again: a machine without memory recovers."""
 
@@ -44,7 +47,7 @@ class BoundedDecoder:
     Args:
         pixels_max: Most pixels, height times width, of a source.
         file_bytes_max: Most bytes of a source.
-        num_children: How many sources are decoded at once, at most.
+        num_children: How many sources are decoded at once, at most; there are more than one where that takes long.
         picture_processor_s: Processor seconds of one picture.
         clip_processor_s: Processor seconds of one clip.
         wall_s: Wall seconds of one source.
@@ -68,8 +71,9 @@ class BoundedDecoder:
         )
         self.budget = MemoryBudget(picture_needs(pixels_max, file_bytes_max))
         self._places = threading.BoundedSemaphore(num_children)
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
         self._idle: list[ChildProcess] = []
+        self._num_lent = 0
         self._alive: set[ChildProcess] = set()
         self.num_replaced = 0
         self._ending = weakref.finalize(self, _end_all, self._alive)
@@ -106,7 +110,7 @@ class BoundedDecoder:
 
     def children(self) -> list[int]:
         """Return the process ids of the children that live."""
-        with self._lock:
+        with self._changed:
             return [child.pid for child in self._alive]
 
     def close(self) -> None:
@@ -117,36 +121,51 @@ class BoundedDecoder:
     def _child(self, *, is_new: bool) -> Iterator[ChildProcess]:
         """Lend a child, and take it back when it is still sound."""
         with self._places:
-            child = self._take(is_new=is_new)
+            idle = self._taken(is_new=is_new)
+            child = None
             is_sound = False
             try:
+                child = idle or self._started()
                 yield child
                 is_sound = True
             except RowError:
                 is_sound = True  # also when `read` raised it
                 raise
             finally:
-                if is_sound and child.num_served < SERVED_MAX:
-                    with self._lock:
-                        self._idle.append(child)
-                else:
-                    self._drop(child)
+                self._given_back(child, is_sound=is_sound)
 
-    def _take(self, *, is_new: bool) -> ChildProcess:
-        with self._lock:
+    def _taken(self, *, is_new: bool) -> ChildProcess | None:
+        """Take an idle child, or the place of a new one."""
+        with self._changed:
+            if not is_new:
+                self._changed.wait_for(lambda: self._idle or not self._num_lent, PATIENCE_S)
             idle = self._idle.pop() if self._idle else None
-        if idle is not None and not is_new:
-            return idle
-        if idle is not None:
+            self._num_lent += 1
+        if idle is not None and is_new:
             self._drop(idle)  # so that there are never more than there are places
+            return None
+        return idle
+
+    def _started(self) -> ChildProcess:
         child = ChildProcess(self._bounds)
-        with self._lock:
+        with self._changed:
             self._alive.add(child)
         return child
 
+    def _given_back(self, child: ChildProcess | None, *, is_sound: bool) -> None:
+        """Keep a sound child for the next request; end another one, and one that has served long."""
+        is_kept = child is not None and is_sound and child.num_served < SERVED_MAX
+        with self._changed:
+            self._num_lent -= 1
+            if child is not None and is_kept:
+                self._idle.append(child)
+            self._changed.notify_all()
+        if child is not None and not is_kept:
+            self._drop(child)
+
     def _drop(self, child: ChildProcess) -> None:
         self.num_replaced += 1
-        with self._lock:
+        with self._changed:
             self._alive.discard(child)
         child.end()
 

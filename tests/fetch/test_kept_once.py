@@ -1,4 +1,4 @@
-"""Many threads ask for one file: it is read once, and no fault is remembered."""
+"""Many threads ask for one thing: it is got once, and no fault is remembered."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from functools import partial
 import pytest
 
 from sdbatch.errors import SourceMissing
-from sdbatch.fetch.read_once import ReadOnce
+from sdbatch.fetch.kept_once import KeptOnce
 
 
 def test_many_who_ask_at_once_cause_one_read() -> None:
-    kept, begun = ReadOnce(100), threading.Barrier(4)
+    kept, begun = KeptOnce[bytes](100, len), threading.Barrier(4)
     reads: list[str] = []
 
     def read() -> bytes:
@@ -30,7 +30,7 @@ def test_many_who_ask_at_once_cause_one_read() -> None:
 
 
 def test_what_was_asked_for_longest_ago_is_read_anew_beyond_the_bound() -> None:
-    kept = ReadOnce(250)
+    kept = KeptOnce[bytes](250, len)
     reads: list[str] = []
 
     def read(key: str) -> bytes:
@@ -44,7 +44,7 @@ def test_what_was_asked_for_longest_ago_is_read_anew_beyond_the_bound() -> None:
 
 
 def test_a_fault_is_told_and_not_kept() -> None:
-    kept = ReadOnce(100)
+    kept = KeptOnce[bytes](100, len)
 
     def fail() -> bytes:
         raise SourceMissing("gone")
