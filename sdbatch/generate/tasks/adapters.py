@@ -11,8 +11,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import numpy as np
-from diffusers.pipelines.ltx.pipeline_ltx_condition import LTXVideoCondition
-from diffusers.pipelines.ltx2.pipeline_ltx2_condition import LTX2VideoCondition
 from PIL import Image
 
 from sdbatch.errors import PromptTooLong
@@ -34,6 +32,8 @@ def adapt(name: str, pipeline: Any, arguments: Arguments, recipe: Recipe) -> Arg
 
 
 def _ltx_conditions(_pipeline: Any, arguments: Arguments, recipe: Recipe) -> Arguments:
+    from diffusers.pipelines.ltx.pipeline_ltx_condition import LTXVideoCondition
+
     placed = zip(arguments["conditions"], recipe.keyframes, strict=True)
     conditions = [LTXVideoCondition(image=image, frame_index=frame) for image, frame in placed]
     return {**arguments, "conditions": conditions}
@@ -41,6 +41,8 @@ def _ltx_conditions(_pipeline: Any, arguments: Arguments, recipe: Recipe) -> Arg
 
 def _ltx2_conditions(pipeline: Any, arguments: Arguments, recipe: Recipe) -> Arguments:
     """Place images at frames: the pipeline counts latent frames, 0, 1, 9, 17..., and takes what lies between."""
+    from diffusers.pipelines.ltx2.pipeline_ltx2_condition import LTX2VideoCondition
+
     factor = pipeline.vae_temporal_compression_ratio
     placed = zip(arguments["conditions"], recipe.keyframes, strict=True)
     conditions = [
