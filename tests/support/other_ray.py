@@ -20,8 +20,10 @@ def make(version: str, folder: Path) -> None:
     (packages,) = folder.glob("lib/python*/site-packages")
     (own,) = site.getsitepackages()
     (packages / "borrowed.pth").write_text(f"import site; site.addsitedir({own!r})\n")
-    # What that Ray refuses of the borrowed packages, pip installs beside it; a submitted job looks for our own command.
-    for what in ([f"ray[default]=={version}"], ["--no-deps", "-e", str(Path(__file__).parents[2])]):
+    # Ray itself is not borrowed, even where it is the same: tests start its command. What it refuses of the borrowed
+    # packages, pip installs beside it; a submitted job looks for our own command.
+    own_ray = [] if (folder / "bin" / "ray").exists() else [["--ignore-installed", "--no-deps", f"ray=={version}"]]
+    for what in (*own_ray, [f"ray[default]=={version}"], ["--no-deps", "-e", str(Path(__file__).parents[2])]):
         subprocess.run([str(python), "-m", "pip", "install", "--quiet", *what], check=True)
 
 
