@@ -154,7 +154,9 @@ def test_rows_with_one_source_share_its_pixels(
     first, second = tmp_path / "first.png", tmp_path / "second.png"
     first.write_bytes(_png())
     Image.new("RGB", (64, 64), (200, 9, 9)).save(second)
-    rows = [{"id": f"a-{number}", "prompt": f"fox {number}", "images": str(first)} for number in range(6)]
+    rows: list[dict[str, Any]] = [
+        {"id": f"a-{number}", "prompt": f"fox {number}", "images": str(first)} for number in range(6)
+    ]
     rows += [{"id": "b", "prompt": "fox 0", "images": str(second)}]
     rows += [{"id": "c", "prompt": "fox 0", "images": str(first), "width": 96}]
     job = job_of(write_manifest(rows), defaults=_DEFAULTS)
