@@ -122,18 +122,19 @@ class SourceFetcher:
             fps=recipe.fps,
             enlarges=ENLARGES.get(recipe.route, 1),
         )
-        with self._progress.decoding(request.id):
-            # The task says what a source is to the output, which its credentials are kept with.
-            key = (recipe.task, settings, request.sources)
-            fetched = self._fetched.get(key, lambda: self._decoded(request.sources, settings, recipe.task))
+        # The task says what a source is to the output, which its credentials are kept with.
+        key = (recipe.task, settings, request.sources)
+        fetched = self._fetched.get(key, lambda: self._decoded(request, settings, recipe.task))
         return fetched, time.perf_counter() - started_s
 
-    def _decoded(self, sources: Sequence[Source], settings: PixelSettings, task: str) -> FetchedSources:
-        for source in sources:
+    def _decoded(self, request: Request, settings: PixelSettings, task: str) -> FetchedSources:
+        """Read and decode the sources of a request, for it and for those that share them."""
+        for source in request.sources:
             self._source_bytes(source)  # a slow store keeps no child waiting
-        pixels = self._decoder.decode(sources, settings, self._source_bytes)
+        with self._progress.decoding(request.id):
+            pixels = self._decoder.decode(request.sources, settings, self._source_bytes)
         notes, source_types = pixels.pop("notes", ()), pixels.pop("source_types", ())
-        credentials, unkept = self._archives.of(sources, task, self._source_bytes)
+        credentials, unkept = self._archives.of(request.sources, task, self._source_bytes)
         for array in arrays_of(pixels):
             array.flags.writeable = False  # many requests see it
         first_HWC = _first_picture(pixels)
