@@ -38,6 +38,7 @@ class S3Server:
         rights = [f"{right}:{BUCKET}" for right in ("Read", "List", "Tagging", "Write")]
         (folder / "s3.json").write_text(json.dumps({"identities": [{**identity, "actions": rights}]}))
         self._ports = free_ports(5)
+        self._ender: subprocess.Popen[bytes] | None = None
         self.endpoint = f"http://127.0.0.1:{self._ports[0]}"
         self.deaths = 0
         self._ending = threading.Event()
@@ -45,7 +46,7 @@ class S3Server:
         try:
             self._wait_for_bucket()
         except RuntimeError:
-            self._process.kill()
+            self.end()
             raise
         if back_after_s is not None:
             threading.Thread(target=self._revive, daemon=True).start()
@@ -58,6 +59,7 @@ class S3Server:
     def end(self) -> None:
         """Stop for good. It waits for open connections, so a kill follows; its store survives that."""
         self._ending.set()
+        self._dismiss_ender()
         self._process.terminate()
         try:
             self._process.wait(S3_STOP_S)
@@ -87,9 +89,17 @@ class S3Server:
         # Keys in its environment would make the server a second identity, with all rights.
         clean = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
         with (self._folder / "log").open("ab") as log:
-            return subprocess.Popen(
+            server = subprocess.Popen(
                 command, stdout=log, stderr=log, cwd=self._folder, env=clean, start_new_session=True
             )
+        self._dismiss_ender()
+        self._ender = _ended_with_us(server.pid)
+        return server
+
+    def _dismiss_ender(self) -> None:
+        if self._ender is not None:
+            self._ender.kill()
+            self._ender.communicate()
 
     def _revive(self) -> None:
         assert self._back_after_s is not None, "a server that stays dead has nobody to revive it"
@@ -116,6 +126,12 @@ class S3Server:
                 time.sleep(0.3)
             else:
                 return
+
+
+def _ended_with_us(pid: int) -> subprocess.Popen[bytes]:
+    """Start a process that kills another one when this one is gone, however it ended: its standard input then ends."""
+    command = ["sh", "-c", f"read -r _; kill -9 {pid}"]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
 
 
 def free_ports(count: int) -> list[int]:
