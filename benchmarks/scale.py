@@ -2,18 +2,24 @@
 
     manifest --> a process each: plan | no-op run | a tenth removed, snapshot, run again --> JSON on standard output
 
-A run is left when its last receipt is in, or, taken up again, its first: metadata and gallery are not timed here.
+A run is left when its last receipt is in, or, taken up again, its first: metadata and gallery are not written here.
+The whole is done as often as arms run in pairs elsewhere, in turns: a machine's own speed moves by a third in an hour.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any, Self
 
 import pyarrow as pa
@@ -36,42 +42,78 @@ CHILD_MAX_S = 900.0
 DONE_SHARE = 0.9
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What the processes of one turn said.
+
+    Attributes:
+        plan: Of the plan.
+        noop: Of the run that works all off.
+        resume: Of the run that goes on.
+        done: Rows that were done when it did.
+    """
+
+    plan: dict[str, Any]
+    noop: dict[str, Any]
+    resume: dict[str, Any]
+    done: int
+
+
 def rows(lab: Lab) -> list[Row]:
     """Measure, each in a process of its own."""
     count = QUICK_ROWS if lab.is_quick else ROWS
     manifest = _manifest(lab.folder / "manifest", count)
-    output = lab.folder / "campaign"
+    turns = [_turn(lab.folder / str(number), manifest, count) for number in range(1 if lab.is_quick else lab.pairs)]
+    noop_s = median(turn.noop["worked_s"] for turn in turns)
+    calls = max(turn.noop["calls"] for turn in turns)
+    driver_us = median(1e6 * turn.noop["cpu_s"] / count for turn in turns)
+    return [
+        _row("plan_cpu", [turn.plan["cpu_s"] for turn in turns], f"{count:,} rows, imports included"),
+        _row("plan_memory", [turn.plan["peak_mib"] for turn in turns], f"{count:,} rows"),
+        _row(
+            "noop_wall",
+            [1e6 * turn.noop["worked_s"] / count for turn in turns],
+            f"{noop_s:.0f} s from the first worker's being ready to the last receipt, commits included; "
+            f"the driver's CPU is {driver_us:.1f} us a row with the plan, "
+            f"its peak memory {max(turn.noop['peak_mib'] for turn in turns):.0f} MiB",
+        ),
+        row(
+            "noop_messages",
+            ours=calls / count,
+            note=f"{calls} calls of workers (starts, {turns[0].noop['units']} units, pings), each answered once, "
+            f"are 1/{count / calls:.0f}; besides, a worker leaves a note of every pipeline call with Ray",
+        ),
+        _row(
+            "resume",
+            [turn.resume["first_unit_s"] for turn in turns],
+            f"{turns[0].done:,} of {count:,} rows done; from the command, start of Ray and workers included; "
+            f"{median(turn.resume['cpu_s'] for turn in turns):.1f} CPU s",
+        ),
+        _row("resume_memory", [turn.resume["peak_mib"] for turn in turns], f"{count:,} rows; of the driver"),
+    ]
+
+
+def _row(name: str, figures: Sequence[float], note: str) -> Row:
+    return row(
+        name,
+        ours=median(figures),
+        spread=(min(figures), max(figures)) if len(figures) > 1 else None,
+        note=f"{note}; median of {len(figures)}" if len(figures) > 1 else note,
+    )
+
+
+def _turn(folder: Path, manifest: Path, count: int) -> Measured:
+    """Measure everything once."""
+    folder.mkdir()
+    output = folder / "campaign"
     planned = _child("plan", manifest, output)
     noop = _child("noop", manifest, output)
     _check(output, count)
     removed = _remove_some(output)
     _child("snapshot", manifest, output)
     resumed = _child("resume", manifest, output)
-    wall_s = noop["worked_s"]
-    return [
-        row("plan_cpu", ours=planned["cpu_s"], note=f"{count:,} rows, imports included"),
-        row("plan_memory", ours=planned["peak_mib"], note=f"{count:,} rows"),
-        row(
-            "noop_wall",
-            ours=1e6 * wall_s / count,
-            note=f"{wall_s:.0f} s from the first worker's being ready to the last receipt, commits included; "
-            f"the driver's CPU is {1e6 * noop['cpu_s'] / count:.1f} us a row with the plan, "
-            f"its peak memory {noop['peak_mib']:.0f} MiB",
-        ),
-        row(
-            "noop_messages",
-            ours=noop["calls"] / count,
-            note=f"{noop['calls']} calls of workers (starts, {noop['units']} units, pings), each answered once, "
-            f"are 1/{count / noop['calls']:.0f}; besides, a worker leaves a note of every pipeline call with Ray",
-        ),
-        row(
-            "resume",
-            ours=resumed["first_unit_s"],
-            note=f"{count - removed:,} of {count:,} rows done; from the command, start of Ray and workers included; "
-            f"{resumed['cpu_s']:.1f} CPU s",
-        ),
-        row("resume_memory", ours=resumed["peak_mib"], note=f"{count:,} rows; of the driver"),
-    ]
+    shutil.rmtree(folder)
+    return Measured(plan=planned, noop=noop, resume=resumed, done=count - removed)
 
 
 def _manifest(folder: Path, count: int) -> Path:
@@ -129,12 +171,8 @@ def _remove_some(output: Path) -> int:
 # --- in a process of its own ----------------------------------------------------------------------------------------
 
 
-class _Enough(Exception):
-    """What was to be measured has been seen."""
-
-
 class Watch:
-    """Stands where a person's progress bar does, and leaves once enough was seen.
+    """Stands where a person's progress bar does, and ends the run once enough was seen, as a second Ctrl-C does.
 
     Args:
         outputs: How many have to end.
@@ -160,7 +198,8 @@ class Watch:
             self._ready_s = time.monotonic()
         if snapshot.outputs_ended >= self._outputs and not self.worked_s:
             self.worked_s = time.monotonic() - self._ready_s
-            raise _Enough
+            for _ in range(2):
+                signal.raise_signal(signal.SIGINT)
 
 
 def plan(manifest: Path, output: Path) -> dict[str, Any]:
@@ -209,7 +248,7 @@ def _worked(manifest: Path, output: Path, outputs: int) -> dict[str, Any]:
 
     ActorMethod._remote = counted  # noqa: SLF001
     watch = Watch(outputs)
-    with suppress(_Enough):
+    with suppress(KeyboardInterrupt):
         run_job(
             load_job(_job(manifest, output)),
             selection=Selection(),
