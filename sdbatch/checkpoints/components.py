@@ -341,8 +341,9 @@ def _weights_of_file(
             )
         with naming(place):
             packed = read_gguf(store, entry.path)
-        matrices = {name for name, shape in packed.shapes.items() if len(shape) == 2} - set(packed.reshaped)
-        _refuse_other_module(f"{place}: {file}", file_fault(class_name, config, packed.shapes, matrices))
+        matrices = {name for name, shape in packed.shapes.items() if len(shape) == 2}
+        shapes = {**packed.shapes, **packed.reshaped}
+        _refuse_other_module(f"{place}: {file}", file_fault(class_name, config, shapes, matrices))
         return packed.parameters, "gguf"
     with naming(place):
         header = read_header(store, entry)

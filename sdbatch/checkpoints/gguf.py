@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -90,14 +90,14 @@ class GgufHeader:
         architecture: Its maker's name of the network; "" where it says none.
         tensors: By name, the type and the number of elements.
         shapes: By name, the shape as torch has it.
-        reshaped: Names of tensors that are kept in another shape than their network's.
+        reshaped: Names of tensors that are kept in another shape, and the one that they have in their network.
         file_bytes: Least length of the whole file.
     """
 
     architecture: str
     tensors: Mapping[str, tuple[str, int]]
     shapes: Mapping[str, Sequence[int]]
-    reshaped: Collection[str]
+    reshaped: Mapping[str, Sequence[int]]
     file_bytes: int
 
     @property
@@ -159,6 +159,11 @@ def _parsed(data: bytes, name: str) -> GgufHeader:
         shapes[tensor] = tuple(reversed(sides))
         numbers, num_bytes = BLOCKS[TYPES[kind]]
         ends.append(offset + -(-math.prod(sides) // numbers) * num_bytes)
+    reshaped = {key.removeprefix(_RESHAPED): value for key, value in values.items() if key.startswith(_RESHAPED)}
+    for tensor, shape in reshaped.items():
+        count = tensors.get(tensor, ("", 0))[1]
+        if not isinstance(shape, list) or math.prod(shape) != count:
+            raise ModelError(f"{name}: is damaged: tensor {tensor!r} has {count} numbers, and its shape is {shape}")
     stated = values.get("general.alignment")
     alignment = stated if isinstance(stated, int) and stated > 0 else _ALIGNMENT
     start = -(-reader.place // alignment) * alignment
@@ -166,7 +171,7 @@ def _parsed(data: bytes, name: str) -> GgufHeader:
         architecture=str(values.get("general.architecture", "")),
         tensors=tensors,
         shapes=shapes,
-        reshaped={name.removeprefix(_RESHAPED) for name in values if name.startswith(_RESHAPED)},
+        reshaped=reshaped,
         file_bytes=start + max(ends) if tensors else reader.place,
     )
 

@@ -25,7 +25,7 @@ from sdbatch.checkpoints.layouts import PREFIX, Keys, Layout, alternatives, fami
 from sdbatch.checkpoints.single_files import CLIP_WORDS, CONFIGS
 from sdbatch.errors import ModelError
 from sdbatch.families import FAMILIES, find_family
-from sdbatch.generate.load.single_file import READ_AS
+from sdbatch.generate.load.file_tensors import READ_AS
 
 # What diffusers calls each; where it tells fewer kinds apart than the table, the one it takes it for.
 THEIRS = {

@@ -114,11 +114,16 @@ def test_pixels_are_those_of_the_folder(toys: Path, name: str) -> None:
     assert not np.array_equal(made, _pixels(single, prompt="a blue whale")), "the prompt moves nothing"
 
 
-def test_a_flux_transformer_with_the_folders_other_modules_makes_the_folders_pixels(toys: Path) -> None:
+@pytest.mark.parametrize("prefix", ["", PREFIX])
+def test_a_flux_transformer_with_the_folders_other_modules_makes_the_folders_pixels(
+    toys: Path, tmp_path: Path, prefix: str
+) -> None:
     folder = _studio(path=str(toys / "klein"))
     modules = ("vae", "text_encoder", "tokenizer")
     components = {name: Component(path=str(toys / "klein" / name)) for name in modules}
-    file = {"path": str(toys / "klein.safetensors"), "config": str(toys / "klein")}
+    weights = load_file(toys / "klein.safetensors")
+    save_file({f"{prefix}{key}": value for key, value in weights.items()}, tmp_path / "klein.safetensors")
+    file = {"path": str(tmp_path / "klein.safetensors"), "config": str(toys / "klein")}
     single = _studio(**file, components=components)
 
     row = {"negative_prompt": None}

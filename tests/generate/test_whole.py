@@ -78,6 +78,18 @@ def test_layers_that_the_configuration_has_no_place_for_are_not_passed_over(
         loaded({"path": str(flux), "components": {"transformer": str(folder / "transformer")}})
 
 
+def test_a_text_encoder_whose_configuration_is_of_another_type_is_refused(flux: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(flux, tmp_path / "model"))
+    config = folder / "text_encoder" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "hidden_act": None}))
+    entry = {"path": str(folder / "text_encoder" / "model.safetensors"), "config": str(config.parent)}
+
+    with pytest.raises(ModelLoadFailed, match=r"model/text_encoder: is not read as a CLIPTextModel: .*'hidden_act'"):
+        loaded({"path": str(folder)})
+    with pytest.raises(ModelLoadFailed, match=r"Validation error for field 'hidden_act'"):
+        loaded({"path": str(flux), "components": {"text_encoder": entry}})
+
+
 def test_what_older_versions_wrote_is_read_as_a_whole(flux: Path, tmp_path: Path) -> None:
     older = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,39 @@ from numpy.typing import NDArray
 
 def make_gguf(weights: Path, path: Path, architecture: str = "flux") -> Path:
     """Write a file of safetensors as GGUF: matrices in Q8_0, the rest in float32."""
-    import gguf
     from safetensors.numpy import load_file
 
+    return write_gguf(load_file(weights), path, architecture)
+
+
+def write_gguf(
+    tensors: Mapping[str, NDArray[np.float32]],
+    path: Path,
+    architecture: str = "flux",
+    *,
+    rest: str = "F32",
+    in_rows: bool = False,
+) -> Path:
+    """Write tensors as GGUF, matrices in Q8_0.
+
+    Args:
+        tensors: By name.
+        path: Where.
+        architecture: Its word for the network.
+        rest: Type of the rest.
+        in_rows: Whether tensors are kept in rows of 256 numbers where that makes whole rows, as ComfyUI's tools do.
+    """
+    import gguf
+
     writer = gguf.GGUFWriter(str(path), architecture)
-    kind = gguf.GGMLQuantizationType.Q8_0
-    for name, tensor in load_file(weights).items():
-        if tensor.ndim == 2 and tensor.shape[1] % 32 == 0:
-            writer.add_tensor(name, gguf.quants.quantize(tensor, kind), raw_dtype=kind)
-        else:
-            writer.add_tensor(name, tensor)
+    for name, tensor in tensors.items():
+        value = tensor
+        if in_rows and value.ndim > 1 and value.size % 256 == 0 and value.shape[-1] % 256:
+            writer.add_array(f"comfy.gguf.orig_shape.{name}", [int(side) for side in value.shape])
+            value = value.reshape(-1, 256)
+        is_matrix = value.ndim == 2 and value.shape[1] % 32 == 0
+        kind = gguf.GGMLQuantizationType["Q8_0" if is_matrix else rest]
+        writer.add_tensor(name, gguf.quants.quantize(value, kind), raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

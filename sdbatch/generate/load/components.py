@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -20,18 +20,23 @@ import diffusers
 import torch
 import transformers
 from diffusers.loaders.single_file_model import SINGLE_FILE_LOADABLE_CLASSES
-from diffusers.loaders.single_file_utils import SingleFileComponentError
+from diffusers.loaders.single_file_utils import SingleFileComponentError, convert_wan_vae_to_diffusers
 from safetensors.torch import load_file
 
 from sdbatch.checkpoints import ModelInfo, has_weights, is_file
 from sdbatch.checkpoints.ip_adapters import ADAPTER, ENCODER_CLASS, adapter_parts
-from sdbatch.checkpoints.layouts import OTHERS, PREFIX
 from sdbatch.errors import ModelLoadFailed
 from sdbatch.generate.faults import failure_kind
 from sdbatch.generate.load.copies import component_config, component_path
+from sdbatch.generate.load.file_tensors import (
+    tensors_in,
+    tensors_of_denoiser,
+    tensors_of_other,
+    unpack_outside_linear,
+)
 from sdbatch.generate.load.lora_keys import CONVERSION_ERRORS
 from sdbatch.generate.load.quantizing import config_of, quantise, refuse_device, refuse_missing, refuse_unquantised
-from sdbatch.generate.load.whole import read_whole, refuse_lacking, refuse_left_over, said_by, shapes_in
+from sdbatch.generate.load.whole import read_whole, refuse_lacking, refuse_left_over, said_by, shape_of
 from sdbatch.job import Component, Model, Storage
 from sdbatch.job.weights import Quantize
 
@@ -188,22 +193,32 @@ class ModuleReader:
             refuse_device(self._place(name), quantize, self._device)
         if issubclass(cls, transformers.PreTrainedModel):
             module = _from_state_of_transformers(name, cls, path, config, dtype)
-        elif class_name in SINGLE_FILE_LOADABLE_CLASSES:
-            options: dict[str, Any] = {}
-            if path.suffix == ".gguf":
-                refuse_missing(f"models.{self._info.name}.components.{name}", "gguf")
-                options = {"quantization_config": diffusers.GGUFQuantizationConfig(compute_dtype=dtype)}
-            module = _from_single_file(cls, path, config, dtype, options)
-            if path.suffix != ".gguf":
-                refuse_left_over(path, name, _own_shapes(path, name), module, "the config.json that describes it")
         else:
-            module = cls.from_config(dict(config))
-            refuse_lacking(name, path, module.load_state_dict(load_file(path), strict=False).missing_keys)
-            module = module.to(dtype).eval()
+            module = self._from_file_of_diffusers(name, path, cls, config, dtype)
         refuse_lacking(name, path, [key for key, weight in module.named_parameters() if weight.is_meta])
         if quantize is not None:
             quantise(module, quantize)
         return self._checked(name, module, quantize)
+
+    def _from_file_of_diffusers(
+        self, name: str, path: Path, cls: Any, config: Mapping[str, Any], dtype: torch.dtype
+    ) -> Any:
+        if path.suffix == ".gguf":
+            refuse_missing(f"models.{self._info.name}.components.{name}", "gguf")
+        weights = tensors_in(path)
+        is_denoiser = name.startswith(self._info.family.denoiser)
+        tensors = tensors_of_denoiser(weights) if is_denoiser else tensors_of_other(name, weights)
+        shapes = {key: shape_of(value) for key, value in tensors.items()}
+        if cls.__name__ in SINGLE_FILE_LOADABLE_CLASSES:
+            module = _from_single_file(cls, path, tensors, config, dtype)
+        else:
+            if cls.__name__ == "AutoencoderKLQwenImage":  # its authors' files have the names of Wan's
+                tensors = convert_wan_vae_to_diffusers(tensors)
+            module = cls.from_config(dict(config))
+            refuse_lacking(name, path, module.load_state_dict(tensors, strict=False).missing_keys)
+            module = module.to(dtype).eval()
+        refuse_left_over(path, name, shapes, module, "the config.json that describes it")
+        return module
 
     def _quantised(self, name: str, cls: Any, dtype: torch.dtype, quantize: Quantize | None) -> dict[str, Any]:
         """Return the arguments by which a module is quantised as it is read, where it can be on its device."""
@@ -239,22 +254,21 @@ def class_of(class_name: str) -> Any:
     raise ModelLoadFailed(f"diffusers and transformers, as they are installed, have no {class_name}")
 
 
-def _own_shapes(path: Path, name: str) -> dict[str, Sequence[int]]:
-    """Return the shapes of a module's tensors in a file, which may hold the rest of a model as well."""
-    shapes = shapes_in(path)
-    befores = ("first_stage_model.", "vae.") if name.endswith("vae") else (PREFIX,)
-    own = {key: shape for key, shape in shapes.items() if key.startswith(befores)}
-    return own or {key: shape for key, shape in shapes.items() if not key.startswith(OTHERS)}
-
-
 def _from_single_file(
-    cls: Any, path: Path, config: Mapping[str, Any], dtype: torch.dtype, options: Mapping[str, Any]
+    cls: Any, path: Path, tensors: dict[str, torch.Tensor], config: Mapping[str, Any], dtype: torch.dtype
 ) -> Any:
     """Read one file by diffusers' converters, which take one that lacks weights for another program's layout."""
+    options: dict[str, Any] = {"dtype": dtype, "local_files_only": True}
+    if path.suffix == ".gguf":
+        options["quantization_config"] = diffusers.GGUFQuantizationConfig(compute_dtype=dtype)
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "config.json").write_text(json.dumps(dict(config)))
         try:
-            return cls.from_single_file(str(path), config=folder, dtype=dtype, local_files_only=True, **options)
+            module = cls.from_single_file(tensors, config=folder, **options)
+        except NotImplementedError as error:  # torch's word for a module that stayed empty
+            raise ModelLoadFailed(
+                f"{path}: lacks weights that a {cls.__name__} of its config.json has places for; is it another model's?"
+            ) from error
         except (*CONVERSION_ERRORS, SingleFileComponentError) as error:
             if failure_kind(error) != "Raised":  # the device's matter, not the file's
                 raise
@@ -262,6 +276,9 @@ def _from_single_file(
                 f"{path}: is not read as a {cls.__name__}: {type(error).__name__}: {said_by(error)}; it lacks "
                 "weights, or is another model's"
             ) from error
+    if path.suffix == ".gguf":
+        unpack_outside_linear(module, dtype)
+    return module
 
 
 def _from_state_of_transformers(name: str, cls: Any, path: Path, config: Mapping[str, Any], dtype: torch.dtype) -> Any:

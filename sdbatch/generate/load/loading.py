@@ -19,6 +19,7 @@ import diffusers
 import torch
 from diffusers.loaders.single_file_utils import SingleFileComponentError
 from diffusers.utils import logging as diffusers_logging
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
@@ -41,7 +42,7 @@ from sdbatch.generate.memory import memory_at_hand, release_memory
 from sdbatch.job import Lora, Model, Storage
 from sdbatch.points import reached
 
-_REFUSALS: Final = (SafetensorError, SingleFileComponentError)
+_REFUSALS: Final = (SafetensorError, SingleFileComponentError, StrictDataclassError)
 """What libraries raise on files that they do not read, beside errors of Python's own."""
 
 

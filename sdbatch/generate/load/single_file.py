@@ -22,18 +22,12 @@ import torch
 from safetensors.torch import load_file
 from transformers import CLIPTokenizer, PreTrainedModel
 
-from sdbatch.checkpoints.layouts import PREFIX
 from sdbatch.checkpoints.single_files import CLIP_WORDS
 from sdbatch.errors import ModelLoadFailed
 from sdbatch.families import Family
+from sdbatch.generate.load.file_tensors import tensors_of_denoiser
 from sdbatch.generate.load.loaded import OPTIONS
 from sdbatch.generate.load.whole import refuse_left_over
-
-WITHOUT_PREFIX: Final = frozenset({"AuraFlowTransformer2DModel", "QwenImageTransformer2DModel"})
-"""Denoisers of whose keys diffusers does not take a prefix off (0.42.1)."""
-
-READ_AS: Final = {"img_emb.emb_pos": "condition_embedder.image_embedder.pos_embed"}
-"""Names of tensors that diffusers' converters leave as they are and nothing reads (0.42.1), with those it reads."""
 
 _CONVERSION_ERRORS: Final = (AttributeError, IndexError, KeyError, TypeError)
 """What diffusers' conversions raise on a file that lacks tensors."""
@@ -94,18 +88,10 @@ def _tokenizers(configs: Path, index: Mapping[str, Any], given: Mapping[str, Any
 
 
 def _denoiser(file: Path, configs: Path, name: str, class_name: str, dtype: torch.dtype) -> torch.nn.Module:
-    weights = load_file(file)
-    prefixed = {key: value for key, value in weights.items() if key.startswith(PREFIX)}
-    own = prefixed or weights
-    for theirs, ours in READ_AS.items():
-        for before in ("", PREFIX):
-            if f"{before}{theirs}" in own:
-                own[f"{before}{ours}"] = own.pop(f"{before}{theirs}")
+    own = tensors_of_denoiser(load_file(file))
     shapes = {key: value.shape for key, value in own.items()}
-    if class_name in WITHOUT_PREFIX:
-        own = {key.removeprefix(PREFIX): value for key, value in own.items()}
     module: torch.nn.Module = getattr(diffusers, class_name).from_single_file(
-        dict(own), config=str(configs), subfolder=name, local_files_only=True, dtype=dtype
+        own, config=str(configs), subfolder=name, local_files_only=True, dtype=dtype
     )
     refuse_left_over(file, name, shapes, module, f"its config {configs}")
     return module

@@ -18,6 +18,7 @@ from typing import Any, Final
 import diffusers
 import torch
 import transformers
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import safe_open
 
 from sdbatch.errors import ModelLoadFailed
@@ -25,7 +26,7 @@ from sdbatch.errors import ModelLoadFailed
 _READERS: Final = (diffusers.ModelMixin, transformers.PreTrainedModel)
 """Classes whose `from_pretrained` reads the weights of one module."""
 
-READ_ERRORS: Final = (AttributeError, IndexError, KeyError, TypeError, ValueError)
+READ_ERRORS: Final = (AttributeError, IndexError, KeyError, TypeError, ValueError, StrictDataclassError)
 """What libraries raise on configurations that say other things than they expect."""
 
 
@@ -101,6 +102,12 @@ def shapes_in(file: Path) -> dict[str, Sequence[int]]:
         return {key: opened.get_slice(key).get_shape() for key in opened.keys()}  # noqa: SIM118 -- it is no mapping
 
 
+def shape_of(tensor: torch.Tensor) -> Sequence[int]:
+    """Return the shape of a tensor's numbers, which are packed in one of GGUF."""
+    shape: Sequence[int] = getattr(tensor, "quant_shape", tensor.shape)
+    return shape
+
+
 def refuse_lacking(name: str, path: Path, missing: Collection[str]) -> None:
     """Refuse weights that are not there.
 
@@ -131,7 +138,7 @@ def refuse_left_over(
         ModelLoadFailed: With both counts.
     """
     in_file = sum(math.prod(shape) for shape in shapes.values() if len(shape) > 1)
-    read = sum(value.numel() for value in module.state_dict().values() if value.ndim > 1)
+    read = sum(math.prod(shape_of(value)) for value in module.state_dict().values() if value.ndim > 1)
     if in_file > read:
         raise ModelLoadFailed(
             f"{file}: its {name} has {in_file} numbers in layers, and by {by} it has {read}; name a folder of its own "

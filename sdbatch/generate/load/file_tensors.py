@@ -1,0 +1,94 @@
+"""Takes a module's tensors out of one file, as diffusers' converters read them (0.42.1).
+
+    .safetensors, .gguf --> tensors_in() --> tensors_of_denoiser(), tensors_of_other() --> from_single_file
+
+Files hold the rest of a model as well, under names that not every converter knows, and GGUF's are packed in places
+where diffusers unpacks nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import torch
+from safetensors.torch import load_file
+
+from sdbatch.checkpoints.gguf import read_gguf
+from sdbatch.checkpoints.layouts import OTHERS, PREFIX
+from sdbatch.storage import open_store
+
+Tensors = dict[str, torch.Tensor]
+
+READ_AS: Final = {"img_emb.emb_pos": "condition_embedder.image_embedder.pos_embed"}
+"""Names of tensors that diffusers' converters leave as they are and nothing reads (0.42.1), with those it reads."""
+
+_OF_UNETS: Final = "input_blocks.0.0.weight"
+"""A tensor of every UNet by its authors' names."""
+
+_OF_OTHERS: Final[Mapping[str, tuple[str, ...]]] = {
+    "controlnet": ("control_model.",),
+    "vae": ("first_stage_model.", "vae."),
+}
+"""What stands before the names of a module's tensors in a file that holds others beside it."""
+
+
+def tensors_in(path: Path) -> Tensors:
+    """Return the tensors of a file; those of GGUF are packed as they are in it.
+
+    ComfyUI's tools keep tensors of UNets in rows of 256 numbers, so that every type of blocks fits; such a row is none
+    of the tensor's, and so these are unpacked.
+    """
+    if path.suffix != ".gguf":
+        return load_file(path)
+    from diffusers.models.model_loading_utils import load_gguf_checkpoint
+    from diffusers.quantizers.gguf.utils import dequantize_gguf_tensor
+
+    tensors: Tensors = load_gguf_checkpoint(str(path))
+    for name, shape in read_gguf(open_store(str(path.parent), {}), path.name).reshaped.items():
+        tensors[name] = dequantize_gguf_tensor(tensors[name]).reshape(shape)
+    return tensors
+
+
+def tensors_of_denoiser(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return a denoiser's tensors by the names that diffusers' converters read (0.42.1).
+
+    Of transformers every converter reads names without a prefix, and some no others; that of UNets reads the authors'
+    names with a prefix alone.
+
+    Args:
+        weights: All tensors of a file, which may hold the rest of a model as well.
+    """
+    own = {key.removeprefix(PREFIX): value for key, value in weights.items() if key.startswith(PREFIX)}
+    own = own or {key: value for key, value in weights.items() if not key.startswith(OTHERS)}
+    named = {READ_AS.get(key, key): value for key, value in own.items()}
+    return {f"{PREFIX}{key}": value for key, value in named.items()} if _OF_UNETS in named else named
+
+
+def tensors_of_other(module: str, weights: Mapping[str, torch.Tensor]) -> Tensors:
+    """Return the tensors of another module.
+
+    Args:
+        module: Its name.
+        weights: All tensors of a file, which may hold the rest of a model as well.
+    """
+    before = next((before for name, before in _OF_OTHERS.items() if name in module), ())
+    own = {key: value for key, value in weights.items() if key.startswith(before)}
+    return own or {key: value for key, value in weights.items() if not key.startswith(OTHERS)}
+
+
+def unpack_outside_linear(module: torch.nn.Module, dtype: torch.dtype) -> None:
+    """Unpack, in place, what lies packed outside the weights of linear layers: nothing else unpacks when it is called.
+
+    Args:
+        module: Module that was read from a GGUF file.
+        dtype: Numbers that it is run in.
+    """
+    from diffusers.quantizers.gguf.utils import GGUFLinear, GGUFParameter, dequantize_gguf_tensor
+
+    for layer in module.modules():
+        for name, weight in layer.named_parameters(recurse=False):
+            if isinstance(weight, GGUFParameter) and not (isinstance(layer, GGUFLinear) and name == "weight"):
+                plain = dequantize_gguf_tensor(weight).to(dtype)
+                layer.register_parameter(name, torch.nn.Parameter(plain, requires_grad=False))

@@ -1,0 +1,197 @@
+"""A denoiser in one file, by the names and in the blocks that people's programs write, has the weights of the file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKLQwenImage
+from safetensors.torch import load_file, save_file
+from support.original_layout import flux2_transformer, ldm_unet, wan_transformer
+from support.toy_clips import make_wan_flf2v, make_wan_t2v
+from support.toy_models import make_tiny_klein, make_tiny_qwen, make_tiny_sdxl
+from support.toy_parts import loaded, pixels_of, write_gguf
+
+from sdbatch.checkpoints.layouts import PREFIX
+from sdbatch.errors import ModelError, ModelLoadFailed
+from sdbatch.generate.random_weights import make_tiny_random
+
+Tensors = Mapping[str, torch.Tensor]
+
+
+class Toy(NamedTuple):
+    """A toy, the name of its denoiser, and how the authors name that one's tensors."""
+
+    make: Callable[[Path], None]
+    denoiser: str
+    by_authors: Callable[[Tensors], Tensors]
+
+
+TOYS: Final = {
+    "sd": Toy(make_tiny_random, "unet", ldm_unet),
+    "sdxl": Toy(make_tiny_sdxl, "unet", ldm_unet),
+    "klein": Toy(make_tiny_klein, "transformer", flux2_transformer),
+    "qwen": Toy(make_tiny_qwen, "transformer", dict),
+    "wan": Toy(make_wan_t2v, "transformer", wan_transformer),
+    "wan-flf2v": Toy(make_wan_flf2v, "transformer", wan_transformer),
+}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    made: dict[str, Path] = {}
+
+    def folder(name: str) -> Path:
+        if name not in made:
+            made[name] = tmp_path_factory.mktemp(name)
+            TOYS[name].make(made[name])
+        return made[name]
+
+    return folder
+
+
+def _weights(folder: Path, name: str) -> dict[str, torch.Tensor]:
+    (file,) = (folder / TOYS[name].denoiser).glob("*.safetensors")
+    return load_file(file)
+
+
+def _over(folder: Path, name: str, file: Path) -> Any:
+    return loaded({"path": str(folder), "components": {TOYS[name].denoiser: str(file)}})
+
+
+def _arrays(tensors: Tensors) -> dict[str, np.ndarray[Any, Any]]:
+    return {key: value.numpy() for key, value in tensors.items()}
+
+
+def _numbers(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Return the weights of a module as numbers."""
+    from diffusers.quantizers.gguf.utils import dequantize_gguf_tensor
+
+    return {key: dequantize_gguf_tensor(value) for key, value in module.state_dict().items()}
+
+
+@pytest.mark.parametrize("ending", ["safetensors", "gguf"])
+@pytest.mark.parametrize("prefix", ["", PREFIX], ids=["bare", "prefixed"])
+@pytest.mark.parametrize("name", TOYS)
+def test_a_denoiser_by_its_authors_names_has_the_weights_of_its_file(
+    name: str, prefix: str, ending: str, folders: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder, own = folders(name), _weights(folders(name), name)
+    tensors = {f"{prefix}{key}": value.contiguous() for key, value in TOYS[name].by_authors(own).items()}
+    beside = {f"{key}.weight": torch.ones(4, 4) for key in ("first_stage_model.a", "text_encoders.b")}
+    file = tmp_path / f"m.{ending}"
+    if ending == "gguf":
+        write_gguf(_arrays({**tensors, **beside}), file)
+    else:
+        save_file({**tensors, **beside}, file)
+    read = _numbers(getattr(_over(folder, name, file)._base, TOYS[name].denoiser))
+
+    assert read.keys() == own.keys()
+    assert all(read[key].shape == value.shape for key, value in own.items())
+    bound = 0.0 if ending == "safetensors" else 0.01
+    assert all(float((read[key] - value).abs().max()) <= bound * float(value.abs().max()) for key, value in own.items())
+
+
+@pytest.mark.parametrize("prefix", ["", PREFIX], ids=["bare", "prefixed"])
+def test_a_unet_kept_in_rows_of_256_numbers_makes_the_picture(
+    prefix: str, folders: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder = folders("sd")
+    own = ldm_unet(_weights(folder, "sd"))
+    tensors = {f"{prefix}{key}": value.numpy() for key, value in own.items()}
+    file = write_gguf(tensors, tmp_path / "m.gguf", "sd1", in_rows=True)
+    read = _over(folder, "sd", file)
+
+    plain = pixels_of(loaded({"path": str(folder)}))
+    assert np.abs(pixels_of(read) - plain).max() < 0.02
+    assert np.abs(pixels_of(read, prompt="a whale") - plain).max() > 0.02, "the prompt moves nothing"
+
+
+@pytest.mark.parametrize(("name", "row"), [("sd", {}), ("wan", {"num_frames": 5})])
+def test_what_is_packed_outside_of_linear_layers_is_computed_with(
+    name: str, row: dict[str, Any], folders: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder = folders(name)
+    tensors = _arrays(TOYS[name].by_authors(_weights(folder, name)))
+    file = write_gguf(tensors, tmp_path / "m.gguf", name, rest="BF16")
+
+    difference = np.abs(pixels_of(_over(folder, name, file), **row) - pixels_of(loaded({"path": str(folder)}), **row))
+    assert difference.max() < 0.05
+
+
+@pytest.mark.parametrize("ending", ["safetensors", "gguf"])
+def test_layers_that_the_model_has_not_are_not_passed_over(
+    ending: str, folders: Callable[[str], Path], tmp_path: Path
+) -> None:
+    tensors = dict(wan_transformer(_weights(folders("wan"), "wan")))
+    tensors |= {
+        key.replace("blocks.0.", "vace_blocks.0."): value.clone() for key, value in tensors.items() if ".ffn." in key
+    }
+    file = tmp_path / f"m.{ending}"
+    if ending == "gguf":
+        write_gguf(_arrays(tensors), file, "wan")
+    else:
+        save_file(tensors, file)
+
+    with pytest.raises(ModelLoadFailed, match=rf"m\.{ending}: its transformer has \d+ numbers in layers, and by the"):
+        _over(folders("wan"), "wan", file)
+
+
+def _wan_vae_by_authors(weights: Tensors) -> dict[str, torch.Tensor]:
+    """Return a VAE of Wan 2.1, whose blocks are numbered one after the other."""
+    parts = {"norm1": "residual.0", "conv1": "residual.2", "norm2": "residual.3", "conv2": "residual.6"}
+    ends = {"conv_in": "conv1", "norm_out": "head.0", "conv_out": "head.2", "down_blocks": "downsamples"}
+    middle = {"resnets.0": "middle.0", "attentions.0": "middle.1", "resnets.1": "middle.2"}
+    found = {}
+    for key, value in weights.items():
+        name = re.sub(r"up_blocks\.(\d)\.resnets\.(\d)", lambda at: f"upsamples.{4 * int(at[1]) + int(at[2])}", key)
+        name = re.sub(r"up_blocks\.(\d)\.upsamplers\.0", lambda at: f"upsamples.{4 * int(at[1]) + 3}", name)
+        for ours, theirs in parts.items():
+            name = re.sub(rf"\.{ours}\.", f".{theirs}.", name)
+        for ours, theirs in ends.items():
+            name = name.replace(f"coder.{ours}.", f"coder.{theirs}.")
+        for ours, theirs in middle.items():
+            name = name.replace(f"mid_block.{ours}.", f"{theirs}.")
+        name = re.sub(r"^quant_conv", "conv1", re.sub(r"^post_quant_conv", "conv2", name))
+        found[name.replace(".conv_shortcut.", ".shortcut.")] = value.contiguous()
+    return found
+
+
+@pytest.mark.parametrize("by_authors", [False, True])
+def test_a_vae_of_qwen_image_is_read_by_its_authors_names_which_are_wans(
+    by_authors: bool, folders: Callable[[str], Path], tmp_path: Path
+) -> None:
+    vae = AutoencoderKLQwenImage(base_dim=8, z_dim=4, latents_mean=[0.0] * 4, latents_std=[1.0] * 4)
+    vae.save_config(tmp_path)
+    own = vae.state_dict()
+    save_file(_wan_vae_by_authors(own) if by_authors else own, tmp_path / "vae.safetensors")
+    entry = {"path": str(tmp_path / "vae.safetensors"), "config": str(tmp_path)}
+    read = loaded({"path": str(folders("qwen")), "components": {"vae": entry}})._base.vae.state_dict()
+
+    assert read.keys() == own.keys()
+    assert all(torch.equal(read[key], own[key]) for key in own)
+
+
+def test_a_file_that_lacks_weights_is_told_so(folders: Callable[[str], Path], tmp_path: Path) -> None:
+    tensors = wan_transformer(_weights(folders("wan"), "wan"))
+    save_file({key: value for key, value in tensors.items() if ".ffn." not in key}, tmp_path / "m.safetensors")
+
+    with pytest.raises(ModelLoadFailed, match=r"m\.safetensors: lacks weights that a WanTransformer3DModel of its"):
+        _over(folders("wan"), "wan", tmp_path / "m.safetensors")
+
+
+def test_a_shape_that_is_not_the_tensors_is_refused(folders: Callable[[str], Path], tmp_path: Path) -> None:
+    tensors = _arrays(ldm_unet(_weights(folders("sd"), "sd")))
+    file = write_gguf(tensors, tmp_path / "m.gguf", "sd1", in_rows=True)
+    name = b"comfy.gguf.orig_shape.input_blocks.1.0.in_layers.2.weight"
+    data = file.read_bytes()
+    place = data.index(name) + len(name) + 4 + 4 + 8
+    file.write_bytes(data[:place] + (7).to_bytes(4, "little") + data[place + 4 :])
+
+    with pytest.raises(ModelError, match=r"is damaged: tensor 'input_blocks\.1\.0\.in_layers\.2\.weight' has \d+ num"):
+        _over(folders("sd"), "sd", file)
