@@ -194,6 +194,15 @@ def _too_wide(kind: str, pipeline: Any) -> Tensors:
     )
 
 
+def _in_four_dimensions(kind: str, pipeline: Any) -> Tensors:
+    return {key: value[..., None, None] if value.ndim == 2 else value for key, value in _unet(pipeline).items()}
+
+
+def _with_a_middle(kind: str, pipeline: Any) -> Tensors:
+    tensors = _unet(pipeline)
+    return tensors | {f"{next(iter(tensors)).partition('.')[0]}.lora_mid.weight": torch.randn(4, 4)}
+
+
 REFUSED: dict[str, tuple[Callable[[str, Any], Tensors], str]] = {
     "DoRA": (_dora, r"a DoRA file, .*: of its 128 keys 32 cannot be applied \(lora_unet_.*dora_scale, "),
     "LoHa": (_loha, r"a LoHa file, .*: of its 160 keys 160 cannot be applied"),
@@ -204,6 +213,11 @@ REFUSED: dict[str, tuple[Callable[[str, Any], Tensors], str]] = {
     ),
     "a factor without the other": (_without_an_up, "were not attached"),
     "another model's, of other widths": (_too_wide, r"\d+ have another shape .*inputs, the module has"),
+    "linear layers as convolutions": (_in_four_dimensions, r"another shape .*: 4 dimensions, the module has 2"),
+    "a factor that the converter does not know": (
+        _with_a_middle,
+        r"correctly renamed: lora_unet_\S+\.lora_mid\.weight",
+    ),
     "no prefix that the loader knows": (lambda _, pipeline: dotted(layers_of(pipeline.unet), ""), "64 fit no module"),
     "another component's": (lambda _, pipeline: dotted(layers_of(pipeline.unet), "prior."), "64 fit no module"),
 }
@@ -265,12 +279,12 @@ def test_alphas_that_differ_between_modules_are_each_modules_own(
     kind: str, folders: dict[str, Path], plain: Callable[[str], Any], tmp_path: Path
 ) -> None:
     pipeline = plain(kind)
-    alpha = {"to_q": 1.0, "q_proj": 8.0}
+    alpha = {"to_q": 1.0, "to_k": None, "q_proj": 8.0, "k_proj": None}  # without one a module's is its rank, 4
     tensors: Tensors = {}
     for component, prefix in (("unet", "lora_unet"), ("text_encoder", TEXT_PREFIXES[kind][0])):
         module = getattr(pipeline, component)
         layers = layers_of(module) if component == "unet" else _text_layers(module)
-        tensors |= kohya(layers, prefix, alpha=lambda path: alpha.get(path.rpartition(".")[2], 4.0))
+        tensors |= kohya(layers, prefix, alpha=lambda path: alpha.get(path.rpartition(".")[2], 2.0))
     model, loras = _load(folders[kind], kind, write_lora(tmp_path / "ink.safetensors", tensors))
     _pixels(model, loras)
 
@@ -283,4 +297,4 @@ def test_alphas_that_differ_between_modules_are_each_modules_own(
         }
         assert scales
         for path, scale in scales.items():
-            assert scale == pytest.approx(WEIGHT * alpha.get(path.rpartition(".")[2], 4.0) / 4), path
+            assert scale == pytest.approx(WEIGHT * (alpha.get(path.rpartition(".")[2], 2.0) or 4.0) / 4), path

@@ -27,6 +27,9 @@ from sdbatch.generate.load.lora_trace import Trace, tensors_in, traced
 EXAMPLES: Final = 3
 """Keys that a message names."""
 
+SAID_MAX: Final = 200
+"""Letters of what a library says that a message holds."""
+
 CONVERSION_ERRORS: Final = (ValueError, TypeError, KeyError, IndexError, AttributeError, RuntimeError, AssertionError)
 """What diffusers, peft and transformers raise on a file that is not what they know."""
 
@@ -129,7 +132,7 @@ class LoraReader:
             if failure_kind(error) != "Raised" or not trace.leaves:
                 raise
             keys = tuple(sorted(trace.leaves))
-            said = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+            said = said_by(error)
             misfits = Misfits(num_keys=len(keys), dropped=keys, forms=forms_of(keys), said=said)
         raise LoraMisfit(misfits, can_be_partial=False)
 
@@ -198,6 +201,12 @@ class LoraReader:
         return tuple(faults)
 
 
+def said_by(error: Exception) -> str:
+    """Return what a library says of a file in one line, whose keys stand after its first one."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text if len(text) <= SAID_MAX else f'{text[:SAID_MAX]} ...'}"
+
+
 def components_of(pipeline: Any) -> dict[str, torch.nn.Module]:
     """Return the components of a pipeline that take LoRAs, the denoiser first."""
     names = getattr(pipeline, "_lora_loadable_modules")  # noqa: B009 -- diffusers has no public name for it
@@ -262,12 +271,13 @@ def _scale_of(weight: torch.Tensor, trace: Trace) -> tuple[float, int] | None:
     """Return alpha and rank of a module by its first factor; None where no alpha is stated or it is in the weights.
 
     A conversion that multiplies with alpha makes a new tensor or writes to it; a factor as it was read is not scaled.
+    Where other modules state an alpha, one without has its rank for it, as kohya's own scripts read such files.
     """
     for key in trace.keys_of(weight):
         stem, mark, _ = key.partition(".lora_down.") if ".lora_down." in key else key.partition(".lora_A.")
-        alpha = trace.leaves.get(f"{stem}.alpha")
-        if mark and alpha is not None and trace.leaves[key] is weight and id(weight) not in trace.changed:
-            return float(alpha), weight.shape[0]
+        if mark and trace.leaves[key] is weight and id(weight) not in trace.changed:
+            rank = weight.shape[0]
+            return (float(trace.leaves.get(f"{stem}.alpha", rank)), rank) if trace.has_alphas else None
     return None
 
 
@@ -300,6 +310,8 @@ def _shape_fault(module: Any, name: str, weight: torch.Tensor, *, can_pad: bool)
     sizes = _sizes(base)
     if sizes is None or weight.ndim < 2:
         return ""
+    if ".lora_" in name and weight.ndim != base.weight.ndim:
+        return f"{weight.ndim} dimensions, the module has {base.weight.ndim}"
     inputs, outputs = sizes
     if name.endswith("lora_A.weight") and weight.shape[1] != inputs:
         is_padded = can_pad and weight.shape[1] < inputs

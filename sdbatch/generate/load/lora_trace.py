@@ -22,6 +22,7 @@ class Trace(TorchFunctionMode):
 
     Attributes:
         leaves: The file's tensors by key.
+        has_alphas: Whether some of them are alphas.
         read: Keys of tensors that were read as a plain number, as alphas are.
         changed: Identities of tensors that were written to in place.
     """
@@ -29,6 +30,7 @@ class Trace(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self.leaves: dict[str, torch.Tensor] = {}
+        self.has_alphas = False
         self.read: set[str] = set()
         self.changed: set[int] = set()
         self._origins: dict[int, tuple[torch.Tensor, frozenset[str]]] = {}
@@ -36,6 +38,7 @@ class Trace(TorchFunctionMode):
     def begin(self, tensors: Mapping[str, Any]) -> None:
         """Take the tensors of a file."""
         self.leaves = {key: value for key, value in tensors.items() if isinstance(value, torch.Tensor)}
+        self.has_alphas = any(key.endswith(".alpha") for key in self.leaves)
         # The tensors are held, so that no identity is given to another one while they are followed.
         self._origins = {id(value): (value, frozenset({key})) for key, value in self.leaves.items()}
 

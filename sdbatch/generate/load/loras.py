@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 
 from sdbatch.errors import LoraRefused, ModelLoadFailed
 from sdbatch.generate.faults import failure_kind
-from sdbatch.generate.load.lora_keys import CONVERSION_ERRORS, LoraMisfit, LoraReader, Misfits, components_of
+from sdbatch.generate.load.lora_keys import CONVERSION_ERRORS, LoraMisfit, LoraReader, Misfits, components_of, said_by
 
 LOG = logging.getLogger("sdbatch.generate")
 
@@ -70,7 +70,7 @@ def attach_lora(pipeline: Any, lora: LoraFile, adapter: str) -> None:
     except (*CONVERSION_ERRORS, SafetensorError) as error:
         if failure_kind(error) != "Raised":  # the device's matter, not the file's
             raise
-        reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+        reason = said_by(error)
     finally:
         del pipeline.lora_state_dict
     if reason:
