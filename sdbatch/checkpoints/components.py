@@ -21,9 +21,10 @@ from sdbatch.checkpoints.fitting import file_fault
 from sdbatch.checkpoints.gguf import read_gguf
 from sdbatch.checkpoints.headers import Header, read_header, read_headers
 from sdbatch.checkpoints.identity import identity
-from sdbatch.checkpoints.lacks import faults_of_files, faults_of_folder
+from sdbatch.checkpoints.lacks import faults_of_files, faults_of_folder, faults_of_numbers
 from sdbatch.checkpoints.parameters import num_parameters
 from sdbatch.checkpoints.refusals import refuse_code
+from sdbatch.checkpoints.strangers import quantised
 from sdbatch.errors import ModelError
 from sdbatch.families import Family
 from sdbatch.job import Component, Storage, base_of
@@ -72,9 +73,6 @@ _CONFIG_FILES: Final = (
     ("processor", "preprocessor_config.json"),
 )
 """Beginnings of the names of modules without weights, and the file that describes each."""
-
-_SCALED: Final = (".scale_weight", ".weight_scale", "scaled_fp8")
-"""Endings of tensors with which weights of 8 bits are scaled; diffusers would leave them out without a word."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,7 +221,7 @@ def look_into(
     else:
         headers = read_headers(store, entries)
         if has_weights(module):
-            faults = faults_of_folder(store, entries, headers)
+            faults = [*faults_of_folder(store, entries, headers), *faults_of_numbers(store, headers, method_of(config))]
         else:
             faults = faults_of_files(store, entries, headers, class_name)
         if faults:
@@ -349,12 +347,8 @@ def _weights_of_file(
         header = read_header(store, entry)
     if any("lora_" in tensor for tensor in header.tensors):
         raise ModelError(f"{place}: {file}: is a LoRA; name it among the job's loras")
-    scaled = next((tensor for tensor in header.tensors if tensor.endswith(_SCALED)), None)
-    if scaled is not None:
-        raise ModelError(
-            f"{place}: {file}: holds scaled weights of 8 bits ({scaled}), which diffusers does not "
-            "read from one file; name the file in 16 bits and quantize: {backend: torchao, type: float8wo}"
-        )
+    if fault := quantised(header.tensors):
+        raise ModelError(f"{place}: {file}: {fault}")
     shapes = {name: tensor["shape"] for name, tensor in header.tensors.items()}
     _refuse_other_module(f"{place}: {file}", file_fault(class_name, config, shapes))
     return num_parameters([header]), ""

@@ -46,7 +46,7 @@ from sdbatch.checkpoints.identity import identity, is_content_digest
 from sdbatch.checkpoints.indexes import faults_of_index, refuse_other_inputs
 from sdbatch.checkpoints.info import LoraInfo, ModelInfo
 from sdbatch.checkpoints.ip_adapters import ADAPTER, look_into_adapter
-from sdbatch.checkpoints.lacks import faults_of_model
+from sdbatch.checkpoints.lacks import faults_of_model, faults_of_numbers
 from sdbatch.checkpoints.lora_forms import left_out, misplaced
 from sdbatch.checkpoints.parameters import num_parameters, stored_dtype
 from sdbatch.checkpoints.quantizing import refuse_quantize
@@ -282,6 +282,14 @@ def _describe_folder(name: str, model: Model, storage: Mapping[str, Storage], wi
     for path, header in headers.items():
         if isinstance(header, Header):
             by_module.setdefault(path.partition("/")[0], []).append(header)
+    methods = {
+        module: method_of(_config_if_there(store, entries, module))
+        for module in sorted(named_components(index) - unread)
+        if has_weights(module)
+    }
+    for module, method in methods.items():
+        of_module = {path: header for path, header in headers.items() if path.startswith(f"{module}/")}
+        _refuse(f"models.{name}", faults_of_numbers(store, of_module, method))
     denoiser = by_module.get(family.denoiser, [])
     if model.dtype == "auto":
         if family.denoiser in model.components:
@@ -307,11 +315,7 @@ def _describe_folder(name: str, model: Model, storage: Mapping[str, Storage], wi
         options=model,
         modules=modules_of(index),
         module_parameters={module: num_parameters(of_module) for module, of_module in by_module.items()},
-        quantized_by={
-            module: method
-            for module in sorted(named_components(index) - unread)
-            if has_weights(module) and (method := method_of(_config_if_there(store, entries, module)))
-        },
+        quantized_by={module: method for module, method in methods.items() if method},
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from sdbatch.checkpoints.files import named_components, shards_of
 from sdbatch.checkpoints.headers import POINTER, POINTER_BYTES_MAX, POINTER_REMEDY, Header
+from sdbatch.checkpoints.strangers import quantised
 from sdbatch.checkpoints.variants import WeightNames
 from sdbatch.errors import ModelError
 from sdbatch.storage import Entry, Store
@@ -77,6 +78,18 @@ def faults_of_files(
     is_tokenizer = "Tokenizer" in class_name
     lacking = _without_words(store.url, class_name, {entry.path for entry in entries}) if is_tokenizer else []
     return [*_bad_files(store, entries, headers), *lacking]
+
+
+def faults_of_numbers(store: Store, headers: Mapping[str, Header | ModelError], method: str) -> list[str]:
+    """Return which of a module's files hold quantised weights that its configuration does not call so.
+
+    Args:
+        store: The folder.
+        headers: Of its weights; see `read_headers`.
+        method: Backend that they are quantised with by its configuration; "" for none.
+    """
+    said = {path: quantised(header.tensors) for path, header in headers.items() if isinstance(header, Header)}
+    return [f"{store.url}/{path}: {fault}" for path, fault in said.items() if fault and not method]
 
 
 def has_words(class_name: str, inside: Collection[str]) -> bool:

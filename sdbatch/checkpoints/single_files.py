@@ -97,7 +97,7 @@ def _looked_into(name: str, model: Model, storage: Mapping[str, Storage], with_r
     (entry,) = _entries(store, file)
     header = read_header(store, entry)
     keys = Keys.of(header.tensors)
-    layout = _layout(keys, model)
+    layout = _layout(header, keys, model)
     configs = open_store(model.config or str(CONFIGS / layout.configs), storage)
     index = read_json(configs, "model_index.json", f"config {configs.url}")
     fact = facts_of(index, lambda file: read_json(configs, file, configs.url))
@@ -149,9 +149,9 @@ def _revision(model: Model, store: Store, entry: Entry) -> str:
     return content_revision(store, [entry])
 
 
-def _layout(keys: Keys, model: Model) -> Layout:
+def _layout(header: Header, keys: Keys, model: Model) -> Layout:
     """Return what a file is laid out as; refuse what is no model."""
-    said = beside_a_model(keys.shapes) or quantised(keys)
+    said = beside_a_model(keys.shapes) or quantised(header.tensors)
     if said:
         raise ModelError(said)
     layout = told(LAYOUTS, keys, model.like, any_size=model.config is not None)

@@ -6,10 +6,8 @@ names of tensors --> what_else() --> what the file is, and what to do
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable
-from typing import Final
-
-from sdbatch.checkpoints.layouts import Keys
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any, Final
 
 ENDINGS: Final = {
     ".ckpt": "is a pickle, which can run code and is never opened; take the .safetensors file of this model",
@@ -31,6 +29,9 @@ _LORA: Final = re.compile(
 )
 _SCALED: Final = re.compile(r"(^|\.)(scaled_fp8|scale_weight|scale_input|weight_scale(_2)?|input_scale|comfy_quant)$")
 _PACKED: Final = re.compile(r"\.(absmax|quant_map|quant_state\..*|qweight|wscales|qzeros|weight_packed)$")
+
+
+_WHOLE_NUMBERS: Final = frozenset({"U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64"})
 
 
 def _any(expression: re.Pattern[str]) -> Callable[[Collection[str]], bool]:
@@ -87,21 +88,30 @@ def module_of_a_model(names: Iterable[str]) -> str:
     return _first(_MODULES, tuple(names))
 
 
-def quantised(keys: Keys) -> str:
-    """Return how a file's weights are quantised in a form that the loader would misread; "" for any other.
+def quantised(tensors: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return how weights are quantised in a form that a loader would misread; "" for any others.
 
-    diffusers passes over the scales that stand beside such weights, and the pictures would be noise.
+    The libraries pass over the scales that stand beside such weights, and the pictures would be noise.
+
+    Args:
+        tensors: Of a file that no configuration calls quantised; see `Header`.
     """
-    if any(_SCALED.search(name) for name in keys.shapes):
+    if any(_SCALED.search(name) for name in tensors):
         return (
             "holds weights with scales beside them, which diffusers does not apply; take the file in 16 bit, "
             "in plain float8, or as GGUF, or quantise it with quantize:"
         )
-    if any(_PACKED.search(name) for name in keys.shapes):
+    if any(_PACKED.search(name) for name in tensors):
         return (
-            "holds packed 4 or 8 bit weights, which diffusers does not read from a single file; "
+            "holds packed 4 or 8 bit weights, which are not read without a config.json that says how; "
             "take the file in 16 bit or as GGUF, or quantise it with quantize:"
         )
+    for name, tensor in tensors.items():
+        if name.endswith(".weight") and len(tensor["shape"]) > 1 and tensor["dtype"] in _WHOLE_NUMBERS:
+            return (
+                f"holds weights in whole numbers ({name} in {tensor['dtype']}), which would be taken for the weights "
+                "that they stand for; take the file in 16 bit or as GGUF, or quantise it with quantize:"
+            )
     return ""
 
 

@@ -96,6 +96,14 @@ def _pickle(folder: Path) -> None:
             lambda folder: (folder / UNET).rename(folder / UNET.replace(".safe", ".bf16.safe")),
             r"/unet: has weights as variant bf16 alone; say variant: bf16",
         ),
+        (
+            lambda folder: (folder / UNET).write_bytes(weights({"a.weight": [2, 2]}, "U8")),
+            rf"/{UNET}: holds weights in whole numbers \(a\.weight in U8\)",
+        ),
+        (
+            lambda folder: (folder / TEXT).write_bytes(weights({"a.weight": [2, 2], "a.weight_scale": []}, "F8_E4M3")),
+            rf"/{TEXT}: holds weights with scales beside them, which diffusers does not apply",
+        ),
     ],
 )  # fmt: skip
 def test_each_fault_is_one_line_with_file_and_remedy(folder: Path, spoil: Spoil, said: str) -> None:
@@ -105,6 +113,15 @@ def test_each_fault_is_one_line_with_file_and_remedy(folder: Path, spoil: Spoil,
     (line,) = _faults(folder)
     assert line.startswith(f"models.m: {folder}")
     assert re.search(said, line), line
+
+
+def test_weights_that_their_configuration_calls_quantised_may_be_whole_numbers(folder: Path) -> None:
+    (folder / UNET).write_bytes(weights({"a.weight": [2, 2], "a.weight_scale": [1]}, "U8"))
+    config = folder / "unet" / "config.json"
+    stated = {"quantization_config": {"quant_method": "torchao"}}
+    config.write_text(json.dumps({**json.loads(config.read_text()), **stated}))
+
+    assert describe("m", Model(path=str(folder)), {}, with_revision=False).quantized_by == {"unet": "torchao"}
 
 
 def test_all_faults_are_told_at_once(folder: Path) -> None:

@@ -116,11 +116,18 @@ def test_a_lora_and_scaled_weights_are_told_from_a_module(flux: Path, tmp_path: 
 
     save_file({"unet.to_q.lora_A.weight": zeros((2, 2))}, tmp_path / "lora.safetensors")
     save_file({"x.weight": zeros((2, 2)), "x.scale_weight": zeros(1)}, tmp_path / "scaled.safetensors")
+    folder = Path(shutil.copytree(flux / "transformer", tmp_path / "whole"))
+    for file in (folder / "diffusion_pytorch_model.safetensors", tmp_path / "whole.safetensors"):
+        save_file({"x.weight": zeros((2, 2), dtype="int8"), "x.SCB": zeros(2)}, file)
 
     lora = _refusal(flux, components={"transformer": str(tmp_path / "lora.safetensors")})
     scaled = _refusal(flux, components={"transformer": str(tmp_path / "scaled.safetensors")})
     assert lora.endswith("is a LoRA; name it among the job's loras")
-    assert "holds scaled weights of 8 bits (x.scale_weight)" in scaled
+    assert "scaled.safetensors: holds weights with scales beside them" in scaled
+    for whole in (folder, tmp_path / "whole.safetensors"):
+        assert "holds weights in whole numbers (x.weight in I8)" in _refusal(
+            flux, components={"transformer": str(whole)}
+        )
 
 
 def test_a_gguf_file_that_is_none_or_is_cut_is_one_line(flux: Path, tmp_path: Path) -> None:

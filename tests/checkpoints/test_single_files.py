@@ -223,6 +223,10 @@ def test_a_file_that_is_no_model_is_refused_with_what_it_is(tmp_path: Path, shap
     assert said in _said(tmp_path, shapes)
 
 
+def test_a_file_in_whole_numbers_is_refused(tmp_path: Path) -> None:
+    assert f"holds weights in whole numbers ({UNET}input_blocks.0.0.weight in U8)" in _said(tmp_path, SD15, stored="U8")
+
+
 def test_damaged_files_and_other_forms_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "m.safetensors"
     whole = weights({"a": [100]})
