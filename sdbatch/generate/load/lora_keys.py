@@ -142,6 +142,7 @@ class LoraReader:
         denoiser = next(iter(components))
         fitting = _with_component(converted, denoiser, dict(components[denoiser].named_modules()))
         unknown, misshaped = [], []
+        alphas: set[str] = set()  # the loader knows not all of their names, and `set_scales` lays them on
         by_component: dict[str, dict[str, Any]] = {}
         for key in fitting:
             component = key.partition(".")[0]
@@ -161,11 +162,12 @@ class LoraReader:
                     fitting.pop(key)
                 elif scale := _scale_of(fitting[key], trace):
                     self.scales[component, _module_of(name)] = scale
-            lost = set(unknown)
+            alphas |= {key for name, key in peft_names.items() if (component, _before_alpha(name)) in self.scales}
+            lost = {*unknown, *alphas}
             self.expected[component] = {name for name, key in peft_names.items() if key in fitting and key not in lost}
-        for key in unknown:
+        for key in {*unknown, *alphas}:
             fitting.pop(key)
-        return fitting, unknown, misshaped
+        return fitting, [key for key in unknown if key not in alphas], misshaped
 
     @property
     def _can_pad(self) -> bool:
@@ -302,6 +304,11 @@ def _plain(name: str) -> str:
 
 def _module_of(name: str) -> str:
     return name.partition(".lora_")[0].partition(".lokr_")[0]
+
+
+def _before_alpha(name: str) -> str:
+    """Return the module whose alpha a key is; "" for any other key."""
+    return name.removesuffix(".alpha") if name.endswith(".alpha") else ""
 
 
 def _shape_fault(module: Any, name: str, weight: torch.Tensor, *, can_pad: bool) -> str:
