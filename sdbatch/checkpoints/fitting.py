@@ -22,6 +22,8 @@ from sdbatch.job import base_of
 Config = Mapping[str, Any]
 
 _LATENTS: Final = ("latent_channels", "z_dim")
+_SCALES: Final = {"scaling_factor": 0.18215, "shift_factor": 0.0}
+"""Numbers that tell the latents of one AutoencoderKL from those of another, and what they are where none are said."""
 _TEXTS: Final = ("cross_attention_dim", "joint_attention_dim", "text_dim", "caption_channels", "cap_feat_dim")
 _AS_THE_DENOISER: Final[Mapping[str, tuple[str, ...]]] = {
     "controlnet": ("block_out_channels", "cross_attention_dim", "joint_attention_dim"),
@@ -66,9 +68,9 @@ def refuse_misfit(
     others = own(module) or {}
     texts = [name for name in laid_over if name.startswith("text_encoder")]
     if module.endswith("vae") and denoiser not in laid_over:
-        for key in _LATENTS:
-            _refuse_other(place, key, config.get(key), others.get(key), f"the vae that the {denoiser} was made for")
         _refuse_other(place, "block_out_channels", _steps(config), _steps(others), "the model's own vae", " stages")
+        for key, found, expected in _latents(class_name, config, others):
+            _refuse_other(place, key, found, expected, f"the vae that the {denoiser} was made for")
     elif module.startswith(("text_encoder", "image_encoder")) and denoiser not in laid_over:
         for key, found, expected in _widths(config, others):
             _refuse_other(place, key, found, expected, f"the {base} that the {denoiser} was made for")
@@ -92,6 +94,12 @@ def _refuse_other(place: str, key: str, found: Any, expected: Any, whose: str, w
             f"{place}: does not fit: its {key} is {found}{what}, and that of {whose} is {expected}{what}; name one "
             "made for this model"
         )
+
+
+def _latents(class_name: str, config: Config, others: Config) -> list[tuple[str, Any, Any]]:
+    usual: Mapping[str, float] = _SCALES if class_name == "AutoencoderKL" and others else {}
+    scales = [(key, config.get(key, value), others.get(key, value)) for key, value in usual.items()]
+    return [*((key, config.get(key), others.get(key)) for key in _LATENTS), *scales]
 
 
 def _steps(config: Config) -> int | None:

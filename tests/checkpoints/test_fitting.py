@@ -104,6 +104,25 @@ def test_a_component_of_other_sizes_is_refused_with_both(
     assert says in _refusal(toys, model, components={name: str(toys / path) for name, path in components.items()})
 
 
+def test_a_vae_whose_latents_are_scaled_otherwise_is_refused_and_one_that_says_nothing_has_the_usual_scale(
+    toys: Path, tmp_path: Path
+) -> None:
+    vae = Path(shutil.copytree(toys / "sd" / "vae", tmp_path / "vae"))
+    config = json.loads((vae / "config.json").read_text())
+    silent = {key: value for key, value in config.items() if key != "scaling_factor"}
+    assert config["scaling_factor"] == 0.18215
+    for stated in (config, silent):
+        (vae / "config.json").write_text(json.dumps(stated))
+        assert describe("m", Model.model_validate({"path": str(toys / "sd"), "components": {"vae": str(vae)}}), {})
+
+    (vae / "config.json").write_text(json.dumps({**config, "scaling_factor": 0.13025}))
+    said = _refusal(toys, "sd", components={"vae": str(vae)})
+    assert "its scaling_factor is 0.13025, and that of the vae that the unet was made for is 0.18215; name one" in said
+    (vae / "config.json").write_text(json.dumps({**config, "scaling_factor": 0.13025}))
+    both = {"vae": str(vae), "unet": str(toys / "sd" / "unet")}
+    assert describe("m", Model.model_validate({"path": str(toys / "sd"), "components": both}), {})
+
+
 def test_a_component_may_differ_where_its_counterpart_comes_with_it(toys: Path, tmp_path: Path) -> None:
     both = {"unet": str(toys / "sdxl" / "unet"), "text_encoder": str(toys / "sdxl" / "text_encoder")}
 

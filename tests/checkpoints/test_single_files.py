@@ -96,7 +96,7 @@ def test_a_refiner_is_told_with_and_without_its_text_encoder(tmp_path: Path) -> 
     assert "is Stable Diffusion XL Refiner and comes without text_encoder_2 (CLIPTextModelWithProjection), vae" in said
     vae = tmp_path / "vae"
     vae.mkdir()
-    (vae / "config.json").write_text(json.dumps({"_class_name": "AutoencoderKL"}))
+    (vae / "config.json").write_text(json.dumps({"_class_name": "AutoencoderKL", "scaling_factor": 0.13025}))
     (vae / "diffusion_pytorch_model.safetensors").write_bytes(weights({"a": [1]}))
     text = tmp_path / "text"
     text.mkdir()
