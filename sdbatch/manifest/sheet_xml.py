@@ -18,6 +18,12 @@ _UNCOMPUTED: Final = re.compile(
     rb'<%sc\s[^>]*?r="([A-Z]{1,3}[0-9]{1,7})"[^>]*>\s*<%sf(?:\s[^>]*?)?(?:/>|>[^<]*</%sf>)\s*(?:<%sv\s*/>\s*)?</%sc>'
     % ((_ANY,) * 5)
 )
+_COMPUTED_ZERO: Final = re.compile(
+    rb'<%sc\s[^>]*?r="([A-Z]{1,3}[0-9]{1,7})"[^>]*>\s*<%sf(?:\s[^>]*?)?(?:/>|>[^<]*</%sf>)\s*<%sv>0</%sv>'
+    % ((_ANY,) * 5)
+)
+COMPUTED_ON_LOAD: Final = re.compile(rb'<%scalcPr\s[^>]*?fullCalcOnLoad="(?:1|true)"' % _ANY)
+"""In the part that lists the sheets: every formula is to be computed when it is opened, whatever value it has."""
 _MERGED: Final = re.compile(rb'<%smergeCell\s[^>]*?ref="([A-Z]{1,3})([0-9]{1,7}):([A-Z]{1,3})([0-9]{1,7})"' % _ANY)
 _HIDDEN: Final = re.compile(rb'<%srow\s[^>]*?hidden="(?:1|true)"' % _ANY)
 _MERGED_MAX: Final = 10_000
@@ -29,11 +35,13 @@ class Seen:
 
     Attributes:
         uncomputed: The first cell whose formula has no value beside it; "" for none.
+        zero: The first cell whose formula has the value 0; "" for none.
         merged: First column, last column, first row, last row, name of each group of merged cells; numbers from 1.
         num_hidden: Rows that are hidden, by hand or by a filter.
     """
 
     uncomputed: str = ""
+    zero: str = ""
     merged: list[tuple[int, int, int, int, str]] = field(default_factory=list)
     num_hidden: int = 0
 
@@ -53,15 +61,20 @@ def look(part: IO[bytes]) -> Seen:
 
 
 def _take(seen: Seen, text: bytes, end: int) -> None:
-    if not seen.uncomputed and (b"<f" in text or b":f" in text):
-        found = next((one for one in _UNCOMPUTED.finditer(text) if one.start() < end), None)
-        seen.uncomputed = found.group(1).decode() if found else ""
+    if b"<f" in text or b":f" in text:
+        seen.uncomputed = seen.uncomputed or _first_cell(_UNCOMPUTED, text, end)
+        seen.zero = seen.zero or _first_cell(_COMPUTED_ZERO, text, end)
     seen.num_hidden += sum(one.start() < end for one in _HIDDEN.finditer(text))
     for one in _MERGED.finditer(text):
         if one.start() < end and len(seen.merged) < _MERGED_MAX:
             first, top, last, bottom = (part.decode() for part in one.groups())
             name = f"{first}{top}:{last}{bottom}"
             seen.merged.append((_number(first), _number(last), int(top), int(bottom), name))
+
+
+def _first_cell(pattern: re.Pattern[bytes], text: bytes, end: int) -> str:
+    found = next((one for one in pattern.finditer(text) if one.start() < end), None)
+    return found.group(1).decode() if found else ""
 
 
 def _number(letters: str) -> int:

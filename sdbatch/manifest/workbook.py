@@ -20,7 +20,7 @@ from typing import Any, Final
 from xml.etree.ElementTree import ParseError
 
 from sdbatch.errors import JobError
-from sdbatch.manifest.sheet_xml import Seen, look
+from sdbatch.manifest.sheet_xml import COMPUTED_ON_LOAD, Seen, look
 from sdbatch.types import RefusedValue
 
 ROWS_MAX: Final = 1 << 20
@@ -34,6 +34,8 @@ DIGITS_KEPT_BELOW: Final = 10**15
 _HEAD_BYTES: Final = 4096
 _ZEROS: Final = re.compile(r"0{2,}")
 _ESCAPED_END: Final = re.compile(r"_x000[Dd]_\n?")
+_ESCAPED: Final = re.compile(r"_x(00[01][0-9A-Fa-f])_")
+"""A control character, such as the line break of a text box, which XML cannot hold."""
 _FAULTS: Final = (
     zipfile.BadZipFile,
     zlib.error,
@@ -87,8 +89,11 @@ def _opened(source: Path, name: str | None) -> tuple[Any, Any, Seen]:
         book = openpyxl.load_workbook(source, read_only=True, data_only=True, keep_links=False)
         try:
             sheet = _chosen(book, name)
-            with zipfile.ZipFile(source) as archive, archive.open(_part_of(sheet)) as part:
-                seen = look(part)
+            with zipfile.ZipFile(source) as archive:
+                with archive.open(_part_of(sheet)) as part:
+                    seen = look(part)
+                if seen.zero and _is_computed_on_load(archive):
+                    seen.uncomputed = seen.uncomputed or seen.zero
             sheet.reset_dimensions()  # programs write wrong ones, and rows would be cut off
         except BaseException:
             book.close()
@@ -159,6 +164,16 @@ def _part_of(sheet: Any) -> str:
     return str(sheet._worksheet_path).lstrip("/")  # noqa: SLF001 -- openpyxl has no other name for it
 
 
+def _is_computed_on_load(archive: zipfile.ZipFile) -> bool:
+    """Whether a workbook leaves its formulas to the next program that opens it.
+
+    XlsxWriter, with which pandas writes, puts 0 where their values are to stand. openpyxl (3.1.5) takes every workbook
+    for one of these.
+    """
+    parts = [name for name in archive.namelist() if name.endswith("/workbook.xml")]
+    return any(COMPUTED_ON_LOAD.search(archive.read(name)) for name in parts)
+
+
 def _rows(sheet: Any, merged: list[tuple[int, int, int, int, str]]) -> Iterator[tuple[int, list[Any]]]:
     bound = 0
     with _faults_named():
@@ -192,7 +207,7 @@ def _value(cell: Any) -> Any:
     if isinstance(value, str):
         if cell.data_type == "e":
             return RefusedValue(f"holds the error {value} of a formula")
-        return _ESCAPED_END.sub("\n", value) if "_x000" in value else value
+        return _unescaped(value) if "_x00" in value else value
     if isinstance(value, bool):
         return value
     if isinstance(value, float) and value.is_integer():
@@ -205,3 +220,8 @@ def _value(cell: Any) -> Any:
     if isinstance(value, dt.datetime):
         return value.date() if value.time() == dt.time() else value
     return value
+
+
+def _unescaped(text: str) -> str:
+    """Return a text with the control characters that a workbook writes as `_x000B_`; a line end is LF."""
+    return _ESCAPED.sub(lambda found: chr(int(found[1], 16)), _ESCAPED_END.sub("\n", text))

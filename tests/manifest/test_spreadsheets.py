@@ -348,6 +348,24 @@ def _formula_of_another_program(path: Path) -> None:
     _spoiled(path, "xl/worksheets/sheet1.xml", text, prefixed)
 
 
+def _written_by_xlsxwriter(path: Path) -> None:
+    _formula(path)
+    _spoiled(path, "xl/worksheets/sheet1.xml", b"</f><v />", b"</f><v>0</v>")
+
+
+def test_a_formula_whose_value_is_zero_gives_it(tmp_path: Path) -> None:
+    _written_by_xlsxwriter(tmp_path / "t.xlsx")
+    _spoiled(tmp_path / "t.xlsx", "xl/workbook.xml", b' fullCalcOnLoad="1"', b"")
+
+    assert _rows(build_shards(tmp_path / "t.xlsx", tmp_path / "out")) == [{"id": "a", "prompt": "0"}]
+
+
+def test_control_characters_are_those_of_the_cell(tmp_path: Path) -> None:
+    _workbook(tmp_path / "t.xlsx", {"S": [["id", "prompt"], ["a", "one_x000B_two_x0009_three"]]})
+
+    assert _rows(build_shards(tmp_path / "t.xlsx", tmp_path / "out")) == [{"id": "a", "prompt": "one\vtwo\tthree"}]
+
+
 def _long_number(path: Path) -> None:
     _workbook(path, {"S": [["id", "seed"], ["a", 77]]})
     _spoiled(path, "xl/worksheets/sheet1.xml", b"<v>77</v>", b"<v>9.00719925474099E+15</v>")
@@ -372,6 +390,7 @@ def _entities(path: Path) -> None:
     ("make", "options", "said"),
     [
         (_formula, {}, "t.xlsx: sheet 'S': B2 holds a formula without its value; open it in Excel"),
+        (_written_by_xlsxwriter, {}, "sheet 'S': B2 holds a formula without its value"),
         (_formula_of_another_program, {}, "sheet 'S': B2 holds a formula without its value"),
         (_long_number, {}, "line 2 of .*: seed holds a number of over 15 digits, of which a sheet keeps 15"),
         (_error_cell, {}, "line 2 of .*t.xlsx .S. .a.: prompt holds the error #N/A of a formula"),
