@@ -27,6 +27,10 @@ PROMPTS_COUNTED_MAX: Final = 100_000
 """Prompts near or over their limit whose tokens are counted, some 50 us each; those after them are not."""
 
 _TEXTS: Final = ("prompt", "negative_prompt")
+NO_VALUE: Final = frozenset(
+    {"nan", "NaN", "None", "none", "null", "Null", "NULL", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaT", "undefined"}
+)
+"""Texts that programs write where there is no value: the prompt of `str(None)` and of pandas' `astype(str)`."""
 
 
 class RowWarnings:
@@ -53,6 +57,8 @@ class RowWarnings:
         offsets = _offsets(batch, rows)
         for column in _TEXTS:
             texts = batch.columns.get(column, [])
+            if not NO_VALUE.isdisjoint(texts):
+                self.problems.extend(_no_value_problems(batch, column, texts))
             if may_hold_syntax(texts):
                 self.problems.extend(_syntax_problems(batch, column, texts, self._weighted(rows, offsets)))
         if any(rows.sources):
@@ -114,6 +120,11 @@ def _syntax_problems(
     for offset, text in enumerate(texts):
         for snippet, message in foreign_syntax(text, reads_weights=offset in weighted) if isinstance(text, str) else ():
             yield problem_at(batch, offset, column, snippet, message)
+
+
+def _no_value_problems(batch: RowBatch, column: str, texts: Iterable[str | None]) -> Iterable[Problem]:
+    message = "is a word for no value, which the model reads as plain text; leave the cell empty"
+    return (problem_at(batch, offset, column, text, message) for offset, text in enumerate(texts) if text in NO_VALUE)
 
 
 @lru_cache(maxsize=65_536)

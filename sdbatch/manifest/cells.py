@@ -18,6 +18,7 @@ from sdbatch.manifest.schema import COLUMNS
 from sdbatch.manifest.values import ValueRefused
 
 _DECIMAL = re.compile(r"\s*[+-]?[0-9]*([.,])[0-9]+\s*")
+_SHORTENED = re.compile(r"[0-9][.,][0-9]+E[+][0-9]{2}")
 _SEVERAL = re.compile(r"\s*[|\r\n]\s*")
 _NUMBERS: Final = frozenset(
     name for name, kind in COLUMNS.items() if pa.types.is_integer(kind) or pa.types.is_floating(kind)
@@ -60,6 +61,12 @@ class Cells:
             raise ValueRefused("is a date or a time; write it as text")
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         return str(value) if is_number and (name in _TEXTS or name in _LISTS) else value
+
+    def look_for_lost_digits(self, name: str, text: str, line: int | None) -> None:
+        """Note a long number, such as that of an article, of which a spreadsheet saved the first digits alone."""
+        if "E+" in text and _SHORTENED.fullmatch(text):
+            message = f"{name} has long numbers of which a spreadsheet saved the first digits, as {text} on line {line}"
+            self.notes.setdefault(name, message)
 
     def _number(self, text: str, line: int | None) -> str:
         """Return a number with a point; the first decimal of the table says which mark the others have."""

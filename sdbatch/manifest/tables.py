@@ -22,6 +22,7 @@ from sdbatch.manifest.schema import COLUMNS_MAX
 from sdbatch.manifest.separators import SAMPLE_CHARS, SPOKEN, cell_separator, said_separator
 from sdbatch.manifest.values import TEXT_BYTES_MAX
 from sdbatch.manifest.workbook import NotASheet, opened_sheet
+from sdbatch.types import RefusedValue
 
 ROW_CHARS_MAX = 4 << 20
 """Longest row, all its lines together."""
@@ -29,6 +30,13 @@ CELLS_MAX: Final = 1 << 14
 """Cells of a header, those without a name too: as many as a sheet has columns."""
 WORKBOOKS: Final = (".xlsx", ".xlsm")
 _QUOTED = re.compile(r'"(?:[^"]|"")*"')
+_FORMULA_ERROR: Final = re.compile(
+    r"#(?:N/[ABD]|NV|(?:NAME|NOM|NOME|¿NOMBRE|NAAM)\?"
+    r"|¡?(?:REF|VALUE|DIV/0|NUM|NULL|SPILL|CALC|FIELD|BLOCKED|CONNECT|UNKNOWN|ERROR|BEZUG|WERT|ZAHL"
+    r"|VALEUR|NOMBRE|NUL|VALOR|NULO|RIF|VALORE|VERW|WAARDE|GETAL|DEEL/0)!)"
+)
+"""What spreadsheets save to a CSV where a formula failed, as those in English, German, French, Spanish, Italian,
+Portuguese and Dutch write it."""
 NOT_READ: Final = {
     ".xls": "save it as .xlsx",
     ".ods": "save it as .xlsx",
@@ -239,7 +247,12 @@ def _header(rows: Iterator[tuple[int, list[Any]]], label: str) -> list[str]:
 
 def _filled(cell: Any) -> Any:
     """Return what a cell holds, None for nothing and for blanks alone."""
-    return None if cell == "" or (isinstance(cell, str) and cell.isspace()) else cell
+    if not isinstance(cell, str):
+        return cell
+    if not cell or cell.isspace():
+        return None
+    is_error = cell[0] == "#" and _FORMULA_ERROR.fullmatch(cell)
+    return RefusedValue(f"holds the error {cell} of a formula") if is_error else cell
 
 
 def _shape_problem(values: list[Any], num_cells: int, header: list[str], hint: str | None) -> str | None:

@@ -154,6 +154,8 @@ class TypedRows:
         if kind not in _OWN_TYPES:
             raise ValueRefused(f"is {kind}; x_ columns hold text, numbers or booleans")
         _check_own_value(value)
+        if self._cells is not None and isinstance(value, str):
+            self._cells.look_for_lost_digits(name, value, line)
         known, first = self._kinds.setdefault(name, (kind, line))
         if known != kind and self._cells is not None:
             known, kind = self._widened(self._cells, name, known, kind)

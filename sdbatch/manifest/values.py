@@ -32,6 +32,9 @@ NORMALIZED = ("prompt", "negative_prompt", "seed_group")
 """Texts that decide pixels: line ends become LF, and letters Unicode normal form NFC."""
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?")
 _NUMBER_CHARS_MAX = 400
+_THOUSANDS = re.compile(r"[+-]?[0-9]{1,3}[.][0-9]{3}")
+_SHORTENED_FROM = 10**11
+"""Spreadsheets show longer whole numbers in powers of ten, and save to a CSV what they show."""
 _WHOLE_MAX = 2**70
 """Over every integer type; infinities and numbers of a thousand digits are told by it."""
 _LORA_FIELDS = ("name", "weight")
@@ -144,10 +147,20 @@ def _integer(name: str, value: Any) -> int | None:
     if isinstance(number, float) and not -FLOAT_EXACT_MAX < number < FLOAT_EXACT_MAX:
         raise ValueRefused("is a float of 2^53 or more, which is not exact; write it as an integer or as text")
     whole = int(number)
+    if isinstance(value, str):
+        _refuse_shortened(value.strip(), whole)
     message = seed_problem(whole) if name == "seed" else _width_problem(whole, _kind(name))
     if message:
         raise ValueRefused(message)
     return whole
+
+
+def _refuse_shortened(text: str, number: int) -> None:
+    """Refuse a whole number that is written in a way that spreadsheets have, and that may stand for another one."""
+    if _THOUSANDS.fullmatch(text):
+        raise ValueRefused("may have a mark for thousands, or a decimal one; write it with digits alone")
+    if "e" in text.lower() and abs(number) >= _SHORTENED_FROM:
+        raise ValueRefused("is a power of ten, as spreadsheets shorten long numbers; write all of its digits")
 
 
 def _width_problem(number: int, kind: pa.DataType) -> str | None:

@@ -86,6 +86,21 @@ def test_strict_takes_warnings_for_errors(job: Callable[..., Values], tmp_path: 
     assert sdbatch.check(job(prompts(2)), strict=True).num_warnings == 0
 
 
+def test_words_for_no_value_are_warned_of(job: Callable[..., Values]) -> None:
+    texts = ["nan", "None", "a nan bread", None, "NULL"]
+    rows = [{"id": f"r{n}", "prompt": "p", "negative_prompt": text} for n, text in enumerate(texts)]
+    warnings = sdbatch.check(job(rows)).warnings
+
+    assert [(one.id, one.column, one.value) for one in warnings] == [
+        ("r0", "negative_prompt", "'nan'"),
+        ("r1", "negative_prompt", "'None'"),
+        ("r4", "negative_prompt", "'NULL'"),
+    ]
+    assert {one.message.split(";")[0] for one in warnings} == {
+        "is a word for no value, which the model reads as plain text"
+    }
+
+
 @pytest.mark.fault("F19", "a source that is not there", "check names row and file, the run goes on")
 def test_missing_sources_are_warned_of(job: Callable[..., Values], tmp_path: Path) -> None:
     row = {"prompt": "p", "task": "image-to-image", "strength": 0.5, "images": str(tmp_path / "absent.png")}

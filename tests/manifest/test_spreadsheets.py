@@ -160,6 +160,28 @@ def test_two_decimal_marks_in_one_table_are_refused(build: Any) -> None:
     assert "(b): strength '0.5' has a point as its decimal mark, and the number on line 2 has a comma" in message
 
 
+@pytest.mark.parametrize("text", ["id;seed\na;1.000\n", "id;seed\na;1,000\n", 'id,seed\na,"1,000"\n'])
+def test_a_mark_for_thousands_is_not_taken_for_a_decimal_one(build: Any, text: str) -> None:
+    message = _refused(build, "t.csv", text)
+
+    assert "may have a mark for thousands, or a decimal one; write it with digits alone" in message
+
+
+@pytest.mark.parametrize(("column", "error"), [("prompt", "#NAME?"), ("x_price", "#BEZUG!"), ("seed", "#N/A")])
+def test_what_a_failed_formula_left_in_a_csv_is_refused(build: Any, column: str, error: str) -> None:
+    message = _refused(build, "t.csv", f"id,{column}\na,{error}\n")
+
+    assert message.endswith(f"t.csv (a): {column} holds the error {error} of a formula")
+
+
+def test_numbers_that_lost_their_digits_are_said(build: Any) -> None:
+    rows, built = build("t.csv", "id,x_ean,x_size\na,4006381333931,2E+3\nb,4.00638E+12,\n")
+
+    assert [row["x_ean"] for row in rows] == ["4006381333931", "4.00638E+12"]
+    said = "x_ean has long numbers of which a spreadsheet saved the first digits, as 4.00638E+12 on line 3"
+    assert built.notes == (f"t.csv: {said}",)
+
+
 @pytest.mark.parametrize(
     ("cell", "images"),
     [

@@ -475,6 +475,10 @@ def test_numbers_in_a_csv_are_text_where_text_is_meant(tmp_path: Path) -> None:
         ("0x40", ValueRefused),
         ("", ValueRefused),
         ("nan", None),
+        ("1024.000", 1024),
+        ("1.000", ValueRefused),  # a thousand, where people write it so
+        ("512.000", ValueRefused),
+        ("1e9", 10**9),
     ],
 )
 def test_a_number_in_text_is_read_exactly_or_refused(value: str, expected: Any) -> None:
@@ -488,6 +492,8 @@ def test_a_number_in_text_is_read_exactly_or_refused(value: str, expected: Any) 
 def test_a_seed_in_text_keeps_every_digit() -> None:
     assert read_value("seed", "9007199254740993.0") == 9007199254740993
     assert read_value("seed", str(2**63 - 1)) == 2**63 - 1
+    with pytest.raises(ValueRefused, match="as spreadsheets shorten long numbers; write all of its digits"):
+        read_value("seed", "1.23457E+11")  # what Excel saves of 123456789012
 
 
 @fault("F27", "a CSV cell `[draft] p.png` in images", "one picture name")
