@@ -25,7 +25,7 @@ from sdbatch.fetch.clip_colour import refuse_unread
 from sdbatch.fetch.clip_header import read_header
 from sdbatch.fetch.containers import demuxer_of
 from sdbatch.fetch.openers import heif_library, png_profile, profile_of_cicp
-from sdbatch.fetch.opening import BROKEN, refuse_depth
+from sdbatch.fetch.opening import BROKEN, refuse_misread
 from sdbatch.fetch.picture_formats import LISTED, Refused, picture_format, stated_size
 from sdbatch.fetch.png import read_png
 from sdbatch.ffmpeg import FfmpegFailed
@@ -134,5 +134,5 @@ def _stated_size(kind: str, head: bytes, file: BinaryIO) -> tuple[int, int] | No
         return stated_size(kind, head)
     file.seek(0)
     image = _PILLOW[kind](file)
-    refuse_depth(image)
+    refuse_misread(image)
     return image.size

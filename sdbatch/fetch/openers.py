@@ -33,6 +33,8 @@ GAMMA_SRGB: Final = 0.45455
 
 NEARLY: Final = 0.01
 
+_PNG_DEPTH: Final = 24
+"""Where a PNG says how many bits a channel has."""
 ADOBE_RGB_EXPONENT: Final = 563 / 256
 _BMP_V5_BYTES: Final = 124
 _BMP_PROFILE_INSIDE: Final = 0x4D424544  # "MBED"
@@ -95,9 +97,11 @@ def _matrix_profile(chromaticities: tuple[float, ...], exponent: float | None) -
 
 def _open_png(data: bytes) -> Opened:
     lean, colour = read_png(data)
-    opened = Opened(image=PngImageFile(io.BytesIO(lean)), data=lean)
-    opened.profile = png_profile(colour)
-    return opened
+    image = PngImageFile(io.BytesIO(lean))
+    depth, key = lean[_PNG_DEPTH], image.info.get("transparency")
+    if image.mode == "L" and depth < 8 and isinstance(key, int):  # Pillow 13.0 scales the greys and not this one
+        image.info["transparency"] = key * 255 // (2**depth - 1)
+    return Opened(image=image, data=lean, profile=png_profile(colour))
 
 
 def png_profile(colour: PngColour) -> bytes | None:

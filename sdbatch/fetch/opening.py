@@ -100,11 +100,12 @@ def load_picture(opened: Opened, name: str) -> Image.Image:
     return image
 
 
-def refuse_depth(image: Image.Image) -> None:
-    """Refuse a picture whose values have no stated white, so that 8 bits cannot stand for them.
+def refuse_misread(image: Image.Image) -> None:
+    """Refuse a picture of a kind that would be read as another one.
 
     Raises:
-        Refused: When it holds floating-point, signed or 32-bit values.
+        Refused: When it holds floating-point, signed or 32-bit values, which have no stated white; when it is a small
+            copy of the file's picture; or when its channels lie apart in a way that Pillow (13.0) reads wrongly.
     """
     tags = getattr(image, "tag_v2", {})
     bits = int(tags.get(_BITS, (16,))[0])
@@ -112,17 +113,29 @@ def refuse_depth(image: Image.Image) -> None:
         raise Refused("holds 32-bit floating-point values, which have no stated white; save it with 8 or 16 bits")
     if image.mode == "I" and (tags.get(_SAMPLE_FORMAT, (1,))[0] != 1 or bits > 16):
         raise Refused(f"holds signed or {bits}-bit values, which have no stated white; save it with 8 or 16 bits")
+    if int(tags.get(_SUBFILE, 0)) & _IS_SMALL_COPY or _DNG in tags:
+        raise Refused("has a small copy of its picture in front, as camera raws (DNG, NEF, ARW); export it as JPEG")
+    is_apart = tags.get(_PLANES) == _APART and len(image.getbands()) > 1
+    if is_apart and (image.mode == "LA" or (bits == 16 and tags.get(_COMPRESSION, 1) == 1)):
+        raise Refused(f"has its channels one after the other, in {bits} bits, which is not read; save it interleaved")
 
 
+_SUBFILE: Final = 254
 _BITS: Final = 258
+_COMPRESSION: Final = 259
 _PHOTOMETRIC: Final = 262
+_PLANES: Final = 284
 _SAMPLE_FORMAT: Final = 339
-"""Tags of TIFF: bits a sample, whether 0 is white, and whether samples are unsigned."""
+_DNG: Final = 50706
+"""Tags of TIFF: what the page is, bits a sample, whether 0 is white, whether channels are interleaved, whether samples
+are unsigned, version of a DNG."""
+_IS_SMALL_COPY: Final = 1
+_APART: Final = 2
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
     """Return a picture with 8 bits a channel; Pillow's own `convert` would clip at 255."""
-    refuse_depth(image)
+    refuse_misread(image)
     if image.mode != "I" and not image.mode.startswith("I;16"):
         return image
     tags = getattr(image, "tag_v2", {})

@@ -27,6 +27,8 @@ _MARKS: Final = (
 )
 _AVIF_BRANDS: Final = frozenset({b"avif", b"avis"})
 _HEIC_BRANDS: Final = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
+_RAW: Final = ((0, b"II*\0\x10\0\0\0CR\x02", "a camera raw"),)
+"""A raw of Canon's (CR2), which is a TIFF as well."""
 _FOREIGN: Final = (
     (0, b"8BPS", "a Photoshop (PSD)"),
     (0, b"\x00\x00\x00\x0cjP  ", "a JPEG 2000"),
@@ -58,14 +60,15 @@ def picture_format(head: bytes) -> str:
     Raises:
         Refused: When it is none, with what it is where that is known.
     """
-    if kind := name_by_mark(head, _MARKS):
+    kind = name_by_mark(head, _MARKS)
+    if kind is not None and not name_by_mark(head, _RAW):
         return kind
     named = set(brands(head))
     if named & _AVIF_BRANDS:
         return "AVIF"
     if named & _HEIC_BRANDS:
         return "HEIC"
-    if title := foreign_title(head, _FOREIGN):
+    if title := foreign_title(head, (*_RAW, *_FOREIGN)):
         raise Refused(f"is {title} file; pictures are {LISTED}")
     raise Refused(f"not a picture of {LISTED}")
 

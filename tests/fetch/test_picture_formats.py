@@ -13,6 +13,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from sdbatch.errors import SourceTooLarge, SourceUnreadable
+from sdbatch.fetch.headers import picture_fault
 from sdbatch.fetch.opening import open_picture
 from sdbatch.fetch.pictures import decode_image
 
@@ -95,6 +96,7 @@ def test_a_heic_without_its_library_names_the_extra(monkeypatch: pytest.MonkeyPa
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:", "a Git LFS pointer"),
         (b"\0\0\0\x18ftypisom\0\0\0\0", "a video"),
         (b"\0\0\0\x0cJXL \r\n", "a JPEG XL"),
+        (b"II*\0\x10\0\0\0CR\x02\0", "a camera raw"),
     ],
 )
 def test_what_is_not_read_is_named(data: bytes, title: str) -> None:
@@ -138,6 +140,68 @@ def test_values_without_a_white_are_refused(kind: Any, title: str) -> None:
         _array(_tiff(np.full((16, 16), 0.5, kind)))
 
 
+def _rgb_tiff(*, bits: int, is_apart: bool) -> bytes:
+    """Return an uncompressed TIFF whose left half is red and whose right half is blue."""
+    red_HWC, blue_HWC = np.full((8, 8, 3), RED), np.full((8, 8, 3), (20, 60, 220))
+    values_HWC = np.concatenate([red_HWC, blue_HWC], axis=1).astype(f"<u{bits // 8}") * (257 if bits == 16 else 1)
+    data = (np.moveaxis(values_HWC, -1, 0) if is_apart else values_HWC).tobytes()
+    behind = 8 + len(data)
+    pieces = [(behind + 6 + 4 * number, 8 + number * len(data) // 3) for number in range(3)]
+    starts = b"".join(struct.pack("<I", start) for _, start in pieces)
+    extra = struct.pack("<3H", *[bits] * 3) + starts + struct.pack("<3I", *[len(data) // 3] * 3)
+    many = 3 if is_apart else 1
+    tags = [
+        (256, 3, 1, 16),
+        (257, 3, 1, 8),
+        (258, 3, 3, behind),
+        (259, 3, 1, 1),
+        (262, 3, 1, 2),
+        (273, 4, many, behind + 6 if is_apart else 8),
+        (277, 3, 1, 3),
+        (278, 3, 1, 8),
+        (279, 4, many, behind + 18 if is_apart else len(data)),
+        (284, 3, 1, 2 if is_apart else 1),
+    ]
+    listed = struct.pack("<H", len(tags)) + b"".join(struct.pack("<2H2I", *tag) for tag in tags) + b"\0" * 4
+    return struct.pack("<2sHI", b"II", 42, behind + len(extra)) + data + extra + listed
+
+
+@pytest.mark.parametrize(("bits", "is_apart"), [(8, False), (8, True), (16, False)])
+def test_channels_of_a_tiff_are_read(bits: int, is_apart: bool) -> None:
+    values = _array(_rgb_tiff(bits=bits, is_apart=is_apart))
+
+    assert (values[:, :8] == RED).all()
+    assert (values[:, 8:] == (20, 60, 220)).all()
+
+
+def test_channels_that_would_be_read_wrongly_are_refused() -> None:
+    data = _rgb_tiff(bits=16, is_apart=True)
+    with pytest.raises(SourceUnreadable, match="a: has its channels one after the other, in 16 bits"):
+        _array(data)
+    assert "save it interleaved" in str(picture_fault(data, io.BytesIO(data), CAP))
+
+
+@pytest.mark.parametrize("tags", [{"t254": 1}, {"t50706": 1}])
+def test_a_small_copy_in_front_of_a_camera_raw_is_not_taken_for_it(tags: dict[str, int]) -> None:
+    data = _tiff(np.zeros((16, 16, 3), np.uint8), **tags)
+    with pytest.raises(SourceUnreadable, match=r"a: has a small copy of its picture in front, as camera raws"):
+        _array(data)
+    assert "export it as JPEG" in str(picture_fault(data, io.BytesIO(data), CAP))
+
+
+def test_the_pages_of_a_tiff_behind_the_first_may_be_small_copies() -> None:
+    assert (_array(_tiff(np.full((16, 16, 3), RED, np.uint8), t254=0))[0, 0] == RED).all()
+
+
+@pytest.mark.parametrize(("depth", "key", "row", "grey"), [(2, 1, b"\x5a", 170), (4, 3, b"\x33\x77", 119)])
+def test_greys_of_few_bits_have_their_transparent_one(depth: int, key: int, row: bytes, grey: int) -> None:
+    data = _png(4, 4, depth, (b"\0" + row) * 4, tRNS=struct.pack(">H", key))
+    values = _array(data)
+
+    assert (values[:, :2] == 255).all()
+    assert (values[:, 2:] == grey).all()
+
+
 # --- the job's bounds are the only ones -----------------------------------------------------------------------------
 
 
@@ -172,13 +236,16 @@ def test_a_pngs_long_profile_is_read() -> None:
 
 def _white(width: int, height: int) -> bytes:
     """Return a PNG of one bit a pixel."""
-    packed = zlib.compress((b"\0" + b"\xff" * (width // 8)) * height, 1)
+    return _png(width, height, 1, (b"\0" + b"\xff" * (width // 8)) * height)
+
+
+def _png(width: int, height: int, depth: int, lines: bytes, **more: bytes) -> bytes:
+    """Return a grey PNG of so many bits a pixel, with further chunks in front of its pixels."""
+    head = struct.pack(">2I5B", width, height, depth, 0, 0, 0, 0)
+    chunks = {"IHDR": head, **more, "IDAT": zlib.compress(lines, 1), "IEND": b""}
     data = b"\x89PNG\r\n\x1a\n"
-    for kind, body in (
-        (b"IHDR", struct.pack(">2I5B", width, height, 1, 0, 0, 0, 0)),
-        (b"IDAT", packed),
-        (b"IEND", b""),
-    ):
+    for name, body in chunks.items():
+        kind = name.encode()
         data += struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
     return data
 
