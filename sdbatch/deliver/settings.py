@@ -15,7 +15,7 @@ from sdbatch.deliver.names import DEFAULT_TEMPLATE, Template
 from sdbatch.deliver.placing import Focus
 from sdbatch.deliver.signing import Sign
 from sdbatch.errors import JobError
-from sdbatch.job import Storage, storage_faults
+from sdbatch.job import Storage, refuse_unfilled, storage_faults
 from sdbatch.job.read import explained, read_yaml, refuse_secrets
 from sdbatch.named_formats import NamedFormat, formats_of
 
@@ -188,6 +188,7 @@ def parse_delivery(values: Any, *, name: str = "delivery") -> Delivery:
             f"{name}: version {version} is newer than {DELIVERY_VERSION}, which this sdbatch reads; update it"
         )
     refuse_secrets(values, name)
+    refuse_unfilled(values.get("to"), f"{name}: to")
     try:
         return Delivery.model_validate(values)
     except ValidationError as error:

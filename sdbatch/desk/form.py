@@ -152,7 +152,7 @@ def read_form(path: Path, label: str) -> Form:
         raise BriefRefused(f"brief {label}: {error.strerror or error}") from error
     if len(data) > BRIEF_BYTES_MAX:
         raise BriefRefused(f"brief {label}: {len(data)} bytes is over {BRIEF_BYTES_MAX}")
-    return parse_form(load_yaml(data, f"brief {label}"), label)
+    return parse_form(load_yaml(data, f"brief {label}", is_of_texts=True), label)
 
 
 def parse_form(values: Any, label: str = "brief") -> Form:

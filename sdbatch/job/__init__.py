@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sdbatch.job.model import ENTRY_COMPONENTS, STEP_CACHES, Defaults, Model, StepCache
 from sdbatch.job.money import Budget, Prices, with_budget
-from sdbatch.job.reach import STORAGE_OPTIONS, Storage, options_for, prefix_for, storage_faults
+from sdbatch.job.reach import STORAGE_OPTIONS, Storage, options_for, prefix_for, refuse_unfilled, storage_faults
 from sdbatch.job.read import parse_job, read_job
 from sdbatch.job.records import job_of_record
 from sdbatch.job.settings import JOB_VERSION, Encode, Job, Limits, ManifestTable, Sources, Workers, job_schema
@@ -41,6 +41,7 @@ __all__ = [
     "parse_job",
     "prefix_for",
     "read_job",
+    "refuse_unfilled",
     "storage_faults",
     "with_budget",
 ]

@@ -1,14 +1,17 @@
-"""Access to buckets: the job's `storage`, by URL prefix.
+"""Where a job writes, and its access to buckets: `storage`, by URL prefix.
 
 A prefix ends at a `/` of the URL, so `s3://assets` does not serve `s3://assets-private`; the longest that fits wins.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from sdbatch.errors import JobError
 
 STORAGE_OPTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "s3": (
@@ -29,6 +32,10 @@ STORAGE_OPTIONS: Final[Mapping[str, tuple[str, ...]]] = {
 
 """Options that the package of each scheme takes: s3fs, gcsfs and adlfs."""
 
+
+_UNFILLED: Final = re.compile(r"^~[\w.-]*(?=/|$)|\$[A-Za-z_]\w*|\$?\{[^{}]*\}|%[A-Za-z_]\w*%")
+"""What shells and templates put values in place of: a home, a variable, a placeholder."""
+_ONE_SLASH: Final = re.compile(rf"(?:file|https?|{'|'.join(STORAGE_OPTIONS)}):/?(?!/)")
 
 Checksums = Literal["when_supported", "when_required"]
 
@@ -66,6 +73,21 @@ def storage_faults(prefix: str, options: Storage) -> list[str]:
         for name in options.model_dump(exclude_none=True)
         if name not in taken
     ]
+
+
+def refuse_unfilled(target: Any, place: str) -> None:
+    """Refuse a place to write to that would be made as a folder of that very name, `~` or `s3:`, and is not meant so.
+
+    Raises:
+        JobError: Naming what nothing fills in.
+    """
+    if not isinstance(target, str):
+        return
+    if found := _UNFILLED.search(target):
+        hint = "write the folder out, or ./~ for one of that name" if found[0][0] == "~" else "write it out"
+        raise JobError(f"{place}: {target!r}: nothing is filled in for {found[0]} here; {hint}")
+    if found := _ONE_SLASH.match(target):
+        raise JobError(f"{place}: {target!r}: two slashes stand behind a scheme, as in s3://bucket/spring")
 
 
 def options_for(url: str, storage: Mapping[str, Storage]) -> Storage:

@@ -21,6 +21,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from sdbatch.errors import JobError
+from sdbatch.job.reach import refuse_unfilled
 from sdbatch.job.records import refuse_newer, without_revisions
 from sdbatch.job.settings import Job
 from sdbatch.logs import looks_secret, without_secrets
@@ -30,6 +31,7 @@ NUMBER_CHARACTERS_MAX: Final = 64
 """Longest number of a job file: the digits of a longer one take minutes to turn into a value."""
 SHOWN_CHARACTERS_MAX: Final = 200
 """Longest part of a wrong value that a message shows."""
+_OCTAL: Final = re.compile(r"[-+]?0[0-7_]+")
 _INT, _FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
 
 
@@ -37,7 +39,7 @@ class _UniqueKeyLoader(yaml.SafeLoader):
     """SafeLoader without what surprises people or takes them minutes.
 
     Refused are duplicate keys, aliases (a small file of them expands without bound), and numbers that are too long or
-    to base 60; 12:30 is text.
+    to base 60 or 8; 12:30 is text.
     """
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
@@ -62,6 +64,8 @@ class _UniqueKeyLoader(yaml.SafeLoader):
             raise JobError(f"{place}: a number of {len(text)} characters; {NUMBER_CHARACTERS_MAX} are taken")
         if ":" in text:
             raise JobError(f"{place}: {text!r} is a number to base 60; write it with digits alone")
+        if _OCTAL.fullmatch(text):
+            raise JobError(f"{place}: {text!r} is {int(text, 8)} to base 8; leave out the first 0, or put it in quotes")
         number: int | float = self.construct_yaml_int(node) if node.tag == _INT else self.construct_yaml_float(node)
         return number
 
@@ -77,6 +81,21 @@ _UniqueKeyLoader.yaml_implicit_resolvers = {
 }
 for _tag in (_INT, _FLOAT):
     _UniqueKeyLoader.add_constructor(_tag, _UniqueKeyLoader.construct_number)
+
+
+class _TextLoader(_UniqueKeyLoader):
+    """The same for a file of texts: `no` may be a locale, and a truth value is `true` or `false` alone."""
+
+    def construct_truth(self, node: yaml.ScalarNode) -> bool:
+        """Return a truth value that is written as one."""
+        text = str(self.construct_scalar(node))
+        if text.lower() not in {"true", "false"}:
+            place = f"line {node.start_mark.line + 1}"
+            raise JobError(f"{place}: YAML reads {text} without quotes as a truth value; put the word in quotes")
+        return text.lower() == "true"
+
+
+_TextLoader.add_constructor("tag:yaml.org,2002:bool", _TextLoader.construct_truth)
 
 
 def read_job(
@@ -113,6 +132,7 @@ def parse_job(
         values = _overridden(values, override)
     refuse_newer(values, name)
     refuse_secrets(values, name)
+    refuse_unfilled(values.get("output"), f"{name}: output")
     if not with_revisions:
         values = without_revisions(values)
     manifest = values.get("manifest")
@@ -161,14 +181,19 @@ def explained(error: ValidationError, model: type[BaseModel], name: str) -> JobE
     return JobError("\n".join(f"{name}: {place}: {' or '.join(dict.fromkeys(said))}" for place, said in places.items()))
 
 
-def load_yaml(data: bytes, name: str) -> Any:
+def load_yaml(data: bytes, name: str, *, is_of_texts: bool = False) -> Any:
     """Return the value of a YAML file.
+
+    Args:
+        data: The file.
+        name: What messages call it.
+        is_of_texts: Whether words such as `no` are meant as texts, and refused without quotes.
 
     Raises:
         JobError: When it is not YAML, or holds what surprises people; see `_UniqueKeyLoader`.
     """
     try:
-        return yaml.load(data, Loader=_UniqueKeyLoader)  # noqa: S506 -- a subclass of SafeLoader
+        return yaml.load(data, Loader=_TextLoader if is_of_texts else _UniqueKeyLoader)  # noqa: S506 -- SafeLoader's
     # PyYAML raises what it meets in a scalar: ValueError for the date 2026-13-45, AttributeError for a torn one.
     except (yaml.YAMLError, ValueError, AttributeError, RecursionError) as error:
         said = " ".join(str(error).replace('in "<byte string>", ', "").split())

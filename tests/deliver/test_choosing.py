@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pyarrow as pa
+import pytest
 
 from sdbatch.deliver.names import Template
 from sdbatch.deliver.settings import parse_delivery
 from sdbatch.driver.deliver_rows import chosen_rows
 from sdbatch.driver.picking import Selection
+from sdbatch.errors import JobError
 
 VERDICTS: dict[str, list[str | None]] = {
     "free": [None],
@@ -75,3 +78,9 @@ def test_no_other_shape_stands_in_for_one_that_is_not_approved() -> None:
     matches, warnings = matched(chosen.masters, story)
     assert matches == []
     assert warnings == ["story: 1 not made, because the row that would feed it is not approved: mug-tall"]
+
+
+def test_a_place_that_nothing_fills_in_is_refused() -> None:
+    for to in ("~/files", "files/{x_locale}", "s3:/bucket/files"):
+        with pytest.raises(JobError, match=f"delivery: to: '{re.escape(to)}': "):
+            parse_delivery({"delivery": "d", "campaign": "c", "to": to, "formats": ["x-post"]})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 
 from sdbatch.desk.axes import axis_of
 from sdbatch.desk.brief import Brief
-from sdbatch.desk.form import AxisForm, BriefRefused, parse_form
+from sdbatch.desk.form import AxisForm, BriefRefused, parse_form, read_form
 from sdbatch.errors import UserError
 
 TABLES: dict[str, list[dict[str, Any]]] = {
@@ -218,6 +219,26 @@ def test_what_is_wrong_is_named(changes: dict[str, Any], said: str) -> None:
         _brief(_changed(**changes))
 
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("no", "line 4: YAML reads no without quotes as a truth value; put the word in quotes"),
+        ("{key: en, word: On}", "line 4: YAML reads On without quotes as a truth value"),
+        ("0012", "line 4: '0012' is 10 to base 8"),
+    ],
+)
+def test_a_value_that_yaml_takes_for_another_one_is_refused_with_its_line(
+    tmp_path: Path, value: str, said: str
+) -> None:
+    file = tmp_path / "brief.yaml"
+    text = "brief: b\naxes:\n  locale: {values: [\n    %s]}\nrows: [{for: [locale]}]\ncolumns: {prompt: p}\n"
+    file.write_text(text % value)
+    with pytest.raises(UserError, match=re.escape(said)):
+        read_form(file, "brief.yaml")
+    file.write_text(text % "'no', {key: en, sold: true}")
+    assert (read_form(file, "brief.yaml").axes["locale"].values or [])[1] == {"key": "en", "sold": True}
 
 
 def test_a_key_that_stands_twice_in_a_table_is_refused() -> None:

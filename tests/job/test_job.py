@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +177,42 @@ def test_a_nested_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
 def test_an_alias_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(JobError, match="aliases are not taken"):
         _read(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("seed: 0123\n", "line 1: '0123' is 83 to base 8; leave out the first 0"),
+        ("defaults:\n  height: 0512\n", "line 2: '0512' is 330 to base 8"),
+        ("limits: {attempts: 03}\n", "'03' is 3 to base 8"),
+    ],
+)
+def test_a_number_to_base_8_is_refused_with_its_line(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(JobError, match=re.escape(said)):
+        _read(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("output", "said"),
+    [
+        ("~/spring", "nothing is filled in for ~ here; write the folder out"),
+        ("~ada/spring", "nothing is filled in for ~ada here"),
+        ("$HOME/spring", "nothing is filled in for $HOME here"),
+        ("s3://camp/${SEASON}", "nothing is filled in for ${SEASON} here"),
+        ("out/${date}", "nothing is filled in for ${date} here"),
+        ("out/{date}", "nothing is filled in for {date} here"),
+        ("%TEMP%/spring", "nothing is filled in for %TEMP% here"),
+        ("s3:/camp/spring", "two slashes stand behind a scheme, as in s3://bucket/spring"),
+    ],
+)
+def test_an_output_that_nothing_fills_in_is_refused(output: str, said: str) -> None:
+    assert f"job: output: {output!r}: {said}" in _refusal(_values(output=output))
+    assert said in _refusal(_values(), f"output={output}")
+
+
+@pytest.mark.parametrize("output", ["./~/spring", "out/a~b", "out/5$ off", "out/50% off", "file:///out", "C:/o"])
+def test_an_output_may_hold_such_signs(output: str) -> None:
+    assert parse_job(_values(output=output)).output == output
 
 
 @pytest.mark.parametrize(
