@@ -20,6 +20,7 @@ HEADER_S: Final = 30.0
 _STREAM: Final = re.compile(r"  Stream #0:\d+(?:\[\w+\])?(?:\(\w+\))?: Video: (?P<codec>\w+)(?P<rest>.*)")
 _PIXELS: Final = re.compile(r", (?P<format>[a-z]\w*)(?:\((?P<said>[^)]*(?:\([^)]*\)[^)]*)*)\))?, (?P<w>\d+)x(?P<h>\d+)")
 _DOVI: Final = re.compile(r"DOVI configuration record: .*profile: (\d+).*compatibility id: (\d+)")
+_TURN: Final = re.compile(r"(?i)display ?matrix: rotation of (-?[0-9.]+) degrees")
 _LOGGED_BY: Final = re.compile(r"\[[^\]]* @ 0x[0-9a-f]+\] *")
 _FIELDS: Final = re.compile(r"(top|bottom)( coded)? first")
 _ALPHA: Final = re.compile(r"yuva|gbrap|rgba|bgra|argb|abgr|^ya|pal8|rgb32|bgr32|ayuv|vuya|uyva")
@@ -43,6 +44,7 @@ class ClipHeader:
         is_premultiplied: Whether its colours are multiplied by alpha.
         dolby_vision: Profile and number of the plain signal that it is compatible with; None without Dolby Vision.
         has_profile: Whether it carries an ICC profile.
+        is_turned: Whether it is shown with its width as its height.
     """
 
     codec: str
@@ -58,6 +60,7 @@ class ClipHeader:
     is_premultiplied: bool = False
     dolby_vision: tuple[int, int] | None = None
     has_profile: bool = False
+    is_turned: bool = False
 
     @property
     def is_rgb(self) -> bool:
@@ -112,7 +115,7 @@ def _header(codec: str, rest: str, details: str) -> ClipHeader:
         return ClipHeader(codec=codec, pixel_format="", width=0, height=0)
     said = [word.strip() for word in (pixels["said"] or "").split(",")]
     matrix, primaries, transfer = _colours(said)
-    dovi = _DOVI.search(details)
+    dovi, turn = _DOVI.search(details), _TURN.search(details)
     return ClipHeader(
         codec=codec,
         pixel_format=pixels["format"],
@@ -127,6 +130,7 @@ def _header(codec: str, rest: str, details: str) -> ClipHeader:
         is_premultiplied=any("premultiplied" in word for word in said),
         dolby_vision=(int(dovi[1]), int(dovi[2])) if dovi else None,
         has_profile="ICC profile" in details or "ICC Profile" in details,
+        is_turned=turn is not None and abs(round(float(turn[1]))) in {90, 270},
     )
 
 

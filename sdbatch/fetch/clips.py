@@ -37,6 +37,11 @@ LATE_S = 0.002
 PROCESSOR_S = 120
 WALL_S = 300.0
 HEADER_BYTES_MAX = 256
+NO_WIDTH = "sqrt(-1)"
+"""Width of frames that are not read: ffmpeg stops, and says so with this expression in its message."""
+
+CHANGE_MAX = 0.05
+"""Share by which the proportions of later frames may differ from the first ones', because sizes are rounded."""
 
 
 def decode_clip(
@@ -92,6 +97,9 @@ def decode_clip(
                     ground = ground or mean_colour(image)
                     frames.append(fit_image(image, height, width, fit, ground))
         except FfmpegFailed as error:
+            if NO_WIDTH in str(error):
+                message = "its frames change their shape in the middle, which is not read; encode it with one size"
+                raise SourceUnreadable(f"{name}: {message}") from error
             kind = SourceTooLarge if "max pixel count" in str(error) else SourceUnreadable
             raise kind(f"{name}: {error}") from error
     if notes is not None and (note := note_of(header)):
@@ -111,11 +119,22 @@ def _input(file: Path, demuxer: str, header: ClipHeader, pixels_max: int) -> lis
 
 def _output(header: ClipHeader, num_frames: int, fps: float, height: int, width: int) -> list[str]:
     times = f"setpts=PTS-STARTPTS-{LATE_S}/TB,fps=fps={exact_rate(fps)}:round=up"
-    square = f"scale=w=iw*if(sar\\,clip(sar\\,1/4\\,4)\\,1):h=ih:{scale_options(header)}"
+    columns = f"if({_is_of_its_shape(header)}\\,iw*if(sar\\,clip(sar\\,1/4\\,4)\\,1)\\,{NO_WIDTH})"
+    square = f"scale=w={columns}:h=ih:{scale_options(header)}"
     alpha = ["unpremultiply=inplace=1"] if header.is_premultiplied else []
     chain = ",".join([*deinterlacing(header), times, *filters(header, height, width), square, "format=rgba", *alpha])
-    frames = ["-map", "0:V:0", "-vf", chain, "-frames:v", str(num_frames)]
+    # Where frames change their size or colours, ffmpeg begins its filters anew, and their times with them: by its own
+    # choice it would leave out what it then takes for the past.
+    frames = ["-map", "0:V:0", "-vf", chain, "-fps_mode", "passthrough", "-frames:v", str(num_frames)]
     return [*frames, "-f", "image2pipe", "-c:v", "pam", "pipe:1"]
+
+
+def _is_of_its_shape(header: ClipHeader) -> str:
+    """Return an expression of ffmpeg's that holds for frames of the shape that a clip begins with."""
+    if not header.width or not header.height:
+        return "1"
+    shape = header.height / header.width if header.is_turned else header.width / header.height
+    return f"lt(abs(iw/ih/{shape:.6f}-1)\\,{CHANGE_MAX})"
 
 
 def _pictures(stdout: IO[bytes], name: str, pixels_max: int) -> Iterator[Image.Image]:

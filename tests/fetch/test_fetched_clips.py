@@ -94,6 +94,51 @@ def test_a_source_a_few_frames_short_is_held_and_a_shorter_one_refused(tmp_path:
         _read(data, num_frames=10 + HELD_FRAMES_MAX)
 
 
+def _joined(folder: Path, later: tuple[int, int], more: tuple[str, ...] = (), turn: tuple[str, ...] = ()) -> bytes:
+    """Return a clip of 40 frames whose last 20 have another height and width, or are coded in another way."""
+    levels_FHWC = _levels(40)
+    later_FHWC = np.ascontiguousarray(np.broadcast_to(levels_FHWC[20:, :1, :1], (20, *later, 3)))
+    for name, frames_FHWC in (("one", levels_FHWC[:20]), ("two", later_FHWC)):
+        (folder / name).mkdir()
+        _clip(folder / name, frames_FHWC, more=more if name == "two" else ())
+    (folder / "list").write_text("file one/clip.mp4\nfile two/clip.mp4\n")
+    done = _ffmpeg(*turn, "-f", "concat", "-i", "list", "-c", "copy", "clip.mkv", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return (folder / "clip.mkv").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("size", "more"),
+    [
+        ((HEIGHT, WIDTH), ("-pix_fmt", "yuv420p")),
+        ((HEIGHT, WIDTH), ("-colorspace", "smpte170m")),
+        ((HEIGHT * 2, WIDTH * 2), ()),
+    ],
+)
+def test_a_clip_that_changes_in_its_middle_is_read_on(
+    tmp_path: Path, size: tuple[int, int], more: tuple[str, ...]
+) -> None:
+    numbers = _numbers(_read(_joined(tmp_path, size, more), num_frames=30))
+
+    left_out = sorted(set(range(32)) - set(numbers))
+    assert numbers == [number for number in range(32) if number not in left_out]
+    assert len(left_out) == 2
+    assert 16 <= left_out[0] == left_out[1] - 1 < 20
+
+
+def test_a_turned_clip_may_change_its_size(tmp_path: Path) -> None:
+    data = _joined(tmp_path, (HEIGHT * 2, WIDTH * 2), turn=("-display_rotation", "90"))
+
+    assert _numbers(_read(data, num_frames=18, height=64, width=48)) == list(range(18))
+
+
+@pytest.mark.parametrize("size", [(HEIGHT, WIDTH * 2), (WIDTH, HEIGHT)])
+def test_a_clip_that_changes_its_shape_is_refused(tmp_path: Path, size: tuple[int, int]) -> None:
+    data = _joined(tmp_path, size)
+    with pytest.raises(SourceUnreadable, match="brand/a: its frames change their shape in the middle"):
+        _read(data, num_frames=30)
+
+
 def test_every_frame_is_fitted_alike(tmp_path: Path) -> None:
     frames_FHWC = np.zeros((9, 32, 96, 3), np.uint8)
     frames_FHWC[:, :, 32:64] = 255
