@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 import sys
 import zlib
@@ -316,12 +317,44 @@ def test_a_whole_jpeg_with_bytes_behind_its_end_is_read_without_a_note(behind: b
 
 @pytest.mark.fault("F36", "a JPEG that is cut in the middle", "refused by name")
 @pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("restart", [0, 1])
 @pytest.mark.parametrize("share", [0.3, 0.5, 0.8])
-def test_a_jpeg_that_is_cut_in_the_middle_is_refused(share: float, progressive: bool) -> None:
-    whole = _photo(progressive=progressive)
+def test_a_jpeg_that_is_cut_in_the_middle_is_refused(share: float, restart: int, progressive: bool) -> None:
+    whole = _photo(progressive=progressive, restart_marker_rows=restart)
+    num_bytes = int(len(whole) * share)
 
-    with pytest.raises(SourceUnreadable, match=r"a: not a whole picture of .*: the file is cut off"):
-        _array(whole[: int(len(whole) * share)])
+    for zeros in (b"", bytes(len(whole) - num_bytes)):
+        with pytest.raises(SourceUnreadable, match=r"a: not a whole picture of .*: the file is cut off"):
+            _array(whole[:num_bytes] + zeros)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_that_is_cut_before_or_in_a_restart_marker_is_refused(progressive: bool) -> None:
+    whole = _photo(restart_marker_rows=1, progressive=progressive)
+    last_scan = whole.rindex(b"\xff\xda")
+    markers = [found.start() for found in re.finditer(b"\xff[\xd0-\xd7]", whole) if found.start() > last_scan]
+
+    assert len(markers) > 10
+    for marker in markers[:-2]:
+        for stop in (marker, marker + 1, marker + 2):
+            with pytest.raises(SourceUnreadable, match="the file is cut off"):
+                _array(whole[:stop])
+
+
+@pytest.mark.parametrize("kind", [b"IHDR", b"PLTE", b"IDAT"])
+def test_a_png_whose_parts_are_not_what_was_written_is_refused(kind: bytes) -> None:
+    data = bytearray(_bytes(Image.effect_noise((64, 64), 60).convert("P")))
+    place = data.index(kind) + 12
+    data[place] ^= 1
+    with pytest.raises(SourceUnreadable, match=f"its part {kind.decode()} at byte [0-9]+ is damaged"):
+        _array(bytes(data))
+
+
+def test_a_png_that_ends_in_zeros_is_refused() -> None:
+    data = _bytes(Image.effect_noise((256, 256), 60))
+    assert len(data) > 40_000
+    with pytest.raises(SourceUnreadable, match=r"its part IDAT at byte [0-9]+ is damaged"):
+        _array(data[:30_000] + bytes(len(data) - 30_000))
 
 
 def test_a_progressive_jpeg_that_ends_with_a_scan_before_the_last_is_refused() -> None:
