@@ -17,6 +17,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from sdbatch.errors import SourceTooLarge, SourceUnreadable
 from sdbatch.fetch import jpeg
+from sdbatch.fetch.boxes import find_boxes
 from sdbatch.fetch.openers import OPENERS, Opened
 from sdbatch.fetch.picture_formats import LISTED, Refused, picture_format, stated_size
 
@@ -34,6 +35,9 @@ BROKEN: Final = (
     zlib.error,
 )
 """What Pillow's decoders raise on damaged files."""
+ZEROS_MAX: Final = 1024
+PIXELS_A_ZERO: Final = 5000
+"""Zeros that no picture ends in: of a white WebP they are one for 10,000 pixels, of an AVIF or HEIC 16 in all."""
 
 
 def open_picture(data: bytes, name: str, pixels_max: int) -> Opened:
@@ -50,7 +54,9 @@ def open_picture(data: bytes, name: str, pixels_max: int) -> Opened:
     """
     try:
         kind = picture_format(data)
-        _refuse_large(stated_size(kind, data), name, pixels_max)
+        size = stated_size(kind, data)
+        _refuse_large(size, name, pixels_max)
+        _refuse_zeros(kind, data, size)
         opened = OPENERS[kind](data)
     except Refused as error:
         raise SourceUnreadable(f"{name}: {error}") from error
@@ -73,6 +79,17 @@ def lift_bounds_of_pillow() -> None:
 def _refuse_large(size: tuple[int, int] | None, name: str, pixels_max: int) -> None:
     if size is not None and size[0] * size[1] > pixels_max:
         raise SourceTooLarge(f"{name}: {size[0]} x {size[1]} pixels are over {pixels_max}")
+
+
+def _refuse_zeros(kind: str, data: bytes, size: tuple[int, int] | None) -> None:
+    """Refuse a picture that ends in zeros, as a download does that broke off; these decoders take them for pixels."""
+    if kind == "WEBP":
+        coded = [memoryview(data)[: 8 + int.from_bytes(data[4:8], "little")]]
+    else:
+        coded = list(find_boxes(data, b"mdat")) if kind in {"AVIF", "HEIC"} else []
+    most = ZEROS_MAX + (size[0] * size[1] // PIXELS_A_ZERO if size else 0)
+    if any(part[-most:] == bytes(most) for part in coded):
+        raise Refused(f"is cut off: the last {most} bytes of its picture are zeros")
 
 
 def load_picture(opened: Opened, name: str) -> Image.Image:

@@ -350,6 +350,25 @@ def test_a_png_whose_parts_are_not_what_was_written_is_refused(kind: bytes) -> N
         _array(bytes(data))
 
 
+@pytest.mark.parametrize("kind", ["WEBP", "AVIF", "HEIF"])
+def test_a_picture_that_ends_in_zeros_is_refused(kind: str) -> None:
+    if kind == "HEIF":
+        pytest.importorskip("pillow_heif").register_heif_opener()
+    noise_HWC = np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)
+    data = _bytes(Image.fromarray(noise_HWC), kind, quality=90)
+    assert _array(data).shape == (256, 256, 3)
+
+    with pytest.raises(SourceUnreadable, match=r"a: is cut off: the last 1037 bytes of its picture are zeros"):
+        _array(data[:-2000] + bytes(2000))
+
+
+def test_a_white_webp_may_end_in_zeros() -> None:
+    data = _bytes(Image.new("RGB", (4000, 4000), (255, 255, 255)), "WEBP")
+
+    assert data.endswith(bytes(1024))
+    assert (_array(data, pixels_max=16_000_000) == 255).all()
+
+
 def test_a_png_that_ends_in_zeros_is_refused() -> None:
     data = _bytes(Image.effect_noise((256, 256), 60))
     assert len(data) > 40_000
