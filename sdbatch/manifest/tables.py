@@ -185,7 +185,8 @@ def _cells(lines: _Lines, table: Table, tell: Tell, dialect: dict[str, Any], num
             line = reader.line_num + 1 + num_before
 
     try:
-        hint = "quote commas" if reader.dialect.delimiter == "," else "quote cells that hold the separator"
+        is_comma = reader.dialect.delimiter == ","
+        hint = "quote commas, without a blank before the quote" if is_comma else "quote cells that hold the separator"
         yield from _named_cells(rows(), table, tell, hint)
     except csv.Error as error:
         raise fault(table.label, f"cannot be read: {error} (the row that begins on line {line})") from error
@@ -251,6 +252,8 @@ def _filled(cell: Any) -> Any:
         return cell
     if not cell or cell.isspace():
         return None
+    if cell[0] == " " and _QUOTED.fullmatch(cell.strip()):
+        return RefusedValue("has a blank before its quotes, so that they count as text; leave the blank out")
     is_error = cell[0] == "#" and _FORMULA_ERROR.fullmatch(cell)
     return RefusedValue(f"holds the error {cell} of a formula") if is_error else cell
 

@@ -174,6 +174,14 @@ def test_what_a_failed_formula_left_in_a_csv_is_refused(build: Any, column: str,
     assert message.endswith(f"t.csv (a): {column} holds the error {error} of a formula")
 
 
+def test_quotes_behind_a_blank_are_not_painted(build: Any) -> None:
+    message = _refused(build, "t.csv", 'id, prompt\na, "a beach"\n')
+
+    assert "(a): prompt has a blank before its quotes, so that they count as text; leave the blank out" in message
+    assert "quote commas, without a blank before" in _refused(build, "t.csv", 'id, prompt\na, "a beach, at sunset"\n')
+    assert build("t.csv", 'id, prompt\na, a "wide" beach\n')[0] == [{"id": "a", "prompt": ' a "wide" beach'}]
+
+
 def test_numbers_that_lost_their_digits_are_said(build: Any) -> None:
     rows, built = build("t.csv", "id,x_ean,x_size\na,4006381333931,2E+3\nb,4.00638E+12,\n")
 
