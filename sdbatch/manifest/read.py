@@ -15,7 +15,7 @@ import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -34,6 +34,8 @@ from sdbatch.manifest.shard_file import READ_FAULTS, opened, read_footer
 from sdbatch.manifest.values import TEXT_BYTES_MAX
 from sdbatch.storage import Store, joined, open_store, parse_url, split
 
+_PARQUET: Final = ".parquet"
+_TABLES: Final = (".csv", ".tsv", ".xlsx", ".jsonl", ".ndjson", _PARQUET, ".parq", ".pq")
 BATCH_ROWS = 8192
 """Rows of a batch. Every batch carries the dictionaries of its row group, so shorter ones would cost more."""
 
@@ -113,9 +115,9 @@ def list_shards(manifest: str, storage: Mapping[str, Storage]) -> list[Shard]:
     """
     location = parse_url(manifest)
     folder_url, name = split(manifest)
-    if not any(letter in name for letter in "*?["):
+    if not _has_pattern(name):
         folder = open_store(location.url, storage)
-        paths = [e.path for e in folder.list(deep=False) if e.path.endswith(".parquet")] if _is_folder(folder) else []
+        paths = [e.path for e in folder.list(deep=False) if e.path.endswith(_PARQUET)] if _is_folder(folder) else []
         if paths:
             return [open_shard(folder, path) for path in paths]
     parent = open_store(folder_url, storage)
@@ -124,6 +126,21 @@ def list_shards(manifest: str, storage: Mapping[str, Storage]) -> list[Shard]:
     if not shards:
         raise JobError(f"manifest: {manifest}: no Parquet file at {location.url}")
     return shards
+
+
+def unread_tables(manifest: str, storage: Mapping[str, Storage]) -> list[str]:
+    """Return the names of tables that lie in a folder of shards and are none: `extra.csv`, `b.PARQUET`."""
+    location = parse_url(manifest)
+    if _has_pattern(manifest) or location.path.endswith(_PARQUET):
+        return []
+    folder = open_store(location.url, storage)
+    names = [entry.path for entry in folder.list(deep=False)] if _is_folder(folder) else []
+    unread = [name for name in names if name.lower().endswith(_TABLES) and not name.endswith(_PARQUET)]
+    return unread if any(name.endswith(_PARQUET) for name in names) else []
+
+
+def _has_pattern(name: str) -> bool:
+    return any(letter in name for letter in "*?[")
 
 
 def _is_folder(store: Store) -> bool:

@@ -82,6 +82,18 @@ def test_a_table_gives_equal_request_keys_in_every_form(tables: dict[str, Path])
     assert keys[1:] == keys[:1] * 3
 
 
+def test_a_check_says_which_tables_of_a_folder_are_not_read(tables: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "u.PARQUET").write_bytes(tables["parquet"].read_bytes())
+    (tmp_path / "notes.md").write_text("none")
+    report = api.check(_job(str(tmp_path)))
+
+    assert report.rows == 40
+    said = "not read are t.csv, t.jsonl, t.xlsx, u.PARQUET; of a folder its files *.parquet are the manifest"
+    assert report.notes == [f"{tmp_path}: {said}"]
+    assert api.check(_job(str(tables["parquet"]))).notes == []
+    assert api.check(_job(str(tmp_path / "*.parquet"))).notes == []
+
+
 def test_a_check_says_how_a_table_was_read_and_where_its_problems_are(tables: dict[str, Path], tmp_path: Path) -> None:
     report = api.check(_job(str(tables["csv"])))
     assert [note.split(": ")[1][:20] for note in report.notes] == [
