@@ -114,7 +114,8 @@ def show_delivery(report: DeliverReport) -> None:
         name, fault = next(iter(report.unsigned.items()))
         tell(f"not signed: {counted(len(report.unsigned), 'file', 'files')}, such as {name}: {fault}")
     for name in report.stale[:_MISSING_SHOWN]:
-        show(f"no longer asked for (--prune removes it): {name}")
+        why = "an older file stays in its place" if name in report.failed else "no longer asked for"
+        show(f"{why} (--prune removes it): {name}")
     if len(report.stale) > _MISSING_SHOWN:
         show(f"... and {len(report.stale) - _MISSING_SHOWN} more that are no longer asked for")
     if report.left_out:

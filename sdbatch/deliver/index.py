@@ -62,6 +62,12 @@ SCHEMA: Final = pa.schema(
 that decides the file's bytes; `archive` is the zip that holds it; `ledger` is the ledger file that tells of it;
 `content_sha256` is of the file before it was signed, `fingerprint` of what it shows."""
 
+OF_FILE: Final = (
+    *("status", "file_bytes", "sha256", "quality", "archive", "ledger"),
+    *("content_sha256", "fingerprint", "c2pa_label", "signer", "sidecar_sha256"),
+)
+"""Columns about the file itself; the others follow from the campaign and the delivery as they are today."""
+
 _FOR_PEOPLE: Final = (
     "name",
     "status",

@@ -1,4 +1,4 @@
-"""The ledger of a target: one file for each invocation that made or removed something, never changed afterwards.
+"""The ledger of a target: a file for each time that something was made or removed, never changed afterwards.
 
     lines --> written() --> deliveries/<utc>-<first 8 digits of its sha256>.jsonl --> read_ledger() --> what it tells
 

@@ -3,7 +3,8 @@
     Delivery + effective rows --> which file from which master --> what is there already --> processes --> target
 
 Nothing is made before every name and every bound was looked at. What is there is known by its key, so that a second
-delivery makes nothing, and one after a kill goes on. Only `prune` removes anything.
+delivery makes nothing, and one after a kill goes on. Only `prune` removes anything: a file keeps its row until the one
+that takes its place is made, and stays where that one fails.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from sdbatch.campaign import layout
 from sdbatch.campaign.campaign import Campaign
 from sdbatch.deliver import ledger
 from sdbatch.deliver.clips import ClipShape
-from sdbatch.deliver.index import FAILED, MADE, Rows
-from sdbatch.deliver.making import FileJob, Made, Task
+from sdbatch.deliver.index import FAILED, MADE, OF_FILE, Rows
+from sdbatch.deliver.making import SIDECAR, FileJob, Made, Task
 from sdbatch.deliver.matching import Master, Match
 from sdbatch.deliver.settings import Delivery
 from sdbatch.deliver.targets import FolderTarget, Target, ZipTarget
@@ -45,6 +46,8 @@ MASTERS_MIN: Final = 4
 """Fewest masters for each process: one takes a second or two to start."""
 _AHEAD: Final = 2
 """Masters handed out for each process: one in hand, one waiting."""
+_BEFORE: Final = "before "
+"""Begins the key of a file in whose place another is made: after a kill nobody knows which of them lies there."""
 
 
 def deliver_files(
@@ -92,9 +95,10 @@ def deliver_files(
             report.state, report.made = "dry-run", len(todo)
             return report
         if prune and report.stale:
-            target.remove(report.stale, rows)
-            report.removed, report.stale = report.stale, []
-        rows.update({name: wanted[name] for name in todo})
+            _remove(report.stale, delivery, target, rows, report, url)
+            report.stale = []
+        is_retold = _retell(rows, {name: row for name, row in wanted.items() if name not in todo})
+        _take_up(rows, {name: wanted[name] for name in todo}, target, is_zip=delivery.is_zip)
         place = Place(
             campaign=url,
             campaign_storage=storage,
@@ -104,9 +108,16 @@ def deliver_files(
         )
         if todo or report.removed:
             target.write_rows(rows)
-        _make(_tasks(delivery, tasks_of, todo, target, rows, archived), place, delivery, target, rows, report, progress)
+        tasks = _tasks(delivery, tasks_of, todo, target, wanted, archived)
+        _make(tasks, place, delivery, target, rows, wanted, report, progress)
+        left = [name for name in report.failed if rows[name]["status"] == MADE]
+        if prune and left:
+            _remove(left, delivery, target, rows, report, url)
+            rows.update({name: {**wanted[name], **_failure(report.failed[name])} for name in left})
+        else:
+            report.stale += left
         is_told = all(row["ledger"] for row in rows.values() if row["status"] == MADE and row["name"] in wanted)
-        if todo or report.removed or not is_told or not target.is_complete(rows):
+        if todo or report.removed or is_retold or not is_told or not target.is_complete(rows):
             _complete(delivery, target, rows, report, url)
     return report
 
@@ -146,12 +157,34 @@ def _is_current(row: dict[str, Any], there: dict[str, Any] | None, target: Targe
     return (signing is None or bool(there.get("c2pa_label"))) and target.has(there)
 
 
+def _retell(rows: Rows, current: Rows) -> bool:
+    """Bring rows of files that are there to what the campaign tells of them today; return whether any differs."""
+    retold = {name: {**row, **{column: rows[name].get(column) for column in OF_FILE}} for name, row in current.items()}
+    is_other = any(_said(row) != _said(rows[name]) for name, row in retold.items())
+    rows.update(retold)
+    return is_other
+
+
+def _said(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if value is not None}
+
+
+def _take_up(rows: Rows, todo: Rows, target: Target, *, is_zip: bool) -> None:
+    """Write down files that are to be made, but for those where an older one lies, whose row stays until it is not."""
+    for name, row in todo.items():
+        there = rows.get(name)
+        if there is None or there["status"] != MADE or not target.has(there):
+            rows[name] = row
+        elif not is_zip:  # an archive's files are not written over
+            there["key"] = _BEFORE + there["key"].removeprefix(_BEFORE)
+
+
 def _tasks(
     delivery: Delivery,
     matches: dict[str, Match],
     todo: set[str],
     target: Target,
-    rows: Rows,
+    wanted: Rows,
     archived: frozenset[str],
 ) -> list[Task]:
     """Return a task for each master of which a file is missing, clips first: they take longest."""
@@ -167,7 +200,7 @@ def _tasks(
             files=tuple(
                 FileJob(
                     name=name,
-                    path=target.path_of(rows[name]),
+                    path=target.path_of(wanted[name]),
                     format=matches[name].format,
                     placement=matches[name].placement,
                     words=words_of(delivery.metadata, matches[name].master.columns),
@@ -206,6 +239,7 @@ def _make(
     delivery: Delivery,
     target: Target,
     rows: Rows,
+    wanted: Rows,
     report: DeliverReport,
     progress: Progress,
 ) -> None:
@@ -219,7 +253,7 @@ def _make(
     with _interrupted() as interrupt:
         for made in _results(tasks, place, processes, interrupt):
             for one in made:
-                _write_down(one, rows[one.name], report)
+                _write_down(one, target, rows, wanted[one.name], report)
             ended += len(made)
             now_s = time.monotonic()
             progress.show(
@@ -250,11 +284,15 @@ def _interrupted() -> Iterator[Interrupt]:
         yield interrupt
 
 
-def _write_down(made: Made, row: dict[str, Any], report: DeliverReport) -> None:
+def _write_down(made: Made, target: Target, rows: Rows, wanted: dict[str, Any], report: DeliverReport) -> None:
+    there = rows[made.name]
     if made.fault:
-        row.update(status=FAILED, error_message=made.fault)
         report.failed[made.name] = made.fault
+        there.update({"error_message": made.fault} if there["status"] == MADE else _failure(made.fault))
         return
+    if there.get("sidecar_sha256") and not made.sidecar_sha256:
+        target.store.delete(made.name + SIDECAR)
+    row = rows[made.name] = wanted
     row.update(status=MADE, sha256=made.sha256, file_bytes=made.file_bytes, quality=made.quality)
     told = ("content_sha256", "fingerprint", "c2pa_label", "signer", "sidecar_sha256")
     row.update({name: getattr(made, name) or None for name in told})
@@ -262,6 +300,10 @@ def _write_down(made: Made, row: dict[str, Any], report: DeliverReport) -> None:
         report.unsigned[made.name] = made.unsigned
     report.made += 1
     report.bytes_made += made.file_bytes
+
+
+def _failure(fault: str) -> dict[str, str]:
+    return {"status": FAILED, "error_message": fault}
 
 
 def _results(tasks: Sequence[Task], place: Place, processes: int, interrupt: Interrupt) -> Iterator[list[Made]]:
@@ -300,16 +342,32 @@ def _num_processes(delivery: Delivery, num_tasks: int) -> int:
     return max(min(cores, num_tasks // MASTERS_MIN), 1)
 
 
+def _remove(
+    names: Sequence[str], delivery: Delivery, target: Target, rows: Rows, report: DeliverReport, campaign: str
+) -> None:
+    """Remove files and their rows; the ledger says so first, so that after a kill it misses none of them."""
+    kept = {name: row for name, row in rows.items() if name not in names}
+    ledger.written(target.store, target.ledgers, _head(delivery, target, campaign), kept, names, _stamp())
+    target.remove(names, rows)
+    report.removed += names
+
+
 def _complete(delivery: Delivery, target: Target, rows: Rows, report: DeliverReport, campaign: str) -> None:
     if report.state == "interrupted":
         target.write_rows(rows)
         return
-    if not rows:
+    if not rows and not report.removed:
         return
-    head = {"delivery": delivery.delivery, "campaign": campaign, "to": target.url}
-    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     target.write_rows(rows)
     target.complete(rows)
-    ledger.written(target.store, target.ledgers, head, rows, report.removed, stamp)
+    ledger.written(target.store, target.ledgers, _head(delivery, target, campaign), rows, (), _stamp())
     target.write_rows(rows)
     target.tidy()
+
+
+def _head(delivery: Delivery, target: Target, campaign: str) -> dict[str, str]:
+    return {"delivery": delivery.delivery, "campaign": campaign, "to": target.url}
+
+
+def _stamp() -> str:
+    return datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")

@@ -59,7 +59,8 @@ class DeliverReport:
         made: Files made, or to be made.
         current: Files that were there already.
         failed: Why, by name, of files that were not made.
-        stale: Files at the target that this delivery made once and does not want any more.
+        stale: Files at the target that this delivery made once and does not want any more; those in the place of
+            which another one could not be made are in `failed` too.
         removed: Those of them that were removed.
         formats: By format.
         left_out: Outputs that are made and not delivered, by why: `where`, `selection`, or what people decided.

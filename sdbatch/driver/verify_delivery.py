@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from sdbatch.deliver.index import INDEX, MADE, Rows, from_parquet
+from sdbatch.deliver.index import INDEX, MADE, PLANNED, Rows, from_parquet
 from sdbatch.deliver.ledger import read_ledger
 from sdbatch.deliver.making import SIDECAR
 from sdbatch.deliver.settings import ZIP_SUFFIX, read_delivery
@@ -171,6 +171,8 @@ def verify_delivery(url: str, storage: Mapping[str, Storage], trust: str = "") -
             if row["status"] == MADE:
                 report.files += 1
                 _look_at(target, name, row, trust, report, states)
+            elif row["status"] == PLANNED:
+                report.findings.append(f"{name}: is not made, because its delivery was cut off; deliver again to go on")
         ledger = read_ledger(target.store, target.ledgers)
         report.findings += [f"{target.ledgers}/{fault}" for fault in ledger.faults]
         report.findings += list(_untold(target.rows, ledger.told))

@@ -25,17 +25,17 @@ from numpy.typing import NDArray
 from support.clips import PATCHES, ffmpeg, middles
 from support.masters import draw_campaign, key_of, noise, patches
 from support.servers import BUCKET
-from support.stores import Killed
+from support.stores import FaultyStore, Killed
 from typer.testing import CliRunner
 
 import sdbatch
 from sdbatch.cli import app
 from sdbatch.deliver.settings import parse_delivery
 from sdbatch.deliver.targets import FolderTarget, ZipTarget
-from sdbatch.driver import Selection
+from sdbatch.driver import Selection, deliver, deliver_process
 from sdbatch.driver.deliver_plan import DeliverReport
 from sdbatch.errors import JobError, SdbatchError
-from sdbatch.storage import open_store
+from sdbatch.storage import open_campaign, open_store
 from sdbatch.types import Sound
 
 STILLS = ("mug", "lamp", "chair")
@@ -207,6 +207,132 @@ def test_what_is_not_asked_for_any_more_goes_by_prune_alone(campaign: Path, tmp_
 
     assert (len(pruned.removed), pruned.stale) == (3, [])
     assert set(_files(tmp_path / "out")) == {*(f"square/{n}_square_0.jpg" for n in STILLS), "wide/own.webp"}
+
+
+@pytest.mark.parametrize("to", ["out", "out.zip"])
+def test_a_file_stays_with_its_row_where_the_one_in_its_place_cannot_be_made(
+    noisy: Path, tmp_path: Path, to: str
+) -> None:
+    one = {"name": "a", "width": 192, "height": 192, "type": "jpg"}
+    place, name = tmp_path / to, "a/still_a_0.jpg"
+    _deliver(noisy, formats=[one], to=str(place))
+    before = _at_target(place)[name]
+    capped = _deliver(noisy, formats=[{**one, "bytes_max": 2000}], to=str(place))
+
+    assert (list(capped.failed), capped.stale, capped.removed) == ([name], [name], [])
+    assert hashlib.sha256(_at_target(place)[name]["data"]).hexdigest() == before["sha256"]
+    assert _at_target(place)[name]["status"] == "ok"
+    assert "over 2000" in _at_target(place)[name]["error_message"]
+    assert sdbatch.verify_delivery(str(place)).is_good
+
+    pruned = _deliver(noisy, formats=[{**one, "bytes_max": 2000}], to=str(place), prune=True)
+    assert (list(pruned.failed), pruned.stale, pruned.removed) == ([name], [], [name])
+    assert (_at_target(place)[name]["status"], _at_target(place)[name]["data"]) == ("failed", None)
+    found = sdbatch.verify_delivery(str(place))
+    assert (found.findings, found.files) == ([], 0)
+    assert _deliver(noisy, formats=[one], to=str(place)).made == 1
+    assert _at_target(place)[name] == before
+
+
+def _at_target(place: Path) -> dict[str, dict[str, Any]]:
+    """Return the rows of a target, each with the bytes that lie there; their ledger differs from time to time."""
+    is_zip = place.suffix == ".zip"
+    table = pq.read_table(place.with_name("out.delivered.parquet") if is_zip else place / "delivered.parquet")
+
+    def data_of(name: str) -> bytes | None:
+        file = place if is_zip else place / name
+        if not is_zip or not file.exists():
+            return file.read_bytes() if file.exists() else None
+        with zipfile.ZipFile(place) as archive:
+            return archive.read(name) if name in archive.namelist() else None
+
+    return {row["name"]: {**row, "ledger": None, "data": data_of(row["name"])} for row in table.to_pylist()}
+
+
+def test_a_prune_that_is_killed_at_any_call_ends_as_one_that_is_not(
+    campaign: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _deliver(campaign, formats=PICTURE_FORMATS[:2])
+    shutil.copytree(tmp_path / "out", tmp_path / "before")
+    changes: dict[str, Any] = {"formats": [PICTURE_FORMATS[0], PICTURE_FORMATS[3]], "quality": {"most": 60}}
+    store = FaultyStore(str(tmp_path / "out"))
+    opened = open_campaign
+    for module in (deliver, deliver_process):
+        monkeypatch.setattr(module, "open_campaign", lambda url, to: store if url == store.url else opened(url, to))
+    whole = _deliver(campaign, prune=True, **changes)
+    wanted = _at_target(tmp_path / "out")
+    assert (whole.made, len(whole.removed)) == (6, 3)
+    writes = [place for place, (name, _) in enumerate(store.calls) if name in {"put", "put_new", "delete"}]
+    assert len(writes) > 12
+
+    for place in writes:
+        shutil.rmtree(tmp_path / "out")
+        shutil.copytree(tmp_path / "before", tmp_path / "out")
+        store.set_fault(place, "die after")
+        with pytest.raises(Killed):
+            _deliver(campaign, prune=True, **changes)
+        store.set_fault(None)
+        assert _deliver(campaign, prune=True, **changes).state == "done"
+        assert _at_target(tmp_path / "out") == wanted
+        assert sdbatch.verify_delivery(str(tmp_path / "out")).findings == []
+        assert _deliver(campaign, **changes).made == 0
+
+
+def test_what_a_killed_delivery_wrote_over_is_made_again_where_the_older_one_is_wanted(
+    campaign: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: Any) -> None:
+        raise Killed
+
+    def changes(year: int) -> dict[str, Any]:
+        return {"formats": PICTURE_FORMATS[:1], "metadata": {"rights": f"(c) {year} ACME"}}
+
+    _deliver(campaign, **changes(2025))
+    before = _files(tmp_path / "out")
+    with monkeypatch.context() as patch:
+        patch.setattr(deliver, "_write_down", killed)
+        with pytest.raises(Killed):
+            _deliver(campaign, **changes(2026))
+    name = next(name for name, digest in _files(tmp_path / "out").items() if digest != before[name])
+    lengths = {one: (tmp_path / "out" / one).stat().st_size for one in before}
+    _deliver(campaign, **changes(2025))
+
+    assert (tmp_path / "out" / name).stat().st_size == lengths[name], "its length does not tell"
+    assert _files(tmp_path / "out") == before
+
+
+def test_the_table_has_the_columns_of_the_newest_manifest_where_no_file_is_made_anew(
+    campaign: Path, tmp_path: Path
+) -> None:
+    _deliver(campaign, formats=PICTURE_FORMATS[:1])
+    before = _files(tmp_path / "out")
+    rows = [{**row, "x_price": "25" if row["id"] == "mug" else "30"} for row in ROWS]
+    draw_campaign(campaign, rows, {})
+    sdbatch.review(str(campaign), approve=["mug"], by="jane")
+    again = _deliver(campaign, formats=PICTURE_FORMATS[:1])
+    mug = _at_target(tmp_path / "out")["square/mug_square_0.jpg"]
+
+    assert (again.made, again.current, _files(tmp_path / "out")) == (0, 3, before)
+    assert (mug["x_price"], mug["verdict"], mug["reviewed_by"]) == ("25", "approved", "jane")
+    assert ",25,Mug\n" in (tmp_path / "out/delivered.csv").read_text()
+    assert sdbatch.verify_delivery(str(tmp_path / "out")).is_good
+
+
+def test_verify_says_what_a_killed_delivery_has_not_made(
+    campaign: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(deliver, "_write_down", killed)
+        with pytest.raises(Killed):
+            _deliver(campaign, formats=PICTURE_FORMATS[:1])
+    said = CliRunner().invoke(app, ["verify", str(tmp_path / "out")])
+
+    assert said.exit_code == 5
+    assert "square/mug_square_0.jpg: is not made, because its delivery was cut off; deliver again" in said.stdout
+    assert "3 mismatches: 0 files" in said.stdout
 
 
 def test_two_deliveries_share_a_target_and_no_name(campaign: Path, tmp_path: Path) -> None:

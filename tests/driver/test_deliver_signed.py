@@ -192,6 +192,16 @@ def test_what_stands_beside_a_file_goes_with_it(campaign: Path, keys: Path, tmp_
     assert [file.name for file in (tmp_path / "out").glob("clip*")] == ["clip_mp4.mp4"]
 
 
+def test_what_stands_beside_a_file_goes_when_it_is_made_anew_without_a_signature(
+    campaign: Path, keys: Path, tmp_path: Path
+) -> None:
+    _deliver(campaign, tmp_path / "out", formats=[FORMATS[5]], sign=_sign(keys))
+    assert (tmp_path / "out/clip.webm.c2pa").exists()
+    _deliver(campaign, tmp_path / "out", formats=[FORMATS[5]])
+
+    assert [file.name for file in (tmp_path / "out").glob("clip*")] == ["clip.webm"]
+
+
 def test_a_byte_cap_holds_after_signing(campaign: Path, keys: Path, tmp_path: Path) -> None:
     formats = [{**one, "bytes_max": 14_000} for one in FORMATS if one["name"] in {"jpg", "webp"}]
     report = _deliver(campaign, tmp_path / "out", formats=formats, sign=_sign(keys))
