@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import pyarrow as pa
@@ -20,6 +20,7 @@ from sdbatch.campaign.read import read_commit, read_requests
 from sdbatch.campaign.schema import METADATA
 from sdbatch.campaign.spending import HOUR_S, run_record
 from sdbatch.errors import JobError
+from sdbatch.report.progress import money
 from sdbatch.storage import Store
 
 _ROW: Final = ("id", "request_key", "n", "status", "sha256", "model", "denoise_s", "decode_s")
@@ -136,6 +137,7 @@ def campaign_cost(
     currencies = sorted({run.currency for run in counted if run.currency})
     if len(currencies) > 1:
         raise JobError(f"{store.url}: runs have prices in {' and '.join(currencies)}, which do not add up to a sum")
+    unpriced = _priced_as_the_newest(counted)
     verdicts = approved()
     sums: defaultdict[tuple[Any, ...], _Sum] = defaultdict(_Sum)
     made: dict[Output, tuple[tuple[Any, ...], str]] = {}
@@ -152,7 +154,7 @@ def campaign_cost(
         sums[group].assets += 1
         sums[group].approved += bool(verdicts and (*output, sha256) in verdicts)
     unrecorded = sum(not run.is_recorded for run in counted)
-    notes = []
+    notes = [unpriced] if unpriced else []
     if unrecorded:
         notes.append(
             f"{unrecorded} run(s) of an older sdbatch did not record the time of their workers; their time in the "
@@ -185,6 +187,18 @@ def _run_of(store: Store, run: str) -> _Run | None:
         currency=prices.get("currency"),
         is_recorded=spending is not None,
     )
+
+
+def _priced_as_the_newest(runs: list[_Run]) -> str:
+    """Give runs without a price the newest one, where there is any; return what a person should know of it."""
+    newest = next((run for run in reversed(runs) if run.price is not None), None)
+    lacking = [place for place, run in enumerate(runs) if run.price is None]
+    if newest is None or newest.price is None or newest.currency is None or not lacking:
+        return ""
+    for place in lacking:
+        runs[place] = replace(runs[place], price=newest.price)
+    price = money(newest.price, newest.currency)
+    return f"{len(lacking)} run(s) had no price; their time counts at {price} a GPU hour, which {newest.id} had"
 
 
 class _Rows:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,27 @@ def test_a_run_costs_what_it_recorded(campaign: Values) -> None:
         assert told[record["run_id"]]["worker_gpu_s"] == pytest.approx(own["gpu_s"], rel=ROUNDED)
         assert told[record["run_id"]]["cost"] == pytest.approx(own["priced"]["EUR"][1], rel=ROUNDED)
     assert [told[record["run_id"]]["assets"] for record in _records(campaign)] == [5, 7, 1]
+
+
+def test_time_without_a_price_counts_at_the_newest_as_it_does_toward_a_budget(campaign: Values, tmp_path: Path) -> None:
+    output = shutil.copytree(campaign["output"], tmp_path / "campaign")
+    first, *others = sorted(output.glob("runs/*/run.json"))
+    unpriced = json.loads(first.read_text())
+    unpriced["prices"] = None
+    first.write_text(json.dumps(unpriced))
+    report = sdbatch.cost(str(output), ["run"])
+    own = [json.loads(file.read_text())["spending"]["own"] for file in others]
+    told = {row["run"]: row["cost"] for row in report.table.to_pylist()}
+
+    at_newest = unpriced["spending"]["own"]["gpu_s"] / 3600 * 4.0
+    assert told[unpriced["run_id"]] == pytest.approx(at_newest, rel=ROUNDED)
+    assert report.total()["cost"] == pytest.approx(at_newest + sum(one["priced"]["EUR"][1] for one in own), rel=ROUNDED)
+    assert report.notes == [
+        f"1 run(s) had no price; their time counts at 4.00 EUR a GPU hour, which {others[-1].parent.name} had"
+    ]
+    for file in others:
+        file.write_text(json.dumps({**json.loads(file.read_text()), "prices": None}))
+    assert (sdbatch.cost(str(output)).total()["cost"], sdbatch.cost(str(output)).notes) == (None, [])
 
 
 def test_rows_are_told_by_what_their_newest_manifest_calls_them(campaign: Values) -> None:
