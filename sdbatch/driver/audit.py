@@ -5,7 +5,7 @@ effective rows + masters, and tables of deliveries + their files --> audit_campa
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -13,10 +13,11 @@ from typing import Any, Final
 import pyarrow as pa
 
 from sdbatch.campaign.campaign import Campaign
+from sdbatch.campaign.schema import COMMIT
 from sdbatch.campaign.tombstones import WITHDRAWN
 from sdbatch.columns import SOURCE_ROLES
 from sdbatch.deliver.index import MADE
-from sdbatch.driver.judged import effective_rows
+from sdbatch.driver.judged import committed_rows, effective_rows
 from sdbatch.driver.verify_delivery import DamagedArchive, opened, place_of
 from sdbatch.packets import packet_in
 from sdbatch.plan.sources import listed
@@ -91,8 +92,8 @@ def audit_campaign(campaign: Campaign, to: Path, targets: Sequence[str]) -> Audi
     for part in effective_rows(campaign.store).parts():
         rows = part.select([name for name in part.column_names if name in _READ]).to_pylist()
         masters += [_master_line(campaign, row) for row in rows if row["status"] in {"ok", WITHDRAWN}]
-    by_output = {(line["id"], line["request_key"], line["n"]): line for line in masters}
-    delivered = [line for target in targets for line in _delivered_lines(target, by_output)]
+    by_output = {_output(line): line for line in masters}
+    delivered = [line for target in targets for line in _delivered_lines(campaign, target, by_output)]
     lines = [*masters, *delivered]
     write_rows(pa.Table.from_pylist(lines, schema=SCHEMA), to)
     marks = [line["mark"] for line in lines]
@@ -111,24 +112,28 @@ def _master_line(campaign: Campaign, row: Mapping[str, Any]) -> dict[str, Any]:
         mark = WITHDRAWN if row["status"] == WITHDRAWN else _mark(campaign.store.read(row["asset"]))
     except FileNotFoundError:
         mark = "missing"
+    return {**_line(row), "file": row["asset"], "place": campaign.store.url, "mark": mark}
+
+
+def _line(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is the same of a master and of what was delivered of it."""
     own_license = row.get(LICENSE)
     return {
         **row,
         LICENSE: None if own_license is None else str(own_license),
-        "file": row["asset"],
-        "place": campaign.store.url,
         "sources": [url for role in SOURCE_ROLES for url in listed(row.get(role))],
         "approver": row.get("reviewed_by"),
-        "mark": mark,
     }
 
 
-def _delivered_lines(url: str, by_output: Mapping[Any, Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Yield a line about each delivered file whose master is in the campaign."""
+def _delivered_lines(campaign: Campaign, url: str, by_output: Mapping[Any, Mapping[str, Any]]) -> Iterator[Any]:
+    """Yield a line about each delivered file whose master was made in the campaign, wanted still or not."""
     with opened(*place_of(url)) as target:
-        for name, row in sorted(target.rows.items()):
-            master = by_output.get((row["id"], row["request_key"], row["n"]))
-            if row["status"] != MADE or master is None:
+        rows = {name: row for name, row in sorted(target.rows.items()) if row["status"] == MADE}
+        older = _older_lines(campaign, {_output(row) for row in rows.values()} - by_output.keys())
+        for name, row in rows.items():
+            master = by_output.get(_output(row)) or older.get(_output(row))
+            if master is None:
                 continue
             try:
                 mark = _mark(target.read(row))
@@ -137,7 +142,23 @@ def _delivered_lines(url: str, by_output: Mapping[Any, Mapping[str, Any]]) -> It
             except DamagedArchive:
                 mark = "damaged"
             own = {"file": name, "place": url, "sha256": row["sha256"], "mark": mark}
-            yield {**master, **own, "signature": row.get("c2pa_label"), "signer": row.get("signer")}
+            own_license = {} if _output(row) in by_output else {LICENSE: row.get(LICENSE)}
+            yield {**master, **own, **own_license, "signature": row.get("c2pa_label"), "signer": row.get("signer")}
+
+
+def _older_lines(campaign: Campaign, wanted: Collection[Any]) -> dict[Any, dict[str, Any]]:
+    """Return what is known of some outputs that the newest manifest does not want; a commit has no column of theirs."""
+    lines: dict[Any, dict[str, Any]] = {}
+    columns = [name for name in _READ if name in COMMIT.names]
+    for part in committed_rows(campaign.store, columns) if wanted else ():
+        for row in part.to_pylist():
+            if _output(row) in wanted and row["status"] in {"ok", WITHDRAWN}:
+                lines.setdefault(_output(row), _line(row))
+    return lines
+
+
+def _output(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return row["id"], row["request_key"], row["n"]
 
 
 def _mark(data: bytes) -> str:

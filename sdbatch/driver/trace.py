@@ -2,7 +2,8 @@
 
     file --> sha256, key and number, fingerprint --> rows of campaigns and of deliveries --> Candidate x 5 at most
 
-A fingerprint cannot tell siblings apart: what it finds is one of those that are named, or none.
+A fingerprint cannot tell siblings apart: what it finds is one of those that are named, or none. A campaign's older
+outputs, which no row of its manifest wants any more, went out into the world too; they are looked at last.
 """
 
 from __future__ import annotations
@@ -10,21 +11,21 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
 
-from sdbatch.campaign.campaign import Campaign
+from sdbatch.campaign.schema import COMMIT
 from sdbatch.campaign.tombstones import WITHDRAWN
 from sdbatch.columns import SOURCE_ROLES
 from sdbatch.deliver.clips import first_gray
 from sdbatch.deliver.index import MADE
 from sdbatch.deliver.making import PIXELS_MAX
 from sdbatch.deliver.stills import small_gray
-from sdbatch.driver.judged import effective_rows
+from sdbatch.driver.judged import committed_rows, effective_rows
 from sdbatch.driver.verify_delivery import is_delivery, opened, place_of
 from sdbatch.encode.asset import read_embedded
 from sdbatch.errors import JobError, RowError
@@ -36,6 +37,8 @@ from sdbatch.provenance.xmp import read_packet
 from sdbatch.storage import open_campaign
 
 CANDIDATES_MAX: Final = 5
+SUPERSEDED: Final = "superseded"
+"""Status of an output that no row of the newest manifest wants."""
 _DOCUMENT: Final = re.compile(r"urn:sdbatch:([0-9a-f]{64}):(\d{1,9})")
 _TOLD: Final = (
     *("status", "id", "request_key", "n", "asset", "sha256", "model", "model_revision", "prompt", "recipe"),
@@ -147,18 +150,36 @@ def _rows(place: str, found: _Found) -> Iterator[tuple[str, Candidate]]:
             rows = [row for row in target.rows.values() if row["status"] == MADE]
         yield from _matches(place, rows, found, _TOLD_OF_DELIVERY)
         return
-    campaign = Campaign(open_campaign(url, storage))
-    for part in effective_rows(campaign.store).parts(thumbnails=bool(found.shown)):
-        names = [name for name in part.column_names if name in {*_TOLD, "status", "thumbnail"} or name[:2] == "x_"]
-        rows = [_with_fingerprint(row) for row in _ok(part.select(names))]
-        own = [name for name in names if name.startswith("x_")]
-        yield from _matches(place, rows, found, (*_TOLD, *own))
+    store = open_campaign(url, storage)
+    known: set[tuple[Any, ...]] = set()
+    is_certain = False
+    for part in effective_rows(store).parts(thumbnails=bool(found.shown)):
+        for kind, one in _matches(place, _ok(part), found, _told(part)):
+            known.add(_output(one.values))
+            is_certain |= kind != "fingerprint"
+            yield kind, one
+    if is_certain:
+        return
+    columns = [name for name in (*_TOLD, *(("thumbnail",) if found.shown else ())) if name in COMMIT.names]
+    for part in committed_rows(store, columns):
+        for kind, one in _matches(place, _ok(part), found, _TOLD):
+            if _output(one.values) not in known:
+                yield kind, replace(one, values={"status": SUPERSEDED, **one.values})
+
+
+def _told(part: pa.Table) -> tuple[str, ...]:
+    return (*_TOLD, *(name for name in part.column_names if name.startswith("x_")))
+
+
+def _output(values: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(map(values.get, ("id", "request_key", "n")))
 
 
 def _ok(part: pa.Table) -> list[dict[str, Any]]:
     """Return the outputs that are made, and those that were taken down, whose `status` says so."""
-    rows = [row for row in part.to_pylist() if row["status"] in {"ok", WITHDRAWN}]
-    return [{**row, "status": None} if row["status"] == "ok" else row for row in rows]
+    names = [name for name in part.column_names if name in {*_told(part), "thumbnail"}]
+    rows = [row for row in part.select(names).to_pylist() if row["status"] in {"ok", WITHDRAWN}]
+    return [_with_fingerprint({**row, "status": None} if row["status"] == "ok" else row) for row in rows]
 
 
 def _with_fingerprint(row: dict[str, Any]) -> dict[str, Any]:

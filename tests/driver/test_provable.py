@@ -51,10 +51,11 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
         yield
 
 
-def _drawn(folder: Path, count: int, sign: dict[str, Any] | None) -> None:
+def _drawn(folder: Path, count: int, sign: dict[str, Any] | None, *, thumbnails: bool = False) -> None:
     """Draw a campaign of so many pictures, and deliver all of them as JPEG."""
     rows: list[dict[str, Any]] = [{"id": f"p{number:03d}", "x_license": "=ours"} for number in range(count)]
-    draw_campaign(folder / "campaign", rows, {row["id"]: _picture(number) for number, row in enumerate(rows)})
+    pixels = {row["id"]: _picture(number) for number, row in enumerate(rows)}
+    draw_campaign(folder / "campaign", rows, pixels, thumbnails=thumbnails)
     sdbatch.deliver(
         {
             "delivery": "d",
@@ -224,6 +225,29 @@ def test_a_campaign_without_a_delivery_is_searched_by_its_masters_alone(made: Pa
 
     assert "nothing like it is there" in _cmd("trace", str(file), str(made / "campaign"), code=5)
     assert "found by what it shows; it is one of these" in _cmd("trace", str(file), str(made / "out"))
+
+
+def test_a_file_of_an_output_that_no_row_wants_any_more_is_traced_and_audited(tmp_path: Path) -> None:
+    _drawn(tmp_path, 4, None, thumbnails=True)
+    campaign, old = str(tmp_path / "campaign"), tmp_path / "out/p002.jpg"
+    sdbatch.review(campaign, approve=["p002"], by="jane")
+    master = next(tmp_path.glob("campaign/assets/p002-*"))
+    edited: dict[str, Any] = {"keys": {"p002": "ab" * 32}, "thumbnails": True}
+    draw_campaign(tmp_path / "campaign", [{"id": "p001"}, {"id": "p002"}], {"p002": _picture(90)}, **edited)
+    seen = tmp_path / "seen.jpg"
+    seen.write_bytes(_reencoded(old.read_bytes()))
+    found = [trace_file(file, [campaign]) for file in (old, master, seen, tmp_path / "out/p001.jpg")]
+    told = [[(one.values["id"], one.values.get("status")) for one in report.candidates] for report in found]
+    sdbatch.audit(campaign, tmp_path / "a.csv", delivered=[str(tmp_path / "out")])
+    with (tmp_path / "a.csv").open(newline="") as file:
+        lines = [line for line in csv.DictReader(file) if line["place"].endswith("out")]
+
+    assert [report.by for report in found] == ["key", "sha256", "fingerprint", "key"]
+    assert told == [[("p002", "superseded")]] * 3 + [[("p001", None)]]
+    assert [report.candidates[0].values.get("verdict") for report in found] == ["approved"] * 3 + [None]
+    assert [line["file"] for line in lines] == [f"p{number:03d}.jpg" for number in range(4)]
+    assert (lines[2]["approver"], lines[2]["x_license"], lines[2]["prompt"]) == ("jane", "'=ours", "drawn")
+    assert lines[2]["request_key"] != "ab" * 32
 
 
 @pytest.mark.parametrize("name", ["absent.jpg", "text.jpg"])

@@ -19,6 +19,7 @@ from sdbatch.campaign.lease import acquire
 from sdbatch.campaign.schema import to_parquet
 from sdbatch.campaign.write import put_asset, put_commit
 from sdbatch.encode.asset import encode_asset
+from sdbatch.encode.image import thumbnail
 from sdbatch.job import Encode
 from sdbatch.storage import LocalStore
 from sdbatch.types import Sound
@@ -57,6 +58,7 @@ def draw_campaign(
     encode: Encode | None = None,
     keys: Mapping[str, str] | None = None,
     sounds: Mapping[str, Sound] | None = None,
+    thumbnails: bool = False,
 ) -> None:
     """Write a run whose manifest has some rows, and commit a master for each id that has pixels; the rest failed.
 
@@ -67,6 +69,7 @@ def draw_campaign(
         encode: As in a job.
         keys: Request keys by id; they follow from the id by default.
         sounds: Sound of clips, by id.
+        thumbnails: Whether the commit shows its pictures, as a worker's does.
     """
     store = LocalStore(str(folder))
     acquire(store).release()
@@ -117,6 +120,7 @@ def draw_campaign(
                 "width": frames.shape[-2],
                 "num_frames": len(frames) if is_clip else None,
                 "fps": fps,
+                "thumbnail": thumbnail(frames) if thumbnails else None,
             }
         )
     assert put_commit(store, run, "000000", committed)
