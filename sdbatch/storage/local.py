@@ -215,14 +215,20 @@ class LocalStore:
         except OSError as error:
             if fault := local_fault(error, self.url):
                 raise fault from error
+            if isinstance(error, NotADirectoryError) and not self._follows:
+                self._refuse_a_file()
             if isinstance(error, PermissionError) or (writes and error.errno not in LOCAL_FAULTS):
                 verb = "written to" if writes else "read"
                 raise StoreRefused(f"{self.url}: cannot be {verb}: {path}: {error.strerror or error}") from error
             raise
 
     def _refuse_a_file(self) -> None:
-        if os.path.exists(self.url) and not os.path.isdir(self.url):  # noqa: PTH110, PTH112 -- called for each listing
-            raise StoreRefused(f"{self.url}: is a file, not a folder")
+        """Refuse a store that is a file, or would lie beneath one."""
+        if os.path.isdir(self.url):  # noqa: PTH112 -- called for each listing
+            return
+        there = next(place for place in (Path(self.url), *Path(self.url).parents) if place.exists())
+        if not there.is_dir():
+            raise StoreRefused(f"{there}: is a file, not a folder")
 
     def _listed(self, folder: str, *, deep: bool) -> builtins.list[Entry]:
         entries: builtins.list[Entry] = []

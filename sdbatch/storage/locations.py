@@ -52,12 +52,16 @@ def parse_url(url: str) -> Location:
     """Split a path or URL; relative paths are taken from the working directory.
 
     Raises:
-        UserError: On chained URLs (`a::b`), schemes that are not in `SCHEMES`, `..` in a remote key, or a NUL.
+        UserError: On chained URLs (`a::b`), schemes that are not in `SCHEMES`, `..` in a remote key, a NUL, or a `~`
+            that only a shell takes for the home folder.
     """
     if "::" in url or "\0" in url:
         raise UserError(f"{url!r}: chained URLs and NUL are refused")
     scheme, separator, rest = url.partition("://")
     if not separator:
+        if url == "~" or url.startswith("~/"):
+            home = os.path.expanduser(url)  # noqa: PTH111 -- without a HOME it stays as it is
+            raise UserError(f"{url}: `~` stands for no folder here; write {home}, or ./{url} if that is meant")
         return Location(scheme="file", path=_as_on_disk(os.path.abspath(url)))  # noqa: PTH100 -- Path.resolve would follow symbolic links
     if scheme not in SCHEMES:
         raise UserError(f"{url}: scheme {scheme!r} is not one of {', '.join(SCHEMES)}")

@@ -1,4 +1,4 @@
-"""Paths are taken in the Unicode form that their names have on disk."""
+"""Which place a path means: the Unicode form that its names have on disk, `~`, and what lies beneath a file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Final, Literal
 
 import pytest
 
-from sdbatch.storage import parse_url
+from sdbatch.errors import StoreRefused, UserError
+from sdbatch.storage import open_campaign, parse_url
 
 NAMES = ("Größe", "café.png")
 Form = Literal["NFC", "NFD"]
@@ -43,3 +44,24 @@ def test_of_two_files_that_look_alike_the_one_that_was_written_is_taken(tmp_path
     for form in FORMS:
         found = parse_url(str(tmp_path / unicodedata.normalize(form, NAMES[1]))).path
         assert Path(found).read_bytes() == form.encode()
+
+
+@pytest.mark.parametrize("path", ["~", "~/out", "~/out/spring.csv"])
+def test_a_tilde_is_refused_with_the_folder_that_it_stands_for(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    monkeypatch.setenv("HOME", "/home/jane")
+
+    with pytest.raises(UserError, match=rf"^{path}: `~` .*; write {path.replace('~', '/home/jane')}, or \./{path} if"):
+        parse_url(path)
+    assert parse_url(f"./{path}").path == str(Path.cwd() / path)
+    assert parse_url("~$orders.xlsx").path.endswith("/~$orders.xlsx")
+
+
+@pytest.mark.parametrize("below", ["", "/spring", "/2026/spring"])
+def test_a_folder_that_would_lie_beneath_a_file_is_refused_with_the_file(tmp_path: Path, below: str) -> None:
+    file = tmp_path / "orders.csv"
+    file.write_text("id")
+    store = open_campaign(f"{file}{below}", {})
+
+    for use in (lambda: store.read("a.parquet"), lambda: store.put("a.parquet", b"a"), store.list):
+        with pytest.raises(StoreRefused, match=f"^{file}: is a file, not a folder$"):
+            use()
