@@ -22,11 +22,17 @@ _LETTERS: Final = (255, 255, 255, 255)
 
 
 def check_label(label: Label) -> None:
-    """Refuse a label with characters that the font does not have: boxes would be seen in their place.
+    """Refuse a label that would not be seen as it is written: blank, of several lines, with columns or unknown letters.
 
     Raises:
-        JobError: Naming them.
+        JobError: Naming what is wrong.
     """
+    if not label.text.strip() or len(label.text.splitlines()) > 1:
+        raise JobError(f"label.text: {label.text!r} is not one line of words")
+    if "{" in label.text:
+        raise JobError(
+            f"label.text: {label.text!r} has a brace; a label is the same on every file, and takes no columns"
+        )
     font = _font(32)
     unknown = bytes(font.getmask("\U0010ffff"))
     lacking = sorted(

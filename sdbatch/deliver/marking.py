@@ -105,7 +105,9 @@ class Metadata(_Strict):
 class Label(_Strict):
     """Words that are seen on the picture itself."""
 
-    text: Annotated[str, Field(min_length=1, max_length=80)] = Field(description="The words.")
+    text: Annotated[str, Field(min_length=1, max_length=80)] = Field(
+        description="The words: one line, the same on every file."
+    )
     place: Literal["top-left", "top-right", "bottom-left", "bottom-right"] = Field(
         default="bottom-right", description="Corner of the picture."
     )

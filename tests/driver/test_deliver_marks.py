@@ -145,6 +145,9 @@ def test_a_byte_cap_holds_with_a_long_packet(campaign: Path, tmp_path: Path) -> 
         ({"metadata": {"tilte": "a"}}, "did you mean title"),
         ({"metadata": {"rights": "a" * 8_001}}, "8001 characters are over 8000"),
         ({"label": {"text": "生成"}}, "which the label's font does not have"),
+        ({"label": {"text": "  "}}, "label: text: '  ' is not one line of words"),
+        ({"label": {"text": "made\nby AI"}}, "is not one line of words"),
+        ({"label": {"text": "{x_label}"}}, "a label is the same on every file, and takes no columns"),
         ({"label": {"text": "AI", "height": 0.5}}, "less than or equal to 0.25"),
     ],
 )
