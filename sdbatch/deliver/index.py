@@ -30,6 +30,7 @@ SCHEMA: Final = pa.schema(
         ("name", pa.string()),
         ("status", pa.string()),
         ("delivery", pa.string()),
+        ("campaign", pa.string()),
         ("format", pa.string()),
         ("id", pa.string()),
         ("n", pa.int32()),
@@ -58,9 +59,10 @@ SCHEMA: Final = pa.schema(
         ("reviewed_by", pa.string()),
     ]
 )
-"""Columns, the user's x_* apart, which stand there as texts. `status` is planned, ok or failed; `key` stands for all
-that decides the file's bytes; `archive` is the zip that holds it; `ledger` is the ledger file that tells of it;
-`content_sha256` is of the file before it was signed, `fingerprint` of what it shows."""
+"""Columns, the user's x_* apart, which stand there as texts. `status` is planned, ok or failed; `campaign` is where the
+masters were, null in rows of older versions; `key` stands for all that decides the file's bytes; `archive` is the zip
+that holds it; `ledger` is the ledger file that tells of it; `content_sha256` is of the file before it was signed,
+`fingerprint` of what it shows."""
 
 OF_FILE: Final = (
     *("status", "file_bytes", "sha256", "quality", "archive", "ledger"),

@@ -13,7 +13,7 @@ import io
 import shutil
 import zipfile
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -79,12 +79,12 @@ class FolderTarget:
 
     Args:
         store: The folder.
-        delivery: Name of the delivery; rows of others are left as they are.
+        owns: Says whether a row is the delivery's own; others are left as they are.
     """
 
-    def __init__(self, store: Store, delivery: str) -> None:
+    def __init__(self, store: Store, owns: Callable[[Mapping[str, Any]], bool]) -> None:
         self.store, self.url, self.files_url, self.ledgers = store, store.url, store.url, LEDGERS
-        self._delivery = delivery
+        self._owns = owns
         self._present = {entry.path: entry.size_bytes for entry in _files_of(store)}
 
     def read_rows(self) -> Rows:
@@ -97,8 +97,8 @@ class FolderTarget:
         Raises:
             JobError: When another delivery has taken a name since the rows were read.
         """
-        others = {name: row for name, row in self.read_rows().items() if row["delivery"] != self._delivery}
-        own = {name: row for name, row in rows.items() if row["delivery"] == self._delivery}
+        others = {name: row for name, row in self.read_rows().items() if not self._owns(row)}
+        own = {name: row for name, row in rows.items() if self._owns(row)}
         taken = {folded(name): row["delivery"] for name, row in others.items()}
         for name in own:
             if other := taken.get(folded(name)):

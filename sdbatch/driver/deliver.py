@@ -30,7 +30,7 @@ from sdbatch.deliver.matching import Master, Match
 from sdbatch.deliver.settings import Delivery
 from sdbatch.deliver.targets import FolderTarget, Target, ZipTarget
 from sdbatch.driver.deliver_marks import words_of
-from sdbatch.driver.deliver_plan import DeliverReport, refuse_others, wanted_files
+from sdbatch.driver.deliver_plan import DeliverReport, Owner, refuse_others, wanted_files
 from sdbatch.driver.deliver_process import Place, begin, make_in_place
 from sdbatch.driver.deliver_signing import Signing, signing_of, sources_of
 from sdbatch.driver.picking import Selection
@@ -84,13 +84,13 @@ def deliver_files(
         signing = signing_of(delivery, report, allow_code=allow_code, dry_run=dry_run)
         archived = _archives(campaign) if signing else frozenset()
         wanted, tasks_of = wanted_files(delivery, campaign, report, _identities(signing, archived), selection)
-        target = _target(delivery)
+        owns = Owner(delivery.delivery, campaign)
+        target = _target(delivery, owns)
         rows = target.read_rows()
-        refuse_others(delivery, wanted, rows, target)
+        refuse_others(delivery, wanted, rows, target, owns)
         todo = {name for name, row in wanted.items() if not _is_current(row, rows.get(name), target, signing)}
         report.files, report.current = len(wanted), len(wanted) - len(todo)
-        of_delivery = (name for name, row in rows.items() if row["delivery"] == delivery.delivery)
-        report.stale = [] if is_part else sorted(name for name in of_delivery if name not in wanted)
+        report.stale = [] if is_part else sorted(name for name, row in rows.items() if owns(row) and name not in wanted)
         if dry_run:
             report.state, report.made = "dry-run", len(todo)
             return report
@@ -143,11 +143,11 @@ def _campaign_of(delivery: Delivery) -> tuple[str, dict[str, Any]]:
     return delivery.campaign, delivery.storage
 
 
-def _target(delivery: Delivery) -> Target:
+def _target(delivery: Delivery, owns: Owner) -> Target:
     if delivery.is_zip:
         folder, name = split(delivery.to)
         return ZipTarget(open_campaign(folder, delivery.storage), name, delivery.zip_bytes_max)
-    return FolderTarget(open_campaign(delivery.to, delivery.storage), delivery.delivery)
+    return FolderTarget(open_campaign(delivery.to, delivery.storage), owns)
 
 
 def _is_current(row: dict[str, Any], there: dict[str, Any] | None, target: Target, signing: Signing | None) -> bool:

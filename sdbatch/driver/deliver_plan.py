@@ -18,7 +18,7 @@ from sdbatch.deliver.settings import Delivery
 from sdbatch.deliver.targets import Target
 from sdbatch.driver.deliver_marks import words_of
 from sdbatch.driver.deliver_rows import chosen_rows
-from sdbatch.driver.judged import effective_rows
+from sdbatch.driver.judged import committed_rows, effective_rows
 from sdbatch.driver.picking import Selection
 from sdbatch.errors import JobError
 from sdbatch.storage import parse_url
@@ -133,7 +133,8 @@ def wanted_files(
             faults.append(f"{match.maker}: {error}")
             continue
         named.append((name, match.maker))
-        rows[name], by_name[name] = _row(name, match, delivery, signing(match.master.columns)), match
+        rows[name] = _row(name, match, delivery, campaign.store.url, signing(match.master.columns))
+        by_name[name] = match
     if faults:
         raise JobError(_listed(f"name: {delivery.name!r} gives no name for {len(faults)} files", faults))
     if lines := collisions(named):
@@ -152,7 +153,9 @@ def _fields(match: Match) -> dict[str, Any]:
     return {**match.master.columns, **own}
 
 
-def _row(name: str, match: Match, delivery: Delivery, signing: Mapping[str, Any] | None) -> dict[str, Any]:
+def _row(
+    name: str, match: Match, delivery: Delivery, campaign: str, signing: Mapping[str, Any] | None
+) -> dict[str, Any]:
     master, one, placement = match.master, match.format, match.placement
     quality = (delivery.quality.least, delivery.quality.most)
     words = words_of(delivery.metadata, master.columns)
@@ -161,6 +164,7 @@ def _row(name: str, match: Match, delivery: Delivery, signing: Mapping[str, Any]
         "name": name,
         "status": PLANNED,
         "delivery": delivery.delivery,
+        "campaign": campaign,
         "format": one.name,
         "id": master.id,
         "n": master.n,
@@ -221,18 +225,45 @@ def _tell_of_unsaid(matches: Sequence[Match], delivery: Delivery, report: Delive
         )
 
 
-def refuse_others(delivery: Delivery, wanted: Rows, rows: Rows, target: Target) -> None:
+class Owner:
+    """Says which rows at a target are a delivery's own: those of its name, of files that its campaign's masters made.
+
+    Deliveries of several campaigns may have one name, that of their file; and a campaign may lie elsewhere today.
+
+    Args:
+        delivery: Name of the delivery.
+        campaign: Where its masters are.
+    """
+
+    def __init__(self, delivery: str, campaign: Campaign) -> None:
+        self._delivery, self._campaign = delivery, campaign
+        self._made: frozenset[tuple[str, str]] | None = None
+
+    def __call__(self, row: Mapping[str, Any]) -> bool:
+        """Whether a row is the delivery's own."""
+        if row["delivery"] != self._delivery:
+            return False
+        if row.get("campaign") in {None, self._campaign.store.url}:
+            return True
+        if self._made is None:
+            parts = committed_rows(self._campaign.store, ("id", "request_key", "n", "status", "asset", "sha256"))
+            columns = ((part.column("id").to_pylist(), part.column("sha256").to_pylist()) for part in parts)
+            self._made = frozenset(pair for ids, digests in columns for pair in zip(ids, digests, strict=True))
+        return (row["id"], row["asset_sha256"]) in self._made
+
+
+def refuse_others(delivery: Delivery, wanted: Rows, rows: Rows, target: Target, owns: Owner) -> None:
     """Refuse names under which another delivery, or nobody we know, has a file there.
 
     Raises:
         JobError: With each of them, and both ids.
     """
-    others = {folded(name): row for name, row in rows.items() if row["delivery"] != delivery.delivery}
+    others = {folded(name): row for name, row in rows.items() if not owns(row)}
     if others and delivery.is_zip:
-        other = next(iter(others.values()))["delivery"]
-        raise JobError(f"{target.url}: is the archive of delivery {other}; an archive takes one delivery")
+        owner = _called(next(iter(others.values())), delivery)
+        raise JobError(f"{target.url}: is the archive of {owner}; an archive takes one delivery")
     lines = [
-        f"{name}: {row['id']} of {delivery.delivery}, and {other['id']} of delivery {other['delivery']}"
+        f"{name}: {row['id']} of {delivery.delivery}, and {other['id']} of {_called(other, delivery)}"
         for name, row in wanted.items()
         if (other := others.get(folded(name)))
     ]
@@ -240,6 +271,11 @@ def refuse_others(delivery: Delivery, wanted: Rows, rows: Rows, target: Target) 
     if lines:
         remedy = "another `name` or `to`, or the same `delivery`, keeps them apart"
         raise JobError(_listed(f"{target.url}: {len(lines)} names are taken; {remedy}", lines))
+
+
+def _called(other: Mapping[str, Any], delivery: Delivery) -> str:
+    of_campaign = f" of campaign {other['campaign']}" if other["delivery"] == delivery.delivery else ""
+    return f"delivery {other['delivery']}{of_campaign}"
 
 
 def _listed(first: str, lines: Sequence[str]) -> str:

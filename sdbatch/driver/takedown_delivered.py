@@ -69,7 +69,7 @@ def remove_delivered(place: str, names: Collection[str], campaign: str, takedown
 
 def _target(url: str, storage: Mapping[str, Storage], place: str, delivery: str, rows: Rows) -> Target:
     if not url.lower().endswith(ZIP_SUFFIX):
-        return FolderTarget(open_campaign(url, storage), delivery)
+        return FolderTarget(open_campaign(url, storage), lambda row: bool(row["delivery"] == delivery))
     folder, name = split(url)
     is_settings = place.endswith((".yaml", ".yml"))
     # An address does not say how long an archive may be: they stay as many as they are.

@@ -21,7 +21,7 @@ def _row(name: str, delivery: str, **more: Any) -> dict[str, Any]:
 
 
 def _target(folder: Path, delivery: str) -> FolderTarget:
-    return FolderTarget(LocalStore(str(folder)), delivery)
+    return FolderTarget(LocalStore(str(folder)), lambda row: bool(row["delivery"] == delivery))
 
 
 def test_what_another_delivery_wrote_meanwhile_is_kept(tmp_path: Path) -> None:

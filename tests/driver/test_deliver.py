@@ -347,6 +347,33 @@ def test_two_deliveries_share_a_target_and_no_name(campaign: Path, tmp_path: Pat
     assert set(pq.read_table(tmp_path / "out/delivered.parquet").column("delivery").to_pylist()) == {"spring", "other"}
 
 
+@pytest.mark.parametrize("to", ["out", "out.zip"])
+def test_two_campaigns_whose_deliveries_have_one_name_keep_their_files(campaign: Path, tmp_path: Path, to: str) -> None:
+    place = str(tmp_path / to)
+    other = tmp_path / "other"
+    draw_campaign(other, ROWS[:1], {"mug": noise(256, 192)}, keys={"mug": key_of("another mug")})
+    _deliver(campaign, formats=PICTURE_FORMATS[:1], to=place)
+    before = _at_target(Path(place))
+
+    said = f"of delivery spring of campaign {campaign}"
+    with pytest.raises(JobError, match=f"square/mug_square_0.jpg: mug of spring, and mug {said}|is the archive {said}"):
+        _deliver(other, formats=PICTURE_FORMATS[:1], to=place)
+    assert _at_target(Path(place)) == before
+    if to == "out":
+        pruned = _deliver(other, formats=PICTURE_FORMATS[1:2], to=place, prune=True)
+        assert (pruned.made, pruned.removed, pruned.stale) == (1, [], [])
+        assert _at_target(Path(place)).items() >= before.items()
+
+
+def test_a_campaign_that_was_moved_delivers_on_where_it_did(campaign: Path, tmp_path: Path) -> None:
+    _deliver(campaign, formats=PICTURE_FORMATS[:2])
+    moved = campaign.rename(tmp_path / "moved")
+    again = _deliver(moved, formats=PICTURE_FORMATS[:1], prune=True)
+
+    assert (again.made, again.current, len(again.removed)) == (0, 3, 3)
+    assert {row["campaign"] for row in _at_target(tmp_path / "out").values()} == {str(moved)}
+
+
 def test_a_strangers_file_is_not_written_over(campaign: Path, tmp_path: Path) -> None:
     file = tmp_path / "out/square/MUG_square_0.jpg"
     file.parent.mkdir(parents=True)
