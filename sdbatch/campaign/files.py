@@ -131,9 +131,10 @@ def request_parts(store: Store, run: str, *, with_grid: bool = False) -> list[st
 
 
 def parts_in(store: Store, folder: str) -> list[str]:
-    """Return the paths of a folder's Parquet files, in order."""
-    paths = (entry.path for entry in store.list(folder, deep=False))
-    return sorted(path for path in paths if path.endswith(".parquet"))
+    """Return the paths of a manifest's parts, in order; none where the first is not there, which is written last."""
+    listed = (entry.path for entry in store.list(folder, deep=False))
+    paths = sorted(path for path in listed if path.endswith(".parquet"))
+    return paths if layout.first_part(folder) in paths[:1] else []
 
 
 def files_by_run(store: Store) -> list[RunFiles]:

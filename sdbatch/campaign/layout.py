@@ -88,12 +88,21 @@ def index(run: str, number: int) -> str:
 
 def requests(run: str, number: int) -> str:
     """Return a part of the manifest as the run saw it."""
-    return f"{RUNS}/{run}/requests/part-{number:05d}.parquet"
+    return _part(requests_folder(run), number)
 
 
 def grid_requests(run: str, number: int) -> str:
     """Return a part of the rows of a grid as the run saw them: they are beside the campaign's own manifest."""
-    return f"{grid_requests_folder(run)}/part-{number:05d}.parquet"
+    return _part(grid_requests_folder(run), number)
+
+
+def first_part(folder: str) -> str:
+    """Return the part of a manifest that is written last: with it the manifest is whole."""
+    return _part(folder, 0)
+
+
+def _part(folder: str, number: int) -> str:
+    return f"{folder}/part-{number:05d}.parquet"
 
 
 def grid_requests_folder(run: str) -> str:

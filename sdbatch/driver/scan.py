@@ -328,6 +328,9 @@ class ResolvedManifest:
     def publish(self, store: Store, run: str, path_of: Callable[[str, int], str] = layout.requests) -> None:
         """Write ids, keys and x_* into the campaign: what effective metadata is joined with.
 
+        The first part is written last, and a manifest without it counts for nobody: after a kill, the rows of the parts
+        that are not there would be taken for rows that left.
+
         Args:
             store: The campaign.
             run: The run.
@@ -335,7 +338,7 @@ class ResolvedManifest:
         """
         own = pa.unify_schemas([part_schema(path) for path in self._parts()]) if self._num_parts else PART
         names = [*_PUBLIC, *(name for name in own.names if name.startswith("x_"))]
-        for number, path in enumerate(self._parts()):
+        for number, path in reversed(list(enumerate(self._parts()))):
             part = read_part(path, names)
             for name in names:
                 if name not in part.column_names:

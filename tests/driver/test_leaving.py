@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from conftest import prompts
+from support.stores import Killed
 from typer.testing import CliRunner
 
 import sdbatch
@@ -109,3 +113,36 @@ def test_rows_of_which_nothing_was_made_do_not_count(
     plan = sdbatch.plan(job_of(write_manifest(prompts(1), name="one")))
     assert plan.rows_leaving == 1
     assert plan.warnings[0].startswith("1 of 2 rows of the campaign are not in this manifest")
+
+
+@pytest.mark.parametrize("parts_written", [0, 1, 2])
+def test_a_manifest_that_a_killed_run_wrote_in_part_lets_no_row_leave(
+    begun: Callable[..., Values], monkeypatch: pytest.MonkeyPatch, parts_written: int
+) -> None:
+    def dies(_: str) -> None:
+        nonlocal parts_written
+        if not parts_written:
+            raise Killed
+        parts_written -= 1
+
+    scan = importlib.import_module("sdbatch.driver.scan")
+    monkeypatch.setattr(scan, "PART_ROWS", 1)  # the manifest is read in one batch a shard: three parts
+    shards = ["a", "b", "c"]
+    values = begun(prompts(6))
+    output = values["output"]
+    for place, name in enumerate(shards):
+        part = [{**row, "x_price": 7} for row in prompts(6)[2 * place : 2 * place + 2]]
+        pq.write_table(pa.Table.from_pylist(part), Path(values["manifest"]).parent / f"edited-{name}.parquet")
+    edited = {**values, "manifest": str(Path(values["manifest"]).parent / "edited-*.parquet")}
+    with monkeypatch.context() as patch:
+        patch.setattr(scan, "reached", dies)
+        with pytest.raises(Killed):
+            sdbatch.run(edited, in_process=True)
+
+    assert sdbatch.metadata(output).num_rows == 6
+    assert "x_price" not in sdbatch.metadata(output).column_names
+    with pytest.raises(UserError, match=r"5 of 6 rows of the campaign are not in this manifest"):
+        sdbatch.run(begun(prompts(1)), in_process=True)
+    sdbatch.run(edited, in_process=True)
+    assert sdbatch.metadata(output).column("x_price").to_pylist() == [7] * 6
+    assert sdbatch.metadata(output).column("id").to_pylist() == [row["id"] for row in prompts(6)]
