@@ -153,7 +153,7 @@ def _encode_to_rate(file: Path, shape: ClipShape, cap: int, written: ClipFormat,
         if size <= cap:
             return
         rate = int(rate * RATE_SHARE * cap / size)
-    raise CapMissed(f"has {file.stat().st_size} bytes at the lowest bit rate tried, over {cap}; raise bytes_max")
+    raise CapMissed(f"has {file.stat().st_size} bytes at the lowest bit rate tried", cap, "raise bytes_max")
 
 
 def _bisect_rate_factor(file: Path, cap: int, written: ClipFormat, encode: Callable[..., None]) -> None:
@@ -166,7 +166,7 @@ def _bisect_rate_factor(file: Path, cap: int, written: ClipFormat, encode: Calla
         return file.stat().st_size
 
     if (size := size_at(CRF_MAX)) > cap:
-        raise CapMissed(f"has {size} bytes at the lowest quality, over {cap}; raise bytes_max")
+        raise CapMissed(f"has {size} bytes at the lowest quality", cap, "raise bytes_max")
     file.replace(best)
     fails, fits = written.crf, CRF_MAX
     while fits - fails > 1:

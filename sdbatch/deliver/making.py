@@ -266,7 +266,10 @@ def _finished(job: FileJob, make: Callable[[FileJob], _Encoded], marks: Marks, p
     one = job.format
     try:
         made = make(job)
-    except (CapMissed, EncodeFailed) as error:
+    except CapMissed as error:
+        assert one.bytes_max is not None, "a format without a cap does not miss it"
+        return Made(name=job.name, fault=error.told(one.bytes_max))
+    except EncodeFailed as error:
         return Made(name=job.name, fault=str(error))
     except OSError as error:
         if fault := local_fault(error, tempfile.gettempdir(), "TMPDIR"):

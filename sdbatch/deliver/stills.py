@@ -38,7 +38,22 @@ _SMALLEST: Final[Mapping[str, Any]] = {"compress_level": 9}
 
 
 class CapMissed(Exception):
-    """A file does not come under its byte cap; the text says by how much."""
+    """A file does not come under its byte cap.
+
+    Args:
+        what: How long it is, and how it was encoded.
+        cap: What its bytes may come to, without what later steps add.
+        remedy: What to do.
+    """
+
+    def __init__(self, what: str, cap: int, remedy: str) -> None:
+        super().__init__(what, cap, remedy)
+        self._what, self._cap, self._remedy = what, cap, remedy
+
+    def told(self, bytes_max: int) -> str:
+        """Return it in words, with the bound of the format, of which marks and signature may take a part."""
+        kept = f" and {bytes_max - self._cap} for marks and signature" if bytes_max > self._cap else ""
+        return f"{self._what}{kept}, over {bytes_max}; {self._remedy}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,9 +133,7 @@ def _lossless(image: Image.Image, one: NamedFormat, cap: int | None, xmp: Packet
     if cap is not None and len(data) > cap:
         data, count = _saved(image, one.type, xmp, **_SMALLEST), 2
         if len(data) > cap:
-            raise CapMissed(
-                f"has {len(data)} bytes, over {cap}; {one.type} has no quality to lower: ask for jpg or webp"
-            )
+            raise CapMissed(f"has {len(data)} bytes", cap, f"{one.type} has no quality to lower: ask for jpg or webp")
     return Still(data=data, quality=None, num_encodings=count)
 
 
@@ -131,7 +144,7 @@ def _under(save: Callable[[int], bytes], cap: int | None, least: int, most: int)
         return Still(data=data, quality=most, num_encodings=count)
     data, count = save(least), 2
     if len(data) > cap:
-        raise CapMissed(f"has {len(data)} bytes at quality {least}, over {cap}; lower quality.least or raise bytes_max")
+        raise CapMissed(f"has {len(data)} bytes at quality {least}", cap, "lower quality.least or raise bytes_max")
     best, fails = least, most
     while fails - best > 1:
         middle = (best + fails) // 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import multiprocessing
+import re
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -209,6 +210,19 @@ def test_a_byte_cap_holds_after_signing(campaign: Path, keys: Path, tmp_path: Pa
     assert report.failed == {}
     assert all(file.stat().st_size <= 14_000 for file in (tmp_path / "out").glob("mug.*"))
     assert read_credentials((tmp_path / "out/mug.jpg").read_bytes(), "image/jpeg").state == "valid"
+
+
+def test_a_cap_that_a_signature_makes_too_small_is_told_with_the_delivery_s_own_bound(
+    campaign: Path, keys: Path, tmp_path: Path
+) -> None:
+    formats = [{**one, "bytes_max": 5_000} for one in FORMATS if one["name"] in {"jpg", "png", "mp4"}]
+    report = _deliver(campaign, tmp_path / "out", formats=formats, sign=_sign(keys))
+
+    assert len(report.failed) == 3
+    for fault in report.failed.values():
+        found = re.search(r"^has (\d+) bytes.* and (\d+) for marks and signature, over 5000; ", fault)
+        assert found is not None, fault
+        assert int(found[1]) + int(found[2]) > 5_000
 
 
 def _chain_of(folder: Path, days_ago: int, days: int) -> Path:
