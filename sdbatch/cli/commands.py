@@ -60,6 +60,7 @@ from sdbatch.cli.process import last_line, prepare_command, prepare_generation
 from sdbatch.cli.provenance import audit, credentials_app, show_delivery_verified, trace
 from sdbatch.cli.review import review
 from sdbatch.cli.shown import show
+from sdbatch.cli.streams import end_output
 from sdbatch.cli.submit import submit
 from sdbatch.cli.summary import counted
 from sdbatch.cli.takedown import takedown
@@ -507,4 +508,8 @@ def main() -> None:
     prepare_command()
     if VARIABLE in os.environ:  # a shell asks
         completion_init()
-    app(args=with_optional_class(sys.argv[1:]), prog_name=PROGRAM)
+    try:
+        app(args=with_optional_class(sys.argv[1:]), prog_name=PROGRAM)
+    except SystemExit as ended:
+        unwritten = end_output()
+        sys.exit(ended.code or unwritten)

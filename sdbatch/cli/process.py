@@ -9,12 +9,14 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
+from sdbatch.cli.streams import prepare_streams
 from sdbatch.extras import require
 from sdbatch.logs import configure, log_format
 
 
 def prepare_command() -> None:
-    """Set what a command may and a library function may not: log handlers, Arrow's memory pool, what Ray reads."""
+    """Set what a command may and a library function may not: streams, log handlers, Arrow's memory pool, Ray's logs."""
+    prepare_streams()
     configure(log_format())
     # Ray's notes on packaging and on its socket are not for the person who waits for a job.
     logging.getLogger("ray").setLevel(logging.ERROR)

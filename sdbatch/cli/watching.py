@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import takewhile
 from typing import Annotated, Any
 
 import typer
@@ -14,6 +15,7 @@ from sdbatch.cli.completing import failure_classes
 from sdbatch.cli.options import CampaignUrl, Json, Only, OnlyFrom, Where, selection_of
 from sdbatch.cli.output import guarded, say
 from sdbatch.cli.shown import show, show_in_place, show_table
+from sdbatch.cli.streams import is_read
 from sdbatch.cli.summary import failure_line, status_lines, watch_line
 from sdbatch.report.progress import duration
 
@@ -41,10 +43,10 @@ def _watch(output: str, as_json: bool) -> None:
     in_place = sys.stdout.isatty() and not as_json
     try:
         if in_place:
-            for latest in api.watch(output):
+            for latest in takewhile(lambda _: is_read(), api.watch(output)):
                 show_in_place(watch_line(latest))
         else:
-            for latest in news(api.watch(output)):
+            for latest in takewhile(lambda _: is_read(), news(api.watch(output))):
                 say(latest, as_json, watch_line(latest))
     except KeyboardInterrupt as error:
         raise typer.Exit(INTERRUPTED) from error

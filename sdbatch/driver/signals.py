@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -27,7 +27,8 @@ class Interrupt:
         self.count += 1
         if self.count > 1:
             raise KeyboardInterrupt
-        os.write(2, b"sdbatch: finishing what is in flight; a second signal stops at once\n")
+        with suppress(OSError):  # a pipe's reader has got the same Ctrl-C
+            os.write(2, b"sdbatch: finishing what is in flight; a second signal stops at once\n")
 
     @contextmanager
     def installed(self) -> Iterator[None]:
