@@ -329,7 +329,9 @@ def _index(store: Store, place: str) -> dict[str, Any]:
         paths = sorted(entry.path for entry in store.list("", deep=False))
         files = [path for path in paths if path.endswith(".safetensors")]
         inside = sorted(entry.path for entry in store.list("snapshots")) if not paths else []
-        if inside:
+        if not store.list(""):
+            hint = "the folder is missing or empty; a hub's model is fetched first (`hf download NAME --local-dir DIR`)"
+        elif inside:
             hint = f"a hub's cache has it in {'/'.join(inside[0].split('/')[:2])}; name that folder"
         elif "config.json" in paths:
             hint = "it is one module of a model; name the folder that it lies in, or it as a component"

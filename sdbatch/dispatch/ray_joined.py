@@ -108,9 +108,14 @@ def join(address: str, *, allow_open: bool) -> None:
         allow_open: Whether it may be one that asks for no token.
 
     Raises:
-        ClusterRefused: When it does not take our token, or asks for none.
+        ClusterRefused: When it does not take our token, or asks for none, or the address is another server's.
         WorkersUnavailable: When nothing answers there.
     """
+    if "://" in address:  # nobody could ask such a server whether it wants a token
+        raise ClusterRefused(
+            f"RAY_ADDRESS {address}: a head is joined by HOST:PORT, such as head:6379; to a job server, such as "
+            "http://head:8265, `sdbatch submit --address` sends jobs"
+        )
     refuse_without_token()
     with kept_environment():  # Ray turns token mode on in it when a token lies under HOME
         try:

@@ -22,7 +22,7 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 
 from sdbatch.dispatch import ray_inside
 from sdbatch.dispatch.ray_joined import first_line, refuse_open, refuse_without_token
-from sdbatch.errors import ClusterRefused, JobError, WorkersUnavailable
+from sdbatch.errors import ClusterRefused, JobError, UserError, WorkersUnavailable
 
 END_WAIT_S = 30.0
 _RUNNING = {JobStatus.PENDING, JobStatus.RUNNING}
@@ -46,15 +46,17 @@ class Cluster:
 
     Args:
         address: Such as `http://head:8265`. A token is taken from where Ray looks for it (RAY_AUTH_TOKEN, ...).
-
         allow_open: Whether it may do without a token because RAY_AUTH_MODE says so.
 
     Raises:
+        UserError: When the address is no job server's.
         ClusterRefused: When it does not take our token, or would do without one.
         WorkersUnavailable: When it does not answer.
     """
 
     def __init__(self, address: str, *, allow_open: bool = False) -> None:
+        if not address.startswith(("http://", "https://")):  # Ray takes it for a head's, and tries that for 40 seconds
+            raise UserError(f"address {address!r}: a job server's begins with http:// or https://, as http://head:8265")
         refuse_open(allow_open=allow_open)
         refuse_without_token()
         self._address = address

@@ -53,7 +53,8 @@ def parse_url(url: str) -> Location:
 
     Raises:
         UserError: On chained URLs (`a::b`), schemes that are not in `SCHEMES`, `..` in a remote key, a NUL, or a `~`
-            that only a shell takes for the home folder.
+            that only a shell takes for the home folder; on a local path that is no UTF-8, since no table or record
+            could hold it.
     """
     if "::" in url or "\0" in url:
         raise UserError(f"{url!r}: chained URLs and NUL are refused")
@@ -79,7 +80,13 @@ def _as_on_disk(path: str) -> str:
     A name with an accent can be written in two forms that look alike. Tables have the composed one (NFC), files copied
     from a Mac often the other (NFD). A path that is there is left as it is, and so is one that is there in no form.
     """
-    if path.isascii() or os.path.lexists(path):
+    if path.isascii():
+        return path
+    try:
+        path.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"{path}: a name in it is not UTF-8; rename that file or folder") from error
+    if os.path.lexists(path):
         return path
     found = "/"
     for name in path.strip("/").split("/"):

@@ -122,6 +122,7 @@ def test_an_index_is_looked_at_before_what_its_modules_lack(folder: Path) -> Non
 
 def test_a_folder_that_is_no_model_is_told_by_what_lies_in_it(tmp_path: Path) -> None:
     assert "; it is one module of a model; name the folder that it lies in" in _said(TINY / "unet")
+    assert "; the folder is missing or empty; a hub's model is fetched first" in _said(tmp_path / "a" / "b")
     cache = tmp_path / "models--a--b"
     shutil.copytree(TINY, cache / "snapshots" / ("a" * 40))
     assert f"; a hub's cache has it in snapshots/{'a' * 40}; name that folder" in _said(cache)

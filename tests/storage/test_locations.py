@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import unicodedata
 from pathlib import Path
 from typing import Final, Literal
@@ -65,3 +66,11 @@ def test_a_folder_that_would_lie_beneath_a_file_is_refused_with_the_file(tmp_pat
     for use in (lambda: store.read("a.parquet"), lambda: store.put("a.parquet", b"a"), store.list):
         with pytest.raises(StoreRefused, match=f"^{file}: is a file, not a folder$"):
             use()
+
+
+def test_a_path_that_no_record_could_hold_is_refused(tmp_path: Path) -> None:
+    folder = os.fsdecode(os.fsencode(tmp_path) + b"/Fr\xfchling")
+    Path(folder).mkdir()
+
+    with pytest.raises(UserError, match="a name in it is not UTF-8"):
+        parse_url(f"{folder}/out")
