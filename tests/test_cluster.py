@@ -12,13 +12,14 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import asset_digests, prompts
+from support.relay import Relay
 from support.servers import descendants, end, free_ports
 
 import sdbatch
@@ -136,6 +137,40 @@ def test_a_submitted_job_is_done_and_its_exit_code_passed_through(
     assert re.fullmatch(r"sdbatch-campaign-[0-9a-f]{8}-1", names[0])
     assert names[1] == names[0][:-1] + "2"
     assert "13/13 assets" in first.stderr
+
+
+def test_a_job_is_followed_over_a_connection_that_breaks_and_goes_on_when_nobody_follows(
+    head: Head, job: Callable[..., Path], tmp_path: Path
+) -> None:
+    path = job(prompts(200), output=str(tmp_path / "followed"), workers={"count": 1})
+    with Relay(int(head.address.rpartition(":")[2])) as relay:
+        command = [sys.executable, "-m", "sdbatch", "submit", path.name, "--address", f"http://127.0.0.1:{relay.port}"]
+        process = subprocess.Popen(
+            command, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=head.environment, start_new_session=True
+        )
+        assert process.stderr is not None
+        said = list(_until("starting workers", process.stderr))
+        assert relay.cut() >= 1, "it was connected"
+        said += _until("200 assets", process.stderr)
+        process.send_signal(signal.SIGINT)
+        said += process.stderr
+        assert process.wait(60) == 130
+    again = head.submit(path, "--json")
+
+    assert sum("starting workers" in line for line in said) == 1, said
+    assert "-1 goes on, and is not followed any more; the same command follows it" in said[-1]
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout)["is_new"] is False
+    assert "200/200 assets" in again.stderr
+
+
+def _until(text: str, lines: Iterable[str]) -> Iterator[str]:
+    """Yield lines up to the one that holds a text."""
+    for line in lines:
+        yield line
+        if text in line:
+            return
+    raise AssertionError(f"no line has {text}")
 
 
 @pytest.mark.long

@@ -69,7 +69,7 @@ HOMES = {
     "PIL": {"fetch", "generate", "encode", "deliver"},
     "pillow_heif": {"fetch"},
     "typer": {"cli"},
-    "aiohttp": {"review"},
+    "aiohttp": {"review", "dispatch"},
     "c2pa": {"provenance"},
     "cryptography": {"provenance"},
 }

@@ -15,8 +15,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+from aiohttp import ClientError
 from ray.exceptions import AuthenticationError, RuntimeEnvSetupError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
@@ -24,7 +25,8 @@ from sdbatch.dispatch import ray_inside
 from sdbatch.dispatch.ray_joined import first_line, refuse_open, refuse_without_token
 from sdbatch.errors import ClusterRefused, JobError, UserError, WorkersUnavailable
 
-END_WAIT_S = 30.0
+FOLLOW_WAIT_S: Final = 60.0
+FOLLOW_PAUSE_S: Final = 0.5
 _RUNNING = {JobStatus.PENDING, JobStatus.RUNNING}
 
 
@@ -108,19 +110,39 @@ class Cluster:
         return numbers
 
     def follow(self, submission_id: str, write: Callable[[str], None]) -> int:
-        """Write the job's log as it comes; return the driver's exit code, 1 when it has none."""
+        """Write the job's log as it comes; return the driver's exit code, 1 when it has none.
+
+        A connection that ends before the job does, as one through a forwarded port may, is made again; the server tells
+        the log from its beginning then, and what was written is passed over.
+
+        Raises:
+            WorkersUnavailable: When none comes about for `FOLLOW_WAIT_S`. The job goes on.
+        """
+        num_written = 0
+        silent_since_s: float | None = None
 
         async def tail() -> None:
+            nonlocal num_written, silent_since_s
+            num_told = 0
             async for lines in self._client.tail_job_logs(submission_id):
-                write(lines)
+                silent_since_s = None
+                write(lines[max(num_written - num_told, 0) :])
+                num_told += len(lines)
+                num_written = max(num_written, num_told)
 
-        asyncio.run(tail())
-        deadline_s = time.monotonic() + END_WAIT_S
         while True:
-            info = self._call(lambda: self._client.get_job_info(submission_id))
-            if info.status not in _RUNNING or time.monotonic() > deadline_s:
-                break
-            time.sleep(0.5)
+            try:
+                asyncio.run(tail())
+                info = self._call(lambda: self._client.get_job_info(submission_id))
+            except (RuntimeError, OSError, ClientError, WorkersUnavailable) as error:
+                silent_since_s = silent_since_s or time.monotonic()
+                if time.monotonic() - silent_since_s > FOLLOW_WAIT_S:
+                    raise WorkersUnavailable(f"{self._address}: {first_line(error)}") from error
+            else:
+                silent_since_s = None
+                if info.status not in _RUNNING:
+                    break
+            time.sleep(FOLLOW_PAUSE_S)
         if info.driver_exit_code is not None:
             return int(info.driver_exit_code)
         return 0 if info.status == JobStatus.SUCCEEDED else 1

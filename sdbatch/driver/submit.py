@@ -18,7 +18,7 @@ from typing import Any
 from sdbatch.dispatch.package import list_package, pack
 from sdbatch.dispatch.submit import Cluster, campaign_name, inside
 from sdbatch.driver.briefs import BRIEFS, brief_files
-from sdbatch.errors import JobError
+from sdbatch.errors import JobError, WorkersUnavailable
 from sdbatch.job import Job, with_budget
 from sdbatch.job.on_end import FROM_ENVIRONMENT
 from sdbatch.logs import looks_secret
@@ -116,7 +116,14 @@ def submit_job(
             submitted = cluster.submit(shlex.join(arguments), campaign, package, dict(environment))
         elif budget is not None:
             say(f"--budget {budget} is not used: {submitted.submission_id} runs already, with the budget it began with")
-    exit_code = cluster.follow(submitted.submission_id, write) if write else None
+    try:
+        exit_code = cluster.follow(submitted.submission_id, write) if write else None
+    except (KeyboardInterrupt, WorkersUnavailable):
+        say(
+            f"{submitted.submission_id} goes on, and is not followed any more; the same command follows it, "
+            f"`sdbatch cancel {output}` stops it"
+        )
+        raise
     return SubmitReport(
         submission_id=submitted.submission_id, is_new=submitted.is_new, output=output, exit_code=exit_code
     )
