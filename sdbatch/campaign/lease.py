@@ -200,12 +200,14 @@ def _race(store: Store, path: str, data: bytes) -> list[bool]:
 def ask_to_stop(store: Store) -> str | None:
     """Ask whoever holds a campaign to stop; return who that is, None when nobody does.
 
-    A holder that died without releasing is asked too: nothing here can tell, and the file harms nobody.
+    A holder that died on another machine is asked too: nothing here can tell, and the file harms nobody.
     """
     epoch = _newest_epoch(_paths(store))
     if not epoch or _read_beat(store, epoch).get("state") == "released":
         return None
     holder = read_holder(store, epoch)
+    if _is_dead_here(holder):
+        return None
     store.put_new(layout.cancel(epoch), b"{}\n", "application/json")
     return f"process {holder.get('pid')} on {holder.get('host')} (epoch {epoch})"
 

@@ -56,6 +56,15 @@ def _silence(held: Lease) -> None:
     held._thread.join()
 
 
+def _die_holding(campaign_url: str) -> None:
+    """Let a process of this machine take a campaign and die."""
+    script = (
+        "import os, sys; from sdbatch.campaign.lease import acquire; from sdbatch.storage import open_store;"
+        f"acquire(open_store({campaign_url!r}, {{}})); os._exit(9)"
+    )
+    assert subprocess.run([sys.executable, "-c", script]).returncode == 9
+
+
 def test_a_released_campaign_is_taken_at_once(campaign_url: str) -> None:
     store = open_store(campaign_url, {})
     first = acquire(store)
@@ -108,17 +117,23 @@ def test_a_watcher_that_was_stopped_for_a_term_looks_once_more(
 
 
 def test_a_dead_process_on_this_machine_is_not_waited_for(campaign_url: str) -> None:
-    script = (
-        "import os, sys; from sdbatch.campaign.lease import acquire; from sdbatch.storage import open_store;"
-        f"acquire(open_store({campaign_url!r}, {{}})); os._exit(9)"
-    )
-    assert subprocess.run([sys.executable, "-c", script]).returncode == 9
+    _die_holding(campaign_url)
     started_s = time.monotonic()
     taken = acquire(open_store(campaign_url, {}))
     taken.release()
 
     assert taken.holder.epoch == 2
     assert time.monotonic() - started_s < lease.TERM_S
+
+
+def test_a_dead_process_on_this_machine_is_not_asked_to_stop_and_one_elsewhere_is(campaign_url: str) -> None:
+    store = open_store(campaign_url, {})
+    _die_holding(campaign_url)
+
+    assert lease.ask_to_stop(store) is None
+    path = layout.lease(1)
+    store.put(path, json.dumps({**json.loads(store.read(path)), "host": "elsewhere"}).encode())
+    assert "on elsewhere (epoch 1)" in str(lease.ask_to_stop(store))
 
 
 def test_a_holder_sees_that_it_was_overtaken(campaign_url: str) -> None:
