@@ -320,16 +320,15 @@ def _explain_error(problem: Any, model: type[BaseModel]) -> tuple[str, str]:
         return place, "unknown key; " + (f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}")
     if problem["type"] == "missing":
         return place, "missing"
-    message = problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] in {"model_type", "dict_type"}:
-        message = "a mapping of keys"
+        message = "should be a mapping of keys"
     value = problem["input"]
-    if place == "job":
+    if place == "job" or problem["type"] == "value_error":
         return place, str(message)
-    if problem["type"] == "value_error":
-        return place, str(message)
+    demand = re.sub(r"^\w+ (?=should )", "", message)  # Input, String, List, Dictionary ... should
     is_plain = not isinstance(value, dict | list)
-    return place, f"{_shortened(repr(value))} should be {message}" if is_plain else f"should be {message}"
+    return place, f"{_shortened(repr(value))} {demand}" if is_plain else demand
 
 
 def _shortened(text: str) -> str:

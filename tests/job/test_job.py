@@ -76,6 +76,11 @@ def test_a_value_that_fits_none_of_several_types_is_one_fault() -> None:
     assert message == "job: workers.count: 'two' should be a valid integer or 'two' should be 'auto'"
 
 
+def test_a_text_that_is_too_short_is_told_in_one_sentence() -> None:
+    with pytest.raises(JobError, match=r"output: '' should have at least 1 character$"):
+        parse_job({"manifest": "m", "output": "", "models": {"a": {"path": "builtin:tiny-random"}}})
+
+
 def test_defaults_name_a_model_of_the_job() -> None:
     assert "defaults.model: 'sdxl' is not one of" in _refusal(_values(defaults={"model": "sdxl"}))
 
