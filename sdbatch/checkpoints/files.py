@@ -167,11 +167,11 @@ def lora_files(store: Store, weight_name: str) -> list[Entry]:
 def read_json(store: Store, path: str, name: str) -> dict[str, Any]:
     """Return a JSON object of a model folder; raise ModelError, naming the model, when there is none."""
     try:
-        value = json.loads(store.read(path))
+        value = json.loads(store.read(path).decode())  # as diffusers does: json itself takes UTF-16, and marks, as well
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ModelError(f"{name}: no {path} there; a model is a folder in diffusers' layout") from error
     except ValueError as error:
-        raise ModelError(f"{name}: {path} is not JSON: {error}") from error
+        raise ModelError(f"{name}: {path} is not JSON in plain UTF-8: {error}") from error
     if not isinstance(value, dict):
         raise ModelError(f"{name}: {path} is not a JSON object")
     return value

@@ -64,6 +64,16 @@ def test_an_index_that_no_pipeline_reads_is_refused(change: dict[str, Any], says
     assert f"/model_index.json{' ' if '_class' in says else ': '}{says}" in _said(folder)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("file", ["model_index.json", "unet/config.json", "scheduler/scheduler_config.json"])
+def test_a_configuration_that_an_editor_saved_in_another_encoding_is_refused(
+    encoding: str, file: str, folder: Path
+) -> None:
+    (folder / file).write_text((folder / file).read_text(), encoding)
+
+    assert f"{file} is not JSON in plain UTF-8: " in _said(folder)
+
+
 def test_a_module_that_is_laid_over_need_not_stand_in_the_index(folder: Path) -> None:
     _change(folder / "model_index.json", {"vae": [None, None]})
 
