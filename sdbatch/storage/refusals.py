@@ -41,6 +41,10 @@ _CHECKSUM: Final = (
     "when_required"
 )
 _ADDRESS: Final = "storage.{prefix}.endpoint_url is not the address of a store"
+_USER: Final = (
+    "the address in storage.{prefix}.endpoint_url, or AWS_ENDPOINT_URL, holds a user's name; take it out, and give the "
+    "store's keys as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+)
 _TLS: Final = (
     "no secure connection comes about; look at http or https in storage.{prefix}.endpoint_url, and name the store's "
     "certificate authority in AWS_CA_BUNDLE"
@@ -96,6 +100,7 @@ _BY_TEXT: Final = (
     (re.compile(r"bucket does not exist", re.IGNORECASE), _NO_BUCKET),
     (re.compile(r"^Forbidden: "), _CREDENTIALS),  # gcsfs, whose 403 is a plain OSError
     (re.compile(r"^Invalid endpoint"), _ADDRESS),
+    (re.compile(r"credentials encoded in URL"), _USER),  # aiohttp's words
     (re.compile(r"expired", re.IGNORECASE), _EXPIRED),
 )
 """What the text of an error means whose code is one of many meanings, or which has none."""

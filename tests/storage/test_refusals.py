@@ -161,6 +161,14 @@ def test_a_store_without_tls_is_told_apart(foreign: ForeignStore) -> None:
         open_campaign(URL, storage).list("runs")
 
 
+@pytest.mark.fault("F29", "a user's name and password in endpoint_url", "exit 2, one line; it waited for minutes")
+def test_an_address_with_a_users_name_is_refused(foreign: ForeignStore) -> None:
+    storage = {PREFIX: Storage(endpoint_url=foreign.endpoint.replace("://", "://jane:word@"), region="us-east-1")}
+    with pytest.raises(StoreRefused, match=r"holds a user's name; take it out, and .* AWS_ACCESS_KEY_ID") as caught:
+        open_campaign(URL, storage).list("runs")
+    assert "word@" not in str(caught.value)
+
+
 @pytest.mark.fault("F29", "s3 access refused at `status`", "exit 2, one line, no traceback")
 def test_a_refusal_ends_a_command_with_exit_code_2_and_one_line(foreign: ForeignStore, tmp_path: Path) -> None:
     foreign.rule = lambda *_: Answer(status=403, code="AccessDenied", message="no\nway")
