@@ -142,7 +142,8 @@ def test_a_submitted_job_is_done_and_its_exit_code_passed_through(
 def test_a_job_is_followed_over_a_connection_that_breaks_and_goes_on_when_nobody_follows(
     head: Head, job: Callable[..., Path], tmp_path: Path
 ) -> None:
-    path = job(prompts(200), output=str(tmp_path / "followed"), workers={"count": 1})
+    one_by_one = {"path": "builtin:tiny-random", "batch_size": 1}  # units of 32 rows: it tells of each of them
+    path = job(prompts(300), output=str(tmp_path / "followed"), models={"tiny": one_by_one}, workers={"count": 1})
     with Relay(int(head.address.rpartition(":")[2])) as relay:
         command = [sys.executable, "-m", "sdbatch", "submit", path.name, "--address", f"http://127.0.0.1:{relay.port}"]
         process = subprocess.Popen(
@@ -151,7 +152,7 @@ def test_a_job_is_followed_over_a_connection_that_breaks_and_goes_on_when_nobody
         assert process.stderr is not None
         said = list(_until("starting workers", process.stderr))
         assert relay.cut() >= 1, "it was connected"
-        said += _until("200 assets", process.stderr)
+        said += _until("300 assets", process.stderr)
         process.send_signal(signal.SIGINT)
         said += process.stderr
         assert process.wait(60) == 130
@@ -161,7 +162,7 @@ def test_a_job_is_followed_over_a_connection_that_breaks_and_goes_on_when_nobody
     assert "-1 goes on, and is not followed any more; the same command follows it" in said[-1]
     assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout)["is_new"] is False
-    assert "200/200 assets" in again.stderr
+    assert "300/300 assets" in again.stderr
 
 
 def _until(text: str, lines: Iterable[str]) -> Iterator[str]:

@@ -131,7 +131,7 @@ def test_a_table_may_be_named_with_options_and_its_digest_is_kept(tmp_path: Path
         ({"path": "t.csv", "shet": "A"}, "manifest.shet: unknown key; did you mean sheet?"),
         ({"sheet": "A"}, "manifest.path: missing"),
         (7, "manifest: 7 should be a valid string"),
-        ("", "manifest: '' should be"),
+        ("", "manifest: '' should have at least 1 character"),
     ],
 )
 def test_a_wrong_manifest_key_is_named(manifest: Any, said: str) -> None:
