@@ -212,8 +212,18 @@ def plan(manifest: Path, output: Path) -> dict[str, Any]:
 
 def noop(manifest: Path, output: Path) -> dict[str, Any]:
     """Work all off; count the calls that leave the driver."""
+    from ray.actor import ActorMethod
+
+    calls: list[str] = []
+    remote = ActorMethod._remote  # noqa: SLF001 -- every call of an actor goes through it
+
+    def counted(self: Any, *arguments: Any, **options: Any) -> Any:
+        calls.append(self._method_name)
+        return remote(self, *arguments, **options)
+
+    ActorMethod._remote = counted  # noqa: SLF001
     count = sum(pq.read_metadata(file).num_rows for file in manifest.iterdir())
-    return _worked(manifest, output, count)
+    return {**_worked(manifest, output, count), "calls": len(calls), "units": calls.count("run_unit")}
 
 
 def snapshot(_manifest: Path, output: Path) -> dict[str, Any]:
@@ -234,19 +244,9 @@ def resume(manifest: Path, output: Path) -> dict[str, Any]:
 
 
 def _worked(manifest: Path, output: Path, outputs: int) -> dict[str, Any]:
-    from ray.actor import ActorMethod
-
     from sdbatch.api import load_job
     from sdbatch.driver import Selection, run_job
 
-    calls: list[str] = []
-    remote = ActorMethod._remote  # noqa: SLF001 -- every call of an actor goes through it
-
-    def counted(self: Any, *arguments: Any, **options: Any) -> Any:
-        calls.append(self._method_name)
-        return remote(self, *arguments, **options)
-
-    ActorMethod._remote = counted  # noqa: SLF001
     watch = Watch(outputs)
     with suppress(KeyboardInterrupt):
         run_job(
@@ -256,7 +256,7 @@ def _worked(manifest: Path, output: Path, outputs: int) -> dict[str, Any]:
             progress=watch,
             worker="benchmarks.sleeping:NoopWorker",
         )
-    return {"worked_s": watch.worked_s, "calls": len(calls), "units": calls.count("run_unit")}
+    return {"worked_s": watch.worked_s}
 
 
 def _job(manifest: Path, output: Path) -> dict[str, Any]:
