@@ -147,7 +147,13 @@ def test_a_job_is_followed_over_a_connection_that_breaks_and_goes_on_when_nobody
     with Relay(int(head.address.rpartition(":")[2])) as relay:
         command = [sys.executable, "-m", "sdbatch", "submit", path.name, "--address", f"http://127.0.0.1:{relay.port}"]
         process = subprocess.Popen(
-            command, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=head.environment, start_new_session=True
+            command,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=tmp_path,
+            env=head.environment,
+            start_new_session=True,
+            preexec_fn=_hear_ctrl_c,  # noqa: PLW1509 -- it takes no lock
         )
         assert process.stderr is not None
         said = list(_until("starting workers", process.stderr))
@@ -163,6 +169,11 @@ def test_a_job_is_followed_over_a_connection_that_breaks_and_goes_on_when_nobody
     assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout)["is_new"] is False
     assert "300/300 assets" in again.stderr
+
+
+def _hear_ctrl_c() -> None:
+    """Undo what a shell does to commands in its background, of which these tests may be one."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _until(text: str, lines: Iterable[str]) -> Iterator[str]:

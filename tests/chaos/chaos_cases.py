@@ -460,7 +460,7 @@ def node_lost(lab: Lab, folder: Path) -> Found:
         try:
             cluster.add_node(num_cpus=1, num_gpus=1)
             lost = cluster.add_node(num_cpus=1, num_gpus=1)
-            running = lab.start(job, RAY_ADDRESS=cluster.address)
+            running = lab.start(job, None, "--allow-open-ray", RAY_ADDRESS=cluster.address)
             wait_for_made(running, 60)
             pids_before = made_pids(folder)
             cluster.remove_node(lost, allow_graceful=False)
