@@ -155,7 +155,8 @@ def _scanned(
     )
     stages = choose_stages(job.stages)
     check_stages(stages)
-    shards = list_shards(manifest.url, job.storage)
+    unread: list[str] = []
+    shards = list_shards(manifest.url, job.storage, unread)
     problems = Problems()
     _check_own_columns(shards, problems)
     if picks is not None:
@@ -215,7 +216,7 @@ def _scanned(
         ids_digest=ids.hexdigest(),
         sizes=resolver.sizes,
         tables=manifest.tables,
-        notes=manifest.notes,
+        notes=(*manifest.notes, *_unread_note(manifest.url, unread)),
         outputs_named=assets.named,
     )
 
@@ -227,6 +228,11 @@ def _source_problem(url: str, allow: AllowList) -> str | None:
 
 def _source_url(url: str) -> str:
     return url if url.startswith(ASSET_SCHEME) else parse_url(url).url
+
+
+def _unread_note(manifest: str, names: Sequence[str]) -> list[str]:
+    said = f"{manifest}: not read are {', '.join(names):.200}; of a folder its files *.parquet are the manifest"
+    return [said] if names else []
 
 
 def _of_batch(batch: RowBatch, row_problems: Iterable[RowProblem]) -> Iterator[Problem]:

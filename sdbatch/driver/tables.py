@@ -19,7 +19,6 @@ from sdbatch.driver.briefs import BRIEFS, build_brief
 from sdbatch.errors import JobError
 from sdbatch.job import Job, ManifestTable, Storage
 from sdbatch.manifest.build import Built, build_shards
-from sdbatch.manifest.read import unread_tables
 from sdbatch.manifest.tables import NOT_READ, TABLES, WORKBOOKS
 from sdbatch.scratch import Scratch
 from sdbatch.storage import open_store, parse_url, split
@@ -59,9 +58,7 @@ def opened_manifest(job: Job) -> Iterator[ManifestHere]:
         suffix = ""
     if suffix not in (*TABLES, *BRIEFS, *NOT_READ):
         _refuse_options(named)
-        unread = ", ".join(unread_tables(named.path, job.storage))
-        said = f"{named.path}: not read are {unread:.200}; of a folder its files *.parquet are the manifest"
-        yield ManifestHere(url=named.path, notes=(said,) if unread else ())
+        yield ManifestHere(url=named.path)
         return
     scratch = Scratch(PREFIX)
     try:

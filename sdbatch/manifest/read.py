@@ -31,11 +31,13 @@ from sdbatch.manifest.page_heads import plain_columns
 from sdbatch.manifest.row_place import problem_at
 from sdbatch.manifest.schema import COLUMNS, check_schema, is_list, is_text, own_fields
 from sdbatch.manifest.shard_file import READ_FAULTS, opened, read_footer
+from sdbatch.manifest.tables import TABLES
 from sdbatch.manifest.values import TEXT_BYTES_MAX
 from sdbatch.storage import Store, joined, open_store, parse_url, split
 
 _PARQUET: Final = ".parquet"
-_TABLES: Final = (".csv", ".tsv", ".xlsx", ".jsonl", ".ndjson", _PARQUET, ".parq", ".pq")
+_TABLES: Final = (*(suffix for suffix in TABLES if suffix != ".txt"), ".parq", ".pq")
+"""Suffixes of tables; a .txt beside shards is rather a note of their maker's."""
 BATCH_ROWS = 8192
 """Rows of a batch. Every batch carries the dictionaries of its row group, so shorter ones would cost more."""
 
@@ -100,12 +102,13 @@ class RowBatch:
     origin: Origin | None = None
 
 
-def list_shards(manifest: str, storage: Mapping[str, Storage]) -> list[Shard]:
+def list_shards(manifest: str, storage: Mapping[str, Storage], unread: list[str] | None = None) -> list[Shard]:
     """Find the manifest's shards and read their footers.
 
     Args:
         manifest: A file, a folder of `*.parquet`, or a glob in the last part of the path.
         storage: The job's options by URL prefix.
+        unread: Gets the names of tables that lie in a folder of shards and are none: `extra.csv`, `b.PARQUET`.
 
     Returns:
         Shards sorted by name.
@@ -115,10 +118,12 @@ def list_shards(manifest: str, storage: Mapping[str, Storage]) -> list[Shard]:
     """
     location = parse_url(manifest)
     folder_url, name = split(manifest)
-    if not _has_pattern(name):
+    if not any(letter in name for letter in "*?["):
         folder = open_store(location.url, storage)
-        paths = [e.path for e in folder.list(deep=False) if e.path.endswith(_PARQUET)] if _is_folder(folder) else []
-        if paths:
+        names = [entry.path for entry in folder.list(deep=False)] if _is_folder(folder) else []
+        if paths := [path for path in names if path.endswith(_PARQUET)]:
+            if unread is not None:
+                unread += [path for path in names if path.lower().endswith(_TABLES) and path not in paths]
             return [open_shard(folder, path) for path in paths]
     parent = open_store(folder_url, storage)
     names = [entry.path for entry in parent.list(deep=False)] if _is_folder(parent) else []
@@ -126,21 +131,6 @@ def list_shards(manifest: str, storage: Mapping[str, Storage]) -> list[Shard]:
     if not shards:
         raise JobError(f"manifest: {manifest}: no Parquet file at {location.url}")
     return shards
-
-
-def unread_tables(manifest: str, storage: Mapping[str, Storage]) -> list[str]:
-    """Return the names of tables that lie in a folder of shards and are none: `extra.csv`, `b.PARQUET`."""
-    location = parse_url(manifest)
-    if _has_pattern(manifest) or location.path.endswith(_PARQUET):
-        return []
-    folder = open_store(location.url, storage)
-    names = [entry.path for entry in folder.list(deep=False)] if _is_folder(folder) else []
-    unread = [name for name in names if name.lower().endswith(_TABLES) and not name.endswith(_PARQUET)]
-    return unread if any(name.endswith(_PARQUET) for name in names) else []
-
-
-def _has_pattern(name: str) -> bool:
-    return any(letter in name for letter in "*?[")
 
 
 def _is_folder(store: Store) -> bool:
