@@ -17,6 +17,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from sdbatch.deliver.index import MADE, Rows
@@ -51,6 +52,11 @@ class Ledger:
     forks: list[str] = field(default_factory=list)
 
 
+def stamp_now() -> str:
+    """Return the time as it begins a ledger file's name: `20260101T000000Z`."""
+    return datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+
+
 def written(
     store: Store, folder: str, head: Mapping[str, Any], rows: Rows, removed: Iterable[str], stamp: str
 ) -> str | None:
@@ -62,7 +68,7 @@ def written(
         head: Values of the first line.
         rows: The rows; `ledger` is set in those that are told of.
         removed: Names of files that were removed.
-        stamp: Time of the invocation, which begins the name.
+        stamp: Time of the invocation, which begins the name; see `stamp_now`.
     """
     told = [row for _, row in sorted(rows.items()) if row["status"] == MADE and row["ledger"] is None]
     gone = sorted(removed)

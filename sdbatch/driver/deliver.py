@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, Final
 
@@ -347,7 +346,7 @@ def _remove(
 ) -> None:
     """Remove files and their rows; the ledger says so first, so that after a kill it misses none of them."""
     kept = {name: row for name, row in rows.items() if name not in names}
-    ledger.written(target.store, target.ledgers, _head(delivery, target, campaign), kept, names, _stamp())
+    ledger.written(target.store, target.ledgers, _head(delivery, target, campaign), kept, names, ledger.stamp_now())
     target.remove(names, rows)
     report.removed += names
 
@@ -360,14 +359,10 @@ def _complete(delivery: Delivery, target: Target, rows: Rows, report: DeliverRep
         return
     target.write_rows(rows)
     target.complete(rows)
-    ledger.written(target.store, target.ledgers, _head(delivery, target, campaign), rows, (), _stamp())
+    ledger.written(target.store, target.ledgers, _head(delivery, target, campaign), rows, (), ledger.stamp_now())
     target.write_rows(rows)
     target.tidy()
 
 
 def _head(delivery: Delivery, target: Target, campaign: str) -> dict[str, str]:
     return {"delivery": delivery.delivery, "campaign": campaign, "to": target.url}
-
-
-def _stamp() -> str:
-    return datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")

@@ -8,7 +8,6 @@ The ledger is written first. It is the target's own tombstone: what it calls rem
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 from sdbatch.deliver import ledger
@@ -59,8 +58,7 @@ def remove_delivered(place: str, names: Collection[str], campaign: str, takedown
         kept = {name: row for name, row in rows.items() if name not in mine}
         told = ledger.read_ledger(target.store, target.ledgers).told.keys()
         head = {"delivery": delivery, "campaign": campaign, "to": url, "takedown": takedown}
-        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-        ledger.written(target.store, target.ledgers, head, kept, sorted(told & mine), stamp)
+        ledger.written(target.store, target.ledgers, head, kept, sorted(told & mine), ledger.stamp_now())
         target.remove(sorted(mine), rows)
         target.complete(rows)
         target.write_rows(rows)
