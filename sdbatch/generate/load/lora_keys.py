@@ -132,7 +132,7 @@ class LoraReader:
             if failure_kind(error) != "Raised" or not trace.leaves:
                 raise
             keys = tuple(sorted(trace.leaves))
-            said = said_by(error)
+            said = said_in_a_line(error)
             misfits = Misfits(num_keys=len(keys), dropped=keys, forms=forms_of(keys), said=said)
         raise LoraMisfit(misfits, can_be_partial=False)
 
@@ -203,7 +203,7 @@ class LoraReader:
         return tuple(faults)
 
 
-def said_by(error: Exception) -> str:
+def said_in_a_line(error: Exception) -> str:
     """Return what a library says of a file in one line, whose keys stand after its first one."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text if len(text) <= SAID_MAX else f'{text[:SAID_MAX]} ...'}"

@@ -14,7 +14,14 @@ from safetensors import SafetensorError
 
 from sdbatch.errors import LoraRefused, ModelLoadFailed
 from sdbatch.generate.faults import failure_kind
-from sdbatch.generate.load.lora_keys import CONVERSION_ERRORS, LoraMisfit, LoraReader, Misfits, components_of, said_by
+from sdbatch.generate.load.lora_keys import (
+    CONVERSION_ERRORS,
+    LoraMisfit,
+    LoraReader,
+    Misfits,
+    components_of,
+    said_in_a_line,
+)
 
 LOG = logging.getLogger("sdbatch.generate")
 
@@ -70,7 +77,7 @@ def attach_lora(pipeline: Any, lora: LoraFile, adapter: str) -> None:
     except (*CONVERSION_ERRORS, SafetensorError) as error:
         if failure_kind(error) != "Raised":  # the device's matter, not the file's
             raise
-        reason = said_by(error)
+        reason = said_in_a_line(error)
     finally:
         del pipeline.lora_state_dict
     if reason:
