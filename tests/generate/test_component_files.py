@@ -14,7 +14,7 @@ from diffusers import AutoencoderKLQwenImage
 from safetensors.torch import load_file, save_file
 from support.original_layout import flux2_transformer, ldm_unet, wan_transformer
 from support.toy_clips import make_wan_flf2v, make_wan_t2v
-from support.toy_models import make_tiny_klein, make_tiny_qwen, make_tiny_sdxl
+from support.toy_models import folders_of, make_tiny_klein, make_tiny_qwen, make_tiny_sdxl
 from support.toy_parts import loaded, pixels_of, write_gguf
 
 from sdbatch.checkpoints.layouts import PREFIX
@@ -44,15 +44,7 @@ TOYS: Final = {
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    made: dict[str, Path] = {}
-
-    def folder(name: str) -> Path:
-        if name not in made:
-            made[name] = tmp_path_factory.mktemp(name)
-            TOYS[name].make(made[name])
-        return made[name]
-
-    return folder
+    return folders_of({name: toy.make for name, toy in TOYS.items()}, tmp_path_factory)
 
 
 def _weights(folder: Path, name: str) -> dict[str, torch.Tensor]:

@@ -42,15 +42,7 @@ MAKERS: Mapping[str, Callable[[Path], None]] = {
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    made: dict[str, Path] = {}
-
-    def folder(name: str) -> Path:
-        if name not in made:
-            made[name] = tmp_path_factory.mktemp(name)
-            MAKERS[name](made[name])
-        return made[name]
-
-    return folder
+    return support.toy_models.folders_of(MAKERS, tmp_path_factory)
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,25 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    import pytest
+
+
+def folders_of(makers: Mapping[str, Callable[[Path], None]], factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Return what gives the folder of a model by its name; each is made once, when it is first asked for."""
+    made: dict[str, Path] = {}
+
+    def folder(name: str) -> Path:
+        if name not in made:
+            made[name] = factory.mktemp(name)
+            makers[name](made[name])
+        return made[name]
+
+    return folder
 
 
 def make_tiny_sdxl(folder: Path, *, width_2: int = 32) -> None:
