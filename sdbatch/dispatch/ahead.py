@@ -35,6 +35,11 @@ class RayAhead:
         self._local: LocalRay | None = None
         self._error: Exception | None = None
 
+    @property
+    def is_begun(self) -> bool:
+        """Whether it was started, or is being started."""
+        return self._thread is not None
+
     def begin(self) -> None:
         """Start it; nothing happens where a run joins a cluster, or when it was begun before."""
         if self._thread is None and cluster_address() == "local":

@@ -65,6 +65,7 @@ class Dispatcher:
         on_tick: Called at least every `TICK_S` seconds.
         should_stop: Asked between rounds; once it says so, nothing more is handed out.
         clock: Seconds that only grow.
+        fleet: The fleet of that executor and of the plan's shapes, where workers were started ahead.
 
     Attributes:
         fleet: Its workers; how long they have held their slots, and what they are.
@@ -84,6 +85,7 @@ class Dispatcher:
         on_tick: Callable[[], None],
         should_stop: Callable[[], bool],
         clock: Callable[[], float] = time.monotonic,
+        fleet: Fleet | None = None,
     ) -> None:
         self._executor = executor
         self._plan = plan
@@ -92,7 +94,7 @@ class Dispatcher:
         self._on_tick = on_tick
         self._should_stop = should_stop
         self._clock = clock
-        self.fleet = self._fleet = Fleet(executor, plan.shapes, clock)
+        self.fleet = self._fleet = Fleet(executor, plan.shapes, clock) if fleet is None else fleet
         self._supply = Supply(window, plan.requests, plan.cost_tflop)
         self._spending = SpendingBound(plan.allowance, self._fleet, self._supply, plan.shapes)
         self._faults = FaultCounts()
@@ -200,16 +202,18 @@ class Dispatcher:
     # --- handing out ------------------------------------------------------------------------------------------------
 
     def _start_workers(self) -> None:
+        """Start the workers that the work is for, and end those started ahead that it is not for."""
         backlog = self._supply.window.backlog()
         for shape, models in self._fleet.models.items():
             outputs = sum(work.outputs for name, work in backlog.items() if name in models)
-            if self._supply.is_exhausted and not outputs:
-                continue
             count = self._plan.worker_count or self._executor.capacity(shape)
             if self._supply.is_exhausted:  # no more workers than there are outputs to make
                 count = min(count, outputs)
             count = self._spending.num_workers(shape, backlog.keys() & models, min(count, self._plan.worker_max))
-            for _ in range(count):
+            there = self._fleet.names_of(shape)
+            for name in there[count:]:
+                self._fleet.end(name)
+            for _ in range(count - len(there)):
                 self._fleet.start(shape)
 
     def _hand_out(self) -> None:

@@ -25,6 +25,7 @@ class FleetWorker:
     Attributes:
         shape: Shape of its slot.
         placed_s: When it came to hold its slot, by the fleet's clock; None before.
+        is_ahead: Whether it was started while nobody looked at its events, so that how long it started is unknown.
         is_ready: Whether it may be given units.
         is_draining: Whether it must be given no more.
         model: Model of the last unit it was given; None when it holds none.
@@ -35,6 +36,7 @@ class FleetWorker:
 
     shape: Shape
     placed_s: float | None = None
+    is_ahead: bool = False
     is_ready: bool = False
     is_draining: bool = False
     model: str | None = None
@@ -63,7 +65,7 @@ class Fleet:
         facts: Facts about each worker's machine.
         num_in_flight: Units given and not ended, over all workers.
         was_ready: Whether any worker was ever ready.
-        starts_s: Seconds from slot to readiness of each worker that came to be ready.
+        starts_s: Seconds from slot to readiness of each worker that came to be ready; without those started ahead.
     """
 
     def __init__(
@@ -137,12 +139,20 @@ class Fleet:
         self._workers[name] = FleetWorker(shape=shape)
         self._executor.start(name, shape)
 
+    def start_ahead(self, shape: Shape) -> None:
+        """Ask for a worker whose slot is free, before anybody looks at events: its slot counts from now on."""
+        name = f"w{self._num_started}"
+        self.start(shape)
+        self._workers[name].is_ahead = True
+        self.place(name)
+
     def set_ready(self, event: Ready) -> None:
         """Let a worker be given units."""
         self.place(event.worker)  # where an executor knows of no earlier moment
         worker = self._workers[event.worker]
         worker.is_ready = self.was_ready = True
-        self.starts_s.append(self._clock() - (worker.placed_s or 0.0))
+        if not worker.is_ahead:
+            self.starts_s.append(self._clock() - (worker.placed_s or 0.0))
         self._num_ready[worker.shape] += 1
         self.facts[event.worker] = event.facts
         self._update_roster(event.worker)

@@ -180,11 +180,14 @@ def _made(
     """Make what is missing while the campaign is held, and give it back."""
     try:
         _void(store, session.run_id, void, remove)
-        with ThreadPoolExecutor(1, "publish") as beside:  # Parquet is written while Python reads the history and counts
+        # Parquet is written, and workers start, while Python reads the history and counts.
+        with ThreadPoolExecutor(2, "beside") as beside:
+            started = beside.submit(session.start_ahead)
             path_of = layout.grid_requests if aside else layout.requests
             published = beside.submit(manifest.publish, store, session.run_id, path_of)
             done = Campaign(store).done(read_verdicts(store), follower=session.run_id)
             session.count_pending(done)
+        started.result()
         published.result()
         session.write_status("running")
         state, message = session.make(done)
@@ -204,6 +207,7 @@ def _made(
         session.write_snapshot(history)
         return session.end(state, message)
     except BaseException:
+        session.end_workers()
         with suppress(SdbatchError, OSError):
             session.write_status("stopped")
             session.write_gallery("stopped", None)

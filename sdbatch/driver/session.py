@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -26,6 +26,7 @@ from sdbatch.collector import seldom_collected
 from sdbatch.dispatch.ahead import RayAhead
 from sdbatch.dispatch.dispatcher import Dispatcher, Plan
 from sdbatch.dispatch.executor import Shape, SlotExecutor
+from sdbatch.dispatch.fleet import Fleet
 from sdbatch.dispatch.waits import Wait
 from sdbatch.driver.gallery import LiveGallery
 from sdbatch.driver.picking import Selection
@@ -133,9 +134,29 @@ class Session:
         self._working_since_s: float | None = None
         self._waiting = WaitingLines(self._started_s)
         self._executor: SlotExecutor | None = None
+        self._fleet: Fleet | None = None
         self._dispatcher: Dispatcher | None = None
         self._stop_reason: str | None = None
         self._is_over_budget = False
+
+    def start_ahead(self) -> None:
+        """Start the workers beside the counting of what they will make, where Ray was started ahead for this run.
+
+        Those that turn out to be too many are ended by the dispatcher. Where a budget bounds the run, or workers of
+        several shapes share the machine, what there is to make decides which are started. A Ray that does not start is
+        told of later, when workers are needed.
+        """
+        is_alike = len(set(shapes_of(self._job).values())) == 1
+        if not self._workers.ahead.is_begun or not is_alike or self._job.limits.is_budgeted:
+            return
+        with suppress(SdbatchError):
+            self._executor = executor = self._start_executor()
+            self._fleet = Fleet(executor, self._shapes(executor))
+            self._costs.follow(self._fleet)
+            (shape,) = self._fleet.models
+            fitting = executor.capacity(shape)
+            for _ in range(min(self._worker_count() or fitting, fitting, self._job.workers.max)):
+                self._fleet.start_ahead(shape)
 
     def count_pending(self, done: Done) -> None:
         """Count the outputs to make and the rows that stay as they are."""
@@ -144,19 +165,27 @@ class Session:
 
     def make(self, done: Done) -> tuple[State, str | None]:
         """Run the dispatcher when there is anything to make; return how it ended, and why when that was early."""
-        if not self._tally.outputs_pending:
-            return self._ended("done"), None
         try:
+            if not self._tally.outputs_pending:
+                return self._ended("done"), None
             return self._dispatched(done)
         finally:
+            self.end_workers()
             self._records.index_rest()
+
+    def end_workers(self) -> None:
+        """End whatever runs the workers."""
+        executor, self._executor = self._executor, None
+        if executor is not None:
+            executor.close()
+        self._costs.end_slots()
 
     def _dispatched(self, done: Done) -> tuple[State, str | None]:
         try:
             # A model in this process is let go as it always is; of what is handed out hardly anything is in a cycle.
             with self._progress, nullcontext() if self._workers.in_process else seldom_collected():
                 self._progress.say("starting workers")
-                self._executor = self._start_executor()
+                self._executor = self._executor or self._start_executor()
                 self._interrupt.arm()
                 self._dispatcher = self._build_dispatcher(self._executor, done)
                 self._costs.follow(self._dispatcher.fleet)
@@ -170,9 +199,6 @@ class Session:
             LOG.warning("stopped", extra={"run_id": self.run_id, "error": str(error)})
             return "stopped", str(error)
         finally:
-            if self._executor is not None:
-                self._executor.close()
-            self._costs.end_slots()
             if self._dispatcher is not None:
                 self._tally.counts.worker_deaths = self._dispatcher.worker_deaths
         if self._stop_reason:
@@ -300,6 +326,9 @@ class Session:
         scanned, limits = self._manifest.scanned, self._job.limits
         return classify(parts, done, self._selection, scanned.stages_digest, limits.rerolls)
 
+    def _shapes(self, executor: SlotExecutor) -> dict[str, Shape]:
+        return {name: executor.settled(shape) for name, shape in shapes_of(self._job).items()}
+
     def _worker_count(self) -> int | None:
         count = self._job.workers.count
         return count if isinstance(count, int) and not self._workers.in_process else None
@@ -308,7 +337,7 @@ class Session:
         plan = Plan(
             requests=requests_of(self._classified(done), self._sharing),
             cost_tflop=self._tally.cost_pending,
-            shapes={name: executor.settled(shape) for name, shape in shapes_of(self._job).items()},
+            shapes=self._shapes(executor),
             worker_count=self._worker_count(),
             worker_max=self._job.workers.max,
             start_timeout_s=self._job.limits.start_timeout_s,
@@ -331,6 +360,7 @@ class Session:
             on_set_aside=self._on_set_aside,
             on_tick=self._on_tick,
             should_stop=self._should_stop,
+            fleet=self._fleet,
         )
 
     # --- what the dispatcher calls ----------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ import pytest
 from sdbatch.campaign.write import receipt_of
 from sdbatch.dispatch.dispatcher import Dispatcher, Plan
 from sdbatch.dispatch.executor import Died, Event, Executor, Faulted, Ready, Shape, UnitDone
+from sdbatch.dispatch.fleet import Fleet
 from sdbatch.dispatch.in_process import InProcessExecutor
 from sdbatch.dispatch.likeness import Standard
 from sdbatch.dispatch.policy import START_FAULTS_MAX
@@ -54,6 +55,7 @@ class Job:
         self.units: list[Unit] = []
         models = {request.model for request in requests}
         clock: Callable[[], float] = changes.pop("clock", time.monotonic)
+        fleet: Fleet | None = changes.pop("fleet", None)
         plan: dict[str, Any] = {
             "requests": iter(requests),
             "cost_tflop": float(len(requests)),
@@ -74,6 +76,7 @@ class Job:
             on_tick=lambda: None,
             should_stop=lambda: False,
             clock=clock,
+            fleet=fleet,
         )
 
     def _on_set_aside(self, unit: Unit, worker: str, outcome: Outcome, message: str) -> None:
@@ -587,3 +590,20 @@ def test_processes_that_end_while_they_start_are_replaced_ever_later(tmp_path: P
     assert sorted(job.done) == sorted(["die-once-0", *(request.id for request in _requests(20))])
     assert not job.set_aside
     assert 1 <= len(list(tmp_path.glob("ended-*"))) <= 3  # after 1, 3 and 7 s; one a second without a wait
+
+
+@pytest.mark.parametrize("num_requests", [1, 8])
+def test_workers_started_ahead_are_taken_and_no_more_are_kept_than_there_is_work_for(
+    executor: Executor, num_requests: int
+) -> None:
+    fleet = Fleet(executor, {"a": CPU})
+    for _ in range(3):
+        fleet.start_ahead(CPU)
+    job = Job(executor, _requests(num_requests), fleet=fleet, worker_count=2)
+
+    job.dispatcher.run()
+
+    assert sorted(job.done) == [f"good-{number:03d}" for number in range(num_requests)]
+    assert fleet.names_of(CPU) == ["w0", "w1"][:num_requests]
+    assert not fleet.starts_s, "how long they started is not known"
+    assert sum(fleet.slot_seconds().values()) > 0

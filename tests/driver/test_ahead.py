@@ -1,5 +1,6 @@
 """What a run with Ray does to the process it is in: Ray is started beside the reading of a long manifest where work is
-expected, and Python looks for cycles seldom while units are handed out; both end with the run in any case.
+expected, its workers beside the counting, and Python looks for cycles seldom while units are handed out; all of that
+ends with the run in any case.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import gc, json, sys
 import psutil
 from sdbatch import Selection, SdbatchError
 from sdbatch.dispatch import ray_cluster
-from sdbatch.driver import run
+from sdbatch.driver import run, session
 from sdbatch.job import parse_job
 from sdbatch.report.progress import Silent
 
@@ -32,9 +33,12 @@ run.AHEAD_FROM_ROWS = 1
 begun, told = [], []
 begin = run.RayAhead.begin
 run.RayAhead.begin = lambda self: (begun.append(self), begin(self))
-starts = []
+starts, asked = [], []
 start_local = ray_cluster.start_local
 ray_cluster.start_local = lambda *args, **options: (starts.append(args), start_local(*args, **options))[1]
+start_worker, make = ray_cluster.RayExecutor.start, session.Session.make
+ray_cluster.RayExecutor.start = lambda self, worker, shape: (asked.append(worker), start_worker(self, worker, shape))
+session.Session.make = lambda self, done: (asked.append("counted"), make(self, done))[1]
 before, seen = gc.get_threshold(), set()
 
 
@@ -43,12 +47,12 @@ class Watch(Silent):
         seen.add(gc.get_threshold())
 
 
-for job, limit in json.loads(sys.argv[1]):
-    begun.clear(), starts.clear(), seen.clear()
+for job, selection in json.loads(sys.argv[1]):
+    begun.clear(), starts.clear(), asked.clear(), seen.clear()
     try:
         result = run.run_job(
             parse_job(job),
-            selection=Selection(limit=limit),
+            selection=Selection(**{**selection, "only": frozenset(selection.get("only", ()))}),
             in_process=False,
             progress=Watch(),
             worker="support.paced:PacedWorker",
@@ -60,7 +64,7 @@ for job, limit in json.loads(sys.argv[1]):
     _, left = psutil.wait_procs(psutil.Process().children(recursive=True), timeout=60)
     left = [child.cmdline() for child in left]
     assert gc.get_threshold() == before
-    told.append([said, len(begun), len(starts), ray_cluster.ray.is_initialized(), left, sorted(seen)])
+    told.append([said, len(begun), len(starts), ray_cluster.ray.is_initialized(), left, sorted(seen), asked[:]])
 print(json.dumps(told))
 """
 
@@ -72,7 +76,16 @@ def test_ray_is_started_ahead_once_where_rows_are_open_and_ends_with_a_refused_m
     rows = prompts(12)
     job = job_of(write_manifest(rows), output=str(tmp_path / "campaign"), **settings)
     others = write_manifest([{**row, "id": f"other-{row['id']}"} for row in rows], name="others")
-    runs = [(job, 8), ({**job, "manifest": others}, None), (job, None), (job, None)]
+    bounded = {**job, "limits": {"gpu_hours": 1}}
+    first_rows = {"only": [row["id"] for row in rows[:8]]}
+    runs = [
+        (job, {"limit": 8}),
+        ({**job, "manifest": others}, {}),
+        (job, first_rows),
+        (bounded, {"limit": 1}),
+        (job, {}),
+        (job, {}),
+    ]
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     done = subprocess.run(
         [sys.executable, "-c", RUNS, json.dumps(runs)],
@@ -83,10 +96,13 @@ def test_ray_is_started_ahead_once_where_rows_are_open_and_ends_with_a_refused_m
         timeout=540,
     )
     assert done.returncode == 0, done.stderr
-    first, refused, rest, nothing = json.loads(done.stdout.splitlines()[-1])
+    first, refused, none_of_these, of_budget, rest, nothing = json.loads(done.stdout.splitlines()[-1])
 
-    assert first == [[0, 8], 1, 1, False, [], [list(SELDOM)]]
+    ahead = ["w0", "counted"]
+    assert first == [[0, 8], 1, 1, False, [], [list(SELDOM)], ahead]
     assert "leave" in refused[0]
-    assert refused[1:] == [1, 1, False, [], []]
-    assert rest == [[0, 4], 1, 1, False, [], [list(SELDOM)]]
-    assert nothing == [[0, 0], 0, 0, False, [], []]
+    assert refused[1:] == [1, 1, False, [], [], []]
+    assert none_of_these == [[0, 0], 1, 1, False, [], [], ahead]
+    assert of_budget == [[0, 1], 1, 1, False, [], [list(SELDOM)], ["counted", "w0"]]
+    assert rest == [[0, 3], 1, 1, False, [], [list(SELDOM)], ahead]
+    assert nothing == [[0, 0], 0, 0, False, [], [], ["counted"]]
