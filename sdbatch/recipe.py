@@ -187,10 +187,12 @@ _DEFAULT_METADATA: Final = _given(
     (item.name, item.default) for item in fields(Recipe) if item.name in _IN_METADATA and item.default is not MISSING
 )
 _MORE: Final = IN_RECIPE.keys() - _FIELDS
-_EMPTY: Final = {item.name: item.default_factory() for item in fields(Recipe) if item.default_factory is not MISSING}
 _REQUIRED: Final = frozenset(
     item.name for item in fields(Recipe) if item.default is MISSING and item.default_factory is MISSING
 )
+for _item in fields(Recipe):
+    if _item.default_factory is not MISSING:  # what is empty is the class's too, and not of each recipe that is read
+        setattr(Recipe, _item.name, _item.default_factory())
 
 
 def parse_recipe(text: str) -> Recipe:
@@ -217,7 +219,7 @@ def parse_recipes(texts: Iterable[str]) -> list[Recipe]:
 def recipe_from(values: Mapping[str, Any]) -> Recipe:
     """Return the recipe of plain values by name, as JSON has them. See `parse_recipe`."""
     _refuse_newer(values)
-    return _read(values, _reading_of(tuple(values)))
+    return _read(dict(values), _reading_of(tuple(values)))
 
 
 def _refuse_newer(values: Mapping[str, Any]) -> None:
@@ -226,21 +228,23 @@ def _refuse_newer(values: Mapping[str, Any]) -> None:
         raise UserError(f"a recipe has key_version {version}; this sdbatch reads up to {KEY_VERSION}")
 
 
-def _read(values: Mapping[str, Any], reading: _Reading) -> Recipe:
-    known = {**reading.absent, **values}
+def _read(values: dict[str, Any], reading: _Reading) -> Recipe:
+    """Return the recipe of values that it may keep."""
+    if reading.absent:
+        values |= reading.absent
     for name in reading.untold:
-        del known[name]
+        del values[name]
     if reading.more:
-        known["more"] = {name: known.pop(name) for name in reading.more}
+        values["more"] = {name: values.pop(name) for name in reading.more}
     for name in reading.tuples:
-        if not isinstance(known[name], str):
-            known[name] = tuple(known[name])
-    if "loras" in known:
-        known["loras"] = tuple((identity, weight) for identity, weight in known["loras"])
-    if "seed" in known:  # over 2**53 it stands as text, since JSON's numbers are doubles
-        known["seed"] = int(known["seed"])
+        if not isinstance(values[name], str):
+            values[name] = tuple(values[name])
+    if "loras" in values:
+        values["loras"] = tuple((identity, weight) for identity, weight in values["loras"])
+    if "seed" in values:  # over 2**53 it stands as text, since JSON's numbers are doubles
+        values["seed"] = int(values["seed"])
     recipe = object.__new__(Recipe)
-    recipe.__dict__.update(known)
+    object.__setattr__(recipe, "__dict__", values)
     return recipe
 
 
@@ -248,7 +252,7 @@ class _Reading(NamedTuple):
     """How a recipe with certain names is read.
 
     Attributes:
-        absent: Values of what is not named, where the class has none.
+        absent: Values of what is not named, where it is not the class's.
         untold: Names that older versions wrote and that decide nothing.
         more: Names of further columns.
         tuples: Names of lists.
@@ -273,10 +277,10 @@ def _reading_of(names: tuple[str, ...]) -> _Reading:
         raise UserError(f"a recipe holds {min(unknown)!r}, which this sdbatch does not know")
     if lacking := _REQUIRED - there:
         raise UserError(f"a recipe lacks {min(lacking)!r}")
-    absent = dict(_EMPTY)
-    if there & frozenset(SOURCE_ROLES):
+    absent = {}
+    if "fit" not in there and there & frozenset(SOURCE_ROLES):
         absent["fit"] = NEUTRAL["fit"]
-    if "ip_adapter_images" in there:
+    if "ip_adapter_scale" not in there and "ip_adapter_images" in there:
         absent["ip_adapter_scale"] = NEUTRAL["ip_adapter_scale"]
     return _Reading(
         absent=absent,
