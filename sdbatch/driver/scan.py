@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +26,7 @@ from sdbatch.checkpoints import ModelInfo, describe, describe_lora, refuse_share
 from sdbatch.driver.asset_sources import AssetSources
 from sdbatch.driver.chains import settle_chains
 from sdbatch.driver.manifest_picks import ManifestPicks
-from sdbatch.driver.parts import PART, part_schema, part_table, read_part, write_part
+from sdbatch.driver.parts import PART, part_schema, part_table, read_part, read_parts, write_part
 from sdbatch.driver.picking import Selection
 from sdbatch.driver.row_warnings import RowWarnings, is_absent_file
 from sdbatch.driver.shared_keys import SharedKeys, leading_words
@@ -289,6 +290,8 @@ class ResolvedManifest:
         self._folder = self._scratch.folder
         self._waiting: list[pa.Table] = []
         self._num_parts = 0
+        self._writer = ThreadPoolExecutor(1, "write-part")
+        self._written: Future[None] | None = None
         self._key_words = array("Q")  # it grows: arrays that are put together at the end are there twice
         try:
             picks = None if selection is None or selection.is_of_all else ManifestPicks(job, selection)
@@ -296,6 +299,7 @@ class ResolvedManifest:
                 job, self._keep, loads_here=loads_here, counts_tokens=counts_tokens, picks=picks, built=built
             )
             self._flush()
+            self._end_writing()
             self._is_picked = None if picks is None else picks.picked()
             if self.scanned.outputs_named:
                 self._settle_chains(job, void)
@@ -307,6 +311,7 @@ class ResolvedManifest:
 
     def close(self) -> None:
         """Remove the parts."""
+        self._writer.shutdown()
         self._scratch.close()
 
     def parts(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
@@ -315,12 +320,13 @@ class ResolvedManifest:
         Where a selection leaves rows out, the column `IS_PICKED` says which.
         """
         start = 0
-        for path in self._parts():
-            part = read_part(path, columns or PART.names)
-            if self._is_picked is not None:
-                part = part.append_column(IS_PICKED, pa.array(self._is_picked[start : start + part.num_rows]))
-                start += part.num_rows
-            yield part
+        for part in read_parts(self._parts(), columns or PART.names):
+            if self._is_picked is None:
+                yield part
+                continue
+            is_picked = self._is_picked[start : start + part.num_rows]
+            yield part.append_column(IS_PICKED, pa.array(is_picked))
+            start += part.num_rows
 
     def own_columns(self) -> list[str]:
         """Return the names of the rows' own columns, x_*."""
@@ -363,10 +369,16 @@ class ResolvedManifest:
         if not self._waiting and self._num_parts:
             return  # but an empty manifest still leaves one part, and with it its mark on the campaign
         part = pa.concat_tables([PART.empty_table(), *self._waiting], promote_options="default")
-        write_part(part, self._folder / f"part-{self._num_parts:05d}.arrow")
+        self._end_writing()  # one part at a time: rows that wait for the disk would fill the memory
+        self._written = self._writer.submit(write_part, part, self._folder / f"part-{self._num_parts:05d}.arrow")
         self._num_parts += 1
         self._waiting = []
         self._on_kept(len(self._key_words))
+
+    def _end_writing(self) -> None:
+        """Wait until the part that a thread writes, beside the resolving of the next one, is on the disk."""
+        if self._written is not None:
+            self._written.result()
 
     def _settle_chains(self, job: Job, void: Collection[OutputName]) -> None:
         for path, part in settle_chains(self._parts(), job, self.scanned.outputs_named, void):

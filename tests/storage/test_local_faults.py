@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import json
 import os
 import resource
@@ -192,12 +193,19 @@ def test_a_full_temporary_folder_blames_no_clip(tmp_path: Path, monkeypatch: pyt
 @pytest.mark.fault(
     "F16", "a TMPDIR of 12 KiB, a manifest to keep in it", "exit 1, one line that names TMPDIR, nothing stays"
 )
+@pytest.mark.parametrize("shards", [1, 4])
 def test_a_run_whose_temporary_folder_is_full_ends_in_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_manifest: Callable[..., str], job_of: Callable[..., Any]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    write_manifest: Callable[..., str],
+    job_of: Callable[..., Any],
+    shards: int,
 ) -> None:
+    scan = importlib.import_module("sdbatch.driver.scan")
+    monkeypatch.setattr(scan, "PART_ROWS", 1)  # a part for each shard, and the first ones do not fit
     chance = np.random.default_rng(3)
     rows = [{**row, "prompt": chance.bytes(60).hex()} for row in prompts(400)]
-    job = job_of(write_manifest(rows))
+    job = job_of(write_manifest(rows, shards))
     with small_disk(tmp_path / "tmp", "12k") as folder:
         monkeypatch.setattr(tempfile, "tempdir", str(folder))
         with pytest.raises(LocalFault, match=rf"TMPDIR {folder}: {DISK}") as caught:
