@@ -85,8 +85,17 @@ def read_part(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     return _read(path, [there.get_field_index(name) for name in names]).select(names)
 
 
-def read_parts(paths: Iterable[Path], columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-    """Yield parts one after the other, as `read_part` does; a thread reads the next one while one is worked on."""
+def read_parts(paths: Iterable[Path], columns: Sequence[str], *, ahead: bool) -> Iterator[pa.Table]:
+    """Yield parts one after the other.
+
+    Args:
+        paths: Their files.
+        columns: See `read_part`.
+        ahead: Whether a thread reads the next one while one is worked on; both of them are in memory then.
+    """
+    if not ahead:
+        yield from (read_part(path, columns) for path in paths)
+        return
     with ThreadPoolExecutor(1, "read-part") as reader:
         coming: Future[pa.Table] | None = None
         for path in paths:

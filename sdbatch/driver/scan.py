@@ -320,7 +320,7 @@ class ResolvedManifest:
         Where a selection leaves rows out, the column `IS_PICKED` says which.
         """
         start = 0
-        for part in read_parts(self._parts(), columns or PART.names):
+        for part in read_parts(self._parts(), columns or PART.names, ahead=columns is not None):
             if self._is_picked is None:
                 yield part
                 continue

@@ -18,18 +18,20 @@ def _written(folder: Path, number: int) -> Path:
     return path
 
 
+@pytest.mark.parametrize("ahead", [False, True])
 @pytest.mark.parametrize("count", [0, 1, 4])
-def test_parts_come_in_their_order_with_the_columns_asked_for(tmp_path: Path, count: int) -> None:
+def test_parts_come_in_their_order_with_the_columns_asked_for(tmp_path: Path, count: int, ahead: bool) -> None:
     paths = [_written(tmp_path, number) for number in range(count)]
 
-    found = list(read_parts(paths, ["id"]))
+    found = list(read_parts(paths, ["id"], ahead=ahead))
 
     assert [part.column_names for part in found] == [["id"]] * count
     assert [part.column("id").to_pylist()[-1] for part in found] == [f"row-{n}-{n}" for n in range(count)]
 
 
-def test_a_part_that_is_not_there_is_told_of_in_its_turn(tmp_path: Path) -> None:
-    parts = read_parts([_written(tmp_path, 0), tmp_path / "missing", _written(tmp_path, 2)])
+@pytest.mark.parametrize("ahead", [False, True])
+def test_a_part_that_is_not_there_is_told_of_in_its_turn(tmp_path: Path, ahead: bool) -> None:
+    parts = read_parts([_written(tmp_path, 0), tmp_path / "missing", _written(tmp_path, 2)], ["id"], ahead=ahead)
 
     assert next(parts).num_rows == 1
     with pytest.raises(FileNotFoundError, match="missing"):
