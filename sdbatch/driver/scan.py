@@ -290,16 +290,17 @@ class ResolvedManifest:
         self._folder = self._scratch.folder
         self._waiting: list[pa.Table] = []
         self._num_parts = 0
-        self._writer = ThreadPoolExecutor(1, "write-part")
         self._written: Future[None] | None = None
         self._key_words = array("Q")  # it grows: arrays that are put together at the end are there twice
         try:
             picks = None if selection is None or selection.is_of_all else ManifestPicks(job, selection)
-            self.scanned = scan(
-                job, self._keep, loads_here=loads_here, counts_tokens=counts_tokens, picks=picks, built=built
-            )
-            self._flush()
-            self._end_writing()
+            # The thread ends with the scan: Arrow gives back only then what it has freed there.
+            with ThreadPoolExecutor(1, "write-part") as self._writer:
+                self.scanned = scan(
+                    job, self._keep, loads_here=loads_here, counts_tokens=counts_tokens, picks=picks, built=built
+                )
+                self._flush()
+                self._end_writing()
             self._is_picked = None if picks is None else picks.picked()
             if self.scanned.outputs_named:
                 self._settle_chains(job, void)
@@ -311,7 +312,6 @@ class ResolvedManifest:
 
     def close(self) -> None:
         """Remove the parts."""
-        self._writer.shutdown()
         self._scratch.close()
 
     def parts(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
