@@ -1,12 +1,13 @@
 """Ray of this machine, started on a thread while the driver still reads a long manifest.
 
-begin() --> Ray starts, in processes of its own, beside the reading --> taken() by the executor, or close()
+begin() --> Ray starts, in processes of its own, beside the reading --> then(), beside the counting --> taken(), close()
 """
 
 from __future__ import annotations
 
 import os
-import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ def cluster_address() -> str:
 class RayAhead:
     """A cluster of this machine that is started before it is needed.
 
+    One thread does all of it, in order. It lives until `close`: Linux ends Ray's processes with the thread that started
+    them, not with its process.
+
     Args:
         num_cpus: Logical CPUs, at least the machine's; None for the machine's.
         allow_open: Whether it may do without a token because RAY_AUTH_MODE says so.
@@ -29,22 +33,28 @@ class RayAhead:
     def __init__(self, num_cpus: int | None, *, allow_open: bool = False) -> None:
         self._num_cpus = num_cpus
         self._allow_open = allow_open
-        self._thread: threading.Thread | None = None
-        self._is_started = threading.Event()
-        self._is_over = threading.Event()
+        self._thread = ThreadPoolExecutor(1, "ray-ahead")
+        self._started: Future[None] | None = None
         self._local: LocalRay | None = None
-        self._error: Exception | None = None
 
     @property
     def is_begun(self) -> bool:
         """Whether it was started, or is being started."""
-        return self._thread is not None
+        return self._started is not None
 
     def begin(self) -> None:
         """Start it; nothing happens where a run joins a cluster, or when it was begun before."""
-        if self._thread is None and cluster_address() == "local":
-            self._thread = threading.Thread(target=self._run, name="ray-ahead", daemon=True)
-            self._thread.start()
+        if self._started is None and cluster_address() == "local":
+            self._started = self._thread.submit(self._start)
+
+    def then(self, call: Callable[[], None]) -> Future[None]:
+        """Make a call on its thread once it has started, or has failed to."""
+        return self._thread.submit(call)
+
+    def settle(self) -> None:
+        """Wait for the start, where there is one, and for all calls of `then`."""
+        if self._started is not None:
+            self.then(lambda: None).result()
 
     def taken(self) -> LocalRay | None:
         """Return the cluster once it runs; None where none was begun. Who takes it ends it, before `close`.
@@ -52,30 +62,17 @@ class RayAhead:
         Raises:
             ClusterRefused, WorkersUnavailable: As a start at this moment would.
         """
-        if self._thread is not None:
-            self._is_started.wait()
-        if self._error is not None:
-            raise self._error
+        if self._started is not None:
+            self._started.result()
         local, self._local = self._local, None
         return local
 
     def close(self) -> None:
-        """End a cluster that nobody has taken."""
-        if self._thread is not None:
-            self._is_started.wait()
-            if self._local is not None:
-                self._local.close()
-            self._is_over.set()
-            self._thread.join()
-
-    def _run(self) -> None:
-        try:
-            self._start()
-        except Exception as error:  # noqa: BLE001 -- raised again where it would have been without this thread
-            self._error = error
-        finally:
-            self._is_started.set()
-        self._is_over.wait()  # Linux ends Ray's processes with the thread that started them, not with its process
+        """End a cluster that nobody has taken, and the thread."""
+        self.settle()
+        if self._local is not None:
+            self._local.close()
+        self._thread.shutdown()
 
     def _start(self) -> None:
         import ray

@@ -180,14 +180,12 @@ def _made(
     """Make what is missing while the campaign is held, and give it back."""
     try:
         _void(store, session.run_id, void, remove)
-        # Parquet is written, and workers start, while Python reads the history and counts.
-        with ThreadPoolExecutor(2, "beside") as beside:
-            started = beside.submit(session.start_ahead)
+        session.start_ahead()
+        with ThreadPoolExecutor(1, "publish") as beside:  # Parquet is written while Python reads the history and counts
             path_of = layout.grid_requests if aside else layout.requests
             published = beside.submit(manifest.publish, store, session.run_id, path_of)
             done = Campaign(store).done(read_verdicts(store), follower=session.run_id)
             session.count_pending(done)
-        started.result()
         published.result()
         session.write_status("running")
         state, message = session.make(done)

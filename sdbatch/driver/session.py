@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -135,20 +136,23 @@ class Session:
         self._waiting = WaitingLines(self._started_s)
         self._executor: SlotExecutor | None = None
         self._fleet: Fleet | None = None
+        self._starting: Future[None] | None = None
         self._dispatcher: Dispatcher | None = None
         self._stop_reason: str | None = None
         self._is_over_budget = False
 
     def start_ahead(self) -> None:
-        """Start the workers beside the counting of what they will make, where Ray was started ahead for this run.
+        """Start the workers beside the counting of what they will make, where Ray was started ahead.
 
         Those that turn out to be too many are ended by the dispatcher. Where a budget bounds the run, or workers of
         several shapes share the machine, what there is to make decides which are started. A Ray that does not start is
         told of later, when workers are needed.
         """
         is_alike = len(set(shapes_of(self._job).values())) == 1
-        if not self._workers.ahead.is_begun or not is_alike or self._job.limits.is_budgeted:
-            return
+        if self._workers.ahead.is_begun and is_alike and not self._job.limits.is_budgeted:
+            self._starting = self._workers.ahead.then(self._start_ahead)
+
+    def _start_ahead(self) -> None:
         with suppress(SdbatchError):
             self._executor = executor = self._start_executor()
             self._fleet = Fleet(executor, self._shapes(executor))
@@ -174,7 +178,8 @@ class Session:
             self._records.index_rest()
 
     def end_workers(self) -> None:
-        """End whatever runs the workers."""
+        """End whatever runs the workers, also those that a thread still starts."""
+        self._workers.ahead.settle()
         executor, self._executor = self._executor, None
         if executor is not None:
             executor.close()
@@ -185,6 +190,8 @@ class Session:
             # A model in this process is let go as it always is; of what is handed out hardly anything is in a cycle.
             with self._progress, nullcontext() if self._workers.in_process else seldom_collected():
                 self._progress.say("starting workers")
+                if self._starting is not None:
+                    self._starting.result()
                 self._executor = self._executor or self._start_executor()
                 self._interrupt.arm()
                 self._dispatcher = self._build_dispatcher(self._executor, done)

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from conftest import prompts
 
@@ -36,9 +39,9 @@ run.RayAhead.begin = lambda self: (begun.append(self), begin(self))
 starts, asked = [], []
 start_local = ray_cluster.start_local
 ray_cluster.start_local = lambda *args, **options: (starts.append(args), start_local(*args, **options))[1]
-start_worker, make = ray_cluster.RayExecutor.start, session.Session.make
+start_worker, start_ahead = ray_cluster.RayExecutor.start, session.Fleet.start_ahead
 ray_cluster.RayExecutor.start = lambda self, worker, shape: (asked.append(worker), start_worker(self, worker, shape))
-session.Session.make = lambda self, done: (asked.append("counted"), make(self, done))[1]
+session.Fleet.start_ahead = lambda self, shape: (asked.append("ahead"), start_ahead(self, shape))
 before, seen = gc.get_threshold(), set()
 
 
@@ -98,11 +101,71 @@ def test_ray_is_started_ahead_once_where_rows_are_open_and_ends_with_a_refused_m
     assert done.returncode == 0, done.stderr
     first, refused, none_of_these, of_budget, rest, nothing = json.loads(done.stdout.splitlines()[-1])
 
-    ahead = ["w0", "counted"]
+    ahead = ["ahead", "w0"]
     assert first == [[0, 8], 1, 1, False, [], [list(SELDOM)], ahead]
     assert "leave" in refused[0]
     assert refused[1:] == [1, 1, False, [], [], []]
     assert none_of_these == [[0, 0], 1, 1, False, [], [], ahead]
-    assert of_budget == [[0, 1], 1, 1, False, [], [list(SELDOM)], ["counted", "w0"]]
+    assert of_budget == [[0, 1], 1, 1, False, [], [list(SELDOM)], ["w0"]]
     assert rest == [[0, 3], 1, 1, False, [], [list(SELDOM)], ahead]
-    assert nothing == [[0, 0], 0, 0, False, [], [], ["counted"]]
+    assert nothing == [[0, 0], 0, 0, False, [], [], []]
+
+
+STOPPED = """
+import json, sys
+from sdbatch import Selection
+from sdbatch.dispatch import ray_cluster
+from sdbatch.driver import run
+from sdbatch.job import parse_job
+from sdbatch.report.progress import Silent
+
+run.AHEAD_FROM_ROWS = 1
+job, when = json.loads(sys.argv[1])
+
+
+def told(moment, call):
+    def telling(*args, **options):
+        if moment == when:
+            print("now", flush=True)
+        return call(*args, **options)
+    return telling
+
+
+run.RayAhead.begin = told("ray starts", run.RayAhead.begin)
+ray_cluster.RayExecutor.capacity = told("workers start", ray_cluster.RayExecutor.capacity)
+worker = "support.paced:PacedWorker"
+try:
+    result = run.run_job(
+        parse_job(job), selection=Selection(), in_process=False, progress=Silent(), worker=worker
+    )
+except KeyboardInterrupt:  # it came before the dispatcher ran
+    print("stopped")
+else:
+    print(result.message)
+"""
+
+
+@pytest.mark.parametrize("when", ["ray starts", "workers start"])
+def test_a_second_signal_while_a_thread_starts_workers_ends_the_run_and_all_it_started(
+    tmp_path: Path, write_manifest: Callable[..., str], job_of: Callable[..., dict[str, Any]], when: str
+) -> None:
+    job = job_of(write_manifest(prompts(12)), output=str(tmp_path / "campaign"), workers={"count": 2})
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    with subprocess.Popen(
+        [sys.executable, "-c", STOPPED, json.dumps([job, when])],
+        env={**environment, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as driver:
+        assert driver.stdout is not None
+        assert driver.stdout.readline() == "now\n"
+        started: dict[int, psutil.Process] = {}
+        for _ in range(2):
+            driver.send_signal(signal.SIGINT)
+            time.sleep(0.1)
+            started |= {child.pid: child for child in psutil.Process(driver.pid).children(recursive=True)}
+        out, errors = driver.communicate(timeout=50)
+
+    assert (driver.returncode, out.startswith("stopped")) == (0, True), errors
+    assert psutil.wait_procs(list(started.values()), timeout=60)[1] == []
