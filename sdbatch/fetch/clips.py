@@ -118,7 +118,7 @@ def _input(file: Path, demuxer: str, header: ClipHeader, pixels_max: int) -> lis
 
 
 def _output(header: ClipHeader, num_frames: int, fps: float, height: int, width: int) -> list[str]:
-    times = f"setpts=PTS-STARTPTS-{LATE_S}/TB,fps=fps={exact_rate(fps)}:round=up"
+    times = f"settb=AVTB,setpts=PTS-STARTPTS-{LATE_S}/TB,fps=fps={exact_rate(fps)}:round=up"
     columns = f"if({_is_of_its_shape(header)}\\,iw*if(sar\\,clip(sar\\,1/4\\,4)\\,1)\\,{NO_WIDTH})"
     square = f"scale=w={columns}:h=ih:{scale_options(header)}"
     alpha = ["unpremultiply=inplace=1"] if header.is_premultiplied else []

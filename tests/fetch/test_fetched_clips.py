@@ -21,6 +21,7 @@ CODECS = {
     "mp4": ["-c:v", "libx264", "-crf", "1", "-pix_fmt", "yuv444p"],
     "webm": ["-c:v", "libvpx-vp9", "-lossless", "1", "-deadline", "realtime"],
     "mov": ["-c:v", "prores_ks"],
+    "avi": ["-c:v", "rawvideo", "-pix_fmt", "bgr24"],
     "gif": ["-vf", "split[a][b];[a]palettegen[palette];[b][palette]paletteuse=dither=none"],
 }
 HEIGHT, WIDTH = 48, 64
@@ -84,6 +85,19 @@ def test_frames_are_repeated_or_left_out_and_never_blended(tmp_path: Path, fps: 
     frames_FHWC = _read(_clip(tmp_path, _levels(12)), num_frames=5, fps=fps)
 
     assert _numbers(frames_FHWC) == numbers
+
+
+@pytest.mark.parametrize(
+    ("suffix", "more"),
+    [("avi", ()), ("avi", ("-c:v", "mjpeg")), ("mov", ("-c:v", "qtrle", "-video_track_timescale", "25")), ("mp4", ())],
+)
+def test_of_a_container_that_counts_in_frames_the_frame_on_screen_is_taken(
+    tmp_path: Path, suffix: str, more: tuple[str, ...]
+) -> None:
+    data = _clip(tmp_path, _levels(25), "25", suffix, more=more)
+
+    assert _numbers(_read(data, num_frames=25, fps=25.0)) == list(range(25))
+    assert _numbers(_read(data, num_frames=8, fps=8.0)) == [25 * number // 8 for number in range(8)]
 
 
 def test_a_source_a_few_frames_short_is_held_and_a_shorter_one_refused(tmp_path: Path) -> None:
