@@ -1,12 +1,14 @@
 """What a clip says of itself, as ffmpeg reads it from the file's head without decoding a frame.
 
-    file --> read_header() --> ClipHeader        (colours.py decides from it what is to be done, or refuses)
+    file --> read_header() --> ClipHeader        (clip_colour.py decides from it what is to be done, or refuses)
 
-The bundled ffmpeg comes without ffprobe, so that its own line for the stream is parsed.
+The bundled ffmpeg comes without ffprobe, so that its own line for the stream is parsed. Of several video streams the
+one that players show is meant: the first that is marked as default, else the first; a cover picture is none.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +19,17 @@ from sdbatch.fetch.containers import DECODERS
 from sdbatch.ffmpeg import described
 
 HEADER_S: Final = 30.0
-_STREAM: Final = re.compile(r"  Stream #0:\d+(?:\[\w+\])?(?:\(\w+\))?: Video: (?P<codec>\w+)(?P<rest>.*)")
+_ANY_STREAM: Final = re.compile(r"  (  )?Stream ")
+"""A line that begins a stream, or a group of them, whose own lines are indented once more: a track of time code and the
+track that it belongs to are one."""
+_STREAM: Final = re.compile(
+    _ANY_STREAM.pattern + r"#0:(?P<index>\d+)(\[\w+\])?(\(.*?\))?: Video: (?P<codec>\w+)(?P<rest>.*)"
+)
+_STILL: Final = re.compile(r"\((attached pic|timed thumbnails)\)")
 _PIXELS: Final = re.compile(r", (?P<format>[a-z]\w*)(?:\((?P<said>[^)]*(?:\([^)]*\)[^)]*)*)\))?, (?P<w>\d+)x(?P<h>\d+)")
 _DOVI: Final = re.compile(r"DOVI configuration record: .*profile: (\d+).*compatibility id: (\d+)")
 _TURN: Final = re.compile(r"(?i)display ?matrix: rotation of (-?[0-9.]+) degrees")
+_CROPPED: Final = re.compile(r"Frame Cropping: (\d+)/(\d+)/(\d+)/(\d+)")
 _LOGGED_BY: Final = re.compile(r"\[[^\]]* @ 0x[0-9a-f]+\] *")
 _FIELDS: Final = re.compile(r"(top|bottom)( coded)? first")
 _ALPHA: Final = re.compile(r"yuva|gbrap|rgba|bgra|argb|abgr|^ya|pal8|rgb32|bgr32|ayuv|vuya|uyva")
@@ -28,13 +37,15 @@ _ALPHA: Final = re.compile(r"yuva|gbrap|rgba|bgra|argb|abgr|^ya|pal8|rgb32|bgr32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClipHeader:
-    """What a clip says of its first video stream. Empty texts are what it does not say.
+    """What a clip says of its video stream. Empty texts are what it does not say.
 
     Attributes:
+        stream: ffmpeg's number of the stream in the file.
         codec: ffmpeg's name, such as `hevc`.
         pixel_format: ffmpeg's name, such as `yuv420p10le`.
         width: Pixels as coded.
         height: Pixels as coded.
+        cropped: Columns and rows of them that are not shown.
         range: `tv` or `pc`.
         matrix: ffmpeg's name, such as `bt2020nc`.
         primaries: ffmpeg's name, such as `bt2020`.
@@ -51,6 +62,8 @@ class ClipHeader:
     pixel_format: str
     width: int
     height: int
+    stream: int = 0
+    cropped: tuple[int, int] = (0, 0)
     range: str = ""
     matrix: str = ""
     primaries: str = ""
@@ -69,7 +82,7 @@ class ClipHeader:
 
 
 def read_header(file: Path, demuxer: str, name: str, pixels_max: int) -> ClipHeader:
-    """Return what a clip says of its first video stream.
+    """Return what a clip says of its video stream.
 
     Args:
         file: The clip.
@@ -90,37 +103,41 @@ def input_arguments(file: Path, demuxer: str, pixels_max: int) -> list[str]:
 
 
 def parse_header(text: str, name: str) -> ClipHeader:
-    """Return what ffmpeg's description says of the first video stream.
+    """Return what ffmpeg's description says of the video stream that players show.
 
     Raises:
         SourceUnreadable: When it names none.
     """
-    lines = iter(text.splitlines())
-    for line in lines:
-        if (stream := _STREAM.match(line)) and "(attached pic)" not in line:
-            break
-    else:
+    lines = text.splitlines()
+    streams = [
+        (place, stream)
+        for place, line in enumerate(lines)
+        if (stream := _STREAM.match(line)) and not _STILL.search(line)
+    ]
+    if not streams:
         raise SourceUnreadable(f"{name}: {_why(text)}")
-    details = []
-    for line in lines:
-        if line.startswith("  Stream #") or not line.startswith("  "):
-            break
-        details.append(line)
-    return _header(stream["codec"], stream["rest"], "\n".join(details))
+    place, stream = min(streams, key=lambda one: ("(default)" not in one[1]["rest"], int(one[1]["index"])))
+    details = itertools.takewhile(
+        lambda line: line.startswith("  ") and not _ANY_STREAM.match(line), lines[place + 1 :]
+    )
+    return _header(stream, "\n".join(details))
 
 
-def _header(codec: str, rest: str, details: str) -> ClipHeader:
-    pixels = _PIXELS.search(rest)
+def _header(stream: re.Match[str], details: str) -> ClipHeader:
+    codec, index, pixels = stream["codec"], int(stream["index"]), _PIXELS.search(stream["rest"])
     if pixels is None:
-        return ClipHeader(codec=codec, pixel_format="", width=0, height=0)
+        return ClipHeader(codec=codec, pixel_format="", width=0, height=0, stream=index)
     said = [word.strip() for word in (pixels["said"] or "").split(",")]
     matrix, primaries, transfer = _colours(said)
-    dovi, turn = _DOVI.search(details), _TURN.search(details)
+    dovi, turn, cropped = _DOVI.search(details), _TURN.search(details), _CROPPED.search(details)
+    left, right, top, bottom = map(int, cropped.groups()) if cropped else (0, 0, 0, 0)
     return ClipHeader(
         codec=codec,
         pixel_format=pixels["format"],
         width=int(pixels["w"]),
         height=int(pixels["h"]),
+        stream=index,
+        cropped=(left + right, top + bottom),
         range=next((word for word in said if word in {"tv", "pc"}), ""),
         matrix=matrix,
         primaries=primaries,

@@ -125,15 +125,16 @@ def _output(header: ClipHeader, num_frames: int, fps: float, height: int, width:
     chain = ",".join([*deinterlacing(header), times, *filters(header, height, width), square, "format=rgba", *alpha])
     # Where frames change their size or colours, ffmpeg begins its filters anew, and their times with them: by its own
     # choice it would leave out what it then takes for the past.
-    frames = ["-map", "0:V:0", "-vf", chain, "-fps_mode", "passthrough", "-frames:v", str(num_frames)]
+    frames = ["-map", f"0:{header.stream}", "-vf", chain, "-fps_mode", "passthrough", "-frames:v", str(num_frames)]
     return [*frames, "-f", "image2pipe", "-c:v", "pam", "pipe:1"]
 
 
 def _is_of_its_shape(header: ClipHeader) -> str:
     """Return an expression of ffmpeg's that holds for frames of the shape that a clip begins with."""
-    if not header.width or not header.height:
+    width, height = header.width - header.cropped[0], header.height - header.cropped[1]
+    if width <= 0 or height <= 0:
         return "1"
-    shape = header.height / header.width if header.is_turned else header.width / header.height
+    shape = height / width if header.is_turned else width / height
     return f"lt(abs(iw/ih/{shape:.6f}-1)\\,{CHANGE_MAX})"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -223,6 +224,69 @@ def test_sound_beside_the_picture_does_no_harm(tmp_path: Path) -> None:
     assert _ffmpeg(*tone).returncode == 0
 
     assert _numbers(_read((tmp_path / "tone.mp4").read_bytes())) == list(range(9))
+
+
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        ("code.mov", ("-timecode", "01:00:00:00")),
+        ("code.mp4", ("-timecode", "01:00:00:00")),
+        (
+            "named.mkv",
+            ("-metadata:s:v", "language=zh-Hans-CN", "-metadata:s:v", "title=Stream #0:1: Video: gif, rgb24"),
+        ),
+    ],
+)
+def test_a_clip_is_found_beside_its_time_code_and_by_any_language(
+    tmp_path: Path, name: str, more: tuple[str, ...]
+) -> None:
+    _clip(tmp_path, _levels(9))
+    done = _ffmpeg("-i", "clip.mp4", "-c", "copy", *more, name, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+    assert _numbers(_read((tmp_path / name).read_bytes())) == list(range(9))
+
+
+@pytest.mark.parametrize("suffix", ["mov", "mkv"])
+@pytest.mark.parametrize("shown", [0, 1])
+def test_of_several_clips_in_a_file_the_one_that_players_show_is_taken(tmp_path: Path, suffix: str, shown: int) -> None:
+    _clip(tmp_path, _levels(18)[9:])
+    (tmp_path / "clip.mp4").rename(tmp_path / "later.mp4")
+    _clip(tmp_path, _levels(9))
+    both = ("-i", "clip.mp4", "-i", "later.mp4", "-map", "0", "-map", "1", "-c", "copy")
+    marks = ("-disposition:0", "0", "-disposition:1", "0", f"-disposition:{shown}", "default")
+    done = _ffmpeg(*both, *marks, f"both.{suffix}", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+    assert _numbers(_read((tmp_path / f"both.{suffix}").read_bytes())) == [9 * shown + number for number in range(9)]
+
+
+def _with_aperture(data: bytes, width: int, height: int) -> bytes:
+    """Return an MP4, its index behind its frames, of which only so much in the middle is shown."""
+    aperture = struct.pack(">I4s8i", 40, b"clap", width, 1, height, 1, 0, 1, 0, 1)
+    boxes, start, end = [], 0, len(data)
+    for name in (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"avc1"):
+        while data[start + 4 : start + 8] != name:
+            start += int.from_bytes(data[start : start + 4])
+        boxes.append(start)
+        end = start + int.from_bytes(data[start : start + 4])
+        start += 16 if name == b"stsd" else 8
+    longer = bytearray(data[:end] + aperture + data[end:])
+    for place in boxes:
+        struct.pack_into(">I", longer, place, int.from_bytes(data[place : place + 4]) + len(aperture))
+    return bytes(longer)
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_what_a_container_cuts_off_is_not_shown(tmp_path: Path, suffix: str) -> None:
+    frames_FHWC = _levels(9)
+    frames_FHWC[:, :12] = frames_FHWC[:, -12:] = 255
+    (tmp_path / "cut.mp4").write_bytes(_with_aperture(_clip(tmp_path, frames_FHWC), WIDTH, HEIGHT - 24))
+    done = _ffmpeg("-i", "cut.mp4", "-c", "copy", f"copy.{suffix}", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    file = tmp_path / ("cut.mp4" if suffix == "mp4" else "copy.mkv")
+
+    assert _numbers(_read(file.read_bytes(), height=24)) == list(range(9))
 
 
 # --- strangers' files -----------------------------------------------------------------------------------------------
