@@ -47,7 +47,14 @@ _FOREIGN: Final = (
     (0, b"ffconcat", "a playlist"),
     (0, b"\x89PNG", "a PNG"),
     (0, b"\xff\xd8\xff", "a JPEG"),
+    (8, b"WEBP", "a WebP"),
+    *((4, b"ftyp" + brand, "an AVIF") for brand in (b"avif", b"avis")),
+    *(
+        (4, b"ftyp" + brand, "a HEIC")
+        for brand in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+    ),
 )
+"""Files that people take for clips, by (offset, mark), and what they are. Of AVIF and HEIC ffmpeg reads a still."""
 _TS_PACKETS: Final = ((0, 188), (4, 192))
 """Where the first packet of an MPEG-TS begins and how long each is; those of camcorders carry 4 bytes of time."""
 
@@ -62,12 +69,13 @@ def demuxer_of(head: bytes, name: str) -> str:
     Raises:
         SourceUnreadable: When it is no container that is read.
     """
-    if demuxer := name_by_mark(head, _MARKS):
-        return demuxer
-    if head[:4] == b"RIFF" and head[8:11] == b"AVI":
-        return "avi"
-    if any(_is_transport_stream(head, start, length) for start, length in _TS_PACKETS):
-        return "mpegts"
+    if not name_by_mark(head, _FOREIGN):
+        if demuxer := name_by_mark(head, _MARKS):
+            return demuxer
+        if head[:4] == b"RIFF" and head[8:11] == b"AVI":
+            return "avi"
+        if any(_is_transport_stream(head, start, length) for start, length in _TS_PACKETS):
+            return "mpegts"
     if title := foreign_title(head, _FOREIGN):
         raise SourceUnreadable(f"{name}: is {title} file, not an MP4, WebM or GIF file; clips are {FORMATS}")
     raise SourceUnreadable(f"{name}: not an MP4, WebM or GIF file, nor one of {FORMATS}")

@@ -84,6 +84,9 @@ def test_a_turned_clip_stands_upright(tmp_path: Path, turn: str, place: int) -> 
         (b"OggS\0\2", "an Ogg"),
         (b"#EXTM3U\n#EXTINF:2,\nsecret.mp4\n", "a playlist"),
         (b"\x89PNG\r\n\x1a\n", "a PNG"),
+        (b"RIFF\x64\0\0\0WEBPVP8X", "a WebP"),
+        (b"\0\0\0\x20ftypavis\0\0\0\0avifmsf1iso8", "an AVIF"),
+        (b"\0\0\0\x20ftypheic\0\0\0\0mif1heic", "a HEIC"),
         (b"<html><title>404", "an HTML"),
     ],
 )
