@@ -102,13 +102,15 @@ def decode_clip(
                 raise SourceUnreadable(f"{name}: {message}") from error
             kind = SourceTooLarge if "max pixel count" in str(error) else SourceUnreadable
             raise kind(f"{name}: {error}") from error
-    if notes is not None and (note := note_of(header)):
-        notes.append(f"{name}: {note}")
     missing = num_frames - len(frames)
+    gives = f"gives {len(frames)} frame(s) at {fps:g} a second; {num_frames} are needed"
     if not frames:
         raise SourceUnreadable(f"{name}: holds no frame")
     if missing > HELD_FRAMES_MAX:
-        raise SourceTooShort(f"{name}: gives {len(frames)} frames at {fps:g} a second; {num_frames} are needed")
+        raise SourceTooShort(f"{name}: {gives}")
+    if notes is not None:
+        held = f"{gives}, and its last one was held" if missing else None
+        notes.extend(f"{name}: {note}" for note in (note_of(header), held) if note)
     return np.stack(frames + frames[-1:] * missing)
 
 

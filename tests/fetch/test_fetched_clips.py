@@ -104,8 +104,14 @@ def test_of_a_container_that_counts_in_frames_the_frame_on_screen_is_taken(
 def test_a_source_a_few_frames_short_is_held_and_a_shorter_one_refused(tmp_path: Path) -> None:
     data = _clip(tmp_path, _levels(9))
 
-    assert _numbers(_read(data, num_frames=9 + HELD_FRAMES_MAX)) == [*range(9), *[8] * HELD_FRAMES_MAX]
-    with pytest.raises(SourceTooShort, match="brand/a: gives 9 frames at 8 a second; 18 are needed"):
+    notes: list[str] = []
+
+    assert _numbers(_read(data, num_frames=9, notes=notes)) == [*range(9)]
+    assert notes == []
+    frames_FHWC = _read(data, num_frames=9 + HELD_FRAMES_MAX, notes=notes)
+    assert _numbers(frames_FHWC) == [*range(9), *[8] * HELD_FRAMES_MAX]
+    assert notes == ["brand/a: gives 9 frame(s) at 8 a second; 17 are needed, and its last one was held"]
+    with pytest.raises(SourceTooShort, match=r"brand/a: gives 9 frame\(s\) at 8 a second; 18 are needed"):
         _read(data, num_frames=10 + HELD_FRAMES_MAX)
 
 
