@@ -64,11 +64,11 @@ class Problem:
 
     Attributes:
         shard: File the row stands in.
-        row: Row number in the shard, from 0; None when the whole shard is meant.
+        row: Row number in the shard, from 0; None when the whole shard is meant, or when it is not known.
         column: Column name; None when the whole row is meant.
         value: The value, shortened for people.
         message: What is wrong, with the bound.
-        id: Id of the row; None when it has none, or when the whole shard is meant.
+        id: Id of the row, also where its number is not known; None when it has none, or when the whole shard is meant.
         source: Table that the shard was built from; None when the shard is what a person opens.
         line: Line of that table, or of a table of text, from 1; None in a Parquet file, which has no lines.
     """
@@ -88,9 +88,9 @@ class Problem:
     @property
     def place(self) -> str:
         """Where a person finds the row: the line of a table, else the row of a Parquet file from 1, and its id."""
-        if self.row is None:
-            return self.shard
         named = "" if self.id is None else f" ({self.id})"
+        if self.row is None:
+            return f"{self.shard}{named}"
         if self.line is not None:
             return f"line {self.line} of {self.source or self.shard}{named}"
         return f"row {self.row + 1} of {self.source or self.shard}{named}"

@@ -113,7 +113,7 @@ def test_a_second_manifest_animates_the_stills_of_the_first(
         ({**restyled, "video": "asset:hero/0", "id": "a", "strength": 0.5}, "is image/png, where a clip is read"),
     ):
         refused = {**job, "manifest": write_manifest(_rows(clip, wrong), name="wrong")}
-        with pytest.raises(ManifestError, match=message):
+        with pytest.raises(ManifestError, match=rf" \(a\): \w+ asset:\w+/0 {message}"):
             sdbatch.plan(refused)
 
 
