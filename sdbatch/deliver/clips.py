@@ -125,13 +125,17 @@ def make_clip(
     return file.read_bytes() + box
 
 
-def first_gray(file: Path, suffix: str) -> NDArray[np.uint8]:
+def first_gray(file: Path, demuxer: str) -> NDArray[np.uint8]:
     """Return gray_HW of 32 x 32 of a clip's first frame, from which its fingerprint is taken.
+
+    Args:
+        file: The clip.
+        demuxer: ffmpeg's name of its container.
 
     Raises:
         FfmpegFailed: When it is no clip.
     """
-    arguments = [*_READ, "-f", CLIPS[suffix].demuxer, "-i", str(file), "-frames:v", "1"]
+    arguments = [*_READ, "-f", demuxer, "-i", str(file), "-frames:v", "1"]
     arguments += ["-vf", f"scale={GRAY_SIDE}:{GRAY_SIDE}:flags=area", "-f", "rawvideo", "-pix_fmt", "gray", "pipe:1"]
     with running(arguments, timeout_s=TIMEOUT_FIRST_S) as (_, stdout):
         data = stdout.read()[: GRAY_SIDE**2]

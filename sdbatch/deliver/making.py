@@ -257,7 +257,7 @@ def _make_clips(
             made = make_clip(
                 master, shape, one, job.placement, task.bars, reserved_bytes, packets[job.name], task.label
             )
-            return _Encoded(made, None, first_gray(master.with_name(f"made.{one.type}"), one.type))
+            return _Encoded(made, None, first_gray(master.with_name(f"made.{one.type}"), CLIPS[one.type].demuxer))
 
         return [_finished(job, clip, marks, packets[job.name], put) for job in task.files]
 

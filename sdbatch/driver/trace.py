@@ -29,6 +29,7 @@ from sdbatch.driver.judged import committed_rows, effective_rows
 from sdbatch.driver.verify_delivery import is_delivery, opened, place_of
 from sdbatch.encode.asset import read_embedded
 from sdbatch.errors import JobError, RowError
+from sdbatch.fetch.containers import HEAD_BYTES, demuxer_of
 from sdbatch.fetch.pictures import decode_image
 from sdbatch.formats import CLIPS
 from sdbatch.packets import packet_in
@@ -118,26 +119,29 @@ def _key_in(data: bytes) -> tuple[str, int] | None:
     match = _DOCUMENT.fullmatch(str(read_packet(packet_in(data)).get("xmpMM:DocumentID", "")))
     if match:
         return match[1], int(match[2])
+    demuxer = _demuxer(data)
+    suffix = next((suffix for suffix, one in CLIPS.items() if one.demuxer == demuxer), "png")
     try:
-        embedded = read_embedded(data, _suffix(data)) or {}
+        embedded = read_embedded(data, suffix) or {}
     except (OSError, ValueError, RowError):
         return None
     key, n = embedded.get("request_key"), embedded.get("n")
     return (key, n) if isinstance(key, str) and isinstance(n, int) else None
 
 
-def _suffix(data: bytes) -> str:
-    if data.startswith(b"\x1aE\xdf\xa3"):
-        return "webm"
-    is_clip = data[4:8] == b"ftyp" and data[8:12] not in {b"avif", b"avis", b"heic", b"heix", b"mif1"}
-    return "mp4" if is_clip else "png"
+def _demuxer(data: bytes) -> str | None:
+    """Return ffmpeg's name of a clip's container; None for a picture, and for what is neither."""
+    try:
+        return demuxer_of(data[:HEAD_BYTES], "")
+    except RowError:
+        return None
 
 
 def _shown(data: bytes, path: Path) -> str:
     """Return the fingerprint of a file; "" when it shows nothing that can be read."""
-    suffix = _suffix(data)
+    demuxer = _demuxer(data)
     try:
-        gray_HW = first_gray(path, suffix) if suffix in CLIPS else small_gray(decode_image(data, str(path), PIXELS_MAX))
+        gray_HW = first_gray(path, demuxer) if demuxer else small_gray(decode_image(data, str(path), PIXELS_MAX))
     except (RowError, OSError, ValueError):
         return ""
     return fingerprint(gray_HW)

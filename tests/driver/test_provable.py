@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from support.clips import ffmpeg
 from support.masters import draw_campaign, key_of
 from typer.testing import CliRunner
 
@@ -217,6 +218,20 @@ def test_files_that_lost_their_marks_are_found_by_what_they_show_and_strangers_a
 
     assert found >= 0.95 * count
     assert strangers == 0
+
+
+def test_a_clip_is_found_by_what_it_shows_in_any_container(tmp_path: Path) -> None:
+    rows = [{"id": name} for name in ("wave", "dune")]
+    pixels = {row["id"]: np.repeat(_picture(place)[None], 6, axis=0) for place, row in enumerate(rows)}
+    draw_campaign(tmp_path / "campaign", rows, pixels)
+    formats = [{"name": "m", "width": 128, "height": 128, "type": "mp4"}]
+    values = {"delivery": "d", "campaign": str(tmp_path / "campaign"), "to": str(tmp_path / "out"), "processes": 1}
+    sdbatch.deliver({**values, "formats": formats, "name": "{id}.{ext}"})
+    for suffix in ("mov", "ts", "avi", "mkv"):
+        seen = tmp_path / f"seen.{suffix}"
+        ffmpeg("-i", str(tmp_path / "out/dune.mp4"), "-map_metadata", "-1", "-c:v", "mpeg4", str(seen))
+        report = trace_file(seen, [str(tmp_path / "out")])
+        assert (report.by, report.candidates[0].values["id"]) == ("fingerprint", "dune"), suffix
 
 
 def test_a_campaign_without_a_delivery_is_searched_by_its_masters_alone(made: Path, tmp_path: Path) -> None:
