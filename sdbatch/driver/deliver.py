@@ -9,12 +9,10 @@ that takes its place is made, and stays where that one fails.
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any, Final
@@ -30,7 +28,7 @@ from sdbatch.deliver.settings import Delivery
 from sdbatch.deliver.targets import FolderTarget, Target, ZipTarget
 from sdbatch.driver.deliver_marks import words_of
 from sdbatch.driver.deliver_plan import DeliverReport, Owner, refuse_others, wanted_files
-from sdbatch.driver.deliver_process import Place, begin, make_in_place
+from sdbatch.driver.deliver_process import MakerEnded, Place, begin, make_in_place, makers
 from sdbatch.driver.deliver_signing import Signing, signing_of, sources_of
 from sdbatch.driver.picking import Selection
 from sdbatch.driver.signals import Interrupt
@@ -308,7 +306,7 @@ def _failure(fault: str) -> dict[str, str]:
 def _results(tasks: Sequence[Task], place: Place, processes: int, interrupt: Interrupt) -> Iterator[list[Made]]:
     """Yield what each task made, in the order in which they end; after a signal, of those in hand only."""
     if processes == 1:
-        begin(place, is_own_process=False)
+        begin(place)
         for task in tasks:
             if interrupt.count:
                 return
@@ -316,18 +314,17 @@ def _results(tasks: Sequence[Task], place: Place, processes: int, interrupt: Int
         return
     waiting = iter(tasks)
     in_hand: set[Future[list[Made]]] = set()
-    context = multiprocessing.get_context("spawn")
     try:
-        with ProcessPoolExecutor(processes, context, initializer=begin, initargs=(place,)) as pool:
+        with makers(place, processes) as make, ThreadPoolExecutor(processes, "deliver") as pool:
             while True:
                 room = 0 if interrupt.count else _AHEAD * processes - len(in_hand)
-                in_hand |= {pool.submit(make_in_place, task) for task in islice(waiting, room)}
+                in_hand |= {pool.submit(make, task) for task in islice(waiting, room)}
                 if not in_hand:
                     return
                 done, in_hand = wait(in_hand, return_when=FIRST_COMPLETED)
                 for future in done:
                     yield future.result()
-    except BrokenProcessPool as error:
+    except MakerEnded as error:
         raise WorkersUnavailable(
             f"one of {processes} processes that make files was killed, perhaps for memory; deliver again to go on, "
             f"with `processes: {max(processes // 2, 1)}` in the delivery"

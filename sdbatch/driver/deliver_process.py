@@ -1,14 +1,23 @@
 """A process that makes files: it reads masters from the campaign, makes their files and puts them at the target.
 
 Place --> begin() once in each process        Task --> make_in_place() --> Made x files
+
+Place --> makers() --> processes, and what has a task made by one of them
 """
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Mapping
+import json
+import multiprocessing
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from multiprocessing.connection import Connection
+from queue import SimpleQueue
 from typing import Final
 
 import numpy as np
@@ -111,11 +120,8 @@ _STORES: list[Store] = []
 _MARKS: list[FileMarks] = []
 
 
-def begin(place: Place, is_own_process: bool = True) -> None:
-    """Open both stores; a signal to stop is the driver's affair, which waits for what is in hand."""
-    if is_own_process:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
+def begin(place: Place) -> None:
+    """Open both stores."""
     _STORES[:] = [
         open_campaign(place.campaign, place.campaign_storage),
         open_campaign(place.files, place.files_storage),
@@ -127,3 +133,86 @@ def make_in_place(task: Task) -> list[Made]:
     """Make all files of one master; see `make_files`."""
     campaign, files = _STORES
     return make_files(task, campaign.read, decode_image, _MARKS[0], files.put)
+
+
+# A process of multiprocessing's would run the caller's script once more, and all that it does, before it makes a file.
+# A signal to stop is the driver's affair, which waits for what is in hand.
+_START: Final = """
+import json, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+sys.path[:], descriptor = json.loads(sys.argv[1])
+from sdbatch.driver.deliver_process import serve
+serve(descriptor)
+"""
+
+
+class MakerEnded(Exception):
+    """A process that makes files died."""
+
+
+@contextmanager
+def makers(place: Place, number: int) -> Iterator[Callable[[Task], list[Made]]]:
+    """Start some processes; give what has a task made by one that is idle, for as many threads.
+
+    What it raises is what `make_in_place` raised there, or MakerEnded.
+    """
+    idle: SimpleQueue[_MakerProcess] = SimpleQueue()
+
+    def make(task: Task) -> list[Made]:
+        maker = idle.get()
+        try:
+            return maker.make(task)
+        finally:
+            idle.put(maker)
+
+    with ExitStack() as stack:
+        for _ in range(number):
+            maker = _MakerProcess(place)
+            stack.callback(maker.end)
+            idle.put(maker)
+        yield make
+
+
+class _MakerProcess:
+    def __init__(self, place: Place) -> None:
+        self._place: Place | None = place
+        self._line, theirs = multiprocessing.Pipe()
+        arguments = json.dumps([[path for path in sys.path if isinstance(path, str)], theirs.fileno()])
+        with theirs:
+            self._process = subprocess.Popen(  # noqa: S603 -- our own program, no shell
+                [sys.executable, "-c", _START, arguments], stdin=subprocess.DEVNULL, pass_fds=(theirs.fileno(),)
+            )
+
+    def make(self, task: Task) -> list[Made]:
+        try:
+            if self._place:
+                self._line.send(self._place)
+                self._place = None
+            self._line.send(task)
+            made: list[Made] | Exception = self._line.recv()
+        except (EOFError, ConnectionError) as error:
+            raise MakerEnded from error
+        if isinstance(made, Exception):
+            raise made
+        return made
+
+    def end(self) -> None:
+        self._line.close()
+        self._process.kill()
+        self._process.wait()
+
+
+def serve(descriptor: int) -> None:
+    """Make what is asked for on a line, until its other end is closed."""
+    with Connection(descriptor) as line, suppress(EOFError, ConnectionError):
+        begin(line.recv())
+        while True:
+            task = line.recv()
+            made: list[Made] | Exception
+            try:
+                made = make_in_place(task)
+            except Exception as error:  # noqa: BLE001 -- it is raised where the task came from
+                error.add_note(traceback.format_exc())
+                made = error
+            line.send(made)

@@ -11,9 +11,11 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import uuid
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +36,7 @@ from sdbatch.deliver.settings import parse_delivery
 from sdbatch.deliver.targets import FolderTarget, ZipTarget
 from sdbatch.driver import Selection, deliver, deliver_process
 from sdbatch.driver.deliver_plan import DeliverReport
-from sdbatch.errors import JobError, SdbatchError
+from sdbatch.errors import JobError, SdbatchError, WorkersUnavailable
 from sdbatch.storage import open_campaign, open_store
 from sdbatch.types import Sound
 
@@ -607,6 +609,38 @@ def test_processes_make_the_same_files_as_one(campaign: Path, tmp_path: Path) ->
         assert _deliver(campaign, processes=number, to=str(tmp_path / str(number))).made == 14
 
     assert _files(tmp_path / "1") == _files(tmp_path / "2")
+
+
+def test_a_script_that_delivers_runs_once(campaign: Path, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    values = _delivery(campaign, processes=2)
+    script.write_text(f"import sdbatch\nprint('begun')\nprint(sdbatch.deliver({values!r}).made)\nprint('ended')\n")
+
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=300)
+
+    assert done.stdout.split() == ["begun", "14", "ended"], done.stderr
+
+
+def test_a_process_that_is_killed_ends_the_delivery_with_what_to_change(campaign: Path, tmp_path: Path) -> None:
+    def kill_a_child() -> None:
+        until_s = time.monotonic() + 60
+        while time.monotonic() < until_s:
+            children = [one for file in Path("/proc/self/task").glob("*/children") for one in file.read_text().split()]
+            for child in children:
+                with suppress(OSError):
+                    if b"deliver_process" in Path(f"/proc/{child}/cmdline").read_bytes():
+                        os.kill(int(child), signal.SIGKILL)
+                        return
+            time.sleep(0.001)
+
+    killer = threading.Thread(target=kill_a_child)
+    killer.start()
+    with pytest.raises(WorkersUnavailable, match=r"one of 2 processes that make files was killed.*`processes: 1`"):
+        _deliver(campaign, processes=2)
+    killer.join()
+
+    assert _deliver(campaign, processes=2).state == "done"
+    assert len(_files(tmp_path / "out")) == 14
 
 
 def test_where_says_which_rows_a_delivery_is_about(campaign: Path, tmp_path: Path) -> None:
