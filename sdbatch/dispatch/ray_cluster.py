@@ -9,6 +9,7 @@ shows up as merely unavailable, for guilty and innocent calls alike, and a poiso
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import time
@@ -135,6 +136,9 @@ class RayExecutor:
     ) -> None:
         self._spec = spec
         self._path = worker_path
+        # Campaigns whose first runs begin in one second give them one id, and a cluster may have both.
+        campaign = hashlib.sha256(f"{spec.output} {spec.lease_token}".encode()).hexdigest()[:8]
+        self._name = f"sdbatch-{spec.run_id}-{campaign}"
         self._actors: dict[str, Any] = {}
         self._calls: dict[Any, tuple[str, Unit | None]] = {}
         self._local: LocalRay | None = ahead.taken() if ahead else None
@@ -180,7 +184,7 @@ class RayExecutor:
     def start(self, worker: str, shape: Shape) -> None:
         """See `Executor`."""
         options: dict[str, Any] = {
-            "name": f"sdbatch-{self._spec.run_id}-{worker}",
+            "name": f"{self._name}-{worker}",
             "namespace": "sdbatch",
             "num_cpus": shape.num_cpus,
             "num_gpus": self.settled(shape).num_gpus,

@@ -165,6 +165,29 @@ def test_two_workers_that_differ_stop_an_exact_run(tmp_path: Path, ray_cluster: 
     assert len({line.split()[1] for line in (tmp_path / "log").read_text().splitlines()}) == 1
 
 
+@pytest.mark.ray
+def test_campaigns_whose_runs_have_one_id_share_a_cluster(tmp_path: Path, ray_cluster: None) -> None:
+    from sdbatch.dispatch.ray_cluster import RayExecutor
+
+    executors: list[RayExecutor] = []
+    jobs: list[Job] = []
+    try:
+        for name in ("spring", "autumn"):
+            folder = tmp_path / name
+            folder.mkdir()
+            spec = WorkerSpec(
+                job={}, output=str(folder), run_id=tmp_path.name, lease_epoch=1, lease_token="", revisions={}
+            )
+            executors.append(RayExecutor(spec, SCRIPTED))
+            jobs.append(Job(executors[-1], _requests(10)))
+            jobs[-1].dispatcher.run()  # its workers stay until it is closed
+    finally:
+        for executor in executors:
+            executor.close()
+
+    assert [len(job.done) for job in jobs] == [10, 10]
+
+
 def test_units_hold_one_batch_key_and_shrink_toward_the_end(executor: Executor) -> None:
     job = Job(executor, [*_requests(300), *[_request(f"wide-{n:02d}", size=128) for n in range(20)]])
     job.dispatcher.run()
