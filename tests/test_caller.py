@@ -16,7 +16,8 @@ from conftest import prompts
 
 import sdbatch
 from sdbatch.campaign.lease import acquire
-from sdbatch.errors import WorkersUnavailable
+from sdbatch.errors import JobError, WorkersUnavailable
+from sdbatch.report.progress import Silent
 from sdbatch.storage import open_store
 
 LOGGERS = (None, "sdbatch", "sdbatch.driver", "ray")
@@ -105,3 +106,30 @@ def test_the_comparison_sees_a_change(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SDBATCH_TEST_OF_CALLER", "1")
 
     assert _differences(before, _state()).keys() == {"environment"}
+
+
+def test_a_process_makes_one_run_at_a_time(
+    write_manifest: Callable[..., str], job_of: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    manifest = write_manifest(prompts(2))
+    job, other = (job_of(manifest, str(tmp_path / name)) for name in ("campaign", "other"))
+    refused: list[str] = []
+
+    class RunsAnother(Silent):
+        def say(self, text: str) -> None:
+            for call in (
+                lambda: sdbatch.run(other, in_process=True),
+                lambda: sdbatch.run(other),
+                lambda: sdbatch.reproduce(job["output"], "row-0000"),
+            ):
+                with pytest.raises(JobError, match="another run goes on in this process") as raised:
+                    call()
+                refused.append(str(raised.value))
+
+    sdbatch.run(job, in_process=True)
+    job["defaults"] = {**job["defaults"], "num_inference_steps": 3}
+    assert sdbatch.run(job, in_process=True, progress=RunsAnother()).counts["rows_ok"] == 2
+
+    assert refused
+    assert not Path(other["output"]).exists()
+    assert sdbatch.run(other, in_process=True).counts["rows_ok"] == 2

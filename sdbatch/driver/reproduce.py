@@ -30,6 +30,7 @@ from sdbatch.campaign.read import read_commit
 from sdbatch.campaign.schema import METADATA
 from sdbatch.campaign.tombstones import read_tombstones
 from sdbatch.columns import SOURCE_ROLES
+from sdbatch.driver.alone import alone_in_process
 from sdbatch.driver.trusted import NOBODY, Trust, checked_recipe, trusted_job
 from sdbatch.encode.asset import read_frames
 from sdbatch.encode.embedded import Encoded
@@ -113,7 +114,8 @@ def reproduce_asset(
         stored = store.read(row["asset"])
     except FileNotFoundError as error:
         raise UserError(f"{store.url}/{row['asset']}: is not in the store; `sdbatch redo` makes it again") from error
-    again, encoded = _render(job, store, row)
+    with alone_in_process(in_process=True):
+        again, encoded = _render(job, store, row)
     report = {
         **{name: row[name] for name in ("id", "request_key", "n", "asset")},
         "sha256": hashlib.sha256(stored).hexdigest(),

@@ -23,6 +23,7 @@ from sdbatch.campaign.standing import OutputName
 from sdbatch.device_choice import runs_on_cpu
 from sdbatch.dispatch.ahead import RayAhead
 from sdbatch.dispatch.executor import WORKER
+from sdbatch.driver.alone import alone_in_process
 from sdbatch.driver.aside import Aside
 from sdbatch.driver.compact import write_metadata
 from sdbatch.driver.key_versions import settle_key_version
@@ -92,6 +93,7 @@ def run_job(
     here = local_faults_named(temporary_folder(), "TMPDIR")
     taken_back = [OutputName(**output) for output in void]
     with (
+        alone_in_process(in_process=in_process),
         interrupt.installed(),
         here,
         closing(RayAhead(num_cpus_of(job), allow_open=allow_open_ray)) as ahead,
