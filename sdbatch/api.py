@@ -34,6 +34,7 @@ from sdbatch.driver.cost import CostReport, campaign_cost
 from sdbatch.driver.gallery import told_of, write_gallery
 from sdbatch.driver.judged import effective_rows, verify_with_decisions
 from sdbatch.driver.models import ModelReport, describe_models, job_of_builtins
+from sdbatch.driver.picking import texts_of
 from sdbatch.driver.redo import redo_job
 from sdbatch.driver.watching import failures_of, runs_of, watched
 from sdbatch.errors import JobError, UserError
@@ -59,6 +60,8 @@ if TYPE_CHECKING:
 
 JobLike = Job | str | Path | Mapping[str, Any]
 Campaign = str | Path | Job
+Texts = str | Path | Iterable[str | Path]
+"""Texts or paths, or one of them alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,9 +96,7 @@ def init(folder: str | Path) -> list[str]:
     return write_starter(Path(folder))
 
 
-def load_job(
-    job: JobLike, overrides: Iterable[str] = (), date: str | None = None, *, with_revisions: bool = True
-) -> Job:
+def load_job(job: JobLike, overrides: Texts = (), date: str | None = None, *, with_revisions: bool = True) -> Job:
     """Return a checked job.
 
     Args:
@@ -107,16 +108,15 @@ def load_job(
     Raises:
         JobError: Naming every key that is wrong.
     """
+    overrides = texts_of(overrides)
     if isinstance(job, Job):
-        return parse_job(job.model_dump(mode="json"), tuple(overrides)) if overrides else job
+        return parse_job(job.model_dump(mode="json"), overrides) if overrides else job
     if isinstance(job, Mapping):
-        return parse_job(dict(job), tuple(overrides), date=date, with_revisions=with_revisions)
-    return read_job(job, tuple(overrides), date, with_revisions=with_revisions)
+        return parse_job(dict(job), overrides, date=date, with_revisions=with_revisions)
+    return read_job(job, overrides, date, with_revisions=with_revisions)
 
 
-def check(
-    job: JobLike, overrides: Iterable[str] = (), *, all_sources: bool = False, strict: bool = False
-) -> CheckReport:
+def check(job: JobLike, overrides: Texts = (), *, all_sources: bool = False, strict: bool = False) -> CheckReport:
     """Check a job and every row of its manifest; nothing is written.
 
     Args:
@@ -131,9 +131,7 @@ def check(
     return check_job(load_job(job, overrides), all_sources=all_sources, strict=strict)
 
 
-def plan(
-    job: JobLike, selection: Selection | None = None, overrides: Iterable[str] = (), *, by: Iterable[str] = ()
-) -> PlanReport:
+def plan(job: JobLike, selection: Selection | None = None, overrides: Texts = (), *, by: Texts = ()) -> PlanReport:
     """Return what a run would make, why, and what it would take; nothing is written.
 
     Args:
@@ -145,13 +143,13 @@ def plan(
     Raises:
         UserError: With everything that is wrong.
     """
-    return forecast(load_job(job, overrides), selection or Selection(), tuple(by))
+    return forecast(load_job(job, overrides), _selection(selection), texts_of(by))
 
 
 def run(
     job: JobLike,
     selection: Selection | None = None,
-    overrides: Iterable[str] = (),
+    overrides: Texts = (),
     *,
     in_process: bool = False,
     progress: Progress | None = None,
@@ -181,7 +179,7 @@ def run(
     """
     return run_job(
         _with_budget(load_job(job, overrides), budget),
-        selection=selection or Selection(),
+        selection=_selection(selection),
         in_process=in_process,
         progress=progress or Silent(),
         accept_new_keys=accept_new_keys,
@@ -199,9 +197,9 @@ def plan_grid(
     job: JobLike,
     x: str,
     y: str | None = None,
-    overrides: Iterable[str] = (),
+    overrides: Texts = (),
     *,
-    only: Iterable[str] = (),
+    only: Texts = (),
     name: str = "",
     budget: str | None = None,
 ) -> PlanReport:
@@ -213,16 +211,16 @@ def plan_grid(
     from sdbatch.driver.grids import grid_of
     from sdbatch.driver.grids import plan_grid as driver_plan_grid
 
-    return driver_plan_grid(_with_budget(load_job(job, overrides), budget), grid_of(x, y, only, name))
+    return driver_plan_grid(_with_budget(load_job(job, overrides), budget), grid_of(x, y, texts_of(only), name))
 
 
 def grid(
     job: JobLike,
     x: str,
     y: str | None = None,
-    overrides: Iterable[str] = (),
+    overrides: Texts = (),
     *,
-    only: Iterable[str] = (),
+    only: Texts = (),
     name: str = "",
     in_process: bool = False,
     progress: Progress | None = None,
@@ -255,7 +253,7 @@ def grid(
 
     return make_grid(
         _with_budget(load_job(job, overrides), budget),
-        grid_of(x, y, only, name),
+        grid_of(x, y, texts_of(only), name),
         in_process=in_process,
         progress=progress or Silent(),
         accept_new_keys=accept_new_keys,
@@ -303,7 +301,7 @@ def failures(campaign: Campaign, selection: Selection | None = None, error_type:
     Raises:
         JobError: When the campaign has no run, or there is no such class.
     """
-    return failures_of(_store(campaign), selection, error_type)
+    return failures_of(_store(campaign), _of_rows(selection), error_type)
 
 
 def metadata(campaign: Campaign, selection: Selection | None = None) -> pa.Table:
@@ -316,7 +314,7 @@ def metadata(campaign: Campaign, selection: Selection | None = None) -> pa.Table
     Raises:
         JobError: When the campaign has no run, or the selection names what is not there.
     """
-    parts = list(picked_rows(effective_rows(_store(campaign)).parts(), selection or Selection()))
+    parts = list(picked_rows(effective_rows(_store(campaign)).parts(), _of_rows(selection)))
     return pa.concat_tables(parts, promote_options="default") if parts else EFFECTIVE.empty_table()
 
 
@@ -359,6 +357,10 @@ def open_asset(
     """
     from sdbatch.driver.open_asset import asset_bytes, asset_image, asset_path, asset_row
 
+    if as_type not in {"image", "bytes", "path"}:
+        raise JobError(f"as_type {as_type!r}: is not one of 'image', 'bytes', 'path'")
+    if n is not None and isinstance(row, Mapping):
+        raise JobError(f"n {n}: goes with an id; a row of the metadata says its own")
     store = _store(campaign)
     found = asset_row(store, row, n)
     if as_type == "bytes":
@@ -368,7 +370,7 @@ def open_asset(
     return asset_image(store, found)
 
 
-def cost(campaign: Campaign, by: Iterable[str] = ()) -> CostReport:
+def cost(campaign: Campaign, by: Texts = ()) -> CostReport:
     """Return what a campaign has cost, by columns; it adds up to what its runs recorded.
 
     Args:
@@ -384,7 +386,7 @@ def cost(campaign: Campaign, by: Iterable[str] = ()) -> CostReport:
         verdicts = read_verdicts(store)
         return None if verdicts.is_empty else judged_files(verdicts, "approved", "picked")
 
-    return campaign_cost(store, tuple(by), approved)
+    return campaign_cost(store, texts_of(by), approved)
 
 
 def verify(campaign: Campaign, sample: float | None = None) -> VerifyReport:
@@ -402,7 +404,7 @@ def verify(campaign: Campaign, sample: float | None = None) -> VerifyReport:
     return verify_with_decisions(store, sample)
 
 
-def verify_delivery(target: str, *, trust_file: str | Path | None = None) -> DeliveryVerifyReport:
+def verify_delivery(target: str | Path, *, trust_file: str | Path | None = None) -> DeliveryVerifyReport:
     """Compare the files of a target with its table and its ledger; see `sdbatch.driver.verify_delivery`.
 
     Args:
@@ -419,7 +421,7 @@ def verify_delivery(target: str, *, trust_file: str | Path | None = None) -> Del
         trust = "" if trust_file is None else Path(trust_file).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise JobError(f"--trust {trust_file}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    return compare(*place_of(target), trust)
+    return compare(*place_of(str(target)), trust)
 
 
 def is_delivery(place: str) -> bool:
@@ -436,7 +438,7 @@ def gc(
     delete: bool = False,
     older_than_s: float = OLDER_THAN_S,
     superseded: bool = False,
-    delivered: Iterable[str] = (),
+    delivered: Texts = (),
     even_approved: bool = False,
     even_delivered: bool = False,
 ) -> GcReport:
@@ -458,7 +460,7 @@ def gc(
     """
     from sdbatch.driver.superseded import check_told, keepers_of, refuse_alone
 
-    targets = list(delivered)
+    targets = list(texts_of(delivered))
     if not superseded:
         refuse_alone(targets, even_approved=even_approved, even_delivered=even_delivered)
     store = _store(campaign)
@@ -481,7 +483,7 @@ def reproduce(
     *,
     job: JobLike | None = None,
     model_path: str | None = None,
-    allow: Iterable[str] = (),
+    allow: Texts = (),
     tolerance: int = 1,
 ) -> ReproduceReport:
     """Render one asset again from its metadata alone; say how far it is from the stored one. Writes nothing there.
@@ -509,7 +511,7 @@ def reproduce(
     its_job = _job_of(campaign)
     own = its_job if job is None else load_job(job)
     store = open_campaign(its_job.output if its_job else str(campaign), own.storage if own else {})
-    trust = Trust(job=own, model_path=model_path, allow=tuple(allow))
+    trust = Trust(job=own, model_path=model_path, allow=texts_of(allow))
     return reproduce_asset(store, request_id, n, trust=trust, tolerance=tolerance)
 
 
@@ -523,6 +525,7 @@ def report(campaign: Campaign, selection: Selection | None = None) -> str:
     Raises:
         JobError: When the campaign has no run, or the selection names what is not there.
     """
+    selection = _of_rows(selection)
     store = _store(campaign)
     folder = CampaignFolder(store)
     run_id = folder.newest_run()
@@ -531,7 +534,7 @@ def report(campaign: Campaign, selection: Selection | None = None) -> str:
     except UserError:  # the pictures are there all the same
         status = {"state": "done"}
     parts: Iterable[pa.Table] = effective_rows(store, run_id).parts(thumbnails=True)
-    if selection is not None and not selection.is_of_all:
+    if not selection.is_of_all:
         parts = list(picked_rows(parts, selection))  # before a page is replaced
     write_gallery(store, run_id, parts, state=status["state"], progress=told_of(status))
     return joined(store.url, layout.GALLERY)
@@ -540,10 +543,10 @@ def report(campaign: Campaign, selection: Selection | None = None) -> str:
 def review(
     campaign: Campaign,
     *,
-    approve: Iterable[str] = (),
-    reject: Iterable[str] = (),
-    pick: Iterable[str] = (),
-    clear: Iterable[str] = (),
+    approve: Texts = (),
+    reject: Texts = (),
+    pick: Texts = (),
+    clear: Texts = (),
     note: str = "",
     by: str | None = None,
     decisions: str | Path | None = None,
@@ -570,13 +573,14 @@ def review(
     """
     from sdbatch.driver.review import decide, import_decisions, review_report
 
+    selection = _of_rows(selection)
     store = _store(campaign)
     name = by or user_name()
     patterns = {"approved": approve, "rejected": reject, "picked": pick, "none": clear}
-    meant = {verdict: tuple(texts) for verdict, texts in patterns.items()}
+    meant = {verdict: texts_of(texts) for verdict, texts in patterns.items()}
     if note and not any(meant.values()):
         raise JobError("--note: say which outputs it is about, with --approve, --reject, --pick or --clear")
-    if decisions is not None and selection is not None and not selection.is_of_all:
+    if decisions is not None and not selection.is_of_all:
         raise JobError("--import: takes in a whole file; --only, --where and the like go with --list or --approve")
     num_saved = 0
     if decisions is not None:
@@ -662,7 +666,7 @@ def deliver(
         delivery = read_delivery(delivery)
     return deliver_files(
         delivery,
-        selection=selection,
+        selection=_of_rows(selection),
         dry_run=dry_run,
         prune=prune,
         allow_code=allow_code,
@@ -670,7 +674,7 @@ def deliver(
     )
 
 
-def trace(file: str | Path, places: Iterable[str]) -> TraceReport:
+def trace(file: str | Path, places: Texts) -> TraceReport:
     """Tell which output a file comes from: by its digest, by the key inside it, or by what it shows.
 
     Args:
@@ -682,10 +686,10 @@ def trace(file: str | Path, places: Iterable[str]) -> TraceReport:
     """
     from sdbatch.driver.trace import trace_file
 
-    return trace_file(Path(file), list(places))
+    return trace_file(Path(file), list(texts_of(places)))
 
 
-def audit(campaign: Campaign, to: str | Path, delivered: Iterable[str] = ()) -> AuditReport:
+def audit(campaign: Campaign, to: str | Path, delivered: Texts = ()) -> AuditReport:
     """Write one line a file: what made it, from which sources, who approved it, and how it is marked.
 
     Args:
@@ -698,15 +702,15 @@ def audit(campaign: Campaign, to: str | Path, delivered: Iterable[str] = ()) -> 
     """
     from sdbatch.driver.audit import audit_campaign
 
-    return audit_campaign(CampaignFolder(_store(campaign)), Path(to), list(delivered))
+    return audit_campaign(CampaignFolder(_store(campaign)), Path(to), list(texts_of(delivered)))
 
 
 def takedown(
     campaign: Campaign,
-    sources: Iterable[str] = (),
+    sources: Texts = (),
     *,
     where: str | None = None,
-    delivered: Iterable[str] = (),
+    delivered: Texts = (),
     by: str | None = None,
     note: str = "",
     yes: bool = False,
@@ -730,9 +734,9 @@ def takedown(
 
     return take_down(
         _store(campaign),
-        sources=list(sources),
+        sources=list(texts_of(sources)),
         where=where,
-        delivered=list(delivered),
+        delivered=list(texts_of(delivered)),
         by=by or user_name(),
         note=note,
         yes=yes,
@@ -756,8 +760,8 @@ def make_credentials(folder: str | Path, name: str) -> list[Path]:
 
 def redo(
     job: JobLike,
-    ids: Iterable[str] = (),
-    overrides: Iterable[str] = (),
+    ids: Texts = (),
+    overrides: Texts = (),
     *,
     selection: Selection | None = None,
     force: bool = False,
@@ -791,8 +795,8 @@ def redo(
     """
     return redo_job(
         load_job(job, overrides),
-        frozenset(ids),
-        selection=selection or Selection(),
+        frozenset(texts_of(ids)),
+        selection=_selection(selection),
         force=force,
         in_process=in_process,
         progress=progress or Silent(),
@@ -821,7 +825,7 @@ def cancel(campaign: Campaign) -> str:
 def submit(
     job: str | Path,
     address: str,
-    overrides: Iterable[str] = (),
+    overrides: Texts = (),
     *,
     date: str | None = None,
     working_dir: str | Path | None = ".",
@@ -832,7 +836,7 @@ def submit(
     allow_code: bool = False,
     yes: bool = False,
     budget: str | None = None,
-    exclude: Iterable[str] = (),
+    exclude: Texts = (),
     say: Callable[[str], None] | None = None,
     write: Callable[[str], None] | None = None,
 ) -> SubmitReport:
@@ -863,7 +867,7 @@ def submit(
     require("ray", "submitting to a cluster")
     from sdbatch.driver.submit import submit_job
 
-    overrides = tuple(overrides)
+    overrides = texts_of(overrides)
 
     return submit_job(
         job,
@@ -879,7 +883,7 @@ def submit(
         allow_code=allow_code,
         yes=yes,
         budget=budget,
-        exclude=tuple(exclude),
+        exclude=texts_of(exclude),
         say=say or (lambda _: None),
         write=write,
     )
@@ -891,14 +895,21 @@ def build_manifest(
     *,
     shards: int = 1,
     rename: Mapping[str, str] | None = None,
-    drop: Iterable[str] = (),
+    drop: Texts = (),
     id_format: str | None = None,
     sheet: str | None = None,
     own: bool = False,
 ) -> BuildReport:
     """Build a manifest folder from CSV, TSV, a workbook, JSONL or Parquet; see `sdbatch.manifest.build`."""
     built = build_shards(
-        Path(source), Path(folder), shards=shards, rename=rename, drop=drop, id_format=id_format, sheet=sheet, own=own
+        Path(source),
+        Path(folder),
+        shards=shards,
+        rename=rename,
+        drop=texts_of(drop),
+        id_format=id_format,
+        sheet=sheet,
+        own=own,
     )
     return _build_report(built)
 
@@ -912,7 +923,7 @@ def _build_report(built: Built) -> BuildReport:
     )
 
 
-def count_brief(brief: str | Path, job: JobLike | None = None, overrides: Iterable[str] = ()) -> BriefCount:
+def count_brief(brief: str | Path, job: JobLike | None = None, overrides: Texts = ()) -> BriefCount:
     """Count the rows of a brief without making them.
 
     Args:
@@ -927,7 +938,7 @@ def count_brief(brief: str | Path, job: JobLike | None = None, overrides: Iterab
 
 
 def preview_brief(
-    brief: str | Path, num_rows: int = 5, job: JobLike | None = None, overrides: Iterable[str] = ()
+    brief: str | Path, num_rows: int = 5, job: JobLike | None = None, overrides: Texts = ()
 ) -> list[dict[str, Any]]:
     """Return some rows of a brief as its manifest will have them, spread over all values.
 
@@ -941,7 +952,7 @@ def build_brief(
     brief: str | Path,
     folder: str | Path,
     job: JobLike | None = None,
-    overrides: Iterable[str] = (),
+    overrides: Texts = (),
     *,
     shards: int = 1,
 ) -> BuildReport:
@@ -955,7 +966,7 @@ def build_brief(
     return _build_report(built)
 
 
-def list_models(job: JobLike | None = None, overrides: Iterable[str] = ()) -> list[ModelReport]:
+def list_models(job: JobLike | None = None, overrides: Texts = ()) -> list[ModelReport]:
     """Describe a job's models, or without a job the builtins. Reads no weights.
 
     Raises:
@@ -964,7 +975,7 @@ def list_models(job: JobLike | None = None, overrides: Iterable[str] = ()) -> li
     return describe_models(job_of_builtins() if job is None else load_job(job, overrides))
 
 
-def pin_models(job: JobLike, overrides: Iterable[str] = ()) -> list[Pin]:
+def pin_models(job: JobLike, overrides: Texts = ()) -> list[Pin]:
     """Return the digest that pins each model, further folder and LoRA of a job. Reads every byte of them.
 
     Revisions that the job states do not count, so that a job can be pinned whose revisions are refused.
@@ -973,6 +984,32 @@ def pin_models(job: JobLike, overrides: Iterable[str] = ()) -> list[Pin]:
         UserError: When the job is wrong otherwise, or a folder is missing.
     """
     return list(pins(load_job(job, overrides, with_revisions=False)))
+
+
+def _selection(selection: Selection | None) -> Selection:
+    """Return which rows a verb that makes something is about.
+
+    Raises:
+        JobError: When it is something else.
+    """
+    if selection is None:
+        return Selection()
+    if not isinstance(selection, Selection):
+        raise JobError(f"selection {selection!r:.80}: is no Selection, such as sdbatch.Selection(only=['mug-*'])")
+    return selection
+
+
+def _of_rows(selection: Selection | None) -> Selection:
+    """Return which rows a verb that makes nothing anew is about.
+
+    Raises:
+        JobError: When it says what a run makes, which picks none of the rows that are there.
+    """
+    selection = _selection(selection)
+    for name in ("limit", "retry_failed", "is_rerolling"):
+        if (value := getattr(selection, name)) not in {None, False}:
+            raise JobError(f"{name} {value!r}: says what plan, run and redo make; only, where and sample pick rows")
+    return selection
 
 
 def _store(campaign: Campaign) -> Store:

@@ -15,6 +15,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -36,6 +37,11 @@ Column = Callable[[str], Sequence[Any]]
 """Returns a column of some rows as Python values."""
 
 
+def texts_of(values: str | Path | Iterable[str | Path]) -> tuple[str, ...]:
+    """Return texts that a caller gave; one alone is one, and not its letters."""
+    return (str(values),) if isinstance(values, str | Path) else tuple(map(str, values))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
     """Which rows are meant.
@@ -43,7 +49,7 @@ class Selection:
     What it leaves out stays in the campaign: a selection never counts as rows that leave.
 
     Attributes:
-        limit: At most so many requests, in manifest order; None for all.
+        limit: At most so many requests that are made, in manifest order; None for all.
         only: Only these ids, or globs such as `mug-*`; empty for all.
         only_from: Only the ids of a list; None for all. With `only` as well, a row of either is meant.
         where: Only rows for which this expression holds; see `sdbatch.where`.
@@ -67,7 +73,13 @@ class Selection:
     again: frozenset[tuple[str, str, int]] = frozenset()
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be meant."""
+        """Take one text for one, and any iterable of them; refuse what cannot be meant."""
+        object.__setattr__(self, "only", frozenset(texts_of(self.only)))
+        object.__setattr__(self, "per", texts_of(self.per))
+        if self.only_from is not None:
+            object.__setattr__(self, "only_from", frozenset(texts_of(self.only_from)))
+        if self.limit is not None and self.limit < 1:
+            raise JobError(f"--limit {self.limit}: is not at least 1")
         if self.per and self.sample is None:
             raise JobError(f"--per {self.per[0]}: says over what --sample is spread; give --sample N as well")
         if self.sample is not None and self.sample < 1:
