@@ -79,6 +79,40 @@ def test_the_sheet_shows_pictures_and_what_is_the_same_is_said_once(opened: Open
     assert page.said == []
 
 
+def test_what_is_written_from_right_to_left_leaves_sizes_as_they_are(opened: Open) -> None:
+    rows = campaign_rows(1)
+    for one in rows:
+        one |= {"x_product": "كوب " + one["id"][-5:], "x_scene": "شاطئ", "prompt": "كوب أزرق, 4k"}
+        del one["x_locale"]
+    rows[0]["x_product"] = "كوب"
+    rows[0]["prompt"] = "كوب أزرق, 4k — ضوء"
+    page = opened(rows)
+    page.ask(
+        """window.left = (box, text) => {
+          const walker = document.createTreeWalker(box, NodeFilter.SHOW_TEXT), range = document.createRange();
+          for (let node; (node = walker.nextNode());) {
+            const place = node.data.indexOf(text);
+            if (place < 0) continue;
+            range.setStart(node, place); range.setEnd(node, place + text.length);
+            return range.getBoundingClientRect().left;
+          }
+          throw Error(text);
+        }"""
+    )
+    product, size = page.ask(
+        "['كوب', '512'].map(text => window.left(document.querySelector('.tile .caption .faint'), text))"
+    )
+    page.click(".tile .frame")
+    page.wait("[...document.querySelectorAll('dd')].some(one => one.textContent.includes('ضوء'))", 10)
+    first, last = page.ask(
+        "['أزرق', 'ضوء'].map(text => window.left("
+        "[...document.querySelectorAll('dd')].find(one => one.textContent.includes('ضوء')), text))"
+    )
+
+    assert product < size
+    assert first > last
+
+
 def test_the_lines_of_the_sheet_are_as_wide_as_the_view_and_keep_proportions(opened: Open) -> None:
     page = opened(campaign_rows(6))
     boxes = page.ask(

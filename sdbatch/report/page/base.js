@@ -31,6 +31,10 @@
     return (name.slice(0, 2) === "x_" ? name.slice(2) : name).replace(/_/g, " ");
   };
 
+  // Beside a text that is written from right to left, `512 x 768` would be read as part of it, from right to left too.
+  var LEFTWARD = /[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]/;
+  S.isolated = function (text) { return LEFTWARD.test(text) ? "\u2068" + text + "\u2069" : text; };
+
   S.valueLabel = function (value) { return value === "" ? "(none)" : value; };
 
   S.number = function (value) { return value.toLocaleString("en-US"); };

@@ -28,8 +28,8 @@
     return S.filter.varying.filter(function (name) {
       return name !== "prompt" && name !== "negative_prompt" && D.text(row, name) !== "";
     }).map(function (name) {
-      return name.slice(0, 2) === "x_" || name === "size" || name === "length" || name === "model" || name === "task"
-        ? D.text(row, name) : S.label(name) + " " + D.text(row, name);
+      return S.isolated(name.slice(0, 2) === "x_" || name === "size" || name === "length" || name === "model" || name === "task"
+        ? D.text(row, name) : S.label(name) + " " + D.text(row, name));
     }).join(" · ");
   };
 
