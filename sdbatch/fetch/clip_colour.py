@@ -8,6 +8,7 @@ Pure: a table of what the words of ITU-T H.273 mean here. BT.709 values stand in
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
 from sdbatch.errors import SourceUnreadable
@@ -147,10 +148,13 @@ def _primaries(header: ClipHeader) -> str:
     return _PRIMARIES.get(header.primaries, "2020" if is_wide else "709")
 
 
-def note_of(header: ClipHeader) -> str | None:
-    """Return what is to be known of how a clip is read; it goes on after its name."""
-    title = _HDR_TRANSFERS.get(header.transfer)
-    return f"its HDR ({title}) was brought to SDR, where what is brighter than paper is white" if title else None
+def notes_of(header: ClipHeader) -> Iterator[str]:
+    """Yield what is to be known of how a clip is read; each goes on after its name."""
+    if header.num_videos > 1:
+        shown = f"stream {header.stream} of the file"
+        yield f"it has {header.num_videos} video streams, of which the one that players show ({shown}) was taken"
+    if title := _HDR_TRANSFERS.get(header.transfer):
+        yield f"its HDR ({title}) was brought to SDR, where what is brighter than paper is white"
 
 
 def deinterlacing(header: ClipHeader) -> list[str]:

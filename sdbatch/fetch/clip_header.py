@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -41,6 +41,7 @@ class ClipHeader:
 
     Attributes:
         stream: ffmpeg's number of the stream in the file.
+        num_videos: Video streams in the file, covers apart.
         codec: ffmpeg's name, such as `hevc`.
         pixel_format: ffmpeg's name, such as `yuv420p10le`.
         width: Pixels as coded.
@@ -63,6 +64,7 @@ class ClipHeader:
     width: int
     height: int
     stream: int = 0
+    num_videos: int = 1
     cropped: tuple[int, int] = (0, 0)
     range: str = ""
     matrix: str = ""
@@ -120,7 +122,7 @@ def parse_header(text: str, name: str) -> ClipHeader:
     details = itertools.takewhile(
         lambda line: line.startswith("  ") and not _ANY_STREAM.match(line), lines[place + 1 :]
     )
-    return _header(stream, "\n".join(details))
+    return replace(_header(stream, "\n".join(details)), num_videos=len(streams))
 
 
 def _header(stream: re.Match[str], details: str) -> ClipHeader:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sdbatch.errors import SourceTooLarge, SourceTooShort, SourceUnreadable
-from sdbatch.fetch.clip_colour import decoder_arguments, deinterlacing, filters, note_of, refuse_unread, scale_options
+from sdbatch.fetch.clip_colour import decoder_arguments, deinterlacing, filters, notes_of, refuse_unread, scale_options
 from sdbatch.fetch.clip_header import ClipHeader, input_arguments, read_header
 from sdbatch.fetch.containers import HEAD_BYTES, demuxer_of
 from sdbatch.fetch.pictures import fit_image, mean_colour, on_white
@@ -109,8 +109,8 @@ def decode_clip(
     if missing > HELD_FRAMES_MAX:
         raise SourceTooShort(f"{name}: {gives}")
     if notes is not None:
-        held = f"{gives}, and its last one was held" if missing else None
-        notes.extend(f"{name}: {note}" for note in (note_of(header), held) if note)
+        held = [f"{gives}, and its last one was held"] if missing else []
+        notes.extend(f"{name}: {note}" for note in (*notes_of(header), *held))
     return np.stack(frames + frames[-1:] * missing)
 
 

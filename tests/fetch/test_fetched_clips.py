@@ -264,7 +264,13 @@ def test_of_several_clips_in_a_file_the_one_that_players_show_is_taken(tmp_path:
     done = _ffmpeg(*both, *marks, f"both.{suffix}", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
 
-    assert _numbers(_read((tmp_path / f"both.{suffix}").read_bytes())) == [9 * shown + number for number in range(9)]
+    notes: list[str] = []
+
+    frames_FHWC = _read((tmp_path / f"both.{suffix}").read_bytes(), notes=notes)
+
+    assert _numbers(frames_FHWC) == [9 * shown + number for number in range(9)]
+    told = f"the one that players show (stream {shown} of the file) was taken"
+    assert notes == [f"brand/a: it has 2 video streams, of which {told}"]
 
 
 def _with_aperture(data: bytes, width: int, height: int) -> bytes:
