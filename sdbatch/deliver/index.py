@@ -23,6 +23,8 @@ INDEX: Final = "delivered.parquet"
 TABLE: Final = "delivered.csv"
 INDEX_VERSION: Final = 1
 PLANNED, MADE, FAILED = "planned", "ok", "failed"
+BEFORE: Final = "before "
+"""Begins the key of a file in whose place another is made: after a kill nobody knows which of them lies there."""
 _MARK: Final = b"sdbatch.delivered_version"
 
 SCHEMA: Final = pa.schema(

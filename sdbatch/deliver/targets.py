@@ -13,12 +13,12 @@ import io
 import shutil
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from sdbatch.deliver.index import INDEX, MADE, TABLE, Rows, from_parquet, to_csv, to_parquet
+from sdbatch.deliver.index import BEFORE, INDEX, MADE, TABLE, Rows, from_parquet, to_csv, to_parquet
 from sdbatch.deliver.names import folded
 from sdbatch.errors import JobError
 from sdbatch.storage import Entry, LocalStore, Store, joined
@@ -60,6 +60,12 @@ class Target(Protocol):
 
     def strangers(self, names: Iterable[str], rows: Rows) -> list[str]:
         """Return those names under which something lies that no row tells of."""
+
+    def doubtful(self, rows: Rows) -> Iterator[tuple[str, bytes]]:
+        """Yield name and content of each file there that may not be its row's, as after a delivery that was cut off.
+
+        A name may come several times.
+        """
 
     def remove(self, names: Iterable[str], rows: Rows) -> None:
         """Remove files, and their rows."""
@@ -121,11 +127,17 @@ class FolderTarget:
         there = {folded(path) for path in self._present}
         return [name for name in names if folded(name) in there and folded(name) not in known]
 
+    def doubtful(self, rows: Rows) -> Iterator[tuple[str, bytes]]:
+        """See `Target`."""
+        for name, row in rows.items():
+            if name in self._present and (row["status"] != MADE or row["key"].startswith(BEFORE)):
+                yield name, self.store.read(name)
+
     def remove(self, names: Iterable[str], rows: Rows) -> None:
         """See `Target`."""
         for name in names:
             self.store.delete(name)
-            if rows[name].get("sidecar_sha256"):
+            if rows[name].get("sidecar_sha256") or f"{name}.c2pa" in self._present:
                 self.store.delete(name + ".c2pa")
             del rows[name]
 
@@ -196,6 +208,14 @@ class ZipTarget:
     def strangers(self, names: Iterable[str], rows: Rows) -> list[str]:
         """See `Target`. An archive is all its delivery's own."""
         return []
+
+    def doubtful(self, rows: Rows) -> Iterator[tuple[str, bytes]]:
+        """See `Target`."""
+        for path, members in self._archived.items():
+            names = [name for name in members if rows.get(name, {}).get("archive") != path]
+            if names:
+                with self.store.open(path) as file, zipfile.ZipFile(file) as archive:
+                    yield from ((name, archive.read(name)) for name in names)
 
     def remove(self, names: Iterable[str], rows: Rows) -> None:
         """See `Target`."""

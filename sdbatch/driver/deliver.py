@@ -21,7 +21,7 @@ from sdbatch.campaign import layout
 from sdbatch.campaign.campaign import Campaign
 from sdbatch.deliver import ledger
 from sdbatch.deliver.clips import ClipShape
-from sdbatch.deliver.index import FAILED, MADE, OF_FILE, Rows
+from sdbatch.deliver.index import BEFORE, FAILED, MADE, OF_FILE, Rows
 from sdbatch.deliver.making import SIDECAR, FileJob, Made, Task
 from sdbatch.deliver.matching import Master, Match
 from sdbatch.deliver.settings import Delivery
@@ -43,8 +43,6 @@ MASTERS_MIN: Final = 4
 """Fewest masters for each process: one takes a second or two to start."""
 _AHEAD: Final = 2
 """Masters handed out for each process: one in hand, one waiting."""
-_BEFORE: Final = "before "
-"""Begins the key of a file in whose place another is made: after a kill nobody knows which of them lies there."""
 
 
 def deliver_files(
@@ -173,7 +171,7 @@ def _take_up(rows: Rows, todo: Rows, target: Target, *, is_zip: bool) -> None:
         if there is None or there["status"] != MADE or not target.has(there):
             rows[name] = row
         elif not is_zip:  # an archive's files are not written over
-            there["key"] = _BEFORE + there["key"].removeprefix(_BEFORE)
+            there["key"] = BEFORE + there["key"].removeprefix(BEFORE)
 
 
 def _tasks(

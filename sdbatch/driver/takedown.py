@@ -109,7 +109,11 @@ def take_down(
         for place, names in report.delivered.items():
             if names:
                 lease.check()
-                remove_delivered(place, names, store.url, run)
+                if num_lost := remove_delivered(place, names, store.url, run):
+                    report.warnings.append(
+                        f"{place}: {num_lost} more of its files are not in it now: a delivery was cut off that made "
+                        "them on another machine; deliver again to make them"
+                    )
         _remove(store, meant, report, lease.check)
         lease.check()
         _show_again(store, lease.confirm)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from sdbatch.campaign import layout, lease
 from sdbatch.campaign.schema import from_parquet
 from sdbatch.campaign.tombstones import read_tombstones
 from sdbatch.cli import app
+from sdbatch.deliver.targets import ZipTarget
+from sdbatch.driver import deliver
 from sdbatch.driver.takedown import take_down
 from sdbatch.errors import NewerFormat, UserError
 from sdbatch.storage import Store, open_campaign
@@ -82,10 +85,12 @@ def campaign(made: Studio, tmp_path: Path) -> str:
     return str(tmp_path / "campaign")
 
 
-def _deliver(campaign: str, to: str, name: str = "spring") -> Any:
+def _deliver(
+    campaign: str, to: str, name: str = "spring", *, where: str | None = None, **more: Any
+) -> sdbatch.DeliverReport:
     formats = [{"name": "square", "width": 48, "height": 48, "type": "jpg"}]
     values = {"delivery": name, "campaign": campaign, "to": to, "processes": 1, "formats": formats}
-    return sdbatch.deliver({**values, "name": name + "/{id}-{n}.{ext}"})
+    return sdbatch.deliver({**values, "name": name + "/{id}-{n}.{ext}", "where": where}, **more)
 
 
 def _assets(store: Store) -> set[str]:
@@ -313,8 +318,6 @@ def _state(store: Store, target: str) -> Any:
 
 
 def test_a_zip_is_made_anew_without_what_was_taken_down(campaign: str, made: Studio, tmp_path: Path) -> None:
-    import zipfile
-
     target = str(tmp_path / "files.zip")
     assert _deliver(campaign, target).made == 6
     done = sdbatch.takedown(campaign, [str(made.folder / "hill.png")], delivered=[target], yes=True)
@@ -365,6 +368,98 @@ def test_two_deliveries_of_one_folder_both_lose_it(campaign: str, made: Studio, 
     assert len(list(Path(target).rglob("*.jpg"))) == 10
     assert "hill-0.jpg" not in there
     assert sdbatch.verify_delivery(target).is_good
+
+
+@pytest.fixture(scope="module")
+def edited(made: Studio) -> str:
+    """The campaign after two rows were edited: `hill` is made from the other source now."""
+    shutil.copytree(made.output, made.folder / "edited")
+    lake = str(made.folder / "lake.png")
+    changes: dict[str, dict[str, Any]] = {
+        "free": {"prompt": "a blue fox"},
+        "hill": {"prompt": "at noon", "images": [lake]},
+    }
+    rows = [{**row, **changes.get(row["id"], {})} for row in made.rows]
+    assert sdbatch.run(_job(made.folder, str(made.folder / "edited"), rows), in_process=True).exit_code == 0
+    return str(made.folder / "edited")
+
+
+def _killed(*_: Any) -> None:
+    raise Killed
+
+
+def _cut_off(patch: pytest.MonkeyPatch, owner: Any, name: str, campaign: str, to: str, **more: Any) -> None:
+    """Deliver with a process that dies where it calls something."""
+    with patch.context() as patched:
+        patched.setattr(owner, name, _killed)
+        with pytest.raises(Killed):
+            _deliver(campaign, to, **more)
+
+
+HILL = "spring/hill-0.jpg"
+
+
+def test_a_file_that_a_killed_delivery_wrote_over_is_known_by_what_it_says(
+    campaign: str, edited: str, made: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = str(tmp_path / "delivered")
+    _deliver(campaign, target)
+    shutil.rmtree(campaign)
+    shutil.copytree(edited, campaign)
+    only = sdbatch.Selection(only=frozenset({"hill"}))
+    _cut_off(monkeypatch, deliver, "_write_down", campaign, target, selection=only)
+    listed = sdbatch.takedown(campaign, [str(made.folder / "lake.png")], delivered=[target])
+
+    assert HILL in listed.delivered[target]
+
+
+def test_a_file_that_no_row_tells_of_any_more_is_known_by_what_it_says(
+    campaign: str, edited: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = str(tmp_path / "delivered")
+    _cut_off(monkeypatch, deliver, "_write_down", campaign, target)
+    shutil.rmtree(campaign)
+    _cut_off(monkeypatch, deliver, "_make", shutil.copytree(edited, campaign), target)
+    done = sdbatch.takedown(campaign, where="prompt == 'a red fox'", delivered=[target], yes=True)
+
+    assert done.delivered == {target: ["spring/free-0.jpg"]}
+    assert not list(Path(target).rglob("*.jpg"))
+
+
+@pytest.mark.parametrize("is_elsewhere", [False, True])
+def test_a_zip_whose_delivery_was_cut_off_is_asked_for_what_lies_in_it(
+    is_elsewhere: bool, campaign: str, edited: str, made: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "files.zip"
+    _deliver(campaign, str(target))
+    shutil.rmtree(campaign)
+    _cut_off(monkeypatch, ZipTarget, "complete", shutil.copytree(edited, campaign), str(target))
+    if is_elsewhere:
+        monkeypatch.setenv("SDBATCH_CACHE", str(tmp_path / "another machine"))
+    done = sdbatch.takedown(campaign, [str(made.folder / "hill.png")], delivered=[str(target)], yes=True)
+    with zipfile.ZipFile(target) as archive:
+        names = archive.namelist()
+
+    assert done.delivered == {str(target): [HILL]}
+    stay = LAKE if is_elsewhere else {"free/0", *LAKE}
+    assert names == sorted(f"spring/{name.replace('/', '-')}.jpg" for name in stay)
+    assert any("1 more of its files" in warning for warning in done.warnings) == is_elsewhere
+    assert _deliver(campaign, str(target)).made == 1 + is_elsewhere
+    assert sdbatch.verify_delivery(str(target)).is_good
+
+
+def test_what_a_killed_prune_left_in_a_zip_is_taken_down(
+    campaign: str, made: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "files.zip"
+    _deliver(campaign, str(target))
+    _cut_off(monkeypatch, ZipTarget, "complete", campaign, str(target), where="id != 'hill'", prune=True)
+    done = sdbatch.takedown(campaign, [str(made.folder / "hill.png")], delivered=[str(target)], yes=True)
+
+    assert done.delivered == {str(target): [HILL]}
+    with zipfile.ZipFile(target) as archive:
+        assert HILL not in archive.namelist()
+    assert sdbatch.verify_delivery(str(target)).is_good
 
 
 def test_a_file_that_no_commit_names_is_found_by_what_it_says(campaign: str, made: Studio) -> None:
