@@ -110,6 +110,8 @@ def load_job(job: JobLike, overrides: Texts = (), date: str | None = None, *, wi
     """
     overrides = texts_of(overrides)
     if isinstance(job, Job):
+        if date is not None:
+            raise JobError(f"date {date!r}: the job was read before, and its manifest is {job.manifest_path}")
         return parse_job(job.model_dump(mode="json"), overrides) if overrides else job
     if isinstance(job, Mapping):
         return parse_job(dict(job), overrides, date=date, with_revisions=with_revisions)
@@ -934,7 +936,7 @@ def count_brief(brief: str | Path, job: JobLike | None = None, overrides: Texts 
     Raises:
         UserError: With what is wrong.
     """
-    return brief_counted(Path(brief), None if job is None else load_job(job, overrides))
+    return brief_counted(Path(brief), _job_given(job, overrides))
 
 
 def preview_brief(
@@ -945,7 +947,7 @@ def preview_brief(
     Raises:
         UserError: With what is wrong.
     """
-    return brief_preview(Path(brief), None if job is None else load_job(job, overrides), num_rows)
+    return brief_preview(Path(brief), _job_given(job, overrides), num_rows)
 
 
 def build_brief(
@@ -961,8 +963,7 @@ def build_brief(
     Raises:
         UserError: With what is wrong.
     """
-    own = None if job is None else load_job(job, overrides)
-    built, _ = driver_build_brief(Path(brief), Path(folder), job=own, shards=shards)
+    built, _ = driver_build_brief(Path(brief), Path(folder), job=_job_given(job, overrides), shards=shards)
     return _build_report(built)
 
 
@@ -972,7 +973,7 @@ def list_models(job: JobLike | None = None, overrides: Texts = ()) -> list[Model
     Raises:
         ModelError: When a folder is missing or of no known family.
     """
-    return describe_models(job_of_builtins() if job is None else load_job(job, overrides))
+    return describe_models(_job_given(job, overrides) or job_of_builtins())
 
 
 def pin_models(job: JobLike, overrides: Texts = ()) -> list[Pin]:
@@ -1010,6 +1011,15 @@ def _of_rows(selection: Selection | None) -> Selection:
         if (value := getattr(selection, name)) not in {None, False}:
             raise JobError(f"{name} {value!r}: says what plan, run and redo make; only, where and sample pick rows")
     return selection
+
+
+def _job_given(job: JobLike | None, overrides: Texts) -> Job | None:
+    """Return the job that a caller may leave out."""
+    if job is not None:
+        return load_job(job, overrides)
+    if override := next(iter(texts_of(overrides)), None):
+        raise JobError(f"--set {override}: overrides a value of a job; name the job too, or leave --set out")
+    return None
 
 
 def _store(campaign: Campaign) -> Store:

@@ -222,3 +222,22 @@ def test_check_and_plan_never_import_torch(job: Job) -> None:
     )
 
     assert subprocess.run([sys.executable, "-c", script, path]).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["models", "list", "--set", "seed=1"], "--set seed=1: overrides a value of a job; name the job too"),
+        (["brief", "count", "brief.yaml", "--set", "seed=1"], "--set seed=1: overrides a value of a job"),
+        (["brief", "preview", "brief.yaml", "--set", "seed=1"], "--set seed=1: overrides a value of a job"),
+        (["brief", "build", "brief.yaml", "--to", "m", "--set", "seed=1"], "--set seed=1: overrides a value of a job"),
+        (["plan", "jobs/demo.yaml", "--date", "2026-11-26"], "manifests/demo/, has no ${date} to put it into"),
+        (["submit", "jobs/demo.yaml", "--address", "http://127.0.0.1:9", "--installed", "--exclude", "a"], "--exclude"),
+        (["submit", "jobs/demo.yaml", "--address", "http://127.0.0.1:9", "--installed", "--working-dir", "."], "--wor"),
+    ],
+    ids=lambda value: " ".join(value[:2]) if isinstance(value, list) else "",
+)
+def test_an_option_that_can_have_no_effect_is_refused(arguments: list[str], said: str) -> None:
+    result = _call(*arguments)
+
+    assert (result.exit_code, said in result.output) == (2, True), result.output

@@ -90,6 +90,8 @@ def test_of_two_ticks_that_overlap_one_drives_and_nothing_is_doubled(nightly: Pa
         ("m/${date}/", "20261121", "is not of the form"),
         ("m/${HOME}/", "2026-11-21", "the only name to be filled in is"),
         ("m/${date/", "2026-11-21", "the only name to be filled in is"),
+        ("m/${date}/", "", "'' is not of the form"),
+        ("m/{date}/", "2026-11-21", r"date '2026-11-21': the manifest's path, m/{date}/, has no \${date}"),
     ],
 )
 def test_only_a_date_is_filled_in(manifest: str, date: str, said: str) -> None:

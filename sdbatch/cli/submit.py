@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -24,6 +25,7 @@ from sdbatch.cli.options import (
 )
 from sdbatch.cli.output import guarded, say
 from sdbatch.cli.shown import tell
+from sdbatch.errors import JobError
 
 if TYPE_CHECKING:
     from sdbatch.driver.submit import SubmitReport
@@ -35,7 +37,9 @@ def submit(
     overrides: Set = None,
     date: Date = None,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Do not follow the log.")] = False,
-    working_dir: Annotated[Path, typer.Option(help="Folder to send along; the job file lies in it.")] = Path(),
+    working_dir: Annotated[
+        Path | None, typer.Option(help="Folder to send along, in which the job file lies; this one by default.")
+    ] = None,
     installed: Annotated[
         bool, typer.Option("--installed", help="Send nothing: the cluster's image has the job file at this path.")
     ] = False,
@@ -55,6 +59,7 @@ def submit(
 ) -> None:
     """Run a job on a cluster through Ray's job server; ends with the job's exit code."""
     variables = split_pairs("--env", environment)
+    guarded(lambda: _refuse_unsent(installed, {"--working-dir": working_dir, "--exclude": exclude}), as_json)
 
     def call() -> SubmitReport:
         return api.submit(
@@ -62,7 +67,7 @@ def submit(
             address,
             overrides or (),
             date=date,
-            working_dir=None if installed else working_dir,
+            working_dir=None if installed else working_dir or Path(),
             environment=variables,
             accept_failed=accept_failed,
             accept_new_keys=accept_new_keys,
@@ -80,3 +85,9 @@ def submit(
     word = "submitted" if submission.is_new else "runs already; followed"
     say(asdict(submission), as_json, f"{submission.submission_id} {word}{ended}; campaign {submission.output}")
     raise typer.Exit(submission.exit_code or 0)
+
+
+def _refuse_unsent(installed: bool, options: Mapping[str, object]) -> None:
+    for name, value in options.items():
+        if installed and value:
+            raise JobError(f"{name}: says what is sent, and --installed sends nothing; leave one of them out")

@@ -276,8 +276,11 @@ def _set(values: dict[str, Any], keys: list[str], new: Any) -> dict[str, Any]:
 def _dated(manifest: str, date: str | None, name: str) -> str:
     """Put the tick's date into a manifest's path: plain substitution, one name."""
     if "${" not in manifest:
+        if date is not None:
+            raise JobError(f"{name}: date {date!r}: the manifest's path, {manifest}, has no ${{date}} to put it into")
         return manifest
-    chosen = date or os.environ.get("SDBATCH_DATE") or datetime.now(UTC).date().isoformat()
+    today = os.environ.get("SDBATCH_DATE") or datetime.now(UTC).date().isoformat()
+    chosen = today if date is None else date
     try:
         valid = datetime.strptime(chosen, "%Y-%m-%d").replace(tzinfo=UTC).date().isoformat() == chosen
     except ValueError:
