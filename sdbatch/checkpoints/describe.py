@@ -40,7 +40,7 @@ from sdbatch.checkpoints.files import (
     read_json,
     variant_in,
 )
-from sdbatch.checkpoints.fitting import refuse_misfit
+from sdbatch.checkpoints.fitting import refuse_misfit, refuse_unscaled
 from sdbatch.checkpoints.headers import Header, read_headers
 from sdbatch.checkpoints.identity import identity, is_content_digest
 from sdbatch.checkpoints.indexes import faults_of_index, refuse_other_inputs
@@ -164,6 +164,9 @@ def _refuse_misfits(name: str, info: ModelInfo, found: Mapping[str, LaidOver], s
             return found[module].config
         return _own_config(info, module, storage) if info.modules else None  # a stated family leaves the folder unread
 
+    if "vae" in info.modules and "vae" not in found:
+        config = _own_config(info, "vae", storage) or {}
+        refuse_unscaled(f"models.{name}.path: {info.path}: vae", info.modules["vae"][1], config)
     for asked, one in found.items():
         component = info.options.laid_over[asked]
         place = place_of(name, asked, is_top=asked not in info.options.components)

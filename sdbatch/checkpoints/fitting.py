@@ -8,6 +8,8 @@ A class alone does not tell: an AutoencoderKL has 4 channels or 16, and any file
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -24,6 +26,8 @@ Config = Mapping[str, Any]
 _LATENTS: Final = ("latent_channels", "z_dim")
 _SCALES: Final = {"scaling_factor": 0.18215, "shift_factor": 0.0}
 """Numbers that tell the latents of one AutoencoderKL from those of another, and what they are where none are said."""
+_SCALED: Final = "AutoencoderKL"
+"""Class whose latents are scaled by them."""
 _TEXTS: Final = ("cross_attention_dim", "joint_attention_dim", "text_dim", "caption_channels", "cap_feat_dim")
 _AS_THE_DENOISER: Final[Mapping[str, tuple[str, ...]]] = {
     "controlnet": ("block_out_channels", "cross_attention_dim", "joint_attention_dim"),
@@ -67,6 +71,7 @@ def refuse_misfit(
         return
     others = own(module) or {}
     texts = [name for name in laid_over if name.startswith("text_encoder")]
+    refuse_unscaled(place, class_name, config)
     if module.endswith("vae") and denoiser not in laid_over:
         _refuse_other(place, "block_out_channels", _steps(config), _steps(others), "the model's own vae", " stages")
         for key, found, expected in _latents(class_name, config, others):
@@ -83,6 +88,21 @@ def refuse_misfit(
             _refuse_other(place, key, config.get(key), others.get(key), f"the model's own {module}")
 
 
+def refuse_unscaled(place: str, class_name: str | None, config: Config) -> None:
+    """Refuse a VAE whose configuration states a scale that its latents cannot be divided by.
+
+    Raises:
+        ModelError: Naming the value.
+    """
+    scale = config.get("scaling_factor", _SCALES["scaling_factor"])
+    is_number = isinstance(scale, int | float) and not isinstance(scale, bool) and 0 < scale < math.inf
+    if class_name == _SCALED and not is_number:
+        raise ModelError(
+            f"{place}: scaling_factor is {json.dumps(scale)} in its config.json, which is to be a number over 0; copy "
+            "the file from its model again"
+        )
+
+
 def _classes_of(component: str, family: Family) -> set[str]:
     """Return the classes that a family's routes read as a component."""
     return {route.every_component[component] for route in family.routes if component in route.every_component}
@@ -97,9 +117,15 @@ def _refuse_other(place: str, key: str, found: Any, expected: Any, whose: str, w
 
 
 def _latents(class_name: str, config: Config, others: Config) -> list[tuple[str, Any, Any]]:
-    usual: Mapping[str, float] = _SCALES if class_name == "AutoencoderKL" and others else {}
-    scales = [(key, config.get(key, value), others.get(key, value)) for key, value in usual.items()]
+    usual: Mapping[str, float] = _SCALES if class_name == _SCALED and others else {}
+    scales = [(key, _scale(config, key, value), _scale(others, key, value)) for key, value in usual.items()]
     return [*((key, config.get(key), others.get(key)) for key in _LATENTS), *scales]
+
+
+def _scale(config: Config, key: str, usual: float) -> Any:
+    """Return one of the scales; null is none."""
+    value = config.get(key)
+    return usual if value is None else value
 
 
 def _steps(config: Config) -> int | None:

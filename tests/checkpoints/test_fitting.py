@@ -123,6 +123,30 @@ def test_a_vae_whose_latents_are_scaled_otherwise_is_refused_and_one_that_says_n
     assert describe("m", Model.model_validate({"path": str(toys / "sd"), "components": both}), {})
 
 
+@pytest.mark.parametrize("value", [None, 0, "0.18215", True], ids=json.dumps)
+@pytest.mark.parametrize("is_laid_over", [False, True])
+def test_a_vae_whose_latents_cannot_be_scaled_is_refused(
+    is_laid_over: bool, value: Any, toys: Path, tmp_path: Path
+) -> None:
+    model = Path(shutil.copytree(toys / "sd", tmp_path / "sd"))
+    config = json.loads((model / "vae" / "config.json").read_text())
+    (model / "vae" / "config.json").write_text(json.dumps({**config, "scaling_factor": value}))
+
+    said = _refusal(toys, "sd", components={"vae": str(model / "vae")}) if is_laid_over else _refusal(tmp_path, "sd")
+    assert f"scaling_factor is {json.dumps(value)} in its config.json, which is to be a number over 0" in said
+
+
+def test_a_shift_of_null_is_none_beside_one(toys: Path, tmp_path: Path) -> None:
+    vae = Path(shutil.copytree(toys / "sd" / "vae", tmp_path / "vae"))
+    model = Path(shutil.copytree(toys / "sd", tmp_path / "sd"))
+    config = json.loads((vae / "config.json").read_text())
+    (model / "vae" / "config.json").write_text(json.dumps({**config, "shift_factor": 0.1159}))
+    (vae / "config.json").write_text(json.dumps({**config, "shift_factor": None}))
+
+    said = _refusal(tmp_path, "sd", components={"vae": str(vae)})
+    assert "its shift_factor is 0.0, and that of the vae that the unet was made for is 0.1159" in said
+
+
 def test_a_component_may_differ_where_its_counterpart_comes_with_it(toys: Path, tmp_path: Path) -> None:
     both = {"unet": str(toys / "sdxl" / "unet"), "text_encoder": str(toys / "sdxl" / "text_encoder")}
 
