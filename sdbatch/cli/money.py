@@ -13,6 +13,7 @@ from sdbatch.cli.output import guarded, say
 from sdbatch.cli.shown import show, show_table
 from sdbatch.cli.summary import counted
 from sdbatch.driver import PlanReport, RunResult
+from sdbatch.driver.cost import CURRENCY
 from sdbatch.driver.costs import WorkForecast
 from sdbatch.report.progress import duration, hours, money
 
@@ -132,21 +133,22 @@ def cost(
         return
     names = [name for name in report.table.column_names if name in report.by]
     rows = report.table.to_pylist()
-    has_money = report.currency is not None
+    has_money = report.currency is not None or CURRENCY in report.by
     has_verdicts = report.approved is not None
     headers = ["assets", "in the model", "of workers"]
     headers += ["money", "per asset"] if has_money else ["per asset"]
     headers += ["approved", "per approved"] if has_verdicts else []
 
     def cells(row: dict[str, Any]) -> list[str]:
+        currency = report.currency or row.get(CURRENCY)
         per = [row["cost_per_asset"], row["cost_per_approved"]] if has_money else [None, None]
         found = [str(row["assets"]), hours(row["model_gpu_s"] / 3600), hours(row["worker_gpu_s"] / 3600)]
         if has_money:
-            found += [_money(row["cost"], report.currency), _money(per[0], report.currency)]
+            found += [_money(row["cost"], currency), _money(per[0], currency)]
         else:
             found += [hours(row["worker_gpu_s"] / row["assets"] / 3600) if row["assets"] else ""]
         if has_verdicts:
-            found += [str(row["approved"]), _money(per[1], report.currency)]
+            found += [str(row["approved"]), _money(per[1], currency)]
         return found
 
     total = report.total()

@@ -9,7 +9,7 @@ that idle time, starts and loads fall on what was made meanwhile. Time that no r
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -25,6 +25,8 @@ from sdbatch.storage import Store
 
 _ROW: Final = ("id", "request_key", "n", "status", "sha256", "model", "denoise_s", "decode_s")
 """Columns that every commit is read with."""
+CURRENCY: Final = "currency"
+"""Column of the table where runs had prices in several."""
 Output = tuple[str, str, int]
 """An output: id, request key, number."""
 File = tuple[str, str, int, str]
@@ -47,12 +49,12 @@ class CostReport:
     """What a campaign has cost.
 
     Attributes:
-        by: Columns that it is told by.
+        by: Columns that it is told by; `currency` stands last among them where runs had prices in several.
         table: A row for each group, the costliest first: the columns of `by`, then `assets` (outputs made, each once,
             where it was made last), `approved` (of them; null without verdicts), `model_gpu_s` (seconds in the model
             times GPUs), `worker_gpu_s` (seconds of workers, idle ones too, times GPUs), `cost` (null without a price),
             `cost_per_asset`, `cost_per_approved`.
-        currency: Of the money; None without a price.
+        currency: Of the money; None without a price, and where there are several, which have no sum.
         approved: Outputs that a reviewer approved; None where nobody has reviewed anything.
         notes: What a person should know of it.
     """
@@ -135,9 +137,9 @@ def campaign_cost(
     columns = list(dict.fromkeys([*_ROW, *(name for name in names if not name.startswith("x_"))]))
     counted = [run for files in runs if (run := _run_of(store, files.run)) is not None]
     currencies = sorted({run.currency for run in counted if run.currency})
-    if len(currencies) > 1:
-        raise JobError(f"{store.url}: runs have prices in {' and '.join(currencies)}, which do not add up to a sum")
     unpriced = _priced_as_the_newest(counted)
+    if is_mixed := len(currencies) > 1:
+        by, names = (*by, CURRENCY), (*names, CURRENCY)
     verdicts = approved()
     sums: defaultdict[tuple[Any, ...], _Sum] = defaultdict(_Sum)
     made: dict[Output, tuple[tuple[Any, ...], str]] = {}
@@ -145,7 +147,7 @@ def campaign_cost(
     for run in counted:
         tables = list(each_of(lambda path: read_commit(store, path, columns), commits[run.id]))
         rows = _Rows(pa.concat_tables(tables) if tables else METADATA.empty_table().select(columns))
-        groups = list(rows.groups(names, own))
+        groups = list(rows.groups(names, own, {CURRENCY: run.currency} if is_mixed else {}))
         made.update(
             (file[:3], (group, file[3])) for file, group in zip(rows.files(), groups, strict=True) if file is not None
         )
@@ -155,6 +157,8 @@ def campaign_cost(
         sums[group].approved += bool(verdicts and (*output, sha256) in verdicts)
     unrecorded = sum(not run.is_recorded for run in counted)
     notes = [unpriced] if unpriced else []
+    if is_mixed:
+        notes.append(f"runs had prices in {' and '.join(currencies)}, which do not add up to a sum")
     if unrecorded:
         notes.append(
             f"{unrecorded} run(s) of an older sdbatch did not record the time of their workers; their time in the "
@@ -163,7 +167,7 @@ def campaign_cost(
     return CostReport(
         by=tuple(by),
         table=_table(by, sums, has_money=bool(currencies), has_verdicts=verdicts is not None),
-        currency=currencies[0] if currencies else None,
+        currency=currencies[0] if len(currencies) == 1 else None,
         approved=None if verdicts is None else sum(one.approved for one in sums.values()),
         notes=notes,
     )
@@ -196,7 +200,7 @@ def _priced_as_the_newest(runs: list[_Run]) -> str:
     if newest is None or newest.price is None or newest.currency is None or not lacking:
         return ""
     for place in lacking:
-        runs[place] = replace(runs[place], price=newest.price)
+        runs[place] = replace(runs[place], price=newest.price, currency=newest.currency)
     price = money(newest.price, newest.currency)
     return f"{len(lacking)} run(s) had no price; their time counts at {price} a GPU hour, which {newest.id} had"
 
@@ -214,13 +218,18 @@ class _Rows:
         parts = (table.column(name).to_pylist() for name in ("denoise_s", "decode_s"))
         self.model_s = [(denoise_s or 0.0) + (decode_s or 0.0) for denoise_s, decode_s in zip(*parts, strict=True)]
 
-    def groups(self, names: Sequence[str], own: _OwnColumns) -> Iterator[tuple[Any, ...]]:
-        """Yield the values of each row."""
+    def groups(self, names: Sequence[str], own: _OwnColumns, of_run: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
+        """Yield the values of each row; those of its run are the same for all."""
         ids = self._table.column("id").to_pylist()
-        columns = [
-            [own.of(request_id, name) for request_id in ids] if name in own else self._table.column(name).to_pylist()
-            for name in names
-        ]
+
+        def values(name: str) -> Iterable[Any]:
+            if name in of_run:
+                return [of_run[name]] * len(ids)
+            if name in own:
+                return [own.of(request_id, name) for request_id in ids]
+            return list(self._table.column(name).to_pylist())
+
+        columns = [values(name) for name in names]
         return iter(zip(*columns, strict=True)) if columns else iter([()] * len(ids))
 
     def files(self) -> Iterator[File | None]:
@@ -253,7 +262,7 @@ def _add_times(
             _add_worker_time(own, pool.gpu_s * seconds / totals[place], run)
     unused = sum(pool.gpu_s for place, pool in enumerate(run.pools) if not totals[place])
     if unused:
-        nothing = tuple(run.id if name == "run_id" else None for name in names)
+        nothing = tuple(map({"run_id": run.id, CURRENCY: run.currency}.get, names))
         _add_worker_time(sums[nothing], unused, run)
 
 

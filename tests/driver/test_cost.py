@@ -173,6 +173,29 @@ def test_a_column_that_is_not_there_is_named(campaign: Values) -> None:
         sdbatch.cost(campaign["output"], ["x_colour"])
 
 
+@pytest.mark.parametrize("by", GROUPINGS)
+def test_money_in_several_currencies_is_told_by_each(campaign: Values, tmp_path: Path, by: tuple[str, ...]) -> None:
+    output = shutil.copytree(campaign["output"], tmp_path / "campaign")
+    first, second, newest = sorted(output.glob("runs/*/run.json"))
+    records = {path: json.loads(path.read_text()) for path in (first, second, newest)}
+    first.write_text(json.dumps({**records[first], "prices": {"gpu_hour": 2.0, "currency": "USD"}}))
+    second.write_text(json.dumps({**records[second], "prices": None}))
+    report = sdbatch.cost(str(output), by)
+    gpu_s = [record["spending"]["own"]["gpu_s"] for record in records.values()]
+    rows = report.table.to_pylist()
+    sums = {name: sum(row["cost"] for row in rows if row["currency"] == name) for name in ("EUR", "USD")}
+    shown = CliRunner().invoke(app, ["cost", str(output), "--by", ",".join(by)], env={"COLUMNS": "160"})
+
+    assert report.by == (*by, "currency")
+    assert sums == {
+        "EUR": pytest.approx((gpu_s[1] + gpu_s[2]) / 3600 * 4.0, rel=ROUNDED),
+        "USD": pytest.approx(gpu_s[0] / 3600 * 2.0, rel=ROUNDED),
+    }
+    assert (report.currency, report.total()["cost"], report.total()["assets"]) == (None, None, 13)
+    assert "runs had prices in EUR and USD, which do not add up to a sum" in report.notes
+    assert (shown.exit_code, " EUR" in shown.output, " USD" in shown.output) == (0, True, True)
+
+
 def test_the_command_prints_groups_and_their_sum(campaign: Values) -> None:
     shown = CliRunner().invoke(app, ["cost", campaign["output"], "--by", "x_product"], env={"COLUMNS": "120"})
     told = json.loads(CliRunner().invoke(app, ["cost", campaign["output"], "--by", "x_product", "--json"]).output)
