@@ -172,7 +172,11 @@ def _answers(host: str, port: int) -> bool:
 def _check_token(address: str, *, allow_open: bool) -> None:
     try:
         answer = subprocess.run(  # noqa: S603 -- our own interpreter
-            [sys.executable, "-c", _ASK, address], check=False, capture_output=True, text=True, timeout=ANSWER_TIMEOUT_S
+            [sys.executable, "-P", "-c", _ASK, address],  # the folder that a person is in is nobody's package
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=ANSWER_TIMEOUT_S,
         )
     except subprocess.TimeoutExpired as error:
         raise WorkersUnavailable(

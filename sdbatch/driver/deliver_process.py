@@ -178,10 +178,10 @@ class _MakerProcess:
     def __init__(self, place: Place) -> None:
         self._place: Place | None = place
         self._line, theirs = multiprocessing.Pipe()
-        arguments = json.dumps([[path for path in sys.path if isinstance(path, str)], theirs.fileno()])
+        arguments = json.dumps([[path for path in sys.path if path and isinstance(path, str)], theirs.fileno()])
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603 -- our own program, no shell
-                [sys.executable, "-c", _START, arguments], stdin=subprocess.DEVNULL, pass_fds=(theirs.fileno(),)
+                [sys.executable, "-P", "-c", _START, arguments], stdin=subprocess.DEVNULL, pass_fds=(theirs.fileno(),)
             )
 
     def make(self, task: Task) -> list[Made]:

@@ -616,7 +616,19 @@ def test_a_script_that_delivers_runs_once(campaign: Path, tmp_path: Path) -> Non
     values = _delivery(campaign, processes=2)
     script.write_text(f"import sdbatch\nprint('begun')\nprint(sdbatch.deliver({values!r}).made)\nprint('ended')\n")
 
-    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=300)
+    here = tmp_path / "here"
+    here.mkdir()
+    for name in ("json", "signal", "sdbatch"):  # what lies in the folder that a person is in is not imported
+        (here / f"{name}.py").write_text("raise SystemExit('a stranger was imported')")
+
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        cwd=here,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
 
     assert done.stdout.split() == ["begun", "14", "ended"], done.stderr
 
