@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -139,17 +140,16 @@ def test_verify_hashes_nothing_outside(campaign: Path, victim: Path, capsys: pyt
 )
 @pytest.mark.parametrize("kind", ["pipe", "socket", "device"])
 @pytest.mark.parametrize("place", [layout.asset("a", KEY, 0, "png"), layout.commit(RUN, "000000"), layout.lease(1)])
-def test_what_is_no_regular_file_is_never_read(campaign: Path, tmp_path: Path, kind: str, place: str) -> None:
+def test_what_is_no_regular_file_is_never_read(campaign: Path, kind: str, place: str) -> None:
     file = campaign / place
     file.unlink(missing_ok=True)
     file.parent.mkdir(exist_ok=True)
     if kind == "pipe":
         os.mkfifo(file)
     elif kind == "socket":
-        with socket.socket(socket.AF_UNIX) as bound:
-            os.chdir(file.parent)  # a socket's name has 107 characters at most
+        # A socket's name has 107 characters at most.
+        with socket.socket(socket.AF_UNIX) as bound, contextlib.chdir(file.parent):
             bound.bind(file.name)
-        os.chdir(tmp_path)
     else:
         try:
             os.mknod(file, 0o600 | 0o020000, os.makedev(1, 5))
