@@ -9,6 +9,7 @@ from typing import Final
 
 from sdbatch.errors import SourceUnreadable
 from sdbatch.fetch.marks import foreign_title, name_by_mark
+from sdbatch.fetch.picture_formats import AVIF_BRANDS, HEIC_BRANDS
 
 HEAD_BYTES: Final = 1024
 """Bytes at a file's beginning that tell its container."""
@@ -48,11 +49,8 @@ _FOREIGN: Final = (
     (0, b"\x89PNG", "a PNG"),
     (0, b"\xff\xd8\xff", "a JPEG"),
     (8, b"WEBP", "a WebP"),
-    *((4, b"ftyp" + brand, "an AVIF") for brand in (b"avif", b"avis")),
-    *(
-        (4, b"ftyp" + brand, "a HEIC")
-        for brand in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
-    ),
+    *((4, b"ftyp" + brand, "an AVIF") for brand in AVIF_BRANDS),
+    *((4, b"ftyp" + brand, "a HEIC") for brand in HEIC_BRANDS),
 )
 """Files that people take for clips, by (offset, mark), and what they are. Of AVIF and HEIC ffmpeg reads a still."""
 _TS_PACKETS: Final = ((0, 188), (4, 192))

@@ -25,8 +25,9 @@ _MARKS: Final = (
     (0, b"MM\0+", "TIFF"),
     (0, b"BM", "BMP"),
 )
-_AVIF_BRANDS: Final = frozenset({b"avif", b"avis"})
-_HEIC_BRANDS: Final = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
+AVIF_BRANDS: Final = frozenset({b"avif", b"avis"})
+HEIC_BRANDS: Final = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
+"""Brands of ISO files (ISO/IEC 23000-22, 23008-12) that hold pictures."""
 _RAW: Final = ((0, b"II*\0\x10\0\0\0CR\x02", "a camera raw"),)
 """A raw of Canon's (CR2), which is a TIFF as well."""
 _FOREIGN: Final = (
@@ -64,9 +65,9 @@ def picture_format(head: bytes) -> str:
     if kind is not None and not name_by_mark(head, _RAW):
         return kind
     named = set(brands(head))
-    if named & _AVIF_BRANDS:
+    if named & AVIF_BRANDS:
         return "AVIF"
-    if named & _HEIC_BRANDS:
+    if named & HEIC_BRANDS:
         return "HEIC"
     if title := foreign_title(head, (*_RAW, *_FOREIGN)):
         raise Refused(f"is {title} file; pictures are {LISTED}")
