@@ -132,17 +132,17 @@ class Fleet:
             worker.placed_s = self._clock()
             self._meter.place(worker.shape, self._now_s())
 
-    def start(self, shape: Shape) -> None:
-        """Ask for one more worker."""
+    def start(self, shape: Shape) -> str:
+        """Ask for one more worker; return its name."""
         name = f"w{self._num_started}"
         self._num_started += 1
         self._workers[name] = FleetWorker(shape=shape)
         self._executor.start(name, shape)
+        return name
 
     def start_ahead(self, shape: Shape) -> None:
         """Ask for a worker whose slot is free, before anybody looks at events: its slot counts from now on."""
-        name = f"w{self._num_started}"
-        self.start(shape)
+        name = self.start(shape)
         self._workers[name].is_ahead = True
         self.place(name)
 
