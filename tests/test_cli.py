@@ -22,6 +22,7 @@ from sdbatch.driver.select import Reason
 Job = Callable[..., str]
 ROOT = Path(__file__).parents[1]
 DEMO = str(ROOT / "jobs" / "demo.yaml")
+INSTALLED = ("submit", DEMO, "--address", "http://127.0.0.1:9", "--installed")
 
 
 def _sdbatch(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -232,34 +233,9 @@ def test_check_and_plan_never_import_torch(job: Job) -> None:
         (["brief", "count", "brief.yaml", "--set", "seed=1"], "--set seed=1: overrides a value of a job"),
         (["brief", "preview", "brief.yaml", "--set", "seed=1"], "--set seed=1: overrides a value of a job"),
         (["brief", "build", "brief.yaml", "--to", "m", "--set", "seed=1"], "--set seed=1: overrides a value of a job"),
-        (
-            ["plan", DEMO, "--date", "2026-11-26"],
-            "manifests/demo/, has no ${date} to put it into",
-        ),
-        (
-            [
-                "submit",
-                DEMO,
-                "--address",
-                "http://127.0.0.1:9",
-                "--installed",
-                "--exclude",
-                "a",
-            ],
-            "--exclude",
-        ),
-        (
-            [
-                "submit",
-                DEMO,
-                "--address",
-                "http://127.0.0.1:9",
-                "--installed",
-                "--working-dir",
-                ".",
-            ],
-            "--wor",
-        ),
+        (["plan", DEMO, "--date", "2026-11-26"], "manifests/demo/, has no ${date} to put it into"),
+        ([*INSTALLED, "--exclude", "a"], "--exclude"),
+        ([*INSTALLED, "--working-dir", "."], "--wor"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
