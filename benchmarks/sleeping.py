@@ -19,6 +19,7 @@ from sdbatch.job import parse_job
 from sdbatch.recipe import parse_recipes
 from sdbatch.storage import open_store
 from sdbatch.types import OnCall, Receipt, Request, Running, Unit, WorkerSpec
+from sdbatch.without_pandas import keep_pandas_out
 
 STARTED = "SDBATCH_BENCH_STARTED"
 """Environment variable: a folder in which every worker leaves the wall clock of its first unit, under its name."""
@@ -50,7 +51,8 @@ class NoopWorker:
         self._has_started = False
 
     def prepare_process(self) -> None:
-        """Leave what is imported out of the collector's sight, as a worker with a model does."""
+        """Keep pandas out and what is imported out of the collector's sight, as a worker with a model does."""
+        keep_pandas_out()
         with left_to_stay():
             pass
 

@@ -50,4 +50,5 @@ def judged_files(verdicts: Verdicts, *words: str) -> frozenset[tuple[str, str, i
     return frozenset(zip(*columns, strict=True))
 
 
-NO_VERDICTS: Final = Verdicts(rows=VERDICT_ROWS.empty_table())
+# Made at import, so no `empty_table`, which asks for pandas: see `without_pandas`.
+NO_VERDICTS: Final = Verdicts(rows=pa.Table.from_batches([], VERDICT_ROWS))

@@ -55,7 +55,7 @@ class Tombstones:
         digests: Contents that are withdrawn: of sources, and of outputs, which may be sources of others.
     """
 
-    outputs: pa.Table = field(default_factory=TOMBSTONE.empty_table)
+    outputs: pa.Table = field(default_factory=lambda: pa.Table.from_batches([], TOMBSTONE))
     urls: frozenset[str] = frozenset()
     digests: frozenset[str] = frozenset()
 
@@ -124,7 +124,7 @@ class Tombstones:
         return barred
 
 
-NOTHING_TAKEN_DOWN: Final = Tombstones()
+NOTHING_TAKEN_DOWN: Final = Tombstones()  # made at import, so no `empty_table`: see `without_pandas`
 
 
 def read_tombstones(store: Store) -> Tombstones:

@@ -12,16 +12,18 @@ import pyarrow as pa
 from sdbatch.cli.streams import prepare_streams
 from sdbatch.extras import require
 from sdbatch.logs import configure, log_format
+from sdbatch.without_pandas import keep_pandas_out
 
 
 def prepare_command() -> None:
-    """Set what a command may and a library function may not: streams, log handlers, Arrow's memory pool, Ray's logs."""
+    """Set what a command may and a library function may not: streams, log handlers, Arrow's memory, Ray's logs."""
     prepare_streams()
     configure(log_format())
     # Ray's notes on packaging and on its socket are not for the person who waits for a job.
     logging.getLogger("ray").setLevel(logging.ERROR)
     # Arrow's default pool keeps the memory of every part it read.
     pa.set_memory_pool(pa.system_memory_pool())
+    keep_pandas_out()
 
 
 LAST_LINE = (

@@ -34,6 +34,7 @@ from sdbatch.provenance.definition import Ingredient, definition
 from sdbatch.provenance.fingerprint import fingerprint
 from sdbatch.provenance.signing import INGREDIENT_BYTES, RESERVED_BYTES, TIME_STAMP_BYTES, FileSigner, SignFailed
 from sdbatch.storage import Store, open_campaign
+from sdbatch.without_pandas import keep_pandas_out
 
 ARCHIVES_KEPT: Final = 64
 """Archives of sources' credentials, of some 10 KB each, that a process keeps: many masters share a source."""
@@ -205,6 +206,7 @@ class _MakerProcess:
 
 def serve(descriptor: int) -> None:
     """Make what is asked for on a line, until its other end is closed."""
+    keep_pandas_out()
     with Connection(descriptor) as line, suppress(EOFError, ConnectionError):
         begin(line.recv())
         while True:

@@ -22,6 +22,7 @@ from sdbatch.job import parse_job
 from sdbatch.logs import configure
 from sdbatch.storage import open_campaign
 from sdbatch.types import OnCall, Phase, Receipt, Running, Unit, WorkerSpec
+from sdbatch.without_pandas import keep_pandas_out
 from sdbatch.worker.environment import prepare_environment
 from sdbatch.worker.render import Renderer
 from sdbatch.worker.unit import UnitMaker
@@ -61,7 +62,7 @@ def prepare_generation(num_cpus: int = 1, *, is_exact: bool = False) -> None:
 
 
 def prepare_process(spec: WorkerSpec, name: str) -> None:
-    """Set what only a process that is a worker and nothing else may: log handlers, what Python's collector looks at.
+    """Set what only a process that is a worker and nothing else may: log handlers, no pandas, what is never collected.
 
     See `prepare_generation` for the rest.
 
@@ -70,6 +71,7 @@ def prepare_process(spec: WorkerSpec, name: str) -> None:
         name: Name of the worker; it stands in every log line.
     """
     configure(spec.log_format, campaign=spec.output, run_id=spec.run_id, worker=name)
+    keep_pandas_out()
     job = parse_job(spec.job)
     with left_to_stay():
         prepare_generation(max(model.num_cpus for model in job.models.values()), is_exact=job.determinism == "exact")
