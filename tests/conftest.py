@@ -33,7 +33,7 @@ os.environ["AWS_EC2_METADATA_DISABLED"] = "true"  # without keys, botocore would
 os.environ["RAY_TMPDIR"] = RAY_FOLDER = tempfile.mkdtemp(prefix="sdb", dir="/tmp")
 
 # Ray's workers import the tests' own workers too.
-os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]))
 
 
 # How long a draw takes is the machine's, which others use too.
