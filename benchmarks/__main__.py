@@ -90,20 +90,21 @@ def _measure(name: str, run: str, options: argparse.Namespace) -> bool:
     # Ray's socket names are cut at 107 bytes, so the folder is short.
     folder = Path(tempfile.mkdtemp(prefix="sdb", dir="/tmp"))
     lab = Lab(folder=folder, pairs=options.pairs, seed=options.seed, is_quick=options.quick)
+    measured = folder / "measured.json"
     started_s, before = time.perf_counter(), load()
     print(f"{name}: load {before}", flush=True)
-    process = multiprocessing.get_context("spawn").Process(target=run_group, args=(name, lab, part))
+    process = multiprocessing.get_context("spawn").Process(target=run_group, args=(name, lab, measured))
     process.start()
     process.join(GROUP_MAX_S)
     if process.is_alive():
         print(f"{name}: ended after {GROUP_MAX_S:.0f} s")
         process.terminate()
         process.join()
-    shutil.rmtree(folder, ignore_errors=True)
-    if not part.is_file():
-        return False
     wall_s, after = time.perf_counter() - started_s, load()
-    found = json.loads(part.read_text())
+    found = json.loads(measured.read_text()) if measured.is_file() else None
+    shutil.rmtree(folder, ignore_errors=True)
+    if found is None:
+        return False
     part.write_text(json.dumps({**found, "wall_s": round(wall_s, 1), "load": [before, after]}))
     print(f"{name}: {wall_s:.0f} s, load {after}", flush=True)
     return True

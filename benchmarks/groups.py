@@ -27,12 +27,12 @@ GROUPS: Mapping[str, str] = {
 """Name of a group --> `module:function`, called as `function(lab) -> list[Row]`."""
 
 
-def run_group(name: str, lab: Lab, part: Path) -> None:
-    """Run a group in this process and write its rows to `part`."""
+def run_group(name: str, lab: Lab, file: Path) -> None:
+    """Run a group in this process and write its rows to a file."""
     (lab.folder / "ray").mkdir()
     os.environ.update(
         SDBATCH_CACHE=str(lab.folder / "cache"), RAY_TMPDIR=str(lab.folder / "ray"), TMPDIR=str(lab.folder)
     )
     module, _, function = GROUPS[name].partition(":")
     rows: list[Row] = getattr(importlib.import_module(module), function)(lab)
-    part.write_text(json.dumps({"rows": [to_json(one) for one in rows]}))
+    file.write_text(json.dumps({"rows": [to_json(one) for one in rows]}))
