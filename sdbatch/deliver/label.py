@@ -5,10 +5,13 @@ Label + size --> label_image() --> RGBA --> labelled() --> picture with its labe
 
 from __future__ import annotations
 
+import hashlib
+import unicodedata
 from functools import cache
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, features
 
 from sdbatch.deliver.marking import Label
 from sdbatch.errors import EncodeFailed, JobError
@@ -21,8 +24,14 @@ _GROUND: Final = (0, 0, 0, 176)
 _LETTERS: Final = (255, 255, 255, 255)
 
 
+FONT_BYTES_MAX: Final = 100 << 20
+"""Longest file of a font; those of all Chinese, Japanese and Korean letters have some 20 MB."""
+
+
 def check_label(label: Label) -> None:
     """Refuse a label that would not be seen as it is written: blank, of several lines, with columns or unknown letters.
+
+    Letters that join or change their order, such as Arabic ones, are set by Raqm, which not every Pillow has.
 
     Raises:
         JobError: Naming what is wrong.
@@ -33,13 +42,25 @@ def check_label(label: Label) -> None:
         raise JobError(
             f"label.text: {label.text!r} has a brace; a label is the same on every file, and takes no columns"
         )
-    font = _font(32)
+    font, text = _font(label.font, 32), _letters(label)
     unknown = bytes(font.getmask("\U0010ffff"))
-    lacking = sorted(
-        {letter for letter in label.text if not letter.isspace() and bytes(font.getmask(letter)) == unknown}
-    )
+    lacking = sorted({letter for letter in text if not letter.isspace() and bytes(font.getmask(letter)) == unknown})
     if lacking:
-        raise JobError(f"label.text: {label.text!r} has {' '.join(lacking)}, which the label's font does not have")
+        hint = "" if label.font else "; name another in label.font, a file such as DejaVuSans.ttf"
+        raise JobError(
+            f"label.text: {label.text!r} has {' '.join(lacking)}, which the label's font does not have{hint}"
+        )
+    if not features.check("raqm") and any(map(_is_set_by_raqm, text)):
+        raise JobError(
+            f"label.text: {label.text!r} has letters that join or run from right to left, which Pillow sets with Raqm "
+            "and FriBiDi; install FriBiDi (Debian: libfribidi0)"
+        )
+
+
+def label_values(label: Label) -> dict[str, Any]:
+    """Return everything that decides what a label looks like: of a font its content, wherever it lies."""
+    values = {"version": LABEL_VERSION, **label.model_dump(exclude={"font"})}
+    return values if label.font is None else {**values, "font": _font_digest(label.font)}
 
 
 def label_image(label: Label, width: int, height: int) -> Image.Image:
@@ -48,10 +69,11 @@ def label_image(label: Label, width: int, height: int) -> Image.Image:
     Raises:
         EncodeFailed: When it is wider than the picture even where its letters are as small as can be read.
     """
+    text = _letters(label)
     pixels = max(round(min(width, height) * label.height), LETTERS_PIXELS_MIN)
     while True:
-        font = _font(pixels)
-        left, top, right, bottom = font.getbbox(label.text)
+        font = _font(label.font, pixels)
+        left, top, right, bottom = font.getbbox(text)
         edge = max(pixels // 3, 2)
         size = (round(right - left) + 2 * edge, round(bottom - top) + 2 * edge)
         if size[0] <= width and size[1] <= height:
@@ -62,7 +84,7 @@ def label_image(label: Label, width: int, height: int) -> Image.Image:
             )
         pixels = max(pixels * 3 // 4, LETTERS_PIXELS_MIN)
     image = Image.new("RGBA", size, _GROUND)
-    ImageDraw.Draw(image).text((edge - left, edge - top), label.text, font=font, fill=_LETTERS)
+    ImageDraw.Draw(image).text((edge - left, edge - top), text, font=font, fill=_LETTERS)
     return image
 
 
@@ -88,8 +110,35 @@ def labelled(image: Image.Image, label: Label) -> Image.Image:
     return shown
 
 
+def _letters(label: Label) -> str:
+    """Return the text with each accent in its letter, as fonts have them."""
+    return unicodedata.normalize("NFC", label.text)
+
+
+def _is_set_by_raqm(letter: str) -> bool:
+    return unicodedata.bidirectional(letter) in {"R", "AL"} or unicodedata.category(letter) in {"Mc", "Mn"}
+
+
 @cache
-def _font(pixels: int) -> ImageFont.FreeTypeFont:
-    font = ImageFont.load_default(pixels)
+def _font(file: str | None, pixels: int) -> ImageFont.FreeTypeFont:
+    try:
+        font = ImageFont.load_default(pixels) if file is None else ImageFont.truetype(_font_file(file), pixels)
+    except OSError as error:
+        raise JobError(f"label.font: {file!r} cannot be read as a font ({error}); TTF, OTF and TTC are") from error
     assert isinstance(font, ImageFont.FreeTypeFont), "Pillow's wheels have FreeType"
     return font
+
+
+@cache
+def _font_digest(file: str) -> str:
+    return hashlib.sha256(_font_file(file).read_bytes()).hexdigest()
+
+
+def _font_file(file: str) -> Path:
+    """Return a font's file, where it is one: Pillow would look for a font of that name in the machine's folders."""
+    path = Path(file)
+    if not path.is_file():
+        raise JobError(f"label.font: {file!r} is not a file of this machine")
+    if path.stat().st_size > FONT_BYTES_MAX:
+        raise JobError(f"label.font: {file!r} has {path.stat().st_size} bytes, over {FONT_BYTES_MAX}")
+    return path

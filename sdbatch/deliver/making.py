@@ -20,7 +20,7 @@ from PIL import Image
 
 from sdbatch.canonical import canonical
 from sdbatch.deliver.clips import CLIPS_VERSION, ClipShape, first_gray, make_clip
-from sdbatch.deliver.label import LABEL_VERSION, labelled
+from sdbatch.deliver.label import label_values, labelled
 from sdbatch.deliver.marking import Label
 from sdbatch.deliver.placing import Placement
 from sdbatch.deliver.stills import STILLS_VERSION, CapMissed, encoded, fitted, small_gray
@@ -190,7 +190,7 @@ def file_key(
     if signing is not None:
         values["signing"] = signing
     if label is not None:
-        values["label"] = {"version": LABEL_VERSION, **label.model_dump()}
+        values["label"] = label_values(label)
     if one.bytes_max is not None:
         values["bytes_max"] = one.bytes_max
     if not one.is_clip:

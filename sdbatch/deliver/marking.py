@@ -114,6 +114,9 @@ class Label(_Strict):
     height: Annotated[float, Field(ge=0.01, le=0.25)] = Field(
         default=0.04, description="Height of the letters, as a share of the shorter side."
     )
+    font: str | None = Field(
+        default=None, description="File of a font (TTF, OTF, TTC), for letters that Pillow's own font does not have."
+    )
 
 
 def _checked_pieces(text: str) -> None:

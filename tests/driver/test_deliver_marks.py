@@ -10,7 +10,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFont
 from support.exiftool import exiftool
 from support.masters import draw_campaign, key_of, noise, patches
 
@@ -135,6 +135,22 @@ def test_a_byte_cap_holds_with_a_long_packet(campaign: Path, tmp_path: Path) -> 
         assert read_packet(packet_in(file.read_bytes()))["dc:rights"] == "r" * 4_000
 
 
+def test_a_labels_font_counts_by_its_content(campaign: Path, tmp_path: Path) -> None:
+    font, same, other = (tmp_path / name for name in ("a.ttf", "b.ttf", "c.ttf"))
+    letters = ImageFont.load_default(32)
+    assert isinstance(letters, ImageFont.FreeTypeFont)
+    for file in (font, same, other):
+        file.write_bytes(letters.font_bytes)
+    other.write_bytes(letters.font_bytes + b"changed")
+    formats = [one for one in FORMATS if one["name"] in {"png", "mp4"}]
+    reports = [
+        _deliver(campaign, formats=formats, label={"text": "AI", **named})
+        for named in ({}, *({"font": str(file)} for file in (font, same, other)), {})
+    ]
+
+    assert [report.made for report in reports] == [2, 2, 0, 2, 2]
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -149,6 +165,7 @@ def test_a_byte_cap_holds_with_a_long_packet(campaign: Path, tmp_path: Path) -> 
         ({"label": {"text": "made\nby AI"}}, "is not one line of words"),
         ({"label": {"text": "{x_label}"}}, "a label is the same on every file, and takes no columns"),
         ({"label": {"text": "AI", "height": 0.5}}, "less than or equal to 0.25"),
+        ({"label": {"text": "AI", "font": "nowhere.ttf"}}, "'nowhere.ttf' is not a file of this machine"),
     ],
 )
 def test_a_wrong_word_is_refused_before_anything_is_made(
