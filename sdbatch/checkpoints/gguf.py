@@ -25,43 +25,24 @@ TENSORS_MAX: Final = 100_000
 _VERSIONS: Final = (2, 3)
 _FIRST_BYTES: Final = 1 << 20
 
-TYPES: Final[Mapping[int, str]] = {
-    0: "F32",
-    1: "F16",
-    2: "Q4_0",
-    3: "Q4_1",
-    6: "Q5_0",
-    7: "Q5_1",
-    8: "Q8_0",
-    10: "Q2_K",
-    11: "Q3_K",
-    12: "Q4_K",
-    13: "Q5_K",
-    14: "Q6_K",
-    20: "IQ4_NL",
-    23: "IQ4_XS",
-    30: "BF16",
+TYPES: Final[Mapping[int, tuple[str, int, int]]] = {
+    0: ("F32", 1, 4),
+    1: ("F16", 1, 2),
+    2: ("Q4_0", 32, 18),
+    3: ("Q4_1", 32, 20),
+    6: ("Q5_0", 32, 22),
+    7: ("Q5_1", 32, 24),
+    8: ("Q8_0", 32, 34),
+    10: ("Q2_K", 256, 84),
+    11: ("Q3_K", 256, 110),
+    12: ("Q4_K", 256, 144),
+    13: ("Q5_K", 256, 176),
+    14: ("Q6_K", 256, 210),
+    20: ("IQ4_NL", 32, 18),
+    23: ("IQ4_XS", 256, 136),
+    30: ("BF16", 1, 2),
 }
-"""Types of tensors that diffusers reads (0.42.1), by their number in a file."""
-
-BLOCKS: Final[Mapping[str, tuple[int, int]]] = {
-    "F32": (1, 4),
-    "F16": (1, 2),
-    "BF16": (1, 2),
-    "Q4_0": (32, 18),
-    "Q4_1": (32, 20),
-    "Q5_0": (32, 22),
-    "Q5_1": (32, 24),
-    "Q8_0": (32, 34),
-    "Q2_K": (256, 84),
-    "Q3_K": (256, 110),
-    "Q4_K": (256, 144),
-    "Q5_K": (256, 176),
-    "Q6_K": (256, 210),
-    "IQ4_NL": (32, 18),
-    "IQ4_XS": (256, 136),
-}
-"""Numbers in a block of each type, and the block's bytes."""
+"""Types of tensors that diffusers reads (0.42.1), by their number in a file: name, numbers in a block, its bytes."""
 
 _ALIGNMENT: Final = 32
 """Tensors begin at multiples of it where a file says no other."""
@@ -153,11 +134,11 @@ def _parsed(data: bytes, name: str) -> GgufHeader:
         if kind not in TYPES:
             raise ModelError(
                 f"{name}: tensor {tensor!r} is of GGUF type {kind}, which diffusers does not read; "
-                f"it reads {', '.join(TYPES.values())}"
+                f"it reads {', '.join(title for title, _, _ in TYPES.values())}"
             )
-        tensors[tensor] = (TYPES[kind], math.prod(sides))
+        title, numbers, num_bytes = TYPES[kind]
+        tensors[tensor] = (title, math.prod(sides))
         shapes[tensor] = tuple(reversed(sides))
-        numbers, num_bytes = BLOCKS[TYPES[kind]]
         ends.append(offset + -(-math.prod(sides) // numbers) * num_bytes)
     reshaped = {key.removeprefix(_RESHAPED): value for key, value in values.items() if key.startswith(_RESHAPED)}
     for tensor, shape in reshaped.items():
