@@ -10,10 +10,10 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKLQwenImage
+from diffusers import AutoencoderKLQwenImage, AutoencoderKLWan
 from safetensors.torch import load_file, save_file
 from support.original_layout import flux2_transformer, ldm_unet, wan_transformer
-from support.toy_clips import make_wan_flf2v, make_wan_t2v
+from support.toy_clips import make_wan_flf2v, make_wan_t2v, make_wan_ti2v
 from support.toy_models import folders_of, make_tiny_klein, make_tiny_qwen, make_tiny_sdxl
 from support.toy_parts import loaded, pixels_of, write_gguf
 
@@ -164,6 +164,34 @@ def test_a_vae_of_qwen_image_is_read_by_its_authors_names_which_are_wans(
     save_file(_wan_vae_by_authors(own) if by_authors else own, tmp_path / "vae.safetensors")
     entry = {"path": str(tmp_path / "vae.safetensors"), "config": str(tmp_path)}
     read = loaded({"path": str(folders("qwen")), "components": {"vae": entry}})._base.vae.state_dict()
+
+    assert read.keys() == own.keys()
+    assert all(torch.equal(read[key], own[key]) for key in own)
+
+
+def _wan_22_vae_by_authors(weights: Tensors) -> dict[str, torch.Tensor]:
+    """Return a VAE of Wan 2.2, whose blocks lie one in another; the rest is named as that of Wan 2.1."""
+    found = {}
+    for key, value in weights.items():
+        name = re.sub(r"(down|up)_blocks\.(\d)\.resnets\.(\d)", r"\1samples.\2.\1samples.\3", key)
+        name = re.sub(r"down_blocks\.(\d)\.downsampler", r"downsamples.\1.downsamples.2", name)
+        found[re.sub(r"up_blocks\.(\d)\.upsampler", r"upsamples.\1.upsamples.3", name)] = value
+    return _wan_vae_by_authors(found)
+
+
+def test_a_vae_of_wan_22_is_read_by_its_authors_names(tmp_path: Path) -> None:
+    make_wan_ti2v(tmp_path / "wan")
+    with torch.device("meta"):
+        size = {"base_dim": 8, "decoder_base_dim": 16, "z_dim": 16, "in_channels": 12, "out_channels": 12}
+        vae = AutoencoderKLWan(**size, is_residual=True, patch_size=2, scale_factor_spatial=16)
+    vae.save_config(tmp_path)
+    own = {key: torch.rand(value.shape) for key, value in vae.state_dict().items()}
+    tensors = _wan_22_vae_by_authors(own)
+    assert {"decoder.upsamples.0.upsamples.3.time_conv.weight", "conv2.weight", "encoder.head.2.bias"} <= tensors.keys()
+    assert {"encoder.downsamples.1.downsamples.0.shortcut.bias"} <= tensors.keys()
+    save_file(tensors, tmp_path / "vae.safetensors")
+    entry = {"path": str(tmp_path / "vae.safetensors"), "config": str(tmp_path)}
+    read = loaded({"path": str(tmp_path / "wan"), "components": {"vae": entry}})._base.vae.state_dict()
 
     assert read.keys() == own.keys()
     assert all(torch.equal(read[key], own[key]) for key in own)

@@ -8,6 +8,7 @@ where diffusers unpacks nothing.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -23,6 +24,19 @@ Tensors = dict[str, torch.Tensor]
 
 READ_AS: Final = {"img_emb.emb_pos": "condition_embedder.image_embedder.pos_embed"}
 """Names of tensors that diffusers' converters leave as they are and nothing reads (0.42.1), with those it reads."""
+
+_OF_WAN_22: Final = re.compile(
+    r"(encoder|decoder)\.(down|up)samples\.(\d+)\.\2samples\.(\d+)\.(residual\.\d|[^.]+)(.*)"
+)
+"""Names of the blocks in Wan 2.2's VAE by its authors, which diffusers' converter of Wan's leaves as they are."""
+_PARTS_OF_WAN_22: Final[Mapping[str, str]] = {
+    "residual.0": "norm1",
+    "residual.2": "conv1",
+    "residual.3": "norm2",
+    "residual.6": "conv2",
+    "shortcut": "conv_shortcut",
+}
+"""Parts of a block that does not change the size, and what diffusers calls them."""
 
 _OF_UNETS: Final = "input_blocks.0.0.weight"
 """A tensor of every UNet by its authors' names."""
@@ -75,7 +89,14 @@ def tensors_of_other(module: str, weights: Mapping[str, torch.Tensor]) -> Tensor
     """
     before = next((before for name, before in _OF_OTHERS.items() if name in module), ())
     own = {key: value for key, value in weights.items() if key.startswith(before)}
-    return own or {key: value for key, value in weights.items() if not key.startswith(OTHERS)}
+    own = own or {key: value for key, value in weights.items() if not key.startswith(OTHERS)}
+    return {_OF_WAN_22.sub(_in_diffusers, key): value for key, value in own.items()}
+
+
+def _in_diffusers(found: re.Match[str]) -> str:
+    coder, way, block, number, part, rest = found.groups()
+    inside = f"resnets.{number}.{_PARTS_OF_WAN_22[part]}" if part in _PARTS_OF_WAN_22 else f"{way}sampler.{part}"
+    return f"{coder}.{way}_blocks.{block}.{inside}{rest}"
 
 
 def unpack_outside_linear(module: torch.nn.Module, dtype: torch.dtype) -> None:
