@@ -22,6 +22,7 @@ from sdbatch.checkpoints.gguf import read_gguf
 from sdbatch.checkpoints.headers import Header, read_header, read_headers
 from sdbatch.checkpoints.identity import identity
 from sdbatch.checkpoints.lacks import faults_of_files, faults_of_folder, faults_of_numbers
+from sdbatch.checkpoints.layouts import Shapes, behind_prefix
 from sdbatch.checkpoints.parameters import num_parameters
 from sdbatch.checkpoints.refusals import refuse_code
 from sdbatch.checkpoints.strangers import quantised
@@ -339,8 +340,8 @@ def _weights_of_file(
             )
         with naming(place):
             packed = read_gguf(store, entry.path)
-        matrices = {name for name, shape in packed.shapes.items() if len(shape) == 2}
-        shapes = {**packed.shapes, **packed.reshaped}
+        shapes = _bare({**packed.shapes, **packed.reshaped}, class_name)
+        matrices = {name for name, shape in _bare(packed.shapes, class_name).items() if len(shape) == 2}
         _refuse_other_module(f"{place}: {file}", file_fault(class_name, config, shapes, matrices))
         return packed.parameters, "gguf"
     with naming(place):
@@ -349,9 +350,14 @@ def _weights_of_file(
         raise ModelError(f"{place}: {file}: is a LoRA; name it among the job's loras")
     if fault := quantised(header.tensors):
         raise ModelError(f"{place}: {file}: {fault}")
-    shapes = {name: tensor["shape"] for name, tensor in header.tensors.items()}
+    shapes = _bare({name: tensor["shape"] for name, tensor in header.tensors.items()}, class_name)
     _refuse_other_module(f"{place}: {file}", file_fault(class_name, config, shapes))
     return num_parameters([header]), ""
+
+
+def _bare(shapes: Shapes, class_name: str) -> Shapes:
+    """Return the shapes of a denoiser without what stands before its names; those of another class as they are."""
+    return (behind_prefix(shapes) if class_name in GGUF_CLASSES else {}) or shapes
 
 
 def _refuse_other_module(name: str, fault: str) -> None:

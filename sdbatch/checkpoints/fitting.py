@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from sdbatch.checkpoints.layout_table import LAYOUTS
-from sdbatch.checkpoints.layouts import PREFIX, Keys, Shapes, named_after
+from sdbatch.checkpoints.layouts import Keys, Shapes, named_after
 from sdbatch.checkpoints.strangers import beside_a_model, module_of_a_model
 from sdbatch.errors import ModelError
 from sdbatch.families import Family
@@ -227,7 +227,7 @@ _MARKS: Final[Mapping[str, tuple[_Mark, ...]]] = {
 }
 """Weights of files of a class, of which each has the first; of classes that are not here nothing is asked."""
 
-_BEFORE: Final = ("", PREFIX, "first_stage_model.", "vae.", "control_model.")
+_BEFORE: Final = ("", "first_stage_model.", "vae.", "control_model.")
 """What stands before the names of a module's weights in a file that holds others beside it."""
 
 
@@ -237,7 +237,7 @@ def file_fault(class_name: str, config: Config, shapes: Shapes, sizes: Collectio
     Args:
         class_name: Class that it is to be loaded as.
         config: The configuration that it is loaded by.
-        shapes: Of its tensors, by name.
+        shapes: Of its tensors, by name; of a denoiser's without what stands before its names.
         sizes: Names of those whose shapes are certain; None for all of them.
     """
     for number, mark in enumerate(_MARKS.get(class_name, ())):

@@ -12,7 +12,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from sdbatch.errors import ModelError
@@ -59,10 +59,12 @@ class Header:
     Attributes:
         tensors: By name `dtype`, `shape` and `data_offsets`, as the format has them.
         file_bytes: Length of the whole file by its header.
+        metadata: Texts by name that whoever wrote the file has left in it.
     """
 
     tensors: Mapping[str, Mapping[str, Any]]
     file_bytes: int
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_headers(store: Store, entries: Iterable[Entry]) -> dict[str, Header | ModelError]:
@@ -107,7 +109,7 @@ def read_header(store: Store, entry: Entry) -> Header:
             f"{name}: was cut off: it has {entry.size_bytes} bytes and its header alone has {stop}; copy the file again"
         )
     data = first[8:stop] if stop <= len(first) else first[8:] + store.read_range(entry.path, len(first), stop)
-    tensors = _tensors(data, name)
+    tensors, metadata = _parts(data, name)
     end = max((int(tensor["data_offsets"][1]) for tensor in tensors.values()), default=0)
     if stop + end != entry.size_bytes:
         kind = "was cut off" if stop + end > entry.size_bytes else "is longer than its weights"
@@ -115,7 +117,7 @@ def read_header(store: Store, entry: Entry) -> Header:
             f"{name}: {kind}: it has {entry.size_bytes} bytes and by its header {stop + end}; copy the file again"
         )
     _refuse_misplaced(tensors, name)
-    return Header(tensors=tensors, file_bytes=stop + end)
+    return Header(tensors=tensors, file_bytes=stop + end, metadata=metadata)
 
 
 def but_another(data: bytes) -> str:
@@ -151,7 +153,8 @@ def _refuse_misplaced(tensors: Mapping[str, Mapping[str, Any]], name: str) -> No
         place = stop
 
 
-def _tensors(data: bytes, name: str) -> dict[str, Mapping[str, Any]]:
+def _parts(data: bytes, name: str) -> tuple[dict[str, Mapping[str, Any]], dict[str, str]]:
+    """Return the tensors and the metadata of a header."""
     try:
         header = json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -165,7 +168,7 @@ def _tensors(data: bytes, name: str) -> dict[str, Mapping[str, Any]]:
     tensors = {key: value for key, value in header.items() if key != "__metadata__"} if isinstance(header, dict) else {}
     if not isinstance(header, dict) or not all(map(_is_tensor, tensors.values())):
         raise ModelError(f"{name}: is not a safetensors file: its header names no tensors")
-    return tensors
+    return tensors, metadata or {}
 
 
 def _is_tensor(description: Any) -> bool:

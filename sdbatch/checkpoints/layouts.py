@@ -13,12 +13,15 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from sdbatch.errors import ModelError
 
 PREFIX: Final = "model.diffusion_model."
 """Stands before a denoiser's keys in files that hold a text encoder or a VAE as well, and in many that do not."""
+
+PREFIXES: Final = (PREFIX, "diffusion_model.", "model.", "net.", "unet.", "transformer.", "module.")
+"""The same, and what else programs set before them; of a file one counts, the first of these that it has."""
 
 OTHERS: Final = (
     "first_stage_model.",
@@ -34,6 +37,14 @@ OTHERS: Final = (
 Shapes = Mapping[str, Sequence[int]]
 """The shape of each tensor by its name."""
 
+_Tensor = TypeVar("_Tensor")
+
+
+def behind_prefix(tensors: Mapping[str, _Tensor]) -> dict[str, _Tensor]:
+    """Return what stands behind one of `PREFIXES` in a file, by its name without it; empty where nothing does."""
+    found = ({key: key.removeprefix(one) for key in tensors if key.startswith(one)} for one in PREFIXES)
+    return {bare: tensors[key] for key, bare in next(filter(None, found), {}).items()}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
@@ -43,7 +54,7 @@ class Layout:
         title: Its name for people; `like` may name it.
         family: Title of its family; "" where none is served.
         configs: Folder of its configs in `checkpoints/configs`; "" where none is shipped.
-        marks: Denoiser's keys, without `PREFIX`, that every such file has.
+        marks: Denoiser's keys, without a prefix, that every such file has.
         absent: Denoiser's keys that no such file has.
         extra: Keys with their own prefix that such a file has.
         kind: Sizes of tensors that make it another kind of model: (key, dimension) --> size.
@@ -96,7 +107,7 @@ class Keys:
 
     Attributes:
         shapes: Shapes by name.
-        denoiser: Shapes by name, of those that may be the denoiser's; without `PREFIX`.
+        denoiser: Shapes by name, of those that may be the denoiser's; without a prefix.
     """
 
     shapes: Shapes
@@ -106,8 +117,7 @@ class Keys:
     def of(cls, tensors: Mapping[str, Mapping[str, Any]]) -> Keys:
         """Read them off a header."""
         shapes: Shapes = {name: tensor["shape"] for name, tensor in tensors.items()}
-        named = {name.removeprefix(PREFIX): shape for name, shape in shapes.items() if name.startswith(PREFIX)}
-        return cls(shapes, named or shapes)
+        return cls(shapes, behind_prefix(shapes) or shapes)
 
     def holds(self, beginning: str) -> bool:
         """Whether any name begins so."""

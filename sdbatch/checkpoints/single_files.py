@@ -29,7 +29,7 @@ from sdbatch.checkpoints.indexes import refuse_other_inputs
 from sdbatch.checkpoints.info import ModelInfo, SingleFile
 from sdbatch.checkpoints.lacks import has_words
 from sdbatch.checkpoints.layout_table import LAYOUTS
-from sdbatch.checkpoints.layouts import PREFIX, Keys, Layout, alternatives, families_of, named_after, told
+from sdbatch.checkpoints.layouts import Keys, Layout, alternatives, behind_prefix, families_of, told
 from sdbatch.checkpoints.parameters import num_parameters, stored_dtype
 from sdbatch.checkpoints.refusals import refuse_code, refuse_libraries
 from sdbatch.checkpoints.strangers import ENDINGS, beside_a_model, module_of_a_model, quantised
@@ -47,8 +47,11 @@ CLIP_WORDS: Final = CONFIGS / "clip"
 
 _VAES: Final = {"AutoencoderKL": ("first_stage_model.", "vae."), "AutoencoderKLLTXVideo": ("vae.",)}
 """Autoencoders that diffusers reads from a single file, and how their keys begin."""
-_OTHER_PREFIXES: Final = ("diffusion_model.", "model.", "net.", "unet.", "transformer.", "module.")
-"""What else programs set before a denoiser's keys."""
+
+_PREDICTS: Final = "modelspec.prediction_type"
+"""Name in a file's metadata under which trainers say what its model predicts."""
+_PREDICTIONS: Final = {"epsilon": "epsilon", "v": "v_prediction"}
+"""What they say, and what a scheduler calls it."""
 
 
 def is_single_file(path: str) -> bool:
@@ -107,6 +110,8 @@ def _looked_into(name: str, model: Model, storage: Mapping[str, Storage], with_r
         refuse_libraries(index, f"config {configs.url}")
         refuse_code(configs, files, f"config {configs.url}")
     refuse_other_inputs(f"config {configs.url}", family, fact, model.components)
+    if model.like is None and model.config is None and "scheduler" not in model.components:
+        _refuse_other_prediction(header, fact, layout, keys)
     _refuse_lacking(layout, family, index, keys, model, {one.path for one in files})
     denoiser = _denoiser(header)
     parameters = num_parameters([denoiser])
@@ -156,13 +161,6 @@ def _layout(header: Header, keys: Keys, model: Model) -> Layout:
         raise ModelError(said)
     layout = told(LAYOUTS, keys, model.like, any_size=model.config is not None)
     if layout is None:
-        for before in _OTHER_PREFIXES:
-            bare = {name.removeprefix(before): {"shape": shape} for name, shape in keys.shapes.items()}
-            if any(name.startswith(before) for name in keys.shapes) and (title := named_after(LAYOUTS, Keys.of(bare))):
-                raise ModelError(
-                    f"has the keys of {title} behind {before!r}, which diffusers does not take off; save the file "
-                    f"again with {PREFIX!r} in its place, or name a folder in diffusers' layout"
-                )
         examples = ", ".join(sorted(keys.shapes)[:3]) or "none"
         raise ModelError(
             module_of_a_model(keys.shapes)
@@ -185,6 +183,19 @@ def _family(index: Mapping[str, Any], configs: Store, fact: Fact, layout: Layout
     if family.title not in families_of(LAYOUTS, keys):
         raise ModelError(f"has the keys of {layout.title}, and its config {configs.url} is of {family.title}")
     return family
+
+
+def _refuse_other_prediction(header: Header, fact: Fact, layout: Layout, keys: Keys) -> None:
+    """Refuse a file whose own metadata say that it predicts otherwise than the model that its keys are taken for."""
+    taken = fact("scheduler/scheduler_config.json prediction_type")
+    said = header.metadata.get(_PREDICTS, "")
+    if taken in _PREDICTIONS.values() and _PREDICTIONS.get(said, taken) != taken:
+        others = ", ".join(map(repr, alternatives(LAYOUTS, layout, keys)))
+        chooses = f"say like: {others}" if others else "name its folder in diffusers' layout"
+        raise ModelError(
+            f"has the keys of {layout.title}, which predicts {taken}, and its metadata say {_PREDICTS}: {said}; "
+            f"{chooses}, or like: {layout.title!r} where the metadata are wrong"
+        )
 
 
 def _refuse_lacking(
@@ -222,8 +233,7 @@ def _is_held(name: str, class_name: str, layout: Layout, keys: Keys, files: Coll
 
 def _denoiser(header: Header) -> Header:
     """Return a header with the denoiser's tensors alone."""
-    tensors = {key: tensor for key, tensor in header.tensors.items() if key.startswith(PREFIX)}
-    return Header(tensors=tensors or header.tensors, file_bytes=header.file_bytes)
+    return Header(tensors=behind_prefix(header.tensors) or header.tensors, file_bytes=header.file_bytes)
 
 
 def _counted(header: Header, names: Collection[str], index: Mapping[str, Any], layout: Layout) -> dict[str, int]:

@@ -13,6 +13,7 @@ import pytest
 from support.weights import POINTER, REFINER, SDXL, sparse, weights
 
 from sdbatch.checkpoints import describe, pins, refuse_shared_revisions
+from sdbatch.checkpoints.layouts import PREFIXES
 from sdbatch.checkpoints.module_weights import module_parameters
 from sdbatch.checkpoints.single_files import CONFIGS, is_single_file
 from sdbatch.checkpoints.token_counts import token_counter
@@ -55,9 +56,11 @@ WAN: Shapes = {
 CONTEXT = f"{UNET}middle_block.1.transformer_blocks.0.attn2.to_k.weight"
 
 
-def _described(tmp_path: Path, shapes: Shapes, stored: str = "F16", **options: Any) -> Any:
+def _described(
+    tmp_path: Path, shapes: Shapes, stored: str = "F16", metadata: dict[str, str] | None = None, **options: Any
+) -> Any:
     file = tmp_path / "model.safetensors"
-    sparse(file, shapes, stored)
+    sparse(file, shapes, stored, metadata)
     return describe("m", Model(path=str(file), **options), {}, with_revision=False)
 
 
@@ -83,6 +86,16 @@ def test_a_file_tells_family_size_parameters_and_dtype(tmp_path: Path) -> None:
     )
     assert (wide.family.title, wide.height) == ("Stable Diffusion XL", 1024)
     assert _described(tmp_path, SD15, "F8_E4M3", dtype="auto").options.dtype == "bfloat16"
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_whatever_stands_before_a_denoisers_keys_is_taken_off(tmp_path: Path, prefix: str) -> None:
+    behind = {key.replace(UNET, prefix): shape for key, shape in SD15.items()}
+    assert _described(tmp_path, behind).family.title == "Stable Diffusion 1.x/2.x"
+    assert _described(tmp_path, behind).parameters == _described(tmp_path, SD15).parameters
+    assert "is Flux.1 dev and comes without" in _said(
+        tmp_path, {f"{prefix}{key}": shape for key, shape in FLUX.items()}
+    )
 
 
 def test_a_refiner_is_told_with_and_without_its_text_encoder(tmp_path: Path) -> None:
@@ -120,6 +133,21 @@ def test_what_keys_do_not_tell_is_said_and_like_chooses(tmp_path: Path) -> None:
     v_marked = _described(tmp_path, {**SDXL, "v_pred": [0], "ztsnr": [0]})
     assert v_marked.single_file.configs.endswith("sdxl-v")
     assert _described(tmp_path, SDXL, like="Stable Diffusion XL v-prediction").single_file.configs.endswith("sdxl-v")
+
+
+def test_metadata_that_say_another_prediction_are_not_passed_over(tmp_path: Path) -> None:
+    predicts_v, predicts_noise = ({"modelspec.prediction_type": said} for said in ("v", "epsilon"))
+    wide, like = "Stable Diffusion XL", "Stable Diffusion XL v-prediction"
+
+    said = _said(tmp_path, SDXL, metadata=predicts_v)
+    assert "has the keys of Stable Diffusion XL, which predicts epsilon, and its metadata say modelspec.pred" in said
+    assert f"say like: {like!r}, or like: {wide!r} where" in said
+    assert _described(tmp_path, SDXL, metadata=predicts_v, like=like).single_file.title == like
+    assert _described(tmp_path, SDXL, metadata=predicts_v, like=wide).single_file.title == wide
+    assert _described(tmp_path, SDXL, metadata=predicts_noise).single_file.title == wide
+    assert "name its folder in diffusers' layout" in _said(tmp_path, SD15, metadata=predicts_v)
+    assert "say like: 'Stable Diffusion 2 base', or" in _said(tmp_path, SD2, metadata=predicts_noise)
+    assert _described(tmp_path, SD2, metadata=predicts_v).single_file.title == "Stable Diffusion 2.1"
 
 
 def test_like_that_contradicts_the_keys_or_is_nobodys_is_refused(tmp_path: Path) -> None:
@@ -171,14 +199,6 @@ def test_what_a_file_lacks_is_named_and_components_give_it(tmp_path: Path) -> No
         ({"down_blocks.0.resnets.0.norm1.weight": [4]}, "is one module in diffusers' layout; name its whole folder"),
         ({"emb_params": [4, 768]}, "is a textual inversion"),
         ({"strange.weight": [4]}, "has the keys of no model that is known (strange.weight)"),
-        (
-            {key.replace(UNET, "diffusion_model."): shape for key, shape in SD15.items()},
-            "has the keys of Stable Diffusion 1.5 behind 'diffusion_model.', which diffusers does not take off",
-        ),
-        (
-            {f"net.{key}": shape for key, shape in FLUX.items()},
-            "has the keys of Flux.1 dev behind 'net.', which diffus",
-        ),
         ({}, "has the keys of no model that is known (none)"),
         ({**FLUX, "double_blocks.0.img_attn.qkv.scale_weight": []}, "holds weights with scales beside them"),
         ({**FLUX, "scaled_fp8": [0]}, "holds weights with scales beside them"),

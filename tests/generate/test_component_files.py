@@ -68,7 +68,7 @@ def _numbers(module: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("ending", ["safetensors", "gguf"])
-@pytest.mark.parametrize("prefix", ["", PREFIX], ids=["bare", "prefixed"])
+@pytest.mark.parametrize("prefix", ["", PREFIX, "diffusion_model."], ids=["bare", "prefixed", "of ComfyUI"])
 @pytest.mark.parametrize("name", TOYS)
 def test_a_denoiser_by_its_authors_names_has_the_weights_of_its_file(
     name: str, prefix: str, ending: str, folders: Callable[[str], Path], tmp_path: Path

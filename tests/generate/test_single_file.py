@@ -114,7 +114,17 @@ def test_pixels_are_those_of_the_folder(toys: Path, name: str) -> None:
     assert not np.array_equal(made, _pixels(single, prompt="a blue whale")), "the prompt moves nothing"
 
 
-@pytest.mark.parametrize("prefix", ["", PREFIX])
+@pytest.mark.parametrize("name", ["sd", "sdxl"])
+def test_a_unet_behind_another_prefix_makes_the_folders_pixels(toys: Path, tmp_path: Path, name: str) -> None:
+    weights = load_file(toys / f"{name}.safetensors")
+    behind = {key.replace(PREFIX, "diffusion_model."): value for key, value in weights.items()}
+    save_file(behind, tmp_path / "m.safetensors")
+    single = _studio(path=str(tmp_path / "m.safetensors"), config=str(toys / name))
+
+    assert np.array_equal(_pixels(_studio(path=str(toys / name))), _pixels(single))
+
+
+@pytest.mark.parametrize("prefix", ["", PREFIX, "diffusion_model."])
 def test_a_flux_transformer_with_the_folders_other_modules_makes_the_folders_pixels(
     toys: Path, tmp_path: Path, prefix: str
 ) -> None:

@@ -53,9 +53,11 @@ def weights(shapes: Mapping[str, list[int]], dtype: str = "F16", *, spaces: int 
     return with_length(json.dumps(header).encode() + b" " * spaces) + bytes(end)
 
 
-def sparse(file: Path, shapes: Mapping[str, list[int]], dtype: str = "F16") -> None:
+def sparse(
+    file: Path, shapes: Mapping[str, list[int]], dtype: str = "F16", metadata: Mapping[str, str] | None = None
+) -> None:
     """Write such a file whose zeros take no room on the disk, so that its tensors may be as large as a real model's."""
-    header: dict[str, Any] = {}
+    header: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
     end = 0
     for name, shape in shapes.items():
         start, end = end, end + math.prod(shape) * _BYTES[dtype]

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 from sdbatch.checkpoints.gguf import read_gguf
-from sdbatch.checkpoints.layouts import OTHERS, PREFIX
+from sdbatch.checkpoints.layouts import OTHERS, PREFIX, behind_prefix
 from sdbatch.storage import open_store
 
 Tensors = dict[str, torch.Tensor]
@@ -74,8 +74,7 @@ def tensors_of_denoiser(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.
     Args:
         weights: All tensors of a file, which may hold the rest of a model as well.
     """
-    own = {key.removeprefix(PREFIX): value for key, value in weights.items() if key.startswith(PREFIX)}
-    own = own or {key: value for key, value in weights.items() if not key.startswith(OTHERS)}
+    own = behind_prefix(weights) or {key: value for key, value in weights.items() if not key.startswith(OTHERS)}
     named = {READ_AS.get(key, key): value for key, value in own.items()}
     return {f"{PREFIX}{key}": value for key, value in named.items()} if _OF_UNETS in named else named
 
