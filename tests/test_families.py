@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -74,6 +75,15 @@ def _pipeline(name: str) -> Any:
 
 def _parameters(row: Route) -> Mapping[str, inspect.Parameter]:
     return inspect.signature(_pipeline(row.pipeline).__call__).parameters
+
+
+def test_the_vae_is_shifted_where_every_pipeline_adds_its_shift() -> None:
+    import diffusers
+
+    for family in FAMILIES.values():
+        modules = {sys.modules[getattr(diffusers, route.pipeline).__module__] for route in family.routes}
+        adds = [re.search(r"[-+] self\.vae\.config\.shift_factor", inspect.getsource(module)) for module in modules]
+        assert family.vae_is_shifted == any(adds) == all(adds), family.title
 
 
 @pytest.mark.parametrize(("family", "task", "row"), ROWS, ids=NAMES)

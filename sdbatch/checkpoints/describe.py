@@ -166,7 +166,7 @@ def _refuse_misfits(name: str, info: ModelInfo, found: Mapping[str, LaidOver], s
 
     if "vae" in info.modules and "vae" not in found:
         config = _own_config(info, "vae", storage) or {}
-        refuse_unscaled(f"models.{name}.path: {info.path}: vae", info.modules["vae"][1], config)
+        refuse_unscaled(f"models.{name}.path: {info.path}: vae", info.modules["vae"][1], config, info.family)
     for asked, one in found.items():
         component = info.options.laid_over[asked]
         place = place_of(name, asked, is_top=asked not in info.options.components)

@@ -71,10 +71,12 @@ def refuse_misfit(
         return
     others = own(module) or {}
     texts = [name for name in laid_over if name.startswith("text_encoder")]
-    refuse_unscaled(place, class_name, config)
-    if module.endswith("vae") and denoiser not in laid_over:
-        _refuse_other(place, "block_out_channels", _steps(config), _steps(others), "the model's own vae", " stages")
-        for key, found, expected in _latents(class_name, config, others):
+    if module.endswith("vae"):
+        is_own = denoiser not in laid_over
+        if is_own:
+            _refuse_other(place, "block_out_channels", _steps(config), _steps(others), "the model's own vae", " stages")
+        refuse_unscaled(place, class_name, config, family)
+        for key, found, expected in _latents(class_name, config, others) if is_own else ():
             _refuse_other(place, key, found, expected, f"the vae that the {denoiser} was made for")
     elif module.startswith(("text_encoder", "image_encoder")) and denoiser not in laid_over:
         for key, found, expected in _widths(config, others):
@@ -88,19 +90,30 @@ def refuse_misfit(
             _refuse_other(place, key, config.get(key), others.get(key), f"the model's own {module}")
 
 
-def refuse_unscaled(place: str, class_name: str | None, config: Config) -> None:
-    """Refuse a VAE whose configuration states a scale that its latents cannot be divided by.
+def refuse_unscaled(place: str, class_name: str | None, config: Config, family: Family) -> None:
+    """Refuse a VAE whose configuration states numbers that its latents cannot be scaled and shifted by.
 
     Raises:
         ModelError: Naming the value.
     """
+    if class_name != _SCALED:
+        return
     scale = config.get("scaling_factor", _SCALES["scaling_factor"])
-    is_number = isinstance(scale, int | float) and not isinstance(scale, bool) and 0 < scale < math.inf
-    if class_name == _SCALED and not is_number:
+    if not (_is_number(scale) and scale > 0):
         raise ModelError(
             f"{place}: scaling_factor is {json.dumps(scale)} in its config.json, which is to be a number over 0; copy "
             "the file from its model again"
         )
+    shift = config.get("shift_factor")
+    if family.vae_is_shifted and not _is_number(shift):
+        raise ModelError(
+            f"{place}: shift_factor is {json.dumps(shift)} in its config.json, and {family.title} adds it to latents; "
+            "copy the file from its model again"
+        )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _classes_of(component: str, family: Family) -> set[str]:

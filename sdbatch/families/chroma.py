@@ -27,5 +27,6 @@ FAMILIES: Final = (
         tflop_reference=74.57,
         pixels_reference=1024 * 1024,
         parameters_reference=8_899_983_424,
+        vae_is_shifted=True,
     ),
 )

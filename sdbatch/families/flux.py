@@ -26,6 +26,7 @@ class _SharedFields(TypedDict):
     pixels_reference: int
     parameters_reference: int
     step_caches: frozenset[str]
+    vae_is_shifted: bool
 
 
 _PARAMETERS: Final[Mapping[str, type]] = {"true_cfg_scale": float, "max_sequence_length": int}
@@ -41,6 +42,7 @@ _SHARED: Final[_SharedFields] = {
     "pixels_reference": 1024 * 1024,
     "parameters_reference": 11_901_408_320,
     "step_caches": frozenset(STEP_CACHES),
+    "vae_is_shifted": True,
 }
 
 # The picture is made as large as its area says; without `_auto_resize` the source keeps its size.

@@ -37,5 +37,6 @@ FAMILIES: Final = (
         tflop_reference=77.6,
         pixels_reference=1024 * 1024,
         parameters_reference=17_105_733_184,
+        vae_is_shifted=True,
     ),
 )

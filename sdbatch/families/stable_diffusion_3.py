@@ -32,6 +32,7 @@ FAMILIES: Final = (
         tflop_reference=8.904,
         pixels_reference=1024 * 1024,
         parameters_reference=2_028_328_000,
+        vae_is_shifted=True,
         cfg_layout="halves",
     ),
 )

@@ -192,6 +192,7 @@ class Family:
         untiled_max: Most pixels times frames of an output that `vae.tiling: auto` decodes whole; 0 for no bound. Keys
             of larger outputs hold the tiling, so that another number moves keys.
         vae_tiles: Whether its VAE can decode in tiles.
+        vae_is_shifted: Whether its pipelines add the VAE's `shift_factor` to latents, so that it must be a number.
         takes_encoded_prompts: Whether prompts may be weighted, chunked and hold words of textual inversions: its text
             encoders are CLIP's, and all of its pipelines take what they would encode.
     """
@@ -221,6 +222,7 @@ class Family:
     cfg_layout: Literal["", "halves", "passes"] = ""
     untiled_max: int = 0
     vae_tiles: bool = True
+    vae_is_shifted: bool = False
     takes_encoded_prompts: bool = False
 
     @property

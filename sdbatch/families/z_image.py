@@ -31,5 +31,6 @@ FAMILIES: Final = (
         tflop_reference=62.51,
         pixels_reference=1024 * 1024,
         parameters_reference=6_154_908_736,
+        vae_is_shifted=True,
     ),
 )

@@ -147,6 +147,19 @@ def test_a_shift_of_null_is_none_beside_one(toys: Path, tmp_path: Path) -> None:
     assert "its shift_factor is 0.0, and that of the vae that the unet was made for is 0.1159" in said
 
 
+@pytest.mark.parametrize("value", [None, "0.1", ...], ids=str)
+def test_a_vae_without_the_shift_that_its_model_adds_is_refused(value: Any, toys: Path, tmp_path: Path) -> None:
+    model = Path(shutil.copytree(toys / "flux", tmp_path / "flux"))
+    config = json.loads((model / "vae" / "config.json").read_text())
+    stated = {**config, "shift_factor": value}
+    (model / "vae" / "config.json").write_text(json.dumps({k: v for k, v in stated.items() if v is not ...}))
+
+    said = f"vae: shift_factor is {json.dumps(value if value is not ... else None)} in its config.json, and Flux.1 adds"
+    assert said in _refusal(tmp_path, "flux")
+    both = {"vae": str(model / "vae"), "transformer": str(model / "transformer")}
+    assert "shift_factor is" in _refusal(toys, "flux", components=both)
+
+
 def test_a_component_may_differ_where_its_counterpart_comes_with_it(toys: Path, tmp_path: Path) -> None:
     both = {"unet": str(toys / "sdxl" / "unet"), "text_encoder": str(toys / "sdxl" / "text_encoder")}
 
