@@ -45,6 +45,14 @@ _READS_PICTURES: Final = ("proj.weight", "proj.3.weight", "latents")
 """Tensors of which a projection that reads pictures has one. Face ID has none of them: it reads a face's embedding of
 another program."""
 
+_READS: Final = (
+    ("proj.weight", "projection_dim", 512),
+    ("proj.0.weight", "hidden_size", 768),
+    ("proj_in.weight", "hidden_size", 768),
+)
+"""First layer of a projection, the entry of an image encoder's config.json that says how wide what it reads is, and
+what that is where none is said."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdapterParts:
@@ -181,6 +189,7 @@ def look_into_adapter(
         header = read_header(store, entry)
     _refuse_others(f"{place}: {weights.path}", header, family, own_config)
     parts, encoder = adapter_parts(place, component, storage, dtype, with_revision=with_revision)
+    _refuse_other_encoder(f"{place}: {weights.path}", header, family, parts.image_encoder.path, encoder.config)
     return LaidOver(
         class_name=CLASS_NAME,
         revision=parts.combined,
@@ -222,8 +231,7 @@ def _refuse_others(name: str, header: Header, family: Family, own_config: Mappin
             raise ModelError(
                 f"{name}: is not an IP-Adapter for a {denoiser}: no tensor begins with {' or '.join(prefixes)}"
             )
-    projection = {key.partition(".")[2] for key in header.tensors if key.startswith(_PREFIXES[denoiser][0])}
-    if projection.isdisjoint(_READS_PICTURES):
+    if _projection(header, family).keys().isdisjoint(_READS_PICTURES):
         raise ModelError(
             f"{name}: is a Face ID adapter, which reads another program's embedding of a face; name one that reads "
             "pictures, such as ip-adapter-plus-face"
@@ -239,3 +247,23 @@ def _refuse_others(name: str, header: Header, family: Family, own_config: Mappin
             f"{name}: was made for a model whose texts are {min(found)} wide; those of this {family.title} are {width} "
             "wide; name the adapter of its family"
         )
+
+
+def _projection(header: Header, family: Family) -> dict[str, list[int]]:
+    """Return the shapes of the projection's tensors, by name."""
+    before = _PREFIXES[family.denoiser][0]
+    tensors = {key: tensor["shape"] for key, tensor in header.tensors.items() if key.startswith(before)}
+    return {key.partition(".")[2]: shape for key, shape in tensors.items()}
+
+
+def _refuse_other_encoder(name: str, header: Header, family: Family, encoder: str, config: Mapping[str, Any]) -> None:
+    """Refuse an image encoder whose embeddings the projection does not read: adapters of one folder may read others."""
+    shapes = _projection(header, family)
+    inside = config.get("vision_config", config)
+    for tensor, key, usual in _READS:
+        shape, width = shapes.get(tensor), inside.get(key, usual)
+        if shape is not None and len(shape) == 2 and shape[1] != width:
+            raise ModelError(
+                f"{name}: reads embeddings {shape[1]} wide ({tensor}), and those of the image encoder {encoder} are "
+                f"{width} wide ({key}); name the one that it was trained with as image_encoder"
+            )

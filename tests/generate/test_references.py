@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -263,9 +264,26 @@ def test_weights_of_another_model_or_program_are_refused_by_check(
     assert described.components == {"ip_adapter": "IPAdapter"}
 
 
-def test_other_weights_or_another_encoder_is_another_adapter(folders: Callable[[str], Path], tmp_path: Path) -> None:
-    import shutil
+@pytest.mark.parametrize(
+    ("kind", "key"), [("sd", "projection_dim"), ("plus", "hidden_size"), ("flux", "projection_dim")]
+)
+def test_an_image_encoder_that_the_adapter_was_not_trained_with_is_refused_by_check(
+    kind: str, key: str, folders: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder = folders(kind)
+    encoder = Path(shutil.copytree(folder / "adapter" / "image_encoder", tmp_path / "image_encoder"))
+    config = json.loads((encoder / "config.json").read_text())
+    (encoder / "config.json").write_text(json.dumps({**config, key: 2 * config[key]}))
 
+    entry = {"path": str(folder / "adapter"), "image_encoder": str(encoder)}
+    said = (
+        rf"reads embeddings {config[key]} wide .*, and those of the image encoder .* are {2 * config[key]} wide \({key}"
+    )
+    with pytest.raises(ModelError, match=said):
+        describe("m", entry_of(folder, ip_adapter=entry), {})
+
+
+def test_other_weights_or_another_encoder_is_another_adapter(folders: Callable[[str], Path], tmp_path: Path) -> None:
     folder = folders("sd")
     copy = tmp_path / "adapter"
     shutil.copytree(folder / "adapter", copy)
