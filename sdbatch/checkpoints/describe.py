@@ -43,7 +43,7 @@ from sdbatch.checkpoints.files import (
 from sdbatch.checkpoints.fitting import refuse_misfit, refuse_unscaled
 from sdbatch.checkpoints.headers import Header, read_headers
 from sdbatch.checkpoints.identity import identity, is_content_digest
-from sdbatch.checkpoints.indexes import faults_of_index, refuse_other_inputs
+from sdbatch.checkpoints.indexes import faults_of_index, refuse_other_inputs, refuse_other_noise
 from sdbatch.checkpoints.info import LoraInfo, ModelInfo
 from sdbatch.checkpoints.ip_adapters import ADAPTER, look_into_adapter
 from sdbatch.checkpoints.lacks import faults_of_model, faults_of_numbers
@@ -170,6 +170,8 @@ def _refuse_misfits(name: str, info: ModelInfo, found: Mapping[str, LaidOver], s
     for asked, one in found.items():
         component = info.options.laid_over[asked]
         place = place_of(name, asked, is_top=asked not in info.options.components)
+        if asked == "scheduler":
+            refuse_other_noise(f"{place}: {component.path}", info.family, one.class_name, one.config)
         if has_weights(asked) and asked != ADAPTER:
             refuse_misfit(f"{place}: {component.path}", asked, one.class_name, one.config, info.family, own, found)
 

@@ -16,6 +16,7 @@ from sdbatch.checkpoints.facts import Fact
 from sdbatch.checkpoints.files import named_components
 from sdbatch.errors import ModelError
 from sdbatch.families import Family
+from sdbatch.families.schedulers import FLOW_SCHEDULERS, WAN_SCHEDULERS
 
 _OF_LATENTS: Final = ("StableDiffusionPipeline", "StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline")
 """Classes whose UNet reads latents and nothing beside them."""
@@ -75,6 +76,32 @@ def refuse_other_inputs(place: str, family: Family, fact: Fact, without: Collect
         raise ModelError(
             f"{place}: scheduler/scheduler_config.json says prediction_type {said!r}; there are "
             + ", ".join(_PREDICTIONS)
+        )
+    scheduler = fact("model_index.json scheduler")
+    if "scheduler" not in without and isinstance(scheduler, list):
+        config = {key: fact(f"scheduler/scheduler_config.json {key}") for key in ("prediction_type", "use_flow_sigmas")}
+        refuse_other_noise(f"{place}: scheduler", family, str(scheduler[-1]), config)
+
+
+def refuse_other_noise(place: str, family: Family, class_name: str, config: Mapping[str, Any]) -> None:
+    """Refuse a scheduler that takes what a model of a flow predicts for noise.
+
+    Args:
+        place: Key in the job and the scheduler's folder, for messages.
+        family: Family of the model.
+        class_name: The scheduler's class.
+        config: Its configuration.
+
+    Raises:
+        ModelError: Naming the scheduler and the nearest that fits.
+    """
+    predicts_flow = bool(family.schedulers) and {*FLOW_SCHEDULERS, *WAN_SCHEDULERS}.issuperset(family.schedulers)
+    said = config.get("prediction_type")
+    is_of_flow = class_name.startswith("FlowMatch") or said == "flow_prediction" or config.get("use_flow_sigmas")
+    if predicts_flow and not is_of_flow:
+        raise ModelError(
+            f"{place}: is a {class_name} for what predicts {said or 'epsilon'}, and {family.title} predicts a flow; "
+            f"the nearest is {family.schedulers[0]}"
         )
 
 

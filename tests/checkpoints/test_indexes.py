@@ -8,8 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import pytest
 import transformers
+from support.toy_clips import make_wan_t2v
+from support.toy_models import make_tiny_flux
 from support.weights import weights
 
 from sdbatch.checkpoints import SHIPPED, describe
@@ -105,6 +108,28 @@ def test_a_configuration_that_is_not_served_is_refused(
     _change(folder / file / ("scheduler_config.json" if file == "scheduler" else "config.json"), change)
 
     assert says in _said(folder)
+
+
+def test_a_scheduler_of_noise_is_refused_for_a_model_of_a_flow(folder: Path, tmp_path: Path) -> None:
+    make_tiny_flux(tmp_path / "flux")
+    make_wan_t2v(tmp_path / "wan")
+    multistep = tmp_path / "multistep"
+    diffusers.UniPCMultistepScheduler().save_pretrained(multistep)
+
+    def said(name: str, **components: str) -> str:
+        with pytest.raises(ModelError) as refused:
+            describe("m", Model.model_validate({"path": str(tmp_path / name), "components": components}), {})
+        return str(refused.value)
+
+    assert describe("m", Model(path=str(tmp_path / "wan")), {}).family.title == "Wan 2.1 T2V"
+    over = said("wan", scheduler=str(multistep))
+    assert f"models.m.components.scheduler: {multistep}: is a UniPCMultistepScheduler for what predicts eps" in over
+    assert "and Wan 2.1 T2V predicts a flow; the nearest is DPMSolverMultistepScheduler" in over
+    _change(tmp_path / "flux" / "model_index.json", {"scheduler": ["diffusers", "EulerDiscreteScheduler"]})
+    assert "scheduler: is a EulerDiscreteScheduler for what predicts epsilon, and Flux.1 predicts a fl" in said("flux")
+    config = tmp_path / "flux" / "scheduler" / "scheduler_config.json"
+    _change(config, {"prediction_type": "flow_prediction"})
+    assert describe("m", Model(path=str(tmp_path / "flux")), {}).family.title == "Flux.1"
 
 
 def test_a_tokenizer_without_its_words_is_refused(folder: Path) -> None:
