@@ -203,6 +203,10 @@ def _with_a_middle(kind: str, pipeline: Any) -> Tensors:
     return tensors | {f"{next(iter(tensors)).partition('.')[0]}.lora_mid.weight": torch.randn(4, 4)}
 
 
+def _with_a_word(kind: str, pipeline: Any) -> Tensors:
+    return _unet(pipeline) | {"bundle_emb.zwx.string_to_param.*": torch.randn(2, 32)}
+
+
 REFUSED: dict[str, tuple[Callable[[str, Any], Tensors], str]] = {
     "DoRA": (_dora, r"a DoRA file, .*: of its 128 keys 32 cannot be applied \(lora_unet_.*dora_scale, "),
     "LoHa": (_loha, r"a LoHa file, .*: of its 160 keys 160 cannot be applied"),
@@ -218,6 +222,7 @@ REFUSED: dict[str, tuple[Callable[[str, Any], Tensors], str]] = {
         _with_a_middle,
         r"correctly renamed: lora_unet_\S+\.lora_mid\.weight",
     ),
+    "a textual inversion beside it": (_with_a_word, r"of its 97 keys 1 cannot be applied \(bundle_emb\.zwx\.str"),
     "no prefix that the loader knows": (lambda _, pipeline: dotted(layers_of(pipeline.unet), ""), "64 fit no module"),
     "another component's": (lambda _, pipeline: dotted(layers_of(pipeline.unet), "prior."), "64 fit no module"),
 }
@@ -249,19 +254,27 @@ def test_what_does_not_fit_is_refused_by_name_and_leaves_the_model_as_it_was(
 @pytest.mark.fault(
     "F12", "a LoRA of which one layer fits nothing, partial: allow", "the rest applied, and said in the log"
 )
+@pytest.mark.parametrize(
+    ("tensors_of", "left_out"), [(_one_stranger, "down_blocks.9"), (_with_a_word, "bundle_emb.zwx")]
+)
 def test_a_job_may_allow_a_part_and_the_log_says_what_was_left_out(
-    folders: dict[str, Path], plain: Callable[[str], Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tensors_of: Callable[[str, Any], Tensors],
+    left_out: str,
+    folders: dict[str, Path],
+    plain: Callable[[str], Any],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     pipeline = plain("sd")
     whole = write_lora(tmp_path / "whole" / "ink.safetensors", _unet(pipeline))
-    part = write_lora(tmp_path / "part" / "ink.safetensors", _one_stranger("sd", pipeline))
+    part = write_lora(tmp_path / "part" / "ink.safetensors", tensors_of("sd", pipeline))
     wanted = _pixels(*_load(folders["sd"], "sd", whole))
 
     with caplog.at_level(logging.WARNING, logger="sdbatch.generate"):
         model, loras = _load(folders["sd"], "sd", part, partial="allow")
         assert np.array_equal(_pixels(model, loras), wanted)
     (record,) = [record for record in caplog.records if record.message == "lora applied in part"]
-    assert "down_blocks.9" in vars(record)["left_out"]
+    assert left_out in vars(record)["left_out"]
 
 
 def test_a_part_that_would_be_wrong_is_refused_even_where_the_job_allows_parts(

@@ -16,6 +16,10 @@ from torch.overrides import TorchFunctionMode
 FETCH: Final = "_fetch_state_dict"
 """Function by which diffusers 0.42.1 reads every LoRA's file, whatever the pipeline."""
 
+BUNDLED: Final = "bundle_emb."
+"""Beginning of the keys of textual inversions that a LoRA's file brings along. They are no part of what is converted:
+beside them diffusers takes kohya's names for none that it knows."""
+
 
 class Trace(TorchFunctionMode):
     """Follows a file's tensors through a conversion: which of them went into which tensor.
@@ -82,9 +86,9 @@ def traced() -> Iterator[Trace]:
     fetch = getattr(lora_pipeline, FETCH)
 
     def fetch_and_follow(*args: Any, **kwargs: Any) -> Any:
-        fetched = fetch(*args, **kwargs)
-        trace.begin(fetched[0])
-        return fetched
+        tensors, *others = fetch(*args, **kwargs)
+        trace.begin(tensors)
+        return ({key: value for key, value in tensors.items() if not key.startswith(BUNDLED)}, *others)
 
     setattr(lora_pipeline, FETCH, fetch_and_follow)
     try:
