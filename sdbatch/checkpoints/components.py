@@ -87,6 +87,7 @@ class LaidOver:
         parameters: Number of its weights; 0 where it has none.
         quantized_by: Backend that its weights were quantised with already; "" for none.
         config: Its configuration.
+        predicts: What its one file says that it predicts; see `Header`.
     """
 
     class_name: str
@@ -95,6 +96,7 @@ class LaidOver:
     parameters: int
     quantized_by: str
     config: Mapping[str, Any]
+    predicts: str = ""
 
 
 def modules_of(index: Mapping[str, Any]) -> dict[str, tuple[str | None, str | None]]:
@@ -217,8 +219,9 @@ def look_into(
     with naming(place):
         entries = component_entries(store, file, dtype)
     refuse_code(store, entries, name)
+    predicts = ""
     if file:
-        parameters, quantized_by = _weights_of_file(store, entries[0], place, class_name, config)
+        parameters, quantized_by, predicts = _weights_of_file(store, entries[0], place, class_name, config)
     else:
         headers = read_headers(store, entries)
         if has_weights(module):
@@ -236,6 +239,7 @@ def look_into(
         parameters=parameters,
         quantized_by=quantized_by,
         config=config,
+        predicts=predicts,
     )
 
 
@@ -329,8 +333,8 @@ def _is_same_tokenizer(found: str, expected: str) -> bool:
 
 def _weights_of_file(
     store: Store, entry: Entry, place: str, class_name: str, config: Mapping[str, Any]
-) -> tuple[int, str]:
-    """Return how many weights one file holds, and the backend that they were quantised with."""
+) -> tuple[int, str, str]:
+    """Return how many weights one file holds, the backend that they were quantised with, and what it predicts."""
     file = f"{store.url}/{entry.path}"
     if entry.path.endswith(".gguf"):
         if class_name not in GGUF_CLASSES:
@@ -343,7 +347,7 @@ def _weights_of_file(
         shapes = _bare({**packed.shapes, **packed.reshaped}, class_name)
         matrices = {name for name, shape in _bare(packed.shapes, class_name).items() if len(shape) == 2}
         _refuse_other_module(f"{place}: {file}", file_fault(class_name, config, shapes, matrices))
-        return packed.parameters, "gguf"
+        return packed.parameters, "gguf", ""
     with naming(place):
         header = read_header(store, entry)
     if any("lora_" in tensor for tensor in header.tensors):
@@ -352,7 +356,7 @@ def _weights_of_file(
         raise ModelError(f"{place}: {file}: {fault}")
     shapes = _bare({name: tensor["shape"] for name, tensor in header.tensors.items()}, class_name)
     _refuse_other_module(f"{place}: {file}", file_fault(class_name, config, shapes))
-    return num_parameters([header]), ""
+    return num_parameters([header]), "", header.predicts
 
 
 def _bare(shapes: Shapes, class_name: str) -> Shapes:

@@ -19,6 +19,7 @@ from typing import Any
 from sdbatch.checkpoints.builtins import BUILTINS, SHIPPED, SHIPPED_DEFAULTS, builtin_folder
 from sdbatch.checkpoints.components import (
     LaidOver,
+    config_file,
     expected_class,
     folder_config,
     has_weights,
@@ -40,7 +41,7 @@ from sdbatch.checkpoints.files import (
     read_json,
     variant_in,
 )
-from sdbatch.checkpoints.fitting import refuse_misfit, refuse_unscaled
+from sdbatch.checkpoints.fitting import refuse_misfit, refuse_other_prediction, refuse_unscaled
 from sdbatch.checkpoints.headers import Header, read_headers
 from sdbatch.checkpoints.identity import identity, is_content_digest
 from sdbatch.checkpoints.indexes import faults_of_index, refuse_other_inputs, refuse_other_noise
@@ -170,10 +171,17 @@ def _refuse_misfits(name: str, info: ModelInfo, found: Mapping[str, LaidOver], s
     for asked, one in found.items():
         component = info.options.laid_over[asked]
         place = place_of(name, asked, is_top=asked not in info.options.components)
+        if asked == info.family.denoiser and not _says_predictions(info.options):
+            refuse_other_prediction(f"{place}: {component.path}", one.predicts, own("scheduler") or {})
         if asked == "scheduler":
             refuse_other_noise(f"{place}: {component.path}", info.family, one.class_name, one.config)
         if has_weights(asked) and asked != ADAPTER:
             refuse_misfit(f"{place}: {component.path}", asked, one.class_name, one.config, info.family, own, found)
+
+
+def _says_predictions(model: Model) -> bool:
+    """Whether a preset of the entry says what its rows' model predicts."""
+    return any("prediction_type" in preset for preset in model.schedulers.values())
 
 
 def _own_config(info: ModelInfo, module: str, storage: Mapping[str, Storage]) -> Mapping[str, Any] | None:
@@ -186,7 +194,7 @@ def _own_config(info: ModelInfo, module: str, storage: Mapping[str, Storage]) ->
     else:
         path = str(SHIPPED[title]) if title in SHIPPED and title != info.path else info.path
     try:
-        return read_json(open_store(path, storage), f"{module}/config.json", info.path)
+        return read_json(open_store(path, storage), f"{module}/{config_file(module)}", info.path)
     except ModelError:
         return None
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from sdbatch.checkpoints.headers import SAID_WHERE
 from sdbatch.checkpoints.layout_table import LAYOUTS
 from sdbatch.checkpoints.layouts import Keys, Shapes, named_after
 from sdbatch.checkpoints.strangers import beside_a_model, module_of_a_model
@@ -88,6 +89,25 @@ def refuse_misfit(
             )
         for key in _TEXTS if not texts else ():
             _refuse_other(place, key, config.get(key), others.get(key), f"the model's own {module}")
+
+
+def refuse_other_prediction(place: str, predicts: str, scheduler: Config) -> None:
+    """Refuse a denoiser that says of itself that it predicts otherwise than its scheduler takes it for.
+
+    Args:
+        place: Key in the job and the component, for messages.
+        predicts: What its file says; "" for nothing.
+        scheduler: Configuration of the scheduler.
+
+    Raises:
+        ModelError: Naming both.
+    """
+    taken = scheduler.get("prediction_type", "epsilon")
+    if taken in {"epsilon", "v_prediction"} and predicts not in {"", taken}:
+        raise ModelError(
+            f"{place}: says of itself that it predicts {predicts} ({SAID_WHERE}), and the scheduler takes that for "
+            f"{taken}; name a scheduler's folder with prediction_type: {predicts} among the components"
+        )
 
 
 def refuse_unscaled(place: str, class_name: str | None, config: Config, family: Family) -> None:

@@ -66,6 +66,22 @@ class Header:
     file_bytes: int
     metadata: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def predicts(self) -> str:
+        """What its model predicts by the file's own word, as a scheduler calls it; "" where it says nothing."""
+        if _PREDICTS_V in self.tensors:
+            return "v_prediction"
+        return _PREDICTIONS.get(self.metadata.get(_PREDICTS, ""), "")
+
+
+_PREDICTS: Final = "modelspec.prediction_type"
+"""Name in a file's metadata under which trainers say what its model predicts."""
+_PREDICTIONS: Final = {"epsilon": "epsilon", "v": "v_prediction"}
+"""What they say, and what a scheduler calls it."""
+_PREDICTS_V: Final = "v_pred"
+"""An empty tensor that trainers leave in a file that predicts v."""
+SAID_WHERE: Final = f"{_PREDICTS} of its metadata, or a tensor named {_PREDICTS_V}"
+
 
 def read_headers(store: Store, entries: Iterable[Entry]) -> dict[str, Header | ModelError]:
     """Read the header of every safetensors file among some, several at once where each is a request.

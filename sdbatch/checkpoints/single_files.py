@@ -23,7 +23,7 @@ from sdbatch.checkpoints.files import (
     named_components,
     read_json,
 )
-from sdbatch.checkpoints.headers import Header, read_header
+from sdbatch.checkpoints.headers import SAID_WHERE, Header, read_header
 from sdbatch.checkpoints.identity import combined, identity
 from sdbatch.checkpoints.indexes import refuse_other_inputs
 from sdbatch.checkpoints.info import ModelInfo, SingleFile
@@ -47,11 +47,6 @@ CLIP_WORDS: Final = CONFIGS / "clip"
 
 _VAES: Final = {"AutoencoderKL": ("first_stage_model.", "vae."), "AutoencoderKLLTXVideo": ("vae.",)}
 """Autoencoders that diffusers reads from a single file, and how their keys begin."""
-
-_PREDICTS: Final = "modelspec.prediction_type"
-"""Name in a file's metadata under which trainers say what its model predicts."""
-_PREDICTIONS: Final = {"epsilon": "epsilon", "v": "v_prediction"}
-"""What they say, and what a scheduler calls it."""
 
 
 def is_single_file(path: str) -> bool:
@@ -186,15 +181,14 @@ def _family(index: Mapping[str, Any], configs: Store, fact: Fact, layout: Layout
 
 
 def _refuse_other_prediction(header: Header, fact: Fact, layout: Layout, keys: Keys) -> None:
-    """Refuse a file whose own metadata say that it predicts otherwise than the model that its keys are taken for."""
+    """Refuse a file that says of itself that it predicts otherwise than the model that its keys are taken for."""
     taken = fact("scheduler/scheduler_config.json prediction_type")
-    said = header.metadata.get(_PREDICTS, "")
-    if taken in _PREDICTIONS.values() and _PREDICTIONS.get(said, taken) != taken:
+    if taken in {"epsilon", "v_prediction"} and header.predicts not in {"", taken}:
         others = ", ".join(map(repr, alternatives(LAYOUTS, layout, keys)))
         chooses = f"say like: {others}" if others else "name its folder in diffusers' layout"
         raise ModelError(
-            f"has the keys of {layout.title}, which predicts {taken}, and its metadata say {_PREDICTS}: {said}; "
-            f"{chooses}, or like: {layout.title!r} where the metadata are wrong"
+            f"has the keys of {layout.title}, which predicts {taken}, and says of itself that it predicts "
+            f"{header.predicts} ({SAID_WHERE}); {chooses}, or like: {layout.title!r} where that is wrong"
         )
 
 

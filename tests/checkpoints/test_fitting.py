@@ -11,6 +11,7 @@ from typing import Any
 
 import gguf
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 from support.original_layout import flux_transformer, klein_file, ldm_unet, sd_file
 from support.toy_clips import make_ltx, make_motion_adapter, make_wan_t2v_a14b, make_wan_vace
@@ -145,6 +146,25 @@ def test_a_shift_of_null_is_none_beside_one(toys: Path, tmp_path: Path) -> None:
 
     said = _refusal(tmp_path, "sd", components={"vae": str(vae)})
     assert "its shift_factor is 0.0, and that of the vae that the unet was made for is 0.1159" in said
+
+
+def test_a_denoiser_that_predicts_otherwise_than_the_scheduler_takes_it_for_is_refused(
+    toys: Path, tmp_path: Path
+) -> None:
+    weights, marked = load_file(toys / "sd" / "unet" / WEIGHTS), tmp_path / "marked.safetensors"
+    save_file({**weights, "v_pred": torch.zeros(0)}, marked)
+    save_file(weights, tmp_path / "told.safetensors", metadata={"modelspec.prediction_type": "v"})
+    scheduler = Path(shutil.copytree(toys / "sd" / "scheduler", tmp_path / "scheduler"))
+    config = json.loads((scheduler / "scheduler_config.json").read_text())
+    (scheduler / "scheduler_config.json").write_text(json.dumps({**config, "prediction_type": "v_prediction"}))
+    preset = {"v": {"class": "DDIMScheduler", "prediction_type": "v_prediction"}}
+
+    for file in (marked, tmp_path / "told.safetensors"):
+        said = _refusal(toys, "sd", components={"unet": str(file)})
+        assert f"unet: {file}: says of itself that it predicts v_prediction (modelspec" in said
+        alone, both = {"unet": str(file)}, {"unet": str(file), "scheduler": str(scheduler)}
+        for entry in ({"components": alone, "schedulers": preset}, {"components": both}):
+            assert describe("m", Model.model_validate({"path": str(toys / "sd"), **entry}), {}, with_revision=False)
 
 
 @pytest.mark.parametrize("value", [None, "0.1", ...], ids=str)

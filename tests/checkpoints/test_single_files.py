@@ -140,7 +140,9 @@ def test_metadata_that_say_another_prediction_are_not_passed_over(tmp_path: Path
     wide, like = "Stable Diffusion XL", "Stable Diffusion XL v-prediction"
 
     said = _said(tmp_path, SDXL, metadata=predicts_v)
-    assert "has the keys of Stable Diffusion XL, which predicts epsilon, and its metadata say modelspec.pred" in said
+    assert (
+        "has the keys of Stable Diffusion XL, which predicts epsilon, and says of itself that it predicts v_pr" in said
+    )
     assert f"say like: {like!r}, or like: {wide!r} where" in said
     assert _described(tmp_path, SDXL, metadata=predicts_v, like=like).single_file.title == like
     assert _described(tmp_path, SDXL, metadata=predicts_v, like=wide).single_file.title == wide
