@@ -223,7 +223,6 @@ _PICTURES: Final = (
             ("Qwen-Image-Edit-Plus", "qwen-image-edit-plus", ""),
         )
     ),
-    # The makers' own file has a prefix that diffusers does not take off (0.42.1), and is refused; others' have none.
     Layout(
         title="AuraFlow 0.3",
         family="AuraFlow 0.3",

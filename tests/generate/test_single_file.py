@@ -143,7 +143,7 @@ def test_a_flux_transformer_with_the_folders_other_modules_makes_the_folders_pix
         _studio(**file, components=components)
 
 
-@pytest.mark.parametrize("prefix", ["", PREFIX])
+@pytest.mark.parametrize("prefix", ["", PREFIX, "model."])
 def test_an_aura_flow_transformer_makes_the_folders_pixels(tmp_path: Path, prefix: str) -> None:
     make_tiny_aura_flow(tmp_path / "aura")
     aura_flow_file(tmp_path / "aura", tmp_path / "plain.safetensors")
