@@ -166,7 +166,7 @@ def _row_tables(table: Table, names: ColumnNames, problems: Problems) -> Iterato
             yield typed.take()
     if typed is not None and typed.num_rows:
         yield typed.take()
-    if typed is None and table.header:
+    if typed is None and table.header and not problems.count:
         names.label = table.label
         names.see_header(table.header)
     table.notes.extend(cells.notes.values() if cells else ())

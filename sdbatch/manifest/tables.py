@@ -220,6 +220,8 @@ def _named_cells(rows: Iterator[tuple[int, list[Any]]], table: Table, tell: Tell
         if not values:
             continue
         message = _shape_problem(values, len(cells), header, hint)
+        if message is None and _names(values) == header:
+            message = "repeats the header, as tables do that were joined; take this row out"
         if message is None:
             num_cells = len(values)
             yield line, {name: values[place] if place < num_cells else None for place, name in named}
@@ -237,13 +239,17 @@ def _header(rows: Iterator[tuple[int, list[Any]]], label: str) -> list[str]:
     for _, cells in rows:
         if len(cells) > CELLS_MAX:
             raise fault(label, f"has {len(cells)} columns, over {CELLS_MAX}")
-        header = ["" if name is None else str(name).strip() for name in cells]
+        header = _names(cells)
         while header and not header[-1]:
             header.pop()
         if header:
             _check_header(header, label)
             return header
     raise fault(label, "is empty; the first row that is filled names the columns")
+
+
+def _names(cells: list[Any]) -> list[str]:
+    return ["" if name is None else str(name).strip() for name in cells]
 
 
 def _filled(cell: Any) -> Any:
@@ -261,6 +267,9 @@ def _filled(cell: Any) -> Any:
 def _shape_problem(values: list[Any], num_cells: int, header: list[str], hint: str | None) -> str | None:
     """Return why the cells of a row do not fit its header, None when they do."""
     has = f"has {num_cells} cell{'' if num_cells == 1 else 's'}, the header {len(header)}"
+    if len(values) > len(header) == 1:
+        way_out = "take out what stands above the names of the columns"
+        return f"{has} ({header[0]!r:.60}); {way_out}{f', or {hint}' if hint else ''}"
     if len(values) > len(header):
         return f"{has}; {hint or 'every column needs a name in the first row that is filled'}"
     if hint and num_cells < len(header):

@@ -234,6 +234,28 @@ def test_a_header_without_rows_is_read_as_strictly_as_one_with_rows(build: Any, 
         build_shards(tmp_path / "t.xlsx", tmp_path / "out")
 
 
+def test_a_title_above_the_header_is_told(build: Any, tmp_path: Path) -> None:
+    way_out = "take out what stands above the names of the columns"
+    message = _refused(build, "t.csv", "Spring 2026\nid,prompt\na,p\n", id_format="{id}")
+    assert f"2 rows: has 2 cells, the header 1 ('Spring 2026'); {way_out}, or quote" in message
+    _workbook(tmp_path / "t.xlsx", {"S": [["Spring 2026"], [], ["id", "prompt"], ["a", "p"]]})
+    with pytest.raises(ManifestError) as caught:
+        build_shards(tmp_path / "t.xlsx", tmp_path / "out")
+
+    assert f"has 2 cells, the header 1 ('Spring 2026'); {way_out}" in str(caught.value)
+    assert "no rows" not in str(caught.value)
+
+
+def test_a_header_that_stands_twice_is_no_row(build: Any, tmp_path: Path) -> None:
+    message = _refused(build, "t.csv", "id,prompt,x_a\na,p,1\nid, prompt ,x_a\nb,q,2\n")
+    assert "line 3 of" in message
+    assert "repeats the header" in message
+    assert build("t.csv", "id,prompt,x_a\na,p,1\nid,prompt,x_b\n")[1].num_rows == 2
+    _workbook(tmp_path / "t.xlsx", {"S": [["id", None, "prompt", None], ["a", None, "p"], ["id", None, "prompt"]]})
+    with pytest.raises(ManifestError, match=r"line 3 of .*t\.xlsx \[S\].*: repeats the header"):
+        build_shards(tmp_path / "t.xlsx", tmp_path / "out")
+
+
 def test_a_date_stands_in_a_message_as_people_write_it(tmp_path: Path) -> None:
     _workbook(tmp_path / "t.xlsx", {"S": [["id", "prompt", "x_at"], [dt.date(2026, 3, 1), "p", dt.time(12, 30)]]})
     with pytest.raises(ManifestError) as caught:
@@ -430,7 +452,7 @@ def _entities(path: Path) -> None:
         (lambda path: _workbook(path, {"A": [["id"]]}), {"sheet": "Z"}, "has no sheet 'Z'; it has A"),
         (lambda path: _workbook(path, {"A": []}), {}, "has no sheet that holds anything"),
         (lambda path: path.write_bytes(b"\xd0\xcf\x11\xe0 protected"), {}, "cannot be read as a workbook"),
-        (lambda path: _workbook(path, {"A": [["id"], ["a", "lost"]]}), {}, "has 2 cells, the header 1; every column"),
+        (lambda path: _workbook(path, {"A": [["id"], ["a", "lost"]]}), {}, r"has 2 cells, the header 1 \('id'\)"),
     ],
 )
 def test_a_workbook_that_would_be_read_wrongly_is_refused(
