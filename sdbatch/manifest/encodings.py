@@ -14,6 +14,8 @@ import re
 from pathlib import Path
 from typing import Final
 
+from sdbatch.manifest.western import strange_word
+
 WESTERN: Final = "cp1252"
 _CHUNK_BYTES: Final = 1 << 20
 _MARKS: Final = (
@@ -102,9 +104,10 @@ def _western_word(source: Path, line: int) -> str:
     number = 1
     with source.open(encoding=WESTERN, newline="") as file:
         try:
-            while text := file.read(_CHUNK_BYTES):
-                if strange := _NO_WORDS.search(text):
-                    raise _not_western(number + text.count("\n", 0, strange.start()))
+            while text := file.read(_CHUNK_BYTES) + file.readline(_CHUNK_BYTES):
+                if strange := _NO_WORDS.search(text) or strange_word(text):
+                    line = number + text.count("\n", 0, strange.start())
+                    raise _not_western(line, f", which would have {strange[0][:_WORD_CHARS]!r}")
                 if not shown and (found := re.search(r"\w*[^\x00-\x7f]\w*", text)):
                     at = number + text.count("\n", 0, found.start())
                     shown = f"line {at} has {found.group()[:_WORD_CHARS]!r}"
@@ -114,7 +117,7 @@ def _western_word(source: Path, line: int) -> str:
     return shown
 
 
-def _not_western(line: int) -> NotReadable:
+def _not_western(line: int, shown: str = "") -> NotReadable:
     return NotReadable(
-        f"is neither UTF-8 nor western European text (line {line}); save it as UTF-8 (in Excel: CSV UTF-8)"
+        f"is neither UTF-8 nor western European text (line {line}{shown}); save it as UTF-8 (in Excel: CSV UTF-8)"
     )

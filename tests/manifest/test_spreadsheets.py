@@ -95,7 +95,45 @@ def test_an_encoding_is_told(build: Any, encoding: str, mark: bytes, said: str |
 def test_another_alphabet_is_refused_and_not_guessed(build: Any, text: str, encoding: str) -> None:
     message = _refused(build, "t.csv", f'id,prompt\na,plain\nb,"{text}"\n'.encode(encoding))
 
-    assert "t.csv: is neither UTF-8 nor western European text (line 3); save it as UTF-8" in message
+    assert "t.csv: is neither UTF-8 nor western European text (line 3" in message
+
+
+_OF_CENTRAL_EUROPE = [
+    ("cp1250", "červený hrnek na dřevěném stole"),
+    ("cp1250", "naplemente, őszi erdő"),
+    ("cp1250", "munţi cu zăpadă şi soare"),
+    ("cp1250", "čaj u kući, večer"),
+    ("cp1250", "rdeča skodelica"),
+    ("cp1254", "karl\u0131 g\u00fcne\u015f"),
+    ("cp1257", "sniegotos kalnų viršūnės žiemą"),
+]
+_WESTERN = (
+    "Hüttencafé mit Entréetür, Citroën, Häagen-Dazs; crème brûlée, où, œuvre, L'Haÿ; pingüino, Señor, Dalí, 2ª, nºs; "
+    "manhã, irmãs, corações, põe, órgão, sanduíche; però, conèixer, dèiem, cançó; più, lunedì, perché; één; "
+    "smörgåstårta à la crème, idéträdgård, smørrebrød, caféområde; Guðmundsdóttir, samþykkja, íþróttir; õlu, Škoda; "
+    "5 µm, ƒ/2.8, CAFÉ, GROß"
+)
+
+
+@pytest.mark.parametrize(("encoding", "text"), _OF_CENTRAL_EUROPE)
+def test_letters_of_central_europe_are_not_read_as_western_ones(build: Any, encoding: str, text: str) -> None:
+    message = _refused(build, "t.csv", f'id,prompt\na,plain\nb,"{text}"\n'.encode(encoding))
+
+    assert "is neither UTF-8 nor western European text (line 3, which would have '" in message
+
+
+def test_words_of_every_western_language_are_read(build: Any) -> None:
+    rows, _ = build("t.csv", f'id,prompt\na,"{_WESTERN}"\n'.encode("cp1252"))
+
+    assert rows == [{"id": "a", "prompt": _WESTERN}]
+
+
+@pytest.mark.parametrize("pad", ["", " "])
+def test_no_word_is_cut_where_a_table_is_read_in_pieces(build: Any, pad: str) -> None:
+    lines = [f'r{number:03d},"{"õe" * 16_000}"' for number in range(40)]
+    rows, _ = build("t.csv", "\n".join([f"id,prompt{pad}", *lines]).encode("cp1252"))
+
+    assert len(rows) == 40
 
 
 def test_a_file_that_stops_being_utf_16_is_refused(build: Any) -> None:
