@@ -20,6 +20,7 @@ from sdbatch.desk.ladder import Fed, Sizes, feeds, shape_axis
 from sdbatch.errors import JobError, ManifestError, Problem
 from sdbatch.job import Job
 from sdbatch.manifest.build import Built, build_rows
+from sdbatch.manifest.cells import blanks_noted
 from sdbatch.manifest.shard_file import read_footer
 from sdbatch.manifest.tables import open_table
 from sdbatch.storage import LocalStore
@@ -212,8 +213,13 @@ def _table_rows(table: str, sheet: str | None, notes: list[str]) -> TableRows:
         yield from _parquet_rows(path)
         return
     opened = open_table(path, sheet=sheet)
-    yield from opened.rows(_refuse)
-    notes.extend(f"{path.name}: {note}" for note in opened.notes)
+    blanks: dict[str, str] = {}
+    for line, row in opened.rows(_refuse):
+        for name, value in row.items():
+            if isinstance(value, str) and (note := blanks_noted(name, value, line)):
+                blanks.setdefault(name, note)
+        yield line, row
+    notes.extend(f"{path.name}: {note}" for note in (*opened.notes, *blanks.values()))
 
 
 def _refuse(problem: Problem) -> None:

@@ -62,11 +62,13 @@ class Cells:
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         return str(value) if is_number and (name in _TEXTS or name in _LISTS) else value
 
-    def look_for_lost_digits(self, name: str, text: str, line: int | None) -> None:
-        """Note a long number, such as that of an article, of which a spreadsheet saved the first digits alone."""
+    def look(self, name: str, text: str, line: int | None) -> None:
+        """Note what a spreadsheet left in a text of the user's own: the first digits of a number, blanks at an end."""
         if "E+" in text and _SHORTENED.fullmatch(text):
             message = f"{name} has long numbers of which a spreadsheet saved the first digits, as {text} on line {line}"
             self.notes.setdefault(name, message)
+        elif note := blanks_noted(name, text, line):
+            self.notes.setdefault(name, note)
 
     def _number(self, text: str, line: int | None) -> str:
         """Return a number with a point; the first decimal of the table says which mark the others have."""
@@ -94,3 +96,14 @@ class Cells:
             return items[0] if items else None
         self.notes.setdefault(name, f"{name} has cells with several items, divided by | or by line ends")
         return items
+
+
+def blanks_noted(name: str, text: str, line: int | None) -> str | None:
+    """Return what to say of a text with blanks at an end, which nobody sees and no other text equals; None without."""
+    if not text or not (_is_blank(text[0]) or _is_blank(text[-1])):
+        return None
+    return f"{name} has texts with blanks at their ends, which count, as {text[:40]!r} on line {line}"
+
+
+def _is_blank(letter: str) -> bool:
+    return letter == " " or not letter.isprintable()

@@ -30,6 +30,8 @@ CELLS_MAX: Final = 1 << 14
 """Cells of a header, those without a name too: as many as a sheet has columns."""
 WORKBOOKS: Final = (".xlsx", ".xlsm")
 _QUOTED = re.compile(r'"(?:[^"]|"")*"')
+_VISIBLE: Final = re.compile(r"[^\s\u00ad\u200b-\u200f\u2060\ufeff]")
+"""Word processors and web pages leave characters without width in cells that look empty."""
 _FORMULA_ERROR: Final = re.compile(
     r"#(?:N/[ABD]|NV|(?:NAME|NOM|NOME|¿NOMBRE|NAAM)\?"
     r"|¡?(?:REF|VALUE|DIV/0|NUM|NULL|SPILL|CALC|FIELD|BLOCKED|CONNECT|UNKNOWN|ERROR|BEZUG|WERT|ZAHL"
@@ -253,10 +255,10 @@ def _names(cells: list[Any]) -> list[str]:
 
 
 def _filled(cell: Any) -> Any:
-    """Return what a cell holds, None for nothing and for blanks alone."""
+    """Return what a cell holds, None for nothing and for what cannot be seen."""
     if not isinstance(cell, str):
         return cell
-    if not cell or cell.isspace():
+    if not _VISIBLE.search(cell):
         return None
     if cell[0] == " " and _QUOTED.fullmatch(cell.strip()):
         return RefusedValue("has a blank before its quotes, so that they count as text; leave the blank out")

@@ -155,7 +155,7 @@ class TypedRows:
             raise ValueRefused(f"is {kind}; x_ columns hold text, numbers or booleans")
         _check_own_value(value)
         if self._cells is not None and isinstance(value, str):
-            self._cells.look_for_lost_digits(name, value, line)
+            self._cells.look(name, value, line)
         known, first = self._kinds.setdefault(name, (kind, line))
         if known != kind and self._cells is not None:
             known, kind = self._widened(self._cells, name, known, kind)

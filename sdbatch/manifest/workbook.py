@@ -32,6 +32,7 @@ OTHER_BYTES_MAX: Final = 64 << 20
 DIGITS_KEPT_BELOW: Final = 10**15
 """Excel rounds longer whole numbers as they are typed in."""
 _HEAD_BYTES: Final = 4096
+_STRICT: Final = b"http://purl.oclc.org/ooxml/spreadsheetml/main"
 _ZEROS: Final = re.compile(r"0{2,}")
 _ESCAPED_END: Final = re.compile(r"_x000[Dd]_\n?")
 _ESCAPED: Final = re.compile(r"_x(00[01][0-9A-Fa-f])_")
@@ -83,7 +84,7 @@ def opened_sheet(source: Path, name: str | None) -> Iterator[tuple[str, Iterator
 def _opened(source: Path, name: str | None) -> tuple[Any, Any, Seen]:
     """Return a workbook, one of its sheets, and what was seen in that."""
     openpyxl = _openpyxl()
-    _refuse_expansion(source)
+    _refuse_form(source)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of parts that do not matter here, such as lists of choices
         book = openpyxl.load_workbook(source, read_only=True, data_only=True, keep_links=False)
@@ -125,8 +126,8 @@ def _faults_named() -> Iterator[None]:
         ) from error
 
 
-def _refuse_expansion(source: Path) -> None:
-    """Refuse a workbook whose parts would take too much, or whose XML defines entities, which expand without end."""
+def _refuse_form(source: Path) -> None:
+    """Refuse a workbook of the strict form, and one whose parts would take too much or define entities without end."""
     with zipfile.ZipFile(source) as archive:
         for part in archive.infolist():
             is_texts, is_sheet = part.filename.endswith("sharedStrings.xml"), "/worksheets/" in part.filename
@@ -136,8 +137,11 @@ def _refuse_expansion(source: Path) -> None:
                 raise NotASheet(f"has a part {part.filename!r:.80} of {part.file_size} bytes, over {most}")
             if is_read:
                 with archive.open(part) as file:
-                    if b"<!DOCTYPE" in file.read(_HEAD_BYTES):
-                        raise NotASheet(f"has a part {part.filename!r:.80} with a DOCTYPE, which no workbook has")
+                    head = file.read(_HEAD_BYTES)
+                if b"<!DOCTYPE" in head:
+                    raise NotASheet(f"has a part {part.filename!r:.80} with a DOCTYPE, which no workbook has")
+                if _STRICT in head:  # openpyxl (3.1.5) finds no sheet in it
+                    raise NotASheet("is a Strict Open XML Spreadsheet; save it as Excel Workbook (.xlsx)")
 
 
 def _chosen(book: Any, name: str | None) -> Any:

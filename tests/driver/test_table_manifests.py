@@ -305,6 +305,17 @@ def test_a_brief_is_counted_shown_and_built(brief: Path, tmp_path: Path) -> None
     assert _keys(_job(str(tmp_path / "m"))) == _keys(_job(str(brief)))
 
 
+def test_blanks_at_the_ends_of_a_briefs_texts_are_said(tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_text("sku,season\nmug,summer \nplate,winter\n")
+    (tmp_path / "brief.yaml").write_text(
+        "brief: b\naxes: {p: {table: p.csv, key: sku}}\nrows: [{for: [p], where: \"p.season == 'winter'\"}]\n"
+        'columns: {prompt: "{{ p.season }}"}\n'
+    )
+    said = "p.csv: season has texts with blanks at their ends, which count, as 'summer ' on line 2"
+
+    assert api.count_brief(tmp_path / "brief.yaml").notes == [said]
+
+
 def test_the_brief_of_the_documentation_is_one(tmp_path: Path) -> None:
     page = (Path(__file__).parents[2] / "docs/campaign/briefs.md").read_text(encoding="utf-8")
     text = page.split("```yaml\nbrief: spring", 1)[1].split("```", 1)[0]

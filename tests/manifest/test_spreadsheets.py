@@ -250,6 +250,25 @@ def test_empty_rows_and_columns_at_the_end_are_dropped(build: Any) -> None:
     assert rows == [{"id": "a", "prompt": "p"}, {"id": "b", "prompt": "q"}]
 
 
+def test_a_cell_of_what_cannot_be_seen_is_empty(build: Any) -> None:
+    rows, _ = build(
+        "t.csv", "id,prompt,\u200b\na,\u200b,\nb,\ufeff\u00a0,\u00ad\n\u2060,\u200e,\nc,x\u200by,\n", drop=["\u200b"]
+    )
+
+    assert rows == [{"id": "a", "prompt": None}, {"id": "b", "prompt": None}, {"id": "c", "prompt": "x\u200by"}]
+
+
+def test_blanks_at_the_end_of_a_text_of_ones_own_are_said(build: Any) -> None:
+    rows, built = build("t.csv", "id,prompt,x_a,x_b\na,p ,summer,\u200bde\nb,q,summer\u00a0,fr\nc,r,winter ,it\n")
+
+    assert [row["x_a"] for row in rows] == ["summer", "summer\u00a0", "winter "]
+    said = "has texts with blanks at their ends, which count, as"
+    assert built.notes == (
+        f"t.csv: x_b {said} '\\u200bde' on line 2",
+        f"t.csv: x_a {said} 'summer\\xa0' on line 3",
+    )
+
+
 def test_a_value_without_a_name_is_refused(build: Any) -> None:
     message = _refused(build, "t.csv", "id,prompt,,x_a\na,p,lost,1\n")
 
@@ -509,6 +528,15 @@ def test_hidden_rows_are_read_and_said(tmp_path: Path) -> None:
 
     assert _rows(built) == [{"id": "a"}, {"id": "b"}]
     assert built.notes == ("t.xlsx: 1 hidden rows are read as the others are",)
+
+
+def test_a_workbook_of_the_strict_form_is_called_so(tmp_path: Path) -> None:
+    _workbook(tmp_path / "t.xlsx", {"S": [["id"], ["a"]]})
+    main = b"http://schemas.openxmlformats.org/spreadsheetml/2006/main"
+    _spoiled(tmp_path / "t.xlsx", "xl/workbook.xml", main, b"http://purl.oclc.org/ooxml/spreadsheetml/main")
+
+    with pytest.raises(ManifestError, match="is a Strict Open XML Spreadsheet; save it as Excel Workbook"):
+        build_shards(tmp_path / "t.xlsx", tmp_path / "out")
 
 
 def test_a_sheet_of_a_text_is_refused(build: Any) -> None:
