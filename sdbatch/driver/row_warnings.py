@@ -17,6 +17,7 @@ from sdbatch.checkpoints.token_counts import TokenCounter, token_counter
 from sdbatch.errors import Problem
 from sdbatch.manifest.check import Problems
 from sdbatch.manifest.foreign_syntax import foreign_syntax, may_hold_syntax
+from sdbatch.manifest.lost_letters import MESSAGE, lost_letters, may_lack_letters
 from sdbatch.manifest.read import RowBatch
 from sdbatch.manifest.row_place import problem_at
 from sdbatch.plan.resolve import ResolvedRows
@@ -59,6 +60,8 @@ class RowWarnings:
             texts = batch.columns.get(column, [])
             if not NO_VALUE.isdisjoint(texts):
                 self.problems.extend(_no_value_problems(batch, column, texts))
+            if may_lack_letters(texts):
+                self.problems.extend(_lost_letters_problems(batch, column, texts))
             if may_hold_syntax(texts):
                 self.problems.extend(_syntax_problems(batch, column, texts, self._weighted(rows, offsets)))
         if any(rows.sources):
@@ -125,6 +128,12 @@ def _syntax_problems(
 def _no_value_problems(batch: RowBatch, column: str, texts: Iterable[str | None]) -> Iterable[Problem]:
     message = "is a word for no value, which the model reads as plain text; leave the cell empty"
     return (problem_at(batch, offset, column, text, message) for offset, text in enumerate(texts) if text in NO_VALUE)
+
+
+def _lost_letters_problems(batch: RowBatch, column: str, texts: Iterable[str | None]) -> Iterable[Problem]:
+    for offset, text in enumerate(texts):
+        if isinstance(text, str) and (snippet := lost_letters(text)):
+            yield problem_at(batch, offset, column, snippet, MESSAGE)
 
 
 @lru_cache(maxsize=65_536)

@@ -101,6 +101,19 @@ def test_words_for_no_value_are_warned_of(job: Callable[..., Values]) -> None:
     }
 
 
+def test_lost_letters_are_warned_of(job: Callable[..., Values]) -> None:
+    lost = ["ein H?tte am See", "??? ?????", "a caf� at night", "eine HÃ¼tte", "itâ€™s late", "ãƒ“ãƒ¼ãƒ"]
+    whole = ["really? yes", "what?!", "Why??? a sign", "MAÇÃ, São, Ãngela, Â", "木のテーブル", "£ ½"]
+    rows = [{"id": f"r{n}", "prompt": text} for n, text in enumerate([*lost, *whole])]
+    warnings = sdbatch.check(job(rows)).warnings
+
+    assert [one.id for one in warnings] == [f"r{n}" for n in range(len(lost))]
+    assert [one.value for one in warnings][:2] == ["'ein H?tte am See'", "'??? ?????'"]
+    assert {one.message for one in warnings} == {
+        "has letters that were lost where the table was saved; save it as UTF-8 (in Excel: CSV UTF-8)"
+    }
+
+
 @pytest.mark.fault("F19", "a source that is not there", "check names row and file, the run goes on")
 def test_missing_sources_are_warned_of(job: Callable[..., Values], tmp_path: Path) -> None:
     row = {"prompt": "p", "task": "image-to-image", "strength": 0.5, "images": str(tmp_path / "absent.png")}

@@ -1,0 +1,29 @@
+"""Letters that were lost on the way into a table, and that a model would be given as they stand.
+
+text of a prompt --> lost_letters() --> the place where it shows, or None
+
+Excel saves `?` for what its encoding lacks (`k?ln`, `??? ?????`), a reader that goes on over broken bytes leaves `�`,
+and UTF-8 that was read as cp1252 and saved again has two signs for one letter (`kÃ¶ln`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+MESSAGE: Final = "has letters that were lost where the table was saved; save it as UTF-8 (in Excel: CSV UTF-8)"
+_LOST: Final = re.compile(r"[^\W\d_]\?[^\W\d_]|(?<!\S)\?{2,}|Ã[¡-¿Ÿ]|Â[¡-¿]|â€|ðŸ|ã[\u201aƒ]|�")
+_AROUND: Final = 12
+
+
+def lost_letters(text: str) -> str | None:
+    """Return what stands where letters were lost, None where none were."""
+    found = _LOST.search(text) if may_lack_letters([text]) else None
+    return None if found is None else text[max(found.start() - _AROUND, 0) : found.end() + _AROUND]
+
+
+def may_lack_letters(texts: Sequence[str | None]) -> bool:
+    """Whether letters of some texts may be lost; one look at all of them is faster than a look at each."""
+    every = "\n".join(filter(None, texts))
+    return "?" in every or not every.isascii()
