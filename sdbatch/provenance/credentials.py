@@ -19,6 +19,21 @@ DAYS_LEFT_MIN: Final = 30
 """Without a time stamp, what is signed is worth nothing once its certificate has expired."""
 TRIAL_DAYS: Final = 365
 _ROOT_DAYS: Final = 3650
+PURPOSES: Final = {
+    "1.3.6.1.4.1.62558.2.1": "claim signing (C2PA)",
+    "1.3.6.1.5.5.7.3.4": "emailProtection",
+    "1.3.6.1.5.5.7.3.36": "documentSigning",
+    "1.3.6.1.4.1.311.76.59.1.9": "C2PA signing (Microsoft)",
+    "1.3.6.1.5.5.7.3.8": "timeStamping",
+    "1.3.6.1.5.5.7.3.9": "OCSPSigning",
+}
+"""Extended key usages of certificates in content credentials: those that c2patool's own list has."""
+_OTHER_PURPOSES: Final = {
+    "1.3.6.1.5.5.7.3.1": "serverAuth",
+    "1.3.6.1.5.5.7.3.2": "clientAuth",
+    "1.3.6.1.5.5.7.3.3": "codeSigning",
+    "2.5.29.37.0": "any",
+}
 _CURVES: Final = {"secp256r1": "es256", "secp384r1": "es384", "secp521r1": "es512"}
 
 
@@ -28,7 +43,7 @@ class SigningKey:
 
     Attributes:
         chain: Certificates in PEM, the signer's first.
-        private_key: In PEM; "" where a function signs.
+        private_key: In PEM, as PKCS #8; "" where a function signs.
         call: `module:function` that signs; "" where the key is here.
         algorithm: By its C2PA name.
         timestamp_url: Of a time stamp authority (RFC 3161); None for none.
@@ -56,7 +71,7 @@ def checked_key(
 
     Args:
         chain: Certificates in PEM, the signer's first.
-        private_key: In PEM, not encrypted; "" where `call` signs.
+        private_key: In PEM of any form, not encrypted; "" where `call` signs.
         call: `module:function`, or "".
         timestamp_url: Of a time stamp authority.
         trust: Root certificates in PEM, or "".
@@ -69,7 +84,8 @@ def checked_key(
     from cryptography.x509.oid import NameOID
 
     now = now or datetime.now(UTC)
-    certificate = _certificates(chain, "certificate")[0]
+    certificates = _certificates(chain, "certificate")
+    certificate = certificates[0]
     if trust:
         _certificates(trust, "trust_file")
     begins, ends = certificate.not_valid_before_utc, certificate.not_valid_after_utc
@@ -84,12 +100,12 @@ def checked_key(
             "signatures end with it; give timestamp_url or a newer certificate"
         )
     algorithm = _algorithm(certificate)
-    if not call:
-        _check_pair(certificate, private_key)
+    key = "" if call else _key_of(certificate, private_key)
+    _check_purpose(certificate)
     names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     return SigningKey(
-        chain=chain,
-        private_key=private_key,
+        chain="".join(one.public_bytes(Encoding.PEM).decode() for one in certificates),
+        private_key=key,
         call=call,
         algorithm=algorithm,
         timestamp_url=timestamp_url,
@@ -124,9 +140,31 @@ def _algorithm(certificate: Certificate) -> str:
     )
 
 
-def _check_pair(certificate: Certificate, private_key: str) -> None:
+def _check_purpose(certificate: Certificate) -> None:
+    """Refuse a certificate for something else, such as a web server's: no reader would take its signatures."""
+    from cryptography.x509 import ExtendedKeyUsage, ExtensionNotFound
+
+    try:
+        usages = [one.dotted_string for one in certificate.extensions.get_extension_for_class(ExtendedKeyUsage).value]
+    except ExtensionNotFound:
+        usages = []
+    if PURPOSES.keys().isdisjoint(usages):
+        found = ", ".join(_OTHER_PURPOSES.get(usage, usage) for usage in usages) or "none"
+        raise JobError(
+            f"sign: the certificate is not for signing content: its extended key usage is {found}; taken are "
+            f"{', '.join(PURPOSES.values())}"
+        )
+
+
+def _key_of(certificate: Certificate, private_key: str) -> str:
+    """Return the key of a certificate in the one form that the library takes; openssl writes others too."""
     from cryptography.exceptions import UnsupportedAlgorithm
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+    from cryptography.hazmat.primitives.serialization import (
+        Encoding,
+        NoEncryption,
+        PrivateFormat,
+        load_pem_private_key,
+    )
 
     try:
         key = load_pem_private_key(private_key.encode(), None)
@@ -136,20 +174,24 @@ def _check_pair(certificate: Certificate, private_key: str) -> None:
         raise JobError("sign: the key is no private key in PEM") from error
     if key.public_key() != certificate.public_key():
         raise JobError("sign: the key does not belong to the first certificate of the chain")
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
 
 
-def make_chain(name: str, now: datetime | None = None, days: int = TRIAL_DAYS) -> tuple[str, str, str]:
+def make_chain(
+    name: str, now: datetime | None = None, days: int = TRIAL_DAYS, purpose: str = "1.3.6.1.5.5.7.3.4"
+) -> tuple[str, str, str]:
     """Return a chain, its key and its root in PEM, made by nobody whom readers know: for trying.
 
     Args:
         name: Name of the signer.
         now: From when on it is valid; the clock's time by default.
         days: How long.
+        purpose: Its extended key usage; emailProtection by default.
     """
     from cryptography import x509
     from cryptography.hazmat.primitives.asymmetric import ec
     from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-    from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+    from cryptography.x509.oid import NameOID, ObjectIdentifier
 
     now = now or datetime.now(UTC) - timedelta(minutes=5)
 
@@ -160,7 +202,7 @@ def make_chain(name: str, now: datetime | None = None, days: int = TRIAL_DAYS) -
     root_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     root_subject = subject(f"{name} root (for trying)"[:64])
     root = _signed(root_subject, root_subject, root_key, root_key, now, _ROOT_DAYS, is_root=True)
-    extended = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.EMAIL_PROTECTION])
+    extended = x509.ExtendedKeyUsage([ObjectIdentifier(purpose)])
     leaf = _signed(subject(name[:64]), root_subject, key, root_key, now, days, is_root=False, extended=extended)
     root_pem = root.public_bytes(Encoding.PEM).decode()
     private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()

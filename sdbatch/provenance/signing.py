@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from sdbatch.named_functions import function_of
-from sdbatch.provenance.credentials import SigningKey
+from sdbatch.provenance.credentials import PURPOSES, SigningKey
 from sdbatch.provenance.definition import Ingredient
 
 RESERVED_BYTES: Final = 6_144
@@ -178,9 +178,11 @@ def _context(trust: str) -> Any:
     settings: dict[str, Any] = {
         "builder": {"thumbnail": {"enabled": False}},
         "verify": {"remote_manifest_fetch": False, "ocsp_fetch": False},
+        # Without it emailProtection alone counts, and what others on the C2PA trust list signed is called invalid.
+        "trust": {"trust_config": "\n".join(PURPOSES)},
     }
     if trust:
-        settings["trust"] = {"user_anchors": trust}
+        settings["trust"]["user_anchors"] = trust
     return c2pa.Context(c2pa.Settings.from_dict(settings))
 
 

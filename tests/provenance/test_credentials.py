@@ -13,12 +13,14 @@ from typing import Any
 
 import c2pa
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 from PIL import Image
 from support.masters import noise
 
 import sdbatch
+from sdbatch.errors import JobError
 from sdbatch.packets import credentialed_type
-from sdbatch.provenance.credentials import SigningKey, checked_key, make_chain
+from sdbatch.provenance.credentials import PURPOSES, SigningKey, checked_key, make_chain
 from sdbatch.provenance.definition import definition, relation_of
 from sdbatch.provenance.signing import FileSigner, archive_of, read_credentials
 from sdbatch.provenance.source_type import COMPOSITE
@@ -65,6 +67,36 @@ def test_a_file_with_credentials_is_known_by_its_outline(key: SigningKey, kind: 
     assert credentialed_type(plain) is None
     assert credentialed_type(_signed(key, plain, media_type)) == media_type
     assert credentialed_type(b"\0\0\0\1ftyp" + b"\0" * 30) is None
+
+
+@pytest.mark.parametrize("purpose", PURPOSES)
+def test_a_certificate_on_the_trust_list_signs_and_its_signatures_hold(purpose: str) -> None:
+    certificates, private_key, root = make_chain("ACME", purpose=purpose)
+    signed = _signed(checked_key(certificates, private_key, "", None, root), _picture("PNG"), "image/png")
+
+    assert read_credentials(signed, "image/png", trust=root).state == "trusted"
+    assert read_credentials(signed, "image/png").state == "valid"
+
+
+@pytest.mark.parametrize(("purpose", "name"), [("1.3.6.1.5.5.7.3.1", "serverAuth"), ("1.2.3.4", "1.2.3.4")])
+def test_a_certificate_for_something_else_is_refused_by_name(purpose: str, name: str) -> None:
+    certificates, private_key, root = make_chain("ACME", purpose=purpose)
+
+    with pytest.raises(JobError, match=f"is not for signing content: its extended key usage is {name}; taken are"):
+        checked_key(certificates, private_key, "", None, root)
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_a_key_in_the_forms_of_openssl_signs(chain: tuple[str, str, str], mark: str) -> None:
+    key = load_pem_private_key(chain[1].encode(), None)
+    text = key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption()).decode()
+    assert "BEGIN EC PRIVATE KEY" in text
+    parameters = "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n"
+    checked = checked_key(f"{mark}Bag Attributes\n{chain[0]}", f"{mark}{parameters}{text}", "", None, chain[2])
+
+    assert (
+        read_credentials(_signed(checked, _picture("PNG"), "image/png"), "image/png", trust=chain[2]).signer == "ACME"
+    )
 
 
 def test_what_a_source_is_to_an_output_follows_from_its_task() -> None:
