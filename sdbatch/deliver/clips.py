@@ -23,7 +23,7 @@ from sdbatch.deliver.marking import Label
 from sdbatch.deliver.placing import Placement
 from sdbatch.deliver.stills import GRAY_SIDE, CapMissed
 from sdbatch.errors import EncodeFailed
-from sdbatch.ffmpeg import running
+from sdbatch.ffmpeg import FfmpegFailed, running
 from sdbatch.formats import CLIPS, ClipFormat
 from sdbatch.named_formats import NamedFormat
 from sdbatch.packets import Packet, as_ffmetadata, tags_of, uuid_box
@@ -38,11 +38,13 @@ RATE_SHARE: Final = 0.95
 """Share of the cap that the first rate aims at: containers and rate control need the rest."""
 RATE_MIN: Final = 20_000
 """Bits a second below which no picture is to be seen."""
-CRF_MAX: Final = 63
-"""Highest rate factor of AV1, its lowest quality."""
+CRF_MAX: Final = {"libx264": 51, "libsvtav1": 63}
+"""Highest rate factor of each encoder, its lowest quality."""
 _SOUND_RATE: Final = 64_000
 _BIT_EXACT: Final = ("-fflags", "+bitexact", "-flags:v", "+bitexact", "-flags:a", "+bitexact")
 _TWO_PASSES: Final = "libx264"
+_TOO_LOW: Final = "requested bitrate is too low"
+"""What x264 says in its second pass of a rate that even its lowest quality exceeds."""
 _READ: Final = ("-protocol_whitelist", "file", "-threads", "1", "-xerror")
 
 
@@ -143,21 +145,39 @@ def first_gray(file: Path, demuxer: str) -> NDArray[np.uint8]:
 
 
 def _encode_to_rate(file: Path, shape: ClipShape, cap: int, written: ClipFormat, encode: Callable[..., None]) -> None:
-    """Encode anew to a bit rate in two passes, lowered until the file is under its cap."""
+    """Encode anew to a bit rate in two passes, lowered until the file is under its cap; at last in lowest quality."""
     rate = int(cap * 8 * RATE_SHARE / (shape.num_frames / shape.fps))
     passes = file.with_name("passes")
-    for _ in range(RATE_TRIES):
-        if rate < RATE_MIN:
-            break
+
+    def encode_at(rate: int) -> None:
         sound_rate = min(_SOUND_RATE, rate // 4)
         for number in (1, 2):
             steps = ("-b:v", str(rate - sound_rate), "-pass", str(number), "-passlogfile", str(passes))
             encode((*written.video, *steps), sound_rate=sound_rate, is_first_pass=number == 1)
+
+    for _ in range(RATE_TRIES):
+        if rate < RATE_MIN:
+            break
+        try:
+            encode_at(rate)
+        except FfmpegFailed as error:
+            if _TOO_LOW not in str(error):
+                raise
+            break
         size = file.stat().st_size
         if size <= cap:
             return
         rate = int(rate * RATE_SHARE * cap / size)
-    raise CapMissed(f"has {file.stat().st_size} bytes at the lowest bit rate tried", cap, "raise bytes_max")
+    _encode_least(file, cap, written, encode)
+
+
+def _encode_least(
+    file: Path, cap: int, written: ClipFormat, encode: Callable[..., None], sound_rate: int = RATE_MIN
+) -> None:
+    """Encode in the lowest quality. Raises CapMissed when even that is over the cap."""
+    encode((*written.video, "-crf", str(CRF_MAX[written.video[0]])), sound_rate=sound_rate)
+    if (size := file.stat().st_size) > cap:
+        raise CapMissed(f"has {size} bytes at the lowest quality", cap, "raise bytes_max")
 
 
 def _bisect_rate_factor(file: Path, cap: int, written: ClipFormat, encode: Callable[..., None]) -> None:
@@ -169,10 +189,9 @@ def _bisect_rate_factor(file: Path, cap: int, written: ClipFormat, encode: Calla
         encode((*written.video, "-crf", str(crf)), sound_rate=_SOUND_RATE)
         return file.stat().st_size
 
-    if (size := size_at(CRF_MAX)) > cap:
-        raise CapMissed(f"has {size} bytes at the lowest quality", cap, "raise bytes_max")
+    _encode_least(file, cap, written, encode, sound_rate=_SOUND_RATE)
     file.replace(best)
-    fails, fits = written.crf, CRF_MAX
+    fails, fits = written.crf, CRF_MAX[written.video[0]]
     while fits - fails > 1:
         middle = (fails + fits) // 2
         if size_at(middle) <= cap:

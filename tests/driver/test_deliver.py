@@ -433,6 +433,21 @@ def test_a_clip_comes_under_its_cap(noisy: Path, tmp_path: Path, suffix: str) ->
     assert len(_read_by_av(tmp_path / f"out/a/clip_a_0.{suffix}")) == 8
 
 
+@pytest.mark.parametrize("suffix", ["mp4", "webm"])
+def test_a_cap_that_no_clip_comes_under_is_told_with_the_least_size(noisy: Path, tmp_path: Path, suffix: str) -> None:
+    one = {"name": "a", "width": 160, "height": 160, "type": suffix}
+    free = _deliver(noisy, formats=[one], to=str(tmp_path / "free"))
+    (said,) = _deliver(noisy, formats=[{**one, "bytes_max": 3000}]).failed.values()
+    found = re.match(r"has (\d+) bytes at the lowest quality(?: and (\d+) for marks and signature)?, over 3000", said)
+    assert found is not None, said
+    least = int(found[1]) + int(found[2] or 0)
+    capped = _deliver(noisy, formats=[{**one, "bytes_max": least}])
+
+    assert least < free.bytes_made / 2
+    assert capped.state == "done", capped.failed
+    assert capped.bytes_made <= least
+
+
 def _tones(file: Path) -> tuple[list[float], float]:
     """Return the loudest frequency of each channel and the seconds of a sound, as PyAV's own libraries read it."""
     with av.open(str(file)) as opened:
