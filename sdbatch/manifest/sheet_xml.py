@@ -1,4 +1,4 @@
-"""What a reader of values would pass over in a sheet's XML: formulas never computed, merged cells, hidden rows.
+"""What a reader of values would pass over in a sheet's XML: formulas never computed, merged cells, what is hidden.
 
 the XML of a sheet, in pieces --> look() --> Seen
 """
@@ -26,6 +26,8 @@ COMPUTED_ON_LOAD: Final = re.compile(rb'<%scalcPr\s[^>]*?fullCalcOnLoad="(?:1|tr
 """In the part that lists the sheets: every formula is to be computed when it is opened, whatever value it has."""
 _MERGED: Final = re.compile(rb'<%smergeCell\s[^>]*?ref="([A-Z]{1,3})([0-9]{1,7}):([A-Z]{1,3})([0-9]{1,7})"' % _ANY)
 _HIDDEN: Final = re.compile(rb'<%srow\s[^>]*?hidden="(?:1|true)"' % _ANY)
+_HIDDEN_COLUMNS: Final = re.compile(rb'<%scol\s(?=[^>]*?hidden="(?:1|true)")[^>]*>' % _ANY)
+_ENDS: Final = re.compile(rb'\s(min|max)="([0-9]{1,7})"')
 _MERGED_MAX: Final = 10_000
 
 
@@ -38,12 +40,14 @@ class Seen:
         zero: The first cell whose formula has the value 0; "" for none.
         merged: First column, last column, first row, last row, name of each group of merged cells; numbers from 1.
         num_hidden: Rows that are hidden, by hand or by a filter.
+        hidden_columns: First and last of columns that are hidden; numbers from 1.
     """
 
     uncomputed: str = ""
     zero: str = ""
     merged: list[tuple[int, int, int, int, str]] = field(default_factory=list)
     num_hidden: int = 0
+    hidden_columns: list[tuple[int, int]] = field(default_factory=list)
 
 
 def look(part: IO[bytes]) -> Seen:
@@ -65,6 +69,10 @@ def _take(seen: Seen, text: bytes, end: int) -> None:
         seen.uncomputed = seen.uncomputed or _first_cell(_UNCOMPUTED, text, end)
         seen.zero = seen.zero or _first_cell(_COMPUTED_ZERO, text, end)
     seen.num_hidden += sum(one.start() < end for one in _HIDDEN.finditer(text))
+    for one in _HIDDEN_COLUMNS.finditer(text):
+        ends = {name: int(number) for name, number in _ENDS.findall(one[0])}
+        if one.start() < end and len(ends) == 2 and len(seen.hidden_columns) < _MERGED_MAX:
+            seen.hidden_columns.append((ends[b"min"], ends[b"max"]))
     for one in _MERGED.finditer(text):
         if one.start() < end and len(seen.merged) < _MERGED_MAX:
             first, top, last, bottom = (part.decode() for part in one.groups())

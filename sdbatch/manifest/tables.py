@@ -197,8 +197,8 @@ def _cells(lines: _Lines, table: Table, tell: Tell, dialect: dict[str, Any], num
 def _sheet_rows(table: Table, tell: Tell) -> Iterator[Row]:
     with opened_sheet(table.path, table.sheet) as (title, rows, notes):
         table.label = f"{table.label} [{title}]"
-        table.notes.extend(notes)
         yield from _named_cells(rows, table, tell, None)
+        table.notes.extend(notes)
 
 
 def _named_cells(rows: Iterator[tuple[int, list[Any]]], table: Table, tell: Tell, hint: str | None) -> Iterator[Row]:

@@ -60,7 +60,7 @@ class NotASheet(ValueError):
 
 @contextmanager
 def opened_sheet(source: Path, name: str | None) -> Iterator[tuple[str, Iterator[tuple[int, list[Any]]], list[str]]]:
-    """Open a sheet; yield its name, its rows (row of the sheet, values) and what to say of them.
+    """Open a sheet; yield its name, its rows (row of the sheet, values) and what to say of them once they are read.
 
     Args:
         source: The workbook.
@@ -76,7 +76,7 @@ def opened_sheet(source: Path, name: str | None) -> Iterator[tuple[str, Iterator
             message = "holds a formula without its value; open it in Excel or LibreOffice, save it"
             raise NotASheet(f"sheet {sheet.title!r}: {seen.uncomputed} {message}")
         notes = [f"{seen.num_hidden} hidden rows are read as the others are"] if seen.num_hidden else []
-        yield sheet.title, _rows(sheet, seen.merged), notes
+        yield sheet.title, _rows(sheet, seen, notes), notes
     finally:
         book.close()
 
@@ -178,7 +178,7 @@ def _is_computed_on_load(archive: zipfile.ZipFile) -> bool:
     return any(COMPUTED_ON_LOAD.search(archive.read(name)) for name in parts)
 
 
-def _rows(sheet: Any, merged: list[tuple[int, int, int, int, str]]) -> Iterator[tuple[int, list[Any]]]:
+def _rows(sheet: Any, seen: Seen, notes: list[str]) -> Iterator[tuple[int, list[Any]]]:
     bound = 0
     with _faults_named():
         for number, cells in enumerate(sheet.iter_rows(), 1):
@@ -191,8 +191,16 @@ def _rows(sheet: Any, merged: list[tuple[int, int, int, int, str]]) -> Iterator[
                 continue
             if not bound:
                 bound = len(values)
-                _refuse_merged(merged, number, bound)
+                _refuse_merged(seen.merged, number, bound)
+                notes.extend(_hidden_noted(values, seen.hidden_columns))
             yield number, values
+
+
+def _hidden_noted(header: list[Any], hidden: list[tuple[int, int]]) -> list[str]:
+    """Return what to say of columns that are hidden, by their names; columns without a name do not count."""
+    places = {place for first, last in hidden for place in range(first, min(last, len(header)) + 1)}
+    names = [str(name) for place, name in enumerate(header, 1) if name is not None and place in places]
+    return [f"hidden columns are read as the others are: {', '.join(names):.200}"] if names else []
 
 
 def _refuse_merged(merged: list[tuple[int, int, int, int, str]], header: int, num_columns: int) -> None:

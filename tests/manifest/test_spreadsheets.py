@@ -530,6 +530,17 @@ def test_hidden_rows_are_read_and_said(tmp_path: Path) -> None:
     assert built.notes == ("t.xlsx: 1 hidden rows are read as the others are",)
 
 
+def test_hidden_columns_are_read_and_said(tmp_path: Path) -> None:
+    book = _workbook(tmp_path / "t.xlsx", {"S": [["id", "prompt", None, "x_old"], ["a", "p", None, "v"]]})
+    for letter in "BCDEF":
+        book["S"].column_dimensions[letter].hidden = True
+    book.save(tmp_path / "t.xlsx")
+    built = build_shards(tmp_path / "t.xlsx", tmp_path / "out")
+
+    assert _rows(built) == [{"id": "a", "prompt": "p", "x_old": "v"}]
+    assert built.notes == ("t.xlsx: hidden columns are read as the others are: prompt, x_old",)
+
+
 def test_a_workbook_of_the_strict_form_is_called_so(tmp_path: Path) -> None:
     _workbook(tmp_path / "t.xlsx", {"S": [["id"], ["a"]]})
     main = b"http://schemas.openxmlformats.org/spreadsheetml/2006/main"
