@@ -153,9 +153,11 @@ class FileSigner:
     def _why(self, error: BaseException) -> str:
         if self._raised is not None:
             return f"{self.key.call} raised {type(self._raised).__name__}: {self._raised}"
-        if "http resolver" in str(error):
-            return f"the time stamp authority {self.key.timestamp_url} does not answer: {error}"
-        return str(error)
+        said = " ".join(str(error).split())
+        if self.key.timestamp_url and "internal error" in said:
+            lacks = "does not answer" if "http resolver" in said else "gives no time stamp"
+            return f"the time stamp authority {self.key.timestamp_url} {lacks}: {said}"
+        return said
 
 
 def _as_raw(signature: bytes, algorithm: str) -> bytes:

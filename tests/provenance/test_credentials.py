@@ -22,7 +22,7 @@ from sdbatch.errors import JobError
 from sdbatch.packets import credentialed_type
 from sdbatch.provenance.credentials import PURPOSES, SigningKey, checked_key, make_chain
 from sdbatch.provenance.definition import definition, relation_of
-from sdbatch.provenance.signing import FileSigner, archive_of, read_credentials
+from sdbatch.provenance.signing import FileSigner, SignFailed, archive_of, read_credentials
 from sdbatch.provenance.source_type import COMPOSITE
 from sdbatch.types import Source
 from sdbatch.worker.credentials import CredentialArchives
@@ -138,6 +138,13 @@ def asked() -> Iterator[tuple[str, list[str]]]:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}/credentials.c2pa", paths
         server.shutdown()
+
+
+def test_an_authority_that_gives_no_time_stamp_is_named(chain: tuple[str, str, str], asked: tuple[str, Any]) -> None:
+    key = checked_key(chain[0], chain[1], "", asked[0], chain[2])
+
+    with pytest.raises(SignFailed, match=f"^the time stamp authority {asked[0]} gives no time stamp: .* = 501"):
+        _signed(key, _picture("PNG"), "image/png")
 
 
 def test_an_address_in_a_strangers_file_is_asked_for_nothing(asked: tuple[str, list[str]]) -> None:
