@@ -735,7 +735,7 @@ def test_an_option_of_verify_for_the_other_kind_of_place_is_refused(campaign: Pa
     of_delivery = CliRunner().invoke(app, ["verify", made.to, "--sample", "1"])
 
     assert (of_campaign.exit_code, of_delivery.exit_code) == (2, 2)
-    assert f"--trust roots.pem: {campaign} is a campaign, whose masters are not signed" in of_campaign.stderr
+    assert f"--trust roots.pem: {campaign} holds no delivery, and masters are not signed" in of_campaign.stderr
     assert f"--sample 1: {made.to} is a delivery, of which every file is hashed" in of_delivery.stderr
     assert CliRunner().invoke(app, ["verify", str(campaign), "--sample", "1"]).exit_code == 0
     assert CliRunner().invoke(app, ["verify", made.to]).exit_code == 0
