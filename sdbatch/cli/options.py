@@ -147,8 +147,8 @@ def refuse_of_other_kind(output: str, *, is_delivery: bool, sample: str | None, 
         raise JobError(f"--sample {sample}: {output} is a delivery, of which every file is hashed; leave --sample out")
     if not is_delivery and trust is not None:
         raise JobError(
-            f"--trust {trust}: {output} holds no delivery, and masters are not signed; name the place of a delivery, or "
-            "leave --trust out"
+            f"--trust {trust}: {output} holds no delivery, and masters are not signed; name the place of a delivery, "
+            "or leave --trust out"
         )
 
 

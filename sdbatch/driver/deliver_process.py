@@ -32,7 +32,14 @@ from sdbatch.job import Storage
 from sdbatch.packets import Packet
 from sdbatch.provenance.definition import Ingredient, definition
 from sdbatch.provenance.fingerprint import fingerprint
-from sdbatch.provenance.signing import INGREDIENT_BYTES, RESERVED_BYTES, TIME_STAMP_BYTES, FileSigner, SignFailed
+from sdbatch.provenance.signing import (
+    CLAIMS_BYTES,
+    INGREDIENT_BYTES,
+    RESERVED_BYTES,
+    TIME_STAMP_BYTES,
+    FileSigner,
+    SignFailed,
+)
 from sdbatch.storage import Store, open_campaign
 from sdbatch.without_pandas import keep_pandas_out
 
@@ -70,6 +77,7 @@ class FileMarks:
     def __init__(self, signing: Signing | None, campaign: Store) -> None:
         self.is_required = signing is not None and signing.required
         self._signer = None if signing is None else FileSigner(signing.key)
+        self._trial_bytes = 0 if signing is None else signing.trial_bytes
         self._archive = lru_cache(ARCHIVES_KEPT)(campaign.read)
 
     def packet(self, job: FileJob, master: bytes) -> Packet:
@@ -86,7 +94,7 @@ class FileMarks:
             return 0
         stamp = 0 if self._signer.key.timestamp_url is None else TIME_STAMP_BYTES
         archives = sum(INGREDIENT_BYTES + len(self._archived(*source)) for source in job.sources)
-        return RESERVED_BYTES + stamp + archives
+        return max(RESERVED_BYTES + stamp, self._trial_bytes + CLAIMS_BYTES) + archives
 
     def signed(self, job: FileJob, data: bytes, packet: Packet, fingerprint: str) -> Signature:
         """See `Marks`."""

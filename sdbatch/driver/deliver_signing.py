@@ -9,7 +9,7 @@ import os
 import struct
 import zlib
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -39,11 +39,13 @@ class Signing:
         key: Certificate chain, and what signs.
         required: Whether a file that cannot be signed is not delivered.
         version: Of the function that signs; "" for a key.
+        trial_bytes: What a signature added to the picture it was tried on; 0 where none was tried.
     """
 
     key: SigningKey
     required: bool
     version: str
+    trial_bytes: int = 0
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -86,9 +88,7 @@ def signing_of(delivery: Delivery, report: DeliverReport, *, allow_code: bool, d
     if sign.call:
         function_of(sign.call, "sign.call")
     _tell(key, report)
-    if not dry_run:
-        _try(signing, report)
-    return signing
+    return signing if dry_run else replace(signing, trial_bytes=_try(signing, report))
 
 
 def _tell(key: SigningKey, report: DeliverReport) -> None:
@@ -100,8 +100,8 @@ def _tell(key: SigningKey, report: DeliverReport) -> None:
         report.warnings.append(f"sign: the certificate expires in {key.days_left} days")
 
 
-def _try(signing: Signing, report: DeliverReport) -> None:
-    """Sign a picture of one pixel, and read it back."""
+def _try(signing: Signing, report: DeliverReport) -> int:
+    """Sign a picture of one pixel, and read it back; return how many bytes that added."""
     picture = _one_pixel()
     claims = definition(
         title="trial",
@@ -121,6 +121,7 @@ def _try(signing: Signing, report: DeliverReport) -> None:
         report.warnings.append(
             f"sign: {where} vouches for {signing.key.signer}; programs that do not know the chain call it unknown"
         )
+    return len(signed.data) - len(picture)
 
 
 def _one_pixel() -> bytes:

@@ -337,6 +337,18 @@ def test_a_function_signs_in_place_of_a_key(
     assert read_credentials((tmp_path / "out/mug.png").read_bytes(), "image/png").state == "valid"
 
 
+def test_a_byte_cap_holds_whatever_a_signature_takes(
+    campaign: Path, tmp_path: Path, signers: Callable[[str], dict[str, Any]]
+) -> None:
+    formats = [{**one, "bytes_max": 21_000} for one in FORMATS if one["name"] in {"jpg", "webp", "avif", "mp4"}]
+    report = _deliver(campaign, tmp_path / "out", formats=formats, sign=signers("der"), allow_code=True)
+
+    assert report.failed == {}
+    sizes = [file.stat().st_size for file in (tmp_path / "out").glob("mug.*")]
+    assert len(sizes) == 3
+    assert all(12_500 < size <= 21_000 for size in sizes)
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [
