@@ -24,6 +24,7 @@ from sdbatch.deliver.clips import ClipShape
 from sdbatch.deliver.index import BEFORE, FAILED, MADE, OF_FILE, Rows
 from sdbatch.deliver.making import SIDECAR, FileJob, Made, Task
 from sdbatch.deliver.matching import Master, Match
+from sdbatch.deliver.names import folded
 from sdbatch.deliver.settings import Delivery
 from sdbatch.deliver.targets import FolderTarget, Target, ZipTarget
 from sdbatch.driver.deliver_marks import words_of
@@ -91,7 +92,9 @@ def deliver_files(
             return report
         if prune and report.stale:
             _remove(report.stale, delivery, target, rows, report, url)
-            report.stale = []
+            gone = set(map(folded, report.stale))
+            todo |= {name for name in wanted if folded(name) in gone}  # many disks do not tell capitals apart
+            report.current, report.stale = len(wanted) - len(todo), []
         is_retold = _retell(rows, {name: row for name, row in wanted.items() if name not in todo})
         _take_up(rows, {name: wanted[name] for name in todo}, target, is_zip=delivery.is_zip)
         place = Place(

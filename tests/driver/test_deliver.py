@@ -37,7 +37,7 @@ from sdbatch.deliver.targets import FolderTarget, ZipTarget
 from sdbatch.driver import Selection, deliver, deliver_process
 from sdbatch.driver.deliver_plan import DeliverReport
 from sdbatch.errors import JobError, SdbatchError, WorkersUnavailable
-from sdbatch.storage import open_campaign, open_store
+from sdbatch.storage import LocalStore, open_campaign, open_store
 from sdbatch.types import Sound
 
 STILLS = ("mug", "lamp", "chair")
@@ -209,6 +209,26 @@ def test_what_is_not_asked_for_any_more_goes_by_prune_alone(campaign: Path, tmp_
 
     assert (len(pruned.removed), pruned.stale) == (3, [])
     assert set(_files(tmp_path / "out")) == {*(f"square/{n}_square_0.jpg" for n in STILLS), "wide/own.webp"}
+
+
+def test_a_name_that_changed_its_capitals_stays_on_a_disk_that_does_not_tell_them_apart(
+    campaign: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    delete = LocalStore.delete
+
+    def delete_both(store: LocalStore, path: str) -> None:
+        for entry in list(store.list()):
+            if entry.path.casefold() == path.casefold():
+                delete(store, entry.path)
+
+    _deliver(campaign, formats=PICTURE_FORMATS[:1], name="de-de/{id}.{ext}")
+    _deliver(campaign, formats=PICTURE_FORMATS[:1], name="de-DE/{id}.{ext}")
+    monkeypatch.setattr(LocalStore, "delete", delete_both)
+    pruned = _deliver(campaign, formats=PICTURE_FORMATS[:1], name="de-DE/{id}.{ext}", prune=True)
+
+    assert (pruned.made, len(pruned.removed), pruned.state) == (3, 3, "done")
+    assert set(_files(tmp_path / "out")) == {f"de-DE/{name}.jpg" for name in STILLS}
+    assert sdbatch.verify_delivery(str(tmp_path / "out")).is_good
 
 
 @pytest.mark.parametrize("to", ["out", "out.zip"])
