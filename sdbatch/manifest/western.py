@@ -30,7 +30,7 @@ _LANGUAGES: Final = (
 _ONE_OF_THEM: Final = re.compile("|".join(f"(?:{words})" for words in _LANGUAGES))
 _NOWHERE: Final = re.compile("è(?!i[ex])[aeiou]")
 """`dèiem` and `conèixer` are Catalan; elsewhere it is the `č` of Slovene, Croatian or Czech."""
-_WORD: Final = re.compile("[^\\W\\d_]*[ªºÀ-ÖØ-öø-ÿŒœŠšŸŽž][^\\W\\d_]*")
+_WORD: Final = re.compile("(?<![^\\W\\d_])[^\\W\\d_]*[ªºÀ-ÖØ-öø-ÿŒœŠšŸŽž][^\\W\\d_]*")
 
 
 def strange_word(text: str) -> re.Match[str] | None:

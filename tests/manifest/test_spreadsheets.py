@@ -6,6 +6,7 @@ import datetime as dt
 import json
 import random
 import re
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ import pytest
 
 from sdbatch.errors import ManifestError
 from sdbatch.manifest.build import Built, build_shards
+from sdbatch.manifest.western import strange_word
 
 Rows = list[dict[str, Any]]
 
@@ -126,6 +128,13 @@ def test_words_of_every_western_language_are_read(build: Any) -> None:
     rows, _ = build("t.csv", f'id,prompt\na,"{_WESTERN}"\n'.encode("cp1252"))
 
     assert rows == [{"id": "a", "prompt": _WESTERN}]
+
+
+def test_a_text_without_blanks_takes_no_time() -> None:
+    begun_s = time.process_time()
+    assert strange_word("x" * (1 << 20)) is None
+    assert strange_word("xé" * (1 << 19)) is None
+    assert time.process_time() - begun_s < 5
 
 
 @pytest.mark.parametrize("pad", ["", " "])
