@@ -14,16 +14,18 @@ from typing import Final
 
 MESSAGE: Final = "has letters that were lost where the table was saved; save it as UTF-8 (in Excel: CSV UTF-8)"
 _LOST: Final = re.compile(r"[^\W\d_]\?[^\W\d_]|(?<!\S)\?{2,}|Ã[¡-¿Ÿ]|Â[¡-¿]|â€|ðŸ|ã[\u201aƒ]|�")
+_SIGNS: Final = ("?", "Ã", "Â", "â€", "ðŸ", "ã\u201a", "ãƒ", "�")
+"""One of these is in every text whose letters were lost."""
 _AROUND: Final = 12
 
 
 def lost_letters(text: str) -> str | None:
     """Return what stands where letters were lost, None where none were."""
-    found = _LOST.search(text) if may_lack_letters([text]) else None
+    found = _LOST.search(text)
     return None if found is None else text[max(found.start() - _AROUND, 0) : found.end() + _AROUND]
 
 
 def may_lack_letters(texts: Sequence[str | None]) -> bool:
     """Whether letters of some texts may be lost; one look at all of them is faster than a look at each."""
     every = "\n".join(filter(None, texts))
-    return "?" in every or not every.isascii()
+    return any(sign in every for sign in _SIGNS)
