@@ -13,9 +13,14 @@ from collections.abc import Sequence
 from typing import Final
 
 MESSAGE: Final = "has letters that were lost where the table was saved; save it as UTF-8 (in Excel: CSV UTF-8)"
-_LOST: Final = re.compile(r"[^\W\d_]\?[^\W\d_]|(?<!\S)\?{2,}|Ã[¡-¿Ÿ]|Â[¡-¿]|â€|ðŸ|ã[\u201aƒ]|�")
-_SIGNS: Final = ("?", "Ã", "Â", "â€", "ðŸ", "ã\u201a", "ãƒ", "�")
-"""One of these is in every text whose letters were lost."""
+_SIGNS: Final = "?ÃÂâðã�"
+"""One of these begins what shows that letters were lost; single signs are found many times faster than several."""
+_LOST: Final = re.compile(
+    rf"[{_SIGNS}](?:(?<=[^\W\d_]\?)[^\W\d_]"  # a question mark inside a word
+    r"|(?<=\?)(?<!\S\?)\?"  # a word of question marks
+    r"|(?<=Ã)[¡-¿Ÿ]|(?<=Â)[¡-¿]|(?<=â)€|(?<=ð)Ÿ|(?<=ã)[\u201aƒ]"  # UTF-8, read as cp1252
+    r"|(?<=�))"
+)
 _AROUND: Final = 12
 
 
