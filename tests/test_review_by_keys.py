@@ -119,12 +119,22 @@ def test_a_round_by_keys(
             page.wait("sdbatch.review.own.size === 4")
             page.wait("[...sdbatch.review.own.values()].every(decision => decision.saved)")
             assert page.ask("document.getElementById('unsaved').hidden")
+            assert verdicts() == {"approved": 5, "picked": 1, "rejected": 2}
+            page.ask("sdbatch.lookForNewer()")
+            assert page.ask("document.getElementById('banner').hidden")
+
+            # A run meanwhile: the page stays as it is, and says that it is old.
+            assert run(REROLL) == (2, 0)
+            page.ask("sdbatch.lookForNewer()")
+            assert page.ask("document.getElementById('banner').innerText").startswith("The campaign has changed since")
+            assert len(_shown(page)) == 4
+            page.click("#banner button")
+            page.wait("window.sdbatch && sdbatch.isReady === true && document.getElementById('banner').hidden")
+            assert _shown(page) == ["row-0001 #2", "row-0002 #3"]
         assert page.said == []
         assert re.fullmatch(r"[456] decisions saved\n", told[0]), told
-        assert verdicts() == {"approved": 5, "picked": 1, "rejected": 2}
 
         # One is rejected to the end, the other is approved at its second try.
-        assert run(REROLL) == (2, 0)
         with _served(output) as (address, _):
             page.open(f"{address}#f.verdict=open")
             assert _shown(page) == ["row-0001 #2", "row-0002 #3"]

@@ -4,7 +4,7 @@
   var S = window.sdbatch, D = S.data, F = S.filter, R = S.review;
   var POLL_MS = 15000, SILENT_S = 300;
   var view = S.byId("view");
-  var turn = 0, wasFacets = "", frame = 0;
+  var turn = 0, wasFacets = "", frame = 0, isOld = false;
   S.focused = null;
   S.VERDICT_KEYS = { a: "approved", r: "rejected", p: "picked", u: "none" };
   S.part = function () { return S.parts[S.view.view]; };
@@ -132,10 +132,14 @@
       parts = [{ interrupted: "Interrupted", cancelled: "Cancelled", stopped: "Stopped", dead: "The run's driver is gone" }[head.state],
         made, head.message || "run again to go on"];
     } else if (head.state === "failed") parts = ["Done", head.failed ? S.number(head.failed) + " rows failed" : "some rows failed"];
-    box.hidden = !parts.length;
+    box.hidden = !parts.length && !isOld;
     box.className = head.state;
     if (head.state === "running" && head.pending) {
       box.append(S.el("progress", { max: head.pending, value: head.made, "aria-label": "made" }), " ");
+    }
+    if (isOld) {
+      box.append("The campaign has changed since this page was opened; what is decided on older pictures does not count. ",
+        S.el("button", { type: "button", text: "Show it as it is", onclick: function () { location.reload(); } }), " ");
     }
     box.append(parts.filter(Boolean).join(" · "));
   }
@@ -253,8 +257,9 @@
   // --- while a run goes on ------------------------------------------------------------------------------------------
 
   function poll() {
-    if (D.head.state !== "running") return;
+    if (D.head.state !== "running" && (isOld || !R.isServed)) return;
     setTimeout(function () {
+      if (D.head.state !== "running") { S.lookForNewer().catch(function () { /* the next turn asks again */ }).then(poll); return; }
       var before = JSON.stringify(D.head.chunks);
       D.script("state.js?" + Date.now()).then(function () {
         if (JSON.stringify(D.head.chunks) === before && D.head.state === "running") { banner(); return null; }
@@ -262,6 +267,17 @@
       }).catch(function () { /* the next turn asks again */ }).then(poll);
     }, S.pollMs || POLL_MS);
   }
+
+  // Another run may have made anew what this page shows. It stays as it is, since somebody decides on it, and says so.
+  S.lookForNewer = function () {
+    var shown = D.head;
+    return D.script("state.js?" + Date.now()).then(function () {
+      var newer = D.head;
+      D.head = shown;
+      isOld = newer.run !== shown.run || JSON.stringify(newer.chunks) !== JSON.stringify(shown.chunks);
+      banner();
+    });
+  };
 
   // Takes up what the state names now.
   S.look = function () { banner(); return load().then(grown); };

@@ -11,6 +11,7 @@
   var POST_MAX = 500;
   var NAME_KEY = "sdbatch:reviewer";
   var endpoint = document.querySelector('meta[name="sdbatch-review"]').content;
+  R.isServed = Boolean(endpoint);
   var isSending = false;
 
   function storageKey() { return "sdbatch:decisions:" + (D.head ? D.head.campaign : ""); }
