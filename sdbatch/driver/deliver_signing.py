@@ -141,11 +141,14 @@ def _pem(file: str | None, key: str, variable: str) -> str:
     path = file if file is not None else text
     if not path:
         return ""
+    name = f"sign.{key}" if file is not None else variable
     try:
         return Path(path).expanduser().read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        name = f"sign.{key}" if file is not None else variable
-        raise JobError(f"{name}: {path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    except OSError as error:
+        raise JobError(f"{name}: {path} cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        hint = "`openssl x509 -inform der` and `openssl pkcs12 -nodes` make PEM of other forms"
+        raise JobError(f"{name}: {path} is not text, and so no PEM; {hint}") from error
 
 
 def sources_of(row: Mapping[str, Any], archived: Collection[str]) -> tuple[tuple[str, Relation], ...]:

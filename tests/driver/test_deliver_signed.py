@@ -6,6 +6,7 @@ import hashlib
 import io
 import multiprocessing
 import re
+import ssl
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -48,6 +49,7 @@ def _write(folder: Path, chain: str, key: str, root: str) -> None:
     folder.mkdir(exist_ok=True)
     for name, text in (("chain.pem", chain), ("leaf.pem", key), ("root.pem", root)):
         (folder / name).write_text(text)
+    (folder / "chain.der").write_bytes(ssl.PEM_cert_to_DER_cert(root))
 
 
 def _sign(keys: Path, **changes: Any) -> dict[str, Any]:
@@ -241,6 +243,12 @@ def _chain_of(folder: Path, days_ago: int, days: int) -> Path:
         (1, 365, {"key_file": "root.pem"}, "is no private key in PEM"),
         (1, 365, {"certificate_file": "leaf.pem"}, "the certificate holds no certificate in PEM"),
         (1, 365, {"key_file": "absent.pem"}, "absent.pem cannot be read: No such file"),
+        (
+            1,
+            365,
+            {"certificate_file": "chain.der"},
+            "sign.certificate_file: .*chain.der is not text, and so no PEM; `op",
+        ),
         (1, 365, {"key_file": None}, "SDBATCH_SIGN_KEY .or key_file. is not set, and sign.required is"),
         (1, 365, {"certificate_file": None}, "SDBATCH_SIGN_CERTIFICATE .or certificate_file. is not set"),
         (1, 365, {"call": "signers:boom", "key_file": None}, "call and version belong together"),
