@@ -13,10 +13,12 @@ import getpass
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Annotated, Any, Literal, overload
 
 import pyarrow as pa
+from pydantic import Field, InstanceOf
 
+from sdbatch.arguments import Count, refuses_other_types
 from sdbatch.campaign import layout
 from sdbatch.campaign.campaign import Campaign as CampaignFolder
 from sdbatch.campaign.gc import OLDER_THAN_S, GcReport
@@ -58,10 +60,12 @@ if TYPE_CHECKING:
     from sdbatch.driver.verify_delivery import DeliveryVerifyReport
     from sdbatch.encode.image import Picture
 
-JobLike = Job | str | Path | Mapping[str, Any]
-Campaign = str | Path | Job
+JobLike = InstanceOf[Job] | str | Path | InstanceOf[Mapping[str, Any]]
+Campaign = str | Path | InstanceOf[Job]
 Texts = str | Path | Iterable[str | Path]
 """Texts or paths, or one of them alone."""
+Share = Annotated[float, Field(gt=0, le=1)]
+"""A part of all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +85,7 @@ class BuildReport:
     notes: list[str] = field(default_factory=list)
 
 
+@refuses_other_types
 def init(folder: str | Path) -> list[str]:
     """Write a folder to begin with: a brief, its tables and pictures, a job with a tiny model, a delivery.
 
@@ -96,6 +101,7 @@ def init(folder: str | Path) -> list[str]:
     return write_starter(Path(folder))
 
 
+@refuses_other_types
 def load_job(job: JobLike, overrides: Texts = (), date: str | None = None, *, with_revisions: bool = True) -> Job:
     """Return a checked job.
 
@@ -118,6 +124,7 @@ def load_job(job: JobLike, overrides: Texts = (), date: str | None = None, *, wi
     return read_job(job, overrides, date, with_revisions=with_revisions)
 
 
+@refuses_other_types
 def check(job: JobLike, overrides: Texts = (), *, all_sources: bool = False, strict: bool = False) -> CheckReport:
     """Check a job and every row of its manifest; nothing is written.
 
@@ -133,6 +140,7 @@ def check(job: JobLike, overrides: Texts = (), *, all_sources: bool = False, str
     return check_job(load_job(job, overrides), all_sources=all_sources, strict=strict)
 
 
+@refuses_other_types
 def plan(job: JobLike, selection: Selection | None = None, overrides: Texts = (), *, by: Texts = ()) -> PlanReport:
     """Return what a run would make, why, and what it would take; nothing is written.
 
@@ -145,9 +153,10 @@ def plan(job: JobLike, selection: Selection | None = None, overrides: Texts = ()
     Raises:
         UserError: With everything that is wrong.
     """
-    return forecast(load_job(job, overrides), _selection(selection), texts_of(by))
+    return forecast(load_job(job, overrides), selection or Selection(), texts_of(by))
 
 
+@refuses_other_types
 def run(
     job: JobLike,
     selection: Selection | None = None,
@@ -181,7 +190,7 @@ def run(
     """
     return run_job(
         _with_budget(load_job(job, overrides), budget),
-        selection=_selection(selection),
+        selection=selection or Selection(),
         in_process=in_process,
         progress=progress or Silent(),
         accept_new_keys=accept_new_keys,
@@ -195,6 +204,7 @@ def _with_budget(job: Job, budget: str | None) -> Job:
     return job if budget is None else with_budget(job, budget)
 
 
+@refuses_other_types
 def plan_grid(
     job: JobLike,
     x: str,
@@ -216,6 +226,7 @@ def plan_grid(
     return driver_plan_grid(_with_budget(load_job(job, overrides), budget), grid_of(x, y, texts_of(only), name))
 
 
+@refuses_other_types
 def grid(
     job: JobLike,
     x: str,
@@ -264,6 +275,7 @@ def grid(
     )
 
 
+@refuses_other_types
 def status(campaign: Campaign) -> dict[str, Any]:
     """Return the newest run's `status.json`; its state is `dead` when the driver ran here and its process is gone.
 
@@ -278,12 +290,14 @@ def status(campaign: Campaign) -> dict[str, Any]:
     return status if status.get("campaign") else {**status, "campaign": folder.standing()}
 
 
+@refuses_other_types
 def watch(campaign: Campaign) -> Iterator[dict[str, Any]]:
     """Yield the newest run's status now and every two seconds until it has ended. See `status`."""
     yield from watched(_store(campaign))
 
 
-def runs(campaign: Campaign, num_runs: int | None = None) -> list[dict[str, Any]]:
+@refuses_other_types
+def runs(campaign: Campaign, num_runs: Count | None = None) -> list[dict[str, Any]]:
     """Return the newest runs of a campaign, or all, the newest first; see `sdbatch.driver.watching`.
 
     Raises:
@@ -292,6 +306,7 @@ def runs(campaign: Campaign, num_runs: int | None = None) -> list[dict[str, Any]
     return runs_of(_store(campaign), num_runs)
 
 
+@refuses_other_types
 def failures(campaign: Campaign, selection: Selection | None = None, error_type: str | None = None) -> pa.Table:
     """Return what failed of the newest run's manifest and is not made: one row for each output, or request as a whole.
 
@@ -306,6 +321,7 @@ def failures(campaign: Campaign, selection: Selection | None = None, error_type:
     return failures_of(_store(campaign), _of_rows(selection), error_type)
 
 
+@refuses_other_types
 def metadata(campaign: Campaign, selection: Selection | None = None) -> pa.Table:
     """Return the effective metadata of the newest run's manifest, in its order; also while a run is going on.
 
@@ -322,25 +338,30 @@ def metadata(campaign: Campaign, selection: Selection | None = None) -> pa.Table
 
 @overload
 def open_asset(
-    campaign: Campaign, row: Mapping[str, Any] | str, n: int | None = None, *, as_type: Literal["image"] = ...
+    campaign: Campaign,
+    row: InstanceOf[Mapping[str, Any]] | str,
+    n: int | None = None,
+    *,
+    as_type: Literal["image"] = ...,
 ) -> Picture: ...
 
 
 @overload
 def open_asset(
-    campaign: Campaign, row: Mapping[str, Any] | str, n: int | None = None, *, as_type: Literal["bytes"]
+    campaign: Campaign, row: InstanceOf[Mapping[str, Any]] | str, n: int | None = None, *, as_type: Literal["bytes"]
 ) -> bytes: ...
 
 
 @overload
 def open_asset(
-    campaign: Campaign, row: Mapping[str, Any] | str, n: int | None = None, *, as_type: Literal["path"]
+    campaign: Campaign, row: InstanceOf[Mapping[str, Any]] | str, n: int | None = None, *, as_type: Literal["path"]
 ) -> Path: ...
 
 
+@refuses_other_types
 def open_asset(
     campaign: Campaign,
-    row: Mapping[str, Any] | str,
+    row: InstanceOf[Mapping[str, Any]] | str,
     n: int | None = None,
     *,
     as_type: Literal["image", "bytes", "path"] = "image",
@@ -359,8 +380,6 @@ def open_asset(
     """
     from sdbatch.driver.open_asset import asset_bytes, asset_image, asset_path, asset_row
 
-    if as_type not in {"image", "bytes", "path"}:
-        raise JobError(f"as_type {as_type!r}: is not one of 'image', 'bytes', 'path'")
     if n is not None and isinstance(row, Mapping):
         raise JobError(f"n {n}: goes with an id; a row of the metadata says its own")
     store = _store(campaign)
@@ -372,6 +391,7 @@ def open_asset(
     return asset_image(store, found)
 
 
+@refuses_other_types
 def cost(campaign: Campaign, by: Texts = ()) -> CostReport:
     """Return what a campaign has cost, by columns; it adds up to what its runs recorded.
 
@@ -391,7 +411,8 @@ def cost(campaign: Campaign, by: Texts = ()) -> CostReport:
     return campaign_cost(store, texts_of(by), approved)
 
 
-def verify(campaign: Campaign, sample: float | None = None) -> VerifyReport:
+@refuses_other_types
+def verify(campaign: Campaign, sample: Count | Share | None = None) -> VerifyReport:
     """Compare commits, metadata and assets; see `sdbatch.campaign.verify`.
 
     Args:
@@ -406,6 +427,7 @@ def verify(campaign: Campaign, sample: float | None = None) -> VerifyReport:
     return verify_with_decisions(store, sample)
 
 
+@refuses_other_types
 def verify_delivery(target: str | Path, *, trust_file: str | Path | None = None) -> DeliveryVerifyReport:
     """Compare the files of a target with its table and its ledger; see `sdbatch.driver.verify_delivery`.
 
@@ -426,6 +448,7 @@ def verify_delivery(target: str | Path, *, trust_file: str | Path | None = None)
     return compare(*place_of(str(target)), trust)
 
 
+@refuses_other_types
 def is_delivery(place: str) -> bool:
     """Whether a place holds the table of a delivery, and not a campaign."""
     from sdbatch.driver.verify_delivery import is_delivery as holds_table
@@ -434,11 +457,12 @@ def is_delivery(place: str) -> bool:
     return holds_table(*place_of(place))
 
 
+@refuses_other_types
 def gc(
     campaign: Campaign,
     *,
     delete: bool = False,
-    older_than_s: float = OLDER_THAN_S,
+    older_than_s: Annotated[float, Field(ge=0)] = OLDER_THAN_S,
     superseded: bool = False,
     delivered: Texts = (),
     even_approved: bool = False,
@@ -478,15 +502,16 @@ def gc(
     )
 
 
+@refuses_other_types
 def reproduce(
     campaign: Campaign,
     request_id: str,
     n: int = 0,
     *,
     job: JobLike | None = None,
-    model_path: str | None = None,
+    model_path: str | Path | None = None,
     allow: Texts = (),
-    tolerance: int = 1,
+    tolerance: Annotated[int, Field(ge=0, le=255)] = 1,
 ) -> ReproduceReport:
     """Render one asset again from its metadata alone; say how far it is from the stored one. Writes nothing there.
 
@@ -513,10 +538,11 @@ def reproduce(
     its_job = _job_of(campaign)
     own = its_job if job is None else load_job(job)
     store = open_campaign(its_job.output if its_job else str(campaign), own.storage if own else {})
-    trust = Trust(job=own, model_path=model_path, allow=texts_of(allow))
+    trust = Trust(job=own, model_path=None if model_path is None else str(model_path), allow=texts_of(allow))
     return reproduce_asset(store, request_id, n, trust=trust, tolerance=tolerance)
 
 
+@refuses_other_types
 def report(campaign: Campaign, selection: Selection | None = None) -> str:
     """Write the gallery anew from what is committed now; return its URL.
 
@@ -542,6 +568,7 @@ def report(campaign: Campaign, selection: Selection | None = None) -> str:
     return joined(store.url, layout.GALLERY)
 
 
+@refuses_other_types
 def review(
     campaign: Campaign,
     *,
@@ -592,11 +619,12 @@ def review(
     return review_report(store, num_saved, selection)
 
 
+@refuses_other_types
 def serve_review(
     campaign: Campaign,
     *,
     by: str | None = None,
-    port: int = 0,
+    port: Annotated[int, Field(ge=0, le=65535)] = 0,
     say: Callable[[str], None] = lambda _: None,
     opened: Callable[[str], None] = lambda _: None,
 ) -> int:
@@ -637,8 +665,9 @@ def _decisions_file(path: Path) -> bytes:
         raise JobError(f"--import {path}: {error.strerror or error}") from error
 
 
+@refuses_other_types
 def deliver(
-    delivery: Delivery | str | Path | Mapping[str, Any],
+    delivery: InstanceOf[Delivery] | str | Path | InstanceOf[Mapping[str, Any]],
     *,
     selection: Selection | None = None,
     dry_run: bool = False,
@@ -676,6 +705,7 @@ def deliver(
     )
 
 
+@refuses_other_types
 def trace(file: str | Path, places: Texts) -> TraceReport:
     """Tell which output a file comes from: by its digest, by the key inside it, or by what it shows.
 
@@ -691,6 +721,7 @@ def trace(file: str | Path, places: Texts) -> TraceReport:
     return trace_file(Path(file), list(texts_of(places)))
 
 
+@refuses_other_types
 def audit(campaign: Campaign, to: str | Path, delivered: Texts = ()) -> AuditReport:
     """Write one line a file: what made it, from which sources, who approved it, and how it is marked.
 
@@ -707,6 +738,7 @@ def audit(campaign: Campaign, to: str | Path, delivered: Texts = ()) -> AuditRep
     return audit_campaign(CampaignFolder(_store(campaign)), Path(to), list(texts_of(delivered)))
 
 
+@refuses_other_types
 def takedown(
     campaign: Campaign,
     sources: Texts = (),
@@ -745,6 +777,7 @@ def takedown(
     )
 
 
+@refuses_other_types
 def make_credentials(folder: str | Path, name: str) -> list[Path]:
     """Write a certificate chain, its key and its root, for trying: programs do not know who vouches for them.
 
@@ -760,6 +793,7 @@ def make_credentials(folder: str | Path, name: str) -> list[Path]:
     return write_chain(Path(folder), name)
 
 
+@refuses_other_types
 def redo(
     job: JobLike,
     ids: Texts = (),
@@ -798,7 +832,7 @@ def redo(
     return redo_job(
         load_job(job, overrides),
         frozenset(texts_of(ids)),
-        selection=_selection(selection),
+        selection=selection or Selection(),
         force=force,
         in_process=in_process,
         progress=progress or Silent(),
@@ -809,6 +843,7 @@ def redo(
     )
 
 
+@refuses_other_types
 def cancel(campaign: Campaign) -> str:
     """Ask the run that drives a campaign to stop, through the store alone; return who that is.
 
@@ -824,6 +859,7 @@ def cancel(campaign: Campaign) -> str:
     return holder
 
 
+@refuses_other_types
 def submit(
     job: str | Path,
     address: str,
@@ -891,11 +927,12 @@ def submit(
     )
 
 
+@refuses_other_types
 def build_manifest(
     source: str | Path,
     folder: str | Path,
     *,
-    shards: int = 1,
+    shards: Count = 1,
     rename: Mapping[str, str] | None = None,
     drop: Texts = (),
     id_format: str | None = None,
@@ -925,6 +962,7 @@ def _build_report(built: Built) -> BuildReport:
     )
 
 
+@refuses_other_types
 def count_brief(brief: str | Path, job: JobLike | None = None, overrides: Texts = ()) -> BriefCount:
     """Count the rows of a brief without making them.
 
@@ -939,8 +977,12 @@ def count_brief(brief: str | Path, job: JobLike | None = None, overrides: Texts 
     return brief_counted(Path(brief), _job_given(job, overrides))
 
 
+@refuses_other_types
 def preview_brief(
-    brief: str | Path, num_rows: int = 5, job: JobLike | None = None, overrides: Texts = ()
+    brief: str | Path,
+    num_rows: Annotated[int, Field(ge=1, le=1000)] = 5,
+    job: JobLike | None = None,
+    overrides: Texts = (),
 ) -> list[dict[str, Any]]:
     """Return some rows of a brief as its manifest will have them, spread over all values.
 
@@ -950,13 +992,14 @@ def preview_brief(
     return brief_preview(Path(brief), _job_given(job, overrides), num_rows)
 
 
+@refuses_other_types
 def build_brief(
     brief: str | Path,
     folder: str | Path,
     job: JobLike | None = None,
     overrides: Texts = (),
     *,
-    shards: int = 1,
+    shards: Count = 1,
 ) -> BuildReport:
     """Build the manifest folder of a brief.
 
@@ -967,6 +1010,7 @@ def build_brief(
     return _build_report(built)
 
 
+@refuses_other_types
 def list_models(job: JobLike | None = None, overrides: Texts = ()) -> list[ModelReport]:
     """Describe a job's models, or without a job the builtins. Reads no weights.
 
@@ -976,6 +1020,7 @@ def list_models(job: JobLike | None = None, overrides: Texts = ()) -> list[Model
     return describe_models(_job_given(job, overrides) or job_of_builtins())
 
 
+@refuses_other_types
 def pin_models(job: JobLike, overrides: Texts = ()) -> list[Pin]:
     """Return the digest that pins each model, further folder and LoRA of a job. Reads every byte of them.
 
@@ -987,26 +1032,13 @@ def pin_models(job: JobLike, overrides: Texts = ()) -> list[Pin]:
     return list(pins(load_job(job, overrides, with_revisions=False)))
 
 
-def _selection(selection: Selection | None) -> Selection:
-    """Return which rows a verb that makes something is about.
-
-    Raises:
-        JobError: When it is something else.
-    """
-    if selection is None:
-        return Selection()
-    if not isinstance(selection, Selection):
-        raise JobError(f"selection {selection!r:.80}: is no Selection, such as sdbatch.Selection(only=['mug-*'])")
-    return selection
-
-
 def _of_rows(selection: Selection | None) -> Selection:
     """Return which rows a verb that makes nothing anew is about.
 
     Raises:
         JobError: When it says what a run makes, which picks none of the rows that are there.
     """
-    selection = _selection(selection)
+    selection = selection or Selection()
     for name in ("limit", "retry_failed", "is_rerolling"):
         if (value := getattr(selection, name)) not in {None, False}:
             raise JobError(f"{name} {value!r}: says what plan, run and redo make; only, where and sample pick rows")

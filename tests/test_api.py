@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from support.masters import draw_campaign, patches
 
@@ -73,7 +74,7 @@ def test_what_a_run_makes_is_no_selection_of_what_is_there(verb: Callable[[Path,
     for selection in (Selection(limit=1), Selection(retry_failed=""), Selection(is_rerolling=True)):
         with pytest.raises(JobError, match=r"^(limit 1|retry_failed ''|is_rerolling True): says what plan, run and"):
             verb(campaign, selection)
-    with pytest.raises(JobError, match=r"selection 'mug-\*': is no Selection"):
+    with pytest.raises(JobError, match=r"selection 'mug-\*': should be an instance of Selection"):
         verb(campaign, "mug-*")
 
     assert not sdbatch.review(campaign).decisions
@@ -84,11 +85,51 @@ def test_what_cannot_be_meant_is_refused_by_name(campaign: Path) -> None:
     row = sdbatch.metadata(campaign).to_pylist()[0]
     job = {"manifest": "m.csv", "output": "out", "models": {"tiny": {"path": "builtin:tiny-random"}}}
 
-    with pytest.raises(JobError, match="as_type 'numpy': is not one of"):
+    with pytest.raises(JobError, match="as_type 'numpy': should be 'image', 'bytes' or 'path'"):
         sdbatch.open_asset(campaign, row, as_type="numpy")  # type: ignore[call-overload]
     with pytest.raises(JobError, match="n 9: goes with an id"):
         sdbatch.open_asset(campaign, row, 9)
-    with pytest.raises(JobError, match="--limit -3: is not at least 1"):
+    with pytest.raises(JobError, match="limit -3: should be greater than or equal to 1"):
         Selection(limit=-3)
-    with pytest.raises(JobError, match=r"selection \['seed=3'\]: is no Selection"):
+    with pytest.raises(JobError, match=r"selection \['seed=3'\]: should be an instance of"):
         sdbatch.plan(job, ["seed=3"])  # type: ignore[arg-type]
+
+
+WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a job that is a number": (lambda _: sdbatch.load_job(3), "job 3: should be an instance of Job or a valid string"),  # type: ignore[arg-type]
+    "a campaign that is None": (lambda _: sdbatch.status(None), "campaign None: should be a valid string"),  # type: ignore[arg-type]
+    "a budget that is a number": (lambda c: sdbatch.run(c, budget=12.5), "budget 12.5: should be a valid string"),  # type: ignore[arg-type]
+    "progress that is a function": (lambda c: sdbatch.run(c, progress=print), "progress .*: should be an instance of"),  # type: ignore[arg-type]
+    "a switch that is a text": (lambda c: sdbatch.gc(c, delete="no"), "delete 'no': should be a valid boolean"),  # type: ignore[arg-type]
+    "an age below 0": (lambda c: sdbatch.gc(c, older_than_s=-1), "older_than_s -1: should be greater than or equal to"),
+    "a sample below 0": (lambda c: sdbatch.verify(c, -0.1), "sample -0.1: should be a valid integer or greater than 0"),
+    "a share above all": (lambda c: sdbatch.verify(c, 1.5), "sample 1.5: .* less than or equal to 1"),
+    "runs below 1": (lambda c: sdbatch.runs(c, -1), "num_runs -1: should be greater than or equal to 1"),
+    "ids in the place of one": (lambda c: sdbatch.open_asset(c, IDS), "row .*: should be an instance of Mapping or"),  # type: ignore[call-overload]
+    "no texts": (lambda c: sdbatch.cost(c, by=None), "by None: should be a valid string"),  # type: ignore[arg-type]
+    "an axis in a list": (lambda c: sdbatch.plan_grid(c, ["seed=1,2"]), r"x \['seed=1,2'\]: should be a valid string"),  # type: ignore[arg-type]
+    "no shards": (lambda c: sdbatch.build_manifest(c, c, shards=0), "shards 0: should be greater than or equal to 1"),
+    "a variable that is a number": (
+        lambda c: sdbatch.submit(c, "http://127.0.0.1:9", environment={"A": 1}),  # type: ignore[dict-item]
+        r"environment\['A'\] 1: should be a valid string",
+    ),
+    "a selection of half a row": (lambda _: Selection(limit=2.5), "limit 2.5: should be a valid integer"),  # type: ignore[arg-type]
+    "ids that are None": (lambda _: Selection(only=None), "only None: should be a valid frozenset"),  # type: ignore[arg-type]
+    "an expression that is none": (lambda _: Selection(where=True), "where True: should be a valid string"),  # type: ignore[arg-type]
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_value_of_another_type_is_refused_by_name(name: str, campaign: Path) -> None:
+    call, message = WRONG[name]
+
+    with pytest.raises(JobError, match=f"^{message}"):
+        call(campaign)
+
+
+def test_the_values_of_numpy_and_arrow_are_taken_for_pythons(campaign: Path) -> None:
+    table = sdbatch.metadata(campaign, Selection(limit=None, sample=np.int64(2)))  # type: ignore[arg-type]
+
+    assert table.num_rows == 2
+    assert sdbatch.open_asset(campaign, table["id"][0], np.int32(0)).size == (96, 64)  # type: ignore[call-overload]
+    assert sdbatch.verify(campaign, np.float64(0.5)).assets_hashed == 2

@@ -13,7 +13,7 @@ import fnmatch
 import heapq
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from sdbatch.arguments import Count, taken
 from sdbatch.errors import JobError
 from sdbatch.manifest.column_values import python_values
 from sdbatch.where import Kind, Where, compile_conjuncts, kind_of
@@ -61,11 +62,11 @@ class Selection:
         again: (id, request key, n) of outputs that are made anew though they are further ones, as `redo` does.
     """
 
-    limit: int | None = None
+    limit: Count | None = None
     only: frozenset[str] = frozenset()
     only_from: frozenset[str] | None = None
     where: str | None = None
-    sample: int | None = None
+    sample: Count | None = None
     per: tuple[str, ...] = ()
     retry_failed: str | None = None
     skips_unknown: bool = False
@@ -74,16 +75,14 @@ class Selection:
 
     def __post_init__(self) -> None:
         """Take one text for one, and any iterable of them; refuse what cannot be meant."""
-        object.__setattr__(self, "only", frozenset(texts_of(self.only)))
-        object.__setattr__(self, "per", texts_of(self.per))
-        if self.only_from is not None:
-            object.__setattr__(self, "only_from", frozenset(texts_of(self.only_from)))
-        if self.limit is not None and self.limit < 1:
-            raise JobError(f"--limit {self.limit}: is not at least 1")
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        for name, kind in (("only", frozenset), ("only_from", frozenset), ("per", tuple)):
+            if isinstance(given[name], Iterable):
+                given[name] = kind(texts_of(given[name]))
+        for name, value in taken(Selection, given).items():
+            object.__setattr__(self, name, value)
         if self.per and self.sample is None:
             raise JobError(f"--per {self.per[0]}: says over what --sample is spread; give --sample N as well")
-        if self.sample is not None and self.sample < 1:
-            raise JobError(f"--sample {self.sample}: is not at least 1")
 
     @property
     def is_of_all(self) -> bool:

@@ -7,7 +7,7 @@ import sys
 import time
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol, Self, runtime_checkable
 
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn
@@ -54,6 +54,7 @@ def rate_and_eta(snapshot: Snapshot) -> tuple[float | None, float | None]:
     return rate, snapshot.working_s * (1 - snapshot.cost_share) / snapshot.cost_share
 
 
+@runtime_checkable
 class Progress(Protocol):
     """Shows progress while a run goes on; a context manager around the work."""
 
