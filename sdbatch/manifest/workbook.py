@@ -21,6 +21,7 @@ from xml.etree.ElementTree import ParseError
 
 from sdbatch.errors import JobError
 from sdbatch.manifest.sheet_xml import COMPUTED_ON_LOAD, Seen, look
+from sdbatch.manifest.values import FLOAT_EXACT_MAX
 from sdbatch.types import RefusedValue
 
 ROWS_MAX: Final = 1 << 20
@@ -31,6 +32,7 @@ TEXTS_BYTES_MAX: Final = 256 << 20
 OTHER_BYTES_MAX: Final = 64 << 20
 DIGITS_KEPT_BELOW: Final = 10**15
 """Excel rounds longer whole numbers as they are typed in."""
+_TOO_LONG: Final = "holds a number of over 15 digits, of which a sheet keeps 15; write it as text"
 _HEAD_BYTES: Final = 4096
 _STRICT: Final = b"http://purl.oclc.org/ooxml/spreadsheetml/main"
 _ZEROS: Final = re.compile(r"0{2,}")
@@ -224,9 +226,12 @@ def _value(cell: Any) -> Any:
         return value
     if isinstance(value, float) and value.is_integer():
         if abs(value) >= DIGITS_KEPT_BELOW:
-            return RefusedValue("holds a number of over 15 digits, of which a sheet keeps 15; write it as text")
+            return RefusedValue(_TOO_LONG)
         value = int(value)
     if isinstance(value, int):
+        # Programs write all digits of a float that is whole, also where the number they were given had others.
+        if abs(value) >= FLOAT_EXACT_MAX:
+            return RefusedValue(_TOO_LONG)
         shown = cell.number_format
         return str(value).zfill(len(shown)) if shown != "General" and _ZEROS.fullmatch(shown) else value
     if isinstance(value, dt.datetime):

@@ -510,6 +510,11 @@ def _entities(path: Path) -> None:
         (_formula, {}, "t.xlsx: sheet 'S': B2 holds a formula without its value; open it in Excel"),
         (_written_by_xlsxwriter, {}, "sheet 'S': B2 holds a formula without its value"),
         (_formula_of_another_program, {}, "sheet 'S': B2 holds a formula without its value"),
+        (
+            lambda path: _workbook(path, {"S": [["id", "seed"], ["a", 2**53 - 1], ["b", 2**53 + 1]]}),
+            {},
+            "line 3 of .*: seed holds a number of over 15 digits, of which a sheet keeps 15",
+        ),
         (_long_number, {}, "line 2 of .*: seed holds a number of over 15 digits, of which a sheet keeps 15"),
         (_error_cell, {}, "line 2 of .*t.xlsx .S. .a.: prompt holds the error #N/A of a formula"),
         (_merged, {}, "the cells B2:B3 are merged, and only the first holds their value"),
