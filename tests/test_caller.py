@@ -101,6 +101,25 @@ def test_no_verb_changes_the_process_of_its_caller(
     assert results["reproduce"].is_equal
 
 
+def test_a_run_shows_no_bars_of_the_libraries_and_leaves_theirs_to_the_caller(
+    write_manifest: Callable[..., str],
+    job_of: Callable[..., dict[str, Any]],
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    libraries = (diffusers_logging, transformers_logging)
+    for library in libraries:
+        monkeypatch.setattr(library, "_tqdm_active", True)
+
+    sdbatch.run(job_of(write_manifest(prompts(1))), in_process=True)
+
+    assert "it/s" not in capfd.readouterr().err
+    assert all(library.is_progress_bar_enabled() for library in libraries)
+
+
 def test_the_comparison_sees_a_change(monkeypatch: pytest.MonkeyPatch) -> None:
     before = _state()
     monkeypatch.setenv("SDBATCH_TEST_OF_CALLER", "1")

@@ -49,7 +49,7 @@ _REFUSALS: Final = (SafetensorError, SingleFileComponentError, StrictDataclassEr
 def quieten_libraries() -> None:
     """Let diffusers and transformers log errors only and show no progress bars, in the whole process.
 
-    A worker's process calls it where it starts. `load_model` leaves the process of its caller as it is.
+    A worker's process calls it where it starts. `load_model` leaves the process of its caller as it was.
     """
     for library in (diffusers_logging, transformers_logging):
         library.set_verbosity_error()
@@ -86,8 +86,9 @@ def load_model(
     device = device_of(model.num_gpus, is_reserved=is_gpu_reserved).name
     read: _Read | None = None
     try:
-        read = _read(name, model, revision, storage, loras or {}, device)
-        loaded = _place(read, read.options, device)
+        with _without_bars():
+            read = _read(name, model, revision, storage, loras or {}, device)
+            loaded = _place(read, read.options, device)
     except (*_REFUSALS, OSError, ValueError, RuntimeError, ImportError, MemoryError, ModelError) as error:
         kind, said = failure_kind(error), f"{type(error).__name__}: {error}"
         if kind == "Raised":
@@ -102,6 +103,19 @@ def load_model(
         needed = weights_in_words(describe(name, model, storage, with_revision=False))
         raise ModelLoadFailed(f"{model.path}: {needed} do not fit: {memory_at_hand(device)}; {said}")
     raise (GpuUnusable if kind == "GpuUnusable" else DeviceLost)(f"{model.path}: {said}")
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """Let diffusers and transformers show no progress bars meanwhile, in the process of a caller who shows its own."""
+    showing = [library for library in (diffusers_logging, transformers_logging) if library.is_progress_bar_enabled()]
+    for library in showing:
+        library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for library in showing:
+            library.enable_progress_bar()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
