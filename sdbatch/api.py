@@ -118,7 +118,9 @@ def load_job(job: JobLike, overrides: Texts = (), date: str | None = None, *, wi
     if isinstance(job, Job):
         if date is not None:
             raise JobError(f"date {date!r}: the job was read before, and its manifest is {job.manifest_path}")
-        return parse_job(job.model_dump(mode="json"), overrides) if overrides else job
+        # It may have been made by `model_copy(update=...)`, which checks nothing.
+        values = {**dict(job), **job.model_dump(mode="json", warnings=False)}
+        return parse_job(values, overrides, with_revisions=with_revisions)
     if isinstance(job, Mapping):
         return parse_job(dict(job), overrides, date=date, with_revisions=with_revisions)
     return read_job(job, overrides, date, with_revisions=with_revisions)
@@ -1062,7 +1064,7 @@ def _store(campaign: Campaign) -> Store:
 def _job_of(campaign: Campaign) -> Job | None:
     """Return the job that a campaign was given as; None where it is its URL."""
     if isinstance(campaign, Job):
-        return campaign
+        return load_job(campaign)
     return read_job(campaign) if _is_job_file(campaign) else None
 
 

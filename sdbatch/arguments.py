@@ -34,7 +34,10 @@ def refuses_other_types(function: Callable[_Taken, _Returned]) -> Callable[_Take
 
     @wraps(function)
     def checked(*args: _Taken.args, **kwargs: _Taken.kwargs) -> _Returned:
-        bound = signature.bind(*args, **kwargs)
+        try:
+            bound = signature.bind(*args, **kwargs)
+        except TypeError:
+            return function(*args, **kwargs)  # Python's own refusal names the function as well
         bound.arguments.update(taken(function, bound.arguments))
         return function(*bound.args, **bound.kwargs)
 

@@ -133,3 +133,21 @@ def test_the_values_of_numpy_and_arrow_are_taken_for_pythons(campaign: Path) -> 
     assert table.num_rows == 2
     assert sdbatch.open_asset(campaign, table["id"][0], np.int32(0)).size == (96, 64)  # type: ignore[call-overload]
     assert sdbatch.verify(campaign, np.float64(0.5)).assets_hashed == 2
+
+
+def test_a_job_that_was_copied_with_other_values_is_checked_as_any_other() -> None:
+    job = sdbatch.load_job({"manifest": "m.csv", "output": "out", "models": {"tiny": {"path": "builtin:tiny-random"}}})
+
+    assert sdbatch.load_job(job) == job
+    assert sdbatch.load_job(job.model_copy(update={"output": Path("out/b")})).output == "out/b"
+    with pytest.raises(JobError, match="job: seed: 'x' should be a valid integer"):
+        sdbatch.plan(job.model_copy(update={"seed": "x"}))
+    with pytest.raises(JobError, match="job: sed: unknown key; did you mean seed"):
+        sdbatch.check(job.model_copy(update={"sed": 3}))
+    with pytest.raises(JobError, match="job: output: 3 should be a valid string"):
+        sdbatch.status(job.model_copy(update={"output": 3}))
+
+
+def test_an_argument_that_is_not_there_is_refused_with_the_functions_name(campaign: Path) -> None:
+    with pytest.raises(TypeError, match=r"^runs\(\) got an unexpected keyword argument 'newest'"):
+        sdbatch.runs(campaign, newest=3)  # type: ignore[call-arg]
