@@ -40,6 +40,9 @@ def check_schema(schema: pa.Schema, shard: str) -> list[Problem]:
             if not _fits(field.type, COLUMNS[field.name]):
                 message = f"is not of type {COLUMNS[field.name]}"
                 problems.append(_problem(shard, field.name, str(field.type), message))
+        elif field.name.startswith("__index_level_"):
+            message = "is the index of a pandas table; write it with to_parquet(..., index=False)"
+            problems.append(_problem(shard, field.name, None, message))
         elif not field.name.startswith("x_"):
             message = f"is not a known column{_near(field.name)} (your own start with x_)"
             problems.append(_problem(shard, field.name, None, message))

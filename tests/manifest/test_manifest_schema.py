@@ -93,6 +93,9 @@ def test_an_unknown_column_names_the_nearest_known_one() -> None:
 
 
 def test_an_unknown_column_like_no_other_gets_no_suggestion() -> None:
+    assert _problems(__index_level_0__=pa.int64()) == [
+        "a.parquet: __index_level_0__ is the index of a pandas table; write it with to_parquet(..., index=False)"
+    ]
     assert _problems(zzzz=pa.string()) == ["a.parquet: zzzz is not a known column (your own start with x_)"]
 
 
