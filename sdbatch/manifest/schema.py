@@ -40,16 +40,15 @@ def check_schema(schema: pa.Schema, shard: str) -> list[Problem]:
             if not _fits(field.type, COLUMNS[field.name]):
                 message = f"is not of type {COLUMNS[field.name]}"
                 problems.append(_problem(shard, field.name, str(field.type), message))
-        elif field.name.startswith("__index_level_"):
-            message = "is the index of a pandas table; write it with to_parquet(..., index=False)"
-            problems.append(_problem(shard, field.name, None, message))
         elif not field.name.startswith("x_"):
-            message = f"is not a known column{_near(field.name)} (your own start with x_)"
-            problems.append(_problem(shard, field.name, None, message))
+            problems.append(_problem(shard, field.name, None, _unknown(field.name)))
         elif reason := own_name_problem(field.name):
             problems.append(_problem(shard, f"{field.name[:NAME_CHARS_MAX]!a}", None, reason))
         elif pa.types.is_nested(field.type):
             problems.append(_problem(shard, field.name, str(field.type), "is nested; x_ columns are flat"))
+        elif meant := (field.metadata or {}).get(b"ARROW:extension:name"):  # of a type that Arrow does not know here
+            message = f"means {meant.decode(errors='replace')}, which is not read here; write it as text"
+            problems.append(_problem(shard, field.name, str(field.type), message))
         elif own_type(field.type) is None:
             message = "is of a type that x_ columns do not have; they hold text, numbers, booleans, dates or timestamps"
             problems.append(_problem(shard, field.name, str(field.type), message))
@@ -126,6 +125,12 @@ def is_list(kind: pa.DataType) -> bool:
         or pa.types.is_list_view(kind)
         or pa.types.is_large_list_view(kind)
     )
+
+
+def _unknown(name: str) -> str:
+    if name.startswith("__index_level_"):
+        return "is the index of a pandas table; write it with to_parquet(..., index=False)"
+    return f"is not a known column{_near(name)} (your own start with x_)"
 
 
 def _near(name: str) -> str:

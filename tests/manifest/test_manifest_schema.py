@@ -93,10 +93,22 @@ def test_an_unknown_column_names_the_nearest_known_one() -> None:
 
 
 def test_an_unknown_column_like_no_other_gets_no_suggestion() -> None:
+    assert _problems(zzzz=pa.string()) == ["a.parquet: zzzz is not a known column (your own start with x_)"]
+
+
+def test_the_index_of_a_pandas_table_is_told_by_its_name() -> None:
     assert _problems(__index_level_0__=pa.int64()) == [
         "a.parquet: __index_level_0__ is the index of a pandas table; write it with to_parquet(..., index=False)"
     ]
-    assert _problems(zzzz=pa.string()) == ["a.parquet: zzzz is not a known column (your own start with x_)"]
+
+
+def test_a_value_that_another_program_alone_can_read_is_refused() -> None:
+    period = pa.field("x_month", pa.int64(), metadata={"ARROW:extension:name": "pandas.period"})
+    problems = check_schema(pa.schema([("id", pa.string()), period]), "a.parquet")
+
+    assert [str(problem) for problem in problems] == [
+        "a.parquet: x_month int64 means pandas.period, which is not read here; write it as text"
+    ]
 
 
 def test_a_shard_without_ids_is_refused() -> None:
