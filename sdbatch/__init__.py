@@ -11,6 +11,11 @@ imports neither torch nor Ray.
 
 from __future__ import annotations
 
+from sdbatch import interrupted_import
+
+if interrupted_import.is_command():  # Python runs this file before the first line of the command
+    interrupted_import.end_at_once()
+
 from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any

@@ -65,7 +65,7 @@ from sdbatch.cli.submit import submit
 from sdbatch.cli.summary import counted
 from sdbatch.cli.takedown import takedown
 from sdbatch.cli.usage import Commands
-from sdbatch.cli.watching import watching_app
+from sdbatch.cli.watching import INTERRUPTED, watching_app
 from sdbatch.driver import PlanReport, RunResult
 from sdbatch.report.tables import check_target, write_rows
 
@@ -513,3 +513,5 @@ def main() -> None:
     except SystemExit as ended:
         unwritten = end_output()
         sys.exit(ended.code or unwritten)
+    except KeyboardInterrupt:  # it came while the commands were put together
+        sys.exit(INTERRUPTED)

@@ -11,12 +11,14 @@ import pyarrow as pa
 
 from sdbatch.cli.streams import prepare_streams
 from sdbatch.extras import require
+from sdbatch.interrupted_import import raise_again
 from sdbatch.logs import configure, log_format
 from sdbatch.without_pandas import keep_pandas_out
 
 
 def prepare_command() -> None:
     """Set what a command may and a library function may not: streams, log handlers, Arrow's memory, Ray's logs."""
+    raise_again()
     prepare_streams()
     configure(log_format())
     # Ray's notes on packaging and on its socket are not for the person who waits for a job.
