@@ -131,3 +131,21 @@ def test_lines_go_into_a_pipe_as_they_are_written() -> None:
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
 
     assert (done.returncode, done.stdout) == (-signal.SIGKILL, "a line\n")
+
+
+WATCHED = """
+import os, signal, sys
+from sdbatch.cli.process import last_line
+with last_line():
+    (watch,) = map(int, open(f"/proc/self/task/{os.getpid()}/children").read().split())
+    print(os.getsid(watch) == watch, flush=True)
+    os.kill(watch, int(sys.argv[1]))
+    if int(sys.argv[1]):
+        os.waitid(os.P_PID, watch, os.WEXITED | os.WNOWAIT)
+"""
+
+
+@pytest.mark.parametrize("signum", [0, signal.SIGKILL])
+def test_a_run_ends_as_it_would_have_also_without_what_waits_to_say_its_last_line(signum: int) -> None:
+    done = subprocess.run([sys.executable, "-c", WATCHED, str(int(signum))], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "True\n", ""), "no Ctrl-C reaches another session"

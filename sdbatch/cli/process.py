@@ -40,10 +40,15 @@ def last_line() -> Iterator[None]:
     """See to it that a run says its last line also where its process cannot.
 
     When a cluster's head is gone, Ray's native code ends the driver's process, and no handler of Python runs. A shell
-    waits at a pipe meanwhile: it hears that the block ended, or nothing.
+    waits at a pipe meanwhile: it hears that the block ended, or nothing. It is in a session of its own, where no Ctrl-C
+    ends it before it can say that it wants none; when something else has ended it, the run ends as it would have.
     """
     with subprocess.Popen(  # noqa: S603 -- a fixed command
-        ["/bin/sh", "-c", _WATCH, LAST_LINE], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+        ["/bin/sh", "-c", _WATCH, LAST_LINE],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        bufsize=0,  # what a pipe without a reader did not take is not written once more as it is closed
+        start_new_session=True,
     ) as watch:
         assert watch.stdin is not None, "a pipe was asked for"
         try:
@@ -51,7 +56,6 @@ def last_line() -> Iterator[None]:
         finally:
             with contextlib.suppress(BrokenPipeError):
                 watch.stdin.write(b"ended\n")
-                watch.stdin.flush()
 
 
 def prepare_generation(*, is_exact: bool) -> None:
