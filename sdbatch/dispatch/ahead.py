@@ -1,17 +1,22 @@
-"""Ray of this machine, started on a thread while the driver still reads a long manifest.
+"""The thread on which a run starts and ends Ray, on this machine perhaps while the driver still reads a long manifest.
 
 begin() --> Ray starts, in processes of its own, beside the reading --> then(), beside the counting --> taken(), close()
+
+Signals interrupt Python's main thread alone. Where one interrupted Ray's start or shutdown halfway, the next shutdown
+could wait for a lock for ever, or the process end by SIGSEGV; and there Ray's start would take SIGTERM for itself.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from sdbatch.dispatch.ray_local import LocalRay
+
+_T = TypeVar("_T")
 
 
 def cluster_address() -> str:
@@ -20,7 +25,7 @@ def cluster_address() -> str:
 
 
 class RayAhead:
-    """A cluster of this machine that is started before it is needed.
+    """Ray's thread, and a cluster of this machine that is started there before it is needed.
 
     One thread does all of it, in order. It lives until `close`: Linux ends Ray's processes with the thread that started
     them, not with its process.
@@ -45,16 +50,15 @@ class RayAhead:
     def begin(self) -> None:
         """Start it; nothing happens where a run joins a cluster, or when it was begun before."""
         if self._started is None and cluster_address() == "local":
-            self._started = self._thread.submit(self._start)
+            self._started = self.then(self._start)
 
-    def then(self, call: Callable[[], None]) -> Future[None]:
-        """Make a call on its thread once it has started, or has failed to."""
+    def then(self, call: Callable[[], _T]) -> Future[_T]:
+        """Make a call on the thread after all that came before it, however these ended."""
         return self._thread.submit(call)
 
     def settle(self) -> None:
         """Wait for the start, where there is one, and for all calls of `then`."""
-        if self._started is not None:
-            self.then(lambda: None).result()
+        wait([self.then(lambda: None)])
 
     def taken(self) -> LocalRay | None:
         """Return the cluster once it runs; None where none was begun. Who takes it ends it, before `close`.
@@ -69,9 +73,8 @@ class RayAhead:
 
     def close(self) -> None:
         """End a cluster that nobody has taken, and the thread."""
+        self.then(self._end)
         self.settle()
-        if self._local is not None:
-            self._local.close()
         self._thread.shutdown()
 
     def _start(self) -> None:
@@ -81,3 +84,8 @@ class RayAhead:
 
         if not ray.is_initialized():
             self._local = start_local(self._num_cpus, allow_open=self._allow_open)
+
+    def _end(self) -> None:
+        local, self._local = self._local, None
+        if local is not None:
+            local.close()

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from sdbatch.campaign import layout
 from sdbatch.campaign.done import Done
@@ -50,6 +50,7 @@ from sdbatch.storage import Store, parse_url
 from sdbatch.types import Observation, Receipt, RowOutcome, Unit, WorkerSpec
 
 LOG = logging.getLogger("sdbatch.driver")
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,7 +155,7 @@ class Session:
 
     def _start_ahead(self) -> None:
         with suppress(SdbatchError):
-            self._executor = executor = self._start_executor()
+            executor = self._start_executor()
             self._fleet = Fleet(executor, self._shapes(executor))
             self._costs.follow(self._fleet)
             (shape,) = self._fleet.models
@@ -182,8 +183,12 @@ class Session:
         self._workers.ahead.settle()
         executor, self._executor = self._executor, None
         if executor is not None:
-            executor.close()
+            self._where_it_runs(executor.close)
         self._costs.end_slots()
+
+    def _where_it_runs(self, call: Callable[[], _T]) -> _T:
+        """Make a call that starts or ends workers: of Ray on its own thread, where no signal interrupts it halfway."""
+        return call() if self._workers.in_process else self._workers.ahead.then(call).result()
 
     def _dispatched(self, done: Done) -> tuple[State, str | None]:
         try:
@@ -192,9 +197,8 @@ class Session:
                 self._progress.say("starting workers")
                 if self._starting is not None:
                     self._starting.result()
-                self._executor = self._executor or self._start_executor()
-                self._interrupt.arm()
-                self._dispatcher = self._build_dispatcher(self._executor, done)
+                executor = self._executor or self._where_it_runs(self._start_executor)
+                self._dispatcher = self._build_dispatcher(executor, done)
                 self._costs.follow(self._dispatcher.fleet)
                 self._lease.note = self._costs.beat_note
                 self._dispatcher.run()
@@ -308,6 +312,11 @@ class Session:
     # --- wiring -----------------------------------------------------------------------------------------------------
 
     def _start_executor(self) -> SlotExecutor:
+        """Start what runs the workers; it is kept at once, since who asked may be interrupted before it hears of it."""
+        self._executor = self._build_executor()
+        return self._executor
+
+    def _build_executor(self) -> SlotExecutor:
         spec = WorkerSpec(
             job=_as_seen_from_here(self._job),
             output=self._store.url,

@@ -37,18 +37,13 @@ class Interrupt:
             yield
             return
         before = {number: signal.getsignal(number) for number in SIGNALS}
-        self.arm()
+        for number in before:
+            signal.signal(number, self)
         try:
             yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-    def arm(self) -> None:
-        """Take the signals; called again once Ray runs, because Ray's start installs a SIGTERM handler of its own."""
-        if _is_main_thread():
-            for number in SIGNALS:
-                signal.signal(number, self)
 
 
 def _is_main_thread() -> bool:

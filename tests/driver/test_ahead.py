@@ -169,3 +169,73 @@ def test_a_second_signal_while_a_thread_starts_workers_ends_the_run_and_all_it_s
 
     assert (driver.returncode, out.startswith("stopped")) == (0, True), errors
     assert psutil.wait_procs(list(started.values()), timeout=60)[1] == []
+
+
+INTERRUPTED = """
+import json, os, signal, sys, time
+import ray
+from sdbatch import Selection
+from sdbatch.driver import run
+from sdbatch.job import parse_job
+from sdbatch.report.progress import Silent
+
+job, when, signum = json.loads(sys.argv[1])
+ended = []
+
+
+def interrupted(moment, call):
+    def called(*args, **options):
+        for _ in range(2 * (moment == when)):
+            os.kill(os.getpid(), signum)
+            time.sleep(0.2)
+        call(*args, **options)
+        ended.append(moment)
+        return context
+    return called
+
+
+context = None
+init = ray.init
+
+
+def start(**options):
+    global context
+    context = init(**options)
+
+
+ray.init, ray.shutdown = interrupted("start", start), interrupted("shutdown", ray.shutdown)
+try:
+    run.run_job(
+        parse_job(job),
+        selection=Selection(),
+        in_process=False,
+        progress=Silent(),
+        worker="support.paced:PacedWorker",
+    )
+except KeyboardInterrupt:  # it came after the dispatcher had ended
+    pass
+print(json.dumps([ended, ray.is_initialized()]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("when", "signum"), [("start", signal.SIGTERM), ("start", signal.SIGINT), ("shutdown", signal.SIGINT)]
+)
+def test_no_signal_interrupts_ray_halfway_in_its_start_or_its_shutdown(
+    tmp_path: Path,
+    write_manifest: Callable[..., str],
+    job_of: Callable[..., dict[str, Any]],
+    when: str,
+    signum: signal.Signals,
+) -> None:
+    job = job_of(write_manifest(prompts(2)), output=str(tmp_path / "campaign"), workers={"count": 1})
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, json.dumps([job, when, signum])],
+        env={**environment, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [["start", "shutdown"], False]
