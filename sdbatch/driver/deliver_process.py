@@ -131,11 +131,10 @@ _MARKS: list[FileMarks] = []
 
 def begin(place: Place) -> None:
     """Open both stores."""
-    _STORES[:] = [
-        open_campaign(place.campaign, place.campaign_storage),
-        open_campaign(place.files, place.files_storage),
-    ]
-    _MARKS[:] = [FileMarks(place.signing, _STORES[0])]
+    campaign = open_campaign(place.campaign, place.campaign_storage)
+    files = open_campaign(place.files, place.files_storage)
+    _MARKS[:] = [FileMarks(place.signing, campaign)]
+    _STORES[:] = [campaign, files]
 
 
 def make_in_place(task: Task) -> list[Made]:
@@ -216,11 +215,13 @@ def serve(descriptor: int) -> None:
     """Make what is asked for on a line, until its other end is closed."""
     keep_pandas_out()
     with Connection(descriptor) as line, suppress(EOFError, ConnectionError):
-        begin(line.recv())
+        place = line.recv()
         while True:
             task = line.recv()
             made: list[Made] | Exception
             try:
+                if not _STORES:
+                    begin(place)
                 made = make_in_place(task)
             except Exception as error:  # noqa: BLE001 -- it is raised where the task came from
                 error.add_note(traceback.format_exc())

@@ -32,11 +32,13 @@ from typer.testing import CliRunner
 
 import sdbatch
 from sdbatch.cli import app
+from sdbatch.deliver.making import Task
 from sdbatch.deliver.settings import parse_delivery
 from sdbatch.deliver.targets import FolderTarget, ZipTarget
 from sdbatch.driver import Selection, deliver, deliver_process
 from sdbatch.driver.deliver_plan import DeliverReport
-from sdbatch.errors import JobError, SdbatchError, WorkersUnavailable
+from sdbatch.driver.deliver_process import Place, makers
+from sdbatch.errors import JobError, SdbatchError, StoreRefused, WorkersUnavailable
 from sdbatch.storage import LocalStore, open_campaign, open_store
 from sdbatch.types import Sound
 
@@ -688,6 +690,16 @@ def test_a_process_that_is_killed_ends_the_delivery_with_what_to_change(campaign
 
     assert _deliver(campaign, processes=2).state == "done"
     assert len(_files(tmp_path / "out")) == 14
+
+
+def test_what_keeps_a_process_from_opening_its_stores_is_what_the_delivery_says(tmp_path: Path) -> None:
+    cannot = "az://shop/spring"  # its package is not among those of the tests
+    place = Place(campaign=cannot, campaign_storage={}, files=str(tmp_path), files_storage={})
+    task = Task(id="a", asset="a.png", sha256="", shape=None, files=(), quality=(80, 90), bars=(0, 0, 0))
+    with makers(place, 1) as make:
+        for _ in range(2):
+            with pytest.raises(StoreRefused, match=cannot):
+                make(task)
 
 
 def test_where_says_which_rows_a_delivery_is_about(campaign: Path, tmp_path: Path) -> None:
