@@ -316,7 +316,8 @@ def _results(tasks: Sequence[Task], place: Place, processes: int, interrupt: Int
     waiting = iter(tasks)
     in_hand: set[Future[list[Made]]] = set()
     try:
-        with makers(place, processes) as make, ThreadPoolExecutor(processes, "deliver") as pool:
+        # On a second signal the processes end first: the threads wait for what these make.
+        with ThreadPoolExecutor(processes, "deliver") as pool, makers(place, processes) as make:
             while True:
                 room = 0 if interrupt.count else _AHEAD * processes - len(in_hand)
                 in_hand |= {pool.submit(make, task) for task in islice(waiting, room)}

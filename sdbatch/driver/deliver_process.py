@@ -206,9 +206,9 @@ class _MakerProcess:
         return made
 
     def end(self) -> None:
-        self._line.close()
         self._process.kill()
         self._process.wait()
+        self._line.close()  # a thread that waits at it has heard by now that nothing comes
 
 
 def serve(descriptor: int) -> None:

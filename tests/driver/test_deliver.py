@@ -21,6 +21,7 @@ from typing import Any
 
 import av
 import numpy as np
+import psutil
 import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
@@ -688,6 +689,35 @@ def test_a_process_that_is_killed_ends_the_delivery_with_what_to_change(campaign
         _deliver(campaign, processes=2)
     killer.join()
 
+    assert _deliver(campaign, processes=2).state == "done"
+    assert len(_files(tmp_path / "out")) == 14
+
+
+def test_a_second_signal_ends_a_delivery_whose_processes_would_go_on_for_long(campaign: Path, tmp_path: Path) -> None:
+    file = tmp_path / "delivery.yaml"
+    file.write_text(json.dumps(_delivery(campaign, processes=2)))
+    command = [sys.executable, "-m", "sdbatch", "deliver", str(file)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as driver:
+        assert driver.stderr is not None
+        until_s = time.monotonic() + 60
+        children: list[psutil.Process] = []
+        while len(children) < 2 and time.monotonic() < until_s:
+            children = psutil.Process(driver.pid).children()
+            time.sleep(0.01)
+        try:
+            for child in children:
+                child.suspend()
+            driver.send_signal(signal.SIGINT)
+            while "a second signal stops at once" not in driver.stderr.readline():
+                assert driver.poll() is None
+            driver.send_signal(signal.SIGINT)
+            driver.wait(timeout=60)
+        finally:
+            for child in children:
+                with suppress(psutil.NoSuchProcess):
+                    child.kill()
+
+    assert (driver.returncode, len(children)) == (130, 2)
     assert _deliver(campaign, processes=2).state == "done"
     assert len(_files(tmp_path / "out")) == 14
 
