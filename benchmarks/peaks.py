@@ -25,7 +25,7 @@ from benchmarks.passes import pass_of
 from benchmarks.published import PUBLISHED, Published
 from sdbatch.api import load_job
 from sdbatch.checkpoints import ModelInfo
-from sdbatch.driver.memory import memory_with
+from sdbatch.driver.predicted.memory import memory_with
 from sdbatch.families import FAMILIES, Family
 from sdbatch.families.peaks import TABLE, Activations, OutputSize, Peaks, peaks_of
 from sdbatch.job import Model

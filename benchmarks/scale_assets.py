@@ -105,7 +105,7 @@ def make(output: str, manifest: str, count: str) -> dict[str, Any]:
     """Fill a campaign with one run's pictures, as workers and driver leave them."""
     from sdbatch.campaign.index import RunIndex
     from sdbatch.campaign.write import put_commit, request_columns
-    from sdbatch.driver.scan import ResolvedManifest
+    from sdbatch.driver.rows.scan import ResolvedManifest
     from sdbatch.job import parse_job
     from sdbatch.plan.seeds import derived_seeds
     from sdbatch.recipe import parse_recipe

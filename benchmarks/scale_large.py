@@ -97,7 +97,7 @@ def make(manifest: str, output: str) -> dict[str, Any]:
     """Leave a run of which nine units of ten are done, as its snapshot tells it."""
     from sdbatch.campaign import layout
     from sdbatch.campaign.schema import INDEX, marks
-    from sdbatch.driver.scan import ResolvedManifest
+    from sdbatch.driver.rows.scan import ResolvedManifest
     from sdbatch.job import parse_job
     from sdbatch.storage import open_campaign
 
@@ -143,11 +143,11 @@ def resume(manifest: str, output: str) -> dict[str, Any]:
     """Go on as a run does, up to the first request."""
     from sdbatch.campaign import layout
     from sdbatch.campaign.campaign import Campaign
+    from sdbatch.driver.one_run.select import classify, requests_of
+    from sdbatch.driver.one_run.tally import RunTally
     from sdbatch.driver.picking import Selection
-    from sdbatch.driver.scan import COUNTED, ResolvedManifest
-    from sdbatch.driver.select import classify, requests_of
-    from sdbatch.driver.shared_keys import Sharing
-    from sdbatch.driver.tally import RunTally
+    from sdbatch.driver.rows.scan import COUNTED, ResolvedManifest
+    from sdbatch.driver.rows.shared_keys import Sharing
     from sdbatch.job import parse_job
     from sdbatch.storage import open_campaign
 

@@ -64,7 +64,7 @@ def make(output: str, manifest: str, runs: str, count: str) -> dict[str, Any]:
     from sdbatch.campaign.history import read_history
     from sdbatch.campaign.schema import to_parquet
     from sdbatch.campaign.snapshot import is_due, write_snapshot
-    from sdbatch.driver.scan import ResolvedManifest
+    from sdbatch.driver.rows.scan import ResolvedManifest
     from sdbatch.job import parse_job
     from sdbatch.storage import local, open_campaign
 

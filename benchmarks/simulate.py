@@ -25,8 +25,8 @@ from sdbatch.campaign.index import INDEX_EVERY_COMMITS, INDEX_ROWS_MAX
 from sdbatch.campaign.lease import BEAT_EVERY_S
 from sdbatch.dispatch.dispatcher import Dispatcher, Plan
 from sdbatch.dispatch.executor import Died, Event, Ready, Shape, UnitDone
-from sdbatch.driver.records import STATUS_EVERY_S
-from sdbatch.driver.scan import PART_ROWS
+from sdbatch.driver.one_run.records import STATUS_EVERY_S
+from sdbatch.driver.rows.scan import PART_ROWS
 from sdbatch.plan.window import Window, bisected
 from sdbatch.types import Observation, PendingWork, Receipt, Request, Unit
 

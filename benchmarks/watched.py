@@ -73,7 +73,8 @@ def job_of(folder: Path, rows: int, model: str, steps: int) -> dict[str, Any]:
 def drive(job: dict[str, Any], every_s: float | None, *, in_process: bool) -> dict[str, Any]:
     """Run the job in this process, and return what its gallery and its status took of it."""
     import sdbatch
-    from sdbatch.driver import compact, gallery, records
+    from sdbatch.driver import compact, gallery
+    from sdbatch.driver.one_run import records
 
     spent_s: defaultdict[str, float] = defaultdict(float)
     times: defaultdict[str, int] = defaultdict(int)

@@ -61,10 +61,10 @@ from sdbatch.campaign.verify import VerifyReport
 from sdbatch.checkpoints import Pin
 from sdbatch.deliver.settings import Delivery
 from sdbatch.driver import PlanReport, RunResult, Selection
-from sdbatch.driver.briefs import BriefCount
 from sdbatch.driver.check import CheckReport
 from sdbatch.driver.cost import CostReport
 from sdbatch.driver.models import ModelReport
+from sdbatch.driver.rows.briefs import BriefCount
 from sdbatch.errors import (
     AssetConflict,
     BlankOutput,
@@ -110,7 +110,7 @@ from sdbatch.report.progress import Progress
 
 if TYPE_CHECKING:
     from sdbatch.driver.audit import AuditReport
-    from sdbatch.driver.deliver_plan import DeliverReport
+    from sdbatch.driver.delivery.plan import DeliverReport
     from sdbatch.driver.grids import GridReport
     from sdbatch.driver.reproduce import ReproduceReport
     from sdbatch.driver.review import ReviewReport
@@ -124,7 +124,7 @@ __version__ = version("sdbatch")
 
 _WHERE_USED = {
     "AuditReport": "sdbatch.driver.audit",
-    "DeliverReport": "sdbatch.driver.deliver_plan",
+    "DeliverReport": "sdbatch.driver.delivery.plan",
     "DeliveryVerifyReport": "sdbatch.driver.verify_delivery",
     "GridReport": "sdbatch.driver.grids",
     "Picture": "sdbatch.encode.image",

@@ -15,7 +15,7 @@ from support.toy_references import make_tiny_ip_adapter
 from support.toy_upscalers import make_tiny_x4_upscaler
 
 import sdbatch
-from sdbatch.driver.scan import ResolvedManifest
+from sdbatch.driver.rows.scan import ResolvedManifest
 from sdbatch.generate.random_weights import tiny_unet
 from sdbatch.job import parse_job
 from sdbatch.storage import open_campaign

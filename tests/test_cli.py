@@ -17,7 +17,7 @@ from typer.testing import CliRunner, Result
 from sdbatch.cli import app
 from sdbatch.cli.options import with_optional_class
 from sdbatch.cli.output import WHAT_ROWS
-from sdbatch.driver.select import Reason
+from sdbatch.driver.one_run.select import Reason
 
 Job = Callable[..., str]
 ROOT = Path(__file__).parents[1]

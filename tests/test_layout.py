@@ -30,6 +30,7 @@ ROOMS = (
     "report",
 )
 NOUNS = {
+    "arguments",
     "canonical",
     "checkpoints",
     "collector",
@@ -39,6 +40,7 @@ NOUNS = {
     "families",
     "ffmpeg",
     "formats",
+    "interrupted_import",
     "job",
     "device_choice",
     "local_faults",
@@ -56,6 +58,7 @@ NOUNS = {
     "types",
     "verdicts",
     "where",
+    "without_pandas",
 }
 HOMES = {
     "ray": {"dispatch"},

@@ -15,7 +15,7 @@ from PIL import Image
 from support.hostile import damaged_avifs, slow_jpeg
 
 import sdbatch
-from sdbatch.driver.session import _as_seen_from_here
+from sdbatch.driver.one_run.session import _as_seen_from_here
 from sdbatch.encode.image import read_image
 from sdbatch.fetch.bounded.decoder import BoundedDecoder
 from sdbatch.fetch.pictures import decode_image

@@ -21,9 +21,9 @@ from benchmarks.gpu.bench import Bench, Figures, allocated
 from benchmarks.gpu.device import PassClock, is_in_use, wait_for
 from sdbatch.campaign.campaign import Campaign
 from sdbatch.checkpoints import ModelInfo
+from sdbatch.driver.one_run.select import pending_requests
 from sdbatch.driver.picking import Selection
-from sdbatch.driver.scan import ResolvedManifest
-from sdbatch.driver.select import pending_requests
+from sdbatch.driver.rows.scan import ResolvedManifest
 from sdbatch.generate.load import LoadedModel
 from sdbatch.job import Job, parse_job
 from sdbatch.storage import open_store

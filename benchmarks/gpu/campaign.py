@@ -33,9 +33,9 @@ from benchmarks.gpu.bench import Bench, Figures
 from benchmarks.gpu.device import busy, matrix_rate, wait_for
 from benchmarks.table import Row, row
 from sdbatch.campaign.campaign import Campaign
+from sdbatch.driver.one_run.select import pending_requests
 from sdbatch.driver.picking import Selection
-from sdbatch.driver.scan import ResolvedManifest
-from sdbatch.driver.select import pending_requests
+from sdbatch.driver.rows.scan import ResolvedManifest
 from sdbatch.encode.asset import encode_asset, read_frames
 from sdbatch.job import Encode, parse_job
 from sdbatch.plan.window import Window

@@ -66,7 +66,7 @@ def _is_job(value: Any) -> bool:
 
 
 def _is_made_with(value: Any) -> bool:
-    """Whether it is run and facts by model by determinism; see `sdbatch.driver.made_with`."""
+    """Whether it is run and facts by model by determinism; see `sdbatch.driver.one_run.made_with`."""
     if not isinstance(value, dict) or not all(isinstance(models, dict) for models in value.values()):
         return False
     entries = [entry for models in value.values() for entry in models.values()]

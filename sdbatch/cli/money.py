@@ -14,7 +14,7 @@ from sdbatch.cli.shown import show, show_table
 from sdbatch.cli.summary import counted
 from sdbatch.driver import PlanReport, RunResult
 from sdbatch.driver.cost import CURRENCY
-from sdbatch.driver.costs import WorkForecast
+from sdbatch.driver.predicted.costs import WorkForecast
 from sdbatch.report.progress import duration, hours, money
 
 By = Annotated[

@@ -20,7 +20,7 @@ from sdbatch.report.progress import Lines, Progress, Terminal
 from sdbatch.storage import joined
 
 if TYPE_CHECKING:
-    from sdbatch.driver.deliver_plan import DeliverReport
+    from sdbatch.driver.delivery.plan import DeliverReport
 
 _MISSING_SHOWN = 10
 

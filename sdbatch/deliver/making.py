@@ -60,7 +60,7 @@ class Signature:
 
 
 class Marks(Protocol):
-    """What is written into files after their pixels: see `sdbatch.driver.deliver_process`.
+    """What is written into files after their pixels: see `sdbatch.driver.delivery.process`.
 
     Attributes:
         is_required: Whether a file that could not be signed is not delivered.

@@ -1,6 +1,8 @@
 """The driver puts the rooms together: one file for each long verb. Only the worker does so too.
 
-    Job --> scan --> ResolvedManifest --> select --> pending requests --> run --> commits, metadata, gallery
+    Job --> rows/ --> ResolvedManifest --> one_run/ --> pending requests --> run --> commits, metadata, gallery
+
+`predicted/` is work before it is done, for `forecast` and budgets; `delivery/` is what `deliver` is made of.
 
 Nothing is written before every row was checked. The driver holds no truth: all of it is in the campaign.
 """
@@ -10,11 +12,11 @@ from __future__ import annotations
 from sdbatch.driver.compact import write_metadata
 from sdbatch.driver.forecast import PlanReport, forecast
 from sdbatch.driver.gallery import write_gallery
+from sdbatch.driver.one_run.records import RunResult
+from sdbatch.driver.one_run.select import check_selection, classify, requests_of
 from sdbatch.driver.picking import Selection, picked_rows
-from sdbatch.driver.records import RunResult
+from sdbatch.driver.rows.scan import COUNTED, ResolvedManifest, Scanned, scan
 from sdbatch.driver.run import run_job
-from sdbatch.driver.scan import COUNTED, ResolvedManifest, Scanned, scan
-from sdbatch.driver.select import check_selection, classify, requests_of
 
 __all__ = [
     "COUNTED",

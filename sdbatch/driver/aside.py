@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from sdbatch.campaign.history import History
-from sdbatch.driver.tables import ManifestHere
+from sdbatch.driver.rows.tables import ManifestHere
 from sdbatch.storage import Store
 
 

@@ -15,9 +15,9 @@ import pyarrow as pa
 from sdbatch.campaign.campaign import Campaign
 from sdbatch.campaign.leaving import Leaving, leaving_rows
 from sdbatch.checkpoints import ModelInfo
-from sdbatch.driver.scan import scan
-from sdbatch.driver.source_headers import SourceHeaders
-from sdbatch.driver.tables import opened_manifest
+from sdbatch.driver.rows.scan import scan
+from sdbatch.driver.rows.source_headers import SourceHeaders
+from sdbatch.driver.rows.tables import opened_manifest
 from sdbatch.errors import Problem, SdbatchError, WarningsRefused, grouped
 from sdbatch.job import Job
 from sdbatch.manifest.read import list_shards, read_batches

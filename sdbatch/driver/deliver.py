@@ -27,10 +27,10 @@ from sdbatch.deliver.matching import Master, Match
 from sdbatch.deliver.names import folded
 from sdbatch.deliver.settings import Delivery
 from sdbatch.deliver.targets import FolderTarget, Target, ZipTarget
-from sdbatch.driver.deliver_marks import words_of
-from sdbatch.driver.deliver_plan import DeliverReport, Owner, refuse_others, wanted_files
-from sdbatch.driver.deliver_process import MakerEnded, Place, begin, make_in_place, makers
-from sdbatch.driver.deliver_signing import Signing, signing_of, sources_of
+from sdbatch.driver.delivery.marks import words_of
+from sdbatch.driver.delivery.plan import DeliverReport, Owner, refuse_others, wanted_files
+from sdbatch.driver.delivery.process import MakerEnded, Place, begin, make_in_place, makers
+from sdbatch.driver.delivery.signing import Signing, signing_of, sources_of
 from sdbatch.driver.picking import Selection
 from sdbatch.driver.signals import Interrupt
 from sdbatch.errors import JobError, WorkersUnavailable

@@ -18,17 +18,17 @@ from sdbatch.campaign.done import Done
 from sdbatch.campaign.leaving import Leaving
 from sdbatch.campaign.read import read_commit
 from sdbatch.campaign.spending import HOUR_S, spending_before
-from sdbatch.driver.budget import RunBudget
-from sdbatch.driver.costs import Costs, Grouping, Made, WallForecast, WorkForecast, forecaster_of
-from sdbatch.driver.leaving import rows_leaving
-from sdbatch.driver.meeting_seeds import MeetingSeeds
-from sdbatch.driver.memory import ModelMemory, memory_of
+from sdbatch.driver.one_run.leaving import rows_leaving
+from sdbatch.driver.one_run.meeting_seeds import MeetingSeeds
+from sdbatch.driver.one_run.rerolls import review_lines
+from sdbatch.driver.one_run.select import check_selection, classify, columns_for
 from sdbatch.driver.picking import Selection
-from sdbatch.driver.rerolls import review_lines
-from sdbatch.driver.scan import COUNTED, ResolvedManifest
-from sdbatch.driver.select import check_selection, classify, columns_for
-from sdbatch.driver.shared_keys import Sharing
-from sdbatch.driver.tables import ManifestHere
+from sdbatch.driver.predicted.budget import RunBudget
+from sdbatch.driver.predicted.costs import Costs, Grouping, Made, WallForecast, WorkForecast, forecaster_of
+from sdbatch.driver.predicted.memory import ModelMemory, memory_of
+from sdbatch.driver.rows.scan import COUNTED, ResolvedManifest
+from sdbatch.driver.rows.shared_keys import Sharing
+from sdbatch.driver.rows.tables import ManifestHere
 from sdbatch.errors import grouped
 from sdbatch.job import Job
 from sdbatch.plan.shape import task_of

@@ -27,10 +27,10 @@ from sdbatch.canonical import canonical
 from sdbatch.driver.aside import Aside
 from sdbatch.driver.forecast import PlanReport, forecast
 from sdbatch.driver.grid_axes import GridAxis, parse_axis
+from sdbatch.driver.one_run.records import RunResult
 from sdbatch.driver.picking import Selection
-from sdbatch.driver.records import RunResult
+from sdbatch.driver.rows.tables import ManifestHere, opened_manifest
 from sdbatch.driver.run import run_job
-from sdbatch.driver.tables import ManifestHere, opened_manifest
 from sdbatch.encode.sheet import Labelled, SheetSection, contact_sheet
 from sdbatch.errors import JobError, ManifestError, RowError
 from sdbatch.fetch.pictures import decode_image

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sdbatch.checkpoints import BUILTINS, SHIPPED, ModelInfo, describe
-from sdbatch.driver.memory import ModelMemory, default_size, memory_of
+from sdbatch.driver.predicted.memory import ModelMemory, default_size, memory_of
 from sdbatch.families.listing import frame_rule, size_rule
 from sdbatch.job import Job, parse_job
 from sdbatch.plan.checks import lacking

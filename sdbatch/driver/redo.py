@@ -11,10 +11,10 @@ import pyarrow as pa
 from sdbatch.campaign import layout
 from sdbatch.campaign.campaign import Campaign
 from sdbatch.campaign.tombstones import read_tombstones
+from sdbatch.driver.one_run.records import RunResult
 from sdbatch.driver.picking import Selection
-from sdbatch.driver.records import RunResult
+from sdbatch.driver.rows.scan import IS_PICKED, ResolvedManifest
 from sdbatch.driver.run import run_job
-from sdbatch.driver.scan import IS_PICKED, ResolvedManifest
 from sdbatch.errors import JobError
 from sdbatch.job import Job
 from sdbatch.report.progress import Progress

@@ -26,14 +26,14 @@ from sdbatch.dispatch.executor import WORKER
 from sdbatch.driver.alone import alone_in_process
 from sdbatch.driver.aside import Aside
 from sdbatch.driver.compact import write_metadata
-from sdbatch.driver.key_versions import settle_key_version
-from sdbatch.driver.leaving import settle_leaving
-from sdbatch.driver.on_end import addresses_of, message_of, message_of_error, tell_end
+from sdbatch.driver.one_run.key_versions import settle_key_version
+from sdbatch.driver.one_run.leaving import settle_leaving
+from sdbatch.driver.one_run.on_end import addresses_of, message_of, message_of_error, tell_end
+from sdbatch.driver.one_run.records import RunResult
+from sdbatch.driver.one_run.select import check_selection
+from sdbatch.driver.one_run.session import Session, Workers, num_cpus_of
 from sdbatch.driver.picking import Selection
-from sdbatch.driver.records import RunResult
-from sdbatch.driver.scan import ResolvedManifest
-from sdbatch.driver.select import check_selection
-from sdbatch.driver.session import Session, Workers, num_cpus_of
+from sdbatch.driver.rows.scan import ResolvedManifest
 from sdbatch.driver.signals import Interrupt
 from sdbatch.errors import JobError, SdbatchError
 from sdbatch.extras import require

@@ -17,7 +17,7 @@ from typing import Any
 
 from sdbatch.dispatch.package import list_package, pack
 from sdbatch.dispatch.submit import Cluster, campaign_name, inside
-from sdbatch.driver.briefs import BRIEFS, brief_files
+from sdbatch.driver.rows.briefs import BRIEFS, brief_files
 from sdbatch.errors import JobError, WorkersUnavailable
 from sdbatch.job import Job, with_budget
 from sdbatch.job.on_end import FROM_ENVIRONMENT

@@ -21,8 +21,8 @@ from sdbatch.campaign.files import each_of, request_parts, run_ids
 from sdbatch.campaign.history import read_outcomes
 from sdbatch.campaign.read import read_commit, read_requests, read_status
 from sdbatch.campaign.schema import METADATA
+from sdbatch.driver.one_run.select import check_failure_class
 from sdbatch.driver.picking import Selection, picked_rows
-from sdbatch.driver.select import check_failure_class
 from sdbatch.errors import JobError
 from sdbatch.storage import Store
 

@@ -38,7 +38,7 @@ from sdbatch.campaign.snapshot import write_snapshot
 from sdbatch.campaign.verify import verify_campaign
 from sdbatch.campaign.write import put_asset, put_commit
 from sdbatch.driver import Selection, classify, write_metadata
-from sdbatch.driver.shared_keys import SharedKeys, Sharing, leading_words
+from sdbatch.driver.rows.shared_keys import SharedKeys, Sharing, leading_words
 from sdbatch.plan.window import Window
 from sdbatch.types import Origin, Request, Unit
 from sdbatch.verdicts import NO_VERDICTS

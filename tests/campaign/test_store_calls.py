@@ -17,7 +17,7 @@ from sdbatch.campaign.index import RunIndex
 from sdbatch.campaign.schema import to_parquet
 from sdbatch.campaign.snapshot import is_due, write_snapshot
 from sdbatch.campaign.write import put_commit
-from sdbatch.driver.costs import measured_by_runs
+from sdbatch.driver.predicted.costs import measured_by_runs
 from sdbatch.types import Request, Unit
 
 NUM_RUNS = 200

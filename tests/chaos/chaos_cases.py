@@ -322,8 +322,8 @@ def clock_jumps(seconds: int, kills_driver: bool, lab: Lab, folder: Path) -> Fou
         "clock_modules": [
             "sdbatch.campaign.lease",
             "sdbatch.campaign.write",
-            "sdbatch.driver.session",
-            "sdbatch.driver.records",
+            "sdbatch.driver.one_run.session",
+            "sdbatch.driver.one_run.records",
         ],
     }
     first = lab.run(job, plan)

@@ -10,7 +10,7 @@ import pytest
 
 from sdbatch.deliver.names import Template
 from sdbatch.deliver.settings import parse_delivery
-from sdbatch.driver.deliver_rows import chosen_rows
+from sdbatch.driver.delivery.rows import chosen_rows
 from sdbatch.driver.picking import Selection
 from sdbatch.errors import JobError
 

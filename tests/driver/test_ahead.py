@@ -28,7 +28,8 @@ import gc, json, sys
 import psutil
 from sdbatch import Selection, SdbatchError
 from sdbatch.dispatch import ray_cluster
-from sdbatch.driver import run, session
+from sdbatch.driver import run
+from sdbatch.driver.one_run import session
 from sdbatch.job import parse_job
 from sdbatch.report.progress import Silent
 

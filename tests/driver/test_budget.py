@@ -23,8 +23,8 @@ from sdbatch import Selection
 from sdbatch.campaign import layout
 from sdbatch.campaign.checked import UnreadableFile
 from sdbatch.campaign.spending import DAYS_MAX, Spending, Spent, spending_before
-from sdbatch.driver.budget import RunBudget
-from sdbatch.driver.records import RunResult
+from sdbatch.driver.one_run.records import RunResult
+from sdbatch.driver.predicted.budget import RunBudget
 from sdbatch.driver.run import run_job
 from sdbatch.errors import JobError
 from sdbatch.job import Prices, parse_job, with_budget

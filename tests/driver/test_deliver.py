@@ -36,9 +36,10 @@ from sdbatch.cli import app
 from sdbatch.deliver.making import Task
 from sdbatch.deliver.settings import parse_delivery
 from sdbatch.deliver.targets import FolderTarget, ZipTarget
-from sdbatch.driver import Selection, deliver, deliver_process
-from sdbatch.driver.deliver_plan import DeliverReport
-from sdbatch.driver.deliver_process import Place, makers
+from sdbatch.driver import Selection, deliver
+from sdbatch.driver.delivery import process as deliver_process
+from sdbatch.driver.delivery.plan import DeliverReport
+from sdbatch.driver.delivery.process import Place, makers
 from sdbatch.errors import JobError, SdbatchError, StoreRefused, WorkersUnavailable
 from sdbatch.storage import LocalStore, open_campaign, open_store
 from sdbatch.types import Sound
@@ -678,7 +679,7 @@ def test_a_process_that_is_killed_ends_the_delivery_with_what_to_change(campaign
             children = [one for file in Path("/proc/self/task").glob("*/children") for one in file.read_text().split()]
             for child in children:
                 with suppress(OSError):
-                    if b"deliver_process" in Path(f"/proc/{child}/cmdline").read_bytes():
+                    if b"delivery.process" in Path(f"/proc/{child}/cmdline").read_bytes():
                         os.kill(int(child), signal.SIGKILL)
                         return
             time.sleep(0.001)

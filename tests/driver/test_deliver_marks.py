@@ -17,8 +17,8 @@ from support.masters import draw_campaign, key_of, noise, patches
 import sdbatch
 from sdbatch.deliver.label import label_image
 from sdbatch.deliver.marking import Label, Metadata
-from sdbatch.driver.deliver_marks import packet_for, words_of
-from sdbatch.driver.deliver_plan import DeliverReport
+from sdbatch.driver.delivery.marks import packet_for, words_of
+from sdbatch.driver.delivery.plan import DeliverReport
 from sdbatch.encode.asset import encode_asset
 from sdbatch.errors import JobError
 from sdbatch.job import Encode

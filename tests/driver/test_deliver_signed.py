@@ -22,7 +22,7 @@ from support.servers import BUCKET
 from support.unsigned import unsigned
 
 import sdbatch
-from sdbatch.driver.deliver_plan import DeliverReport
+from sdbatch.driver.delivery.plan import DeliverReport
 from sdbatch.errors import JobError
 from sdbatch.formats import CLIPS, PICTURES
 from sdbatch.packets import packet_in

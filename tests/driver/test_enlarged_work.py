@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 from support.toy_upscalers import make_tiny_x4_upscaler
 
-from sdbatch.driver import source_sizes
-from sdbatch.driver.scan import ResolvedManifest
-from sdbatch.driver.source_sizes import SourceSizes
+from sdbatch.driver.rows import source_sizes
+from sdbatch.driver.rows.scan import ResolvedManifest
+from sdbatch.driver.rows.source_sizes import SourceSizes
 from sdbatch.job import parse_job
 
 

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 import sdbatch
 from sdbatch.cli import app
 from sdbatch.driver.forecast import PlanReport
-from sdbatch.driver.work import ASSUMED_LOAD_S, ASSUMED_START_S, ASSUMED_TFLOP_PER_S
+from sdbatch.driver.predicted.work import ASSUMED_LOAD_S, ASSUMED_START_S, ASSUMED_TFLOP_PER_S
 
 Values = dict[str, Any]
 NULL = "num_gpus: null in plan"

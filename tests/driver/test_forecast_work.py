@@ -18,8 +18,8 @@ from sdbatch import Selection
 from sdbatch.campaign import layout
 from sdbatch.cli import app
 from sdbatch.driver.forecast import PlanReport
-from sdbatch.driver.paces import ENTRIES_MAX, SAMPLES_MAX, Key, Measured, Paces, remember, remembered
-from sdbatch.driver.records import RunResult
+from sdbatch.driver.one_run.records import RunResult
+from sdbatch.driver.predicted.paces import ENTRIES_MAX, SAMPLES_MAX, Key, Measured, Paces, remember, remembered
 from sdbatch.driver.run import run_job
 from sdbatch.errors import JobError
 from sdbatch.job import parse_job

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import sdbatch
-from sdbatch.driver.key_versions import recorded_key_version
+from sdbatch.driver.one_run.key_versions import recorded_key_version
 from sdbatch.errors import UserError
 from sdbatch.recipe import KEY_VERSION
 from sdbatch.storage import open_store

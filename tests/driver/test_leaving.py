@@ -125,7 +125,7 @@ def test_a_manifest_that_a_killed_run_wrote_in_part_lets_no_row_leave(
             raise Killed
         parts_written -= 1
 
-    scan = importlib.import_module("sdbatch.driver.scan")
+    scan = importlib.import_module("sdbatch.driver.rows.scan")
     monkeypatch.setattr(scan, "PART_ROWS", 1)  # the manifest is read in one batch a shard: three parts
     shards = ["a", "b", "c"]
     values = begun(prompts(6))

@@ -14,8 +14,8 @@ import pytest
 from conftest import prompts
 
 from sdbatch.driver import RunResult, Selection, run_job
-from sdbatch.driver import on_end as module
-from sdbatch.driver.on_end import tell_end
+from sdbatch.driver.one_run import on_end as module
+from sdbatch.driver.one_run.on_end import tell_end
 from sdbatch.errors import JobError, UserError
 from sdbatch.job import parse_job
 from sdbatch.report.progress import Silent

@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from sdbatch.driver.parts import PART, read_parts, write_part
+from sdbatch.driver.rows.parts import PART, read_parts, write_part
 
 
 def _written(folder: Path, number: int) -> Path:

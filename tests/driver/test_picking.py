@@ -14,7 +14,7 @@ import pytest
 
 from sdbatch.driver import Selection, picked_rows
 from sdbatch.driver.id_lists import read_ids
-from sdbatch.driver.manifest_picks import ManifestPicks
+from sdbatch.driver.rows.manifest_picks import ManifestPicks
 from sdbatch.errors import JobError, UserError
 from sdbatch.job import parse_job
 from sdbatch.manifest.read import list_shards, read_batches

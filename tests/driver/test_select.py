@@ -20,8 +20,8 @@ from sdbatch.campaign.schema import VOID, table, to_parquet
 from sdbatch.campaign.snapshot import write_snapshot
 from sdbatch.campaign.write import put_commit
 from sdbatch.driver import Selection, classify
-from sdbatch.driver.scan import IS_PICKED
-from sdbatch.driver.select import ClassifiedRows
+from sdbatch.driver.one_run.select import ClassifiedRows
+from sdbatch.driver.rows.scan import IS_PICKED
 from sdbatch.storage import Store, open_store
 
 IDS = tuple(f"row-{number}" for number in range(12))

@@ -12,7 +12,7 @@ from sdbatch.campaign import layout
 from sdbatch.campaign.campaign import Campaign
 from sdbatch.campaign.origins import Origins
 from sdbatch.campaign.schema import INDEX, table, to_parquet
-from sdbatch.driver.shared_keys import SharedKeys, Sharing, Takers, leading_words
+from sdbatch.driver.rows.shared_keys import SharedKeys, Sharing, Takers, leading_words
 from sdbatch.storage import open_campaign
 from sdbatch.types import Origin, Request
 

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 import sdbatch
 from sdbatch.cli import app
-from sdbatch.driver import source_headers
+from sdbatch.driver.rows import source_headers
 from sdbatch.errors import ManifestError
 from sdbatch.storage import open_store
 

@@ -20,9 +20,9 @@ from typer.testing import CliRunner
 from sdbatch import api
 from sdbatch.cli import app
 from sdbatch.driver import Selection
-from sdbatch.driver.scan import ResolvedManifest
+from sdbatch.driver.rows.scan import ResolvedManifest
+from sdbatch.driver.rows.tables import opened_manifest
 from sdbatch.driver.submit import _packed
-from sdbatch.driver.tables import opened_manifest
 from sdbatch.errors import JobError, ManifestError, UserError
 from sdbatch.job import Job, parse_job
 

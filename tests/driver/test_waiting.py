@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from sdbatch.dispatch.waits import Wait
-from sdbatch.driver.waiting import WaitingLines
+from sdbatch.driver.one_run.waiting import WaitingLines
 
 START = {"start cpu": Wait(text="each asks for 1 CPU", count=2)}
 LOST = {"lost OutOfMemory": Wait(text="a lost worker is started again; the last fault: memory at 0xbeef", count=1)}

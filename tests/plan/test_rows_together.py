@@ -15,7 +15,7 @@ from support.resolved import Row, rows_of
 
 from sdbatch.canonical import are_plain_texts, canonical
 from sdbatch.checkpoints import describe
-from sdbatch.driver.parts import PART, part_table
+from sdbatch.driver.rows.parts import PART, part_table
 from sdbatch.job import parse_job
 from sdbatch.plan.resolve import ResolvedRows, Resolver
 from sdbatch.types import SEED_MAX

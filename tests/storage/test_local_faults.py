@@ -201,7 +201,7 @@ def test_a_run_whose_temporary_folder_is_full_ends_in_one_line(
     job_of: Callable[..., Any],
     shards: int,
 ) -> None:
-    scan = importlib.import_module("sdbatch.driver.scan")
+    scan = importlib.import_module("sdbatch.driver.rows.scan")
     monkeypatch.setattr(scan, "PART_ROWS", 1)  # a part for each shard, and the first ones do not fit
     chance = np.random.default_rng(3)
     rows = [{**row, "prompt": chance.bytes(60).hex()} for row in prompts(400)]

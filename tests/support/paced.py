@@ -72,7 +72,7 @@ class PacedWorker:
 def simulate(set_attribute: Callable[[Any, str, Any], None] = setattr) -> None:
     """Let time pass for a run in this process while its worker sleeps, and at no other: no machine is too busy then."""
     from sdbatch.dispatch.dispatcher import Dispatcher
-    from sdbatch.driver import session  # not for the workers of a cluster, which start sooner without it
+    from sdbatch.driver.one_run import session  # not for the workers of a cluster, which start sooner without it
 
     now_s = [0.0]
 

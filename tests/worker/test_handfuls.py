@@ -13,7 +13,7 @@ from sdbatch.campaign import layout
 from sdbatch.campaign.campaign import Campaign
 from sdbatch.campaign.read import read_commit
 from sdbatch.driver import ResolvedManifest, Selection
-from sdbatch.driver.select import pending_requests
+from sdbatch.driver.one_run.select import pending_requests
 from sdbatch.job import parse_job
 from sdbatch.storage import open_store
 from sdbatch.types import Unit

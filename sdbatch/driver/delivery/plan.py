@@ -16,8 +16,8 @@ from sdbatch.deliver.matching import Match, matched, out_of_bounds
 from sdbatch.deliver.names import Template, collisions, folded
 from sdbatch.deliver.settings import Delivery
 from sdbatch.deliver.targets import Target
-from sdbatch.driver.deliver_marks import words_of
-from sdbatch.driver.deliver_rows import chosen_rows
+from sdbatch.driver.delivery.marks import words_of
+from sdbatch.driver.delivery.rows import chosen_rows
 from sdbatch.driver.judged import committed_rows, effective_rows
 from sdbatch.driver.picking import Selection
 from sdbatch.errors import JobError

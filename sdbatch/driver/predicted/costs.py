@@ -17,9 +17,9 @@ from sdbatch.campaign.campaign import RECORDS_MAX, Campaign
 from sdbatch.campaign.spending import HOUR_S
 from sdbatch.checkpoints import ModelInfo
 from sdbatch.columns import IN_RECIPE
-from sdbatch.driver.paces import Paces, identity_of, remembered
-from sdbatch.driver.scan import ResolvedManifest
-from sdbatch.driver.work import Basis, Forecaster, Work, sums_by_shape, wall_of
+from sdbatch.driver.predicted.paces import Paces, identity_of, remembered
+from sdbatch.driver.predicted.work import Basis, Forecaster, Work, sums_by_shape, wall_of
+from sdbatch.driver.rows.scan import ResolvedManifest
 from sdbatch.errors import JobError
 from sdbatch.job import Job
 from sdbatch.plan.shape import task_of

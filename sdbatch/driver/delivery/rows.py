@@ -17,7 +17,7 @@ from sdbatch.columns import SOURCE_ROLES
 from sdbatch.deliver.matching import Master, master_of
 from sdbatch.deliver.names import Template
 from sdbatch.deliver.settings import Delivery
-from sdbatch.driver.deliver_marks import columns_read
+from sdbatch.driver.delivery.marks import columns_read
 from sdbatch.driver.picking import Picker, Selection, columns_of, kinds_of
 from sdbatch.review.wanted import wanted_rows
 

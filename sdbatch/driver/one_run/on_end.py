@@ -17,7 +17,7 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from sdbatch.driver.records import RunResult
+from sdbatch.driver.one_run.records import RunResult
 from sdbatch.errors import JobError, SdbatchError
 from sdbatch.job import Job
 from sdbatch.job.on_end import FROM_ENVIRONMENT, address_problem, host_of

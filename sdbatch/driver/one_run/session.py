@@ -30,16 +30,16 @@ from sdbatch.dispatch.executor import Shape, SlotExecutor
 from sdbatch.dispatch.fleet import Fleet
 from sdbatch.dispatch.waits import Wait
 from sdbatch.driver.gallery import LiveGallery
+from sdbatch.driver.one_run.records import RunRecords, RunResult, State
+from sdbatch.driver.one_run.rerolls import review_lines
+from sdbatch.driver.one_run.select import ClassifiedRows, classify, columns_for, requests_of
+from sdbatch.driver.one_run.tally import RunTally
+from sdbatch.driver.one_run.waiting import WaitingLines
 from sdbatch.driver.picking import Selection
-from sdbatch.driver.records import RunRecords, RunResult, State
-from sdbatch.driver.rerolls import review_lines
-from sdbatch.driver.run_costs import RunCosts
-from sdbatch.driver.scan import COUNTED, ResolvedManifest
-from sdbatch.driver.select import ClassifiedRows, classify, columns_for, requests_of
-from sdbatch.driver.shared_keys import Sharing
+from sdbatch.driver.predicted.run_costs import RunCosts
+from sdbatch.driver.rows.scan import COUNTED, ResolvedManifest
+from sdbatch.driver.rows.shared_keys import Sharing
 from sdbatch.driver.signals import Interrupt
-from sdbatch.driver.tally import RunTally
-from sdbatch.driver.waiting import WaitingLines
 from sdbatch.errors import ROW_FAILURES, ClusterRefused, SdbatchError, StoreUnavailable, grouped
 from sdbatch.job import Job
 from sdbatch.logs import log_format

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from sdbatch.campaign.campaign import Campaign
 from sdbatch.campaign.history import History
 from sdbatch.campaign.leaving import Leaving, leaving_rows
-from sdbatch.driver.scan import ResolvedManifest
+from sdbatch.driver.rows.scan import ResolvedManifest
 from sdbatch.errors import UserError
 from sdbatch.job import Job
 from sdbatch.storage import Store

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from sdbatch.driver.briefs import BRIEFS, build_brief
+from sdbatch.driver.rows.briefs import BRIEFS, build_brief
 from sdbatch.errors import JobError
 from sdbatch.job import Job, ManifestTable, Storage
 from sdbatch.manifest.build import Built, build_shards

@@ -23,16 +23,16 @@ from sdbatch.campaign import layout
 from sdbatch.campaign.schema import to_parquet
 from sdbatch.campaign.standing import OutputName
 from sdbatch.checkpoints import ModelInfo, describe, describe_lora, refuse_shared_revisions
-from sdbatch.driver.asset_sources import AssetSources
-from sdbatch.driver.chains import settle_chains
-from sdbatch.driver.manifest_picks import ManifestPicks
-from sdbatch.driver.parts import PART, part_schema, part_table, read_part, read_parts, write_part
 from sdbatch.driver.picking import Selection
-from sdbatch.driver.row_warnings import RowWarnings, is_absent_file
-from sdbatch.driver.shared_keys import SharedKeys, leading_words
-from sdbatch.driver.source_headers import SourceHeaders
-from sdbatch.driver.source_sizes import SourceSizes
-from sdbatch.driver.tables import ManifestHere, opened_manifest
+from sdbatch.driver.rows.asset_sources import AssetSources
+from sdbatch.driver.rows.chains import settle_chains
+from sdbatch.driver.rows.manifest_picks import ManifestPicks
+from sdbatch.driver.rows.parts import PART, part_schema, part_table, read_part, read_parts, write_part
+from sdbatch.driver.rows.row_warnings import RowWarnings, is_absent_file
+from sdbatch.driver.rows.shared_keys import SharedKeys, leading_words
+from sdbatch.driver.rows.source_headers import SourceHeaders
+from sdbatch.driver.rows.source_sizes import SourceSizes
+from sdbatch.driver.rows.tables import ManifestHere, opened_manifest
 from sdbatch.errors import ManifestError, ModelError, Problem
 from sdbatch.families.peaks import OutputSize
 from sdbatch.fetch.sources import digest_sources
@@ -68,7 +68,7 @@ class Scanned:
         sources_missing: Sources that are not there, sorted; empty when sources are not digested.
         stages_digest: Settings of the stages that may block; None without any, or when sources are not digested.
         unpinned: Entries of the job whose weights are known by size and ETag only, such as `models.sdxl`.
-        warnings: The first warnings about rows that can be made; see `sdbatch.driver.row_warnings`.
+        warnings: The first warnings about rows that can be made; see `sdbatch.driver.rows.row_warnings`.
         num_warnings: Number of all of them.
         ids_digest: Digest of all ids in their order.
         sizes: Sizes of the outputs, by model.

@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 
 from sdbatch.campaign import layout
 from sdbatch.deliver.making import FileJob, Made, Signature, Task, make_files, media_type
-from sdbatch.driver.deliver_marks import packet_for
-from sdbatch.driver.deliver_signing import Relation, Signing
+from sdbatch.driver.delivery.marks import packet_for
+from sdbatch.driver.delivery.signing import Relation, Signing
 from sdbatch.fetch.pictures import decode_image
 from sdbatch.job import Storage
 from sdbatch.packets import Packet
@@ -150,7 +150,7 @@ import json, signal, sys
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 sys.path[:], descriptor = json.loads(sys.argv[1])
-from sdbatch.driver.deliver_process import serve
+from sdbatch.driver.delivery.process import serve
 serve(descriptor)
 """
 

@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 
 from sdbatch.campaign.done import Done, Standing
 from sdbatch.campaign.tombstones import Tombstones
+from sdbatch.driver.one_run.rerolls import Choice, Rules, choose
 from sdbatch.driver.picking import Selection
-from sdbatch.driver.rerolls import Choice, Rules, choose
-from sdbatch.driver.scan import IS_PICKED, ResolvedManifest
-from sdbatch.driver.shared_keys import Sharing
+from sdbatch.driver.rows.scan import IS_PICKED, ResolvedManifest
+from sdbatch.driver.rows.shared_keys import Sharing
 from sdbatch.errors import ROW_ERRORS, JobError
 from sdbatch.types import Request, Source
 

@@ -8,11 +8,11 @@ Keys of two versions are never equal, so after an update every row would look ch
 from __future__ import annotations
 
 from sdbatch.campaign.campaign import Campaign
-from sdbatch.driver.costs import forecaster_of
+from sdbatch.driver.one_run.select import classify, columns_for
 from sdbatch.driver.picking import Selection
-from sdbatch.driver.scan import COUNTED, ResolvedManifest
-from sdbatch.driver.select import classify, columns_for
-from sdbatch.driver.work import Work
+from sdbatch.driver.predicted.costs import forecaster_of
+from sdbatch.driver.predicted.work import Work
+from sdbatch.driver.rows.scan import COUNTED, ResolvedManifest
 from sdbatch.errors import JobError, UserError
 from sdbatch.job import Job
 from sdbatch.recipe import KEY_VERSION

@@ -14,10 +14,10 @@ from sdbatch.checkpoints import ModelInfo
 from sdbatch.dispatch.allowance import Allowance
 from sdbatch.dispatch.fleet import Fleet
 from sdbatch.dispatch.slots import SlotSeconds
-from sdbatch.driver.budget import RunBudget
-from sdbatch.driver.costs import forecaster_of
-from sdbatch.driver.measuring import RunMeasure
-from sdbatch.driver.work import Work
+from sdbatch.driver.predicted.budget import RunBudget
+from sdbatch.driver.predicted.costs import forecaster_of
+from sdbatch.driver.predicted.measuring import RunMeasure
+from sdbatch.driver.predicted.work import Work
 from sdbatch.job import Job
 from sdbatch.storage import Store
 from sdbatch.types import Receipt, Unit

@@ -12,9 +12,9 @@ from typing import Any, Final
 
 from sdbatch.checkpoints import ModelInfo
 from sdbatch.dispatch.fleet import Fleet
-from sdbatch.driver.costs import Costs
-from sdbatch.driver.paces import Paces, device_of, identity_of, remember
-from sdbatch.driver.work import Forecaster, Work, wall_of
+from sdbatch.driver.predicted.costs import Costs
+from sdbatch.driver.predicted.paces import Paces, device_of, identity_of, remember
+from sdbatch.driver.predicted.work import Forecaster, Work, wall_of
 from sdbatch.job import Job
 from sdbatch.types import Receipt, Unit
 

@@ -18,10 +18,10 @@ from sdbatch.campaign.history import History, read_history
 from sdbatch.campaign.index import RunIndex
 from sdbatch.campaign.snapshot import is_due, write_snapshot
 from sdbatch.dispatch.likeness import Standard
-from sdbatch.driver.made_with import read_made_with
-from sdbatch.driver.public_job import public_job
-from sdbatch.driver.scan import Scanned
-from sdbatch.driver.tally import RunTally
+from sdbatch.driver.one_run.made_with import read_made_with
+from sdbatch.driver.one_run.public_job import public_job
+from sdbatch.driver.one_run.tally import RunTally
+from sdbatch.driver.rows.scan import Scanned
 from sdbatch.errors import SdbatchError, StoreUnavailable
 from sdbatch.job import Job
 from sdbatch.points import reached

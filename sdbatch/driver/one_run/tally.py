@@ -12,9 +12,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from operator import mul
 
-from sdbatch.driver.select import ClassifiedRows
-from sdbatch.driver.shared_keys import Sharing
-from sdbatch.driver.work import Work
+from sdbatch.driver.one_run.select import ClassifiedRows
+from sdbatch.driver.predicted.work import Work
+from sdbatch.driver.rows.shared_keys import Sharing
 from sdbatch.report.progress import Snapshot
 from sdbatch.types import Counts, Receipt, RowOutcome, Unit
 

@@ -17,7 +17,7 @@ from sdbatch.campaign import layout
 from sdbatch.columns import SOURCE_ROLES
 from sdbatch.deliver.settings import Delivery
 from sdbatch.deliver.signing import CERTIFICATE_VARIABLE, KEY_VARIABLE
-from sdbatch.driver.deliver_plan import DeliverReport
+from sdbatch.driver.delivery.plan import DeliverReport
 from sdbatch.errors import JobError
 from sdbatch.extras import require
 from sdbatch.named_functions import function_of

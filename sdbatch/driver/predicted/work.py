@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from sdbatch.checkpoints import ModelInfo
 from sdbatch.device_choice import runs_on_cpu
 from sdbatch.dispatch.allowance import Pace
-from sdbatch.driver.paces import LOAD, START, Key, Measured, Paces, identity_of
+from sdbatch.driver.predicted.paces import LOAD, START, Key, Measured, Paces, identity_of
 from sdbatch.job import Job, Model
 from sdbatch.plan.shape import batch_size_of
 

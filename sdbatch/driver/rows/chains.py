@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from sdbatch.campaign.campaign import Campaign
 from sdbatch.campaign.history import History
 from sdbatch.campaign.standing import OutputName, StandingOutput, newest_requests, standing_outputs
-from sdbatch.driver.parts import read_part
+from sdbatch.driver.rows.parts import read_part
 from sdbatch.errors import ManifestError, Problem
 from sdbatch.families import ENLARGES
 from sdbatch.job import Job
@@ -46,7 +46,7 @@ def settle_chains(
     """Return the parts that hold rows with such sources, settled.
 
     Args:
-        paths: The resolved manifest; see `sdbatch.driver.scan`. Sources that are outputs have their own name as digest.
+        paths: The resolved manifest; see `driver.rows.scan`. Sources that are outputs have their own name as digest.
         job: Names the campaign.
         named: Numbers of the outputs that are named, by id.
         void: Outputs that the run takes back before it begins.
