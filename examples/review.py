@@ -25,7 +25,8 @@ for row in sdbatch.metadata(campaign).to_pylist():
     (approved if brightness > 140 else rejected).append(f"{row['id']}/{row['n']}")
 
 sdbatch.review(campaign, approve=approved, by="brightness")
-sdbatch.review(campaign, reject=rejected, note="too dark", by="brightness")
+if rejected:
+    sdbatch.review(campaign, reject=rejected, note="too dark", by="brightness")
 result = sdbatch.run(job, sdbatch.Selection(is_rerolling=True), in_process=True)
 print(len(approved), "approved,", len(rejected), "rejected,", result.counts["rows_generated"], "made in their place")
 for row in sdbatch.metadata(campaign).to_pylist():
