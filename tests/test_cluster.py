@@ -21,6 +21,7 @@ import pytest
 from conftest import asset_digests, prompts
 from support.relay import Relay
 from support.servers import descendants, end, free_ports
+from support.signals import hear_ctrl_c
 
 import sdbatch
 
@@ -153,7 +154,7 @@ def test_a_job_is_followed_over_a_connection_that_breaks_and_goes_on_when_nobody
             cwd=tmp_path,
             env=head.environment,
             start_new_session=True,
-            preexec_fn=_hear_ctrl_c,  # noqa: PLW1509 -- it takes no lock
+            preexec_fn=hear_ctrl_c,  # noqa: PLW1509 -- it takes no lock
         )
         assert process.stderr is not None
         said = list(_until("starting workers", process.stderr))
@@ -169,11 +170,6 @@ def test_a_job_is_followed_over_a_connection_that_breaks_and_goes_on_when_nobody
     assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout)["is_new"] is False
     assert "300/300 assets" in again.stderr
-
-
-def _hear_ctrl_c() -> None:
-    """Undo what a shell does to commands in its background, of which these tests may be one."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _until(text: str, lines: Iterable[str]) -> Iterator[str]:

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from support.signals import hear_ctrl_c
+
 CALL = "from sdbatch.cli import main; main()"
 
 
@@ -20,6 +22,7 @@ def _interrupted(arguments: list[str], under: Sequence[str] = ()) -> tuple[int, 
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=hear_ctrl_c,  # noqa: PLW1509
     ) as process:
         assert process.stderr is not None
         while "sdbatch.interrupted_import" not in process.stderr.readline():
@@ -57,5 +60,7 @@ def test_once_it_is_imported_the_command_hears_the_signal_again() -> None:
         "def stop(**_): assert signal.getsignal(signal.SIGINT) is signal.default_int_handler; raise KeyboardInterrupt\n"
         "commands.app = stop; commands.main()"
     )
-    done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", told], capture_output=True, text=True, timeout=60, preexec_fn=hear_ctrl_c
+    )
     assert (done.returncode, done.stderr) == (130, "")

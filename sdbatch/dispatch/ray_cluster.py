@@ -249,7 +249,8 @@ class RayExecutor:
         if self._local is not None:
             self._local.close()
         elif self._owns_connection:
-            ray.shutdown()
+            with ray_inside.kept_sigterm():
+                ray.shutdown()
 
     def _pulses(self) -> list[Event]:
         """Ping every worker that has units; return the answers, and a death for each that gave none for too long."""

@@ -7,6 +7,8 @@ known is refused with a remedy, or is done without where only comfort is lost.
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import signal
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -25,6 +27,10 @@ _HELPERS: Final = frozenset({"start_monitor", "start_api_server", "start_log_mon
 """Methods of Ray's `Node`, which has a switch for the first and the last; `ray.init` has none."""
 
 
+_SIGACTION_BYTES: Final = 512
+"""Room for C's `struct sigaction`, which takes 152 bytes on Linux and 16 on macOS."""
+
+
 class _Once:
     """Whether a cluster was started or asked for in this process."""
 
@@ -38,6 +44,22 @@ def _inside(module: str, *names: str) -> tuple[Any, ...] | None:
         return tuple(getattr(found, name) for name in names)
     except (ImportError, AttributeError):
         return None
+
+
+@contextlib.contextmanager
+def kept_sigterm() -> Iterator[None]:
+    """Put back what SIGTERM did before the block.
+
+    Ray's native code takes the signal as it starts, and ends the process by SIGABRT where a run would let what is in
+    flight end; as it ends, it leaves the signal to the system. Python's own way to put a handler back is there on the
+    main thread alone, and Ray is started and ended on another.
+    """
+    native, before = ctypes.CDLL(None), ctypes.create_string_buffer(_SIGACTION_BYTES)
+    native.sigaction(int(signal.SIGTERM), None, before)
+    try:
+        yield
+    finally:
+        native.sigaction(int(signal.SIGTERM), before, None)
 
 
 def read_authentication_anew() -> None:

@@ -19,7 +19,7 @@ from typing import Final
 import ray
 from ray.util import get_node_ip_address
 
-from sdbatch.dispatch.ray_inside import ON_ONE_MACHINE, address_of_auto, one_machine
+from sdbatch.dispatch.ray_inside import ON_ONE_MACHINE, address_of_auto, kept_sigterm, one_machine
 from sdbatch.dispatch.ray_local import COMMON, kept_environment
 from sdbatch.errors import ClusterRefused, WorkersUnavailable
 
@@ -121,7 +121,7 @@ def join(address: str, *, allow_open: bool) -> None:
         try:
             found = address_of_auto() if address == "auto" else address
             _check_reachable(found, allow_open=allow_open)
-            with _as_it_listens(found):
+            with _as_it_listens(found), kept_sigterm():
                 ray.init(address=address, **COMMON)
         except (ClusterRefused, WorkersUnavailable):
             raise

@@ -24,6 +24,7 @@ import ray
 from sdbatch.dispatch.ray_inside import (
     ON_ONE_MACHINE,
     forget_authentication,
+    kept_sigterm,
     one_machine,
     read_authentication_anew,
     without_helpers,
@@ -58,7 +59,7 @@ class LocalRay:
             _write_private(path, secrets.token_hex(32))
             changes |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(path), "RAY_AUTH_TOKEN": None}
         try:
-            with kept_environment(changes), one_machine(), without_helpers():
+            with kept_environment(changes), one_machine(), without_helpers(), kept_sigterm():
                 read_authentication_anew()
                 context = ray.init(
                     address="local",
@@ -77,7 +78,8 @@ class LocalRay:
 
     def close(self) -> None:
         """End Ray, and remove its folder."""
-        ray.shutdown()
+        with kept_sigterm():
+            ray.shutdown()
         forget_authentication()
         self._scratch.close()
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +17,20 @@ from sdbatch.dispatch.ray_local import _refuse_other_address
 from sdbatch.errors import ClusterRefused, WorkersUnavailable
 
 PACKAGE = Path(sdbatch.__file__).parent
+
+TERMINATED = """
+import os, signal
+from sdbatch.dispatch.ahead import RayAhead
+heard = []
+signal.signal(signal.SIGTERM, lambda *_: heard.append(len(heard)))
+ahead = RayAhead(1)
+ahead.begin()
+ahead.settle()
+os.kill(os.getpid(), signal.SIGTERM)
+ahead.close()
+os.kill(os.getpid(), signal.SIGTERM)
+print(heard)
+"""
 
 
 @pytest.fixture
@@ -111,3 +127,13 @@ def test_a_cluster_of_ones_own_that_others_reach_is_refused() -> None:
     _refuse_other_address("127.0.0.1")
     with pytest.raises(WorkersUnavailable, match=r"at 10\.0\.0\.7 and not at 127\.0\.0\.1, where other machines"):
         _refuse_other_address("10.0.0.7")
+
+
+@pytest.mark.ray
+def test_ray_takes_sigterm_from_nobody_while_it_runs_and_after_it_has_ended() -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    done = subprocess.run(
+        [sys.executable, "-c", TERMINATED], env=environment, capture_output=True, text=True, timeout=120
+    )
+
+    assert (done.returncode, done.stdout) == (0, "[0, 1]\n"), done.stderr
