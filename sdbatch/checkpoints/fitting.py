@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sdbatch.checkpoints.headers import SAID_WHERE
+from sdbatch.checkpoints.headers import SAID_WHERE, is_taken_for_another
 from sdbatch.checkpoints.layout_table import LAYOUTS
 from sdbatch.checkpoints.layouts import Keys, Shapes, named_after
 from sdbatch.checkpoints.strangers import beside_a_model, module_of_a_model
@@ -103,7 +103,7 @@ def refuse_other_prediction(place: str, predicts: str, scheduler: Config) -> Non
         ModelError: Naming both.
     """
     taken = scheduler.get("prediction_type", "epsilon")
-    if taken in {"epsilon", "v_prediction"} and predicts not in {"", taken}:
+    if is_taken_for_another(predicts, taken):
         raise ModelError(
             f"{place}: says of itself that it predicts {predicts} ({SAID_WHERE}), and the scheduler takes that for "
             f"{taken}; name a scheduler's folder with prediction_type: {predicts} among the components"

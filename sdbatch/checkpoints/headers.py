@@ -83,6 +83,11 @@ _PREDICTS_V: Final = "v_pred"
 SAID_WHERE: Final = f"{_PREDICTS} of its metadata, or a tensor named {_PREDICTS_V}"
 
 
+def is_taken_for_another(predicts: str, taken: Any) -> bool:
+    """Whether a file says that it predicts otherwise than a scheduler takes it for; see `Header.predicts`."""
+    return taken in _PREDICTIONS.values() and predicts not in {"", taken}
+
+
 def read_headers(store: Store, entries: Iterable[Entry]) -> dict[str, Header | ModelError]:
     """Read the header of every safetensors file among some, several at once where each is a request.
 

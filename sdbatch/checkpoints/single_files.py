@@ -23,7 +23,7 @@ from sdbatch.checkpoints.files import (
     named_components,
     read_json,
 )
-from sdbatch.checkpoints.headers import SAID_WHERE, Header, read_header
+from sdbatch.checkpoints.headers import SAID_WHERE, Header, is_taken_for_another, read_header
 from sdbatch.checkpoints.identity import combined, identity
 from sdbatch.checkpoints.indexes import refuse_other_inputs
 from sdbatch.checkpoints.info import ModelInfo, SingleFile
@@ -183,7 +183,7 @@ def _family(index: Mapping[str, Any], configs: Store, fact: Fact, layout: Layout
 def _refuse_other_prediction(header: Header, fact: Fact, layout: Layout, keys: Keys) -> None:
     """Refuse a file that says of itself that it predicts otherwise than the model that its keys are taken for."""
     taken = fact("scheduler/scheduler_config.json prediction_type")
-    if taken in {"epsilon", "v_prediction"} and header.predicts not in {"", taken}:
+    if is_taken_for_another(header.predicts, taken):
         others = ", ".join(map(repr, alternatives(LAYOUTS, layout, keys)))
         chooses = f"say like: {others}" if others else "name its folder in diffusers' layout"
         raise ModelError(

@@ -20,12 +20,10 @@ LABEL_VERSION: Final = 1
 """Raised when the same label gives other pixels."""
 LETTERS_PIXELS_MIN: Final = 8
 """Height of letters below which nobody reads them."""
-_GROUND: Final = (0, 0, 0, 176)
-_LETTERS: Final = (255, 255, 255, 255)
-
-
 FONT_BYTES_MAX: Final = 100 << 20
 """Longest file of a font; those of all Chinese, Japanese and Korean letters have some 20 MB."""
+_GROUND: Final = (0, 0, 0, 176)
+_LETTERS: Final = (255, 255, 255, 255)
 
 
 def check_label(label: Label) -> None:

@@ -26,7 +26,6 @@ _KV_NAMESPACE: Final = b"sdbatch"
 _HELPERS: Final = frozenset({"start_monitor", "start_api_server", "start_log_monitor"})
 """Methods of Ray's `Node`, which has a switch for the first and the last; `ray.init` has none."""
 
-
 _SIGACTION_BYTES: Final = 512
 """Room for C's `struct sigaction`, which takes 152 bytes on Linux and 16 on macOS."""
 
