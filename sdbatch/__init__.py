@@ -6,7 +6,7 @@ The tree, in the order the data walks:
     -> review/ -> deliver/, report/
 
 The driver (`driver/`) and the worker (`worker/`) put rooms together; nothing else does. Importing this package
-imports neither torch nor Ray.
+imports none of them; the first use of a public name does, and neither torch nor Ray.
 """
 
 from __future__ import annotations
@@ -16,228 +16,40 @@ from sdbatch import interrupted_import
 if interrupted_import.is_command():  # Python runs this file before the first line of the command
     interrupted_import.end_at_once()
 
+import sys
 from importlib import import_module
-from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
-
-from sdbatch.api import (
-    BuildReport,
-    audit,
-    build_brief,
-    build_manifest,
-    cancel,
-    check,
-    cost,
-    count_brief,
-    deliver,
-    failures,
-    gc,
-    grid,
-    init,
-    list_models,
-    load_job,
-    metadata,
-    open_asset,
-    pin_models,
-    plan,
-    plan_grid,
-    preview_brief,
-    redo,
-    report,
-    reproduce,
-    review,
-    run,
-    runs,
-    status,
-    submit,
-    takedown,
-    trace,
-    verify,
-    verify_delivery,
-    watch,
-)
-from sdbatch.campaign.gc import GcReport
-from sdbatch.campaign.verify import VerifyReport
-from sdbatch.checkpoints import Pin
-from sdbatch.deliver.settings import Delivery
-from sdbatch.driver import PlanReport, RunResult, Selection
-from sdbatch.driver.check import CheckReport
-from sdbatch.driver.cost import CostReport
-from sdbatch.driver.models import ModelReport
-from sdbatch.driver.rows.briefs import BriefCount
-from sdbatch.errors import (
-    AssetConflict,
-    BlankOutput,
-    CampaignHeld,
-    ClusterRefused,
-    DeadlineExceeded,
-    DecoderUnavailable,
-    DeviceLost,
-    EncodeFailed,
-    GenerationFailed,
-    GpuUnusable,
-    Interrupted,
-    JobError,
-    LeaseLost,
-    LocalFault,
-    LoraRefused,
-    MachineError,
-    ManifestError,
-    ModelError,
-    ModelLoadFailed,
-    NewerFormat,
-    OutOfMemory,
-    Problem,
-    PromptTooLong,
-    RowError,
-    SdbatchError,
-    SourceChanged,
-    SourceMissing,
-    SourceTooLarge,
-    SourceTooShort,
-    SourceUnreadable,
-    StoreRefused,
-    StoreUnavailable,
-    UserError,
-    WarningsRefused,
-    WatermarkFailed,
-    WorkerCrash,
-    WorkersUnavailable,
-    WorkersUnlike,
-)
-from sdbatch.job import Job
-from sdbatch.report.progress import Progress
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from sdbatch.driver.audit import AuditReport
-    from sdbatch.driver.delivery.plan import DeliverReport
-    from sdbatch.driver.grids import GridReport
-    from sdbatch.driver.reproduce import ReproduceReport
-    from sdbatch.driver.review import ReviewReport
-    from sdbatch.driver.submit import SubmitReport
-    from sdbatch.driver.takedown import TakedownReport
-    from sdbatch.driver.trace import TraceReport
-    from sdbatch.driver.verify_delivery import DeliveryVerifyReport
-    from sdbatch.encode.image import Picture
+    from sdbatch.public import *  # noqa: F403 -- what is public is listed there alone
+    from sdbatch.public import __all__ as __all__
+    from sdbatch.public import __version__ as __version__
 
-__version__ = version("sdbatch")
-
-_WHERE_USED = {
-    "AuditReport": "sdbatch.driver.audit",
-    "DeliverReport": "sdbatch.driver.delivery.plan",
-    "DeliveryVerifyReport": "sdbatch.driver.verify_delivery",
-    "GridReport": "sdbatch.driver.grids",
-    "Picture": "sdbatch.encode.image",
-    "ReproduceReport": "sdbatch.driver.reproduce",
-    "ReviewReport": "sdbatch.driver.review",
-    "SubmitReport": "sdbatch.driver.submit",
-    "TakedownReport": "sdbatch.driver.takedown",
-    "TraceReport": "sdbatch.driver.trace",
-}
-"""Classes whose modules are imported when somebody asks for them: `sdbatch check` needs none of them."""
+_VERBS_LIKE_ROOMS: Final = frozenset({"deliver", "plan", "report", "review"})
 
 
-def __getattr__(name: str) -> Any:
-    if name in _WHERE_USED:
-        return getattr(import_module(_WHERE_USED[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+class _Package(ModuleType):
+    """The package, in which `plan` is the verb: a room of that name that is imported does not take its place."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _VERBS_LIKE_ROOMS and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
 
 
-__all__ = [
-    "AssetConflict",
-    "AuditReport",
-    "BlankOutput",
-    "BriefCount",
-    "BuildReport",
-    "CampaignHeld",
-    "CheckReport",
-    "ClusterRefused",
-    "CostReport",
-    "DeadlineExceeded",
-    "DecoderUnavailable",
-    "DeliverReport",
-    "Delivery",
-    "DeliveryVerifyReport",
-    "DeviceLost",
-    "EncodeFailed",
-    "GcReport",
-    "GenerationFailed",
-    "GpuUnusable",
-    "GridReport",
-    "Interrupted",
-    "Job",
-    "JobError",
-    "LeaseLost",
-    "LocalFault",
-    "LoraRefused",
-    "MachineError",
-    "ManifestError",
-    "ModelError",
-    "ModelLoadFailed",
-    "ModelReport",
-    "NewerFormat",
-    "OutOfMemory",
-    "Picture",
-    "Pin",
-    "PlanReport",
-    "Problem",
-    "Progress",
-    "PromptTooLong",
-    "ReproduceReport",
-    "ReviewReport",
-    "RowError",
-    "RunResult",
-    "SdbatchError",
-    "Selection",
-    "SourceChanged",
-    "SourceMissing",
-    "SourceTooLarge",
-    "SourceTooShort",
-    "SourceUnreadable",
-    "StoreRefused",
-    "StoreUnavailable",
-    "SubmitReport",
-    "TakedownReport",
-    "TraceReport",
-    "UserError",
-    "VerifyReport",
-    "WarningsRefused",
-    "WatermarkFailed",
-    "WorkerCrash",
-    "WorkersUnavailable",
-    "WorkersUnlike",
-    "__version__",
-    "audit",
-    "build_brief",
-    "build_manifest",
-    "cancel",
-    "check",
-    "cost",
-    "count_brief",
-    "deliver",
-    "failures",
-    "gc",
-    "grid",
-    "init",
-    "list_models",
-    "load_job",
-    "metadata",
-    "open_asset",
-    "pin_models",
-    "plan",
-    "plan_grid",
-    "preview_brief",
-    "redo",
-    "report",
-    "reproduce",
-    "review",
-    "run",
-    "runs",
-    "status",
-    "submit",
-    "takedown",
-    "trace",
-    "verify",
-    "verify_delivery",
-    "watch",
-]
+sys.modules[__name__].__class__ = _Package
+
+
+if not TYPE_CHECKING:  # who checks types knows every name, and tells of one that is not there
+
+    def __getattr__(name: str) -> Any:
+        if name.startswith("_") and name not in {"__all__", "__version__"}:  # what Python asks of every module
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        public = import_module("sdbatch.public")
+        if name not in {*public.__all__, "__all__"}:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(public, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *import_module("sdbatch.public").__all__})

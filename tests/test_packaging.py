@@ -20,7 +20,7 @@ from conftest import prompts
 from PIL import Image
 
 import sdbatch
-from sdbatch import errors
+from sdbatch import errors, public
 from sdbatch.extras import MODULES
 
 ROOT = Path(__file__).parents[1]
@@ -145,12 +145,44 @@ def test_whatever_a_verb_takes_and_returns_is_exported() -> None:
     assert ours >= {"RunResult", "DeliverReport", "VerifyReport"}
     assert ours <= exported.keys()
     with pytest.raises(AttributeError, match="has no attribute 'Nothing'"):
-        sdbatch.Nothing  # noqa: B018 -- it is looked for
+        getattr(sdbatch, "Nothing")  # noqa: B009 -- a type checker tells of it as well
 
 
-def test_what_is_imported_on_demand_costs_nobody_else() -> None:
-    code = f"import sys, sdbatch; sys.exit(len(sys.modules.keys() & {set(sdbatch._WHERE_USED.values())!r}))"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+@pytest.mark.parametrize(
+    ("imported", "not_there"),
+    [
+        ("sdbatch.public", set(public._WHERE_USED.values())),
+        ("sdbatch", {"sdbatch.public", "sdbatch.api", "pyarrow"}),
+        ("sdbatch.worker", {"sdbatch.public", "sdbatch.api", "sdbatch.driver", "jinja2"}),
+        ("sdbatch.dispatch.ray_cluster", {"sdbatch.public", "sdbatch.api", "sdbatch.driver", "pyarrow"}),
+    ],
+)
+def test_what_is_imported_on_demand_costs_nobody_else(imported: str, not_there: set[str]) -> None:
+    code = f"import sys, {imported}; print(*sorted(sys.modules.keys() & {not_there!r}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+def test_a_verb_is_not_hidden_by_the_room_of_its_name() -> None:
+    rooms = {path.name.removesuffix(".py") for path in (ROOT / "sdbatch").iterdir()}
+    alike = sorted(rooms.intersection(sdbatch.__all__))
+    code = f"""
+import importlib, sdbatch
+for name in {alike!r}:
+    importlib.import_module(f"sdbatch.{{name}}")
+print(*(name for name in {alike!r} if callable(getattr(sdbatch, name))))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert "plan" in alike
+    assert done.stdout.split() == alike
+
+
+def test_the_package_says_what_it_offers() -> None:
+    assert set(sdbatch.__all__) <= set(dir(sdbatch))
+    names: dict[str, Any] = {}
+    exec("from sdbatch import *", names)
+    assert set(sdbatch.__all__) <= names.keys()
 
 
 def test_the_version_is_the_projects() -> None:
