@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
@@ -23,11 +23,28 @@ ON_ONE_MACHINE: Final = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 
 _KV_NAMESPACE: Final = b"sdbatch"
 
-_HELPERS: Final = frozenset({"start_monitor", "start_api_server", "start_log_monitor"})
-"""Methods of Ray's `Node`, which has a switch for the first and the last; `ray.init` has none."""
-
 _SIGACTION_BYTES: Final = 512
 """Room for C's `struct sigaction`, which takes 152 bytes on Linux and 16 on macOS."""
+
+
+def _start_nothing(*_: object, **__: object) -> None:
+    """Stand in the place of a start."""
+
+
+def _no_dashboard() -> ImportError:
+    """Stand in the place of the question what the dashboard lacks, whose answer also chooses a node's agent."""
+    return ImportError("this node has no dashboard")
+
+
+_STAND_INS: Final[Mapping[tuple[str, str], Mapping[str, Callable[..., object]]]] = {
+    ("ray._private.node", "Node"): {
+        "start_monitor": _start_nothing,
+        "start_api_server": _start_nothing,
+        "start_log_monitor": _start_nothing,
+    },
+    ("ray._private", "utils"): {"get_dashboard_dependency_error": _no_dashboard},
+}
+"""What stands in the place of which functions of Ray's, by module and what of it has them; `ray.init` has no switch."""
 
 
 class _Once:
@@ -109,22 +126,25 @@ def without_helpers() -> Iterator[None]:
     """Let Ray start a node without its autoscaler, its dashboard's server and its log monitor while the block runs.
 
     None of them does anything for a cluster of one machine that shows no dashboard and hands no log to the driver. Ray
-    waits for the server as it starts, and for the autoscaler, which hears no SIGTERM, a second as it ends. A Ray that
-    starts them otherwise still does.
+    waits for the server as it starts, and for the autoscaler, which hears no SIGTERM, a second as it ends. Its agent,
+    which a node cannot do without, is the one of an installation without the dashboard: it measures no process, and
+    the driver does not import all of the dashboard first, to learn whether it could. A Ray that starts them otherwise
+    still does.
     """
-    found = _inside("ray._private.node", "Node")
-    starts = [(node, name, vars(node)[name]) for node in found or () for name in _HELPERS & vars(node).keys()]
+    replaced = [
+        (place, name, vars(place)[name], stand_in)
+        for (module, owner), stand_ins in _STAND_INS.items()
+        for place in _inside(module, owner) or ()
+        for name, stand_in in stand_ins.items()
+        if name in vars(place)
+    ]
     try:
-        for node, name, _ in starts:
-            setattr(node, name, _start_nothing)
+        for place, name, _, stand_in in replaced:
+            setattr(place, name, stand_in)
         yield
     finally:
-        for node, name, start in starts:
-            setattr(node, name, start)
-
-
-def _start_nothing(*_: object, **__: object) -> None:
-    """Stand in the place of a start."""
+        for place, name, before, _ in replaced:
+            setattr(place, name, before)
 
 
 def address_of_auto() -> str:

@@ -75,15 +75,20 @@ def test_without_a_call_for_packages_none_is_put() -> None:
 
 def test_a_node_starts_no_helpers_in_the_block_and_all_of_them_after_it() -> None:
     node = pytest.importorskip("ray._private.node").Node
-    before = {name: vars(node)[name] for name in ray_inside._HELPERS}
+    utils = pytest.importorskip("ray._private.utils")
+    starts = ["start_monitor", "start_api_server", "start_log_monitor"]
+    before = {name: vars(node)[name] for name in starts}
     with ray_inside.without_helpers():
-        assert [vars(node)[name](node, include_dashboard=False) for name in before] == [None] * 3
+        assert [vars(node)[name](node, include_dashboard=False) for name in starts] == [None] * 3
+        assert isinstance(utils.get_dashboard_dependency_error(), ImportError)
 
-    assert {name: vars(node)[name] for name in before} == before
+    assert {name: vars(node)[name] for name in starts} == before
+    assert utils.get_dashboard_dependency_error() is None  # ray[default] is what the project installs
 
 
-def test_helpers_that_a_ray_starts_otherwise_are_started(lacks: Callable[[str], None]) -> None:
-    lacks("ray._private.node")
+@pytest.mark.parametrize("module", ["ray._private.node", "ray._private"])
+def test_helpers_that_a_ray_starts_otherwise_are_started(lacks: Callable[[str], None], module: str) -> None:
+    lacks(module)
     with ray_inside.without_helpers():
         pass
 
