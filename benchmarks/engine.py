@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from sdbatch.api import load_job
-from sdbatch.driver import RunResult, Selection, run_job
+from sdbatch.driver.one_run.records import RunResult
+from sdbatch.driver.picking import Selection
+from sdbatch.driver.run import run_job
 from sdbatch.report.progress import Silent
 
 

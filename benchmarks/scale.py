@@ -245,7 +245,8 @@ def resume(manifest: Path, output: Path) -> dict[str, Any]:
 
 def _worked(manifest: Path, output: Path, outputs: int) -> dict[str, Any]:
     from sdbatch.api import load_job
-    from sdbatch.driver import Selection, run_job
+    from sdbatch.driver.picking import Selection
+    from sdbatch.driver.run import run_job
 
     watch = Watch(outputs)
     with suppress(KeyboardInterrupt):

@@ -28,16 +28,18 @@ from sdbatch.campaign.verify import VerifyReport
 from sdbatch.checkpoints import Pin, pins
 from sdbatch.deliver.settings import Delivery, parse_delivery, read_delivery
 from sdbatch.desk.starter import write_starter
-from sdbatch.driver import PlanReport, RunResult, Selection, forecast, picked_rows, run_job
 from sdbatch.driver.check import CheckReport, check_job
 from sdbatch.driver.cost import CostReport, campaign_cost
+from sdbatch.driver.forecast import PlanReport, forecast
 from sdbatch.driver.gallery import told_of, write_gallery
 from sdbatch.driver.judged import effective_rows, verify_with_decisions
 from sdbatch.driver.models import ModelReport, describe_models, job_of_builtins
-from sdbatch.driver.picking import texts_of
+from sdbatch.driver.one_run.records import RunResult
+from sdbatch.driver.picking import Selection, picked_rows, texts_of
 from sdbatch.driver.redo import redo_job
 from sdbatch.driver.rows.briefs import BriefCount, brief_counted, brief_preview
 from sdbatch.driver.rows.briefs import build_brief as driver_build_brief
+from sdbatch.driver.run import run_job
 from sdbatch.driver.watching import failures_of, runs_of, watched
 from sdbatch.errors import JobError, UserError
 from sdbatch.extras import require

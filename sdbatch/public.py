@@ -50,10 +50,12 @@ from sdbatch.campaign.gc import GcReport
 from sdbatch.campaign.verify import VerifyReport
 from sdbatch.checkpoints import Pin
 from sdbatch.deliver.settings import Delivery
-from sdbatch.driver import PlanReport, RunResult, Selection
 from sdbatch.driver.check import CheckReport
 from sdbatch.driver.cost import CostReport
+from sdbatch.driver.forecast import PlanReport
 from sdbatch.driver.models import ModelReport
+from sdbatch.driver.one_run.records import RunResult
+from sdbatch.driver.picking import Selection
 from sdbatch.driver.rows.briefs import BriefCount
 from sdbatch.errors import (
     AssetConflict,

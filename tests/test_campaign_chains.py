@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 import sdbatch
 from sdbatch.cli import app
-from sdbatch.driver import Selection
+from sdbatch.driver.picking import Selection
 from sdbatch.driver.rows.scan import ResolvedManifest
 from sdbatch.errors import ManifestError
 from sdbatch.job import parse_job

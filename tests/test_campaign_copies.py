@@ -15,7 +15,7 @@ import sdbatch
 from sdbatch import Selection
 from sdbatch.campaign import layout
 from sdbatch.campaign.read import read_commit
-from sdbatch.driver import run_job
+from sdbatch.driver.run import run_job
 from sdbatch.job import parse_job
 from sdbatch.report.progress import Silent
 from sdbatch.storage import open_store

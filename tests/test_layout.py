@@ -128,7 +128,7 @@ def test_only_the_driver_and_the_worker_put_rooms_together() -> None:
         if len(rooms - {_room(file)}) > 1:
             joining[_room(file)] = rooms
 
-    assert joining.keys() <= {"driver", "worker", "api", "__init__"}  # the last exports what the verbs of api return
+    assert joining.keys() <= {"driver", "worker", "api", "public"}  # the last lists what the verbs of api return
 
 
 def test_what_strangers_send_is_decoded_in_fetch_alone() -> None:
@@ -143,7 +143,7 @@ def test_what_strangers_send_is_decoded_in_fetch_alone() -> None:
     assert defined.keys() == {"fetch"}
 
 
-@pytest.mark.parametrize("module", ["sdbatch", "sdbatch.cli"])
+@pytest.mark.parametrize("module", ["sdbatch", "sdbatch.public", "sdbatch.cli"])
 def test_importing_the_package_imports_neither_torch_nor_ray(module: str) -> None:
     heavy = "{'torch', 'diffusers', 'transformers', 'ray', 's3fs'}"
     script = f"import sys, {module}; sys.exit(str({heavy} & sys.modules.keys()) if {heavy} & sys.modules.keys() else 0)"

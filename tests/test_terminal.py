@@ -14,8 +14,9 @@ import sdbatch
 from sdbatch import api
 from sdbatch.cli import app, output
 from sdbatch.cli.shown import show, show_table, tell
-from sdbatch.driver import PlanReport, RunResult
+from sdbatch.driver.forecast import PlanReport
 from sdbatch.driver.models import ModelReport
+from sdbatch.driver.one_run.records import RunResult
 from sdbatch.driver.predicted.memory import ModelMemory
 from sdbatch.errors import UserError
 from sdbatch.report.progress import Lines, Terminal

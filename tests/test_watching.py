@@ -20,7 +20,8 @@ import sdbatch
 from sdbatch.campaign import layout
 from sdbatch.cli import app
 from sdbatch.cli.watching import news
-from sdbatch.driver import RunResult, Selection
+from sdbatch.driver.one_run.records import RunResult
+from sdbatch.driver.picking import Selection
 from sdbatch.driver.watching import failures_of, watched
 from sdbatch.errors import JobError
 

@@ -19,8 +19,9 @@ from sdbatch.campaign import layout
 from sdbatch.campaign.campaign import Campaign
 from sdbatch.campaign.lease import acquire
 from sdbatch.campaign.read import read_commit
-from sdbatch.driver import ResolvedManifest, Selection
 from sdbatch.driver.one_run.select import pending_requests
+from sdbatch.driver.picking import Selection
+from sdbatch.driver.rows.scan import ResolvedManifest
 from sdbatch.errors import DeviceLost, GpuUnusable, ModelLoadFailed, StoreRefused, UserError
 from sdbatch.generate import batch
 from sdbatch.generate.item import BatchResult, Item

@@ -66,7 +66,8 @@ from sdbatch.cli.summary import counted
 from sdbatch.cli.takedown import takedown
 from sdbatch.cli.usage import Commands
 from sdbatch.cli.watching import INTERRUPTED, watching_app
-from sdbatch.driver import PlanReport, RunResult
+from sdbatch.driver.forecast import PlanReport
+from sdbatch.driver.one_run.records import RunResult
 from sdbatch.report.tables import check_target, write_rows
 
 _EXIT_CODES = (__doc__ or "").partition("\n\n")[2]

@@ -26,7 +26,7 @@ from sdbatch.cli.process import last_line, prepare_generation
 from sdbatch.cli.shown import show, tell
 
 if TYPE_CHECKING:
-    from sdbatch.driver import PlanReport
+    from sdbatch.driver.forecast import PlanReport
     from sdbatch.driver.grids import GridReport
     from sdbatch.job import Job
 

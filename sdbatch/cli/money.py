@@ -12,8 +12,9 @@ from sdbatch.cli.options import CampaignUrl, Json
 from sdbatch.cli.output import guarded, say
 from sdbatch.cli.shown import show, show_table
 from sdbatch.cli.summary import counted
-from sdbatch.driver import PlanReport, RunResult
 from sdbatch.driver.cost import CURRENCY
+from sdbatch.driver.forecast import PlanReport
+from sdbatch.driver.one_run.records import RunResult
 from sdbatch.driver.predicted.costs import WorkForecast
 from sdbatch.report.progress import duration, hours, money
 

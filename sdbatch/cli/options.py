@@ -11,8 +11,8 @@ from typing import Annotated
 import typer
 
 from sdbatch.cli.completing import columns, failure_classes, ids, job_keys
-from sdbatch.driver import Selection
 from sdbatch.driver.id_lists import read_ids
+from sdbatch.driver.picking import Selection
 from sdbatch.errors import JobError
 
 _EVERY_CLASS = "*"

@@ -13,7 +13,8 @@ import typer
 from sdbatch.api import BuildReport
 from sdbatch.cli.shown import show, show_json, show_table, tell
 from sdbatch.cli.summary import counted, failure_lines, summary_lines
-from sdbatch.driver import PlanReport, RunResult
+from sdbatch.driver.forecast import PlanReport
+from sdbatch.driver.one_run.records import RunResult
 from sdbatch.errors import ManifestError, SdbatchError
 from sdbatch.local_faults import local_faults_named, temporary_folder
 from sdbatch.report.progress import Lines, Progress, Terminal

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from sdbatch.driver import RunResult
+from sdbatch.driver.one_run.records import RunResult
 from sdbatch.report.progress import duration, per_time
 
 ENDED = {

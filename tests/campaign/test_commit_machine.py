@@ -37,7 +37,9 @@ from sdbatch.campaign.schema import INDEX, from_parquet, table, to_parquet
 from sdbatch.campaign.snapshot import write_snapshot
 from sdbatch.campaign.verify import verify_campaign
 from sdbatch.campaign.write import put_asset, put_commit
-from sdbatch.driver import Selection, classify, write_metadata
+from sdbatch.driver.compact import write_metadata
+from sdbatch.driver.one_run.select import classify
+from sdbatch.driver.picking import Selection
 from sdbatch.driver.rows.shared_keys import SharedKeys, Sharing, leading_words
 from sdbatch.plan.window import Window
 from sdbatch.types import Origin, Request, Unit

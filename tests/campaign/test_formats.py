@@ -19,7 +19,7 @@ from sdbatch.campaign.history import read_history
 from sdbatch.campaign.lease import acquire
 from sdbatch.campaign.snapshot import write_snapshot
 from sdbatch.cli import app
-from sdbatch.driver import write_metadata
+from sdbatch.driver.compact import write_metadata
 from sdbatch.errors import NewerFormat
 from sdbatch.storage import open_store
 

@@ -17,7 +17,7 @@ from sdbatch.campaign.history import read_outcomes
 from sdbatch.campaign.schema import INDEX, VOID, from_parquet, table, to_parquet
 from sdbatch.campaign.verify import SMALL_BYTES, verify_campaign
 from sdbatch.campaign.write import put_asset, put_commit
-from sdbatch.driver import write_metadata
+from sdbatch.driver.compact import write_metadata
 from sdbatch.storage import Store, open_store
 
 RUN_1, RUN_2 = "r000001-20260101T000000Z", "r000002-20260101T000000Z"

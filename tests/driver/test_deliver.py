@@ -36,10 +36,11 @@ from sdbatch.cli import app
 from sdbatch.deliver.making import Task
 from sdbatch.deliver.settings import parse_delivery
 from sdbatch.deliver.targets import FolderTarget, ZipTarget
-from sdbatch.driver import Selection, deliver
+from sdbatch.driver import deliver
 from sdbatch.driver.delivery import process as deliver_process
 from sdbatch.driver.delivery.plan import DeliverReport
 from sdbatch.driver.delivery.process import Place, makers
+from sdbatch.driver.picking import Selection
 from sdbatch.errors import JobError, SdbatchError, StoreRefused, WorkersUnavailable
 from sdbatch.storage import LocalStore, open_campaign, open_store
 from sdbatch.types import Sound

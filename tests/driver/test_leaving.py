@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 import sdbatch
 from sdbatch.cli import app
-from sdbatch.driver import Selection
+from sdbatch.driver.picking import Selection
 from sdbatch.errors import UserError
 
 Values = dict[str, Any]

@@ -19,7 +19,10 @@ import sdbatch
 from sdbatch.campaign import layout
 from sdbatch.campaign.schema import to_parquet
 from sdbatch.campaign.write import put_commit
-from sdbatch.driver import RunResult, Selection, gallery, run_job
+from sdbatch.driver import gallery
+from sdbatch.driver.one_run.records import RunResult
+from sdbatch.driver.picking import Selection
+from sdbatch.driver.run import run_job
 from sdbatch.errors import LeaseLost, StoreUnavailable
 from sdbatch.job import parse_job
 from sdbatch.report.progress import Silent, Snapshot

@@ -15,8 +15,10 @@ from support.other_torch import OTHER_TORCH
 import sdbatch
 from sdbatch.dispatch.executor import WORKER
 from sdbatch.dispatch.likeness import COMPARED
-from sdbatch.driver import RunResult, Selection, run_job
 from sdbatch.driver.one_run.made_with import read_made_with
+from sdbatch.driver.one_run.records import RunResult
+from sdbatch.driver.picking import Selection
+from sdbatch.driver.run import run_job
 from sdbatch.job import parse_job
 from sdbatch.report.progress import Silent
 from sdbatch.storage import open_store

@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 from conftest import prompts
 
-from sdbatch.driver import RunResult, Selection, run_job
 from sdbatch.driver.one_run import on_end as module
 from sdbatch.driver.one_run.on_end import tell_end
+from sdbatch.driver.one_run.records import RunResult
+from sdbatch.driver.picking import Selection
+from sdbatch.driver.run import run_job
 from sdbatch.errors import JobError, UserError
 from sdbatch.job import parse_job
 from sdbatch.report.progress import Silent

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 import sdbatch
 from sdbatch.cli import app
-from sdbatch.driver import Selection
+from sdbatch.driver.picking import Selection
 from sdbatch.errors import JobError, UserError
 
 ROWS = [

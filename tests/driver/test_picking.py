@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sdbatch.driver import Selection, picked_rows
 from sdbatch.driver.id_lists import read_ids
+from sdbatch.driver.picking import Selection, picked_rows
 from sdbatch.driver.rows.manifest_picks import ManifestPicks
 from sdbatch.errors import JobError, UserError
 from sdbatch.job import parse_job

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from conftest import prompts
 
-from sdbatch.driver import Selection, run_job
+from sdbatch.driver.picking import Selection
+from sdbatch.driver.run import run_job
 from sdbatch.job import parse_job
 from sdbatch.report.progress import Silent
 

@@ -16,10 +16,12 @@ from sdbatch.campaign.excluded import RowOutputs
 from sdbatch.campaign.schema import VOID, table, to_parquet
 from sdbatch.campaign.snapshot import write_snapshot
 from sdbatch.campaign.write import put_asset, put_commit, with_lineage
-from sdbatch.driver import Selection, classify, write_metadata
+from sdbatch.driver.compact import write_metadata
 from sdbatch.driver.judged import effective_rows, verify_with_decisions
 from sdbatch.driver.one_run.meeting_seeds import MeetingSeeds
 from sdbatch.driver.one_run.rerolls import Choice, Rules, choose, review_lines
+from sdbatch.driver.one_run.select import classify
+from sdbatch.driver.picking import Selection
 from sdbatch.review.decision import Decision
 from sdbatch.review.files import add_decisions, read_verdicts
 from sdbatch.storage import Store, open_store

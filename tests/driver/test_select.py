@@ -19,8 +19,8 @@ from sdbatch.campaign.history import read_history
 from sdbatch.campaign.schema import VOID, table, to_parquet
 from sdbatch.campaign.snapshot import write_snapshot
 from sdbatch.campaign.write import put_commit
-from sdbatch.driver import Selection, classify
-from sdbatch.driver.one_run.select import ClassifiedRows
+from sdbatch.driver.one_run.select import ClassifiedRows, classify
+from sdbatch.driver.picking import Selection
 from sdbatch.driver.rows.scan import IS_PICKED
 from sdbatch.storage import Store, open_store
 

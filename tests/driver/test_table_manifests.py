@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from sdbatch import api
 from sdbatch.cli import app
-from sdbatch.driver import Selection
+from sdbatch.driver.picking import Selection
 from sdbatch.driver.rows.scan import ResolvedManifest
 from sdbatch.driver.rows.tables import opened_manifest
 from sdbatch.driver.submit import _packed

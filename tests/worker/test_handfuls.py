@@ -12,8 +12,9 @@ from conftest import prompts
 from sdbatch.campaign import layout
 from sdbatch.campaign.campaign import Campaign
 from sdbatch.campaign.read import read_commit
-from sdbatch.driver import ResolvedManifest, Selection
 from sdbatch.driver.one_run.select import pending_requests
+from sdbatch.driver.picking import Selection
+from sdbatch.driver.rows.scan import ResolvedManifest
 from sdbatch.job import parse_job
 from sdbatch.storage import open_store
 from sdbatch.types import Unit

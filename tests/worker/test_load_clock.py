@@ -17,8 +17,9 @@ from sdbatch.campaign.campaign import Campaign
 from sdbatch.campaign.lease import acquire
 from sdbatch.checkpoints import SHIPPED, transfer
 from sdbatch.dispatch.policy import overdue
-from sdbatch.driver import ResolvedManifest, Selection
 from sdbatch.driver.one_run.select import pending_requests
+from sdbatch.driver.picking import Selection
+from sdbatch.driver.rows.scan import ResolvedManifest
 from sdbatch.job import parse_job
 from sdbatch.storage import open_store
 from sdbatch.types import Phase, Running, Unit, WorkerSpec
