@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, BinaryIO, Final, Self, TypeVar, cast
 
@@ -35,6 +35,12 @@ _UNCONDITIONAL_CODES = {"NotImplemented", "501"}
 _DOUBTFUL_CODES = {"400", "BadRequest", "InvalidArgument", "InvalidHeader", "InvalidRequest", "MethodNotAllowed", "405"}
 
 """Answers to a conditional write that mean the condition, where no row of the table of refusals says otherwise."""
+
+_NO_RANGE_CODES = {"InvalidRange", "416"}
+
+SMALL_PARQUET_BYTES: Final = 8 << 20
+
+"""Parquet of fewer bytes is read by one request."""
 
 _T = TypeVar("_T")
 
@@ -85,13 +91,18 @@ class ObjectStore:
     def read(self, path: str) -> bytes:
         """See `Store`."""
         most = read_bytes_max(path)
-        if most > JSON_BYTES_MAX:
-            options = self._in_one_request() if not path.endswith(".parquet") else {}  # snapshots may be large
-            return cast("bytes", self._retried(lambda: self._fs.cat_file(self._full(path), **options), path))
-        data = self.read_range(path, 0, most + 1)
-        if len(data) > most:
-            raise StoreRefused(f"{self.url}/{path}: has over {most} bytes, which is as much as is read of such a file")
-        return data
+        if most <= JSON_BYTES_MAX:
+            data = self.read_range(path, 0, most + 1)
+            if len(data) > most:
+                raise StoreRefused(f"{self.url}/{path}: has over {most} bytes, and no more is read of such a file")
+            return data
+        options = self._in_one_request()
+        if path.endswith(".parquet"):
+            start = self.read_range(path, 0, SMALL_PARQUET_BYTES)
+            if len(start) < SMALL_PARQUET_BYTES:
+                return start
+            options = {}  # a large snapshot is read in parts, side by side, once its length is known
+        return cast("bytes", self._retried(lambda: self._fs.cat_file(self._full(path), **options), path))
 
     def read_each(self, paths: Sequence[str]) -> Iterator[bytes | None]:
         """See `Store`."""
@@ -104,10 +115,18 @@ class ObjectStore:
     def list(self, folder: str = "", *, deep: bool = True) -> list[Entry]:
         """See `Store`."""
         top = self._full(folder) if folder else self._root
-        depth = {} if deep else {"maxdepth": 1}
-        infos = self._retried(lambda: self._fs.find(top, detail=True, **depth), folder)
+
+        def attempt() -> Iterable[Mapping[str, Any]]:
+            if deep:
+                return cast("Mapping[str, Any]", self._fs.find(top, detail=True)).values()
+            try:  # `find` with a depth asks twice as much about a folder that is not there
+                return [info for info in self._fs.ls(top, detail=True) if info["type"] == "file"]
+            except FileNotFoundError:
+                return []
+
         cut = len(self._root) + 1
-        return sorted((_entry(info, path[cut:]) for path, info in infos.items()), key=lambda entry: entry.path)
+        entries = (_entry(info, info["name"][cut:]) for info in self._retried(attempt, folder))
+        return sorted(entries, key=lambda entry: entry.path)
 
     def folders(self, folder: str) -> Sequence[str]:
         """See `Store`. A listing with a delimiter: what lies below a folder is not counted through."""
@@ -139,7 +158,16 @@ class ObjectStore:
 
     def read_range(self, path: str, start: int, stop: int) -> bytes:
         """See `Store`."""
-        return cast("bytes", self._retried(lambda: self._fs.cat_file(self._full(path), start=start, end=stop), path))
+
+        def attempt() -> bytes:
+            try:
+                return cast("bytes", self._fs.cat_file(self._full(path), start=start, end=stop))
+            except Exception as error:
+                if error_code(error) in _NO_RANGE_CODES and not start:
+                    return b""  # of an empty object not even the first byte is there
+                raise
+
+        return self._retried(attempt, path)
 
     def temporary(self) -> Sequence[Entry]:
         """See `Store`. A write that broke off is listed nowhere; a bucket's lifecycle rule removes its parts."""
