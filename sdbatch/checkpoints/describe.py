@@ -55,6 +55,7 @@ from sdbatch.checkpoints.refusals import refuse_code, refuse_libraries
 from sdbatch.checkpoints.single_files import describe_file, is_single_file
 from sdbatch.errors import ModelError
 from sdbatch.families import FAMILIES, find_family, not_served
+from sdbatch.families.scheduler_options import zero_snr_schedulers
 from sdbatch.job import Lora, Model, Storage, base_of
 from sdbatch.storage import Entry, Store, open_store, parse_url
 
@@ -112,6 +113,7 @@ def describe(name: str, model: Model, storage: Mapping[str, Storage], *, with_re
         and all(one.is_pinned for one in embeddings.values()),
         embeddings={word: one.revision for word, one in embeddings.items()},
         embedding_vectors={word: one.num_vectors for word, one in embeddings.items()},
+        ends_in_noise=(_scheduler_config(info, found, storage) or {}).get("rescale_betas_zero_snr") is True,
         parameters=denoiser.parameters if denoiser is not None else info.parameters,
         module_parameters={
             **info.module_parameters,
@@ -177,6 +179,17 @@ def _refuse_misfits(name: str, info: ModelInfo, found: Mapping[str, LaidOver], s
             refuse_other_noise(f"{place}: {component.path}", info.family, one.class_name, one.config)
         if has_weights(asked) and asked != ADAPTER:
             refuse_misfit(f"{place}: {component.path}", asked, one.class_name, one.config, info.family, own, found)
+
+
+def _scheduler_config(
+    info: ModelInfo, found: Mapping[str, LaidOver], storage: Mapping[str, Storage]
+) -> Mapping[str, Any] | None:
+    """Return the configuration of a model's own scheduler; None where it is not known, or no row can lose any of it."""
+    if not zero_snr_schedulers(info.family.schedulers):
+        return None
+    if "scheduler" in found:
+        return found["scheduler"].config
+    return _own_config(info, "scheduler", storage) if info.modules else None
 
 
 def _says_predictions(model: Model) -> bool:

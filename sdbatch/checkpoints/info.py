@@ -57,6 +57,8 @@ class ModelInfo:
         single_file: What is known of it where its weights are one file; None for a folder.
         embeddings: Identity of each textual inversion by its word.
         embedding_vectors: How many vectors each of these words stands for.
+        ends_in_noise: Whether its own scheduler brings the last step to a signal of zero (`rescale_betas_zero_snr`):
+            its weights were trained so.
     """
 
     name: str
@@ -79,6 +81,7 @@ class ModelInfo:
     single_file: SingleFile | None = None
     embeddings: Mapping[str, str] = field(default_factory=dict)
     embedding_vectors: Mapping[str, int] = field(default_factory=dict)
+    ends_in_noise: bool = False
 
     @property
     def always_laid_over(self) -> list[str]:

@@ -165,6 +165,11 @@ STEPS_ORIGINAL: Final = {"LCMScheduler": 50, "TCDScheduler": 50}
 """Steps of the schedule that a distilled model's few are taken from, by class; more cannot be made of it."""
 
 
+def zero_snr_schedulers(schedulers: tuple[str, ...]) -> list[str]:
+    """Return those of a family's schedulers that can bring the last step to a signal of zero."""
+    return [name for name in schedulers if "rescale_betas_zero_snr" in options_taken(schedulers, name)]
+
+
 def options_taken(schedulers: tuple[str, ...], class_name: str) -> Options:
     """Return the options of a class for the models of a family.
 

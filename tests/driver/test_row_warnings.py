@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,11 @@ from conftest import prompts
 from typer.testing import CliRunner
 
 import sdbatch
+from sdbatch.checkpoints.builtins import builtin_folder
 from sdbatch.cli import app
 from sdbatch.errors import ManifestError, Problem, WarningsRefused, grouped
+from sdbatch.families import FAMILIES
+from sdbatch.families.scheduler_options import zero_snr_schedulers
 
 Values = dict[str, Any]
 LONG = " ".join(f"scene number {number}" for number in range(60))
@@ -167,3 +171,37 @@ def test_what_a_model_reads_is_not_warned_of_and_the_rest_of_a_prompt_is(
         ("plain", "is"),
         ("cut", "tokens"),
     }
+
+
+@pytest.mark.parametrize("named", ["component", "folder"])
+def test_a_scheduler_that_drops_the_models_zero_signal_is_warned_of(
+    job: Callable[..., Values], tmp_path: Path, named: str
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(builtin_folder("tiny-sd"), folder)
+    file = folder / "scheduler" / "scheduler_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "rescale_betas_zero_snr": True}))
+    rows = [
+        {"id": "own", "prompt": 'a sign: "scheduler":"HeunDiscreteScheduler"'},
+        {"id": "keeps", "prompt": "a house", "scheduler": "Euler a"},
+        {"id": "drops", "prompt": "a house", "scheduler": "Heun"},
+    ]
+    values = job(rows)
+    laid_over = {"scheduler": str(folder / "scheduler")}
+    model = {"path": str(folder)} if named == "folder" else {"path": "builtin:tiny-sd", "components": laid_over}
+    values["models"] = {"m": {**model, "batch_size": 1}}
+
+    (warning,) = sdbatch.check(values).warnings
+    assert (warning.id, warning.column, warning.value) == ("drops", "scheduler", "'HeunDiscreteScheduler'")
+    assert "drops rescale_betas_zero_snr of the model's own scheduler" in warning.message
+    assert "EulerDiscreteScheduler" in warning.message
+
+    values["models"] = {"m": {"path": "builtin:tiny-sd", "batch_size": 1}}
+    assert not sdbatch.check(values).warnings
+
+
+def test_only_families_that_predict_no_flow_have_schedulers_that_end_in_noise() -> None:
+    ending = {name: zero_snr_schedulers(family.schedulers) for name, family in FAMILIES.items()}
+
+    assert "EulerDiscreteScheduler" in ending["Stable Diffusion XL"]
+    assert not any(ending[name] for name in ("Flux.1", "Stable Diffusion 3/3.5", "Wan 2.1 T2V"))

@@ -7,6 +7,7 @@ Nothing here stops a run; `check --strict` takes them for errors.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Final
 from sdbatch.checkpoints import ModelInfo
 from sdbatch.checkpoints.token_counts import TokenCounter, token_counter
 from sdbatch.errors import Problem
+from sdbatch.families.scheduler_options import zero_snr_schedulers
 from sdbatch.manifest.check import Problems
 from sdbatch.manifest.foreign_syntax import foreign_syntax, may_hold_syntax
 from sdbatch.manifest.lost_letters import MESSAGE, lost_letters, may_lack_letters
@@ -23,6 +25,9 @@ from sdbatch.manifest.row_place import problem_at
 from sdbatch.plan.resolve import ResolvedRows
 from sdbatch.plan.sources import ASSET_SCHEME
 from sdbatch.storage import parse_url
+
+_SCHEDULER: Final = re.compile(r'"scheduler":"(\w+Scheduler)"')
+"""A class in a recipe, where a component may have its digest by that name; in a text `"` has a backslash before it."""
 
 PROMPTS_COUNTED_MAX: Final = 100_000
 """Prompts near or over their limit whose tokens are counted, some 50 us each; those after them are not."""
@@ -66,6 +71,7 @@ class RowWarnings:
                 self.problems.extend(_syntax_problems(batch, column, texts, self._weighted(rows, offsets)))
         if any(rows.sources):
             self.problems.extend(self._source_problems(batch, rows, offsets))
+        self.problems.extend(self._scheduler_problems(batch, rows, offsets))
         if self._counts_tokens:
             self.problems.extend(self._token_problems(batch, rows, offsets))
 
@@ -82,6 +88,21 @@ class RowWarnings:
                 if self._is_missing(source.url):
                     message = "is a source that is not there; the row will fail"
                     yield problem_at(batch, offset, source.role, source.url, message)
+
+    def _scheduler_problems(self, batch: RowBatch, rows: ResolvedRows, offsets: list[int]) -> Iterable[Problem]:
+        """Yield a problem for each row whose scheduler drops what the model's own one has."""
+        models = {name: model for name, model in self._models.items() if model.ends_in_noise}
+        if models.keys().isdisjoint(rows.model):
+            return
+        for offset, name, recipe in zip(offsets, rows.model, rows.recipe, strict=True):
+            asked = _SCHEDULER.search(recipe) if name in models else None
+            fit = zero_snr_schedulers(models[name].family.schedulers) if asked else []
+            if asked and asked[1] not in fit:
+                message = (
+                    f"drops rescale_betas_zero_snr of the model's own scheduler, with which its weights were trained; "
+                    f"these take it: {', '.join(fit)}"
+                )
+                yield problem_at(batch, offset, "scheduler", asked[1], message)
 
     def _token_problems(self, batch: RowBatch, rows: ResolvedRows, offsets: list[int]) -> Iterable[Problem]:
         """Yield a problem for each prompt that the text encoder does not read to its end."""
