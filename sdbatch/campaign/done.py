@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from sdbatch.campaign.digests import Digests, DigestTable, digest_order, group_starts, id_digests, request_digests
+from sdbatch.campaign.digests import Digests, DigestTable, digest_order, group_starts, id_digests
 from sdbatch.campaign.excluded import RowOutputs, Unwanted
 from sdbatch.campaign.history import History
 from sdbatch.campaign.origins import Origins
@@ -31,6 +31,7 @@ class Standing:
 
     Attributes:
         outputs: Outputs still to be made, of those asked for.
+        is_made: Whether there are none.
         is_begun: Whether any of its outputs is made.
         failure: Its newest failure, -1 for none: a place in the failures of `Done`.
         is_known: Whether the id was ever committed, with whichever key.
@@ -39,6 +40,7 @@ class Standing:
     """
 
     outputs: list[tuple[int, ...]]
+    is_made: NDArray[np.bool_]
     is_begun: NDArray[np.bool_]
     failure: NDArray[np.int32]
     is_known: NDArray[np.bool_]
@@ -82,25 +84,29 @@ class Done:
         """Whether nothing was ever committed."""
         return not len(self._newest)
 
-    def standing(self, ids: pa.ChunkedArray, keys: pa.ChunkedArray, num_outputs: pa.ChunkedArray) -> Standing:
-        """Say how requests stand."""
-        if self.is_empty:
-            digests, place = np.zeros(len(ids), np.uint64), np.full(len(ids), -1, np.int64)
-        else:
-            digests = id_digests(ids)
-            place = self._requests.positions(request_digests(digests, keys))
+    def standing(self, requests: Digests, ids: pa.ChunkedArray, num_outputs: pa.ChunkedArray) -> Standing:
+        """Say how requests stand.
+
+        Args:
+            requests: Their digests.
+            ids: The id of each.
+            num_outputs: How many outputs each asks for.
+        """
+        place = np.full(len(ids), -1, np.int64) if self.is_empty else self._requests.positions(requests)
         made = self._made[place]
         has_many = np.isin(place, list(self._many)) if self._many else np.zeros(len(place), np.bool_)
         counts = np.asarray(num_outputs).astype(np.int64)
-        outputs = _each_missing(made, counts)
+        outputs, is_made = _each_missing(made, counts)
         for row in np.flatnonzero((counts > _WORD_BITS) & has_many):
             numbers = self._many[int(place[row])]
             outputs[row] = tuple(n for n in range(counts[row]) if n not in numbers)
+            is_made[row] = not outputs[row]
         return Standing(
             outputs=outputs,
+            is_made=is_made,
             is_begun=(made != 0) | has_many,
             failure=self._failure[place],
-            is_known=self._is_known(digests, place),
+            is_known=self._is_known(ids, place),
             unwanted=self._unwanted_of(place),
         )
 
@@ -109,10 +115,11 @@ class Done:
         self._unwanted.look(place[rows].tolist())
         return {row: outputs for row in rows if (outputs := self._unwanted.of(int(place[row])))}
 
-    def _is_known(self, ids: NDArray[np.uint64], place: NDArray[np.int64]) -> NDArray[np.bool_]:
+    def _is_known(self, ids: pa.ChunkedArray, place: NDArray[np.int64]) -> NDArray[np.bool_]:
         is_known = place >= 0
-        others = np.flatnonzero(~is_known)  # of most rows the request itself was committed
-        is_known[others] = self._places_of(ids[others]) >= 0
+        if not self.is_empty:
+            others = ~is_known  # of most rows the request itself was committed
+            is_known[others] = self._places_of(id_digests(ids.filter(pa.array(others)))) >= 0
         return is_known
 
     def newest_commits(self, ids: pa.ChunkedArray) -> list[str | None]:
@@ -124,16 +131,20 @@ class Done:
         return self._ids.positions(Digests(high=ids, low=ids))
 
 
-def _each_missing(made: NDArray[np.uint64], counts: NDArray[np.int64]) -> list[tuple[int, ...]]:
-    """Return the outputs that each request lacks; where all of them are alike, one look tells."""
+def _each_missing(
+    made: NDArray[np.uint64], counts: NDArray[np.int64]
+) -> tuple[list[tuple[int, ...]], NDArray[np.bool_]]:
+    """Return the outputs that each request lacks, and whether it lacks none; where all are alike, one look tells."""
     if len(made) and (made == made[0]).all() and (counts == counts[0]).all():
-        return [_missing(int(made[0]), int(counts[0]))] * len(made)
+        missing = _missing(int(made[0]), int(counts[0]))
+        return [missing] * len(made), np.full(len(made), not missing)
     outputs: list[tuple[int, ...]] = [()] * len(made)
     wanted = _ALL_BITS >> np.maximum(_WORD_BITS - counts, 0).astype(np.uint64)  # a bit for each output
-    lacking = np.flatnonzero((wanted & ~made != 0) | (counts > _WORD_BITS))
+    is_made = (wanted & ~made == 0) & (counts <= _WORD_BITS)
+    lacking = np.flatnonzero(~is_made)
     for place, bits, count in zip(lacking.tolist(), made[lacking].tolist(), counts[lacking].tolist(), strict=True):
         outputs[place] = _missing(bits, count)
-    return outputs
+    return outputs, is_made
 
 
 # Of a million rows most have the same outputs: one value for all of them takes half the time, a tenth of the memory.

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from sdbatch.campaign import layout
 from sdbatch.campaign.campaign import Campaign
+from sdbatch.campaign.digests import id_digests, request_digests
 from sdbatch.campaign.tombstones import read_tombstones
 from sdbatch.driver.one_run.records import RunResult
 from sdbatch.driver.picking import Selection
@@ -121,7 +122,8 @@ def _forced(job: Job, campaign: Campaign, selection: Selection, progress: Progre
     """
     picked = _picked(job, selection)
     ids, keys, numbers = (picked.column(name) for name in _ASKED)
-    unwanted = campaign.done(read_verdicts(campaign.store)).standing(ids, keys, numbers).unwanted
+    requests = request_digests(id_digests(ids), keys)
+    unwanted = campaign.done(read_verdicts(campaign.store)).standing(requests, ids, numbers).unwanted
     outputs = {
         (key, n)
         for row, (key, num_outputs) in enumerate(zip(keys.to_pylist(), numbers.to_pylist(), strict=True))

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sdbatch.errors import Problem
 from sdbatch.manifest.read import RowBatch, Shard, read_batches
@@ -99,10 +100,12 @@ class Duplicates:
     def __init__(self) -> None:
         self._hashes = array("q")  # one that grows: arrays that are put together at the end are there twice
 
-    def add(self, batch: RowBatch) -> None:
-        """Remember a batch's ids."""
+    def add(self, batch: RowBatch) -> NDArray[np.int64]:
+        """Remember a batch's ids; return Python's hash of each."""
         ids = batch.columns.get("id", [])
-        self._hashes.frombytes(np.fromiter(map(hash, ids), np.int64, len(ids)).tobytes())
+        hashes = np.fromiter(map(hash, ids), np.int64, len(ids))
+        self._hashes.frombytes(hashes.tobytes())
+        return hashes
 
     def problems(self, shards: Iterable[Shard]) -> Iterator[Problem]:
         """Yield a problem for every id that appeared before; reads the ids again, only when two hashes are equal."""

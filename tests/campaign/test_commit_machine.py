@@ -40,6 +40,7 @@ from sdbatch.campaign.write import put_asset, put_commit
 from sdbatch.driver.compact import write_metadata
 from sdbatch.driver.one_run.select import classify
 from sdbatch.driver.picking import Selection
+from sdbatch.driver.rows.parts import with_digests
 from sdbatch.driver.rows.shared_keys import SharedKeys, Sharing, leading_words
 from sdbatch.plan.window import Window
 from sdbatch.types import Origin, Request, Unit
@@ -404,7 +405,7 @@ class CampaignMachine(RuleBasedStateMachine):
         done = Campaign(self.store).done(follower=run)
         for old in self.old_drivers:
             old.is_followed = True
-        manifest = pa.Table.from_pylist(rows)
+        manifest = with_digests(pa.Table.from_pylist(rows))
         (part,) = classify([manifest], done, Selection())
         sharing = Sharing(SharedKeys(leading_words(manifest.column("request_key"))), done.origins)
         sharing.count(manifest, part.outputs)

@@ -22,6 +22,7 @@ from sdbatch.driver.one_run.meeting_seeds import MeetingSeeds
 from sdbatch.driver.one_run.rerolls import Choice, Rules, choose, review_lines
 from sdbatch.driver.one_run.select import classify
 from sdbatch.driver.picking import Selection
+from sdbatch.driver.rows.parts import with_digests
 from sdbatch.review.decision import Decision
 from sdbatch.review.files import add_decisions, read_verdicts
 from sdbatch.storage import Store, open_store
@@ -154,7 +155,7 @@ class _Story:
             self.store.put_new(layout.redo(run), to_parquet(table(void, VOID)))
         done = Campaign(self.store).done(read_verdicts(self.store))
         self.store.put_new(layout.requests(run, 0), to_parquet(self.asked()))
-        (part,) = classify([self.asked()], done, selection, STAGES, 2)
+        (part,) = classify([with_digests(self.asked())], done, selection, STAGES, 2)
         made = dict(zip(IDS, part.outputs, strict=True))
         rows = []
         requests = []
@@ -323,9 +324,9 @@ def test_only_commits_of_the_manifests_own_rows_are_read_for_decisions(
     done = Campaign(story.store).done(read_verdicts(story.store))
     before = len(reads)
     other = story.asked().set_column(0, "id", pa.array([f"new-{name}" for name in IDS]))
-    list(classify([other], done, Selection(), STAGES, 2))
+    list(classify([with_digests(other)], done, Selection(), STAGES, 2))
     assert len(reads) == before
-    list(classify([story.asked()], done, Selection(), STAGES, 2))
+    list(classify([with_digests(story.asked())], done, Selection(), STAGES, 2))
     assert len(reads) == before + 1
-    list(classify([story.asked()], done, Selection(), STAGES, 2))
+    list(classify([with_digests(story.asked())], done, Selection(), STAGES, 2))
     assert len(reads) == before + 1, "what was compared once is remembered"

@@ -21,6 +21,7 @@ from sdbatch.campaign.snapshot import write_snapshot
 from sdbatch.campaign.write import put_commit
 from sdbatch.driver.one_run.select import ClassifiedRows, classify
 from sdbatch.driver.picking import Selection
+from sdbatch.driver.rows.parts import with_digests
 from sdbatch.driver.rows.scan import IS_PICKED
 from sdbatch.storage import Store, open_store
 
@@ -113,7 +114,7 @@ def test_columns_say_what_a_plain_reading_says(seed: int, tmp_path: Path, monkey
     done = Campaign(store).done()
     reasons = set()
     for selection in SELECTIONS:
-        parts = [_marked(pa.Table.from_pylist(rows), selection) for rows in (asked[:5], asked[5:])]
+        parts = [_marked(with_digests(pa.Table.from_pylist(rows)), selection) for rows in (asked[:5], asked[5:])]
         said = [
             pair for part in classify(parts, done, selection) for pair in zip(part.reasons, part.outputs, strict=True)
         ]
@@ -131,6 +132,7 @@ def test_a_replaced_output_stays_with_its_row_among_those_that_are_made() -> Non
         rows=pa.table({"id": ["a", "b", "c"]}),
         codes=np.zeros(3, np.int8),
         outputs=[(), (1, 2), (3,)],
+        is_pending=np.array([False, True, True]),
         failures=Counter(),
         replaces={1: {2: 0}, 2: {3: 1}},
     )

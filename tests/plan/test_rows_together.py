@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.resolved import Row, rows_of
 
+from sdbatch.campaign.digests import id_digests
 from sdbatch.canonical import are_plain_texts, canonical
 from sdbatch.checkpoints import describe
-from sdbatch.driver.rows.parts import PART, part_table
+from sdbatch.driver.rows.parts import PART, part_table, with_digests
 from sdbatch.job import parse_job
 from sdbatch.plan.resolve import ResolvedRows, Resolver
 from sdbatch.types import SEED_MAX
@@ -90,9 +91,10 @@ def test_a_recipe_is_canonical_json_of_what_was_asked_and_its_key_is_its_sha256(
 def test_a_part_on_the_disk_holds_what_was_resolved() -> None:
     resolved = _together(_mixed())
 
-    part = part_table(resolved, pa.table({}))
+    part = part_table(resolved, pa.table({}), id_digests(pa.array(resolved.id)))
 
     assert part.schema == PART
+    assert with_digests(part).equals(part)
     assert part.column("request_key").to_pylist() == [row.request_key for row in _listed(resolved) if row]
     for name, values in resolved._asdict().items():
         if name != "sources":

@@ -12,8 +12,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import compress
-from operator import attrgetter, not_
+from operator import attrgetter
 from typing import Final, Literal, get_args
 
 import numpy as np
@@ -25,6 +24,7 @@ from sdbatch.campaign.done import Done, Standing
 from sdbatch.campaign.tombstones import Tombstones
 from sdbatch.driver.one_run.rerolls import Choice, Rules, choose
 from sdbatch.driver.picking import Selection
+from sdbatch.driver.rows.parts import part_digests
 from sdbatch.driver.rows.scan import IS_PICKED, ResolvedManifest
 from sdbatch.driver.rows.shared_keys import Sharing
 from sdbatch.errors import ROW_ERRORS, JobError
@@ -64,6 +64,7 @@ class ClassifiedRows:
         rows: Rows of the resolved manifest, with the columns that were read.
         codes: For each row, why it is made or left: a place among all reasons.
         outputs: For each row, the outputs to make; empty for a row that is left.
+        is_pending: For each row, whether there are any.
         failures: Number of rows that stay failed, by class of failure.
         replaces: By row, which unwanted number each of its further outputs is made for.
         further: By row, its outputs that replace unwanted ones: those that are made, and those that wait.
@@ -76,6 +77,7 @@ class ClassifiedRows:
     rows: pa.Table
     codes: NDArray[np.int8]
     outputs: Sequence[tuple[int, ...]]
+    is_pending: NDArray[np.bool_]
     failures: Counter[str]
     replaces: Mapping[int, Mapping[int, int]] = field(default_factory=dict)
     further: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
@@ -105,13 +107,14 @@ class ClassifiedRows:
 
     def pending(self) -> PendingRows:
         """Return the rows with outputs to make; of a campaign that goes on, these are few."""
-        if all(self.outputs):
+        if self.is_pending.all():
             return PendingRows(rows=self.rows, outputs=self.outputs, replaces=self.replaces)
-        places = list(compress(range(len(self.outputs)), self.outputs))
+        places = np.flatnonzero(self.is_pending).tolist()
+        replaced = enumerate(places) if self.replaces else ()
         return PendingRows(
-            rows=self.rows.take(pa.array(places, pa.int64())),
+            rows=self.rows.filter(pa.array(self.is_pending)),
             outputs=[self.outputs[place] for place in places],
-            replaces={row: self.replaces[place] for row, place in enumerate(places) if place in self.replaces},
+            replaces={row: self.replaces[place] for row, place in replaced if place in self.replaces},
         )
 
     def rows_for(self, reason: Reason) -> pa.Table:
@@ -136,8 +139,8 @@ def classify(
     is_retried = _retried(done, selection, stages_digest)
     rules = Rules(is_retried=is_retried.tolist(), rerolls=rerolls, is_rerolling=selection.is_rerolling)
     for part in parts:
-        standing = done.standing(*(part.column(name) for name in ("id", "request_key", "num_outputs")))
-        is_made = np.fromiter(map(not_, standing.outputs), np.bool_, part.num_rows)
+        standing = done.standing(part_digests(part), part.column("id"), part.column("num_outputs"))
+        is_made = standing.is_made
         reasons = _reasons(part, standing, is_made, is_retried, done.tombstones)
         choices = _choices(part, standing, rules, selection.again)
         for row, choice in choices.items():
@@ -161,6 +164,7 @@ def classify(
             rows=part,
             codes=reasons,
             outputs=outputs,
+            is_pending=~(is_made | is_left),
             failures=Counter(done.failures[failure].error_type for failure in failures.tolist()),
             replaces={row: choice.replaces for row, choice in chosen.items() if choice.replaces},
             further={row: choice.further for row, choice in chosen.items() if choice.further},

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from sdbatch.campaign.campaign import Campaign
 from sdbatch.campaign.history import History
 from sdbatch.campaign.standing import OutputName, StandingOutput, newest_requests, standing_outputs
-from sdbatch.driver.rows.parts import read_part
+from sdbatch.driver.rows.parts import read_part, with_digests
 from sdbatch.errors import ManifestError, Problem
 from sdbatch.families import ENLARGES
 from sdbatch.job import Job
@@ -78,7 +78,7 @@ def settle_chains(
             values = pa.array(columns[name], part.schema.field(name).type)
             part = part.set_column(number, part.schema.field(name), values)
         if places:
-            settled.append((path, part))
+            settled.append((path, with_digests(part)))
     if problems:
         raise ManifestError(problems)
     return settled

@@ -15,7 +15,9 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
+from sdbatch.campaign.digests import Digests, id_digests, request_digests
 from sdbatch.plan.resolve import ResolvedRows
 
 PART: Final = pa.schema(
@@ -30,24 +32,54 @@ PART: Final = pa.schema(
         ("cost_tflop", pa.float64()),
         ("waits_for", pa.string()),  # the first source that a run before has to make; null where nothing lacks
         ("shape", pa.string()),
+        ("digest_high", pa.uint64()),  # of the request, in this process: what the campaign's history is asked by
+        ("digest_low", pa.uint64()),
     ]
 )
 """Columns of every part; the user's x_* stand behind them."""
+DIGEST: Final = ("digest_high", "digest_low")
 
 
-def part_table(rows: ResolvedRows, own: pa.Table) -> pa.Table:
-    """Return resolved rows, with their keys and their x_* columns, as a table."""
+def part_table(rows: ResolvedRows, own: pa.Table, ids: NDArray[np.uint64]) -> pa.Table:
+    """Return resolved rows, with their keys, their digests and their x_* columns, as a table.
+
+    Args:
+        rows: The rows.
+        own: Their x_* columns.
+        ids: The digest of each id; see `sdbatch.campaign.digests.id_digests`.
+    """
     num_rows = len(rows.id)
+    keys = rows.request_key
+    digests = request_digests(ids, keys)
     columns = {
         **{name: _array(values, PART.field(name).type) for name, values in rows._asdict().items() if name != "sources"},
-        "request_key": rows.request_key,
+        "request_key": keys,
         "sources": _sources(rows),
         "waits_for": pa.nulls(num_rows, pa.string()),
+        "digest_high": pa.array(digests.high),
+        "digest_low": pa.array(digests.low),
     }
     table = pa.table([columns[name] for name in PART.names], schema=PART)
     for name in own.column_names:
         table = table.append_column(name, own.column(name))
     return table
+
+
+def part_digests(part: pa.Table) -> Digests:
+    """Return the digests of a part's requests."""
+    high, low = (part.column(name).to_numpy() for name in DIGEST)
+    return Digests(high=high, low=low)
+
+
+def with_digests(part: pa.Table) -> pa.Table:
+    """Return a part with the digests of its requests as its ids and keys are now."""
+    digests = request_digests(id_digests(part.column("id")), part.column("request_key"))
+    for name, words in zip(DIGEST, (digests.high, digests.low), strict=True):
+        if name in part.column_names:
+            part = part.set_column(part.column_names.index(name), PART.field(name), pa.array(words))
+        else:
+            part = part.append_column(PART.field(name), pa.array(words))
+    return part
 
 
 def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:

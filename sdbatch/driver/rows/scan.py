@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from sdbatch.after import check_stages, choose_stages, stages_digest
 from sdbatch.campaign import layout
@@ -27,7 +28,16 @@ from sdbatch.driver.picking import Selection
 from sdbatch.driver.rows.asset_sources import AssetSources
 from sdbatch.driver.rows.chains import settle_chains
 from sdbatch.driver.rows.manifest_picks import ManifestPicks
-from sdbatch.driver.rows.parts import PART, part_schema, part_table, read_part, read_parts, write_part
+from sdbatch.driver.rows.parts import (
+    DIGEST,
+    PART,
+    part_digests,
+    part_schema,
+    part_table,
+    read_part,
+    read_parts,
+    write_part,
+)
 from sdbatch.driver.rows.row_warnings import RowWarnings, is_absent_file
 from sdbatch.driver.rows.shared_keys import SharedKeys, leading_words
 from sdbatch.driver.rows.source_headers import SourceHeaders
@@ -50,7 +60,7 @@ from sdbatch.storage import AllowList, Store, parse_url
 
 PART_ROWS = 16_384
 _PUBLIC = ("id", "request_key", "num_outputs")
-COUNTED = (*_PUBLIC, "model", "cost_tflop", "shape", "waits_for")
+COUNTED = (*_PUBLIC, *DIGEST, "model", "cost_tflop", "shape", "waits_for")
 """Columns that counting needs; the recipes, which are most of the bytes, stay unread."""
 IS_PICKED = "is_picked"
 """Column of a part where a selection leaves rows out: whether it means the row."""
@@ -95,7 +105,7 @@ class Scanned:
 
 def scan(
     job: Job,
-    keep: Callable[[RowBatch, ResolvedRows], None] | None = None,
+    keep: Callable[[RowBatch, ResolvedRows, NDArray[np.uint64]], None] | None = None,
     *,
     loads_here: bool = True,
     headers: SourceHeaders | None = None,
@@ -107,7 +117,8 @@ def scan(
 
     Args:
         job: The job.
-        keep: Called with each batch until there is a problem; with it, sources and models are digested too.
+        keep: Called with each batch and the digests of its ids until there is a problem; with it, sources and models
+            are digested too.
         loads_here: Whether this machine's Python packages are those that load the models.
         headers: Reads the headers of sources; None leaves them unread.
         counts_tokens: Whether the tokens of long prompts are counted, for warnings.
@@ -127,7 +138,7 @@ def scan(
 def _scanned(
     job: Job,
     manifest: ManifestHere,
-    keep: Callable[[RowBatch, ResolvedRows], None] | None,
+    keep: Callable[[RowBatch, ResolvedRows, NDArray[np.uint64]], None] | None,
     *,
     loads_here: bool,
     headers: SourceHeaders | None,
@@ -172,7 +183,7 @@ def _scanned(
     for shard in shards:
         problems.extend(shard.problems)
         for batch in read_batches(shard):
-            duplicates.add(batch)
+            id_hashes = duplicates.add(batch)
             if headers is not None:
                 headers.add(batch)
             assets.add(batch.columns)
@@ -188,7 +199,7 @@ def _scanned(
             warnings.look(batch, rows)
             ids.update("\n".join([*rows.id, ""]).encode())
             if keep is not None and not problems.count:
-                keep(batch, rows)
+                keep(batch, rows, id_hashes.view(np.uint64))
                 if picks is not None:
                     picks.add(batch)
     problems.extend(duplicates.problems(shards))
@@ -358,10 +369,10 @@ class ResolvedManifest:
             reached("before-writing-the-plan")
             store.put_new(path_of(run, number), to_parquet(part.select(names), distinct=("id", "request_key")))
 
-    def _keep(self, batch: RowBatch, rows: ResolvedRows) -> None:
-        table = part_table(rows, batch.own)
+    def _keep(self, batch: RowBatch, rows: ResolvedRows, ids: NDArray[np.uint64]) -> None:
+        table = part_table(rows, batch.own, ids)
         self._waiting.append(table)
-        self._key_words.frombytes(leading_words(table.column("request_key")).tobytes())
+        self._key_words.frombytes((part_digests(table).high ^ ids).tobytes())
         if sum(table.num_rows for table in self._waiting) >= PART_ROWS:
             self._flush()
 
