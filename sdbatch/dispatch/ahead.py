@@ -13,6 +13,8 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, TypeVar
 
+from sdbatch.collector import seldom_collected
+
 if TYPE_CHECKING:
     from sdbatch.dispatch.ray_local import LocalRay
 
@@ -78,9 +80,10 @@ class RayAhead:
         self._thread.shutdown()
 
     def _start(self) -> None:
-        import ray
+        with seldom_collected():  # its modules are half of all objects
+            import ray
 
-        from sdbatch.dispatch.ray_cluster import start_local
+            from sdbatch.dispatch.ray_cluster import start_local
 
         if not ray.is_initialized():
             self._local = start_local(self._num_cpus, allow_open=self._allow_open)
