@@ -1,7 +1,7 @@
 """What the package offers: its verbs, what they take and return, its errors. `sdbatch` has all of it by these names.
 
-A worker imports the package's rooms and none of this, which takes half of a second and would come to it with the first
-of them; see `sdbatch/__init__.py`.
+A worker imports some rooms of the package and none of this, which would cost it a quarter of a second and some memory;
+see `sdbatch/__init__.py`.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ _STAND_INS: Final[Mapping[tuple[str, str], Mapping[str, Callable[..., object]]]]
     },
     ("ray._private", "utils"): {"get_dashboard_dependency_error": _no_dashboard},
 }
-"""What stands in the place of which functions of Ray's, by module and what of it has them; `ray.init` has no switch."""
+"""What stands in the place of functions of Ray's, by module and what has them there. `ray.init` has no switch."""
 
 
 class _Once:
