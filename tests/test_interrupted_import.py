@@ -43,7 +43,7 @@ def test_the_command_ends_at_once_and_without_a_traceback(tmp_path: Path) -> Non
 
 
 def test_a_program_that_imports_the_package_keeps_its_handler() -> None:
-    status, said = _interrupted(["-c", "import sdbatch"])
+    status, said = _interrupted(["-c", "from sdbatch import run"])
     assert (status, "KeyboardInterrupt" in said) == (-signal.SIGINT, True)
 
 
