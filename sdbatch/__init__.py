@@ -18,6 +18,7 @@ if interrupted_import.is_command():  # Python runs this file before the first li
 
 import sys
 from importlib import import_module
+from importlib.util import find_spec
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -43,12 +44,13 @@ sys.modules[__name__].__class__ = _Package
 if not TYPE_CHECKING:  # who checks types knows every name, and tells of one that is not there
 
     def __getattr__(name: str) -> Any:
-        if name.startswith("_") and name not in {"__all__", "__version__"}:  # what Python asks of every module
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        public = import_module("sdbatch.public")
-        if name not in {*public.__all__, "__all__"}:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(public, name)
+        if not name.startswith("_") or name in {"__all__", "__version__"}:  # Python asks every module for other ones
+            if name not in _VERBS_LIKE_ROOMS and find_spec(f"{__name__}.{name}"):
+                return import_module(f"{__name__}.{name}")  # `from sdbatch import ffmpeg` imports nothing else
+            public = import_module("sdbatch.public")
+            if name in {*public.__all__, "__all__"}:
+                return getattr(public, name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

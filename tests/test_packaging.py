@@ -163,6 +163,17 @@ def test_what_is_imported_on_demand_costs_nobody_else(imported: str, not_there: 
     assert done.stdout.split() == []
 
 
+@pytest.mark.parametrize("code", ["from sdbatch import ffmpeg", "import sdbatch; sdbatch.errors.JobError"])
+def test_a_module_of_the_package_is_had_by_its_name_without_what_is_public(code: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}; import sys; print('sdbatch.public' in sys.modules)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "False\n"
+
+
 def test_a_verb_is_not_hidden_by_the_room_of_its_name() -> None:
     rooms = {path.name.removesuffix(".py") for path in (ROOT / "sdbatch").iterdir()}
     alike = sorted(rooms.intersection(sdbatch.__all__))
