@@ -59,6 +59,11 @@ def request_digests(ids: NDArray[np.uint64], keys: pa.Array | pa.ChunkedArray) -
     return Digests(high=words[:, 0] ^ ids, low=words[:, 1] ^ (ids * _SPREAD))
 
 
+def first_key_words(requests: Digests, ids: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Return the first 64 bits of request keys, which `request_digests` was given with the same ids."""
+    return requests.high ^ ids
+
+
 def output_digests(requests: Digests, numbers: NDArray[np.int64]) -> Digests:
     """Return the digests of outputs; number -1 stands for a request as a whole."""
     return Digests(high=requests.high, low=requests.low + (numbers + 1).astype(np.uint64) * _SPREAD)

@@ -113,7 +113,7 @@ def describe(name: str, model: Model, storage: Mapping[str, Storage], *, with_re
         and all(one.is_pinned for one in embeddings.values()),
         embeddings={word: one.revision for word, one in embeddings.items()},
         embedding_vectors={word: one.num_vectors for word, one in embeddings.items()},
-        ends_in_noise=(_scheduler_config(info, found, storage) or {}).get("rescale_betas_zero_snr") is True,
+        ends_in_noise=_ends_in_noise(info, found, storage),
         parameters=denoiser.parameters if denoiser is not None else info.parameters,
         module_parameters={
             **info.module_parameters,
@@ -163,9 +163,7 @@ def _refuse_misfits(name: str, info: ModelInfo, found: Mapping[str, LaidOver], s
     """Refuse components whose sizes are not those that the other modules were made for."""
 
     def own(module: str) -> Mapping[str, Any] | None:
-        if module in found and module != asked:
-            return found[module].config
-        return _own_config(info, module, storage) if info.modules else None  # a stated family leaves the folder unread
+        return _config_of(info, module, {} if module == asked else found, storage)
 
     if "vae" in info.modules and "vae" not in found:
         config = _own_config(info, "vae", storage) or {}
@@ -181,15 +179,19 @@ def _refuse_misfits(name: str, info: ModelInfo, found: Mapping[str, LaidOver], s
             refuse_misfit(f"{place}: {component.path}", asked, one.class_name, one.config, info.family, own, found)
 
 
-def _scheduler_config(
-    info: ModelInfo, found: Mapping[str, LaidOver], storage: Mapping[str, Storage]
+def _config_of(
+    info: ModelInfo, module: str, found: Mapping[str, LaidOver], storage: Mapping[str, Storage]
 ) -> Mapping[str, Any] | None:
-    """Return the configuration of a model's own scheduler; None where it is not known, or no row can lose any of it."""
-    if not zero_snr_schedulers(info.family.schedulers):
-        return None
-    if "scheduler" in found:
-        return found["scheduler"].config
-    return _own_config(info, "scheduler", storage) if info.modules else None
+    """Return the configuration of a module, a component's where one is laid over it; None where none is known."""
+    if module in found:
+        return found[module].config
+    return _own_config(info, module, storage) if info.modules else None  # a stated family leaves the folder unread
+
+
+def _ends_in_noise(info: ModelInfo, found: Mapping[str, LaidOver], storage: Mapping[str, Storage]) -> bool:
+    """See `ModelInfo`; the scheduler of a family that has no other one for it is not read."""
+    config = _config_of(info, "scheduler", found, storage) if zero_snr_schedulers(info.family.schedulers) else None
+    return (config or {}).get("rescale_betas_zero_snr") is True
 
 
 def _says_predictions(model: Model) -> bool:

@@ -10,10 +10,10 @@ import pyarrow as pa
 
 from sdbatch.campaign import layout
 from sdbatch.campaign.campaign import Campaign
-from sdbatch.campaign.digests import id_digests, request_digests
 from sdbatch.campaign.tombstones import read_tombstones
 from sdbatch.driver.one_run.records import RunResult
 from sdbatch.driver.picking import Selection
+from sdbatch.driver.rows.parts import DIGEST, part_digests
 from sdbatch.driver.rows.scan import IS_PICKED, ResolvedManifest
 from sdbatch.driver.run import run_job
 from sdbatch.errors import JobError
@@ -24,7 +24,7 @@ from sdbatch.storage import open_campaign
 
 Place = tuple[str, str, int | None]
 """Id, request key and number of an output."""
-_ASKED: Final = ["id", "request_key", "num_outputs"]
+_ASKED: Final = ["id", "request_key", "num_outputs", *DIGEST]
 
 
 def redo_job(
@@ -121,9 +121,8 @@ def _forced(job: Job, campaign: Campaign, selection: Selection, progress: Progre
     An output that another one replaced stays as it is: the other one is made again.
     """
     picked = _picked(job, selection)
-    ids, keys, numbers = (picked.column(name) for name in _ASKED)
-    requests = request_digests(id_digests(ids), keys)
-    unwanted = campaign.done(read_verdicts(campaign.store)).standing(requests, ids, numbers).unwanted
+    ids, keys, numbers = (picked.column(name) for name in ("id", "request_key", "num_outputs"))
+    unwanted = campaign.done(read_verdicts(campaign.store)).standing(part_digests(picked), ids, numbers).unwanted
     outputs = {
         (key, n)
         for row, (key, num_outputs) in enumerate(zip(keys.to_pylist(), numbers.to_pylist(), strict=True))
@@ -142,7 +141,7 @@ def _named(selection: Selection, ids: frozenset[str]) -> Selection:
 
 
 def _picked(job: Job, selection: Selection) -> pa.Table:
-    """Return id, request key and number of outputs of the rows that a selection means."""
+    """Return id, request key, number of outputs and digests of the rows that a selection means."""
     with closing(ResolvedManifest(job, selection)) as manifest:
         parts = [part.filter(part.column(IS_PICKED)) for part in manifest.parts(_ASKED)]
     return pa.concat_tables(parts).select(_ASKED)

@@ -54,6 +54,9 @@ class RowWarnings:
         self._models = models
         self._is_missing = is_missing
         self._counts_tokens = counts_tokens
+        self._fitting = {
+            name: zero_snr_schedulers(model.family.schedulers) for name, model in models.items() if model.ends_in_noise
+        }
         self._counters: dict[str, TokenCounter | None] = {}
         self._num_counted = 0
         self.problems = Problems()
@@ -91,16 +94,14 @@ class RowWarnings:
 
     def _scheduler_problems(self, batch: RowBatch, rows: ResolvedRows, offsets: list[int]) -> Iterable[Problem]:
         """Yield a problem for each row whose scheduler drops what the model's own one has."""
-        models = {name: model for name, model in self._models.items() if model.ends_in_noise}
-        if models.keys().isdisjoint(rows.model):
+        if not self._fitting:
             return
         for offset, name, recipe in zip(offsets, rows.model, rows.recipe, strict=True):
-            asked = _SCHEDULER.search(recipe) if name in models else None
-            fit = zero_snr_schedulers(models[name].family.schedulers) if asked else []
-            if asked and asked[1] not in fit:
+            asked = _SCHEDULER.search(recipe) if name in self._fitting else None
+            if asked and asked[1] not in self._fitting[name]:
                 message = (
                     f"drops rescale_betas_zero_snr of the model's own scheduler, with which its weights were trained; "
-                    f"these take it: {', '.join(fit)}"
+                    f"these take it: {', '.join(self._fitting[name])}"
                 )
                 yield problem_at(batch, offset, "scheduler", asked[1], message)
 

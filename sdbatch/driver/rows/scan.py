@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from sdbatch.after import check_stages, choose_stages, stages_digest
 from sdbatch.campaign import layout
+from sdbatch.campaign.digests import first_key_words
 from sdbatch.campaign.schema import to_parquet
 from sdbatch.campaign.standing import OutputName
 from sdbatch.checkpoints import ModelInfo, describe, describe_lora, refuse_shared_revisions
@@ -372,7 +373,7 @@ class ResolvedManifest:
     def _keep(self, batch: RowBatch, rows: ResolvedRows, ids: NDArray[np.uint64]) -> None:
         table = part_table(rows, batch.own, ids)
         self._waiting.append(table)
-        self._key_words.frombytes((part_digests(table).high ^ ids).tobytes())
+        self._key_words.frombytes(first_key_words(part_digests(table), ids).tobytes())
         if sum(table.num_rows for table in self._waiting) >= PART_ROWS:
             self._flush()
 
