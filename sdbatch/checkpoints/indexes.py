@@ -16,12 +16,14 @@ from sdbatch.checkpoints.facts import Fact
 from sdbatch.checkpoints.files import named_components
 from sdbatch.errors import ModelError
 from sdbatch.families import Family
-from sdbatch.families.schedulers import FLOW_SCHEDULERS, WAN_SCHEDULERS
+from sdbatch.families.schedulers import FLOW_SCHEDULERS, TAKE_SIGMAS, WAN_SCHEDULERS
 
 _OF_LATENTS: Final = ("StableDiffusionPipeline", "StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline")
 """Classes whose UNet reads latents and nothing beside them."""
 _KINDS: Final = {5: "a depth model", 7: "an upscaler", 8: "InstructPix2Pix", 9: "an inpainting model"}
 """What a UNet is that reads so many channels where the VAE has 4."""
+_OF_FLOW: Final = ("FlowMatch", "LTXEuler")
+"""How the names of schedulers begin that read what a model predicts as a flow, whatever their configuration says."""
 _PREDICTIONS: Final = ("epsilon", "sample", "v_prediction", "flow_prediction")
 
 
@@ -39,11 +41,28 @@ def faults_of_index(index: Mapping[str, Any], family: Family, without: Collectio
             yield f"{name} is {value}; it must be [library, class], such as [diffusers, AutoencoderKL]"
         elif value[0] == "diffusers" and not _has_diffusers(value[1]):
             yield f"{name} is a {value[1]}, which diffusers, as it is installed, does not have"
-        elif name == "scheduler" and value[1].startswith("FlowMatch") and family.denoiser == "unet":
-            yield f"{name} is a {value[1]}, which {family.title} does not take; the nearest is {family.schedulers[0]}"
+        elif name == "scheduler" and not _is_taken(value[1], family):
+            yield f"{name} is a {value[1]}, which {family.title} does not take; the nearest is {_nearest(family)}"
     for name in (family.denoiser, "vae", "scheduler"):
         if name not in without and name not in named_components(index):
             yield f"names no {name}, which {family.title} needs; lay one over it: components: {{{name}: FOLDER}}"
+
+
+def _is_taken(class_name: str, family: Family) -> bool:
+    """Whether a family's pipelines can call a scheduler of a class."""
+    if class_name.startswith("CogVideoX"):
+        return class_name in family.schedulers
+    if _predicts_flow(family):
+        return not family.gives_sigmas or class_name in TAKE_SIGMAS
+    return not class_name.startswith(_OF_FLOW) or not family.schedulers
+
+
+def _predicts_flow(family: Family) -> bool:
+    return bool(family.schedulers) and {*FLOW_SCHEDULERS, *WAN_SCHEDULERS}.issuperset(family.schedulers)
+
+
+def _nearest(family: Family) -> str:
+    return family.schedulers[0] if family.schedulers else FLOW_SCHEDULERS[0]
 
 
 @lru_cache(maxsize=1)
@@ -95,10 +114,9 @@ def refuse_other_noise(place: str, family: Family, class_name: str, config: Mapp
     Raises:
         ModelError: Naming the scheduler and the nearest that fits.
     """
-    predicts_flow = bool(family.schedulers) and {*FLOW_SCHEDULERS, *WAN_SCHEDULERS}.issuperset(family.schedulers)
     said = config.get("prediction_type")
-    is_of_flow = class_name.startswith("FlowMatch") or said == "flow_prediction" or config.get("use_flow_sigmas")
-    if predicts_flow and not is_of_flow:
+    is_of_flow = class_name.startswith(_OF_FLOW) or said == "flow_prediction" or config.get("use_flow_sigmas")
+    if _predicts_flow(family) and not is_of_flow:
         raise ModelError(
             f"{place}: is a {class_name} for what predicts {said or 'epsilon'}, and {family.title} predicts a flow; "
             f"the nearest is {family.schedulers[0]}"

@@ -22,6 +22,7 @@ FAMILIES: Final = (
         size_multiple=16,
         defaults={**MEGAPIXEL, "num_inference_steps": 35, "guidance_scale": 5.0},
         schedulers=FLOW_SCHEDULERS,
+        gives_sigmas=True,
         denoiser="transformer",
         tokens_max=512,
         tflop_reference=74.57,

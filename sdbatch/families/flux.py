@@ -19,6 +19,7 @@ class _SharedFields(TypedDict):
     size_multiple: int
     defaults: Mapping[str, Any]
     schedulers: tuple[str, ...]
+    gives_sigmas: bool
     denoiser: str
     tokenizer: str
     tokens_max: int
@@ -35,6 +36,7 @@ _SHARED: Final[_SharedFields] = {
     "size_multiple": 16,
     "defaults": {**MEGAPIXEL, "num_inference_steps": 28, "guidance_scale": 3.5},
     "schedulers": FLOW_SCHEDULERS,
+    "gives_sigmas": True,
     "denoiser": "transformer",
     "tokenizer": "tokenizer_2",
     "tokens_max": 512,

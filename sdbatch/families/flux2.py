@@ -41,6 +41,7 @@ FAMILIES: Final = (
         size_multiple=16,
         defaults={**MEGAPIXEL, "num_inference_steps": 50, "guidance_scale": 4.0},
         schedulers=FLOW_SCHEDULERS,
+        gives_sigmas=True,
         denoiser="transformer",
         # Of 512 tokens, about 40 are the system message and the template around a prompt (0.42.1).
         tokens_max=472,
@@ -68,6 +69,7 @@ FAMILIES: Final = (
         size_multiple=16,
         defaults={**MEGAPIXEL, "num_inference_steps": 50, "guidance_scale": 4.0},
         schedulers=FLOW_SCHEDULERS,
+        gives_sigmas=True,
         denoiser="transformer",
         tokens_max=512,
         tflop_reference=34.82,

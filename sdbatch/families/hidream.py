@@ -29,6 +29,7 @@ FAMILIES: Final = (
         pixels_max=1024 * 1024,
         defaults={**MEGAPIXEL, "num_inference_steps": 50, "guidance_scale": 5.0},
         schedulers=FLOW_SCHEDULERS,
+        gives_sigmas=True,
         denoiser="transformer",
         # The encoder by T5 and the one by Llama read so many tokens.
         tokenizer="tokenizer_4",

@@ -31,6 +31,7 @@ _GUIDED: Final = Family(
     size_multiple=32,
     defaults={"height": 2048, "width": 2048, "num_inference_steps": 50, "guidance_scale": 3.5},
     schedulers=FLOW_SCHEDULERS,
+    gives_sigmas=True,
     denoiser="transformer",
     tokens_max=1000,
     # By formula, as its masks have no values on the meta device: 4,096 tokens of the picture and 1,128 of the text see

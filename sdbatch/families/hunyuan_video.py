@@ -29,6 +29,7 @@ _TEXT: Final = Family(
         "guidance_scale": 6.0,
     },
     schedulers=FLOW_SCHEDULERS,
+    gives_sigmas=True,
     denoiser="transformer",
     tokens_max=1000,
     # By formula, as its masks have no values on the meta device: half of the 8.3e9 weights see a token of the clip,

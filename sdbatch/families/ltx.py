@@ -83,6 +83,7 @@ _LTX: Final = Family(
         "guidance_scale": 3.0,
     },
     schedulers=FLOW_SCHEDULERS,
+    gives_sigmas=True,
     denoiser="transformer",
     tokens_max=128,
     tflop_reference=37.1,

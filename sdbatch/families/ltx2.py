@@ -58,6 +58,7 @@ FAMILIES: Final = (
             "guidance_scale": 3.0,
         },
         schedulers=FLOW_SCHEDULERS,
+        gives_sigmas=True,
         denoiser="transformer",
         tokens_max=1024,
         tflop_reference=198.8,

@@ -19,6 +19,7 @@ class _SharedFields(TypedDict):
     size_multiple: int
     defaults: Mapping[str, Any]
     schedulers: tuple[str, ...]
+    gives_sigmas: bool
     denoiser: str
     tokens_max: int
     tflop_reference: float
@@ -31,6 +32,7 @@ _SHARED: Final[_SharedFields] = {
     "size_multiple": 16,
     "defaults": {**MEGAPIXEL, "num_inference_steps": 50, "guidance_scale": 4.0},
     "schedulers": FLOW_SCHEDULERS,
+    "gives_sigmas": True,
     "denoiser": "transformer",
     "tokens_max": 512,
     "tflop_reference": 78.30,

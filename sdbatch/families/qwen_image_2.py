@@ -38,6 +38,7 @@ FAMILIES: Final = (
         size_multiple=32,
         defaults={**MEGAPIXEL, "num_inference_steps": 40, "guidance_scale": 1.0},
         schedulers=FLOW_SCHEDULERS,
+        gives_sigmas=True,
         denoiser="transformer",
         tokenizer="processor",
         # By formula, as its masks have no values on the meta device: 4,096 tokens of the picture see 6.98e9 weights,

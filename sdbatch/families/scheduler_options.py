@@ -3,7 +3,7 @@
     class + options --> checked_options() --> options in the form that a recipe holds, or what is wrong with them
 
 Names are the arguments of the classes' own constructors. An argument is left out where a class ignores it, where it
-gives no finite numbers, or where it says what the weights were trained for. `tests/families/test_samplers.py` compares
+gives no finite numbers, or where it says what the weights were trained for. `tests/test_samplers.py` compares
 the table with diffusers and runs every value of it.
 """
 

@@ -179,6 +179,8 @@ class Family:
         frames_max: Most frames, a guard against typing errors.
         defaults: Defaults by column, with height and width where the folder does not say them.
         schedulers: Class names a row may ask for.
+        gives_sigmas: Whether its pipelines give a scheduler the noise levels of the steps, or how far they are shifted,
+            which not every scheduler of a flow takes.
         denoiser: Folder of the denoiser in the model folder.
         tokenizer: Component that cuts the prompt; one absent from a folder falls back to `tokenizer`.
         tokens_max: Tokens the text encoder reads; 0: as the tokenizer says. `max_sequence_length` in `parameters` wins.
@@ -212,6 +214,7 @@ class Family:
     frames_max: int = 1025
     defaults: Mapping[str, Any]
     schedulers: tuple[str, ...]
+    gives_sigmas: bool = False
     denoiser: str
     tokenizer: str = "tokenizer"
     tokens_max: int = 0

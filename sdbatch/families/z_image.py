@@ -26,6 +26,7 @@ FAMILIES: Final = (
         size_multiple=16,
         defaults={**MEGAPIXEL, "num_inference_steps": 50, "guidance_scale": 5.0},
         schedulers=FLOW_SCHEDULERS,
+        gives_sigmas=True,
         denoiser="transformer",
         tokens_max=512,
         tflop_reference=62.51,

@@ -24,12 +24,12 @@ from sdbatch.generate.accelerators import accelerated, denoisers_of, recompile_l
 from sdbatch.generate.decoding import decoding
 from sdbatch.generate.enlarging import cut, filled_up, in_tiles, is_large, samples_per_pixel
 from sdbatch.generate.exact import exact_arithmetic
-from sdbatch.generate.first_step import begun_at_first_step
 from sdbatch.generate.inversions import inverted
 from sdbatch.generate.item import BatchResult, Generated, Item, Memory, Pixels, joined_results
 from sdbatch.generate.load.placing import offloading
 from sdbatch.generate.memo import TEXTS_AT_ONCE, remembered
 from sdbatch.generate.prompts import PromptEncoder, is_encoded, with_tokens
+from sdbatch.generate.scheduling import begun_at_first_step, noise_of_rows
 from sdbatch.generate.tasks import CALLS
 from sdbatch.generate.tasks.adapters import adapt
 from sdbatch.generate.tasks.controls import with_controls
@@ -115,6 +115,7 @@ def _made(model: LoadedModel, items: Sequence[Item], pad_to: int | None, on_step
         accelerated(pipeline, model.family, model.options, recipe),
         text_model_named(pipeline, recipe),
         begun_at_first_step(pipeline, route, recipe),
+        noise_of_rows(pipeline, generator),
         visiting(denoisers, model.device if model.options.offload_text_encoder else None) as visits,
         remembered(
             pipeline,

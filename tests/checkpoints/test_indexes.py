@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import diffusers
 import pytest
 import transformers
-from support.toy_clips import make_wan_t2v
+from support.toy_clips import make_cogvideox, make_wan_t2v
 from support.toy_models import make_tiny_flux
 from support.weights import weights
 
@@ -125,11 +125,32 @@ def test_a_scheduler_of_noise_is_refused_for_a_model_of_a_flow(folder: Path, tmp
     over = said("wan", scheduler=str(multistep))
     assert f"models.m.components.scheduler: {multistep}: is a UniPCMultistepScheduler for what predicts eps" in over
     assert "and Wan 2.1 T2V predicts a flow; the nearest is DPMSolverMultistepScheduler" in over
-    _change(tmp_path / "flux" / "model_index.json", {"scheduler": ["diffusers", "EulerDiscreteScheduler"]})
-    assert "scheduler: is a EulerDiscreteScheduler for what predicts epsilon, and Flux.1 predicts a fl" in said("flux")
+    _change(tmp_path / "flux" / "model_index.json", {"scheduler": ["diffusers", "UniPCMultistepScheduler"]})
+    assert "scheduler: is a UniPCMultistepScheduler for what predicts epsilon, and Flux.1 predicts a f" in said("flux")
     config = tmp_path / "flux" / "scheduler" / "scheduler_config.json"
     _change(config, {"prediction_type": "flow_prediction"})
     assert describe("m", Model(path=str(tmp_path / "flux")), {}).family.title == "Flux.1"
+
+
+@pytest.mark.parametrize(
+    ("make", "class_name", "nearest"),
+    [
+        (make_tiny_flux, "FlowMatchHeunDiscreteScheduler", "FlowMatchEulerDiscreteScheduler"),
+        (make_tiny_flux, "EulerDiscreteScheduler", "FlowMatchEulerDiscreteScheduler"),
+        (make_wan_t2v, "CogVideoXDPMScheduler", "DPMSolverMultistepScheduler"),
+        (make_cogvideox, "FlowMatchEulerDiscreteScheduler", "CogVideoXDDIMScheduler"),
+        (make_cogvideox, "LTXEulerAncestralRFScheduler", "CogVideoXDDIMScheduler"),
+    ],
+)
+def test_a_scheduler_that_the_pipelines_cannot_call_is_refused(
+    make: Callable[[Path], None], class_name: str, nearest: str, tmp_path: Path
+) -> None:
+    make(tmp_path)
+    getattr(diffusers, class_name)().save_pretrained(tmp_path / "scheduler")
+    _change(tmp_path / "model_index.json", {"scheduler": ["diffusers", class_name]})
+
+    with pytest.raises(ModelError, match=f"scheduler is a {class_name}, which .* does not take; .* {nearest}"):
+        describe("m", Model(path=str(tmp_path)), {})
 
 
 def test_a_tokenizer_without_its_words_is_refused(folder: Path) -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from conftest import long_but
 from support.studio import KANDINSKY_TEXT, LTX2_BLOCKS, Case, Pixels, Studio, base_row, difference
+
+from sdbatch.generate.batch import make_batch
 
 CASES = [
     Case(model="sd", task="text-to-video", row={"num_frames": 4}, size=32),
@@ -64,6 +68,7 @@ SHORT = (
 
 OF_RULES = list({case.model: case for case in reversed(CASES) if case.images < 2}.values())[::-1]
 """The first case of each model that a clip of a few frames has room for."""
+OF_FLOW = [case for case in OF_RULES if case.model.startswith(("ltx", "hunyuan", "kandinsky"))]
 
 
 @pytest.mark.parametrize(
@@ -104,6 +109,20 @@ def test_the_least_clip_of_a_family_s_rules_is_made_exactly(case: Case, studio: 
     row = {**base_row(case), "height": height, "width": width, "num_frames": num_frames}
 
     assert made.one(row).frames_FHWC.shape == (num_frames, height, width, 3)
+
+
+@pytest.mark.parametrize("case", OF_FLOW, ids=[case.model for case in OF_FLOW])
+def test_the_table_knows_whether_a_clip_s_scheduler_is_given_its_sigmas(
+    case: Case, studio: Callable[[str], Studio]
+) -> None:
+    """FlowMatchHeun takes none; where a family gives some, `check` refuses it as the model's own."""
+    made = studio(case.model)
+    family = made.info.family
+    item = made.item(base_row(case))
+    item = replace(item, recipe=replace(item.recipe, scheduler="FlowMatchHeunDiscreteScheduler"))
+
+    with pytest.raises((ValueError, TypeError)) if family.gives_sigmas else nullcontext():
+        make_batch(made.loaded, [item], None)
 
 
 def _others(case: Case, row: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from conftest import long_but
 from support.revisions import PINNED
 
 from sdbatch.families import FAMILIES, Family, Route
+from sdbatch.families.schedulers import FLOW_SCHEDULERS, TAKE_SIGMAS
 from sdbatch.generate.batch import make_batch, set_threads
 from sdbatch.generate.item import Item
 from sdbatch.generate.load import LoadedModel, load_model
@@ -97,6 +99,7 @@ WORDY_TEMPLATES = {
 """Families whose templates have, in letters, more tokens than the pipeline leaves room for beside a prompt."""
 OF_ANY_SIZE = {"Stable Diffusion XL Refiner"}
 """Families whose pipelines look at no size, and whose toys have a smaller factor than the published VAE."""
+OF_FLOW = [FAMILIES[title] for title in MAKERS if FAMILIES[title].schedulers == FLOW_SCHEDULERS]
 COUPLED_MAX = 1
 """Most a row may change with its neighbours, of 255, where the table says that rows of a call move each other."""
 
@@ -277,6 +280,19 @@ def test_half_a_multiple_is_not_made(family: Family, loaded: Callable[[Family], 
     except (ValueError, RuntimeError):
         return
     assert shape != (1, side, side, 3)
+
+
+@pytest.mark.parametrize("family", OF_FLOW, ids=lambda family: family.title)
+def test_the_table_knows_whether_a_scheduler_is_given_its_sigmas(
+    family: Family, loaded: Callable[[Family], LoadedModel]
+) -> None:
+    """FlowMatchHeun takes none; where a family gives some, `check` refuses it as the model's own."""
+    task, rows = next(iter(family.tasks.items()))
+    with pytest.raises((ValueError, TypeError)) if family.gives_sigmas else nullcontext():
+        make_batch(loaded(family), [_item(family, task, rows[0], scheduler="FlowMatchHeunDiscreteScheduler")], None)
+    if family.gives_sigmas:
+        for scheduler in TAKE_SIGMAS[:2]:
+            assert _pixels(loaded(family), [_item(family, task, rows[0], scheduler=scheduler)])[0].any()
 
 
 @pytest.mark.parametrize("family", [FAMILIES[title] for title in MAKERS], ids=lambda family: family.title)

@@ -107,9 +107,9 @@ def clip(number: int, num_frames: int, size: tuple[int, int]) -> Pixels:
     return np.stack([picture(100 * number + frame, size) for frame in range(num_frames)])
 
 
-def open_studio(name: str, folder: Path) -> Studio:
-    """Build a model in a folder and load it."""
-    options = _options(name, folder)
+def open_studio(name: str, folder: Path, **further: Any) -> Studio:
+    """Build a model in a folder and load it, with further options of its entry in a job."""
+    options = {**_options(name, folder), **further}
     model = parse_job({"manifest": "m", "output": "o", "models": {name: options}}).models[name]
     info = describe(name, model, {})
     return Studio(info, load_model(name, model, info.revision, {}))

@@ -1,0 +1,93 @@
+"""Schedulers while a call runs: the noise that they draw is a row's own, and a copy of one keeps its own steps."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from diffusers import FlowMatchEulerDiscreteScheduler, FlowMatchLCMScheduler
+from support.studio import LTX2_BLOCKS, Case, base_row, difference, open_studio
+from support.toy_models import make_tiny_sd3
+
+from sdbatch.checkpoints import describe
+from sdbatch.generate.batch import make_batch, set_threads
+from sdbatch.generate.item import Item
+from sdbatch.generate.load import load_model
+from sdbatch.job import Model
+from sdbatch.recipe import recipe_from
+
+LTX = Case(model="ltx", task="text-to-video", row={"num_frames": 9, "num_inference_steps": 3})
+LTX2 = Case(model="ltx2", task="text-to-video", row={"num_frames": 9, "parameters": LTX2_BLOCKS})
+
+
+def _item(prompt: str, seed: int) -> Item:
+    values = {
+        "task": "text-to-image",
+        "prompt": prompt,
+        "height": 64,
+        "width": 64,
+        "num_inference_steps": 3,
+        "guidance_scale": 5.0,
+        "scheduler": "",
+        "scheduler_options": {},
+    }
+    return Item(recipe=recipe_from(values), seed=seed)
+
+
+@pytest.mark.parametrize(
+    "scheduler",
+    [lambda: FlowMatchEulerDiscreteScheduler(stochastic_sampling=True), FlowMatchLCMScheduler],
+    ids=["stochastic sampling", "consistency model"],
+)
+def test_noise_of_a_model_s_own_scheduler_is_the_row_s(scheduler: Callable[[], Any], tmp_path: Path) -> None:
+    set_threads(1)
+    make_tiny_sd3(tmp_path / "model")
+    index = tmp_path / "model" / "model_index.json"
+    own = scheduler()
+    own.save_pretrained(tmp_path / "model" / "scheduler")
+    index.write_text(json.dumps({**json.loads(index.read_text()), "scheduler": ["diffusers", type(own).__name__]}))
+    model = Model(path=str(tmp_path / "model"))
+    loaded = load_model("tiny", model, describe("tiny", model, {}).revision, {})
+
+    def made(*items: Item) -> list[Any]:
+        return [output.frames_FHWC for output in make_batch(loaded, items, None).outputs]
+
+    one, two = _item("a beach", 1), _item("a fox", 2)
+    first, second = made(one, two)
+
+    assert difference(first, made(one)[0]) <= 1
+    assert difference(second, made(two)[0]) <= 1
+    assert difference(second, made(two, one)[0]) == 0
+    assert difference(first, made(_item("a beach", 3))[0]) > 1
+
+
+def test_noise_that_a_scheduler_draws_for_a_clip_is_the_row_s(tmp_path: Path) -> None:
+    FlowMatchEulerDiscreteScheduler(stochastic_sampling=True).save_pretrained(tmp_path / "noisy")
+    made = open_studio("ltx", tmp_path / "model", components={"scheduler": str(tmp_path / "noisy")})
+    row = base_row(LTX)
+    other = {**row, "prompt": "zz blue sky", "seed": 2}
+
+    first, second = made.make(row, other)
+
+    assert difference(first, made.make(row)[0]) <= 1
+    assert difference(second, made.make(other)[0]) <= 1
+    assert difference(first, made.make({**row, "seed": 3})[0]) >= 3
+
+
+def test_the_sound_of_a_clip_has_the_steps_of_a_scheduler_with_options(tmp_path: Path) -> None:
+    same = {"class": "FlowMatchEulerDiscreteScheduler", "shift": 1.0}
+    made = open_studio("ltx2", tmp_path / "model", schedulers={"same": same, "other": {**same, "shift": 5.0}})
+    row = base_row(LTX2)
+
+    own, asked, other = (made.one({**row, "scheduler": name}) for name in (None, "same", "other"))
+
+    assert own.sound is not None
+    assert asked.sound is not None
+    assert other.sound is not None
+    assert np.array_equal(own.frames_FHWC, asked.frames_FHWC)
+    assert np.array_equal(own.sound.samples_CT, asked.sound.samples_CT)
+    assert not np.array_equal(own.sound.samples_CT, other.sound.samples_CT)
