@@ -129,8 +129,21 @@ def list_shards(manifest: str, storage: Mapping[str, Storage], unread: list[str]
     names = [entry.path for entry in parent.list(deep=False)] if _is_folder(parent) else []
     shards = [open_shard(parent, path) for path in names if path == name or fnmatch.fnmatchcase(path, name)]
     if not shards:
-        raise JobError(f"manifest: {manifest}: no Parquet file at {location.url}")
+        within = _folders_within(location.url, storage)
+        raise JobError(f"manifest: {manifest}: no Parquet file at {location.url}{within}")
     return shards
+
+
+def _folders_within(url: str, storage: Mapping[str, Storage]) -> str:
+    """Return what a message says of a folder without shards that has folders: they are not read."""
+    store = open_store(url, storage)
+    names = [name for name in store.folders("") if not name.startswith((".", "_"))] if _is_folder(store) else []
+    if not names:
+        return ""
+    advice = "shards lie in one folder"
+    if all("=" in name for name in names):
+        advice = "a column of partition_cols stands in no file; write the table into one folder, without it"
+    return f" itself; folders within it, such as {names[0]}/, are not read: {advice}"
 
 
 def _is_folder(store: Store) -> bool:

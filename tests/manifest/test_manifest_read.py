@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,22 @@ def test_a_file_whose_name_holds_brackets_is_found(tmp_path: Path) -> None:
 def test_a_manifest_without_a_file_is_refused_by_name(tmp_path: Path, name: str) -> None:
     with pytest.raises(JobError, match="no Parquet file at /"):
         list_shards(str(tmp_path / name), {})
+
+
+@pytest.mark.parametrize(
+    ("folder", "says"),
+    [
+        ("x_market=de", r"x_market=de/, are not read: a column of partition_cols stands in no file; write the table into one"),
+        ("spring", r"itself; folders within it, such as spring/, are not read: shards lie in one folder"),
+    ],
+)
+def test_folders_within_a_folder_without_shards_are_named(campaign_url: str, folder: str, says: str) -> None:
+    table = io.BytesIO()
+    pq.write_table(pa.table({"id": ["a"]}), table)
+    open_store(campaign_url, {}).put(f"{folder}/part-0.parquet", table.getvalue())
+
+    with pytest.raises(JobError, match=says):
+        list_shards(campaign_url, {})
 
 
 @pytest.mark.parametrize("data", [b"", b"id,prompt\na,b\n", b"PAR1", b"PAR1" + b"\0" * 100 + b"PAR1"])
