@@ -16,6 +16,7 @@ from sdbatch.errors import ModelError
 from sdbatch.families import FAMILIES
 from sdbatch.families.samplers import SAMPLERS, TYPES, Scheduler, scheduler_of
 from sdbatch.families.scheduler_options import EXCLUSIVE, FLOW_OPTIONS, OPTIONS, REQUIRES, Option, is_written
+from sdbatch.families.schedulers import EPSILON_SCHEDULERS, OF_OWN_NOISE
 from sdbatch.job import Job, parse_job
 from sdbatch.plan.resolve import Resolver
 
@@ -349,3 +350,8 @@ def test_every_sampler_and_every_class_is_of_use_to_some_family() -> None:
     assert {cls for alternatives in SAMPLERS.values() for cls, _ in alternatives} <= classes
     assert classes == OPTIONS.keys() | FLOW_OPTIONS.keys()
     assert all(scheduler_of(f"Euler {kind}", SD, {})[0] for kind in TYPES)
+
+
+def test_schedulers_of_noise_levels_of_their_own_are_those_without_betas() -> None:
+    for names, have_betas in ((OF_OWN_NOISE, False), (set(EPSILON_SCHEDULERS) - NOT_HERE, True)):
+        assert {"beta_start" in _parameters(name) for name in names} == {have_betas}

@@ -84,6 +84,11 @@ class ModelInfo:
     ends_in_noise: bool = False
 
     @property
+    def scheduler(self) -> str:
+        """Class of its own scheduler, or of the one that is laid over it; "" where the folder was not looked into."""
+        return self.components.get("scheduler") or self.modules.get("scheduler", (None, None))[1] or ""
+
+    @property
     def always_laid_over(self) -> list[str]:
         """Components that every call is made with; the others are for the routes that name them."""
         of_routes = {name for route in self.family.routes for name in route.every_component}

@@ -46,3 +46,10 @@ WAN_SCHEDULERS: Final = ("DPMSolverMultistepScheduler", "UniPCMultistepScheduler
 
 TAKE_SIGMAS: Final = (*FLOW_SCHEDULERS, "FlowMatchLCMScheduler", "UniPCMultistepScheduler")
 """Schedulers of a flow to which a pipeline can give the noise levels of the steps and how far they are shifted."""
+
+OF_OWN_NOISE: Final = (
+    "CMStochasticIterativeScheduler",
+    "EDMDPMSolverMultistepScheduler",
+    "EDMEulerScheduler",
+)
+"""Schedulers of models that were trained for noise levels of their own, such as Playground 2.5; no other fits them."""

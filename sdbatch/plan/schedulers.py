@@ -11,6 +11,7 @@ from typing import Any
 from sdbatch.checkpoints import ModelInfo
 from sdbatch.families.samplers import scheduler_of
 from sdbatch.families.scheduler_options import REQUIRES, STEPS_ORIGINAL
+from sdbatch.families.schedulers import OF_OWN_NOISE
 from sdbatch.plan.problems import RowProblem
 
 _REMEDY = "pip install 'sdbatch[samplers]'"
@@ -30,6 +31,9 @@ def settled_scheduler(values: dict[str, Any], model: ModelInfo, *, loads_here: b
     found, problem = scheduler_of(name, model.family, model.options.schedulers)
     if found is None:
         return [RowProblem("scheduler", name, problem)]
+    if model.scheduler in OF_OWN_NOISE:
+        message = f'is for other noise levels than {model.name} was trained for; say "" for its own, {model.scheduler}'
+        return [RowProblem("scheduler", name, message)]
     values["scheduler"] = found.class_name
     if found.options:
         values["scheduler_options"] = dict(found.options)

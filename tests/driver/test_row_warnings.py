@@ -200,6 +200,26 @@ def test_a_scheduler_that_drops_the_models_zero_signal_is_warned_of(
     assert not sdbatch.check(values).warnings
 
 
+def test_another_scheduler_is_refused_for_a_model_of_noise_levels_of_its_own(
+    job: Callable[..., Values], tmp_path: Path
+) -> None:
+    folder = tmp_path / "playground"
+    shutil.copytree(builtin_folder("tiny-sd"), folder)
+    index = folder / "model_index.json"
+    own = ["diffusers", "EDMDPMSolverMultistepScheduler"]
+    index.write_text(json.dumps({**json.loads(index.read_text()), "scheduler": own}))
+    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps({"_class_name": own[1], "sigma_max": 80.0}))
+    values = job([{"id": "own", "prompt": "a"}, {"id": "said", "prompt": "a", "scheduler": ""}])
+    values["models"] = {"m": {"path": str(folder), "batch_size": 1}}
+    assert not sdbatch.check(values).warnings
+
+    values = {**values, "manifest": job([{"id": "asked", "prompt": "a", "scheduler": "DPM++ 2M Karras"}])["manifest"]}
+    with pytest.raises(ManifestError) as refused:
+        sdbatch.check(values)
+    assert "DPM++ 2M Karras" in str(refused.value)
+    assert 'other noise levels than m was trained for; say "" for its own, EDMDPMSolverMultistepS' in str(refused.value)
+
+
 def test_only_families_that_predict_no_flow_have_schedulers_that_end_in_noise() -> None:
     ending = {name: zero_snr_schedulers(family.schedulers) for name, family in FAMILIES.items()}
 

@@ -9,14 +9,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from diffusers import FlowMatchEulerDiscreteScheduler, FlowMatchLCMScheduler
-from support.studio import LTX2_BLOCKS, Case, base_row, difference, open_studio
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler, FlowMatchLCMScheduler, UniPCMultistepScheduler
+from support.studio import LTX2_BLOCKS, Case, Studio, base_row, difference, open_studio
+from support.toy_clips import make_wan_t2v
 from support.toy_models import make_tiny_sd3
 
-from sdbatch.checkpoints import describe
+from sdbatch.checkpoints import ModelInfo, describe
 from sdbatch.generate.batch import make_batch, set_threads
 from sdbatch.generate.item import Item
-from sdbatch.generate.load import load_model
+from sdbatch.generate.load import LoadedModel, load_model
+from sdbatch.generate.load.schedulers import scheduler_from
 from sdbatch.job import Model
 from sdbatch.recipe import recipe_from
 
@@ -38,6 +41,19 @@ def _item(prompt: str, seed: int) -> Item:
     return Item(recipe=recipe_from(values), seed=seed)
 
 
+def _own_scheduler(folder: Path, own: Any) -> None:
+    """Give a model's folder another scheduler."""
+    index = folder / "model_index.json"
+    own.save_pretrained(folder / "scheduler")
+    index.write_text(json.dumps({**json.loads(index.read_text()), "scheduler": ["diffusers", type(own).__name__]}))
+
+
+def _loaded(folder: Path) -> tuple[ModelInfo, LoadedModel]:
+    model = Model(path=str(folder))
+    info = describe("tiny", model, {})
+    return info, load_model("tiny", model, info.revision, {})
+
+
 @pytest.mark.parametrize(
     "scheduler",
     [lambda: FlowMatchEulerDiscreteScheduler(stochastic_sampling=True), FlowMatchLCMScheduler],
@@ -46,12 +62,8 @@ def _item(prompt: str, seed: int) -> Item:
 def test_noise_of_a_model_s_own_scheduler_is_the_row_s(scheduler: Callable[[], Any], tmp_path: Path) -> None:
     set_threads(1)
     make_tiny_sd3(tmp_path / "model")
-    index = tmp_path / "model" / "model_index.json"
-    own = scheduler()
-    own.save_pretrained(tmp_path / "model" / "scheduler")
-    index.write_text(json.dumps({**json.loads(index.read_text()), "scheduler": ["diffusers", type(own).__name__]}))
-    model = Model(path=str(tmp_path / "model"))
-    loaded = load_model("tiny", model, describe("tiny", model, {}).revision, {})
+    _own_scheduler(tmp_path / "model", scheduler())
+    _, loaded = _loaded(tmp_path / "model")
 
     def made(*items: Item) -> list[Any]:
         return [output.frames_FHWC for output in make_batch(loaded, items, None).outputs]
@@ -91,3 +103,34 @@ def test_the_sound_of_a_clip_has_the_steps_of_a_scheduler_with_options(tmp_path:
     assert np.array_equal(own.frames_FHWC, asked.frames_FHWC)
     assert np.array_equal(own.sound.samples_CT, asked.sound.samples_CT)
     assert not np.array_equal(own.sound.samples_CT, other.sound.samples_CT)
+
+
+@pytest.mark.parametrize("asked", ["UniPCMultistepScheduler", "DPMSolverMultistepScheduler"])
+def test_a_scheduler_asked_for_is_of_a_flow_and_shifted_as_the_model_s_own(asked: str, tmp_path: Path) -> None:
+    euler = FlowMatchEulerDiscreteScheduler(shift=5.0)
+    said = UniPCMultistepScheduler(use_flow_sigmas=True, prediction_type="flow_prediction", flow_shift=5.0)
+
+    one, two = (scheduler_from(own, asked, {}) for own in (euler, said))
+    for scheduler in (one, two):
+        scheduler.set_timesteps(6)
+
+    assert one.config.prediction_type == "flow_prediction"
+    assert torch.equal(one.sigmas, two.sigmas)
+    back = scheduler_from(said, "FlowMatchEulerDiscreteScheduler", {})
+    again = scheduler_from(euler, "FlowMatchEulerDiscreteScheduler", {"shift": 2.0})
+    assert (back.config.shift, again.config.shift) == (5.0, 2.0)
+    assert scheduler_from(euler, asked, {"flow_shift": 2.0}).config.flow_shift == 2.0
+
+
+def test_a_row_of_wan_may_ask_for_another_scheduler_than_a_flow_match_of_its_folder(tmp_path: Path) -> None:
+    row = {**base_row(Case(model="wan-t2v", task="text-to-video")), "num_inference_steps": 4}
+    flow = {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": 5.0}
+    clips = []
+    for own in (FlowMatchEulerDiscreteScheduler(shift=5.0), UniPCMultistepScheduler(**flow)):
+        folder = tmp_path / type(own).__name__
+        make_wan_t2v(folder)
+        _own_scheduler(folder, own)
+        made = Studio(*_loaded(folder))
+        clips.append(made.make({**row, "scheduler": "UniPCMultistepScheduler"})[0])
+
+    assert np.array_equal(clips[0], clips[1])

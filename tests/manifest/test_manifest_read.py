@@ -88,7 +88,10 @@ def test_a_manifest_without_a_file_is_refused_by_name(tmp_path: Path, name: str)
 @pytest.mark.parametrize(
     ("folder", "says"),
     [
-        ("x_market=de", r"x_market=de/, are not read: a column of partition_cols stands in no file; write the table into one"),
+        (
+            "x_market=de",
+            "a column of partition_cols stands in no file; write the table into one folder, without it",
+        ),
         ("spring", r"itself; folders within it, such as spring/, are not read: shards lie in one folder"),
     ],
 )

@@ -21,7 +21,7 @@ def scheduler_from(own: Any, class_name: str, options: Mapping[str, Any]) -> Any
         class_name: diffusers class.
         options: By name, as a recipe has them.
     """
-    laid_over = dict(options)
+    laid_over = {**_as_flow(own), **options}
     if any(options.get(name) for name in EXCLUSIVE):
         # Only one of them can be met, and the folder may say another one.
         laid_over = {**dict.fromkeys(EXCLUSIVE, False), **laid_over}
@@ -31,3 +31,14 @@ def scheduler_from(own: Any, class_name: str, options: Mapping[str, Any]) -> Any
     cls = getattr(diffusers, class_name)
     taken = laid_over.keys() & set(cls._get_init_keys(cls))
     return cls.from_config(own.config, **{name: laid_over[name] for name in sorted(taken)})
+
+
+def _as_flow(own: Any) -> dict[str, Any]:
+    """Return what a scheduler of a flow says by its class alone, or by another name, in the words of both kinds.
+
+    FlowMatch's are of a flow whatever their configuration says, and have a `shift`; UniPC and DPM-Solver are told
+    so, and have a `flow_shift`.
+    """
+    if type(own).__name__.startswith("FlowMatch"):
+        return {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": own.config.shift}
+    return {"shift": own.config.flow_shift} if own.config.get("use_flow_sigmas") else {}
