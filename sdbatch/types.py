@@ -8,9 +8,13 @@ The worker renders recipes and nothing else, so what is hashed, what is made and
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import pyarrow as pa
 
 if TYPE_CHECKING:
     import numpy as np
@@ -153,9 +157,18 @@ class Unit:
     rate_tflop_per_s: float | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Cross to a worker as columns: cloudpickle would ask a question at every object, which is far slower."""
+        """Cross to a worker as columns: cloudpickle would ask a question at every object, which is far slower.
+
+        Recipes are much alike. Compressed, a unit of a thousand goes along with Ray's message to the worker, which has
+        room for 100 KiB; longer ones lie in the store of objects of a node, and take twice as long.
+        """
+        columns = [
+            column[:1] if column.count(column[0]) == len(column) else column
+            for column in zip(*self.requests, strict=True)
+        ]
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return _unit_of, ({**values, "requests": tuple(zip(*self.requests, strict=True))},)
+        told = pickle.dumps({**values, "requests": (len(self.requests), columns)}, pickle.HIGHEST_PROTOCOL)
+        return _unit_of, (len(told), pa.compress(told, codec="zstd", asbytes=True))
 
     @property
     def num_outputs(self) -> int:
@@ -173,9 +186,13 @@ class Unit:
         return sum([len(request.ids) if request.takers else 1 for request in self.requests])
 
 
-def _unit_of(values: dict[str, Any]) -> Unit:
-    """Return a unit from its fields, the requests by columns."""
-    return Unit(**{**values, "requests": tuple(map(Request._make, zip(*values["requests"], strict=True)))})
+def _unit_of(told_bytes: int, compressed: bytes) -> Unit:
+    """Return a unit from what `Unit.__reduce__` gives: a column of equal values stands there once."""
+    told = pa.decompress(compressed, told_bytes, codec="zstd", asbytes=True)
+    values = pickle.loads(told)  # noqa: S301 -- Ray, which brings it, is told everything in pickles
+    num_requests, columns = values["requests"]
+    whole = [repeat(column[0], num_requests) if len(column) == 1 else column for column in columns]
+    return Unit(**{**values, "requests": tuple(map(Request._make, zip(*whole, strict=True)))})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
