@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from sdbatch.checkpoints.headers import SAID_WHERE, is_taken_for_another
 from sdbatch.checkpoints.layout_table import LAYOUTS
-from sdbatch.checkpoints.layouts import Keys, Shapes, named_after
+from sdbatch.checkpoints.layouts import OF_ENCODERS, Keys, Shapes, named_after
 from sdbatch.checkpoints.strangers import beside_a_model, module_of_a_model
 from sdbatch.errors import ModelError
 from sdbatch.families import Family
@@ -188,7 +188,8 @@ class _Mark:
     Attributes:
         names: Its name as diffusers or transformers has it, and as the authors have it.
         place: Dimension whose size the configuration states; None where it states none.
-        key: Entry of the configuration that states it; where `place` is None, whether the weight is there at all.
+        key: Entry of the configuration that states it; where `place` is None, whether the weight is there at all. A
+            mark without either has to be there.
     """
 
     names: tuple[str, ...]
@@ -211,6 +212,7 @@ _JOINT: Final = (
     "joint_blocks.0.context_block.adaLN_modulation.1.weight",
 )
 _T5: Final = "shared.weight", "encoder.embed_tokens.weight"
+_ENCODES: Final = _Mark(("encoder.conv_in.weight", "encoder.conv1.weight"))
 _WORDS: Final = "text_model.embeddings.token_embedding.weight", "embeddings.token_embedding.weight"
 _OF_QWEN: Final = "model.embed_tokens.weight", "embed_tokens.weight", "model.language_model.embed_tokens.weight"
 _WAN: Final = (
@@ -220,11 +222,11 @@ _WAN: Final = (
 )
 
 _MARKS: Final[Mapping[str, tuple[_Mark, ...]]] = {
-    "AutoencoderKL": (_Mark(("decoder.conv_in.weight",), 1, "latent_channels"),),
-    "AutoencoderKLWan": (_Mark(("decoder.conv_in.weight", "decoder.conv1.weight"), 1, "z_dim"),),
-    "AutoencoderKLQwenImage": (_Mark(("decoder.conv_in.weight", "decoder.conv1.weight"), 1, "z_dim"),),
+    "AutoencoderKL": (_Mark(("decoder.conv_in.weight",), 1, "latent_channels"), _ENCODES),
+    "AutoencoderKLWan": (_Mark(("decoder.conv_in.weight", "decoder.conv1.weight"), 1, "z_dim"), _ENCODES),
+    "AutoencoderKLQwenImage": (_Mark(("decoder.conv_in.weight", "decoder.conv1.weight"), 1, "z_dim"), _ENCODES),
     "CLIPTextModel": (_Mark(_WORDS, 1, "hidden_size"),),
-    "CLIPTextModelWithProjection": (_Mark(_WORDS, 1, "hidden_size"),),
+    "CLIPTextModelWithProjection": (_Mark(_WORDS, 1, "hidden_size"), _Mark(("text_projection.weight",))),
     "ChromaTransformer2DModel": (_Mark(("distilled_guidance_layer.in_proj.weight",)), _PATCHES, _CONTEXT),
     "ControlNetModel": (_Mark(("controlnet_cond_embedding.conv_in.weight", "input_hint_block.0.weight")),),
     "Flux2Transformer2DModel": (
@@ -241,7 +243,10 @@ _MARKS: Final[Mapping[str, tuple[_Mark, ...]]] = {
     ),
     "LTXVideoTransformer3DModel": (_Mark(("proj_in.weight", "patchify_proj.weight"), 1, "in_channels"),),
     "QwenImageTransformer2DModel": (_Mark(("txt_norm.weight",), 0, "joint_attention_dim"),),
-    "Qwen2_5_VLForConditionalGeneration": (_Mark(_OF_QWEN),),
+    "Qwen2_5_VLForConditionalGeneration": (
+        _Mark(_OF_QWEN),
+        _Mark(("visual.patch_embed.proj.weight", "model.visual.patch_embed.proj.weight")),
+    ),
     "Qwen3ForCausalLM": (_Mark(_OF_QWEN, 1, "hidden_size"),),
     "Qwen3Model": (_Mark(_OF_QWEN, 1, "hidden_size"),),
     "SD3Transformer2DModel": (
@@ -260,7 +265,7 @@ _MARKS: Final[Mapping[str, tuple[_Mark, ...]]] = {
 }
 """Weights of files of a class, of which each has the first; of classes that are not here nothing is asked."""
 
-_BEFORE: Final = ("", "first_stage_model.", "vae.", "control_model.")
+_BEFORE: Final = ("", "first_stage_model.", "vae.", "control_model.", *OF_ENCODERS)
 """What stands before the names of a module's weights in a file that holds others beside it."""
 
 
@@ -285,6 +290,8 @@ def file_fault(class_name: str, config: Config, shapes: Shapes, sizes: Collectio
             if number == 0:
                 what = _what(shapes)
                 return f"is no {class_name}: it has no {' or '.join(mark.names)}{f'; it {what}' if what else ''}"
+            if mark.place is None:
+                return f"is a part of one: it has no {' or '.join(mark.names)}, as {class_name} has; name a whole one"
         elif mark.place is not None and isinstance(stated, int) and (sizes is None or found in sizes):
             shape = list(shapes[found])
             if len(shape) <= mark.place or shape[mark.place] != stated:

@@ -34,15 +34,18 @@ OTHERS: Final = (
 )
 """Beginnings of the names of what stands beside a denoiser in a file."""
 
+OF_ENCODERS: Final = ("transformer.", "cond_stage_model.transformer.", "conditioner.embedders.0.transformer.")
+"""What stands before the names of a text encoder's tensors in files that were taken out of a whole model's."""
+
 Shapes = Mapping[str, Sequence[int]]
 """The shape of each tensor by its name."""
 
 _Tensor = TypeVar("_Tensor")
 
 
-def behind_prefix(tensors: Mapping[str, _Tensor]) -> dict[str, _Tensor]:
-    """Return what stands behind one of `PREFIXES` in a file, by its name without it; empty where nothing does."""
-    found = ({key: key.removeprefix(one) for key in tensors if key.startswith(one)} for one in PREFIXES)
+def behind_prefix(tensors: Mapping[str, _Tensor], prefixes: Sequence[str] = PREFIXES) -> dict[str, _Tensor]:
+    """Return what stands behind one of some prefixes in a file, by its name without it; empty where nothing does."""
+    found = ({key: key.removeprefix(one) for key in tensors if key.startswith(one)} for one in prefixes)
     return {bare: tensors[key] for key, bare in next(filter(None, found), {}).items()}
 
 

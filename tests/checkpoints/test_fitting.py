@@ -244,6 +244,24 @@ def test_a_guided_file_over_an_unguided_folder_is_refused_and_the_other_way_roun
     )
 
 
+@pytest.mark.parametrize(
+    ("class_name", "shapes", "lacks"),
+    [
+        ("AutoencoderKL", {"decoder.conv_in.weight": [16, 4, 3, 3]}, "encoder.conv_in.weight"),
+        ("AutoencoderKLWan", {"decoder.conv1.weight": [16, 4, 3, 3, 3]}, "encoder.conv1.weight"),
+        ("CLIPTextModelWithProjection", {"text_model.embeddings.token_embedding.weight": [9, 8]}, "text_projection."),
+        ("Qwen2_5_VLForConditionalGeneration", {"model.embed_tokens.weight": [9, 8]}, "visual.patch_embed."),
+        ("WanVACETransformer3DModel", {"time_projection.1.weight": [9, 8]}, "vace_blocks.0.after_proj.weight"),
+    ],
+)
+def test_a_file_with_a_part_of_a_module_is_refused(class_name: str, shapes: dict[str, list[int]], lacks: str) -> None:
+    fault = file_fault(class_name, {}, shapes)
+
+    assert fault.startswith("is a part of one: it has no ")
+    assert lacks in fault
+    assert file_fault(class_name, {}, {**shapes, **{name: [1] for name in fault.replace(",", "").split()}}) == ""
+
+
 def _every_module(root: Path) -> dict[str, tuple[str, dict[str, Any], dict[str, Any]]]:
     found = {}
     for path in sorted(root.rglob("*.safetensors")):

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from support.toy_clips import make_wan_t2v_a14b
-from support.toy_models import make_tiny_controlnet, make_tiny_flux
+from support.toy_models import make_tiny_controlnet, make_tiny_flux, make_tiny_qwen
 from support.toy_parts import loaded, make_gguf, pixels_of
 
 from sdbatch.errors import ModelLoadFailed
@@ -74,6 +74,31 @@ def test_a_file_is_described_by_the_models_own_configuration(flux: Path, plain: 
     components = {module: str(flux / module / file) for module, file in weights.items()}
 
     assert np.array_equal(pixels_of(loaded({"path": str(flux), "components": components})), plain)
+
+
+@pytest.mark.parametrize("prefix", ["transformer.", "cond_stage_model.transformer."])
+def test_a_text_encoder_that_was_taken_out_of_a_models_file_is_read(
+    prefix: str, flux: Path, plain: Any, tmp_path: Path
+) -> None:
+    own = load_file(flux / "text_encoder" / "model.safetensors")
+    named = {key if key.startswith("text_model.") else f"text_model.{key}": value for key, value in own.items()}
+    save_file({f"{prefix}{key}": value for key, value in named.items()}, tmp_path / "clip_l.safetensors")
+    components = {"text_encoder": str(tmp_path / "clip_l.safetensors")}
+
+    assert np.array_equal(pixels_of(loaded({"path": str(flux), "components": components})), plain)
+
+
+@pytest.mark.parametrize("is_file", [True, False])
+def test_a_text_encoder_without_the_head_that_makes_words_gives_the_same_pixels(is_file: bool, tmp_path: Path) -> None:
+    make_tiny_qwen(tmp_path / "qwen")
+    plain = pixels_of(loaded({"path": str(tmp_path / "qwen")}))
+    folder = Path(shutil.copytree(tmp_path / "qwen" / "text_encoder", tmp_path / "other"))
+    weights = load_file(folder / "model.safetensors")
+    del weights["lm_head.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    components = {"text_encoder": str(folder / "model.safetensors" if is_file else folder)}
+
+    assert np.array_equal(pixels_of(loaded({"path": str(tmp_path / "qwen"), "components": components})), plain)
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from safetensors.torch import load_file
 
 from sdbatch.checkpoints import ModelInfo, has_weights, is_file
 from sdbatch.checkpoints.ip_adapters import ADAPTER, ENCODER_CLASS, adapter_parts
+from sdbatch.checkpoints.layouts import OF_ENCODERS, behind_prefix
 from sdbatch.errors import ModelLoadFailed
 from sdbatch.generate.faults import failure_kind
 from sdbatch.generate.load.copies import component_config, component_path
@@ -283,10 +284,11 @@ def _from_single_file(
 
 def _from_state_of_transformers(name: str, cls: Any, path: Path, config: Mapping[str, Any], dtype: torch.dtype) -> Any:
     """Read a text encoder, or an image encoder, from one file in transformers' layout."""
+    weights = load_file(path)
     module, found = cls.from_pretrained(
         None,
         config=cls.config_class.from_dict(dict(config)),
-        state_dict=load_file(path),
+        state_dict=behind_prefix(weights, OF_ENCODERS) or weights,
         dtype=dtype,
         output_loading_info=True,
     )

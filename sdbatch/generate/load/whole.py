@@ -26,6 +26,9 @@ from sdbatch.errors import ModelLoadFailed
 _READERS: Final = (diffusers.ModelMixin, transformers.PreTrainedModel)
 """Classes whose `from_pretrained` reads the weights of one module."""
 
+_OF_WORDS: Final = frozenset({"lm_head.weight"})
+"""What makes words of what a language model has read. Files of text encoders leave it out; pipelines read no words."""
+
 READ_ERRORS: Final = (AttributeError, IndexError, KeyError, TypeError, ValueError, StrictDataclassError)
 """What libraries raise on configurations that say other things than they expect."""
 
@@ -109,14 +112,14 @@ def shape_of(tensor: torch.Tensor) -> Sequence[int]:
 
 
 def refuse_lacking(name: str, path: Path, missing: Collection[str]) -> None:
-    """Refuse weights that are not there.
+    """Refuse weights that are not there, but for those that decide no pixels.
 
     Raises:
         ModelLoadFailed: Naming the module and one of them.
     """
-    if missing:
+    if felt := set(missing) - _OF_WORDS:
         raise ModelLoadFailed(
-            f"{path}: lacks {len(missing)} weights of {name}, such as {min(missing)}; is it another model's?"
+            f"{path}: lacks {len(felt)} weights of {name}, such as {min(felt)}; is it another model's?"
         )
 
 
