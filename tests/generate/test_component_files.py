@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from support.original_layout import flux2_transformer, ldm_unet, wan_transformer
 from support.toy_clips import make_wan_flf2v, make_wan_t2v, make_wan_ti2v
 from support.toy_models import folders_of, make_tiny_klein, make_tiny_qwen, make_tiny_sdxl
+from support.toy_newer import make_tiny_kandinsky
 from support.toy_parts import loaded, pixels_of, write_gguf
 
 from sdbatch.checkpoints.layouts import PREFIX
@@ -40,11 +41,12 @@ TOYS: Final = {
     "wan": Toy(make_wan_t2v, "transformer", wan_transformer),
     "wan-flf2v": Toy(make_wan_flf2v, "transformer", wan_transformer),
 }
+MAKERS: Final = {**{name: toy.make for name, toy in TOYS.items()}, "kandinsky": make_tiny_kandinsky}
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    return folders_of({name: toy.make for name, toy in TOYS.items()}, tmp_path_factory)
+    return folders_of(MAKERS, tmp_path_factory)
 
 
 def _weights(folder: Path, name: str) -> dict[str, torch.Tensor]:
@@ -87,6 +89,26 @@ def test_a_denoiser_by_its_authors_names_has_the_weights_of_its_file(
     assert all(read[key].shape == value.shape for key, value in own.items())
     bound = 0.0 if ending == "safetensors" else 0.01
     assert all(float((read[key] - value).abs().max()) <= bound * float(value.abs().max()) for key, value in own.items())
+
+
+@pytest.mark.parametrize("name", ["wan", "kandinsky"])
+def test_a_denoiser_in_16_bits_keeps_in_float32_what_its_folder_keeps(
+    name: str, folders: Callable[[str], Path], tmp_path: Path
+) -> None:
+    file = tmp_path / "m.safetensors"
+    (own,) = (folders(name) / "transformer").glob("*.safetensors")
+    save_file(wan_transformer(load_file(own)) if name == "wan" else load_file(own), file)
+    entry = {"path": str(folders(name)), "dtype": "bfloat16"}
+    plain = loaded(entry)._base.transformer
+    read = loaded({**entry, "components": {"transformer": str(file)}})._base.transformer
+
+    assert any(value.dtype == torch.float32 for value in plain.state_dict().values())
+    for tensors_of in (torch.nn.Module.state_dict, lambda module: dict(module.named_buffers())):
+        of_file, of_folder = tensors_of(read), tensors_of(plain)
+        assert {key: value.dtype for key, value in of_file.items()} == {
+            key: value.dtype for key, value in of_folder.items()
+        }
+        assert all(torch.equal(of_file[key], value) for key, value in of_folder.items())
 
 
 @pytest.mark.parametrize("prefix", ["", PREFIX], ids=["bare", "prefixed"])

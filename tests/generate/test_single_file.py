@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import numpy as np
 import pytest
 import torch
@@ -239,6 +240,14 @@ def test_a_file_of_wan_is_read_whole_with_the_place_of_the_last_picture(tmp_path
 
     assert any("pos_embed" in key for key in weights)
     assert _are_equal(read.transformer.state_dict(), weights)
+    half = pipeline_from_file(tmp_path / "wan.safetensors", folder, family, torch.bfloat16, others).transformer
+    plain = diffusers.WanTransformer3DModel.from_pretrained(folder / "transformer", dtype=torch.bfloat16)
+    for one, two in (
+        (half.state_dict(), plain.state_dict()),
+        (dict(half.named_buffers()), dict(plain.named_buffers())),
+    ):
+        assert {key: value.dtype for key, value in one.items()} == {key: value.dtype for key, value in two.items()}
+        assert _are_equal(one, two)
 
 
 def test_a_layer_that_diffusers_would_pass_over_is_refused_however_small(toys: Path, tmp_path: Path) -> None:

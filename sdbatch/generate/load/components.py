@@ -30,6 +30,7 @@ from sdbatch.errors import ModelLoadFailed
 from sdbatch.generate.faults import failure_kind
 from sdbatch.generate.load.copies import component_config, component_path
 from sdbatch.generate.load.file_tensors import (
+    made_in,
     tensors_in,
     tensors_of_denoiser,
     tensors_of_other,
@@ -215,9 +216,8 @@ class ModuleReader:
         else:
             if cls.__name__ == "AutoencoderKLQwenImage":  # its authors' files have the names of Wan's
                 tensors = convert_wan_vae_to_diffusers(tensors)
-            module = cls.from_config(dict(config))
+            module = made_in(cls, dtype).from_config(dict(config)).eval()
             refuse_lacking(name, path, module.load_state_dict(tensors, strict=False).missing_keys)
-            module = module.to(dtype).eval()
         refuse_left_over(path, name, shapes, module, "the config.json that describes it")
         return module
 
@@ -259,13 +259,14 @@ def _from_single_file(
     cls: Any, path: Path, tensors: dict[str, torch.Tensor], config: Mapping[str, Any], dtype: torch.dtype
 ) -> Any:
     """Read one file by diffusers' converters, which take one that lacks weights for another program's layout."""
-    options: dict[str, Any] = {"dtype": dtype, "local_files_only": True}
+    options: dict[str, Any] = {}
     if path.suffix == ".gguf":
-        options["quantization_config"] = diffusers.GGUFQuantizationConfig(compute_dtype=dtype)
+        options = {"dtype": dtype, "quantization_config": diffusers.GGUFQuantizationConfig(compute_dtype=dtype)}
+    reader = cls if path.suffix == ".gguf" else made_in(cls, dtype)
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "config.json").write_text(json.dumps(dict(config)))
         try:
-            module = cls.from_single_file(tensors, config=folder, **options)
+            module = reader.from_single_file(tensors, config=folder, local_files_only=True, **options)
         except NotImplementedError as error:  # torch's word for a module that stayed empty
             raise ModelLoadFailed(
                 f"{path}: lacks weights that a {cls.__name__} of its config.json has places for; is it another model's?"

@@ -9,9 +9,9 @@ where diffusers unpacks nothing.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import torch
 from safetensors.torch import load_file
@@ -98,6 +98,36 @@ def _in_diffusers(found: re.Match[str]) -> str:
     return f"{coder}.{way}_blocks.{block}.{inside}{rest}"
 
 
+def made_in(plain: Any, dtype: torch.dtype) -> Any:
+    """Return a class of diffusers whose modules have the numbers that its `from_pretrained` gives them.
+
+    `from_single_file` casts whole modules (0.42.1): Wan's time, norms and rotations, which are kept in float32 where it
+    is read from a folder, would lie in 16 bits.
+
+    Args:
+        plain: The class.
+        dtype: Numbers that it is run in.
+    """
+
+    class Made(plain):  # type: ignore[misc]
+        @classmethod
+        def from_config(cls, *args: Any, **kwargs: Any) -> Any:
+            module = plain.from_config(*args, **kwargs)
+            stored = module.state_dict().keys()
+            for name, value in (*module.named_parameters(), *module.named_buffers()):
+                if name in stored and value.is_floating_point():
+                    value.data = value.data.to(_dtype_of(module, name, dtype))
+            return module
+
+    return Made
+
+
+def _dtype_of(module: torch.nn.Module, name: str, dtype: torch.dtype) -> torch.dtype:
+    """Return the numbers of one weight of a module that is run in some."""
+    kept: Collection[str] = getattr(module, "_keep_in_fp32_modules", None) or ()
+    return dtype if set(kept).isdisjoint(name.split(".")) else torch.float32
+
+
 def unpack_outside_linear(module: torch.nn.Module, dtype: torch.dtype) -> None:
     """Unpack, in place, what lies packed outside the weights of linear layers: nothing else unpacks when it is called.
 
@@ -107,8 +137,8 @@ def unpack_outside_linear(module: torch.nn.Module, dtype: torch.dtype) -> None:
     """
     from diffusers.quantizers.gguf.utils import GGUFLinear, GGUFParameter, dequantize_gguf_tensor
 
-    for layer in module.modules():
+    for path, layer in module.named_modules():
         for name, weight in layer.named_parameters(recurse=False):
             if isinstance(weight, GGUFParameter) and not (isinstance(layer, GGUFLinear) and name == "weight"):
-                plain = dequantize_gguf_tensor(weight).to(dtype)
+                plain = dequantize_gguf_tensor(weight).to(_dtype_of(module, f"{path}.{name}", dtype))
                 layer.register_parameter(name, torch.nn.Parameter(plain, requires_grad=False))

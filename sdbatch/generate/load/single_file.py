@@ -25,7 +25,7 @@ from transformers import CLIPTokenizer, PreTrainedModel
 from sdbatch.checkpoints.single_files import CLIP_WORDS
 from sdbatch.errors import ModelLoadFailed
 from sdbatch.families import Family
-from sdbatch.generate.load.file_tensors import tensors_of_denoiser
+from sdbatch.generate.load.file_tensors import made_in, tensors_of_denoiser
 from sdbatch.generate.load.loaded import OPTIONS
 from sdbatch.generate.load.whole import refuse_left_over
 
@@ -90,8 +90,8 @@ def _tokenizers(configs: Path, index: Mapping[str, Any], given: Mapping[str, Any
 def _denoiser(file: Path, configs: Path, name: str, class_name: str, dtype: torch.dtype) -> torch.nn.Module:
     own = tensors_of_denoiser(load_file(file))
     shapes = {key: value.shape for key, value in own.items()}
-    module: torch.nn.Module = getattr(diffusers, class_name).from_single_file(
-        own, config=str(configs), subfolder=name, local_files_only=True, dtype=dtype
+    module: torch.nn.Module = made_in(getattr(diffusers, class_name), dtype).from_single_file(
+        own, config=str(configs), subfolder=name, local_files_only=True
     )
     refuse_left_over(file, name, shapes, module, f"its config {configs}")
     return module
