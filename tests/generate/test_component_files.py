@@ -13,7 +13,7 @@ import torch
 from diffusers import AutoencoderKLQwenImage, AutoencoderKLWan
 from safetensors.torch import load_file, save_file
 from support.original_layout import flux2_transformer, ldm_unet, wan_transformer
-from support.toy_clips import make_wan_flf2v, make_wan_t2v, make_wan_ti2v
+from support.toy_clips import make_motion_adapter, make_wan_flf2v, make_wan_t2v, make_wan_ti2v
 from support.toy_models import folders_of, make_tiny_klein, make_tiny_qwen, make_tiny_sdxl
 from support.toy_newer import make_tiny_kandinsky
 from support.toy_parts import loaded, pixels_of, write_gguf
@@ -217,6 +217,37 @@ def test_a_vae_of_wan_22_is_read_by_its_authors_names(tmp_path: Path) -> None:
 
     assert read.keys() == own.keys()
     assert all(torch.equal(read[key], own[key]) for key in own)
+
+
+_OF_MOTION: Final = {
+    "norm1": "norms.0",
+    "norm2": "norms.1",
+    "norm3": "ff_norm",
+    "attn1": "attention_blocks.0",
+    "attn2": "attention_blocks.1",
+}
+
+
+def test_a_motion_adapter_is_read_by_its_authors_names_with_their_tables_of_frames(
+    folders: Callable[[str], Path], tmp_path: Path
+) -> None:
+    make_motion_adapter(tmp_path / "motion")
+    own = load_file(tmp_path / "motion" / "diffusion_pytorch_model.safetensors")
+    tensors = {}
+    for key, value in own.items():
+        name = re.sub(r"(motion_modules\.\d)\.", r"\1.temporal_transformer.", key)
+        for ours, theirs in _OF_MOTION.items():
+            name = name.replace(f".{ours}.", f".{theirs}.")
+        tensors[name] = value
+        if key.endswith(("attn1.to_q.weight", "attn2.to_q.weight")):
+            tensors[name.replace("to_q.weight", "pos_encoder.pe")] = torch.ones(1, 32, len(value))
+    save_file(tensors, tmp_path / "mm_sd15.safetensors")
+    entry = {"path": str(tmp_path / "mm_sd15.safetensors"), "config": str(tmp_path / "motion")}
+    read = loaded({"path": str(folders("sd")), "components": {"motion_adapter": entry}})
+    weights = read._components["motion_adapter"].state_dict()
+
+    assert all(torch.equal(weights[key], value) for key, value in own.items())
+    assert weights.keys() == own.keys()
 
 
 def test_a_file_that_lacks_weights_is_told_so(folders: Callable[[str], Path], tmp_path: Path) -> None:

@@ -41,6 +41,9 @@ _PARTS_OF_WAN_22: Final[Mapping[str, str]] = {
 _OF_UNETS: Final = "input_blocks.0.0.weight"
 """A tensor of every UNet by its authors' names."""
 
+_MADE_ANEW: Final = ".pos_encoder.pe"
+"""End of the names of tables of frames in a motion adapter by its authors' names, which diffusers makes by itself."""
+
 _OF_OTHERS: Final[Mapping[str, tuple[str, ...]]] = {
     "controlnet": ("control_model.",),
     "vae": ("first_stage_model.", "vae."),
@@ -89,7 +92,7 @@ def tensors_of_other(module: str, weights: Mapping[str, torch.Tensor]) -> Tensor
     before = next((before for name, before in _OF_OTHERS.items() if name in module), ())
     own = {key: value for key, value in weights.items() if key.startswith(before)}
     own = own or {key: value for key, value in weights.items() if not key.startswith(OTHERS)}
-    return {_OF_WAN_22.sub(_in_diffusers, key): value for key, value in own.items()}
+    return {_OF_WAN_22.sub(_in_diffusers, key): value for key, value in own.items() if not key.endswith(_MADE_ANEW)}
 
 
 def _in_diffusers(found: re.Match[str]) -> str:
