@@ -66,6 +66,9 @@ _TAKEN_AS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """Classes of transformers whose published folders hold the weights of another one, by the one that is loaded."""
 
+_LEFT_OUT: Final = {"safety_checker": "StableDiffusionSafetyChecker", "feature_extractor": "CLIPImageProcessor"}
+"""Modules that a model may come without, and their classes."""
+
 _CONFIG_FILES: Final = (
     ("tokenizer", "tokenizer_config.json"),
     ("scheduler", "scheduler_config.json"),
@@ -178,7 +181,7 @@ def expected_class(place: str, module: str, family: Family, modules: Modules) ->
         raise ModelError(f"{place}: the folder has one {family.denoiser} and takes no second one (model_index.json)")
     if class_name is None and family.unless.get(f"model_index.json {module}") is ...:
         raise ModelError(f"{place}: {family.title} has no {module} and takes none (model_index.json)")
-    return class_name
+    return class_name or _LEFT_OUT.get(module)
 
 
 def look_into(

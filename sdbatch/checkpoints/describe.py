@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -89,6 +89,7 @@ def describe(name: str, model: Model, storage: Mapping[str, Storage], *, with_re
         info = _describe_folder(name, model, storage, with_revision)
     found = dict(_components(name, info, storage, with_revision))
     _refuse_misfits(name, info, found, storage)
+    _refuse_no_checker(name, info, found)
     refuse_accelerators(name, model, info.family)
     classes = {module: one.class_name for module, one in found.items()}
     already = {**info.quantized_by, **{module: one.quantized_by for module, one in found.items() if one.quantized_by}}
@@ -177,6 +178,20 @@ def _refuse_misfits(name: str, info: ModelInfo, found: Mapping[str, LaidOver], s
             refuse_other_noise(f"{place}: {component.path}", info.family, one.class_name, one.config)
         if has_weights(asked) and asked != ADAPTER:
             refuse_misfit(f"{place}: {component.path}", asked, one.class_name, one.config, info.family, own, found)
+
+
+def _refuse_no_checker(name: str, info: ModelInfo, found: Collection[str]) -> None:
+    """Refuse a model that is to be asked for its safety checker and has none, or nothing that prepares its pictures."""
+    if not info.options.safety_checker or info.options.family is not None:  # a stated family leaves the folder unread
+        return
+    for module in ("safety_checker", "feature_extractor"):
+        if module not in found and info.modules.get(module, (None, None))[1] is None:
+            can_take = "safety_checker" in info.modules
+            remedy = f"name a folder as components.{module}" if can_take else "let the stage `safety` of `after` judge"
+            raise ModelError(
+                f"models.{name}.safety_checker: {info.path} has no {module}, so that nothing would be blanked; "
+                f"{remedy}, or leave it out"
+            )
 
 
 def _config_of(

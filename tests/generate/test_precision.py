@@ -8,9 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+from support.original_layout import sd_file
 from support.revisions import PINNED
 from support.toy_clips import make_wan_t2v
+from support.toy_models import make_tiny_sdxl
+from support.toy_parts import loaded
 
+from sdbatch.errors import ModelError
 from sdbatch.generate.batch import make_batch, set_threads
 from sdbatch.generate.item import Item
 from sdbatch.generate.load import LoadedModel, load_model
@@ -76,12 +80,11 @@ def test_the_autoencoder_of_wan_stays_in_float32(tmp_path: Path) -> None:
     assert make_batch(model, [item], None).outputs[0].is_finite
 
 
-@pytest.mark.fault("A13", "Stable Diffusion 1.x with a safety checker", "not loaded unless the job asks for it")
-def test_a_folders_own_checker_is_loaded_where_the_job_asks_for_it(tmp_path: Path) -> None:
+def _make_checker(folder: Path) -> dict[str, str]:
+    """Write a safety checker that blanks everything, and what prepares its pictures; return both as components."""
     from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
     from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPTextConfig, CLIPVisionConfig
 
-    make_tiny_random(tmp_path)
     small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     vision = CLIPVisionConfig(**small, image_size=32, patch_size=16, projection_dim=16)
     config = CLIPConfig(
@@ -89,16 +92,51 @@ def test_a_folders_own_checker_is_loaded_where_the_job_asks_for_it(tmp_path: Pat
         vision_config=vision.to_dict(),
         projection_dim=16,
     )
-    StableDiffusionSafetyChecker(config).save_pretrained(tmp_path / "safety_checker")
-    CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(
-        tmp_path / "feature_extractor"
-    )
+    checker = StableDiffusionSafetyChecker(config)
+    checker.concept_embeds_weights.data.fill_(-2.0)
+    checker.save_pretrained(folder / "safety_checker")
+    processor = CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    processor.save_pretrained(folder / "feature_extractor")
+    return {name: str(folder / name) for name in ("safety_checker", "feature_extractor")}
+
+
+def _is_blocked(model: Any) -> bool:
+    return make_batch(model, [_item()], None).outputs[0].is_blocked
+
+
+@pytest.mark.fault("A13", "Stable Diffusion 1.x with a safety checker", "not loaded unless the job asks for it")
+def test_a_folders_own_checker_is_loaded_where_the_job_asks_for_it(tmp_path: Path) -> None:
+    make_tiny_random(tmp_path)
+    _make_checker(tmp_path)
     index = json.loads((tmp_path / "model_index.json").read_text())
     index["safety_checker"] = ["stable_diffusion", "StableDiffusionSafetyChecker"]
     index["feature_extractor"] = ["transformers", "CLIPImageProcessorPil"]
     (tmp_path / "model_index.json").write_text(json.dumps({**index, "requires_safety_checker": True}))
 
-    assert _load(tmp_path)._base.safety_checker is None
-    model = _load(tmp_path, safety_checker=True)
-    assert isinstance(model._base.safety_checker, StableDiffusionSafetyChecker)
-    assert not make_batch(model, [_item()], None).outputs[0].is_blocked
+    assert not _is_blocked(_load(tmp_path))
+    assert _is_blocked(_load(tmp_path, safety_checker=True))
+
+
+@pytest.mark.parametrize("is_file", [False, True])
+def test_a_checker_that_a_model_lacks_is_named_among_its_components(is_file: bool, tmp_path: Path) -> None:
+    make_tiny_random(tmp_path / "sd")
+    sd_file(tmp_path / "sd", tmp_path / "sd.safetensors")
+    path = tmp_path / ("sd.safetensors" if is_file else "sd")
+    entry = {"path": str(path), "safety_checker": True, **({"config": str(tmp_path / "sd")} if is_file else {})}
+    components = _make_checker(tmp_path)
+    checker = {"safety_checker": components["safety_checker"]}
+
+    with pytest.raises(ModelError, match=r"no safety.checker"):
+        loaded(entry)
+    with pytest.raises(
+        ModelError, match=r"has no feature_extractor, so that nothing would be blanked; name a folder as"
+    ):
+        loaded({**entry, "components": checker})
+    assert _is_blocked(loaded({**entry, "components": components}))
+
+
+def test_a_checker_of_a_model_that_takes_none_is_refused(tmp_path: Path) -> None:
+    make_tiny_sdxl(tmp_path)
+
+    with pytest.raises(ModelError, match=r"models\.m\.safety_checker: .* let the stage `safety` of `after` judge"):
+        loaded({"path": str(tmp_path), "safety_checker": True})

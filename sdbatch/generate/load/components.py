@@ -211,7 +211,7 @@ class ModuleReader:
         is_denoiser = name.startswith(self._info.family.denoiser)
         tensors = tensors_of_denoiser(weights) if is_denoiser else tensors_of_other(name, weights)
         shapes = {key: shape_of(value) for key, value in tensors.items()}
-        if cls.__name__ in SINGLE_FILE_LOADABLE_CLASSES:
+        if cls.__name__ in SINGLE_FILE_LOADABLE_CLASSES and hasattr(cls, "from_single_file"):
             module = _from_single_file(cls, path, tensors, config, dtype)
         else:
             if cls.__name__ == "AutoencoderKLQwenImage":  # its authors' files have the names of Wan's
@@ -248,7 +248,8 @@ def class_of(class_name: str) -> Any:
     Raises:
         ModelLoadFailed: When neither has it.
     """
-    for library in (diffusers, transformers):
+    # Classes of one family's modules, such as a safety checker, lie beside its pipelines.
+    for library in (diffusers, transformers, diffusers.pipelines.stable_diffusion, diffusers.pipelines.ltx2):
         cls = getattr(library, class_name, None)
         if isinstance(cls, type) and hasattr(cls, "from_pretrained"):
             return cls
