@@ -26,6 +26,7 @@ from sdbatch.checkpoints.layouts import Shapes, behind_prefix
 from sdbatch.checkpoints.parameters import num_parameters
 from sdbatch.checkpoints.refusals import refuse_code
 from sdbatch.checkpoints.strangers import quantised
+from sdbatch.checkpoints.variants import SHARD
 from sdbatch.errors import ModelError
 from sdbatch.families import Family
 from sdbatch.job import Component, Storage, base_of
@@ -339,6 +340,8 @@ def _weights_of_file(
 ) -> tuple[int, str, str]:
     """Return how many weights one file holds, the backend that they were quantised with, and what it predicts."""
     file = f"{store.url}/{entry.path}"
+    if SHARD.search(entry.path):
+        raise ModelError(f"{place}: {file}: is one shard of several; name one file with all weights, or the folder")
     if entry.path.endswith(".gguf"):
         if class_name not in GGUF_CLASSES:
             raise ModelError(

@@ -214,6 +214,11 @@ _JOINT: Final = (
 _T5: Final = "shared.weight", "encoder.embed_tokens.weight"
 _ENCODES: Final = _Mark(("encoder.conv_in.weight", "encoder.conv1.weight"))
 _WORDS: Final = "text_model.embeddings.token_embedding.weight", "embeddings.token_embedding.weight"
+_PLACES: Final = _Mark(
+    ("text_model.embeddings.position_embedding.weight", "embeddings.position_embedding.weight"),
+    0,
+    "max_position_embeddings",
+)
 _OF_QWEN: Final = "model.embed_tokens.weight", "embed_tokens.weight", "model.language_model.embed_tokens.weight"
 _WAN: Final = (
     _Mark(("condition_embedder.time_proj.weight", "time_projection.1.weight")),
@@ -225,8 +230,8 @@ _MARKS: Final[Mapping[str, tuple[_Mark, ...]]] = {
     "AutoencoderKL": (_Mark(("decoder.conv_in.weight",), 1, "latent_channels"), _ENCODES),
     "AutoencoderKLWan": (_Mark(("decoder.conv_in.weight", "decoder.conv1.weight"), 1, "z_dim"), _ENCODES),
     "AutoencoderKLQwenImage": (_Mark(("decoder.conv_in.weight", "decoder.conv1.weight"), 1, "z_dim"), _ENCODES),
-    "CLIPTextModel": (_Mark(_WORDS, 1, "hidden_size"),),
-    "CLIPTextModelWithProjection": (_Mark(_WORDS, 1, "hidden_size"), _Mark(("text_projection.weight",))),
+    "CLIPTextModel": (_Mark(_WORDS, 1, "hidden_size"), _PLACES),
+    "CLIPTextModelWithProjection": (_Mark(_WORDS, 1, "hidden_size"), _PLACES, _Mark(("text_projection.weight",))),
     "ChromaTransformer2DModel": (_Mark(("distilled_guidance_layer.in_proj.weight",)), _PATCHES, _CONTEXT),
     "ControlNetModel": (_Mark(("controlnet_cond_embedding.conv_in.weight", "input_hint_block.0.weight")),),
     "Flux2Transformer2DModel": (

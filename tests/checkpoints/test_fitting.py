@@ -262,6 +262,23 @@ def test_a_file_with_a_part_of_a_module_is_refused(class_name: str, shapes: dict
     assert file_fault(class_name, {}, {**shapes, **{name: [1] for name in fault.replace(",", "").split()}}) == ""
 
 
+def test_a_text_encoder_that_reads_longer_texts_and_one_shard_are_refused(toys: Path, tmp_path: Path) -> None:
+    weights = load_file(toys / "sd" / "text_encoder" / "model.safetensors")
+    (name,) = (key for key in weights if key.endswith("position_embedding.weight"))
+    longer = {**weights, name: torch.cat([weights[name]] * 2)}
+    for file, tensors in (("long.safetensors", longer), ("model-00001-of-00002.safetensors", weights)):
+        save_file(tensors, tmp_path / file)
+
+    long, shard = (
+        _refusal(toys, "sd", components={"text_encoder": str(tmp_path / file)})
+        for file in ("long.safetensors", "model-00001-of-00002.safetensors")
+    )
+    assert (
+        f"{name} has the shape {list(longer[name].shape)}, and max_position_embeddings is {len(weights[name])}" in long
+    )
+    assert "is one shard of several; name one file with all weights, or the folder" in shard
+
+
 def _every_module(root: Path) -> dict[str, tuple[str, dict[str, Any], dict[str, Any]]]:
     found = {}
     for path in sorted(root.rglob("*.safetensors")):
