@@ -228,6 +228,7 @@ _WAN: Final = (
 
 _MARKS: Final[Mapping[str, tuple[_Mark, ...]]] = {
     "AutoencoderKL": (_Mark(("decoder.conv_in.weight",), 1, "latent_channels"), _ENCODES),
+    "AutoencoderKLFlux2": (_Mark(("decoder.conv_in.weight",), 1, "latent_channels"), _ENCODES),
     "AutoencoderKLWan": (_Mark(("decoder.conv_in.weight", "decoder.conv1.weight"), 1, "z_dim"), _ENCODES),
     "AutoencoderKLQwenImage": (_Mark(("decoder.conv_in.weight", "decoder.conv1.weight"), 1, "z_dim"), _ENCODES),
     "CLIPTextModel": (_Mark(_WORDS, 1, "hidden_size"), _PLACES),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,9 +11,9 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKLQwenImage, AutoencoderKLWan
+from diffusers import AutoencoderKLFlux2, AutoencoderKLQwenImage, AutoencoderKLWan
 from safetensors.torch import load_file, save_file
-from support.original_layout import flux2_transformer, ldm_unet, wan_transformer
+from support.original_layout import flux2_transformer, ldm_unet, vae_weights, wan_transformer
 from support.toy_clips import make_motion_adapter, make_wan_flf2v, make_wan_t2v, make_wan_ti2v
 from support.toy_models import folders_of, make_tiny_klein, make_tiny_qwen, make_tiny_sdxl
 from support.toy_newer import make_tiny_kandinsky
@@ -189,6 +190,28 @@ def test_a_vae_of_qwen_image_is_read_by_its_authors_names_which_are_wans(
 
     assert read.keys() == own.keys()
     assert all(torch.equal(read[key], own[key]) for key in own)
+
+
+@pytest.mark.parametrize("prefix", ["", "vae."])
+def test_a_vae_of_flux_2_is_read_by_its_authors_names(
+    prefix: str, folders: Callable[[str], Path], tmp_path: Path
+) -> None:
+    config = json.loads((folders("klein") / "vae" / "config.json").read_text())
+    vae = AutoencoderKLFlux2.from_config({**config, "use_quant_conv": True, "use_post_quant_conv": True})
+    vae.save_config(tmp_path)
+    own = vae.state_dict()
+    tensors = {}
+    for key, value in vae_weights({key: value for key, value in own.items() if not key.startswith("bn.")}, "").items():
+        half = {"quant_conv": "encoder.", "post_quant_conv": "decoder."}.get(key.partition(".")[0], "")
+        tensors[f"{prefix}{half}{key}"] = value
+    tensors |= {f"{prefix}{key}": value for key, value in own.items() if key.startswith("bn.")}
+    save_file(tensors, tmp_path / "flux2-vae.safetensors")
+    entry = {"path": str(tmp_path / "flux2-vae.safetensors"), "config": str(tmp_path)}
+    read = loaded({"path": str(folders("klein")), "components": {"vae": entry}})._base.vae.state_dict()
+
+    assert f"{prefix}decoder.post_quant_conv.weight" in tensors
+    assert read.keys() == own.keys()
+    assert all(torch.equal(read[key], value) for key, value in own.items())
 
 
 def _wan_22_vae_by_authors(weights: Tensors) -> dict[str, torch.Tensor]:

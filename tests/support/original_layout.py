@@ -142,6 +142,11 @@ def _numbered(weights: Tensors, direction: str) -> dict[str, str]:
     return found
 
 
+def vae_weights(weights: Tensors, prefix: str) -> dict[str, torch.Tensor]:
+    """Return a VAE."""
+    return dict(_vae(weights, prefix))
+
+
 def _vae(weights: Tensors, prefix: str) -> Iterator[tuple[str, torch.Tensor]]:
     last = max(int(key.split(".")[2]) for key in weights if key.startswith("encoder.down_blocks."))
     names = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}

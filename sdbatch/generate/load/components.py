@@ -20,7 +20,7 @@ import diffusers
 import torch
 import transformers
 from diffusers.loaders.single_file_model import SINGLE_FILE_LOADABLE_CLASSES
-from diffusers.loaders.single_file_utils import SingleFileComponentError, convert_wan_vae_to_diffusers
+from diffusers.loaders.single_file_utils import SingleFileComponentError
 from safetensors.torch import load_file
 
 from sdbatch.checkpoints import ModelInfo, has_weights, is_file
@@ -30,6 +30,7 @@ from sdbatch.errors import ModelLoadFailed
 from sdbatch.generate.faults import failure_kind
 from sdbatch.generate.load.copies import component_config, component_path
 from sdbatch.generate.load.file_tensors import (
+    in_diffusers_names,
     made_in,
     tensors_in,
     tensors_of_denoiser,
@@ -214,8 +215,7 @@ class ModuleReader:
         if cls.__name__ in SINGLE_FILE_LOADABLE_CLASSES and hasattr(cls, "from_single_file"):
             module = _from_single_file(cls, path, tensors, config, dtype)
         else:
-            if cls.__name__ == "AutoencoderKLQwenImage":  # its authors' files have the names of Wan's
-                tensors = convert_wan_vae_to_diffusers(tensors)
+            tensors = in_diffusers_names(cls.__name__, tensors, config)
             module = made_in(cls, dtype).from_config(dict(config)).eval()
             refuse_lacking(name, path, module.load_state_dict(tensors, strict=False).missing_keys)
         refuse_left_over(path, name, shapes, module, "the config.json that describes it")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
+from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint, convert_wan_vae_to_diffusers
 from safetensors.torch import load_file
 
 from sdbatch.checkpoints.gguf import read_gguf
@@ -37,6 +38,11 @@ _PARTS_OF_WAN_22: Final[Mapping[str, str]] = {
     "shortcut": "conv_shortcut",
 }
 """Parts of a block that does not change the size, and what diffusers calls them."""
+
+_OF_FIRST_VAES: Final = "decoder.norm_out.weight"
+"""A tensor of every VAE by the names of the authors of Stable Diffusion, which those of Flux.2 have kept."""
+_QUANTS: Final = re.compile(r"^(?:encoder|decoder)\.((?:post_)?quant_conv\.)")
+"""Names of two layers in Flux.2's VAE that stand beside its halves elsewhere."""
 
 _OF_UNETS: Final = "input_blocks.0.0.weight"
 """A tensor of every UNet by its authors' names."""
@@ -90,9 +96,25 @@ def tensors_of_other(module: str, weights: Mapping[str, torch.Tensor]) -> Tensor
         weights: All tensors of a file, which may hold the rest of a model as well.
     """
     before = next((before for name, before in _OF_OTHERS.items() if name in module), ())
-    own = {key: value for key, value in weights.items() if key.startswith(before)}
-    own = own or {key: value for key, value in weights.items() if not key.startswith(OTHERS)}
+    own = behind_prefix(weights, before) or {key: value for key, value in weights.items() if not key.startswith(OTHERS)}
     return {_OF_WAN_22.sub(_in_diffusers, key): value for key, value in own.items() if not key.endswith(_MADE_ANEW)}
+
+
+def in_diffusers_names(class_name: str, tensors: Tensors, config: Mapping[str, Any]) -> Tensors:
+    """Return the tensors of a module that diffusers reads from no single file by itself, by its names for them.
+
+    Args:
+        class_name: Class of the module.
+        tensors: By its authors' names, or by diffusers' already.
+        config: Its configuration.
+    """
+    if class_name == "AutoencoderKLQwenImage":  # its authors' files have the names of Wan's
+        return dict(convert_wan_vae_to_diffusers(tensors))
+    if class_name == "AutoencoderKLFlux2" and _OF_FIRST_VAES in tensors:
+        named = {_QUANTS.sub(r"\1", key): value for key, value in tensors.items()}
+        norms = {key: value for key, value in tensors.items() if key.startswith("bn.")}
+        return {**norms, **convert_ldm_vae_checkpoint(named, config)}
+    return tensors
 
 
 def _in_diffusers(found: re.Match[str]) -> str:
