@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKLFlux2, AutoencoderKLQwenImage, AutoencoderKLWan
+from diffusers.loaders.single_file_utils import convert_ltx_vae_checkpoint_to_diffusers
 from safetensors.torch import load_file, save_file
 from support.original_layout import flux2_transformer, ldm_unet, vae_weights, wan_transformer
 from support.toy_clips import make_motion_adapter, make_wan_flf2v, make_wan_t2v, make_wan_ti2v
@@ -21,6 +22,7 @@ from support.toy_parts import loaded, pixels_of, write_gguf
 
 from sdbatch.checkpoints.layouts import PREFIX
 from sdbatch.errors import ModelError, ModelLoadFailed
+from sdbatch.generate.load.file_tensors import tensors_of_other
 from sdbatch.generate.random_weights import make_tiny_random
 
 Tensors = Mapping[str, torch.Tensor]
@@ -212,6 +214,14 @@ def test_a_vae_of_flux_2_is_read_by_its_authors_names(
     assert f"{prefix}decoder.post_quant_conv.weight" in tensors
     assert read.keys() == own.keys()
     assert all(torch.equal(read[key], value) for key, value in own.items())
+
+
+def test_a_vae_of_ltx_keeps_the_prefix_by_which_diffusers_knows_it() -> None:
+    weights = {"vae.encoder.conv_in.conv.weight": torch.ones(1), "model.diffusion_model.proj.weight": torch.ones(1)}
+    own = tensors_of_other("vae", weights)
+
+    assert own.keys() == {"vae.encoder.conv_in.conv.weight"}
+    assert convert_ltx_vae_checkpoint_to_diffusers({**own, "vae.encoder.conv_out.conv.weight": torch.ones(1, 1)}).keys()
 
 
 def _wan_22_vae_by_authors(weights: Tensors) -> dict[str, torch.Tensor]:

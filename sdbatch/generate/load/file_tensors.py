@@ -96,7 +96,8 @@ def tensors_of_other(module: str, weights: Mapping[str, torch.Tensor]) -> Tensor
         weights: All tensors of a file, which may hold the rest of a model as well.
     """
     before = next((before for name, before in _OF_OTHERS.items() if name in module), ())
-    own = behind_prefix(weights, before) or {key: value for key, value in weights.items() if not key.startswith(OTHERS)}
+    own = {key: value for key, value in weights.items() if key.startswith(before)}
+    own = own or {key: value for key, value in weights.items() if not key.startswith(OTHERS)}
     return {_OF_WAN_22.sub(_in_diffusers, key): value for key, value in own.items() if not key.endswith(_MADE_ANEW)}
 
 
@@ -108,6 +109,7 @@ def in_diffusers_names(class_name: str, tensors: Tensors, config: Mapping[str, A
         tensors: By its authors' names, or by diffusers' already.
         config: Its configuration.
     """
+    tensors = behind_prefix(tensors, [before for prefixes in _OF_OTHERS.values() for before in prefixes]) or tensors
     if class_name == "AutoencoderKLQwenImage":  # its authors' files have the names of Wan's
         return dict(convert_wan_vae_to_diffusers(tensors))
     if class_name == "AutoencoderKLFlux2" and _OF_FIRST_VAES in tensors:
