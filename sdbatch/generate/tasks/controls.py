@@ -3,10 +3,9 @@
     pictures of each row, a scale --> a tensor of all rows for each ControlNet, a scale for each
 
 Pipelines differ in what they make of lists within lists (0.42.1): some refuse them, one reads them by row, others by
-ControlNet. All of them read a tensor for each ControlNet alike.
+ControlNet. All of them read a tensor for each ControlNet alike, but those whose VAE encodes it take its numbers as they
+are; so it is made by the pipeline's own processor.
 """
-
-# B rows of a call, C = 3 channels, H and W pixels.
 
 from __future__ import annotations
 
@@ -14,8 +13,7 @@ import inspect
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
+from PIL import Image
 
 from sdbatch.families.arguments import NO_MODE
 
@@ -38,7 +36,7 @@ def with_controls(route: Route, pipeline: Any, arguments: dict[str, Any], items:
         return arguments
     by_net = {
         route.arguments["control_image"]: [
-            _tensor([item.control_image[number] for item in items]) for number in range(count)
+            _tensor(pipeline, [item.control_image[number] for item in items]) for number in range(count)
         ]
     }
     defaults = inspect.signature(type(pipeline).__call__).parameters
@@ -52,7 +50,10 @@ def with_controls(route: Route, pipeline: Any, arguments: dict[str, Any], items:
     return {**arguments, **by_net}
 
 
-def _tensor(pictures: Sequence[Any]) -> torch.Tensor:
-    """Return pictures of one size as image_BCHW in 0..1, as a pipeline makes one of its own of a list of pictures."""
-    images_BHWC = np.stack(pictures).astype(np.float32) / 255.0
-    return torch.from_numpy(images_BHWC.transpose(0, 3, 1, 2).copy())
+def _tensor(pipeline: Any, pictures: Sequence[Any]) -> Any:
+    """Return pictures of one size as the pipeline makes a tensor of a list of pictures.
+
+    That is in 0..1 where the ControlNet reads the picture itself, and in -1..1 where it reads what the VAE makes of it.
+    """
+    processor = getattr(pipeline, "control_image_processor", None) or pipeline.image_processor
+    return processor.preprocess([Image.fromarray(pixels) for pixels in pictures])
