@@ -34,10 +34,12 @@ def union_routes() -> Routes:
     """Return SDXL's routes with a ControlNet of many kinds, which reads any number of pictures.
 
     Its attention over the pictures takes rows for pictures (0.42.1: `MultiheadAttention` without `batch_first` on
-    [rows, pictures, channels]), so that a row of a call depends on the others; each is a call of its own.
+    [rows, pictures, channels]), so that a row of a call depends on the others; each is a call of its own. It takes no
+    `guess_mode`: beside guidance the pipelines give it the kinds of twice the rows, which ends in an error.
     """
     components = {"controlnet": "ControlNetUnionModel"}
     parameters: dict[str, type] = {**CONTROL_PARAMETERS, "control_mode": list}
+    del parameters["guess_mode"]
     routes = {
         "text-to-image": Route(
             pipeline="StableDiffusionXLControlNetUnionPipeline",

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import numpy as np
 import pytest
 import support.toy_controlnets
@@ -16,6 +17,7 @@ import support.toy_models
 import support.toy_newer
 import torch
 from conftest import long_but
+from PIL import Image
 from support.revisions import PINNED
 
 from sdbatch.families import FAMILIES, Family, Route
@@ -105,11 +107,26 @@ COUPLED_MAX = 1
 
 
 @pytest.fixture(scope="module")
-def loaded(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., LoadedModel]:
+def folder_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Return the folder of a family's tiny model, or of a ControlNet for it, written once."""
+    kept: dict[tuple[str, str], Path] = {}
+
+    def folder(family: Family, controlnet: str = "") -> Path:
+        key = (family.title, controlnet)
+        if key not in kept:
+            kept[key] = tmp_path_factory.mktemp("model")
+            make = CONTROLNETS[key] if controlnet else MAKERS[family.title]
+            make(kept[key])
+        return kept[key]
+
+    return folder
+
+
+@pytest.fixture(scope="module")
+def loaded(folder_of: Callable[..., Path]) -> Callable[..., LoadedModel]:
     """Return a family's tiny model with a ControlNet of a class, loaded once."""
     set_threads(1)
     kept: dict[tuple[str, str], LoadedModel] = {}
-    folders: dict[str, Path] = {}
 
     def load(family: Family, controlnet: str = "") -> LoadedModel:
         if family.title in WANT_TORCHVISION:
@@ -117,14 +134,9 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., LoadedMode
         names = [name for title, name in CONTROLNETS if title == family.title]
         key = (family.title, controlnet or next(iter(names), ""))
         if key not in kept:
-            folder = folders.get(family.title)
-            if folder is None:
-                folder = folders[family.title] = tmp_path_factory.mktemp("model")
-                MAKERS[family.title](folder / "model")
-            values: dict[str, Any] = {"path": str(folder / "model"), "revision": PINNED}
+            values: dict[str, Any] = {"path": str(folder_of(family)), "revision": PINNED}
             if key in CONTROLNETS:
-                CONTROLNETS[key](folder / key[1])
-                values["controlnet"] = str(folder / key[1])
+                values["controlnet"] = str(folder_of(family, key[1]))
             model = Model(**values)
             kept[key] = load_model("tiny", model, described(model), {})
         return kept[key]
@@ -331,6 +343,61 @@ def test_a_prompt_that_is_too_long_is_seen_where_the_encoder_cuts_it(
     assert family.title in WORDY_TEMPLATES or moves(kept), "the encoder reads less than the table says"
     assert model.tokens.count(replace(item.recipe, prompt=cut))[1]
     assert not moves(cut), "what was cut off moves the pixels"
+
+
+@pytest.mark.parametrize("title", ["Stable Diffusion 1.x/2.x", "Stable Diffusion XL"])
+def test_a_controlnet_s_scale_may_be_a_whole_number(title: str, loaded: Callable[..., LoadedModel]) -> None:
+    """A recipe has 1.0 as 1, which these pipelines refuse."""
+    family = FAMILIES[title]
+    ways = [(task, row) for of_family, task, row in WAYS if of_family is family and _net(row) == "ControlNetModel"]
+    for task, row in ways:
+        scaled = (_item(family, task, row, parameters={"controlnet_conditioning_scale": scale}) for scale in (1, 1.0))
+        one, other = (_pixels(loaded(family, _net(row)), [item])[0] for item in scaled)
+        assert np.array_equal(one, other)
+    assert len(ways) == 3
+
+
+# --- what a user of diffusers would have made by hand -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("family", "task", "row"), long_but(SHORT_WAYS, WAYS), ids=NAMES)
+def test_a_row_is_what_the_pipeline_makes_of_the_folder(
+    family: Family, task: str, row: Route, loaded: Callable[..., LoadedModel], folder_of: Callable[..., Path]
+) -> None:
+    """The folder is loaded with the class that the route names, and called with what the row says."""
+    model = loaded(family, _net(row))
+    item = _item(family, task, row)
+    nets = {
+        name: getattr(diffusers, cls).from_pretrained(folder_of(family, _net(row)))
+        for name, cls in row.components.items()
+    }
+    theirs = getattr(diffusers, row.pipeline).from_pretrained(folder_of(family), **nets)
+    theirs.set_progress_bar_config(disable=True)
+    if row.adapter == "guiders":  # guidance is a component there
+        for name in ("guider", "ocr_guider"):
+            setattr(theirs, name, getattr(theirs, name).new(guidance_scale=item.recipe.guidance_scale))
+    if row.adapter == "own-size":  # the pipeline would make every picture as large as 1024 x 1024
+        theirs.default_sample_size = _side(family) / theirs.vae_scale_factor
+    torch.manual_seed(
+        item.seed
+    )  # some ControlNets' pipelines sample what the VAE makes of a picture without a generator
+    floats = theirs(
+        **_said_by_hand(row, item), generator=torch.Generator("cpu").manual_seed(item.seed), output_type="np"
+    )[0][0]
+
+    assert _differ(_pixels(model, [item])[0], np.round(floats * 255)) <= 1
+
+
+def _said_by_hand(row: Route, item: Item) -> dict[str, Any]:
+    """Return what a user passes to the route's class for an item: plain values and pictures."""
+    columns: dict[str, Any] = {**item.recipe.columns(), "area": item.recipe.height * item.recipe.width}
+    columns["images"] = Image.fromarray(item.images[0]) if item.images else None
+    columns["mask"] = None if item.mask is None else Image.fromarray(item.mask)
+    columns["control_image"] = Image.fromarray(item.control_image[0]) if item.control_image else None
+    if row.nets == "union" and "control_mode" in row.parameters:
+        columns["control_image"] = [columns["control_image"]]
+    said = {name: columns[column] for column, name in row.arguments.items() if name and columns.get(column) is not None}
+    return {**said, **row.constants, **item.recipe.parameters}
 
 
 # --- traps of diffusers 0.42.1, seen to be avoided ---------------------------------------------------------------

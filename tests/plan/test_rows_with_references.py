@@ -169,6 +169,10 @@ def test_the_class_of_the_controlnet_chooses_the_route_and_union_is_told_the_kin
     assert recipe["parameters"] == {"control_mode": [3, 1]}
     assert "needs control_mode, the kind of each of the 2 control picture(s)" in _refused(row, components=union)
     assert "needs control_mode" in _refused({**row, "control_image": EDGES, **kinds}, components=union)
+    guessing = {"parameters": json.dumps({"control_mode": [3, 1], "guess_mode": True})}
+    assert "holds guess_mode, which text-to-image of this model does not take" in _refused(
+        {**row, **guessing}, components=union
+    )
     assert "is read by one ControlNet" in _refused(
         {**row, **kinds}, components={**union, "controlnet_2": "ControlNetUnionModel"}
     )

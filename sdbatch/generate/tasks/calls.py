@@ -69,7 +69,18 @@ def scalars(route: Route, items: Sequence[Item]) -> dict[str, Any]:
         guidances = [item.recipe.guidance_scale or 0.0 for item in items]
         if len(set(guidances)) > 1:
             named[route.arguments["guidance_scale"]] = PerRow(guidances)
-    return {**route.constants, **named, **recipe.parameters}
+    return {
+        **route.constants,
+        **named,
+        **{name: _typed(route, name, of_row) for name, of_row in recipe.parameters.items()},
+    }
+
+
+def _typed(route: Route, name: str, value: Any) -> Any:
+    """Return a further argument in its type: the recipe has 1.0 as 1, which ControlNets' pipelines refuse (0.42.1)."""
+    if route.parameters.get(name) is not float:
+        return value
+    return [float(number) for number in value] if isinstance(value, list) else float(value)
 
 
 def _text(item: Item, name: str) -> str:
