@@ -177,12 +177,16 @@ class _PartlyGuided:
 
 
 class _Halves(_PartlyGuided):
-    """For denoisers whose pass has every row twice, first without the prompt: only the second half is computed."""
+    """For denoisers whose pass has every row twice, first without the prompt: only the second half is computed.
+
+    A UNet that reads guidance as an input (LCM) has every row once, however strong guidance is.
+    """
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         sample = args[0] if args else kwargs["hidden_states"]
         timestep = kwargs["timestep"] if "timestep" in kwargs else args[1]
-        if not self._pipeline.guidance_scale > 1 or self._is_guided(timestep):
+        is_doubled = self._pipeline.guidance_scale > 1 and getattr(self._pipeline, "do_classifier_free_guidance", True)
+        if not is_doubled or self._is_guided(timestep):
             return self._forward(*args, **kwargs)
         rows = len(sample)
         named = {name: _latter(value, rows, name) for name, value in kwargs.items()}

@@ -65,12 +65,20 @@ def make_batch(
     Raises:
         RuntimeError: When the pipeline gave another number of frames than the recipe asks for.
     """
-    if not is_encoded(items[0].recipe):
+    apart = _what_keeps_apart(model, items)
+    groups = [[place for place, one in enumerate(apart) if one == value] for value in sorted(set(apart))]
+    if len(groups) == 1:
         return _made(model, items, pad_to, on_step)
-    lengths = _prompt_lengths(model, items)
-    groups = [[place for place, one in enumerate(lengths) if one == length] for length in sorted(set(lengths))]
     results = [_made(model, [items[place] for place in group], pad_to, on_step) for group in groups]
     return joined_results(results, groups)
+
+
+def _what_keeps_apart(model: LoadedModel, items: Sequence[Item]) -> list[tuple[int, float]]:
+    """Return, for each item, what the rows of one call of the pipeline are alike in and a batch key does not say."""
+    lengths = _prompt_lengths(model, items) if is_encoded(items[0].recipe) else [0] * len(items)
+    # A denoiser that reads guidance is given that of the call (diffusers 0.42.1: get_guidance_scale_embedding).
+    guidances = [(item.recipe.guidance_scale or 0.0) * model.reads_guidance for item in items]
+    return list(zip(lengths, guidances, strict=True))
 
 
 def _prompt_lengths(model: LoadedModel, items: Sequence[Item]) -> list[int]:

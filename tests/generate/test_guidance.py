@@ -93,6 +93,27 @@ def test_a_picture_is_bitwise_the_same_beside_other_guidance(name: str, tmp_path
         assert difference(other, together[index]) > 2, "guidance moves nothing"
 
 
+def test_guidance_that_the_denoiser_reads_is_each_row_s_own(tmp_path: Path) -> None:
+    """A UNet that was distilled with guidance (LCM) is given one for the whole call."""
+    make_tiny_random(tmp_path)
+    plain = diffusers.UNet2DConditionModel.from_pretrained(tmp_path / "unet")
+    torch.manual_seed(0)
+    distilled = diffusers.UNet2DConditionModel.from_config({**plain.config, "time_cond_proj_dim": 16})
+    distilled.load_state_dict(plain.state_dict(), strict=False)
+    distilled.save_pretrained(tmp_path / "unet")
+    model = load_model("tiny", Model(path=str(tmp_path), revision=PINNED), PINNED, {})
+    items = [_item(seed, scale, num_inference_steps=4) for seed, scale in enumerate((2.0, 8.0, 2.0))]
+
+    together = [output.frames_FHWC for output in make_batch(model, items, None).outputs]
+    alone = [make_batch(model, [item], None).outputs[0].frames_FHWC for item in items]
+    assert all(difference(*pair) <= 1 for pair in zip(together, alone, strict=True))
+    other = make_batch(model, [_item(0, 8.0, num_inference_steps=4)], None).outputs[0].frames_FHWC
+    assert difference(other, together[0]) > 2, "guidance moves nothing"
+    model.options = model.options.model_copy(update={"guidance_interval": (0.0, 0.25)})  # its pass has no second half
+    partly = [output.frames_FHWC for output in make_batch(model, items, None).outputs]
+    assert all(difference(*pair) <= 1 for pair in zip(partly, together, strict=True))
+
+
 @pytest.mark.parametrize("case", CLIPS, ids=[f"{case.name} {case.row}" for case in CLIPS])
 def test_a_clip_is_the_same_beside_other_guidance(case: Case, studio: Callable[[str], Studio]) -> None:
     made = studio(case.model)

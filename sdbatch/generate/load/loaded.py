@@ -42,6 +42,7 @@ class LoadedModel:
         device: Device that holds it: `cuda` or `cpu`.
         options: The job's entry.
         denoiser_parameters: Number of its denoiser's parameters; of one of two.
+        reads_guidance: Whether its denoiser is a UNet that reads guidance beside the time, as distilled ones do (LCM).
         memo: Outputs of its encoders; kept as long as the model is.
         tokens: Counter of the tokens of a prompt.
         loras: The LoRAs that can be laid over it.
@@ -93,6 +94,7 @@ class LoadedModel:
         self.tokens = TokenCounter(pipeline, family, embedding_vectors or {})
         denoiser = getattr(pipeline, family.denoiser, None)
         self.denoiser_parameters = 0 if denoiser is None else sum(value.numel() for value in denoiser.parameters())
+        self.reads_guidance = denoiser is not None and denoiser.config.get("time_cond_proj_dim") is not None
         self.memo = Memo()
         self._embeddings = embeddings or {}
         self._inversions: dict[str, Inversion] = {}
