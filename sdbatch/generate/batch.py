@@ -32,7 +32,7 @@ from sdbatch.generate.prompts import PromptEncoder, is_encoded, with_tokens
 from sdbatch.generate.scheduling import begun_at_first_step, noise_of_rows
 from sdbatch.generate.tasks import CALLS
 from sdbatch.generate.tasks.adapters import adapt
-from sdbatch.generate.tasks.controls import with_controls
+from sdbatch.generate.tasks.controls import kinds_of_rows, with_controls
 from sdbatch.generate.text_model import text_model_named
 from sdbatch.generate.visiting import visiting
 from sdbatch.points import reached
@@ -124,6 +124,7 @@ def _made(model: LoadedModel, items: Sequence[Item], pad_to: int | None, on_step
         text_model_named(pipeline, recipe),
         begun_at_first_step(pipeline, route, recipe),
         noise_of_rows(pipeline, generator),
+        kinds_of_rows(pipeline),
         visiting(denoisers, model.device if model.options.offload_text_encoder else None) as visits,
         remembered(
             pipeline,

@@ -92,11 +92,15 @@ def item_of(kind: str, controls: tuple[int, ...] = (0, 1), task: str = "text-to-
         "parameters": parameters,
     }
     images: tuple[Any, ...] = ()
-    if task == "image-to-image":
+    mask = None
+    if task != "text-to-image":
         values |= {"images": ["sha256:09"], "strength": 0.9}
         images = (lines(side, 3),)
+    if task == "inpainting":
+        values |= {"mask": "sha256:08"}
+        mask = np.full((side, side), 255, np.uint8)
     pictures = tuple(lines(side, turns) for turns in controls)
-    return Item(recipe=recipe_from(values), seed=1, images=images, control_image=pictures)
+    return Item(recipe=recipe_from(values), seed=1, images=images, mask=mask, control_image=pictures)
 
 
 def pixels_of(model: LoadedModel, *items: Item) -> list[Any]:
@@ -180,6 +184,26 @@ def test_two_pictures_are_what_diffusers_makes_of_lists(kind: str, said: Mapping
     ).images[0]
 
     assert difference(pixels_of(model, item)[0], np.round(theirs * 255).astype(int)) <= 1
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("task", ["text-to-image", "image-to-image", "inpainting"])
+def test_rows_of_a_call_are_led_by_a_controlnet_of_many_kinds(task: str, count: int, tmp_path: Path) -> None:
+    """From a picture Flux's pipelines give its ControlNets one kind for all rows of the call."""
+    make_tiny_flux(tmp_path / "model")
+    make_tiny_flux_controlnet(tmp_path / "net", num_kinds=4)
+    entry = Model.model_validate({"path": str(tmp_path / "model"), "controlnet": [str(tmp_path / "net")] * count})
+    model = load_model("m", entry, describe("m", entry, {}).combined_revision, {})
+
+    def item(kinds: list[int], seed: int) -> Item:
+        kind: Any = kinds[:count] if count > 1 else kinds[0]
+        return replace(item_of("flux", (0, 1)[:count], task, control_mode=kind), seed=seed)
+
+    items = [item([1, 3], 1), item([1, 3], 2)]
+    together, alone = pixels_of(model, *items), [pixels_of(model, one)[0] for one in items]
+    assert all(difference(*pair) <= 1 for pair in zip(together, alone, strict=True))
+    assert difference(*together) > 2
+    assert difference(pixels_of(model, item([0, 2], 1))[0], alone[0]) > 0, "another kind moves nothing"
 
 
 def test_what_a_controlnet_s_file_says_of_its_kinds_is_known_before_anything_is_loaded(tmp_path: Path) -> None:

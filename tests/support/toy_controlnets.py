@@ -23,8 +23,8 @@ def make_tiny_union_controlnet(folder: Path) -> None:
     save_controlnet(ControlNetUnionModel(**XL_CONTROLNET, **heads), folder)
 
 
-def make_tiny_flux_controlnet(folder: Path, seed: int = 1) -> None:
-    """Write a ControlNet for `make_tiny_flux`'s model."""
+def make_tiny_flux_controlnet(folder: Path, seed: int = 1, *, num_kinds: int | None = None) -> None:
+    """Write a ControlNet for `make_tiny_flux`'s model, of one kind or of several."""
     import torch
     from diffusers import FluxControlNetModel
 
@@ -40,6 +40,7 @@ def make_tiny_flux_controlnet(folder: Path, seed: int = 1) -> None:
             joint_attention_dim=32,
             pooled_projection_dim=32,
             axes_dims_rope=[4, 6, 6],
+            num_mode=num_kinds,
         ),
         folder,
     )

@@ -7,10 +7,13 @@ ControlNet. All of them read a tensor for each ControlNet alike, but those whose
 are; so it is made by the pipeline's own processor.
 """
 
+# B rows of a call.
+
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
@@ -48,6 +51,31 @@ def with_controls(route: Route, pipeline: Any, arguments: dict[str, Any], items:
         mode = arguments.get("control_mode", NO_MODE)
         by_net["control_mode"] = list(mode) if isinstance(mode, list) else [mode] * count
     return {**arguments, **by_net}
+
+
+@contextmanager
+def kinds_of_rows(pipeline: Any) -> Iterator[None]:
+    """Give Flux's ControlNets the kind of control picture once for each row of a call, while the block runs.
+
+    The pipelines that begin with a picture give it once for all of them, which fits a call of one row (0.42.1).
+    """
+    net = getattr(pipeline, "controlnet", None)
+    nets = [one for one in getattr(net, "nets", [net]) if type(one).__name__ == "FluxControlNetModel"]
+    hooks = [one.register_forward_pre_hook(_with_kind_of_each, with_kwargs=True) for one in nets]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _with_kind_of_each(
+    _: Any, args: tuple[Any, ...], named: Mapping[str, Any]
+) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+    kind_B1 = named.get("controlnet_mode")
+    if kind_B1 is None or len(kind_B1) != 1:
+        return args, named
+    return args, {**named, "controlnet_mode": kind_B1.expand(len(named["hidden_states"]), 1)}
 
 
 def _tensor(pipeline: Any, pictures: Sequence[Any]) -> Any:
