@@ -65,7 +65,9 @@ def is_transformed(image: Image.Image, profile: bytes | None) -> bool:
 
 def _split(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     """Return a picture's colours, and its alpha when it has any."""
-    if image.mode in {"La", "RGBa", "PA"} or "transparency" in image.info:
+    if image.mode == "La":  # Pillow 13.0 brings it to nothing but LA
+        image = image.convert("LA")
+    elif image.mode in {"RGBa", "PA"} or "transparency" in image.info:
         image = image.convert("RGBA")
     if image.mode in {"RGBA", "LA"}:
         colours = Image.merge(image.mode[:-1], image.split()[:-1])

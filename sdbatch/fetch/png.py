@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
+from sdbatch.fetch.picture_formats import Refused
+
 MARK: Final = b"\x89PNG\r\n\x1a\n"
 PROFILE_BYTES_MAX: Final = 32 << 20
 """Bytes of a colour profile, unpacked; the largest that printers use have some 4 MB."""
@@ -21,6 +23,9 @@ PROFILE_BYTES_MAX: Final = 32 << 20
 TEXT_BYTES_MAX: Final = 1 << 20
 _PARTS: Final = (b"IHDR", b"PLTE", b"tRNS", b"IDAT")
 """Parts that decide a picture's pixels; each ends with its checksum."""
+_RGB_OF_16_BITS: Final = b"\x10\x02"
+"""How IHDR says that a picture has RGB of 16 bits a channel, without alpha."""
+_DEPTH_PLACE: Final = slice(8, 10)
 _TEXTS: Final = (b"tEXt", b"zTXt", b"iTXt")
 _ORIENTED: Final = (b"XML:com.adobe.xmp", b"Raw profile type exif", b"Raw profile type APP1")
 """Keywords of texts that may hold the orientation; Pillow reads it from them."""
@@ -54,6 +59,7 @@ class _Reading:
     is_srgb: bool = False
     gamma: float | None = None
     chromaticities: tuple[float, ...] | None = None
+    depth_and_kind: bytes = b""
     left_out: list[tuple[int, int]] = field(default_factory=list)
 
 
@@ -65,6 +71,7 @@ def read_png(data: bytes) -> tuple[bytes, PngColour]:
 
     Raises:
         ValueError: When a part of its picture is not what was written, which Pillow (13.0) does not look at.
+        Refused: When it has RGB of 16 bits with a transparent colour: Pillow (13.0) compares it with 8 of them.
     """
     reading = _Reading()
     for kind, start, stop in _chunks(data):
@@ -72,6 +79,12 @@ def read_png(data: bytes) -> tuple[bytes, PngColour]:
             raise ValueError(f"its part {kind.decode()} at byte {start} is damaged")
         body = data[start + 8 : stop - 4] if kind not in {b"IDAT", b"fdAT"} else b""
         match kind:
+            case b"IHDR":
+                reading.depth_and_kind = body[_DEPTH_PLACE]
+            case b"tRNS" if reading.depth_and_kind == _RGB_OF_16_BITS:
+                raise Refused(
+                    "has 16 bits a channel and a transparent colour (tRNS), which is not read; save it with alpha"
+                )
             case b"cICP" if len(body) == 4:
                 reading.cicp = (body[0], body[1], body[2], body[3])
             case b"iCCP":

@@ -16,7 +16,7 @@ from PIL import Image, PngImagePlugin
 from sdbatch.errors import SourceTooLarge, SourceUnreadable
 from sdbatch.fetch.headers import picture_fault
 from sdbatch.fetch.opening import open_picture
-from sdbatch.fetch.pictures import decode_image
+from sdbatch.fetch.pictures import decode_image, decode_mask
 
 CAP = 1_000_000
 RED = (200, 40, 40)
@@ -235,19 +235,41 @@ def test_a_pngs_long_profile_is_read() -> None:
     assert np.abs(_array(data) - (213, 115, 42)).max() <= 3
 
 
+def test_a_transparent_colour_of_16_bits_is_refused() -> None:
+    line = b"\0" + struct.pack(">6H", 0x8000, 0x8001, 0x1234, 0xFFFF, 0, 0)
+    assert (_array(_png(2, 1, 16, line, kind=2))[0, 1] == (255, 0, 0)).all()
+    data = _png(2, 1, 16, line, kind=2, tRNS=struct.pack(">3H", 0x8000, 0x8001, 0x1234))
+
+    with pytest.raises(SourceUnreadable, match=r"a: has 16 bits a channel and a transparent colour \(tRNS\)"):
+        _array(data)
+    assert "save it with alpha" in str(picture_fault(data, io.BytesIO(data), CAP))
+
+
+def test_greys_that_are_multiplied_by_their_alpha_are_read() -> None:
+    values_HWC = np.stack([np.full((16, 16), 60, np.uint8), np.full((16, 16), 128, np.uint8)], axis=-1)
+    data = _bytes(Image.fromarray(values_HWC, "LA"), "TIFF")
+    plain, multiplied = (struct.pack("<2H2I", 338, 3, 1, said) for said in (2, 1))
+    assert plain in data
+    data = data.replace(plain, multiplied)
+
+    assert np.abs(_array(data).astype(int) - (60 + 127)).max() <= 1
+    with pytest.raises(SourceUnreadable, match="a mask is black and white; this one has transparent parts"):
+        decode_mask(data, "a", CAP)
+
+
 def _white(width: int, height: int) -> bytes:
     """Return a PNG of one bit a pixel."""
     return _png(width, height, 1, (b"\0" + b"\xff" * (width // 8)) * height)
 
 
-def _png(width: int, height: int, depth: int, lines: bytes, **more: bytes) -> bytes:
-    """Return a grey PNG of so many bits a pixel, with further chunks in front of its pixels."""
-    head = struct.pack(">2I5B", width, height, depth, 0, 0, 0, 0)
+def _png(width: int, height: int, depth: int, lines: bytes, kind: int = 0, **more: bytes) -> bytes:
+    """Return a PNG, grey where `kind` is 0, of so many bits a channel, with further chunks in front of its pixels."""
+    head = struct.pack(">2I5B", width, height, depth, kind, 0, 0, 0)
     chunks = {"IHDR": head, **more, "IDAT": zlib.compress(lines, 1), "IEND": b""}
     data = b"\x89PNG\r\n\x1a\n"
     for name, body in chunks.items():
-        kind = name.encode()
-        data += struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        part = name.encode() + body
+        data += struct.pack(">I", len(body)) + part + struct.pack(">I", zlib.crc32(part))
     return data
 
 
