@@ -28,7 +28,7 @@ from sdbatch.formats import CLIPS, ClipFormat
 from sdbatch.named_formats import NamedFormat
 from sdbatch.packets import Packet, as_ffmetadata, tags_of, uuid_box
 
-CLIPS_VERSION: Final = 1
+CLIPS_VERSION: Final = 2
 """Raised when the same settings give other pixels or bytes."""
 TIMEOUT_FIRST_S: Final = 60.0
 TIMEOUT_PER_MPIXEL_S: Final = 4.0
@@ -40,6 +40,8 @@ RATE_MIN: Final = 20_000
 """Bits a second below which no picture is to be seen."""
 CRF_MAX: Final = {"libx264": 51, "libsvtav1": 63}
 """Highest rate factor of each encoder, its lowest quality."""
+_SITING: Final = "in_chroma_loc=left:out_chroma_loc=left"
+"""Where a colour lies that several pixels share; `scale` takes it in the middle of them by default."""
 _SOUND_RATE: Final = 64_000
 _BIT_EXACT: Final = ("-fflags", "+bitexact", "-flags:v", "+bitexact", "-flags:a", "+bitexact")
 _TWO_PASSES: Final = "libx264"
@@ -212,7 +214,7 @@ def _filters(master: Path, shape: ClipShape, one: NamedFormat, placement: Placem
     if (x, y, width, height) != (0, 0, shape.width, shape.height):
         steps.append(f"crop={width}:{height}:{x}:{y}")
     if (placement.width, placement.height) != (width, height):
-        steps.append(f"scale={placement.width}:{placement.height}:flags=lanczos+accurate_rnd")
+        steps.append(f"scale={placement.width}:{placement.height}:{_SITING}:flags=lanczos+accurate_rnd")
     if (placement.width, placement.height) != (one.width, one.height):
         colour = bars if one.fit == "letterbox" else _mean_colour(master, shape)
         shown = "0x" + "".join(f"{value:02x}" for value in colour)

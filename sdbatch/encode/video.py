@@ -34,10 +34,12 @@ TIMEOUT_PER_MPIXEL_S = 2.0
 """Bound on ffmpeg's wall seconds, many times what its encoders take."""
 
 _COLOURS: Final = (
-    # Untagged, or converted as ffmpeg does by default (bt601), green 255 plays as 215.
-    "scale=out_color_matrix=bt709:out_range=tv:flags=accurate_rnd+full_chroma_int,format={pixels},"
+    # Untagged, or converted as ffmpeg does by default (bt601), green 255 plays as 215. Players take a colour that
+    # several pixels share at the left one; ffmpeg puts it in the middle of them by default, half a pixel away.
+    "scale=out_color_matrix=bt709:out_range=tv:out_chroma_loc=left:flags=accurate_rnd+full_chroma_int,format={pixels},"
     "setparams=colorspace=bt709:color_primaries=bt709:color_trc=bt709:range=tv"
 )
+_WHOLE_COLOURS: Final = "scale=in_chroma_loc=left:flags=bicubic+accurate_rnd+full_chroma_int"
 _BIT_EXACT = ("-fflags", "+bitexact", "-flags:v", "+bitexact", "-flags:a", "+bitexact")
 
 
@@ -143,8 +145,8 @@ def read_frames_of_video(
         file = Path(name) / "clip"
         file.write_bytes(data)
         arguments = ["-protocol_whitelist", "file", "-threads", "1", "-xerror", "-f", demuxer, "-i", str(file)]
-        scaled = ["-vf", f"scale={width}:{height}:flags=area"] if scales else []
-        arguments += ["-map", "0:v:0", *scaled, "-f", "rawvideo", "-pix_fmt", "rgb24", "pipe:1"]
+        scale = f"scale={width}:{height}:flags=area" if scales else _WHOLE_COLOURS
+        arguments += ["-map", "0:v:0", "-vf", scale, "-f", "rawvideo", "-pix_fmt", "rgb24", "pipe:1"]
         with running(arguments, timeout_s=TIMEOUT_FIRST_S) as (_, stdout):
             values = np.frombuffer(stdout.read(), dtype=np.uint8)
     if values.size % (height * width * 3):

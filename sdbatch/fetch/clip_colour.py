@@ -22,6 +22,8 @@ TELEVISION: Final = frozenset({(720, 480), (720, 486), (720, 576), (704, 480), (
 WHITE_NITS: Final = 203
 """Brightness of white paper in HLG and PQ, by ITU-R BT.2408; it becomes white."""
 
+SITING_UNSTATED: Final = "left"
+"""ITU-T H.273 has it for 4:2:0 that says nothing; it is that of MPEG-2 and all that came after."""
 FLAGS: Final = "flags=bicubic+accurate_rnd+full_chroma_int"
 _MATRICES: Final = {
     "": "",
@@ -170,7 +172,15 @@ def scale_options(header: ClipHeader) -> str:
         return FLAGS
     matrix = header.matrix if header.matrix in _SCALE_MATRICES else default_matrix(header)
     full = ":in_range=pc" if header.range == "pc" else ""
-    return f"in_color_matrix={matrix}{full}:{FLAGS}"
+    return f"in_color_matrix={matrix}{full}:{_siting(header)}:{FLAGS}"
+
+
+def _siting(header: ClipHeader) -> str:
+    """Return where a filter is to take a colour that several pixels share: at the left one, where a clip does not say.
+
+    ffmpeg's `scale` (9.0) looks at no frame for it, and would take all of them in the middle.
+    """
+    return f"in_chroma_loc={header.siting or SITING_UNSTATED}"
 
 
 def default_matrix(header: ClipHeader) -> str:
@@ -200,7 +210,7 @@ def _tone_mapped(header: ClipHeader) -> list[str]:
 def _shrunk_and_spread(header: ClipHeader, height: int, width: int) -> list[str]:
     """Return the filters that give every pixel its own colour, since zscale takes no odd sizes of 4:2:0."""
     factor = f"max(1\\,min(iw/{2 * width}\\,ih/{2 * height}))"
-    scale = f"scale=w=iw/{factor}:h=ih/{factor}:{FLAGS}"
+    scale = f"scale=w=iw/{factor}:h=ih/{factor}:{_siting(header)}:{FLAGS}"
     alpha = "a" if header.has_alpha else ""
     return [scale, f"format=gbr{alpha}p12le" if header.is_rgb else f"format=yuv{alpha}444p12le"]
 

@@ -31,6 +31,7 @@ _DOVI: Final = re.compile(r"DOVI configuration record: .*profile: (\d+).*compati
 _TURN: Final = re.compile(r"(?i)display ?matrix: rotation of (-?[0-9.]+) degrees")
 _CROPPED: Final = re.compile(r"Frame Cropping: (\d+)/(\d+)/(\d+)/(\d+)")
 _LOGGED_BY: Final = re.compile(r"\[[^\]]* @ 0x[0-9a-f]+\] *")
+_SITINGS: Final = frozenset({"left", "center", "topleft", "top", "bottomleft", "bottom"})
 _FIELDS: Final = re.compile(r"(top|bottom)( coded)? first")
 _ALPHA: Final = re.compile(r"yuva|gbrap|rgba|bgra|argb|abgr|^ya|pal8|rgb32|bgr32|ayuv|vuya|uyva")
 
@@ -51,6 +52,7 @@ class ClipHeader:
         matrix: ffmpeg's name, such as `bt2020nc`.
         primaries: ffmpeg's name, such as `bt2020`.
         transfer: ffmpeg's name, such as `arib-std-b67`.
+        siting: Where a colour lies that several pixels share: ffmpeg's name, such as `left` or `center`.
         is_interlaced: Whether its fields come one after the other.
         has_alpha: Whether a second stream or channel holds alpha.
         is_premultiplied: Whether its colours are multiplied by alpha.
@@ -70,6 +72,7 @@ class ClipHeader:
     matrix: str = ""
     primaries: str = ""
     transfer: str = ""
+    siting: str = ""
     is_interlaced: bool = False
     has_alpha: bool = False
     is_premultiplied: bool = False
@@ -95,7 +98,9 @@ def read_header(file: Path, demuxer: str, name: str, pixels_max: int) -> ClipHea
     Raises:
         SourceUnreadable: When it has no video stream.
     """
-    return parse_header(described(input_arguments(file, demuxer, pixels_max), timeout_s=HEADER_S), name)
+    # The siting is told to those who ask for details alone.
+    arguments = ["-v", "verbose", *input_arguments(file, demuxer, pixels_max)]
+    return parse_header(described(arguments, timeout_s=HEADER_S), name)
 
 
 def input_arguments(file: Path, demuxer: str, pixels_max: int) -> list[str]:
@@ -144,6 +149,7 @@ def _header(stream: re.Match[str], details: str) -> ClipHeader:
         matrix=matrix,
         primaries=primaries,
         transfer=transfer,
+        siting=next((word for word in said if word in _SITINGS), ""),
         is_interlaced=any(_FIELDS.match(word) for word in said),
         has_alpha=bool(_ALPHA.search(pixels["format"])) or bool(re.search(r"alpha_mode\s*: 1\b", details)),
         is_premultiplied=any("premultiplied" in word for word in said),

@@ -13,11 +13,12 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from support.clips import read_by_zscale, stripe, stripe_shift
 
 from sdbatch.canonical import canonical
 from sdbatch.encode import video
 from sdbatch.encode.embedded import Encoded
-from sdbatch.encode.video import encode_video, read_embedded_video
+from sdbatch.encode.video import encode_video, read_embedded_video, read_frames_of_video
 from sdbatch.errors import EncodeFailed
 from sdbatch.ffmpeg import exact_rate
 from sdbatch.formats import CLIPS, ClipFormat
@@ -92,6 +93,18 @@ def test_colours_come_back_within_three_of_255(suffix: str) -> None:
     for colour, left in PATCHES.items():
         inside_FHWC = frames_FHWC[:, 16:32, left + 8 : left + 16].astype(int)
         assert np.abs(inside_FHWC - colour).max() <= 3, colour
+
+
+@pytest.mark.parametrize("is_upright", [True, False])
+@every_suffix
+def test_colours_lie_where_players_look_for_them(suffix: str, is_upright: bool, tmp_path: Path) -> None:
+    frames_FHWC = stripe(is_upright=is_upright)
+    data = _encoded(suffix, frames_FHWC=frames_FHWC).data
+    file = tmp_path / f"a.{suffix}"
+    file.write_bytes(data)
+
+    for read_FHWC in (read_by_zscale(file, 96, 160), read_frames_of_video(data, suffix, 96, 160)):
+        assert abs(stripe_shift(read_FHWC[0], is_upright=is_upright)) < 0.15
 
 
 @every_suffix

@@ -10,7 +10,18 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from support.clips import H264, HEVC, PATCHES, described, encoded, ffmpeg, middles, patches
+from support.clips import (
+    H264,
+    HEVC,
+    PATCHES,
+    described,
+    encoded,
+    ffmpeg,
+    middles,
+    patches,
+    stripe,
+    stripe_shift,
+)
 
 from sdbatch.errors import SourceUnreadable
 from sdbatch.fetch.clip_colour import refuse_unread
@@ -314,3 +325,20 @@ def test_the_bundled_ffmpeg_reads_what_the_table_says() -> None:
     known = {line.split()[1] for line in listed.splitlines() if len(line.split()) > 1}
 
     assert set(DECODERS.split(",")) <= known
+
+
+# --- colours that several pixels share ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("primaries", ["bt709", "bt2020"])
+@pytest.mark.parametrize("is_upright", [True, False])
+@pytest.mark.parametrize("siting", ["left", "center", "topleft"])
+def test_colours_lie_where_the_clip_has_them(tmp_path: Path, siting: str, is_upright: bool, primaries: str) -> None:
+    matrix, named = {"bt709": ("709", "bt709"), "bt2020": ("2020_ncl", "bt2020nc")}[primaries]
+    stored = f"format=gbrp,zscale=min=gbr:m={matrix}:rin=full:r=limited:c={siting},format=yuv420p"
+    said = ("-chroma_sample_location", siting, "-colorspace", named, "-color_primaries", primaries)
+    frames_FHWC = stripe(is_upright=is_upright)
+    data = encoded(tmp_path / "a.mkv", frames_FHWC, "-vf", stored, *said, *H264, pixel_format="rgb24")
+    read_FHWC = _read(data, num_frames=2, width=160)
+
+    assert abs(stripe_shift(read_FHWC[0], is_upright=is_upright)) < 0.15

@@ -38,6 +38,31 @@ def middles(frame_HWC: NDArray[Any]) -> list[tuple[int, ...]]:
     return [tuple(int(value) for value in frame_HWC[place]) for place in places]
 
 
+def stripe(*, is_upright: bool, width: int = 160, height: int = 96, num_frames: int = 4) -> NDArray[np.uint8]:
+    """Return frames_FHWC of blue with a stripe of red through the middle."""
+    frames_FHWC = np.full((num_frames, height, width, 3), (60, 60, 200), np.uint8)
+    if is_upright:
+        frames_FHWC[:, :, width // 2 - 20 : width // 2 + 20] = (200, 60, 60)
+    else:
+        frames_FHWC[:, height // 2 - 20 : height // 2 + 20] = (200, 60, 60)
+    return frames_FHWC
+
+
+def stripe_shift(frame_HWC: NDArray[Any], *, is_upright: bool) -> float:
+    """Return by how many pixels the red of a `stripe` lies to the right of the middle, or below it."""
+    across = frame_HWC[frame_HWC.shape[0] // 2] if is_upright else frame_HWC[:, frame_HWC.shape[1] // 2]
+    red = across[:, 0].astype(float) - across[:, 0].min()
+    return float((red * np.arange(len(red))).sum() / red.sum() - (len(red) - 1) / 2)
+
+
+def read_by_zscale(file: Path, height: int, width: int) -> NDArray[np.uint8]:
+    """Return frames_FHWC of a clip of BT.709 by another filter of ffmpeg's, which takes colours where they lie."""
+    to_rgb = "zscale=min=709:m=gbr:rin=limited:r=full,format=gbrp"
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", str(file), "-vf", to_rgb]
+    done = subprocess.run([*command, "-f", "rawvideo", "-pix_fmt", "rgb24", "-"], capture_output=True, check=True)
+    return np.frombuffer(done.stdout, np.uint8).reshape(-1, height, width, 3)
+
+
 def ffmpeg(*arguments: str, stdin: bytes = b"") -> bytes:
     """Run ffmpeg; return its stderr."""
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-v", "info", "-y", *arguments]
