@@ -38,8 +38,9 @@ _LTX: Final = Family(
                 pipeline="LTXImageToVideoPipeline",
                 arguments={**FROM_IMAGE, **_FRAME_RATE},
                 images=(1, 1),
+                # From 0.9.1 on the VAE is told a time step, and the noise for it takes one generator (0.42.1).
+                rows="single",
                 parameters=_PARAMETERS,
-                per_row_guidance=True,
             ),
             Route(
                 pipeline="LTXConditionPipeline",

@@ -37,6 +37,8 @@ CASES = [
     Case(model="ltx", task="image-to-video", images=1, row={"num_frames": 9}),
     Case(model="ltx", task="image-to-video", images=3, row={"num_frames": 9}),
     Case(model="ltx", task="video-to-video", video=True, row={"num_frames": 9, "strength": 0.5}),
+    Case(model="ltx-told-time", task="text-to-video", row={"num_frames": 9}),
+    Case(model="ltx-told-time", task="image-to-video", images=1, row={"num_frames": 9}),
     Case(model="ltx2", task="text-to-video", row={"num_frames": 9, "parameters": LTX2_BLOCKS}),
     Case(model="ltx2", task="image-to-video", images=1, row={"num_frames": 9, "parameters": LTX2_BLOCKS}),
     Case(model="ltx2", task="image-to-video", images=3, row={"num_frames": 9, "parameters": LTX2_BLOCKS}),

@@ -38,7 +38,6 @@ PICTURES: dict[str, Callable[[Path], None]] = {
 CLIPS = [
     Case(model="wan-t2v", task="text-to-video"),
     Case(model="ltx", task="text-to-video", row={"num_frames": 9}),
-    Case(model="ltx", task="image-to-video", images=1, row={"num_frames": 9}),
     Case(model="cogvideox", task="text-to-video", row={"num_frames": 9}),
     Case(model="cogvideox", task="text-to-video", row={"num_frames": 9, "parameters": '{"use_dynamic_cfg": true}'}),
 ]

@@ -34,7 +34,7 @@ PICTURES: dict[str, Callable[[Path], None]] = {
 CLIPS = [
     Case(model="wan-t2v", task="text-to-video"),
     Case(model="wan-t2v", task="video-to-video", video=True, row={"strength": 0.5}),
-    Case(model="ltx", task="image-to-video", images=1, row={"num_frames": 9}),
+    Case(model="cogvideox-i2v", task="image-to-video", images=1, row={"num_frames": 9}),
 ]
 
 

@@ -35,6 +35,7 @@ from diffusers import (
     HunyuanVideo15Transformer3DModel,
     LTX2Pipeline,
     LTX2VideoTransformer3DModel,
+    LTXConditionPipeline,
     LTXPipeline,
     LTXVideoTransformer3DModel,
     MotionAdapter,
@@ -324,6 +325,22 @@ def make_wan_vace(folder: Path) -> None:
 def make_ltx(folder: Path) -> None:
     """Write LTX: one folder for text, image and key frames."""
     torch.manual_seed(0)
+    save_pipeline(LTXPipeline(scheduler=FlowMatchEulerDiscreteScheduler(), **_ltx_parts()), folder)
+
+
+def make_ltx_told_time(folder: Path) -> None:
+    """Write LTX 0.9.5 or later: noise is laid on what the VAE decodes, and it is told how much."""
+    torch.manual_seed(0)
+    parts = _ltx_parts(
+        timestep_conditioning=True,
+        decoder_inject_noise=(False,) * 5,
+        upsample_residual=(False,) * 4,
+        upsample_factor=(1,) * 4,
+    )
+    save_pipeline(LTXConditionPipeline(scheduler=FlowMatchEulerDiscreteScheduler(), **parts), folder)
+
+
+def _ltx_parts(**of_vae: Any) -> dict[str, Any]:
     vae = AutoencoderKLLTXVideo(
         latent_channels=8,
         block_out_channels=(8, 8, 8, 8),
@@ -332,6 +349,7 @@ def make_ltx(folder: Path) -> None:
         decoder_layers_per_block=(1, 1, 1, 1, 1),
         patch_size=4,
         patch_size_t=1,
+        **of_vae,
     )
     transformer = LTXVideoTransformer3DModel(
         in_channels=8,
@@ -342,16 +360,7 @@ def make_ltx(folder: Path) -> None:
         num_layers=2,
         caption_channels=32,
     )
-    save_pipeline(
-        LTXPipeline(
-            scheduler=FlowMatchEulerDiscreteScheduler(),
-            vae=vae,
-            text_encoder=tiny_t5(),
-            tokenizer=t5_tokenizer(),
-            transformer=transformer,
-        ),
-        folder,
-    )
+    return {"vae": vae, "text_encoder": tiny_t5(), "tokenizer": t5_tokenizer(), "transformer": transformer}
 
 
 def make_ltx2(folder: Path) -> None:
@@ -597,6 +606,7 @@ MAKERS: Final[Mapping[str, Callable[[Path], None]]] = {
     "wan-i2v-a14b": make_wan_i2v_a14b,
     "wan-vace": make_wan_vace,
     "ltx": make_ltx,
+    "ltx-told-time": make_ltx_told_time,
     "ltx2": make_ltx2,
     "cogvideox": make_cogvideox,
     "cogvideox-i2v": make_cogvideox_i2v,
