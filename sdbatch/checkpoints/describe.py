@@ -32,7 +32,7 @@ from sdbatch.checkpoints.components import (
 )
 from sdbatch.checkpoints.embeddings import describe_embeddings
 from sdbatch.checkpoints.entries import refuse_accelerators
-from sdbatch.checkpoints.facts import facts_of, native_size
+from sdbatch.checkpoints.facts import facts_of, native_size, own_guidance
 from sdbatch.checkpoints.files import (
     content_revision,
     lora_files,
@@ -359,6 +359,7 @@ def _describe_folder(name: str, model: Model, storage: Mapping[str, Storage], wi
         modules=modules_of(index),
         module_parameters={module: num_parameters(of_module) for module, of_module in by_module.items()},
         quantized_by={module: method for module, method in methods.items() if method},
+        defaults=own_guidance(family, fact),
     )
 
 

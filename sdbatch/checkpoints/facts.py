@@ -31,6 +31,17 @@ def facts_of(index: Mapping[str, Any], read: Callable[[str], Mapping[str, Any]])
     return fact
 
 
+def own_guidance(family: Family, fact: Fact) -> dict[str, float]:
+    """Return the guidance that a folder states for itself, by its column: that of its guider, where rows set that one.
+
+    A model into which guidance was distilled has the class of the one that it was distilled from, and a guider of 1.
+    """
+    if all(route.arguments.get("guidance_scale") != "" for route in family.routes):
+        return {}
+    stated = fact("guider/guider_config.json guidance_scale")
+    return {"guidance_scale": float(stated)} if isinstance(stated, int | float) else {}
+
+
 def native_size(family: Family, fact: Fact) -> tuple[int, int]:
     """Return height and width the model was made for: the family's, or the denoiser's sample size times the VAE's.
 

@@ -65,6 +65,9 @@ FOUR: dict[str, Any] = {"num_frames": 4}
 KEYS: dict[str, Any] = {**NINE, "keyframes": [0, 8]}
 HALF: dict[str, Any] = {"strength": 0.5}
 
+ARGUMENTS = ("prompt", "negative_prompt", "num_inference_steps", "guidance_scale", "strength")
+"""Columns that are arguments by the same name."""
+
 PLAIN = (
     Plain(Case(model="animatediff", task=T, row=FOUR, size=32), "AnimateDiffPipeline"),
     Plain(
@@ -130,6 +133,17 @@ def test_a_clip_is_what_diffusers_alone_makes_of_its_row(plain: Plain, studio: C
         np.testing.assert_allclose(output.sound.samples_CT, samples, atol=1e-5)
 
 
+def test_a_row_without_guidance_has_that_of_the_model_s_own_guider(studio: Callable[[str], Studio]) -> None:
+    plain = Plain(Case(model="hunyuan-distilled", task=T), "HunyuanVideo15Pipeline")
+    made, row = studio("hunyuan-distilled"), base_row(plain.case)
+
+    frames, _ = _by_hand(plain, row, made.info.path)
+
+    assert difference(made.make(row)[0], frames) <= 1
+    assert difference(made.make({**row, "guidance_scale": 6.0})[0], frames) > 1
+    assert made.item({**row, "guidance_scale": 6.0}).recipe.guidance_scale == 6.0
+
+
 def _by_hand(plain: Plain, row: dict[str, Any], folder: str) -> tuple[Pixels, Any]:
     """Return the frames, and the samples of sound, of a call of the pipeline."""
     pipeline = getattr(diffusers, plain.pipeline).from_pretrained(folder)
@@ -137,9 +151,7 @@ def _by_hand(plain: Plain, row: dict[str, Any], folder: str) -> tuple[Pixels, An
     size = (row["height"], row["width"])
     images = [Image.fromarray(picture(int(name), size)) for name in row.get("images", ())]
     arguments = {
-        "num_inference_steps": 3,
-        "guidance_scale": 4.0,
-        **{name: row[name] for name in ("prompt", "negative_prompt", "strength") if name in row},
+        **{name: row[name] for name in ARGUMENTS if name in row},
         **json.loads(row.get("parameters", "{}")),
         **plain.more(images),
     }
@@ -151,7 +163,7 @@ def _by_hand(plain: Plain, row: dict[str, Any], folder: str) -> tuple[Pixels, An
         arguments["num_frames"] = row["num_frames"]
     if plain.pipeline == "StableVideoDiffusionPipeline":
         arguments["max_guidance_scale"] = arguments.pop("guidance_scale")
-    if plain.case.model.startswith("hunyuan"):
+    if plain.case.model.startswith("hunyuan") and "guidance_scale" in row:
         pipeline.guider = pipeline.guider.new(guidance_scale=arguments.pop("guidance_scale"))
     if plain.case.model != "hunyuan-i2v":  # it makes a size of its own, near the image's: the same one here
         arguments |= {"height": size[0], "width": size[1]}

@@ -520,7 +520,7 @@ def _qwen_tokenizer() -> Qwen2Tokenizer:
     return tokenizer
 
 
-def _hunyuan_parts(task_type: str) -> dict[str, Any]:
+def _hunyuan_parts(task_type: str, guidance_scale: float = 6.0) -> dict[str, Any]:
     text = Qwen2_5_VLTextConfig(
         vocab_size=128,
         hidden_size=16,
@@ -563,7 +563,7 @@ def _hunyuan_parts(task_type: str) -> dict[str, Any]:
             upsample_match_channel=False,
         ),
         "scheduler": FlowMatchEulerDiscreteScheduler(shift=7.0),
-        "guider": ClassifierFreeGuidance(guidance_scale=6.0),
+        "guider": ClassifierFreeGuidance(guidance_scale=guidance_scale),
     }
 
 
@@ -571,6 +571,12 @@ def make_hunyuan(folder: Path) -> None:
     """Write HunyuanVideo 1.5 T2V."""
     torch.manual_seed(0)
     save_pipeline(HunyuanVideo15Pipeline(**_hunyuan_parts("t2v")), folder)
+
+
+def make_hunyuan_distilled(folder: Path) -> None:
+    """Write HunyuanVideo 1.5 T2V with its guidance distilled into it, which its guider says."""
+    torch.manual_seed(0)
+    save_pipeline(HunyuanVideo15Pipeline(**_hunyuan_parts("t2v", guidance_scale=1.0)), folder)
 
 
 def make_hunyuan_i2v(folder: Path) -> None:
@@ -611,6 +617,7 @@ MAKERS: Final[Mapping[str, Callable[[Path], None]]] = {
     "cogvideox": make_cogvideox,
     "cogvideox-i2v": make_cogvideox_i2v,
     "hunyuan": make_hunyuan,
+    "hunyuan-distilled": make_hunyuan_distilled,
     "hunyuan-i2v": make_hunyuan_i2v,
     "kandinsky": partial(make_tiny_kandinsky_clips, pipeline="Kandinsky5T2VPipeline"),
     "kandinsky-i2v": partial(make_tiny_kandinsky_clips, pipeline="Kandinsky5I2VPipeline"),
