@@ -16,14 +16,12 @@ from sdbatch.checkpoints.facts import Fact
 from sdbatch.checkpoints.files import named_components
 from sdbatch.errors import ModelError
 from sdbatch.families import Family
-from sdbatch.families.schedulers import FLOW_SCHEDULERS, TAKE_SIGMAS, WAN_SCHEDULERS
+from sdbatch.families.schedulers import FLOW_SCHEDULERS, OF_FLOW, TAKE_SIGMAS, WAN_SCHEDULERS
 
 _OF_LATENTS: Final = ("StableDiffusionPipeline", "StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline")
 """Classes whose UNet reads latents and nothing beside them."""
 _KINDS: Final = {5: "a depth model", 7: "an upscaler", 8: "InstructPix2Pix", 9: "an inpainting model"}
 """What a UNet is that reads so many channels where the VAE has 4."""
-_OF_FLOW: Final = ("FlowMatch", "LTXEuler")
-"""How the names of schedulers begin that read what a model predicts as a flow, whatever their configuration says."""
 _PREDICTIONS: Final = ("epsilon", "sample", "v_prediction", "flow_prediction")
 
 
@@ -54,7 +52,7 @@ def _is_taken(class_name: str, family: Family) -> bool:
         return class_name in family.schedulers
     if _predicts_flow(family):
         return not family.gives_sigmas or class_name in TAKE_SIGMAS
-    return not class_name.startswith(_OF_FLOW) or not family.schedulers
+    return not class_name.startswith(OF_FLOW) or not family.schedulers
 
 
 def _predicts_flow(family: Family) -> bool:
@@ -115,7 +113,7 @@ def refuse_other_noise(place: str, family: Family, class_name: str, config: Mapp
         ModelError: Naming the scheduler and the nearest that fits.
     """
     said = config.get("prediction_type")
-    is_of_flow = class_name.startswith(_OF_FLOW) or said == "flow_prediction" or config.get("use_flow_sigmas")
+    is_of_flow = class_name.startswith(OF_FLOW) or said == "flow_prediction" or config.get("use_flow_sigmas")
     if _predicts_flow(family) and not is_of_flow:
         raise ModelError(
             f"{place}: is a {class_name} for what predicts {said or 'epsilon'}, and {family.title} predicts a flow; "

@@ -44,6 +44,9 @@ MOTION_SCHEDULERS: Final = (
 WAN_SCHEDULERS: Final = ("DPMSolverMultistepScheduler", "UniPCMultistepScheduler")
 """Schedulers that read the folder's `flow_shift`; FlowMatchEuler would silently use its own."""
 
+OF_FLOW: Final = ("FlowMatch", "LTXEuler")
+"""How the names of schedulers begin that read what a model predicts as a flow, whatever their configuration says."""
+
 TAKE_SIGMAS: Final = (*FLOW_SCHEDULERS, "FlowMatchLCMScheduler", "UniPCMultistepScheduler")
 """Schedulers of a flow to which a pipeline can give the noise levels of the steps and how far they are shifted."""
 

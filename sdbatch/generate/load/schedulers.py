@@ -11,6 +11,7 @@ from typing import Any
 import diffusers
 
 from sdbatch.families.scheduler_options import EXCLUSIVE
+from sdbatch.families.schedulers import OF_FLOW
 
 
 def scheduler_from(own: Any, class_name: str, options: Mapping[str, Any]) -> Any:
@@ -36,9 +37,10 @@ def scheduler_from(own: Any, class_name: str, options: Mapping[str, Any]) -> Any
 def _as_flow(own: Any) -> dict[str, Any]:
     """Return what a scheduler of a flow says by its class alone, or by another name, in the words of both kinds.
 
-    FlowMatch's are of a flow whatever their configuration says, and have a `shift`; UniPC and DPM-Solver are told
+    Some are of a flow whatever their configuration says, and have a `shift`; UniPC and DPM-Solver are told
     so, and have a `flow_shift`.
     """
-    if type(own).__name__.startswith("FlowMatch"):
-        return {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": own.config.shift}
+    if type(own).__name__.startswith(OF_FLOW):
+        shift = own.config.get("shift", 1.0)
+        return {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": shift}
     return {"shift": own.config.flow_shift} if own.config.get("use_flow_sigmas") else {}
