@@ -36,6 +36,7 @@ from sdbatch.families.schedulers import (
     EULER_SCHEDULERS,
     FLOW_SCHEDULERS,
     MOTION_SCHEDULERS,
+    SAY_NO_SHIFT,
     WAN_SCHEDULERS,
 )
 from sdbatch.generate.tasks import CALLS
@@ -301,3 +302,14 @@ def test_every_number_of_the_manifest_has_bounds_on_both_sides() -> None:
     for column in numbers:
         for value in (-math.inf, -1.0, math.nan, 1e300, 10**400):
             assert column.family_bounds or column.problem(value), (column.name, value)
+
+
+@pytest.mark.parametrize(("family", "task", "row"), ROWS, ids=NAMES)
+def test_the_table_knows_which_pipelines_tell_a_scheduler_its_shift(family: Family, task: str, row: Route) -> None:
+    import diffusers
+
+    if not {*FLOW_SCHEDULERS, *WAN_SCHEDULERS}.issuperset(family.schedulers):
+        return
+    source = inspect.getsource(getattr(diffusers, row.pipeline).__call__)
+
+    assert (re.search(r"\bmu=mu\b|\"mu\"\W+=? ?mu\b", source) is None) == (row.pipeline in SAY_NO_SHIFT)

@@ -56,6 +56,7 @@ from sdbatch.checkpoints.single_files import describe_file, is_single_file
 from sdbatch.errors import ModelError
 from sdbatch.families import FAMILIES, find_family, not_served
 from sdbatch.families.scheduler_options import zero_snr_schedulers
+from sdbatch.families.schedulers import SAY_NO_SHIFT
 from sdbatch.job import Lora, Model, Storage, base_of
 from sdbatch.storage import Entry, Store, open_store, parse_url
 
@@ -115,6 +116,7 @@ def describe(name: str, model: Model, storage: Mapping[str, Storage], *, with_re
         embeddings={word: one.revision for word, one in embeddings.items()},
         embedding_vectors={word: one.num_vectors for word, one in embeddings.items()},
         ends_in_noise=_ends_in_noise(info, found, storage),
+        shifts_by_size=_shifts_by_size(info, found, storage),
         parameters=denoiser.parameters if denoiser is not None else info.parameters,
         module_parameters={
             **info.module_parameters,
@@ -207,6 +209,13 @@ def _ends_in_noise(info: ModelInfo, found: Mapping[str, LaidOver], storage: Mapp
     """See `ModelInfo`; the scheduler of a family that has no other one for it is not read."""
     config = _config_of(info, "scheduler", found, storage) if zero_snr_schedulers(info.family.schedulers) else None
     return (config or {}).get("rescale_betas_zero_snr") is True
+
+
+def _shifts_by_size(info: ModelInfo, found: Mapping[str, LaidOver], storage: Mapping[str, Storage]) -> bool:
+    """See `ModelInfo`; where every pipeline of a family tells its scheduler how far, that one is not read."""
+    if SAY_NO_SHIFT.isdisjoint(route.pipeline for route in info.family.routes):
+        return False
+    return (_config_of(info, "scheduler", found, storage) or {}).get("use_dynamic_shifting") is True
 
 
 def _says_predictions(model: Model) -> bool:

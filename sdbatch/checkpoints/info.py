@@ -59,6 +59,8 @@ class ModelInfo:
         embedding_vectors: How many vectors each of these words stands for.
         ends_in_noise: Whether its own scheduler brings the last step to a signal of zero (`rescale_betas_zero_snr`):
             its weights were trained so.
+        shifts_by_size: Whether its own scheduler waits to be told how far noise levels are shifted
+            (`use_dynamic_shifting`), which not every pipeline of its family does.
     """
 
     name: str
@@ -82,6 +84,7 @@ class ModelInfo:
     embeddings: Mapping[str, str] = field(default_factory=dict)
     embedding_vectors: Mapping[str, int] = field(default_factory=dict)
     ends_in_noise: bool = False
+    shifts_by_size: bool = False
 
     @property
     def scheduler(self) -> str:

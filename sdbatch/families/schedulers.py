@@ -56,3 +56,25 @@ OF_OWN_NOISE: Final = (
     "EDMEulerScheduler",
 )
 """Schedulers of models that were trained for noise levels of their own, such as Playground 2.5; no other fits them."""
+
+SAY_NO_SHIFT: Final = frozenset(
+    {
+        "AuraFlowPipeline",
+        "HunyuanImagePipeline",
+        "HunyuanVideo15ImageToVideoPipeline",
+        "HunyuanVideo15Pipeline",
+        "Kandinsky5I2IPipeline",
+        "Kandinsky5I2VPipeline",
+        "Kandinsky5T2IPipeline",
+        "Kandinsky5T2VPipeline",
+        "LTXConditionPipeline",
+        "SanaPipeline",
+        "StableDiffusion3ControlNetInpaintingPipeline",
+        "StableDiffusion3ControlNetPipeline",
+        "WanImageToVideoPipeline",
+        "WanPipeline",
+        "WanVACEPipeline",
+        "WanVideoToVideoPipeline",
+    }
+)
+"""Pipelines of a flow that do not tell a scheduler with `use_dynamic_shifting` how far noise levels are shifted."""

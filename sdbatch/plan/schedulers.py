@@ -6,12 +6,14 @@ scheduler + model entry's presets + family --> settled_scheduler() --> scheduler
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Mapping
 from typing import Any
 
 from sdbatch.checkpoints import ModelInfo
+from sdbatch.families import Route
 from sdbatch.families.samplers import scheduler_of
 from sdbatch.families.scheduler_options import REQUIRES, STEPS_ORIGINAL
-from sdbatch.families.schedulers import OF_OWN_NOISE
+from sdbatch.families.schedulers import FLOW_SCHEDULERS, OF_OWN_NOISE, SAY_NO_SHIFT
 from sdbatch.plan.problems import RowProblem
 
 _REMEDY = "pip install 'sdbatch[samplers]'"
@@ -54,3 +56,24 @@ def settled_scheduler(values: dict[str, Any], model: ModelInfo, *, loads_here: b
             )
             problems.append(RowProblem("num_inference_steps", steps, message))
     return problems
+
+
+def check_shift(values: Mapping[str, Any], route: Route, model: ModelInfo) -> list[RowProblem]:
+    """Check that a scheduler is told how far noise levels are shifted, where it waits for that.
+
+    Args:
+        values: Settled values by column, the scheduler's class and options among them.
+        route: The route.
+        model: Description of the model.
+    """
+    is_told = route.pipeline not in SAY_NO_SHIFT or "shift" in values.get("scheduler_options", {})
+    if not model.shifts_by_size or is_told or values.get("scheduler") == "DPMSolverMultistepScheduler":
+        return []
+    flow = FLOW_SCHEDULERS[0]
+    preset = f"models.{model.name}.schedulers: {{NAME: {{class: {flow}, shift: 1.0}}}}"
+    remedy = f"name a preset with a shift ({preset})" if flow in model.family.schedulers else "lay another one over it"
+    message = (
+        f"waits to be told how far noise levels are shifted (the model's own says use_dynamic_shifting), which "
+        f"{route.pipeline} does not tell it; {remedy}"
+    )
+    return [RowProblem("scheduler", values.get("scheduler"), message)]

@@ -33,7 +33,7 @@ from sdbatch.plan.checks import (
 )
 from sdbatch.plan.control_checks import check_counts, check_modes
 from sdbatch.plan.problems import RowProblem
-from sdbatch.plan.schedulers import settled_scheduler
+from sdbatch.plan.schedulers import check_shift, settled_scheduler
 from sdbatch.plan.shape import shape_text
 from sdbatch.plan.texts import TextUses, reader_of, settled_texts
 from sdbatch.recipe import KEY_VERSION, RecipeTemplate
@@ -207,7 +207,10 @@ class Settler:
         if not out_of_bounds:
             settled_frames(values, family)
         problems.extend([*out_of_bounds, *check_family(values, family)])
-        problems.extend(settled_scheduler(values, binding.model, loads_here=self._loads_here))
+        problems.extend(
+            settled_scheduler(values, binding.model, loads_here=self._loads_here)
+            or check_shift(values, route, binding.model)
+        )
         if route.keyframes and binding.given.num_images and not problems:
             values["keyframes"], refused = settled_keyframes(
                 row["keyframes"], binding.given.num_images, values["num_frames"], route, family.frame_multiple

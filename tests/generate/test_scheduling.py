@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, FlowMatchLCMScheduler, UniPCMultistepScheduler
-from support.studio import LTX2_BLOCKS, Case, Studio, base_row, difference, open_studio
-from support.toy_clips import make_wan_t2v
+from support.studio import LTX2_BLOCKS, Case, Studio, base_row, difference, open_studio, resolve
+from support.toy_clips import make_ltx, make_wan_t2v
 from support.toy_models import make_tiny_sd3
 
 from sdbatch.checkpoints import ModelInfo, describe
@@ -20,7 +21,7 @@ from sdbatch.generate.batch import make_batch, set_threads
 from sdbatch.generate.item import Item
 from sdbatch.generate.load import LoadedModel, load_model
 from sdbatch.generate.load.schedulers import scheduler_from
-from sdbatch.job import Model
+from sdbatch.job import parse_job
 from sdbatch.recipe import recipe_from
 
 LTX = Case(model="ltx", task="text-to-video", row={"num_frames": 9, "num_inference_steps": 3})
@@ -48,8 +49,10 @@ def _own_scheduler(folder: Path, own: Any) -> None:
     index.write_text(json.dumps({**json.loads(index.read_text()), "scheduler": ["diffusers", type(own).__name__]}))
 
 
-def _loaded(folder: Path) -> tuple[ModelInfo, LoadedModel]:
-    model = Model(path=str(folder))
+def _loaded(folder: Path, **options: Any) -> tuple[ModelInfo, LoadedModel]:
+    model = parse_job({"manifest": "m", "output": "o", "models": {"tiny": {"path": str(folder), **options}}}).models[
+        "tiny"
+    ]
     info = describe("tiny", model, {})
     return info, load_model("tiny", model, info.revision, {})
 
@@ -134,3 +137,31 @@ def test_a_row_of_wan_may_ask_for_another_scheduler_than_a_flow_match_of_its_fol
         clips.append(made.make({**row, "scheduler": "UniPCMultistepScheduler"})[0])
 
     assert np.array_equal(clips[0], clips[1])
+
+
+def test_a_scheduler_that_waits_to_be_told_its_shift_is_refused_where_nobody_tells_it(tmp_path: Path) -> None:
+    """LTX-Video's of 0.9.1 and before; its pipeline of key frames and clips was made for later ones."""
+    own = FlowMatchEulerDiscreteScheduler(
+        use_dynamic_shifting=True, base_shift=0.95, max_shift=2.05, shift_terminal=0.1
+    )
+    preset = {"class": "FlowMatchEulerDiscreteScheduler", "shift": 1.0}
+    make_ltx(tmp_path)
+    _own_scheduler(tmp_path, own)
+    made = Studio(*_loaded(tmp_path, schedulers={"keys": preset}))
+    told = base_row(LTX)
+    untold = {**base_row(Case(model="ltx", task="image-to-video", images=2)), "num_frames": 9}
+
+    (_, refused, asked), faults = resolve(made.info, told, untold, {**untold, "scheduler": "keys"})
+
+    assert refused is None
+    assert asked is not None
+    assert [fault.column for fault in faults] == ["scheduler"]
+    assert (
+        "LTXConditionPipeline does not tell it; name a preset with a shift (models.tiny.schedulers: "
+        in faults[0].message
+    )
+    assert made.make(told)[0].any()
+    assert made.make({**untold, "scheduler": "keys"})[0].any()
+    item = made.item({**untold, "scheduler": "keys"})
+    with pytest.raises(ValueError, match="`mu` must be passed"):
+        make_batch(made.loaded, [replace(item, recipe=replace(item.recipe, scheduler="", more={}))], None)
