@@ -54,7 +54,7 @@ from sdbatch.checkpoints.quantizing import refuse_quantize
 from sdbatch.checkpoints.refusals import refuse_code, refuse_libraries
 from sdbatch.checkpoints.single_files import describe_file, is_single_file
 from sdbatch.errors import ModelError
-from sdbatch.families import FAMILIES, find_family, not_served
+from sdbatch.families import FAMILIES, find_family, not_served, routes_unserved
 from sdbatch.families.scheduler_options import zero_snr_schedulers
 from sdbatch.families.schedulers import SAY_NO_SHIFT
 from sdbatch.job import Lora, Model, Storage, base_of
@@ -369,6 +369,7 @@ def _describe_folder(name: str, model: Model, storage: Mapping[str, Storage], wi
         module_parameters={module: num_parameters(of_module) for module, of_module in by_module.items()},
         quantized_by={module: method for module, method in methods.items() if method},
         defaults=own_guidance(family, fact),
+        unserved=routes_unserved(family, fact),
     )
 
 

@@ -61,6 +61,7 @@ class ModelInfo:
             its weights were trained so.
         shifts_by_size: Whether its own scheduler waits to be told how far noise levels are shifted
             (`use_dynamic_shifting`), which not every pipeline of its family does.
+        unserved: What of its folder a route cannot serve, by the route's name; others serve it.
     """
 
     name: str
@@ -85,6 +86,7 @@ class ModelInfo:
     embedding_vectors: Mapping[str, int] = field(default_factory=dict)
     ends_in_noise: bool = False
     shifts_by_size: bool = False
+    unserved: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def scheduler(self) -> str:

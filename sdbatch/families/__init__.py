@@ -40,6 +40,7 @@ __all__ = [
     "nearest_size",
     "next_frame_count",
     "not_served",
+    "routes_unserved",
 ]
 
 _SHARED_MODULES: Final = frozenset(
@@ -96,6 +97,21 @@ def not_served(class_name: str, fact: Callable[[str], Any]) -> str:
     ]
     reasons = {f"{name} {value!r}" if (value := fact(name)) is not None else f"no {name}" for name in refused}
     return " and ".join(sorted(reasons))
+
+
+def routes_unserved(family: Family, fact: Callable[[str], Any]) -> dict[str, str]:
+    """Return what of a folder a route cannot serve, as text, by the route's name; others serve it.
+
+    Args:
+        family: Family of the folder.
+        fact: Returns what stands at `FILE KEY` in the folder, None when nothing does.
+    """
+    return {
+        route.name: f"{place} {fact(place)!r}"
+        for route in family.routes
+        for place, value in route.unless.items()
+        if _holds(fact(place), value)
+    }
 
 
 ENLARGES: Final[Mapping[str, int]] = {

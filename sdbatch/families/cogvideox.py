@@ -25,6 +25,8 @@ _TEXT: Final = Family(
                 arguments=FROM_CLIP,
                 full_strength_ignores_source=True,
                 sources=frozenset({"video"}),
+                # CogVideoX 1.5 takes latent frames in pairs; of 8 k + 1 frames there is one over, which it refuses.
+                unless={"transformer/config.json patch_size_t": ...},
                 parameters=_PARAMETERS,
                 defaults={"strength": 0.8},
             ),

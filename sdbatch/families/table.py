@@ -79,6 +79,8 @@ class Route:
         tokens_max: Tokens the text encoder reads, where this pipeline reads other than the family's; 0 for those.
         negative_needs: Parameter that must be over 1 for a negative prompt to be read; "" for none.
         guidance_is_distilled: Whether guidance is an input of the denoiser, so that it costs no second pass.
+        unless: What makes a folder one that this pipeline cannot serve though others of the family can, in the form of
+            `Family.when`.
         components: Folders the job's model entry must name, with their diffusers class: `controlnet`, `motion_adapter`.
         requires: Python packages that the class needs beyond the project's own.
         nets: Which ControlNets read its control pictures. `each`: the model's, one picture each. `one`: a single one
@@ -110,6 +112,7 @@ class Route:
     tokens_max: int = 0
     negative_needs: str = ""
     guidance_is_distilled: bool = False
+    unless: Mapping[str, Any] = field(default_factory=dict)
     components: Mapping[str, str] = field(default_factory=dict)
     requires: tuple[str, ...] = ()
     nets: Literal["each", "one", "union"] = "each"

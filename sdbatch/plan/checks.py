@@ -185,6 +185,8 @@ def lacking(route: Route, model: ModelInfo, given: Given = _NOTHING, *, loads_he
         loads_here: Whether this machine's Python packages are those that load it.
     """
     reasons = _lacking_components(route, model, given)
+    if unserved := model.unserved.get(route.name):
+        reasons.append(f"needs a model without {unserved}")
     for package in route.requires if loads_here else ():
         if importlib.util.find_spec(package) is None:
             reasons.append(f"needs the Python package {package}, which is not installed")

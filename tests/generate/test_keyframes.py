@@ -234,6 +234,12 @@ REFUSED = [
     ("wan-flf2v", _row("", images=1), "images", "has 1 source(s); the task takes 2 to 64"),
     ("svd", _row("", images=1, num_frames=25, keyframes=[3]), "keyframes", "the task takes no key frames"),
     ("wan-i2v", _row("", "text-to-video"), "task", "is not served by wan-i2v (Wan 2.1 I2V: image-to-video)"),
+    (
+        "cogvideox-1.5",
+        _row("", "video-to-video", video="1", num_frames=9),
+        "task",
+        "(CogVideoX: text-to-video); it needs a model without transformer/config.json patch_size_t 2",
+    ),
     ("wan-t2v", _row("", "text-to-video", scheduler="DDIMScheduler"), "scheduler", "is not a scheduler of Wan 2.1 T2V"),
     ("wan-t2v", _row("", "video-to-video", video="1", strength=0.2), "strength", "leaves no step of 2"),
     ("wan-t2v", _row("", "video-to-video", video="1", strength=1.0), "strength", "leaves nothing of the source"),

@@ -107,6 +107,7 @@ PLAIN = (
     Plain(Case(model="ltx2", task=I, images=2, row={**LTX2, **KEYS}), "LTX2ConditionPipeline", more=_ltx2_conditions),
     Plain(Case(model="cogvideox", task=T, row=NINE), "CogVideoXPipeline"),
     Plain(Case(model="cogvideox", task=V, video=True, row={**NINE, **HALF}), "CogVideoXVideoToVideoPipeline", "video"),
+    Plain(Case(model="cogvideox-1.5", task=T, row=NINE), "CogVideoXPipeline"),
     Plain(Case(model="cogvideox-i2v", task=I, images=1, row=NINE), "CogVideoXImageToVideoPipeline", "image"),
     Plain(Case(model="hunyuan", task=T), "HunyuanVideo15Pipeline"),
     Plain(Case(model="hunyuan-i2v", task=I, images=1), "HunyuanVideo15ImageToVideoPipeline", "image"),

@@ -467,7 +467,7 @@ def _gemma3() -> Gemma3ForConditionalGeneration:
 # --- CogVideoX -------------------------------------------------------------------------------------------------------
 
 
-def _cogvideox_parts(in_channels: int, *, rotary: bool) -> dict[str, Any]:
+def _cogvideox_parts(in_channels: int, *, rotary: bool, **of_transformer: Any) -> dict[str, Any]:
     return {
         "tokenizer": t5_tokenizer(),
         "text_encoder": tiny_t5(),
@@ -486,6 +486,7 @@ def _cogvideox_parts(in_channels: int, *, rotary: bool) -> dict[str, Any]:
             sample_height=8,
             sample_frames=17,
             use_rotary_positional_embeddings=rotary,
+            **of_transformer,
         ),
         "scheduler": CogVideoXDDIMScheduler(),
     }
@@ -495,6 +496,13 @@ def make_cogvideox(folder: Path) -> None:
     """Write CogVideoX for text and clips."""
     torch.manual_seed(0)
     save_pipeline(CogVideoXPipeline(**_cogvideox_parts(4, rotary=True)), folder)
+
+
+def make_cogvideox_15(folder: Path) -> None:
+    """Write CogVideoX 1.5, which takes latent frames in pairs."""
+    torch.manual_seed(0)
+    parts = _cogvideox_parts(4, rotary=True, patch_size_t=2, patch_bias=False)
+    save_pipeline(CogVideoXPipeline(**parts), folder)
 
 
 def make_cogvideox_i2v(folder: Path) -> None:
@@ -615,6 +623,7 @@ MAKERS: Final[Mapping[str, Callable[[Path], None]]] = {
     "ltx-told-time": make_ltx_told_time,
     "ltx2": make_ltx2,
     "cogvideox": make_cogvideox,
+    "cogvideox-1.5": make_cogvideox_15,
     "cogvideox-i2v": make_cogvideox_i2v,
     "hunyuan": make_hunyuan,
     "hunyuan-distilled": make_hunyuan_distilled,
