@@ -14,8 +14,6 @@ from dataclasses import dataclass, field, fields
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-import pyarrow as pa
-
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -162,6 +160,8 @@ class Unit:
         Recipes are much alike. Compressed, a unit of a thousand goes along with Ray's message to the worker, which has
         room for 100 KiB; longer ones lie in the store of objects of a node, and take twice as long.
         """
+        import pyarrow as pa  # the process that decodes sources does without it
+
         columns = [
             column[:1] if column.count(column[0]) == len(column) else column
             for column in zip(*self.requests, strict=True)
@@ -188,6 +188,8 @@ class Unit:
 
 def _unit_of(told_bytes: int, compressed: bytes) -> Unit:
     """Return a unit from what `Unit.__reduce__` gives: a column of equal values stands there once."""
+    import pyarrow as pa
+
     told = pa.decompress(compressed, told_bytes, codec="zstd", asbytes=True)
     values = pickle.loads(told)  # noqa: S301 -- Ray, which brings it, is told everything in pickles
     num_requests, columns = values["requests"]
