@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from sdbatch.encode.embedded import Encoded
 from sdbatch.encode.image import encode_image, read_embedded_image, read_image, read_small_image
-from sdbatch.encode.video import encode_video, read_embedded_video, read_frames_of_video
+from sdbatch.encode.video import SITING, encode_video, read_embedded_video, read_frames_of_video
 from sdbatch.formats import CLIPS
 from sdbatch.job import Encode
 from sdbatch.local_faults import local_fault, temporary_folder
@@ -37,6 +37,7 @@ def encode_asset(
     n: int,
     recipe: str,
     xmp: Packet | None = None,
+    siting: str = SITING,
 ) -> Encoded:
     """Encode one asset with its recipe inside.
 
@@ -49,6 +50,7 @@ def encode_asset(
         n: Output number.
         recipe: Canonical JSON.
         xmp: What the file says of itself.
+        siting: Of a clip; see `encode_video`.
 
     Raises:
         EncodeFailed: When a clip could not be encoded.
@@ -56,7 +58,8 @@ def encode_asset(
     if fps is None:
         assert len(frames_FHWC) == 1, f"{len(frames_FHWC)} frames without a rate"
         return encode_image(frames_FHWC[0], options, request_key=request_key, n=n, recipe=recipe, xmp=xmp)
-    return encode_video(frames_FHWC, fps, options, request_key=request_key, n=n, recipe=recipe, sound=sound, xmp=xmp)
+    named: dict[str, Any] = {"request_key": request_key, "n": n, "recipe": recipe, "sound": sound, "xmp": xmp}
+    return encode_video(frames_FHWC, fps, options, **named, siting=siting)
 
 
 def read_embedded(data: bytes, suffix: str) -> dict[str, Any] | None:

@@ -33,13 +33,17 @@ TIMEOUT_FIRST_S = 60.0
 TIMEOUT_PER_MPIXEL_S = 2.0
 """Bound on ffmpeg's wall seconds, many times what its encoders take."""
 
+SITING: Final = "left"
+"""Where a colour lies that several pixels share: at the left one, as players take it."""
+SITING_BEFORE: Final = "center"
+"""Where it lay in the first clips of version 0.1: in the middle of them, as ffmpeg has it by default."""
+
 _COLOURS: Final = (
-    # Untagged, or converted as ffmpeg does by default (bt601), green 255 plays as 215. Players take a colour that
-    # several pixels share at the left one; ffmpeg puts it in the middle of them by default, half a pixel away.
-    "scale=out_color_matrix=bt709:out_range=tv:out_chroma_loc=left:flags=accurate_rnd+full_chroma_int,format={pixels},"
+    # Untagged, or converted as ffmpeg does by default (bt601), green 255 plays as 215.
+    "scale=out_color_matrix=bt709:out_range=tv:out_chroma_loc={siting}:flags=accurate_rnd+full_chroma_int,format={pixels},"
     "setparams=colorspace=bt709:color_primaries=bt709:color_trc=bt709:range=tv"
 )
-_WHOLE_COLOURS: Final = "scale=in_chroma_loc=left:flags=bicubic+accurate_rnd+full_chroma_int"
+_WHOLE_COLOURS: Final = f"scale=in_chroma_loc={SITING}:flags=bicubic+accurate_rnd+full_chroma_int"
 _BIT_EXACT = ("-fflags", "+bitexact", "-flags:v", "+bitexact", "-flags:a", "+bitexact")
 
 
@@ -53,6 +57,7 @@ def encode_video(
     recipe: str,
     sound: Sound | None = None,
     xmp: Packet | None = None,
+    siting: str = SITING,
 ) -> Encoded:
     """Encode one clip with its recipe inside, and check the file.
 
@@ -66,6 +71,7 @@ def encode_video(
         recipe: Canonical JSON.
         sound: Sound of the clip, which is cut where the frames end; None for a silent clip.
         xmp: What the file says of itself.
+        siting: `SITING`, or `SITING_BEFORE` to see whether an older clip holds these frames.
 
     Raises:
         EncodeFailed: When ffmpeg fails or takes too long, or when the file does not hold the frames and the recipe.
@@ -91,7 +97,7 @@ def encode_video(
             if sound is not None:
                 inputs += _sound_input(folder / "sound", sound, num_frames / rate)
             file = folder / f"clip.{options.video}"
-            arguments = [*inputs, *_output(written, options.crf, has_sound=sound is not None), str(file)]
+            arguments = [*inputs, *_output(written, options.crf, siting, has_sound=sound is not None), str(file)]
             with running(arguments, timeout_s=_timeout_s(frames_FHWC)) as (stdin, _):
                 stdin.write(np.ascontiguousarray(frames_FHWC).data)
             num_stored, text_stored = _inspect(file, written)
@@ -154,8 +160,8 @@ def read_frames_of_video(
     return values.reshape(-1, height, width, 3)
 
 
-def _output(written: ClipFormat, crf: int | None, *, has_sound: bool) -> list[str]:
-    colours = _COLOURS.format(pixels=written.pixels)
+def _output(written: ClipFormat, crf: int | None, siting: str, *, has_sound: bool) -> list[str]:
+    colours = _COLOURS.format(pixels=written.pixels, siting=siting)
     tracks = ["-map", "0:v:0", "-map_metadata", "1", "-vf", colours, "-c:v", *written.video]
     if crf is not None:
         tracks += ["-crf", str(crf)]

@@ -21,6 +21,7 @@ from sdbatch.encode.asset import encode_asset
 from sdbatch.encode.byte_budget import ByteBudget
 from sdbatch.encode.embedded import Encoded
 from sdbatch.encode.image import thumbnail
+from sdbatch.encode.video import SITING
 from sdbatch.encode.watermark import marked
 from sdbatch.errors import ROW_FAILURES, RowError
 from sdbatch.job import Job
@@ -141,13 +142,16 @@ def frames_bytes(rendered: RenderedOutput) -> int:
     return rendered.generated.frames_FHWC.nbytes
 
 
-def finish_output(rendered: RenderedOutput, job: Job, judges: Sequence[Judge]) -> FinishedOutput:
+def finish_output(
+    rendered: RenderedOutput, job: Job, judges: Sequence[Judge], *, siting: str = SITING
+) -> FinishedOutput:
     """Judge an output and encode it as the job says.
 
     Args:
         rendered: What came out of the model, with the verdicts of the stages on the device.
         job: The job.
         judges: The stages that run on the CPU.
+        siting: Of a clip; see `sdbatch.encode.video.encode_video`.
     """
     if rendered.generated.is_blocked:
         return FinishedOutput(columns={"status": "blocked", "error_type": "SafetyChecker", "error_retryable": False})
@@ -161,7 +165,7 @@ def finish_output(rendered: RenderedOutput, job: Job, judges: Sequence[Judge]) -
     try:
         started_s = time.perf_counter()
         frames_FHWC = _marked(rendered, job)
-        encoded = _encode(rendered, frames_FHWC, job)
+        encoded = _encode(rendered, frames_FHWC, job, siting)
         small = thumbnail(frames_FHWC[0])
     except RowError as error:
         return FinishedOutput(columns={**judged, **failure_columns(error)})
@@ -202,7 +206,7 @@ def _marked(rendered: RenderedOutput, job: Job) -> NDArray[np.uint8]:
     return marked(frames_FHWC, job.watermark.call, request_key=key, n=n)
 
 
-def _encode(rendered: RenderedOutput, frames_FHWC: NDArray[np.uint8], job: Job) -> Encoded:
+def _encode(rendered: RenderedOutput, frames_FHWC: NDArray[np.uint8], job: Job, siting: str) -> Encoded:
     generated, pending = rendered.generated, rendered.pending
     source_type = digital_source_type(pending.recipe.task, pending.sources.source_types)
     key, n = pending.request.request_key, pending.n
@@ -215,6 +219,7 @@ def _encode(rendered: RenderedOutput, frames_FHWC: NDArray[np.uint8], job: Job) 
         n=n,
         recipe=pending.request.recipe,
         xmp=of_master(pending.recipe, rendered.call.pipeline_class, source_type, key, n),
+        siting=siting,
     )
 
 
