@@ -37,6 +37,7 @@ from sdbatch.families.schedulers import (
     FLOW_SCHEDULERS,
     MOTION_SCHEDULERS,
     SAY_NO_SHIFT,
+    SCALE_NOISE,
     WAN_SCHEDULERS,
 )
 from sdbatch.generate.tasks import CALLS
@@ -313,3 +314,15 @@ def test_the_table_knows_which_pipelines_tell_a_scheduler_its_shift(family: Fami
     source = inspect.getsource(getattr(diffusers, row.pipeline).__call__)
 
     assert (re.search(r"\bmu=mu\b|\"mu\"\W+=? ?mu\b", source) is None) == (row.pipeline in SAY_NO_SHIFT)
+
+
+@pytest.mark.parametrize(("family", "task", "row"), ROWS, ids=NAMES)
+def test_the_table_knows_which_pipelines_need_a_scheduler_that_scales_noise(
+    family: Family, task: str, row: Route
+) -> None:
+    import diffusers
+
+    source = inspect.getsource(getattr(diffusers, row.pipeline))
+
+    needs = "scheduler.scale_noise(" in source and "scheduler.add_noise(" not in source
+    assert needs == (row.pipeline in SCALE_NOISE)

@@ -78,3 +78,23 @@ SAY_NO_SHIFT: Final = frozenset(
     }
 )
 """Pipelines of a flow that do not tell a scheduler with `use_dynamic_shifting` how far noise levels are shifted."""
+
+SCALE_NOISE: Final = frozenset(
+    {
+        "ChromaImg2ImgPipeline",
+        "Flux2KleinInpaintPipeline",
+        "FluxControlNetImg2ImgPipeline",
+        "FluxControlNetInpaintPipeline",
+        "FluxFillPipeline",
+        "FluxImg2ImgPipeline",
+        "FluxInpaintPipeline",
+        "FluxKontextInpaintPipeline",
+        "QwenImageImg2ImgPipeline",
+        "QwenImageInpaintPipeline",
+        "StableDiffusion3Img2ImgPipeline",
+        "StableDiffusion3InpaintPipeline",
+        "ZImageImg2ImgPipeline",
+        "ZImageInpaintPipeline",
+    }
+)
+"""Pipelines that begin from a picture by `scale_noise`, which the FlowMatch schedulers alone have."""

@@ -13,7 +13,7 @@ from sdbatch.checkpoints import ModelInfo
 from sdbatch.families import Route
 from sdbatch.families.samplers import scheduler_of
 from sdbatch.families.scheduler_options import REQUIRES, STEPS_ORIGINAL
-from sdbatch.families.schedulers import FLOW_SCHEDULERS, OF_OWN_NOISE, SAY_NO_SHIFT
+from sdbatch.families.schedulers import FLOW_SCHEDULERS, OF_OWN_NOISE, SAY_NO_SHIFT, SCALE_NOISE
 from sdbatch.plan.problems import RowProblem
 
 _REMEDY = "pip install 'sdbatch[samplers]'"
@@ -56,6 +56,24 @@ def settled_scheduler(values: dict[str, Any], model: ModelInfo, *, loads_here: b
             )
             problems.append(RowProblem("num_inference_steps", steps, message))
     return problems
+
+
+def check_beginning(values: Mapping[str, Any], route: Route, model: ModelInfo) -> list[RowProblem]:
+    """Check that the model's own scheduler can begin from a picture, where the row names no other.
+
+    Args:
+        values: Settled values by column, the scheduler's class among them.
+        route: The route.
+        model: Description of the model.
+    """
+    own = model.scheduler
+    if values.get("scheduler") or not own or own.startswith("FlowMatch") or route.pipeline not in SCALE_NOISE:
+        return []
+    message = (
+        f"cannot begin from a picture: {route.pipeline} calls scale_noise, which {model.name}'s own, {own}, does not "
+        f"have; say {FLOW_SCHEDULERS[0]}"
+    )
+    return [RowProblem("scheduler", values.get("scheduler"), message)]
 
 
 def check_shift(values: Mapping[str, Any], route: Route, model: ModelInfo) -> list[RowProblem]:

@@ -165,3 +165,24 @@ def test_a_scheduler_that_waits_to_be_told_its_shift_is_refused_where_nobody_tel
     item = made.item({**untold, "scheduler": "keys"})
     with pytest.raises(ValueError, match="`mu` must be passed"):
         make_batch(made.loaded, [replace(item, recipe=replace(item.recipe, scheduler="", more={}))], None)
+
+
+def test_a_scheduler_that_scales_no_noise_is_refused_where_a_row_begins_from_a_picture(tmp_path: Path) -> None:
+    make_tiny_sd3(tmp_path)
+    _own_scheduler(tmp_path, UniPCMultistepScheduler(use_flow_sigmas=True, prediction_type="flow_prediction"))
+    made = Studio(*_loaded(tmp_path))
+    sized = {"num_inference_steps": 2, "height": 64, "width": 64, "seed": 1, "model": "tiny"}
+    text = {**sized, "task": "text-to-image", "prompt": "a beach"}
+    own = {**sized, "task": "image-to-image", "prompt": "a beach", "images": ["7"], "strength": 0.5}
+    asked = {**own, "scheduler": "FlowMatchEulerDiscreteScheduler"}
+
+    (_, refused, _), faults = resolve(made.info, text, own, asked)
+
+    assert refused is None
+    assert [fault.column for fault in faults] == ["scheduler"]
+    assert "calls scale_noise, which tiny's own, UniPCMultistepScheduler, does not have; say" in faults[0].message
+    assert made.make(text)[0].any()
+    assert made.make(asked)[0].any()
+    item = made.item(asked)
+    with pytest.raises(AttributeError, match="scale_noise"):
+        make_batch(made.loaded, [replace(item, recipe=replace(item.recipe, scheduler="", more={}))], None)
