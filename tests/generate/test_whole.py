@@ -76,6 +76,42 @@ def test_layers_that_the_configuration_has_no_place_for_are_not_passed_over(
         loaded({"path": str(folder)})
     with pytest.raises(ModelLoadFailed, match=said):
         loaded({"path": str(flux), "components": {"transformer": str(folder / "transformer")}})
+    with pytest.raises(ModelLoadFailed, match=said):
+        loaded({"path": str(folder), "quantize": {"transformer": {"backend": "torchao", "type": "int8wo"}}})
+
+
+@pytest.mark.parametrize(
+    ("module", "key", "layer"),
+    [
+        ("text_encoder", "num_hidden_layers", r"encoder\.layers\.1\."),
+        ("text_encoder_2", "num_layers", r"encoder\.block\.1\."),
+    ],
+)
+def test_layers_of_a_text_encoder_that_its_configuration_has_no_place_for_are_not_passed_over(
+    module: str, key: str, layer: str, flux: Path, tmp_path: Path
+) -> None:
+    folder = _changed(flux, tmp_path, module, lambda _: None)
+    config = folder / module / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), key: 1}))
+    said = rf"hold \d+ layers of {module} that its config\.json has no place for, such as {layer}"
+
+    with pytest.raises(ModelLoadFailed, match=said):
+        loaded({"path": str(folder)})
+    file = {"path": str(flux / module / WEIGHTS[module]), "config": str(config.parent)}
+    with pytest.raises(ModelLoadFailed, match=said):
+        loaded({"path": str(flux), "components": {module: file}})
+
+
+def test_a_text_encoder_beside_the_other_half_of_its_network_is_read(flux: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(flux, tmp_path / "model"))
+    text = transformers.CLIPTextModel.from_pretrained(str(flux / "text_encoder"))
+    vision = transformers.CLIPVisionConfig(hidden_size=32, num_hidden_layers=4, num_attention_heads=2)
+    whole = transformers.CLIPModel(transformers.CLIPConfig(text_config=text.config, vision_config=vision))
+    whole.text_model.load_state_dict(text.state_dict())
+    whole.save_pretrained(folder / "text_encoder")
+    text.config.save_pretrained(folder / "text_encoder")
+
+    assert np.array_equal(pixels_of(loaded({"path": str(folder)})), pixels_of(loaded({"path": str(flux)})))
 
 
 def test_a_text_encoder_whose_configuration_is_of_another_type_is_refused(flux: Path, tmp_path: Path) -> None:

@@ -39,7 +39,14 @@ from sdbatch.generate.load.file_tensors import (
 )
 from sdbatch.generate.load.lora_keys import CONVERSION_ERRORS
 from sdbatch.generate.load.quantizing import config_of, quantise, refuse_device, refuse_missing, refuse_unquantised
-from sdbatch.generate.load.whole import read_whole, refuse_lacking, refuse_left_over, said_by, shape_of
+from sdbatch.generate.load.whole import (
+    read_whole,
+    refuse_further_layers,
+    refuse_lacking,
+    refuse_left_over,
+    said_by,
+    shape_of,
+)
 from sdbatch.job import Component, Model, Storage
 from sdbatch.job.weights import Quantize
 
@@ -295,4 +302,5 @@ def _from_state_of_transformers(name: str, cls: Any, path: Path, config: Mapping
         output_loading_info=True,
     )
     refuse_lacking(name, path, found["missing_keys"])
+    refuse_further_layers(path, name, found["unexpected_keys"], module)
     return module

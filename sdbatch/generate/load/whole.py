@@ -9,6 +9,7 @@ configuration has no place for. Either says so in a log alone, and makes other p
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -83,15 +84,48 @@ def _read(cls: Any, from_pretrained: Any, name: str, folder: Path, options: Mapp
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
         raise ModelLoadFailed(f"{folder}: is not read as a {cls.__name__}: {kind}{said_by(error)}") from error
     refuse_lacking(name, folder, found["missing_keys"])
-    # Weights of the other half of a text encoder's network may well lie beside it.
-    if isinstance(module, diffusers.ModelMixin) and getattr(module, "hf_quantizer", None) is None:
-        layers = _layers(folder, set(found["unexpected_keys"]))
-        if layers:
-            raise ModelLoadFailed(
-                f"{folder}: its files hold {len(layers)} layers of {name} that its config.json has no place for, such "
-                f"as {min(layers)}; take the config.json that belongs to these weights"
-            )
+    unread = set(found["unexpected_keys"])
+    if not isinstance(module, diffusers.ModelMixin):
+        refuse_further_layers(folder, name, unread, module)
+    elif not _was_quantised(module):  # what lies beside packed weights has no place of its own
+        _refuse_unread(folder, name, _layers(folder, unread))
     return module
+
+
+def _was_quantised(module: diffusers.ModelMixin) -> bool:
+    """Whether the files of a module hold quantised weights, rather than that they were quantised as they were read."""
+    quantizer = getattr(module, "hf_quantizer", None)
+    return quantizer is not None and quantizer.pre_quantized
+
+
+def refuse_further_layers(path: Path, name: str, unread: Collection[str], module: torch.nn.Module) -> None:
+    """Refuse a text encoder whose stacks of layers are longer in its files than by its configuration.
+
+    Weights of the other half of its network may well lie beside it.
+
+    Args:
+        path: Its folder or file.
+        name: Name of the module.
+        unread: Names of weights in its files that it has no place for.
+        module: The module that was made of the rest.
+
+    Raises:
+        ModelLoadFailed: When there are any, naming one of them.
+    """
+    stacks = {path for path, part in module.named_modules() if isinstance(part, torch.nn.ModuleList)}
+    layers = [key for key in unread if (found := _IN_A_STACK.match(key)) and found[1] in stacks]
+    _refuse_unread(path, name, layers)
+
+
+_IN_A_STACK: Final = re.compile(r"(.+?)\.\d+\..*weight$")
+
+
+def _refuse_unread(path: Path, name: str, layers: Collection[str]) -> None:
+    if layers:
+        raise ModelLoadFailed(
+            f"{path}: its files hold {len(layers)} layers of {name} that its config.json has no place for, such "
+            f"as {min(layers)}; take the config.json that belongs to these weights"
+        )
 
 
 def said_by(error: Exception) -> str:
