@@ -48,7 +48,7 @@ from sdbatch.checkpoints.indexes import faults_of_index, refuse_other_inputs, re
 from sdbatch.checkpoints.info import LoraInfo, ModelInfo
 from sdbatch.checkpoints.ip_adapters import ADAPTER, look_into_adapter
 from sdbatch.checkpoints.lacks import faults_of_model, faults_of_numbers
-from sdbatch.checkpoints.lora_forms import left_out, misplaced
+from sdbatch.checkpoints.lora_forms import left_out, misplaced, unscaled
 from sdbatch.checkpoints.parameters import num_parameters, stored_dtype
 from sdbatch.checkpoints.quantizing import refuse_quantize
 from sdbatch.checkpoints.refusals import refuse_code, refuse_libraries
@@ -283,7 +283,7 @@ def describe_lora(name: str, lora: Lora, storage: Mapping[str, Storage], *, with
         for key, tensor in header.tensors.items()
     }
     for family in bases[:1]:
-        if fault := misplaced(shapes, family.title, family.denoiser):
+        if fault := misplaced(shapes, family.title, family.denoiser) or unscaled(shapes, family.title):
             raise ModelError(f"loras.{name}: {store.url}/{lora.weight_name} {fault}")
     if not any(info.fits(family) for family in bases):
         able = ", ".join(title for title, family in FAMILIES.items() if family.has_second_denoiser)

@@ -67,6 +67,34 @@ def misplaced(shapes: Mapping[str, Sequence[int]], title: str, denoiser: str) ->
     return ""
 
 
+_OF_PEFT: Final = "base_model.model."
+_READS_PEFT: Final[Mapping[str, re.Pattern[str]]] = {
+    "Flux.1": re.compile(r"base_model\.model\.(double|single)_blocks\."),
+    "Flux.2": re.compile(""),
+}
+"""Beginnings of the titles of families whose files of peft's diffusers converts (0.42.1), with the names in them."""
+
+
+def unscaled(keys: Iterable[str], title: str) -> str:
+    """Return why a file as peft itself writes it is refused, "" for any other.
+
+    No pipeline reads such names, nor the number that the change is multiplied with, which stands in another file.
+
+    Args:
+        keys: Names of its tensors.
+        title: Of the family that the job says.
+    """
+    read = next((names for start, names in _READS_PEFT.items() if title.startswith(start)), None)
+    found = min((key for key in keys if key.startswith(_OF_PEFT) and not (read and read.match(key))), default="")
+    if not found:
+        return ""
+    return (
+        f"is as peft itself writes it ({found}): lora_alpha, which scales it, stands in adapter_config.json and not in "
+        "this file; write it with the pipeline's save_lora_weights, and peft's LoraConfig as its "
+        "..._lora_adapter_metadata"
+    )
+
+
 LEFT_OUT: Final = ("dora_scale", "hada_w")
 """Forms of which diffusers applies nothing (0.42.1), by what stands in the names of their keys: it filters the scales
 of a DoRA file out, and knows no LoHa. Of the other forms it reads some for some families, which a worker finds out."""

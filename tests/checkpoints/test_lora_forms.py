@@ -15,6 +15,7 @@ SD, SDXL, FLUX, WAN = "Stable Diffusion 1.x/2.x", "Stable Diffusion XL", "Flux.1
 OF_UNET = "lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn2_to_k.lora_down.weight"
 OF_UNET_TOO = "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k.lora_A.weight"
 OF_FLUX = "lora_unet_double_blocks_0_img_attn_proj.lora_down.weight"
+OF_PEFT = "base_model.model.transformer_blocks.0.attn.to_k.lora_A.weight"
 OF_WAN = "diffusion_model.blocks.0.cross_attn.k.lora_A.weight"
 
 
@@ -37,6 +38,8 @@ def _described(tmp_path: Path, shapes: dict[str, list[int]], base: str) -> objec
         ({OF_FLUX: [4, 64]}, SDXL, f"of another denoiser: {SDXL} has a unet, and its keys are such as {OF_FLUX}"),
         ({OF_WAN: [4, 64]}, SD, "is a LoRA of another denoiser: "),
         ({OF_UNET: [4, 2048]}, SD, f"is a LoRA of {SDXL}, whose texts are 2048 wide ({OF_UNET}), and base says {SD}"),
+        ({OF_PEFT: [4, 64]}, WAN, f"is as peft itself writes it ({OF_PEFT}): lora_alpha, which scales it, stands in"),
+        ({OF_PEFT: [4, 64]}, FLUX, "is as peft itself writes it"),
         ({OF_UNET_TOO: [4, 768]}, SDXL, f"is a LoRA of {SD}, whose texts are 768 wide ({OF_UNET_TOO}), and base says"),
     ],
 )
@@ -57,6 +60,8 @@ def test_what_is_no_lora_of_its_base_is_refused(
         ({OF_UNET_TOO: [4, 2048]}, SDXL),
         ({OF_FLUX: [4, 64]}, FLUX),
         ({OF_WAN: [4, 64]}, WAN),
+        ({"base_model.model.double_blocks.0.img_attn.proj.lora_A.weight": [4, 64]}, FLUX),
+        ({OF_PEFT: [4, 64]}, "Flux.2 Klein"),
         ({"double_blocks.0.processor.proj_lora1.down.weight": [4, 64]}, FLUX),
         ({"lora_te_text_model_encoder_layers_0_mlp_fc1.lora_up.weight": [4, 4]}, SD),
         ({"lora_unet_mid_block_attentions_0_proj_in.lokr_w1": [4, 4]}, SDXL),

@@ -104,6 +104,7 @@ def _flux(path: str) -> str:
 
 KOHYA = ("lora_down.weight", "lora_up.weight")
 OLD = ("down.weight", "up.weight")
+OF_ADAPTER = ("lora_A.default.weight", "lora_B.default.weight")
 DOUBLE = "transformer_blocks.0.attn."
 IMAGE, TEXT = (tuple(DOUBLE + name.format(one) for one in "qkv") for name in ("to_{}", "add_{}_proj"))
 FLUX_FUSED = {"lora_unet_double_blocks_0_img_attn_qkv": IMAGE, "lora_unet_double_blocks_0_txt_attn_qkv": TEXT}
@@ -162,6 +163,18 @@ DIALECTS = {
     "ltx of its authors": Dialect("ltx", "transformer", _dotted("diffusion_model.")),
     "ltx with alpha": Dialect("ltx", "transformer", _dotted("diffusion_model."), has_alpha=True),
     "ltx-2 peft": Dialect("ltx2", "transformer", _dotted("transformer.")),
+    "qwen peft with alpha": Dialect("qwen", "transformer", _dotted("transformer."), has_alpha=True),
+    "qwen peft, kohya's factors": Dialect("qwen", "transformer", _dotted("transformer."), KOHYA, True),
+    "z-image peft with alpha": Dialect("zimage", "transformer", _dotted("transformer."), has_alpha=True),
+    "z-image peft, kohya's factors": Dialect("zimage", "transformer", _dotted("transformer."), KOHYA, True),
+    "sd3 bare": Dialect("sd3", "transformer", _dotted("")),
+    "sd3 of trainers": Dialect("sd3", "transformer", _dotted("diffusion_model."), KOHYA, True),
+    "sd3 flat": Dialect("sd3", "transformer", _kohya("lora_transformer"), KOHYA, True),
+    "sdxl bare": Dialect("sdxl", "unet", _dotted(""), has_alpha=True),
+    "flux bare": Dialect("flux", "transformer", _dotted(""), KOHYA, True),
+    "flux of an adapter": Dialect("flux", "transformer", _dotted("transformer."), OF_ADAPTER),
+    "ltx flat": Dialect("ltx", "transformer", _kohya("lora_unet"), KOHYA, True),
+    "wan bare": Dialect("wan", "transformer", _wan, OF_ADAPTER),
 }
 
 

@@ -223,7 +223,6 @@ REFUSED: dict[str, tuple[Callable[[str, Any], Tensors], str]] = {
         r"correctly renamed: lora_unet_\S+\.lora_mid\.weight",
     ),
     "a textual inversion beside it": (_with_a_word, r"of its 97 keys 1 cannot be applied \(bundle_emb\.zwx\.str"),
-    "no prefix that the loader knows": (lambda _, pipeline: dotted(layers_of(pipeline.unet), ""), "64 fit no module"),
     "another component's": (lambda _, pipeline: dotted(layers_of(pipeline.unet), "prior."), "64 fit no module"),
 }
 

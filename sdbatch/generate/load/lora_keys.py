@@ -22,6 +22,7 @@ from diffusers.utils.state_dict_utils import (
 
 from sdbatch.checkpoints import forms_of
 from sdbatch.generate.faults import failure_kind
+from sdbatch.generate.load.lora_names import named_for
 from sdbatch.generate.load.lora_trace import Trace, tensors_in, traced
 
 EXAMPLES: Final = 3
@@ -106,7 +107,7 @@ class LoraReader:
         Raises:
             LoraMisfit: When keys fit nothing and that is not allowed.
         """
-        with traced() as trace:
+        with traced(self._named) as trace:
             converted, *others = self._converted(trace, *args, **kwargs)
         used = trace.read.union(*(trace.keys_of(tensor) for tensor in tensors_in((converted, others))))
         dropped = tuple(sorted(key for key in trace.leaves.keys() - used if not _changes_nothing(key, trace.leaves)))
@@ -135,6 +136,11 @@ class LoraReader:
             said = said_in_a_line(error)
             misfits = Misfits(num_keys=len(keys), dropped=keys, forms=forms_of(keys), said=said)
         raise LoraMisfit(misfits, can_be_partial=False)
+
+    def _named(self, tensors: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a file's tensors by names that the conversion reads."""
+        denoiser, module = next(iter(self._components.items()))
+        return named_for(self._pipeline, denoiser, {path for path, _ in module.named_modules()}, tensors)
 
     def _fit(self, converted: Mapping[str, Any], trace: Trace) -> tuple[dict[str, Any], list[str], list[str]]:
         """Return the converted keys that fit a module, those that fit none, and those of another shape."""

@@ -80,15 +80,20 @@ def tensors_in(value: Any) -> Iterator[torch.Tensor]:
 
 
 @contextmanager
-def traced() -> Iterator[Trace]:
-    """Follow the tensors of the file that diffusers reads while the block runs."""
+def traced(named: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> Iterator[Trace]:
+    """Follow the tensors of the file that diffusers reads while the block runs.
+
+    Args:
+        named: Returns a file's tensors by the names that the conversion reads.
+    """
     trace = Trace()
     fetch = getattr(lora_pipeline, FETCH)
 
     def fetch_and_follow(*args: Any, **kwargs: Any) -> Any:
         tensors, *others = fetch(*args, **kwargs)
         trace.begin(tensors)
-        return ({key: value for key, value in tensors.items() if not key.startswith(BUNDLED)}, *others)
+        own = {key: value for key, value in tensors.items() if not key.startswith(BUNDLED)}
+        return (dict(named(own)), *others)
 
     setattr(lora_pipeline, FETCH, fetch_and_follow)
     try:
