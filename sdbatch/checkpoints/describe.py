@@ -16,6 +16,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from sdbatch.checkpoints.bounds import bounded
 from sdbatch.checkpoints.builtins import BUILTINS, SHIPPED, SHIPPED_DEFAULTS, builtin_folder
 from sdbatch.checkpoints.components import (
     LaidOver,
@@ -124,6 +125,7 @@ def describe(name: str, model: Model, storage: Mapping[str, Storage], *, with_re
         },
         quantized_by={**already, **{module: one.backend for module, one in model.quantized.items()}},
     )
+    info = replace(info, family=bounded(info.family, found, lambda module: _config_of(info, module, found, storage)))
     # Request keys of version 1 take the digest of the folder and its components as one.
     return replace(info, revision=info.combined_revision)
 

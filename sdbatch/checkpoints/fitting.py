@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from sdbatch.checkpoints.bounds import WITH_MOTION
 from sdbatch.checkpoints.headers import SAID_WHERE, is_taken_for_another
 from sdbatch.checkpoints.layout_table import LAYOUTS
 from sdbatch.checkpoints.layouts import OF_ENCODERS, Keys, Shapes, named_after
@@ -63,12 +64,7 @@ def refuse_misfit(
     denoiser = family.denoiser
     base = base_of(module)
     if base in _AS_THE_DENOISER:
-        takes = _classes_of(base, family)
-        if takes and class_name not in takes:
-            raise ModelError(f"{place}: is a {class_name}; as {base} {family.title} takes {' or '.join(sorted(takes))}")
-        others = own(denoiser) or {}
-        for key in _AS_THE_DENOISER[base]:
-            _refuse_other(place, key, config.get(key), others.get(key), f"the {denoiser} that it works in")
+        _refuse_other_inside(place, base, class_name, config, family, own(denoiser) or {})
         return
     others = own(module) or {}
     texts = [name for name in laid_over if name.startswith("text_encoder")]
@@ -89,6 +85,23 @@ def refuse_misfit(
             )
         for key in _TEXTS if not texts else ():
             _refuse_other(place, key, config.get(key), others.get(key), f"the model's own {module}")
+
+
+def _refuse_other_inside(
+    place: str, base: str, class_name: str, config: Config, family: Family, others: Config
+) -> None:
+    """Refuse a module that works inside a denoiser and is not made for it; `others` is the denoiser's configuration."""
+    takes = _classes_of(base, family)
+    if takes and class_name not in takes:
+        raise ModelError(f"{place}: is a {class_name}; as {base} {family.title} takes {' or '.join(sorted(takes))}")
+    if base == "motion_adapter" and others.get("_class_name") == WITH_MOTION:
+        raise ModelError(
+            f"{place}: would not be read: the {family.denoiser} of {family.title} has motion modules of its own "
+            f"({WITH_MOTION}); name a folder whose {family.denoiser} is a UNet2DConditionModel as path, such as "
+            "Stable Diffusion 1.5's"
+        )
+    for key in _AS_THE_DENOISER[base]:
+        _refuse_other(place, key, config.get(key), others.get(key), f"the {family.denoiser} that it works in")
 
 
 def refuse_other_prediction(place: str, predicts: str, scheduler: Config) -> None:

@@ -48,7 +48,10 @@ def animated_routes(components: Mapping[str, str], adapter: str) -> Mapping[str,
 
 
 def sparse_route(components: Mapping[str, str], adapter: str) -> Route:
-    """Return SparseCtrl's route for a clip from key frames; the arguments are those of `animated_routes`."""
+    """Return SparseCtrl's route for a clip from key frames; the arguments are those of `animated_routes`.
+
+    It takes no `guess_mode`: beside guidance the pipeline adds the net's half of the rows to all of them, and fails.
+    """
     return Route(
         pipeline="AnimateDiffSparseControlNetPipeline",
         arguments={
@@ -61,5 +64,5 @@ def sparse_route(components: Mapping[str, str], adapter: str) -> Route:
         keyframes="any",
         components=components,
         adapter=adapter,
-        parameters={**_PARAMETERS, "controlnet_conditioning_scale": float, "guess_mode": bool},
+        parameters={**_PARAMETERS, "controlnet_conditioning_scale": float},
     )
