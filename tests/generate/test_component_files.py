@@ -14,7 +14,7 @@ import torch
 from diffusers import AutoencoderKLFlux2, AutoencoderKLQwenImage, AutoencoderKLWan
 from diffusers.loaders.single_file_utils import convert_ltx_vae_checkpoint_to_diffusers
 from safetensors.torch import load_file, save_file
-from support.original_layout import flux2_transformer, ldm_unet, vae_weights, wan_transformer
+from support.original_layout import flux2_transformer, ldm_unet, sd_file, vae_weights, wan_transformer
 from support.toy_clips import make_motion_adapter, make_wan_flf2v, make_wan_t2v, make_wan_ti2v
 from support.toy_models import folders_of, make_tiny_klein, make_tiny_qwen, make_tiny_sdxl
 from support.toy_newer import make_tiny_kandinsky
@@ -214,6 +214,52 @@ def test_a_vae_of_flux_2_is_read_by_its_authors_names(
     assert f"{prefix}decoder.post_quant_conv.weight" in tensors
     assert read.keys() == own.keys()
     assert all(torch.equal(read[key], value) for key, value in own.items())
+
+
+def _renamed(weights: Tensors, names: Mapping[str, str]) -> dict[str, torch.Tensor]:
+    def named(key: str) -> str:
+        for one, other in names.items() if "attn" in key or "attentions" in key else ():
+            key = key.replace(f".{one}.", f".{other}.")
+        return key
+
+    return {named(key): value for key, value in weights.items()}
+
+
+FIRST_NAMES: Final = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+LEFT_NAMES: Final = {"q": "to_q", "k": "to_k", "v": "to_v", "proj_out": "to_out.0"}
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        lambda weights: _renamed(weights, FIRST_NAMES),
+        lambda weights: {f"vae.{key}": value for key, value in weights.items()},
+        lambda weights: _renamed(vae_weights(weights, ""), LEFT_NAMES),
+        lambda weights: _renamed(vae_weights(weights, "first_stage_model."), LEFT_NAMES),
+    ],
+    ids=["diffusers' first names", "behind a prefix", "half converted", "half converted, behind a prefix"],
+)
+def test_a_vae_by_names_of_other_versions_is_read(
+    names: Callable[[Tensors], Tensors], folders: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder = folders("sdxl")
+    own = load_file(folder / "vae" / "diffusion_pytorch_model.safetensors")
+    save_file({key: value.contiguous() for key, value in names(own).items()}, tmp_path / "vae.safetensors")
+
+    read = loaded({"path": str(folder), "components": {"vae": str(tmp_path / "vae.safetensors")}})
+    assert np.array_equal(pixels_of(read), pixels_of(loaded({"path": str(folder)})))
+
+
+def test_a_whole_model_with_a_half_converted_vae_is_read(folders: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = folders("sd")
+    sd_file(folder, tmp_path / "sd.safetensors")
+    renamed = _renamed(load_file(tmp_path / "sd.safetensors"), LEFT_NAMES)
+    vae = {key: value for key, value in renamed.items() if key.startswith("first_stage_model.")}
+    others = {key: value for key, value in load_file(tmp_path / "sd.safetensors").items() if "first_stage" not in key}
+    save_file({**others, **vae}, tmp_path / "half.safetensors")
+    entry = {"path": str(tmp_path / "half.safetensors"), "config": str(folder), "dtype": "float32"}
+
+    assert np.array_equal(pixels_of(loaded(entry)), pixels_of(loaded({"path": str(folder)})))
 
 
 def test_a_vae_of_ltx_keeps_the_prefix_by_which_diffusers_knows_it() -> None:

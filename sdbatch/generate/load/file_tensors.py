@@ -9,7 +9,7 @@ where diffusers unpacks nothing.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -41,6 +41,21 @@ _PARTS_OF_WAN_22: Final[Mapping[str, str]] = {
 
 _OF_FIRST_VAES: Final = "decoder.norm_out.weight"
 """A tensor of every VAE by the names of the authors of Stable Diffusion, which those of Flux.2 have kept."""
+_OF_KL: Final = re.compile(
+    r"(?:first_stage_model\.|vae\.)?(?=(?:encoder|decoder)\.mid_block\.attentions\.0\.group_norm\.)"
+)
+"""Beginning of a tensor of every VAE of Stable Diffusion by diffusers' names."""
+_ATTENDS: Final = re.compile(r"(?<=\.mid_block\.attentions\.0)\.(query|key|value|proj_attn)(?=\.)")
+_ATTENDS_BY_AUTHORS: Final = re.compile(r"(?<=\.mid\.attn_1)\.to_(q|k|v|out\.0)(?=\.)")
+_IN_ITS_ATTENTION: Final[Mapping[str, str]] = {
+    "query": "to_q",
+    "key": "to_k",
+    "value": "to_v",
+    "proj_attn": "to_out.0",
+    "out.0": "proj_out",
+}
+"""Parts of its attention by diffusers' first names, with the later ones; and the last of these by the authors' names,
+which a script of diffusers' once left as it was."""
 _QUANTS: Final = re.compile(r"^(?:encoder|decoder)\.((?:post_)?quant_conv\.)")
 """Names of two layers in Flux.2's VAE that stand beside its halves elsewhere."""
 
@@ -98,7 +113,25 @@ def tensors_of_other(module: str, weights: Mapping[str, torch.Tensor]) -> Tensor
     before = next((before for name, before in _OF_OTHERS.items() if name in module), ())
     own = {key: value for key, value in weights.items() if key.startswith(before)}
     own = own or {key: value for key, value in weights.items() if not key.startswith(OTHERS)}
+    if module == "vae":
+        own = _of_kl(own)
     return {_OF_WAN_22.sub(_in_diffusers, key): value for key, value in own.items() if not key.endswith(_MADE_ANEW)}
+
+
+def converts_no_vae(names: Iterable[str]) -> bool:
+    """Whether a file holds a VAE by names that diffusers' converter of whole models does not read."""
+    return any(_ATTENDS_BY_AUTHORS.search(name) for name in names)
+
+
+def _of_kl(tensors: Tensors) -> Tensors:
+    """Return the tensors of a VAE of Stable Diffusion by names that diffusers reads; those of another as they are."""
+    before = next((found[0] for found in map(_OF_KL.match, tensors) if found), "")
+
+    def named(key: str) -> str:
+        bare = _ATTENDS.sub(lambda found: f".{_IN_ITS_ATTENTION[found[1]]}", key.removeprefix(before))
+        return _ATTENDS_BY_AUTHORS.sub(lambda found: f".{_IN_ITS_ATTENTION.get(found[1], found[1])}", bare)
+
+    return {named(key): value for key, value in tensors.items()}
 
 
 def in_diffusers_names(class_name: str, tensors: Tensors, config: Mapping[str, Any]) -> Tensors:

@@ -25,9 +25,9 @@ from transformers import CLIPTokenizer, PreTrainedModel
 from sdbatch.checkpoints.single_files import CLIP_WORDS
 from sdbatch.errors import ModelLoadFailed
 from sdbatch.families import Family
-from sdbatch.generate.load.file_tensors import made_in, tensors_of_denoiser
+from sdbatch.generate.load.file_tensors import converts_no_vae, made_in, tensors_of_denoiser, tensors_of_other
 from sdbatch.generate.load.loaded import OPTIONS
-from sdbatch.generate.load.whole import refuse_left_over
+from sdbatch.generate.load.whole import refuse_left_over, shapes_in
 
 _CONVERSION_ERRORS: Final = (AttributeError, IndexError, KeyError, TypeError)
 """What diffusers' conversions raise on a file that lacks tensors."""
@@ -58,6 +58,8 @@ def pipeline_from_file(
     try:
         if family.denoiser not in given:
             given[family.denoiser] = _denoiser(file, configs, family.denoiser, index[family.denoiser][-1], dtype)
+        if "vae" not in given and converts_no_vae(shapes_in(file)):
+            given["vae"] = _vae(file, configs, index["vae"][-1], dtype)
         given = {**_tokenizers(configs, index, given), **given, **options}
         if hasattr(cls, "from_single_file"):
             pipeline = cls.from_single_file(str(file), config=str(configs), local_files_only=True, dtype=dtype, **given)
@@ -94,6 +96,15 @@ def _denoiser(file: Path, configs: Path, name: str, class_name: str, dtype: torc
         own, config=str(configs), subfolder=name, local_files_only=True
     )
     refuse_left_over(file, name, shapes, module, f"its config {configs}")
+    return module
+
+
+def _vae(file: Path, configs: Path, class_name: str, dtype: torch.dtype) -> torch.nn.Module:
+    reader = made_in(getattr(diffusers, class_name), dtype)
+    tensors = tensors_of_other("vae", load_file(file))
+    module: torch.nn.Module = reader.from_single_file(
+        tensors, config=str(configs), subfolder="vae", local_files_only=True
+    )
     return module
 
 
