@@ -14,9 +14,16 @@ import torch
 from diffusers import AutoencoderKLFlux2, AutoencoderKLQwenImage, AutoencoderKLWan
 from diffusers.loaders.single_file_utils import convert_ltx_vae_checkpoint_to_diffusers
 from safetensors.torch import load_file, save_file
-from support.original_layout import flux2_transformer, ldm_unet, sd_file, vae_weights, wan_transformer
+from support.original_layout import flux2_transformer, ldm_controlnet, ldm_unet, sd_file, vae_weights, wan_transformer
 from support.toy_clips import make_motion_adapter, make_wan_flf2v, make_wan_t2v, make_wan_ti2v
-from support.toy_models import folders_of, make_tiny_klein, make_tiny_qwen, make_tiny_sdxl
+from support.toy_models import (
+    folders_of,
+    make_tiny_controlnet,
+    make_tiny_klein,
+    make_tiny_qwen,
+    make_tiny_sdxl,
+    make_tiny_xl_controlnet,
+)
 from support.toy_newer import make_tiny_kandinsky
 from support.toy_parts import loaded, pixels_of, write_gguf
 
@@ -305,6 +312,22 @@ _OF_MOTION: Final = {
     "attn1": "attention_blocks.0",
     "attn2": "attention_blocks.1",
 }
+
+
+@pytest.mark.parametrize("prefix", ["", "control_model."])
+@pytest.mark.parametrize(("name", "make"), [("sd", make_tiny_controlnet), ("sdxl", make_tiny_xl_controlnet)])
+def test_a_controlnet_is_read_by_its_authors_names(
+    name: str, make: Callable[[Path], None], prefix: str, folders: Callable[[str], Path], tmp_path: Path
+) -> None:
+    make(tmp_path)
+    own = load_file(tmp_path / "diffusion_pytorch_model.safetensors")
+    file = tmp_path / "net.safetensors"
+    save_file({key: value.contiguous() for key, value in ldm_controlnet(own, prefix).items()}, file)
+
+    model = loaded({"path": str(folders(name)), "controlnet": {"path": str(file), "config": str(tmp_path)}})
+    read = model._components["controlnet"].state_dict()
+    assert read.keys() == own.keys()
+    assert all(torch.equal(read[key], value) for key, value in own.items())
 
 
 def test_a_motion_adapter_is_read_by_its_authors_names_with_their_tables_of_frames(

@@ -120,12 +120,28 @@ def ldm_unet(weights: Tensors) -> dict[str, torch.Tensor]:
     return found
 
 
+def ldm_controlnet(weights: Tensors, prefix: str = "") -> dict[str, torch.Tensor]:
+    """Return a ControlNet."""
+    own = {key: value for key, value in weights.items() if not key.startswith("controlnet_")}
+    found = ldm_unet(own)
+    for key, value in weights.items():
+        zero = re.sub(r"^controlnet_down_blocks\.(\d+)\.", r"zero_convs.\1.0.", key)
+        zero = re.sub(r"^controlnet_mid_block\.", "middle_block_out.0.", zero)
+        part = re.match(r"controlnet_cond_embedding\.(conv_in|conv_out|blocks\.(\d+))\.(.*)", zero)
+        if part:
+            place = {"conv_in": 0, "conv_out": 14}.get(part[1])
+            found[f"input_hint_block.{2 * int(part[2]) + 2 if place is None else place}.{part[3]}"] = value
+        elif zero != key:
+            found[zero] = value
+    return {f"{prefix}{key}": value for key, value in found.items()}
+
+
 def _numbered(weights: Tensors, direction: str) -> dict[str, str]:
     """Return the place of each module in input_blocks or output_blocks."""
     found = {}
     number = 1 if direction == "down" else 0
     kind = "input_blocks" if direction == "down" else "output_blocks"
-    levels = 1 + max(int(key.split(".")[1]) for key in weights if key.startswith(f"{direction}_blocks."))
+    levels = 1 + max((int(key.split(".")[1]) for key in weights if key.startswith(f"{direction}_blocks.")), default=-1)
     for level in range(levels):
         block = f"{direction}_blocks.{level}"
         layer = 0

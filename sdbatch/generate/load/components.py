@@ -30,6 +30,7 @@ from sdbatch.errors import ModelLoadFailed
 from sdbatch.generate.faults import failure_kind
 from sdbatch.generate.load.copies import component_config, component_path
 from sdbatch.generate.load.file_tensors import (
+    controlnet_in_diffusers_names,
     in_diffusers_names,
     made_in,
     tensors_in,
@@ -218,6 +219,8 @@ class ModuleReader:
         weights = tensors_in(path)
         is_denoiser = name.startswith(self._info.family.denoiser)
         tensors = tensors_of_denoiser(weights) if is_denoiser else tensors_of_other(name, weights)
+        if cls.__name__ == "ControlNetModel":
+            tensors = controlnet_in_diffusers_names(tensors, config)
         shapes = {key: shape_of(value) for key, value in tensors.items()}
         if cls.__name__ in SINGLE_FILE_LOADABLE_CLASSES and hasattr(cls, "from_single_file"):
             module = _from_single_file(cls, path, tensors, config, dtype)

@@ -14,7 +14,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint, convert_wan_vae_to_diffusers
+from diffusers.loaders.single_file_utils import (
+    convert_controlnet_checkpoint,
+    convert_ldm_vae_checkpoint,
+    convert_wan_vae_to_diffusers,
+)
 from safetensors.torch import load_file
 
 from sdbatch.checkpoints.gguf import read_gguf
@@ -61,6 +65,9 @@ _QUANTS: Final = re.compile(r"^(?:encoder|decoder)\.((?:post_)?quant_conv\.)")
 
 _OF_UNETS: Final = "input_blocks.0.0.weight"
 """A tensor of every UNet by its authors' names."""
+
+_OF_SIZES: Final = ("label_emb.0.0.", "label_emb.0.2.")
+"""Names of two layers of XL's nets that read a picture's sizes and pooled text, by their authors' names."""
 
 _MADE_ANEW: Final = ".pos_encoder.pe"
 """End of the names of tables of frames in a motion adapter by its authors' names, which diffusers makes by itself."""
@@ -150,6 +157,23 @@ def in_diffusers_names(class_name: str, tensors: Tensors, config: Mapping[str, A
         norms = {key: value for key, value in tensors.items() if key.startswith("bn.")}
         return {**norms, **convert_ldm_vae_checkpoint(named, config)}
     return tensors
+
+
+def controlnet_in_diffusers_names(tensors: Tensors, config: Mapping[str, Any]) -> Tensors:
+    """Return the tensors of a ControlNet of Stable Diffusion XL by diffusers' names; those of another as they are.
+
+    diffusers converts them by their authors' names without the two layers that read sizes and pooled texts.
+
+    Args:
+        tensors: Of the net.
+        config: Its configuration.
+    """
+    bare = behind_prefix(tensors, _OF_OTHERS["controlnet"]) or tensors
+    sizes = {key: value for key, value in bare.items() if key.startswith(_OF_SIZES)}
+    if not sizes or config.get("addition_embed_type") is None:
+        return tensors
+    named = {f"add_embedding.linear_{1 + int(key.split('.')[2]) // 2}.{key.split('.')[3]}": sizes[key] for key in sizes}
+    return {**convert_controlnet_checkpoint(bare, config), **named}
 
 
 def _in_diffusers(found: re.Match[str]) -> str:
