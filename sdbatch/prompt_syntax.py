@@ -17,6 +17,9 @@ _WEIGHTED: Final = re.compile(r"[()]|\S[+-]+(?=[\s,.;:!?)]|$)")
 _NUMBER_INSIDE: Final = re.compile(r"(?<![\\\d\s]):\s?(\d{0,3}(?:\.\d{1,9}|\d))\s?\)")
 """A1111's weight, whose number stands in the brackets; after a digit it is a ratio or a time: (16:9), (at 10:30)."""
 
+_MORE_DIGITS: Final = re.compile(r"\.?\d")
+"""Digits of the text right behind a weight in A1111's form, which would be read as more of the number in compel's."""
+
 _WEIGHT: Final = re.compile(r"(?<!\\)\)(?:\d{0,3}\.\d{1,9}|\d|[+-]+)?|(?<!\\)\(")
 
 _UNSERVED: Final = (".swap(", "withLora(", "useLora(")
@@ -90,7 +93,9 @@ def as_compel(text: str) -> str:
 
     def outside(found: re.Match[str]) -> str:
         before = text[: found.start()]
-        return f"){found.group(1)}" if before.count("(") > before.count(")") else found.group()
+        if before.count("(") <= before.count(")"):
+            return found.group()
+        return f"){found.group(1)}{' ' if _MORE_DIGITS.match(text, found.end()) else ''}"
 
     return _NUMBER_INSIDE.sub(outside, text)
 

@@ -171,6 +171,8 @@ def test_a_file_of_pickles_is_refused() -> None:
         ("wide (16:9), (at 10:30)", "wide (16:9), (at 10:30)"),
         ("a (beach)1.4", "a (beach)1.4"),
         ("note: 1) one", "note: 1) one"),
+        ("(a:1.2)2 people, (b:1).5", "(a)1.2 2 people, (b)1 .5"),
+        ("(a:1.2). A dog, (b:1)-like", "(a)1.2. A dog, (b)1-like"),
     ],
 )
 def test_a1111_s_weights_become_compel_s_and_ratios_do_not(text: str, ours: str) -> None:
