@@ -32,9 +32,20 @@ def bounded(family: Family, laid_over: Collection[str], config: Callable[[str], 
         stated = [(config(module) or {}).get(_PLACES_OF_MOTION) for module in modules]
         return replace(family, frames_max=min([family.frames_max, *(one for one in stated if isinstance(one, int))]))
     if family.class_name == "CogVideoXImageToVideoPipeline":
+        denoiser, pixels = config(family.denoiser) or {}, _pixels(config)
+        height, width = (denoiser.get(f"sample_{side}") for side in ("height", "width"))
+        is_learned = denoiser.get("use_learned_positional_embeddings") is True
+        if is_learned and isinstance(height, int) and isinstance(width, int):
+            return replace(family, sizes=((height * pixels, width * pixels),))
+    if family.class_name == "StableDiffusion3Pipeline":
         denoiser = config(family.denoiser) or {}
-        sides = [denoiser.get(f"sample_{side}") for side in ("height", "width")]
-        if denoiser.get("use_learned_positional_embeddings") is True and all(isinstance(side, int) for side in sides):
-            factor = 2 ** (len((config("vae") or {}).get("block_out_channels", [0] * 4)) - 1)
-            return replace(family, sizes=((sides[0] * factor, sides[1] * factor),))
+        places, patch = denoiser.get("pos_embed_max_size"), denoiser.get("patch_size")
+        if isinstance(places, int) and isinstance(patch, int):
+            return replace(family, size_max=min(family.size_max, places * patch * _pixels(config)))
     return family
+
+
+def _pixels(config: Callable[[str], Mapping[str, Any] | None]) -> int:
+    """Return the pixels of a side that one place of a latent stands for."""
+    channels = (config("vae") or {}).get("block_out_channels")
+    return 1 << (len(channels) if isinstance(channels, list) else 4) - 1

@@ -10,7 +10,7 @@ import diffusers
 import pytest
 import torch
 from support.toy_clips import _cogvideox_parts, make_animatediff, make_sparsectrl
-from support.toy_models import save_pipeline
+from support.toy_models import make_tiny_sd3, save_pipeline
 from support.toy_parts import loaded, pixels_of
 
 from sdbatch.checkpoints import describe
@@ -85,3 +85,15 @@ def test_learned_places_bound_the_size_of_a_clip(tmp_path: Path) -> None:
     ]
     _with(tmp_path / "transformer", use_learned_positional_embeddings=False)
     assert _said(entry, height=64, width=80, num_frames=9) == []
+
+
+def test_the_places_of_stable_diffusion_3_bound_a_side(tmp_path: Path) -> None:
+    make_tiny_sd3(tmp_path)
+    entry = {"path": str(tmp_path)}
+    model, most = loaded(entry), 16 * 2 * 8
+
+    assert _said(entry, height=64, width=most + 16) == [f"is not in 8..{most}"]
+    assert _said(entry, height=64, width=most) == []
+    assert pixels_of(model, height=64, width=most).shape[2] == most
+    with pytest.raises(ValueError, match="cannot be greater than `pos_embed_max_size`"):
+        pixels_of(model, height=64, width=most + 16)
