@@ -169,3 +169,34 @@ def test_layers_of_one_file_that_its_configuration_has_no_place_for_are_not_pass
     assert np.array_equal(whole, pixels_of(loaded(entry)))
     with pytest.raises(ModelLoadFailed, match=r"its unet has \d+ numbers in layers, and by the config\.json that"):
         loaded({**entry, "components": {"unet": str(tmp_path / "more.safetensors")}})
+
+
+@pytest.mark.parametrize(
+    ("own", "further", "said"),
+    [
+        (
+            "cond_stage_model.transformer.text_model.encoder.layers.0.",
+            "layers.2.",
+            r"has 3 layers of a text encoder \(c",
+        ),
+        (
+            "first_stage_model.decoder.up.0.block.0.",
+            "block.7.",
+            r"its vae has \d+ numbers in layers, and by its config",
+        ),
+    ],
+)
+def test_a_whole_file_whose_configs_have_fewer_layers_is_refused(
+    own: str, further: str, said: str, tmp_path: Path
+) -> None:
+    make_tiny_random(tmp_path / "sd")
+    sd_file(tmp_path / "sd", tmp_path / "sd.safetensors")
+    weights = load_file(tmp_path / "sd.safetensors")
+    place = own[: own.rstrip(".").rindex(".")].rpartition(".")[0] + "." + further
+    more = {key.replace(own, place): value.clone() for key, value in weights.items() if key.startswith(own)}
+    save_file({**weights, **more}, tmp_path / "more.safetensors")
+    configs = {"config": str(tmp_path / "sd"), "dtype": "float32"}
+
+    assert loaded({"path": str(tmp_path / "sd.safetensors"), **configs})
+    with pytest.raises(ModelLoadFailed, match=said):
+        loaded({"path": str(tmp_path / "more.safetensors"), **configs})

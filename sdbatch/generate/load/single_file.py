@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -69,10 +70,16 @@ def pipeline_from_file(
         raise ModelLoadFailed(f"{file}: lacks tensors that its configs {configs} have places for: {error}") from error
     except _CONVERSION_ERRORS as error:
         raise ModelLoadFailed(f"{file}: cannot be converted: {type(error).__name__}: {error}") from error
-    for name, module in pipeline.components.items():
-        if isinstance(module, torch.nn.Module) and name not in modules:
-            _refuse_empty(file, name, module)
-            module.eval()  # diffusers leaves text encoders in training, with dropout
+    own = {
+        name: module
+        for name, module in pipeline.components.items()
+        if isinstance(module, torch.nn.Module) and name not in modules
+    }
+    are_encoders_own = not any(name.startswith("text_encoder") for name in modules)
+    _refuse_further(file, configs, own, are_encoders_own=are_encoders_own)
+    for name, module in own.items():
+        _refuse_empty(file, name, module)
+        module.eval()  # diffusers leaves text encoders in training, with dropout
     return pipeline
 
 
@@ -106,6 +113,43 @@ def _vae(file: Path, configs: Path, class_name: str, dtype: torch.dtype) -> torc
         tensors, config=str(configs), subfolder="vae", local_files_only=True
     )
     return module
+
+
+_OF_VAE: Final = ("first_stage_model.", "vae.")
+_IN_A_STACK: Final = re.compile(r"(?!.*vision)(.*\.)(?:encoder\.layers|encoder\.block)\.(\d+)\.")
+"""Names of weights in the layers of a text encoder as transformers has them. OpenCLIP has others: of a file of Stable
+Diffusion 2 the last layer is left out, as its authors do."""
+
+
+def _refuse_further(file: Path, configs: Path, own: Mapping[str, torch.nn.Module], *, are_encoders_own: bool) -> None:
+    """Refuse a VAE and text encoders that are longer in the file than by its configs.
+
+    Args:
+        file: The weights.
+        configs: Folder that says how long they are.
+        own: Modules by name that were made of the file.
+        are_encoders_own: Whether its text encoders are read; others are laid over them elsewise.
+    """
+    shapes = shapes_in(file)
+    if isinstance(vae := own.get("vae"), diffusers.AutoencoderKL):
+        of_vae = {key: shape for key, shape in shapes.items() if key.startswith(_OF_VAE) and ".loss." not in key}
+        refuse_left_over(file, "vae", of_vae, vae, f"its config {configs}")
+    lengths = {
+        len(part)
+        for name, module in own.items()
+        if name.startswith("text_encoder")
+        for path, part in module.named_modules()
+        if path.endswith(("encoder.layers", "encoder.block")) and isinstance(part, torch.nn.ModuleList)
+    }
+    found: dict[str, int] = {}
+    for matched in filter(None, map(_IN_A_STACK.match, shapes if are_encoders_own else ())):
+        found[matched[1]] = max(found.get(matched[1], 0), int(matched[2]) + 1)
+    for before, length in found.items():
+        if lengths and length > max(lengths):
+            raise ModelLoadFailed(
+                f"{file}: has {length} layers of a text encoder ({before}...), and by its config {configs} there are "
+                f"{max(lengths)}; name a folder of its own configs with config:"
+            )
 
 
 def _refuse_empty(file: Path, name: str, module: torch.nn.Module) -> None:
