@@ -36,9 +36,11 @@ _TOO_LONG: Final = "holds a number of over 15 digits, of which a sheet keeps 15;
 _HEAD_BYTES: Final = 4096
 _STRICT: Final = b"http://purl.oclc.org/ooxml/spreadsheetml/main"
 _ZEROS: Final = re.compile(r"0{2,}")
-_ESCAPED_END: Final = re.compile(r"_x000[Dd]_\n?")
-_ESCAPED: Final = re.compile(r"_x(00[01][0-9A-Fa-f])_")
-"""A control character, such as the line break of a text box, which XML cannot hold."""
+_ESCAPED: Final = re.compile(
+    r"_x(?:000[Dd]_\n?|(?P<control>00[01][0-9A-Fa-f])_|(?P<line>005[Ff])_(?=x[0-9A-Fa-f]{4}_))"
+)
+"""A line end, a control character such as the line break of a text box, which XML cannot hold, or the underscore of a
+text that looks like one of them: Excel writes `hero_x1024_v2` as `hero_x005F_x1024_v2`."""
 _FAULTS: Final = (
     zipfile.BadZipFile,
     zlib.error,
@@ -240,5 +242,11 @@ def _value(cell: Any) -> Any:
 
 
 def _unescaped(text: str) -> str:
-    """Return a text with the control characters that a workbook writes as `_x000B_`; a line end is LF."""
-    return _ESCAPED.sub(lambda found: chr(int(found[1], 16)), _ESCAPED_END.sub("\n", text))
+    """Return a text with the characters that a workbook writes as `_x000B_`; a line end is LF."""
+    return _ESCAPED.sub(_character, text)
+
+
+def _character(found: re.Match[str]) -> str:
+    if found["control"]:
+        return chr(int(found["control"], 16))
+    return "_" if found["line"] else "\n"

@@ -484,6 +484,15 @@ def test_control_characters_are_those_of_the_cell(tmp_path: Path) -> None:
     assert _rows(build_shards(tmp_path / "t.xlsx", tmp_path / "out")) == [{"id": "a", "prompt": "one\vtwo\tthree"}]
 
 
+def test_a_text_that_looks_like_an_escaped_character_stays_as_it_is(tmp_path: Path) -> None:
+    texts = ["hero_x005F_x1024_v2", "a_x005f_x000D_b", "poster_x1080_a", "x005F_x0041_"]
+    _workbook(tmp_path / "t.xlsx", {"S": [["id", "prompt"], *([f"row{n}", text] for n, text in enumerate(texts))]})
+
+    rows = _rows(build_shards(tmp_path / "t.xlsx", tmp_path / "out"))
+
+    assert [row["prompt"] for row in rows] == ["hero_x1024_v2", "a_x000D_b", "poster_x1080_a", "x005F_x0041_"]
+
+
 def _long_number(path: Path) -> None:
     _workbook(path, {"S": [["id", "seed"], ["a", 77]]})
     _spoiled(path, "xl/worksheets/sheet1.xml", b"<v>77</v>", b"<v>9.00719925474099E+15</v>")
