@@ -30,7 +30,9 @@ PART_BYTES_MAX: Final = 4 << 30
 TEXTS_BYTES_MAX: Final = 256 << 20
 """The table of all texts is the one part that is held in memory."""
 OTHER_BYTES_MAX: Final = 64 << 20
-DIGITS_KEPT_BELOW: Final = 10**15
+SHOWN_DIGITS: Final = 15
+"""Digits of a number that spreadsheets show, and save to a CSV."""
+DIGITS_KEPT_BELOW: Final = 10**SHOWN_DIGITS
 """Excel rounds longer whole numbers as they are typed in."""
 _TOO_LONG: Final = "holds a number of over 15 digits, of which a sheet keeps 15; write it as text"
 _HEAD_BYTES: Final = 4096
@@ -226,10 +228,12 @@ def _value(cell: Any) -> Any:
         return _unescaped(value) if "_x00" in value else value
     if isinstance(value, bool):
         return value
-    if isinstance(value, float) and value.is_integer():
-        if abs(value) >= DIGITS_KEPT_BELOW:
-            return RefusedValue(_TOO_LONG)
-        value = int(value)
+    if isinstance(value, float):
+        value = float(f"{value:.{SHOWN_DIGITS}g}")  # =0.28*100 shows 28 and holds 28.000000000000004
+        if value.is_integer():
+            if abs(value) >= DIGITS_KEPT_BELOW:
+                return RefusedValue(_TOO_LONG)
+            value = int(value)
     if isinstance(value, int):
         # Programs write all digits of a float that is whole, also where the number they were given had others.
         if abs(value) >= FLOAT_EXACT_MAX:

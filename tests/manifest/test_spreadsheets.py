@@ -419,6 +419,19 @@ def test_a_number_that_is_shown_with_zeros_keeps_them(tmp_path: Path) -> None:
     assert _rows(build_shards(tmp_path / "t.xlsx", tmp_path / "out")) == [{"id": "a", "x_sku": "00012"}]
 
 
+def test_a_number_has_the_digits_that_a_sheet_shows(tmp_path: Path) -> None:
+    header = ["id", "prompt", "num_inference_steps", "guidance_scale", "x_size"]
+    _workbook(tmp_path / "t.xlsx", {"S": [header, ["a", 71, 72, 73, 74]]})
+    for number, computed in [(71, 1.1 + 0.1), (72, 0.28 * 100), (73, 0.1 + 0.2), (74, 1.1 * 3)]:
+        written = f"<v>{computed!r}</v>".encode()  # as Excel writes what a formula gives, with 17 digits
+        assert len(written) > 20
+        _spoiled(tmp_path / "t.xlsx", "xl/worksheets/sheet1.xml", f"<v>{number}</v>".encode(), written)
+
+    rows = _rows(build_shards(tmp_path / "t.xlsx", tmp_path / "out"))
+
+    assert rows == [{"id": "a", "prompt": "1.2", "num_inference_steps": 28, "guidance_scale": 0.3, "x_size": 3.3}]
+
+
 def test_an_error_names_the_row_of_the_sheet_and_the_id(tmp_path: Path) -> None:
     header, filled = ["id", "prompt", "height"], [["a", "p", 64], [], ["b", "p", 64.5], ["c", True, 64]]
     _workbook(tmp_path / "t.xlsx", {"S": [header, *filled]})
