@@ -34,9 +34,15 @@ class Jpeg(JpegImageFile):
 
     Attributes:
         tail: Those bytes.
+        xmp: Its XMP, which is taken from where Pillow would read an orientation from it.
     """
 
     tail: bytes = b""
+    xmp: bytes = b""
+
+    def _open(self) -> None:
+        super()._open()
+        self.xmp = self.info.pop("xmp", b"")
 
     def load_read(self, read_bytes: int) -> bytes:
         """Return the next bytes; Pillow asks for them while it decodes."""

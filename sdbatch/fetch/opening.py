@@ -7,12 +7,13 @@ What a file says of itself and cannot be honoured is refused by name.
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from typing import Final
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 from PIL.JpegImagePlugin import JpegImageFile
 
 from sdbatch.errors import SourceTooLarge, SourceUnreadable
@@ -38,6 +39,11 @@ BROKEN: Final = (
 ZEROS_MAX: Final = 1024
 PIXELS_A_ZERO: Final = 5000
 """Zeros that no picture ends in: of a white WebP they are one for 10,000 pixels, of an AVIF or HEIC 16 in all."""
+
+_XMP_TURN: Final = re.compile(rb"tiff:Orientation(?:=[\"']|>)[2-8]")
+_TURNED_BY_XMP: Final = (
+    "its XMP alone says that it is turned, which browsers do not look at, so that it was taken as it lies"
+)
 
 
 def open_picture(data: bytes, name: str, pixels_max: int) -> Opened:
@@ -95,6 +101,8 @@ def _refuse_zeros(kind: str, data: bytes, size: tuple[int, int] | None) -> None:
 def load_picture(opened: Opened, name: str) -> Image.Image:
     """Unpack a picture's pixels: upright, first frame, 8 bits a channel.
 
+    Exif or the container say how it is to be turned, as for browsers; Pillow would ask XMP where they say nothing.
+
     Args:
         opened: The picture, which receives further notes.
         name: Name of the source in messages.
@@ -104,6 +112,7 @@ def load_picture(opened: Opened, name: str) -> Image.Image:
     """
     try:
         image = opened.image
+        opened.notes += [_TURNED_BY_XMP] if _is_turned_by_xmp_alone(image) else []
         if isinstance(image, JpegImageFile):
             image, note = jpeg.load(image, opened.data)
             opened.notes += [note] if note else []
@@ -115,6 +124,13 @@ def load_picture(opened: Opened, name: str) -> Image.Image:
     except BROKEN as error:
         raise _unreadable(name, error) from error
     return image
+
+
+def _is_turned_by_xmp_alone(image: Image.Image) -> bool:
+    """Whether XMP says that a picture is turned, and nothing else does; afterwards Pillow does not see it either."""
+    xmp = image.xmp if isinstance(image, jpeg.Jpeg) else image.info.pop("xmp", b"")
+    is_turned = isinstance(xmp, bytes) and _XMP_TURN.search(xmp)
+    return bool(is_turned) and ExifTags.Base.Orientation not in image.getexif()
 
 
 def refuse_misread(image: Image.Image) -> None:
@@ -163,7 +179,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     if isinstance(key := image.info.get("transparency"), int):
         opaque = np.where(np.asarray(image) == key, 0, 255).astype(np.uint8)
         eight = Image.merge("LA", [eight, Image.fromarray(opaque)])
-    eight.info = {name: value for name, value in image.info.items() if name in {"exif", "xmp"}}
+    eight.info = {name: value for name, value in image.info.items() if name == "exif"}
     return eight
 
 

@@ -27,8 +27,8 @@ _RGB_OF_16_BITS: Final = b"\x10\x02"
 """How IHDR says that a picture has RGB of 16 bits a channel, without alpha."""
 _DEPTH_PLACE: Final = slice(8, 10)
 _TEXTS: Final = (b"tEXt", b"zTXt", b"iTXt")
-_ORIENTED: Final = (b"XML:com.adobe.xmp", b"Raw profile type exif", b"Raw profile type APP1")
-"""Keywords of texts that may hold the orientation; Pillow reads it from them."""
+_ORIENTED: Final = (b"Raw profile type exif", b"Raw profile type APP1")
+"""Keywords of texts that may hold Exif, and in it the orientation; Pillow reads it from them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -124,6 +124,42 @@ def test_every_format_stands_upright(kind: str, turn: int, corner: tuple[int, in
 # --- values without 8 bits ------------------------------------------------------------------------------------------
 
 
+_TURNED = b'<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/>'
+
+
+def _with_xmp(image: Image.Image, kind: str) -> bytes:
+    if kind == "PNG":
+        texts = PngImagePlugin.PngInfo()
+        texts.add_itxt("XML:com.adobe.xmp", _TURNED.decode())
+        return _bytes(image, kind, pnginfo=texts)
+    if kind == "TIFF":
+        return _bytes(image, kind, tiffinfo={700: _TURNED})
+    return _bytes(image, kind, xmp=_TURNED)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF", "cut JPEG"])
+def test_a_picture_that_xmp_alone_turns_lies_as_browsers_show_it(kind: str) -> None:
+    image = Image.new("RGB", (40, 20), RED)
+    data = _with_xmp(image, kind.removeprefix("cut "))
+    assert b'tiff:Orientation="6"' in data
+    notes: list[str] = []
+
+    pixels = _array(data[:-2] if kind.startswith("cut") else data, notes)
+
+    assert pixels.shape == (20, 40, 3)
+    assert kind == "PNG" or notes[0].startswith("a: its XMP alone says that it is turned")
+
+
+def test_exif_turns_a_picture_whatever_its_xmp_says() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    notes: list[str] = []
+    data = _bytes(Image.new("RGB", (40, 20), RED), "JPEG", exif=exif, xmp=_TURNED.replace(b"6", b"3"))
+
+    assert _array(data, notes).shape == (40, 20, 3)
+    assert notes == []
+
+
 def _tiff(values: Any, **tags: int) -> bytes:
     return _bytes(Image.fromarray(values), "TIFF", tiffinfo={int(tag[1:]): value for tag, value in tags.items()})
 
