@@ -14,6 +14,7 @@ from typing import Final
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
+from PIL.GifImagePlugin import GifImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 
 from sdbatch.errors import SourceTooLarge, SourceUnreadable
@@ -117,13 +118,25 @@ def load_picture(opened: Opened, name: str) -> Image.Image:
             image, note = jpeg.load(image, opened.data)
             opened.notes += [note] if note else []
         image.load()
-        image = _eight_bits(image)
+        image = _on_its_canvas(image) if isinstance(image, GifImageFile) else _eight_bits(image)
         ImageOps.exif_transpose(image, in_place=True)
     except Refused as error:
         raise SourceUnreadable(f"{name}: {error}") from error
     except BROKEN as error:
         raise _unreadable(name, error) from error
     return image
+
+
+def _on_its_canvas(image: GifImageFile) -> Image.Image:
+    """Return a GIF whose first frame leaves a part of it free with that part transparent, as browsers show it.
+
+    Pillow (13.0) fills it with the first colour of the palette where none is transparent.
+    """
+    if image.dispose_extent == (0, 0, *image.size) or "transparency" in image.info:
+        return image
+    canvas = Image.new("RGBA", image.size)
+    canvas.paste(image.crop(image.dispose_extent).convert("RGBA"), image.dispose_extent)
+    return canvas
 
 
 def _is_turned_by_xmp_alone(image: Image.Image) -> bool:

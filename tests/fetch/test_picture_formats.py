@@ -48,6 +48,20 @@ def test_more_formats_of_stills_are_read(kind: str, options: dict[str, Any]) -> 
     assert np.abs(_array(_bytes(Image.new("RGB", (40, 20), RED), kind, **options)) - RED).max() <= 3
 
 
+def test_what_the_first_frame_of_a_gif_leaves_free_is_white() -> None:
+    frame = Image.new("P", (8, 8), 1)
+    frame.putpalette([*RED, 0, 0, 255])
+    data = _bytes(frame, "GIF", optimize=False)
+    place = data.index(b"\x2c" + struct.pack("<4H", 0, 0, 8, 8))
+    larger = data[:6] + struct.pack("<2H", 20, 16) + data[10:place]
+    pixels = _array(larger + b"\x2c" + struct.pack("<4H", 4, 6, 8, 8) + data[place + 9 :])
+
+    assert pixels.shape == (16, 20, 3)
+    assert (pixels[6:14, 4:12] == (0, 0, 255)).all()
+    pixels[6:14, 4:12] = 255
+    assert (pixels == 255).all()
+
+
 @pytest.mark.fault("F35", "an animated GIF, and a TIFF of several pages", "the first frame, and a note")
 @pytest.mark.parametrize("kind", ["GIF", "TIFF"])
 def test_of_several_frames_the_first_is_taken_and_noted(kind: str) -> None:
