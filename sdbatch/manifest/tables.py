@@ -32,6 +32,8 @@ WORKBOOKS: Final = (".xlsx", ".xlsm")
 _QUOTED = re.compile(r'"(?:[^"]|"")*"')
 _VISIBLE: Final = re.compile(r"[^\s\u00ad\u200b-\u200f\u2060\ufeff]")
 """Word processors and web pages leave characters without width in cells that look empty."""
+_TEXT_FORMULA: Final = re.compile(r'="((?:[^"]|"")*)"')
+"""How exports write a number so that Excel keeps it as it is, such as `="00123"`: every spreadsheet shows the text."""
 _FORMULA_ERROR: Final = re.compile(
     r"#(?:N/[ABD]|NV|(?:NAME|NOM|NOME|¿NOMBRE|NAAM)\?"
     r"|¡?(?:REF|VALUE|DIV/0|NUM|NULL|SPILL|CALC|FIELD|BLOCKED|CONNECT|UNKNOWN|ERROR|BEZUG|WERT|ZAHL"
@@ -258,6 +260,8 @@ def _filled(cell: Any) -> Any:
     """Return what a cell holds, None for nothing and for what cannot be seen."""
     if not isinstance(cell, str):
         return cell
+    if cell[:2] == '="' and (formula := _TEXT_FORMULA.fullmatch(cell)):
+        cell = formula[1].replace('""', '"')
     if not _VISIBLE.search(cell):
         return None
     if cell[0] == " " and _QUOTED.fullmatch(cell.strip()):

@@ -409,6 +409,17 @@ def test_a_workbook_is_read(tmp_path: Path) -> None:
     ]
 
 
+def test_a_text_that_is_written_as_a_formula_is_what_spreadsheets_show(build: Callable[..., Any]) -> None:
+    table = 'id,prompt,x_sku,x_size,x_sum\na,="00123","=""00456""","=""2"""" wide""",="1"+"2"\nb,b,="",,\n'
+
+    rows, _ = build("t.csv", table)
+
+    assert rows == [
+        {"id": "a", "prompt": "00123", "x_sku": "00456", "x_size": '2" wide', "x_sum": '="1"+"2"'},
+        {"id": "b", "prompt": "b", "x_sku": None, "x_size": None, "x_sum": None},
+    ]
+
+
 def test_a_number_that_is_shown_with_zeros_keeps_them(tmp_path: Path) -> None:
     book = openpyxl.Workbook()
     book.active.append(["id", "x_sku"])
