@@ -44,7 +44,9 @@ Portuguese and Dutch write it."""
 NOT_READ: Final = {
     ".xls": "save it as .xlsx",
     ".ods": "save it as .xlsx",
+    ".xlsb": "save it as .xlsx",
     ".numbers": "export it as .xlsx or CSV",
+    ".json": "write one JSON object a line, as .jsonl",
     ".yaml": "a brief is built by `sdbatch brief build`",
     ".yml": "a brief is built by `sdbatch brief build`",
 }
@@ -308,6 +310,8 @@ def _json_objects(lines: _Lines, table: Table, tell: Tell) -> Iterator[Row]:
         if not text.strip():
             continue
         message = None
+        if number == 0 and (text.strip() in {"[", "{"} or text.lstrip().startswith("[{")):
+            raise fault(table.label, "is one JSON text over several lines or in a list; write one object a line")
         try:
             row = parse_json(text)
             message = None if isinstance(row, dict) else "is not a JSON object"

@@ -420,6 +420,16 @@ def test_a_text_that_is_written_as_a_formula_is_what_spreadsheets_show(build: Ca
     ]
 
 
+@pytest.mark.parametrize(
+    "text", ['[{"id": "a"},\n{"id": "b"}]\n', '[{"id": "a"}]', '[\n{"id": "a"}\n]\n', '{\n"id": "a"\n}\n']
+)
+def test_json_that_is_not_of_lines_is_told_so(build: Callable[..., Any], text: str) -> None:
+    assert _refused(build, "t.jsonl", text).endswith(
+        "t.jsonl: is one JSON text over several lines or in a list; write one object a line"
+    )
+    assert _refused(build, "t.json", text).endswith("; write one JSON object a line, as .jsonl")
+
+
 def test_a_number_that_is_shown_with_zeros_keeps_them(tmp_path: Path) -> None:
     book = openpyxl.Workbook()
     book.active.append(["id", "x_sku"])
