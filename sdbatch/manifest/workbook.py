@@ -37,7 +37,11 @@ DIGITS_KEPT_BELOW: Final = 10**SHOWN_DIGITS
 _TOO_LONG: Final = "holds a number of over 15 digits, of which a sheet keeps 15; write it as text"
 _HEAD_BYTES: Final = 4096
 _STRICT: Final = b"http://purl.oclc.org/ooxml/spreadsheetml/main"
-_ZEROS: Final = re.compile(r"0{2,}")
+_DIGITS_FORMAT: Final = re.compile(r'(?:"[^";]*"|\\[^;]|[-/:() ]|0)+(?=;|$)')
+"""A format that fills a number up with zeros, perhaps with other characters between or before them, as Excel has it for
+postal codes: `00000`, `00000-0000`, `"D-"00000`."""
+_NOT_SHOWN: Final = re.compile(r"\[(?:\$-[^]]*|[A-Za-z]+[0-9]*)\]|_.")
+"""What a format says of language, colour and width."""
 _ESCAPED: Final = re.compile(
     r"_x(?:000[Dd]_\n?|(?P<control>00[01][0-9A-Fa-f])_|(?P<line>005[Ff])_(?=x[0-9A-Fa-f]{4}_))"
 )
@@ -238,11 +242,23 @@ def _value(cell: Any) -> Any:
         # Programs write all digits of a float that is whole, also where the number they were given had others.
         if abs(value) >= FLOAT_EXACT_MAX:
             return RefusedValue(_TOO_LONG)
-        shown = cell.number_format
-        return str(value).zfill(len(shown)) if shown != "General" and _ZEROS.fullmatch(shown) else value
+        return _filled_up(value, cell.number_format) if cell.number_format != "General" and value >= 0 else value
     if isinstance(value, dt.datetime):
         return value.date() if value.time() == dt.time() else value
     return value
+
+
+def _filled_up(value: int, number_format: str) -> int | str:
+    """Return a number as a format of digits shows it; the number itself where the format is another one."""
+    found = _DIGITS_FORMAT.match(_NOT_SHOWN.sub("", number_format))
+    places = re.findall(r'"[^"]*"|\\.|.', found[0]) if found else []
+    num_zeros = places.count("0")
+    if num_zeros < 2:
+        return value
+    digits = str(value).zfill(num_zeros)
+    num_before = len(digits) - num_zeros  # digits for which the format has no place stand at the first one
+    shown = iter([digits[: num_before + 1], *digits[num_before + 1 :]])
+    return "".join(next(shown) if place == "0" else place.strip('"').removeprefix("\\") for place in places)
 
 
 def _unescaped(text: str) -> str:

@@ -430,14 +430,36 @@ def test_json_that_is_not_of_lines_is_told_so(build: Callable[..., Any], text: s
     assert _refused(build, "t.json", text).endswith("; write one JSON object a line, as .jsonl")
 
 
-def test_a_number_that_is_shown_with_zeros_keeps_them(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number_format", "number", "shown"),
+    [
+        ("00000", 12, "00012"),
+        ("[$-407]00000;@", 0, "00000"),
+        ("[Red]00000_)", 123456, "123456"),
+        ("00000-0000", 123456789, "12345-6789"),
+        ("00000\\-0000", 1234567890123, "123456789-0123"),
+        ('"D-"00000', 1067, "D-01067"),
+        ('"0-0 "000', 7, "0-0 007"),
+        ("0", 12, 12),
+        ('0" px"', 512, 512),
+        ("#,##0", 12000, 12000),
+        ("0.00", 12, 12),
+        ("0.00E+00", 12, 12),
+        ("00%", 12, 12),
+        ("[<=99999]00000;00000-0000", 12, 12),
+        ("00000", -12, -12),
+    ],
+)
+def test_a_number_that_is_shown_with_zeros_keeps_them(
+    tmp_path: Path, number_format: str, number: int, shown: str | int
+) -> None:
     book = openpyxl.Workbook()
     book.active.append(["id", "x_sku"])
-    book.active.append(["a", 12])
-    book.active["B2"].number_format = "00000"
+    book.active.append(["a", number])
+    book.active["B2"].number_format = number_format
     book.save(tmp_path / "t.xlsx")
 
-    assert _rows(build_shards(tmp_path / "t.xlsx", tmp_path / "out")) == [{"id": "a", "x_sku": "00012"}]
+    assert _rows(build_shards(tmp_path / "t.xlsx", tmp_path / "out")) == [{"id": "a", "x_sku": shown}]
 
 
 def test_a_number_has_the_digits_that_a_sheet_shows(tmp_path: Path) -> None:
