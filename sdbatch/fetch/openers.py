@@ -24,7 +24,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from sdbatch.fetch.boxes import nclx
 from sdbatch.fetch.jpeg import Jpeg
-from sdbatch.fetch.picture_formats import Refused
+from sdbatch.fetch.picture_formats import Refused, first_frame
 from sdbatch.fetch.png import PngColour, read_png
 from sdbatch.fetch.profiles import ADOBE_RGB, PRIMARIES, SRGB, TRANSFER_NAMES, TRANSFERS, matrix_profile
 
@@ -50,12 +50,15 @@ class Opened:
         data: What Pillow reads.
         profile: ICC profile of its colours; None when they are sRGB, or inks without a profile.
         notes: What is to be known of how it was read; each goes on after the source's name.
+        frame: Left, top, right and bottom of an animation's first frame where it leaves a part of the canvas free,
+            which browsers show transparent and Pillow (13.0) paints; None for others.
     """
 
     image: Image.Image
     data: bytes
     profile: bytes | None = None
     notes: list[str] = field(default_factory=list)
+    frame: tuple[int, int, int, int] | None = None
 
 
 def heif_library() -> Any:
@@ -154,7 +157,10 @@ def _open_bmp(data: bytes) -> Opened:
 
 
 def _open_gif(data: bytes) -> Opened:
-    opened = Opened(image=GifImageFile(io.BytesIO(data)), data=data)
+    image = GifImageFile(io.BytesIO(data))
+    opened = Opened(image=image, data=data)
+    if "transparency" not in image.info and image.dispose_extent != (0, 0, *image.size):
+        opened.frame = image.dispose_extent
     place = data.find(b"\x21\xff\x0bICCRGBG1012")
     if place >= 0:
         opened.profile = _gif_blocks(data, place + 14)
@@ -170,6 +176,14 @@ def _gif_blocks(data: bytes, place: int) -> bytes:
     return content
 
 
+def _open_webp(data: bytes) -> Opened:
+    opened = _with_profile(WebPImageFile(io.BytesIO(data)), data)
+    frame = first_frame(data)
+    if opened.image.mode == "RGB" and frame != (0, 0, *opened.image.size):
+        opened.frame = frame
+    return opened
+
+
 def _with_profile(image: Image.Image, data: bytes) -> Opened:
     """Return an opened picture with the profile that Pillow found; one whose parts do not fit together is empty."""
     profile = (image.info["icc_profile"] or b"") if "icc_profile" in image.info else None
@@ -179,7 +193,7 @@ def _with_profile(image: Image.Image, data: bytes) -> Opened:
 OPENERS: Final[dict[str, Callable[[bytes], Opened]]] = {
     "PNG": _open_png,
     "JPEG": _open_jpeg,
-    "WEBP": lambda data: _with_profile(WebPImageFile(io.BytesIO(data)), data),
+    "WEBP": _open_webp,
     "AVIF": _open_avif,
     "TIFF": lambda data: _with_profile(TiffImageFile(io.BytesIO(data)), data),
     "BMP": _open_bmp,

@@ -14,7 +14,6 @@ from typing import Final
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
-from PIL.GifImagePlugin import GifImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 
 from sdbatch.errors import SourceTooLarge, SourceUnreadable
@@ -118,7 +117,7 @@ def load_picture(opened: Opened, name: str) -> Image.Image:
             image, note = jpeg.load(image, opened.data)
             opened.notes += [note] if note else []
         image.load()
-        image = _on_its_canvas(image) if isinstance(image, GifImageFile) else _eight_bits(image)
+        image = _eight_bits(image) if opened.frame is None else _on_its_canvas(image, opened.frame)
         ImageOps.exif_transpose(image, in_place=True)
     except Refused as error:
         raise SourceUnreadable(f"{name}: {error}") from error
@@ -127,15 +126,10 @@ def load_picture(opened: Opened, name: str) -> Image.Image:
     return image
 
 
-def _on_its_canvas(image: GifImageFile) -> Image.Image:
-    """Return a GIF whose first frame leaves a part of it free with that part transparent, as browsers show it.
-
-    Pillow (13.0) fills it with the first colour of the palette where none is transparent.
-    """
-    if image.dispose_extent == (0, 0, *image.size) or "transparency" in image.info:
-        return image
+def _on_its_canvas(image: Image.Image, frame: tuple[int, int, int, int]) -> Image.Image:
+    """Return a picture of which only a part is painted, with the rest transparent."""
     canvas = Image.new("RGBA", image.size)
-    canvas.paste(image.crop(image.dispose_extent).convert("RGBA"), image.dispose_extent)
+    canvas.paste(image.crop(frame).convert("RGBA"), frame)
     return canvas
 
 

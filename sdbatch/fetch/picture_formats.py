@@ -28,6 +28,8 @@ _MARKS: Final = (
 AVIF_BRANDS: Final = frozenset({b"avif", b"avis"})
 HEIC_BRANDS: Final = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
 """Brands of ISO files (ISO/IEC 23000-22, 23008-12) that hold pictures."""
+CHUNKS_MAX: Final = 1000
+"""Chunks of a WebP among which its first frame is looked for; a file of empty ones would take long else."""
 _RAW: Final = ((0, b"II*\0\x10\0\0\0CR\x02", "a camera raw"),)
 """A raw of Canon's (CR2), which is a TIFF as well."""
 _FOREIGN: Final = (
@@ -95,6 +97,22 @@ def stated_size(kind: str, head: bytes) -> tuple[int, int] | None:
             return _webp_size(head)
         case "AVIF" | "HEIC":
             return pixel_size(head)
+    return None
+
+
+def first_frame(webp: bytes) -> tuple[int, int, int, int] | None:
+    """Return left, top, right and bottom of the first frame of an animated WebP; None for a still."""
+    place = 12
+    for _ in range(CHUNKS_MAX):
+        if place + 20 > len(webp):
+            break
+        kind, size = struct.unpack_from("<4sI", webp, place)
+        if kind == b"ANMF":
+            left, top, width, height = (
+                int.from_bytes(webp[at : at + 3], "little") for at in range(place + 8, place + 20, 3)
+            )
+            return 2 * left, 2 * top, 2 * left + width + 1, 2 * top + height + 1
+        place += 8 + size + size % 2
     return None
 
 

@@ -62,6 +62,20 @@ def test_what_the_first_frame_of_a_gif_leaves_free_is_white() -> None:
     assert (pixels == 255).all()
 
 
+def test_what_the_first_frame_of_a_webp_leaves_free_is_white() -> None:
+    first = Image.new("RGBA", (20, 16))
+    first.paste((0, 0, 255, 255), (4, 6, 12, 14))
+    second = Image.new("RGBA", (20, 16), (*RED, 255))
+    data = _bytes(first, "WEBP", save_all=True, append_images=[second], lossless=True)
+    assert not data[20] & 0x10, "no frame has alpha of its own"
+
+    pixels = _array(data)
+
+    assert (pixels[6:14, 4:12] == (0, 0, 255)).all()
+    pixels[6:14, 4:12] = 255
+    assert (pixels == 255).all()
+
+
 @pytest.mark.fault("F35", "an animated GIF, and a TIFF of several pages", "the first frame, and a note")
 @pytest.mark.parametrize("kind", ["GIF", "TIFF"])
 def test_of_several_frames_the_first_is_taken_and_noted(kind: str) -> None:
