@@ -17,14 +17,13 @@ from PIL import Image
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
 from PIL.JpegImagePlugin import JpegImageFile
-from PIL.TiffImagePlugin import TiffImageFile
 
 from sdbatch.errors import RowError
 from sdbatch.fetch.boxes import nclx
 from sdbatch.fetch.clip_colour import refuse_unread
 from sdbatch.fetch.clip_header import read_header
 from sdbatch.fetch.containers import demuxer_of
-from sdbatch.fetch.openers import heif_library, png_profile, profile_of_cicp
+from sdbatch.fetch.openers import heif_library, open_tiff, png_profile, profile_of_cicp
 from sdbatch.fetch.opening import BROKEN, refuse_misread
 from sdbatch.fetch.picture_formats import LISTED, Refused, picture_format, stated_size
 from sdbatch.fetch.png import read_png
@@ -35,7 +34,7 @@ HEAD_BYTES: Final = 256 << 10
 
 _PILLOW: Final[dict[str, Callable[[BinaryIO], Image.Image]]] = {
     "JPEG": JpegImageFile,
-    "TIFF": TiffImageFile,
+    "TIFF": open_tiff,
     "BMP": BmpImageFile,
     "GIF": GifImageFile,
 }

@@ -12,7 +12,7 @@ import io
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 from PIL import Image
 from PIL.AvifImagePlugin import AvifImageFile
@@ -145,6 +145,22 @@ def _with_nclx(opened: Opened) -> Opened:
     return opened
 
 
+def open_tiff(file: BinaryIO) -> TiffImageFile:
+    """Return a TIFF whose header was read.
+
+    Raises:
+        Refused: When it is one of pixels that Pillow (13.0) has no mode for.
+    """
+    try:
+        return TiffImageFile(file)
+    except SyntaxError as error:
+        if str(error) != "unknown pixel mode":
+            raise
+        raise Refused(
+            "holds pixels that are not read, such as RGB of 12 or 32 bits a channel; save it with 8 or 16 bits"
+        ) from error
+
+
 def _open_bmp(data: bytes) -> Opened:
     opened = Opened(image=BmpImageFile(io.BytesIO(data)), data=data)
     if len(data) >= 138 and struct.unpack_from("<I", data, 14)[0] == _BMP_V5_BYTES:
@@ -195,7 +211,7 @@ OPENERS: Final[dict[str, Callable[[bytes], Opened]]] = {
     "JPEG": _open_jpeg,
     "WEBP": _open_webp,
     "AVIF": _open_avif,
-    "TIFF": lambda data: _with_profile(TiffImageFile(io.BytesIO(data)), data),
+    "TIFF": lambda data: _with_profile(open_tiff(io.BytesIO(data)), data),
     "BMP": _open_bmp,
     "GIF": _open_gif,
     "HEIC": _open_heic,

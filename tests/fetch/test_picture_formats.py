@@ -205,6 +205,16 @@ def test_values_without_a_white_are_refused(kind: Any, title: str) -> None:
         _array(_tiff(np.full((16, 16), 0.5, kind)))
 
 
+def test_pixels_of_a_tiff_that_are_not_read_are_told_from_a_broken_file() -> None:
+    data = _rgb_tiff(bits=16, is_apart=False)
+    deep = data.replace(struct.pack("<3H", 16, 16, 16), struct.pack("<3H", 12, 12, 12))
+    assert deep != data
+
+    with pytest.raises(SourceUnreadable, match="a: holds pixels that are not read, such as RGB of 12 or 32 bits"):
+        decode_image(deep, "a", CAP)
+    assert "holds pixels that are not read" in str(picture_fault(deep, io.BytesIO(deep), CAP))
+
+
 def _rgb_tiff(*, bits: int, is_apart: bool) -> bytes:
     """Return an uncompressed TIFF whose left half is red and whose right half is blue."""
     red_HWC, blue_HWC = np.full((8, 8, 3), RED), np.full((8, 8, 3), (20, 60, 220))
