@@ -7,7 +7,10 @@ One more column is one row here; what reads it names it: a family's map of argum
 
 from __future__ import annotations
 
+import difflib
 import math
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -78,6 +81,8 @@ class Column:
         is_joined: Whether it is added where metadata are read, from what people decided, and never stored with them.
         in_gallery: Whether a card of the gallery shows it among the settings.
         meaning: One line for people, in the documentation's table of the manifest.
+        other_names: What other programs call it, in small letters with `_` between words. A table's column of such a
+            name is refused with this one's, and never taken for one of the user's own.
     """
 
     name: str
@@ -94,6 +99,7 @@ class Column:
     is_joined: bool = False
     in_gallery: bool = False
     meaning: str = ""
+    other_names: tuple[str, ...] = ()
 
     def problem(self, value: Any) -> str | None:
         """Return what is wrong with a row's value, None when nothing is."""
@@ -126,8 +132,8 @@ def _joined_column(name: str, kind: pa.DataType) -> Column:
     return Column(name=name, type=kind, is_joined=True)
 
 
-def _source(name: str, kind: pa.DataType, meaning: str) -> Column:
-    return Column(name=name, type=kind, use="source", in_recipe=True, in_metadata=True, meaning=meaning)
+def _source(name: str, kind: pa.DataType, meaning: str, **more: Any) -> Column:
+    return Column(name=name, type=kind, use="source", in_recipe=True, in_metadata=True, meaning=meaning, **more)
 
 
 def _argument(name: str, kind: pa.DataType, meaning: str = "", **more: Any) -> Column:
@@ -168,6 +174,7 @@ COLUMNS: Final[tuple[Column, ...]] = (
         in_defaults=True,
         in_metadata=True,
         meaning="a name from the job's `models`",
+        other_names=("checkpoint", "ckpt", "ckpt_name"),
     ),
     _recorded("model_revision", _TEXT),
     _recorded("pipeline_class", _TEXT),
@@ -190,8 +197,14 @@ COLUMNS: Final[tuple[Column, ...]] = (
         in_recipe=True,
         in_metadata=True,
         meaning="what the picture should not show; at most 8,000 characters, NFC",
+        other_names=("negative", "neg", "neg_prompt"),
     ),
-    _source("images", _TEXTS, "sources: one for image-to-image; one or more key frames for image-to-video"),
+    _source(
+        "images",
+        _TEXTS,
+        "sources: one for image-to-image; one or more key frames for image-to-video",
+        other_names=("init_image", "input_image", "source_image"),
+    ),
     Column(
         name="keyframes",
         type=pa.list_(_INT),
@@ -199,7 +212,7 @@ COLUMNS: Final[tuple[Column, ...]] = (
         in_recipe=True,
         meaning="frame number of each image; null spreads them evenly, first to last",
     ),
-    _source("mask", _TEXT, "inpainting's mask"),
+    _source("mask", _TEXT, "inpainting's mask", other_names=("mask_image", "inpaint_mask")),
     _source("video", _TEXT, "the source of video-to-video"),
     _source("control_image", _TEXTS, "pictures that ControlNets read, one for each of the model's"),
     _source("ip_adapter_images", _TEXTS, "reference pictures for style or face, where the model has an `ip_adapter`"),
@@ -221,19 +234,37 @@ COLUMNS: Final[tuple[Column, ...]] = (
     ),
     _argument("width", _INT, "as `height`", bound=Range(least=1), family_bounds=True, is_measured=True),
     _argument(
-        "num_frames", _INT, "frames, by the family's rule", bound=Range(least=1), family_bounds=True, is_measured=True
+        "num_frames",
+        _INT,
+        "frames, by the family's rule",
+        bound=Range(least=1),
+        family_bounds=True,
+        is_measured=True,
+        other_names=("frames", "frame_count"),
     ),
     _argument(
         "duration_s",
         _FLOAT,
         "instead of `num_frames`: the next count the family can make is made and trimmed",
         bound=Range(over=0, guard=86_400),
+        other_names=("duration_seconds", "duration_sec"),
         in_recipe=False,
         in_metadata=False,
     ),
-    _argument("fps", _FLOAT, "playback rate", bound=Range(least=0.01, guard=240)),
     _argument(
-        "num_inference_steps", _INT, "denoising steps asked for", bound=Range(least=1, guard=1000), in_gallery=True
+        "fps",
+        _FLOAT,
+        "playback rate",
+        bound=Range(least=0.01, guard=240),
+        other_names=("frame_rate", "framerate", "frames_per_second"),
+    ),
+    _argument(
+        "num_inference_steps",
+        _INT,
+        "denoising steps asked for",
+        bound=Range(least=1, guard=1000),
+        in_gallery=True,
+        other_names=("steps", "num_steps", "sampling_steps", "denoising_steps"),
     ),
     _argument(
         "guidance_scale",
@@ -241,8 +272,16 @@ COLUMNS: Final[tuple[Column, ...]] = (
         "weight of the prompt",
         bound=Range(least=0, guard=1000),
         in_gallery=True,
+        other_names=("cfg", "cfg_scale", "guidance"),
     ),
-    _argument("strength", _FLOAT, "how far a source is left behind", bound=Range(over=0, most=1), in_gallery=True),
+    _argument(
+        "strength",
+        _FLOAT,
+        "how far a source is left behind",
+        bound=Range(over=0, most=1),
+        in_gallery=True,
+        other_names=("denoise", "denoising", "denoising_strength"),
+    ),
     _argument(
         "ip_adapter_scale",
         _FLOAT,
@@ -259,6 +298,7 @@ COLUMNS: Final[tuple[Column, ...]] = (
         neutral="",
         is_measured=True,
         in_gallery=True,
+        other_names=("sampler", "sampler_name", "sampling_method"),
     ),
     # Follows from `scheduler`, which is a class in the recipe; a mapping there, JSON in the metadata.
     Column(name="scheduler_options", type=_TEXT, in_recipe=True),
@@ -288,6 +328,7 @@ COLUMNS: Final[tuple[Column, ...]] = (
         in_recipe=True,
         in_metadata=True,
         meaning="null: derived from the job's seed and `id` (or `seed_group`), never from worker, order or time",
+        other_names=("noise_seed", "random_seed"),
     ),
     Column(name="seed_group", type=_TEXT, use="seed", meaning="rows that share it share their derived seed"),
     Column(
@@ -298,6 +339,7 @@ COLUMNS: Final[tuple[Column, ...]] = (
         default=1,
         in_defaults=True,
         meaning="assets for this row, seeds following on",
+        other_names=("outputs", "num_images", "num_images_per_prompt", "batch_count", "n_iter"),
     ),
     _recorded("source_digests", _TEXTS),
     _recorded("source_notes", _TEXTS),
@@ -339,6 +381,28 @@ COLUMNS: Final[tuple[Column, ...]] = (
 
 MANIFEST: Final = {column.name: column for column in COLUMNS if column.use != "record"}
 """Columns that a manifest may have beside `x_*`."""
+
+
+_BY_OTHER_NAME: Final = {other: name for name, column in MANIFEST.items() for other in column.other_names}
+_BETWEEN_WORDS: Final = re.compile(r"[\W_]+")
+_NAME_CHARACTERS_MAX: Final = 128
+"""Of a name that is compared with the columns'; a stranger's may be long."""
+
+
+def column_meant(name: str, among: Iterable[str] = MANIFEST, nearness: float = 0.6) -> str | None:
+    """Return the column that a name is perhaps meant for: by what other programs call it, or as a slip of the pen.
+
+    Args:
+        name: That no column has.
+        among: Columns that may be meant.
+        nearness: How alike two names must be, from 0 to 1.
+    """
+    known = list(among)
+    folded = name[:_NAME_CHARACTERS_MAX].strip().casefold()
+    other = _BY_OTHER_NAME.get(_BETWEEN_WORDS.sub("_", folded).strip("_"))
+    if other in known:
+        return other
+    return next(iter(difflib.get_close_matches(folded, known, n=1, cutoff=nearness)), None)
 
 
 def named(*uses: Use) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sdbatch.columns import MANIFEST
+from sdbatch.columns import MANIFEST, column_meant
 from sdbatch.desk.axes import Axis
 from sdbatch.desk.form import MADE, BriefRefused
 from sdbatch.desk.templates import Template, Templates
@@ -53,8 +53,8 @@ def column_makers(columns: Mapping[str, Any], axes: Sequence[Axis], label: str) 
         if name in taken:
             raise BriefRefused(f"{place}: every axis stands in its own column already; leave it out")
         if name not in MANIFEST and not name.startswith(_OWN):
-            near = difflib.get_close_matches(name.lower(), MANIFEST, n=1)
-            hint = f"did you mean {near[0]}?" if near else "your own start with x_"
+            near = column_meant(name)
+            hint = f"did you mean {near}?" if near else "your own start with x_"
             raise BriefRefused(f"{place}: is not a column of a manifest; {hint}")
         makers.append(_maker(name, form, templates, axes, place))
     return makers

@@ -8,7 +8,6 @@ other value is YAML.
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from datetime import UTC, datetime
@@ -20,6 +19,7 @@ from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from sdbatch.columns import column_meant
 from sdbatch.errors import JobError
 from sdbatch.job.reach import refuse_unfilled
 from sdbatch.job.records import refuse_newer, without_revisions
@@ -319,8 +319,8 @@ def _explain_error(problem: Any, model: type[BaseModel]) -> tuple[str, str]:
     place = _shortened(".".join(str(part) for part in loc)) or "job"
     if problem["type"] == "extra_forbidden":
         known = _known_keys(loc[:-1], model)
-        near = difflib.get_close_matches(str(loc[-1]), known, n=1)
-        return place, "unknown key; " + (f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}")
+        near = column_meant(str(loc[-1]), known)
+        return place, "unknown key; " + (f"did you mean {near}?" if near else f"known are {', '.join(known)}")
     if problem["type"] == "missing":
         return place, "missing"
     message = problem["msg"].removeprefix("Value error, ")

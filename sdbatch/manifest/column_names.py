@@ -2,21 +2,21 @@
 
     a name in the table, --rename, --drop, --own --> ColumnNames.of() --> the manifest's name, None for one left out
 
-Names are taken without the blanks around them and without regard to capitals. A name that is nearly a column's is never
-taken for one of the user's own.
+Names are taken without the blanks around them and without regard to capitals. A name that is nearly a column's, or that
+other programs give it (`steps`, `cfg`), is never taken for one of the user's own.
 """
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
+from sdbatch.columns import column_meant
 from sdbatch.errors import Problem
 from sdbatch.manifest.ids import IdFormat
 from sdbatch.manifest.row_place import shown
-from sdbatch.manifest.schema import COLUMNS, NAME_CHARS_MAX, unknown_column
+from sdbatch.manifest.schema import COLUMNS, unknown_column
 from sdbatch.manifest.tables import fault
 
 _NEAR: Final = 0.8
@@ -141,7 +141,7 @@ class ColumnNames:
             return known
         if folded.startswith("x_"):
             return f"x_{bare[2:]}"
-        if not self._own or difflib.get_close_matches(folded[:NAME_CHARS_MAX], _BY_FOLDED, n=1, cutoff=_NEAR):
+        if not self._own or column_meant(bare, nearness=_NEAR):
             return bare
         return f"x_{_NOT_OF_A_NAME.sub('_', bare).strip('_')}"
 

@@ -7,14 +7,13 @@ A type is let in when it can hold what the column wants; whether each value does
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections import Counter
 from typing import Final
 
 import pyarrow as pa
 
-from sdbatch.columns import MANIFEST
+from sdbatch.columns import MANIFEST, column_meant
 from sdbatch.errors import Problem
 
 COLUMNS: Final[dict[str, pa.DataType]] = {name: column.type for name, column in MANIFEST.items()}
@@ -134,8 +133,8 @@ def _unknown(name: str) -> str:
 
 
 def _near(name: str) -> str:
-    near = difflib.get_close_matches(name[:NAME_CHARS_MAX].strip().lower(), COLUMNS, n=1)
-    return f"; did you mean {near[0]}?" if near else ""
+    near = column_meant(name)
+    return f"; did you mean {near}?" if near else ""
 
 
 def _knows_zone(kind: pa.DataType) -> bool:

@@ -145,6 +145,7 @@ def test_a_list_is_one_of_templates() -> None:
     ("columns", "said"),
     [
         ({"promt": "x"}, "columns.promt: is not a column of a manifest; did you mean prompt?"),
+        ({"cfg": "7"}, "columns.cfg: is not a column of a manifest; did you mean guidance_scale?"),
         ({"id": "x"}, "columns.id: is made by the brief itself"),
         ({"seed_group": "x"}, "columns.seed_group: is made by the brief itself"),
         ({"x_product": "x"}, "columns.x_product: every axis stands in its own column already"),

@@ -50,6 +50,7 @@ def _model(**changes: Any) -> dict[str, Any]:
     [
         ({"manfest": "x"}, "manfest", "manifest"),
         ({"defaults": {"guidance": 3}}, "defaults.guidance", "guidance_scale"),
+        ({"defaults": {"steps": 20}}, "defaults.steps", "num_inference_steps"),
         ({"models": _model(dtipe="float16")}, "models.tiny.dtipe", "dtype"),
         ({"models": _model(defaults={"heigth": 64})}, "models.tiny.defaults.heigth", "height"),
         ({"storage": {"s3://assets/": {"endpoint": "http://x"}}}, "storage.s3://assets/.endpoint", "endpoint_url"),

@@ -344,6 +344,25 @@ def test_near_misses_are_told_in_one_message(build: Any) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("steps", "num_inference_steps"),
+        ("CFG Scale", "guidance_scale"),
+        ("Sampler", "scheduler"),
+        ("Negative", "negative_prompt"),
+        ("denoise", "strength"),
+        ("frames", "num_frames"),
+        ("ckpt", "model"),
+    ],
+)
+def test_what_other_programs_call_a_column_is_never_taken_for_an_own_one(build: Any, name: str, meant: str) -> None:
+    refused = _refused(build, "t.csv", f"id,prompt,{name}\na,p,20\n", own=True)
+
+    assert f"{name} is not a column of a manifest; did you mean {meant}?" in refused
+    assert build("t.csv", f"id,prompt,{name}\na,p,20\n", rename={name: "x_theirs"})[0][0]["x_theirs"] == "20"
+
+
 def test_names_are_taken_without_capitals_and_blanks(build: Any) -> None:
     rows, _ = build("t.csv", " ID ,PROMPT,X_Sku,SKU\na,p,1,2\n", rename={"sku": "x_other"})
 
