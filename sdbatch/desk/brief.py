@@ -52,6 +52,7 @@ class Brief:
     Attributes:
         axes: Its axes, in the order that ids have.
         blocks: Its blocks.
+        empty_blocks: Names of those that were found to have no row, once `rows` was read to its end.
 
     Raises:
         BriefRefused: Naming what is wrong.
@@ -71,6 +72,7 @@ class Brief:
         self._same_seed = self._numbers(form.same_seed, "same_seed")
         needed = frozenset(axis for maker in self._makers for axis in maker.axes)
         self.blocks = [self._block(at, needed) for at in range(len(form.rows))]
+        self.empty_blocks: list[str] = []
         self._parts = [self._id_parts(axis) for axis in self.axes]
         for block in self.blocks:
             self._check_id_length(block)
@@ -82,20 +84,23 @@ class Brief:
         Raises:
             BriefRefused: When conditions join more values than can be looked at.
         """
-        counts = {
-            block.label.removeprefix(f"{self._label}: "): self._num_new(at) for at, block in enumerate(self.blocks)
-        }
+        counts = {self._name(block): self._num_new(at) for at, block in enumerate(self.blocks)}
         outputs = sum(number * (block.outputs or 1) for number, block in zip(counts.values(), self.blocks, strict=True))
         return Count(blocks=counts, rows=sum(counts.values()), outputs=outputs)
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Yield the rows of the manifest, block by block; a row that an earlier block has is not made again."""
         has_outputs = any(block.outputs for block in self.blocks)
+        self.empty_blocks = []
         for at, block in enumerate(self.blocks):
             earlier = [_Members(one) for one in self.blocks[:at] if one.axes == block.axes]
+            is_empty = True
             for combination in block.combinations():
+                is_empty = False
                 if not any(combination in members for members in earlier):
                     yield self._row(combination, block.outputs, has_outputs=has_outputs)
+            if is_empty:
+                self.empty_blocks.append(self._name(block))
 
     def preview(self, count: int) -> list[dict[str, Any]]:
         """Return some rows of every block, spread over all its values."""
@@ -139,6 +144,9 @@ class Brief:
         for axis, value in zip(self.axes, combination, strict=True):
             row[f"x_{axis.name}"] = None if value is None else axis.keys[value]
         return row
+
+    def _name(self, block: Block) -> str:
+        return block.label.removeprefix(f"{self._label}: ")
 
     def _block(self, at: int, needed: frozenset[int]) -> Block:
         form = self._form.rows[at]

@@ -23,7 +23,7 @@ from sdbatch.driver.picking import Selection
 from sdbatch.driver.rows.scan import ResolvedManifest
 from sdbatch.driver.rows.tables import opened_manifest
 from sdbatch.driver.submit import _packed
-from sdbatch.errors import JobError, ManifestError, UserError
+from sdbatch.errors import JobError, ManifestError, UserError, WarningsRefused
 from sdbatch.job import Job, parse_job
 
 ROWS: list[dict[str, Any]] = [
@@ -314,6 +314,29 @@ def test_blanks_at_the_ends_of_a_briefs_texts_are_said(tmp_path: Path) -> None:
     said = "p.csv: season has texts with blanks at their ends, which count, as 'summer ' on line 2"
 
     assert api.count_brief(tmp_path / "brief.yaml").notes == [said]
+
+
+def test_a_block_of_a_brief_whose_conditions_never_hold_is_warned_of(brief: Path) -> None:
+    _change(
+        brief, lambda form: form["rows"].append({"for": ["product", "locale", "shape"], "where": "locale == 'de_DE'"})
+    )
+    (warning,) = api.check(_job(str(brief))).warnings
+    assert warning.message == "rows.1 has no rows: its conditions hold for none"
+
+    _change(brief, lambda form: form["rows"].pop(0))
+    (warning,) = api.check(_job(str(brief))).warnings
+    assert warning.message == "has no rows: there is nothing to make"
+
+
+def test_a_table_without_rows_is_warned_of(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("id,prompt\n")
+    job = _job(str(tmp_path / "t.csv"))
+    said = "has no rows: there is nothing to make"
+
+    assert [warning.message for warning in api.check(job).warnings] == [said]
+    assert [text.endswith(said) for text in api.plan(job).warnings] == [True]
+    with pytest.raises(WarningsRefused):
+        api.check(job, strict=True)
 
 
 def test_the_brief_of_the_documentation_is_one(tmp_path: Path) -> None:

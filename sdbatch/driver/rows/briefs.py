@@ -155,7 +155,9 @@ def build_brief(
     opened = open_brief(path, job=job, label=label)
     built = build_rows(opened.brief.rows(), folder, label=label, shards=shards)
     notes = (*opened.notes, *built.notes)
-    return Built(num_rows=built.num_rows, files=built.files, warnings=built.warnings, notes=notes), opened.files
+    empty = (f"{name} has no rows: its conditions hold for none" for name in opened.brief.empty_blocks)
+    warnings = (*built.warnings, *(empty if built.num_rows else ()))  # a manifest without rows is told as such
+    return Built(num_rows=built.num_rows, files=built.files, warnings=warnings, notes=notes), opened.files
 
 
 def brief_files(path: Path, form: Form | None = None) -> Iterator[Path]:

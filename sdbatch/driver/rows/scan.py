@@ -209,12 +209,13 @@ def _scanned(
         problems.extend(headers.problems(shards))
     if problems.count:
         raise ManifestError(_in_order(problems.kept), problems.count)
+    num_rows = sum(shard.num_rows for shard in shards)
     of_table = [
         Problem(shard=job.manifest_path, row=None, column=None, value=None, message=message)
-        for message in manifest.warnings
+        for message in (*manifest.warnings, *(() if num_rows else ("has no rows: there is nothing to make",)))
     ]
     return Scanned(
-        num_rows=sum(shard.num_rows for shard in shards),
+        num_rows=num_rows,
         num_shards=len(shards),
         num_outputs=num_outputs,
         models=models,
