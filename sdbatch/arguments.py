@@ -47,7 +47,7 @@ def refuses_other_types(function: Callable[_Taken, _Returned]) -> Callable[_Take
 def taken(owner: Any, values: Mapping[str, Any]) -> dict[str, Any]:
     """Return values as a function or a class takes them that states a type for each of their names.
 
-    A number of numpy and a value of Arrow are taken for Python's: columns hold them.
+    A number of numpy, a value of Arrow and a row of a pandas table are taken for Python's.
 
     Raises:
         JobError: When one is of another type.
@@ -64,7 +64,11 @@ def taken(owner: Any, values: Mapping[str, Any]) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
-    return value.as_py() if isinstance(value, pa.Scalar) else value
+    if isinstance(value, pa.Scalar):
+        return value.as_py()
+    pandas = sys.modules.get("pandas")  # whoever hands over a row of its tables has imported it
+    is_row = pandas is not None and isinstance(value, pandas.Series) and value.index.inferred_type == "string"
+    return value.to_dict() if is_row else value
 
 
 def _explained(name: str, value: Any, error: ValidationError) -> str:

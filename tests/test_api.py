@@ -135,6 +135,15 @@ def test_the_values_of_numpy_and_arrow_are_taken_for_pythons(campaign: Path) -> 
     assert sdbatch.verify(campaign, np.float64(0.5)).assets_hashed == 2
 
 
+def test_a_row_of_a_pandas_table_is_taken_for_a_row(campaign: Path) -> None:
+    pytest.importorskip("pandas")
+    rows = sdbatch.metadata(campaign).to_pandas()
+
+    assert next(sdbatch.open_asset(campaign, row).size for _, row in rows.iterrows()) == (96, 64)
+    with pytest.raises(JobError, match=r"^row .*: should be an instance of Mapping or"):
+        sdbatch.open_asset(campaign, rows["id"])
+
+
 def test_a_job_that_was_copied_with_other_values_is_checked_as_any_other() -> None:
     job = sdbatch.load_job({"manifest": "m.csv", "output": "out", "models": {"tiny": {"path": "builtin:tiny-random"}}})
 
