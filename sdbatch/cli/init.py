@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +21,6 @@ def init(
     files = guarded(lambda: api.init(folder), as_json)
     lines = [
         f"wrote {len(files)} files under {folder}: {', '.join(files)}",
-        f"next: cd {folder} && sdbatch run job.yaml && sdbatch deliver delivery.yaml",
+        f"next: cd {shlex.quote(str(folder))} && sdbatch run job.yaml && sdbatch deliver delivery.yaml",
     ]
     say({"folder": str(folder), "files": files}, as_json, "\n".join(lines))

@@ -44,7 +44,7 @@ def check_label(label: Label) -> None:
     unknown = bytes(font.getmask("\U0010ffff"))
     lacking = sorted({letter for letter in text if not letter.isspace() and bytes(font.getmask(letter)) == unknown})
     if lacking:
-        hint = "" if label.font else "; name another in label.font, a file such as DejaVuSans.ttf"
+        hint = "" if label.font else "; name another in label.font by its path, such as fonts/DejaVuSans.ttf"
         raise JobError(
             f"label.text: {label.text!r} has {' '.join(lacking)}, which the label's font does not have{hint}"
         )

@@ -169,7 +169,9 @@ def _row(store: Store, request_id: str, n: int) -> tuple[dict[str, Any], str]:
     committed = outcomes.filter(pc.equal(outcomes.column("status"), "ok"))
     rows = [row for row in committed.to_pylist() if row["n"] == n]
     if not rows:
-        numbers = ", ".join(map(str, sorted(set(committed.column("n").to_pylist())))) or "none"
+        numbers = ", ".join(map(str, sorted(set(committed.column("n").to_pylist()))))
+        if not numbers:
+            raise UserError(f"{store.url}: no asset of {request_id} is committed; `sdbatch metadata` lists what is")
         raise UserError(f"{store.url}: no asset of {request_id} with n {n} is committed; there are: {numbers}")
     key = Campaign(store).newest_key(request_id)
     wanted = next((row for row in rows if row["request_key"] == key), rows[-1])

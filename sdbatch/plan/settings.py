@@ -191,7 +191,8 @@ class Settler:
         elif name not in self._models:
             problems.append(RowProblem("model", name, f"is not in the job's models{near(name, self._models)}"))
         if task not in TASKS:
-            message = "is missing and has no default" if task is None else f"is not a task{near(task, TASKS)}"
+            missing = f"is missing and has no default; defaults.task of the job sets it: {', '.join(TASKS)}"
+            message = missing if task is None else f"is not a task{near(task, TASKS)}"
             problems.append(RowProblem("task", task, message))
         return problems or _check_served(self._models[name], task, loads_here=self._loads_here)
 

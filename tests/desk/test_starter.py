@@ -105,3 +105,8 @@ def test_the_schemas_of_briefs_and_deliveries_are_the_exported_ones_and_fit_what
             jsonschema.validate(values, schema)
             with pytest.raises(jsonschema.ValidationError):
                 jsonschema.validate({**values, "formatss": []}, schema)
+
+
+def test_the_command_that_comes_next_is_one_for_a_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "next: cd 'my spring' && " in CliRunner().invoke(app, ["init", "my spring"]).stdout

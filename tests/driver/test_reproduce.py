@@ -146,7 +146,7 @@ def test_a_model_that_moved_is_found_where_it_is_said_to_be_and_another_is_refus
 def test_what_cannot_be_made_again_says_why(made: Made, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no asset of row-0000 with n 2 is committed; there are: 0, 1"):
         made.again("row-0000", 2)
-    with pytest.raises(UserError, match=r"no asset of nobody .* there are: none"):
+    with pytest.raises(UserError, match=r"no asset of nobody is committed; `sdbatch metadata` lists what is"):
         made.again("nobody")
     _edit_rows(made.output, "edit", images=[str(tmp_path / "gone.png")])
     found = sdbatch.reproduce(made.output, "edit", job=made.job, allow=[str(tmp_path)])

@@ -534,7 +534,9 @@ def test_a_row_without_a_model_is_refused_where_there_are_several() -> None:
 
 
 def test_a_row_without_a_task_is_refused() -> None:
-    assert _faults({"id": "a", "prompt": "p"}) == [("task", "is missing and has no default")]
+    ((column, message),) = _faults({"id": "a", "prompt": "p"})
+    assert column == "task"
+    assert message.startswith("is missing and has no default; defaults.task of the job sets it: text-to-")
 
 
 def test_a_default_that_the_family_cannot_make_is_refused_too() -> None:
