@@ -25,6 +25,7 @@ class PictureFormat:
         options: Settings of the job's `encode` that Pillow's `save` is given, by the same name.
         save: Further arguments of `save`.
         save_lossless: What they are where `lossless` is set.
+        has_density: Whether the file can say how many pixels an inch of print has.
     """
 
     pillow: str
@@ -33,6 +34,7 @@ class PictureFormat:
     options: tuple[str, ...] = ()
     save: Mapping[str, Any] = field(default_factory=dict)
     save_lossless: Mapping[str, Any] = field(default_factory=dict)
+    has_density: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,8 +69,8 @@ class ClipFormat:
 
 
 PICTURES: Final[Mapping[str, PictureFormat]] = {
-    "png": PictureFormat(pillow="PNG", media_type="image/png", recipe_in="text"),
-    "jpg": PictureFormat(pillow="JPEG", media_type="image/jpeg", options=("quality",)),
+    "png": PictureFormat(pillow="PNG", media_type="image/png", recipe_in="text", has_density=True),
+    "jpg": PictureFormat(pillow="JPEG", media_type="image/jpeg", options=("quality",), has_density=True),
     "webp": PictureFormat(
         pillow="WEBP",
         media_type="image/webp",

@@ -24,11 +24,15 @@ NAME_CHARS_MAX: Final = 64
 BYTES_MIN: Final = 1_000
 """Smallest bound on a file's bytes: no picture or clip of use has fewer."""
 TYPES: Final = (*PICTURES, *CLIPS)
+_DENSE: Final = tuple(suffix for suffix, one in PICTURES.items() if one.has_density)
 FITS: Final[Mapping[str, str]] = {
     "cover": "fills the size and crops what is over",
     "contain": "shows all of the master on its mean colour",
     "letterbox": "shows all of the master between bars",
 }
+PRINT_DPI: Final = 300
+DPI_MAX: Final = 10_000
+"""Most pixels an inch that a format asks for; the finest printers have a quarter of it."""
 KINDS: Final = ("social", "display", "video", "print", "own")
 
 
@@ -43,6 +47,8 @@ class NamedFormat:
         type: Suffix of the file, one of `TYPES`; it says whether this is a picture or a clip.
         bytes_max: Most bytes of the file; None where there is no bound.
         fit: How a master of another shape meets the size; one of `FITS`.
+        dpi: Pixels an inch of print, which the file says, so that programs open it in its size on paper; None says
+            nothing.
         kind: One of `KINDS`: where the format is from.
     """
 
@@ -52,6 +58,7 @@ class NamedFormat:
     type: str
     bytes_max: int | None = None
     fit: str = "cover"
+    dpi: int | None = None
     kind: str = "own"
 
     def __post_init__(self) -> None:
@@ -89,6 +96,10 @@ def _faults(one: NamedFormat) -> list[str]:
         faults.append(f"bytes_max {one.bytes_max!r} is not a whole number from {BYTES_MIN}")
     if one.fit not in FITS:
         faults.append(f"fit {one.fit!r} is not one of {', '.join(FITS)}")
+    if one.dpi is not None and (not _is_whole(one.dpi) or not 1 <= one.dpi <= DPI_MAX):
+        faults.append(f"dpi {one.dpi!r} is not a whole number from 1 to {DPI_MAX}")
+    elif one.dpi is not None and one.type in TYPES and one.type not in _DENSE:
+        faults.append(f"dpi {one.dpi}: a file of type {one.type} does not say it; {' and '.join(_DENSE)} do")
     return faults
 
 
@@ -127,10 +138,11 @@ def _shipped() -> dict[str, NamedFormat]:
         ("video", "square-video", 1080, 1080, "mp4", None),
         *[("print", f"{name}-300dpi", w, h, "png", None) for name, w, h in _SHEETS],
     ]
-    return {
+    formats = {
         name: NamedFormat(kind=kind, name=name, width=width, height=height, type=suffix, bytes_max=bytes_max)
         for kind, name, width, height, suffix, bytes_max in rows
     }
+    return {name: replace(one, dpi=PRINT_DPI) if one.kind == "print" else one for name, one in formats.items()}
 
 
 # A bound that is said in KB or MB is taken to base 1000, the smaller of its two meanings.
@@ -138,7 +150,7 @@ _DISPLAY_SIZES = (
     (300, 250), (336, 280), (728, 90), (970, 90), (970, 250), (300, 600), (160, 600), (120, 600), (468, 60),
     (250, 250), (200, 200), (320, 50), (320, 100),
 )  # fmt: skip
-_SHEETS = (  # at 300 dots an inch, without bleed
+_SHEETS = (  # at `PRINT_DPI`, without bleed
     ("a3", 3508, 4961),
     ("a4", 2480, 3508),
     ("a5", 1748, 2480),
@@ -159,8 +171,8 @@ def format_of(entry: str | Mapping[str, Any], place: str = "formats") -> NamedFo
     """Return the format that an entry of a list of formats stands for.
 
     Args:
-        entry: Name of a shipped format, or a mapping with `name`, `width`, `height` and `type`, and with `bytes_max`
-            and `fit` where they are wanted. A mapping that has the name of a shipped format, or names one under
+        entry: Name of a shipped format, or a mapping with `name`, `width`, `height` and `type`, and with `bytes_max`,
+            `fit` and `dpi` where they are wanted. A mapping that has the name of a shipped format, or names one under
             `like`, takes from it what it leaves out.
         place: Where the entry stands, for messages.
 
@@ -183,6 +195,8 @@ def format_of(entry: str | Mapping[str, Any], place: str = "formats") -> NamedFo
     base = SHIPPED.get(name) if isinstance(name, str) else None
     if like is not None:
         base = _shipped_format(like, f"{place}: like")
+    if base is not None and values.get("type", base.type) not in _DENSE:
+        base = replace(base, dpi=None)
     missing = [
         key for key in ("name", "width", "height", "type") if key not in values and (base is None or key == "name")
     ]

@@ -50,12 +50,21 @@ def test_a_mapping_takes_from_the_shipped_format_what_it_leaves_out() -> None:
     assert (renamed.name, renamed.height) == ("tall", 1920)
 
 
+def test_what_is_for_print_has_its_pixels_an_inch_in_the_types_that_say_them() -> None:
+    as_jpg, as_webp = (format_of({"name": "a4-300dpi", "type": suffix}) for suffix in ("jpg", "webp"))
+
+    assert all(one.dpi == (300 if one.kind == "print" else None) for one in SHIPPED.values())
+    assert (as_jpg.dpi, as_webp.dpi) == (300, None)
+
+
 @pytest.mark.parametrize(
     ("entry", "said"),
     [
         ("instagram-stroy", "did you mean instagram-story?"),
         ("zzzz", "known are instagram-post"),
         ({"name": "a", "width": 0, "height": 10, "type": "jpg"}, "width 0 is not a whole number from 1 to 16383"),
+        ({"name": "a", "like": "x-post", "dpi": 0}, "dpi 0 is not a whole number from 1 to 10000"),
+        ({"name": "a", "like": "x-post", "type": "webp", "dpi": 300}, "type webp does not say it; png and jpg do"),
         ({"name": "a", "width": True, "height": 10, "type": "jpg"}, "width True"),
         ({"name": "a", "width": 10, "height": 10, "type": "gif"}, "type 'gif' is not one of png, jpg"),
         ({"name": "a", "width": 11, "height": 10, "type": "mp4"}, "11 x 10: a clip has an even width"),

@@ -193,6 +193,8 @@ def file_key(
         values["label"] = label_values(label)
     if one.bytes_max is not None:
         values["bytes_max"] = one.bytes_max
+    if one.dpi is not None:
+        values["dpi"] = one.dpi
     if not one.is_clip:
         values["quality"] = list(quality)
     if one.fit == "letterbox":

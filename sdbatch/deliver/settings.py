@@ -69,7 +69,7 @@ class Delivery(_Strict):
         default=None, description="Only rows of the metadata for which this expression holds."
     )
     formats: list[str | dict[str, Any]] = Field(
-        description="Named formats, or {name, width, height, type, bytes_max, fit}."
+        description="Named formats, or {name, width, height, type, bytes_max, fit, dpi}."
     )
     name: str = Field(
         default=DEFAULT_TEMPLATE, description="Path of each file, of columns in braces, format, n and ext."

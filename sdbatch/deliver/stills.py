@@ -119,7 +119,7 @@ def encoded(
     cap = None if one.bytes_max is None else one.bytes_max - reserved_bytes
     if "quality" not in PICTURES[one.type].options:
         return _lossless(image, one, cap, xmp)
-    return _under(lambda quality: _saved(image, one.type, xmp, quality=quality), cap, least, most)
+    return _under(lambda quality: _saved(image, one, xmp, quality=quality), cap, least, most)
 
 
 def small_gray(image: Image.Image) -> NDArray[np.uint8]:
@@ -129,9 +129,9 @@ def small_gray(image: Image.Image) -> NDArray[np.uint8]:
 
 
 def _lossless(image: Image.Image, one: NamedFormat, cap: int | None, xmp: Packet | None) -> Still:
-    data, count = _saved(image, one.type, xmp), 1
+    data, count = _saved(image, one, xmp), 1
     if cap is not None and len(data) > cap:
-        data, count = _saved(image, one.type, xmp, **_SMALLEST), 2
+        data, count = _saved(image, one, xmp, **_SMALLEST), 2
         if len(data) > cap:
             raise CapMissed(f"has {len(data)} bytes", cap, f"{one.type} has no quality to lower: ask for jpg or webp")
     return Still(data=data, quality=None, num_encodings=count)
@@ -156,9 +156,11 @@ def _under(save: Callable[[int], bytes], cap: int | None, least: int, most: int)
     return Still(data=data, quality=best, num_encodings=count)
 
 
-def _saved(image: Image.Image, suffix: str, xmp: Packet | None, **arguments: Any) -> bytes:
+def _saved(image: Image.Image, one: NamedFormat, xmp: Packet | None, **arguments: Any) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, PICTURES[suffix].pillow, **{**_SAVE[suffix], **_marked(suffix, xmp), **arguments})
+    density = {} if one.dpi is None else {"dpi": (one.dpi, one.dpi)}
+    settings = {**_SAVE[one.type], **_marked(one.type, xmp), **density, **arguments}
+    image.save(buffer, PICTURES[one.type].pillow, **settings)
     return buffer.getvalue()
 
 

@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 from support.clips import PATCHES, ffmpeg, middles
+from support.exiftool import exiftool
 from support.masters import draw_campaign, key_of, noise, patches
 from support.servers import BUCKET
 from support.stores import FaultyStore, Killed
@@ -148,6 +149,24 @@ def test_each_format_has_its_size_and_its_colours_for_another_program(campaign: 
     mean = tuple(round(float(value)) for value in patches(256, 192).mean(axis=(0, 1)))
     assert _near(tuple(map(int, tall[20, 48])), (0, 0, 0))
     assert _near(tuple(map(int, wide[48, 20])), mean)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_a_file_for_print_says_how_many_pixels_an_inch_has(campaign: Path, tmp_path: Path, suffix: str) -> None:
+    small = {"name": "card", "width": 96, "height": 64, "type": suffix}
+    _deliver(campaign, formats=[small])
+    file = tmp_path / f"out/card/mug_card_0.{suffix}"
+    plain = exiftool(file)
+    again = _deliver(campaign, formats=[{**small, "dpi": 300}])
+    said = exiftool(file)
+    names, per_inch = {
+        "png": (("PNG-pHYs:PixelsPerUnitX", "PNG-pHYs:PixelsPerUnitY"), 0.0254),
+        "jpg": (("JFIF:XResolution", "JFIF:YResolution"), 1.0),
+    }[suffix]
+
+    assert [plain.get(name, 1) for name in names] == [1, 1]
+    assert again.made == 3
+    assert [round(said[name] * per_inch) for name in names] == [300, 300]
 
 
 def test_a_clip_has_its_size_its_frames_and_its_colours_for_another_program(campaign: Path, tmp_path: Path) -> None:
