@@ -106,7 +106,7 @@ def make(manifest: str, output: str) -> dict[str, Any]:
     resolved.publish(store, RUN)
     sink = pa.BufferOutputStream()
     alike = [name for name in INDEX.names if name not in {"id", "request_key"}]
-    schema, num_outcomes = INDEX.with_metadata(marks(run_id=RUN)), 0
+    schema, num_outcomes = INDEX.with_metadata(marks(INDEX.names, run_id=RUN)), 0
     with pq.ParquetWriter(sink, schema, compression="zstd", use_dictionary=alike, write_statistics=False) as writer:
         for done in _done(resolved.parts(["id", "request_key"])):
             writer.write_table(done)

@@ -17,6 +17,7 @@ from sdbatch.campaign import layout
 from sdbatch.campaign.read import read_json
 from sdbatch.campaign.schema import PICTURES, footer, from_parquet, to_parquet
 from sdbatch.campaign.tombstones import Tombstones
+from sdbatch.errors import UserError
 from sdbatch.storage import Store
 
 _PARQUET = "application/vnd.apache.parquet"
@@ -57,7 +58,13 @@ def mark_metadata(store: Store, tombstones: Tombstones, confirm: Callable[[], No
         return
     for entry in store.list(folder) if folder.startswith("metadata/") else ():
         data = store.read(entry.path)
-        table = from_parquet(data)
+        try:
+            table = from_parquet(data)
+        except (pa.ArrowException, OSError) as error:
+            raise UserError(
+                f"{store.url}/{entry.path}: not readable metadata ({error}); run again, which writes them anew, and "
+                "take down again"
+            ) from error
         marked = tombstones.laid_over(table)
         if not marked.equals(table):
             confirm()

@@ -62,8 +62,8 @@ def read_committed(store: Store, schema: pa.Schema, unreadable: list[str] | None
     Args:
         store: The campaign.
         schema: Columns of a commit, those of `INDEX` and more; `commit` is its path.
-        unreadable: Gets the commits that cannot be read; without it one such is an error, as is one that the snapshot
-            tells of and that is not there.
+        unreadable: Gets the commits that cannot be read as a whole; without it one such is an error, as is one that the
+            snapshot tells of and that is not there.
 
     Raises:
         UserError: See `unreadable`.
@@ -73,7 +73,8 @@ def read_committed(store: Store, schema: pa.Schema, unreadable: list[str] | None
     snapshot, in_snapshot, torn = _snapshot(store, runs)
     there = {path for files in runs for path in files.commits}
     paths = sorted(there | (in_snapshot.keys() if unreadable is None else set()))
-    parts = each_of(lambda path: commit_rows(store, path, schema, unreadable), paths)
+    is_whole = unreadable is not None
+    parts = each_of(lambda path: commit_rows(store, path, schema, unreadable, is_whole=is_whole), paths)
     every_row = pa.concat_tables([schema.empty_table(), *parts])
     rows, late = void.left_out_of(every_row), ()
     if snapshot:

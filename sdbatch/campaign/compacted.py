@@ -70,7 +70,7 @@ def metadata_findings(
     outputs = DigestTable(_outputs(effective).take(order))
     for entry in store.list(folder):
         try:
-            part = tombstones.laid_over(read_part(store, entry.path, _COMPARED))
+            part = tombstones.laid_over(read_part(store, entry.path, _COMPARED, is_whole=True))
         except (pa.ArrowException, ValueError) as error:
             findings.append(file_finding("metadata", entry.path, f"is not readable ({error})"))
             continue
@@ -131,7 +131,7 @@ def _effective(store: Store, run: str, rows: pa.Table, findings: list[Finding], 
     marked = _rows_of(counting, unwanted)
     for path in request_parts(store, run):
         try:
-            asked = read_part(store, path, ASKED)
+            asked = read_part(store, path, ASKED, is_whole=True)
         except (pa.ArrowException, ValueError) as error:
             findings.append(file_finding("requests", path, f"is not readable ({error}); run again"))
             continue

@@ -14,7 +14,8 @@ class Finding:
     Attributes:
         kind: `missing`, `damaged` (other bytes than committed, or a file that stands in an asset's way),
             `withdrawn` (taken down, and still there), `metadata`
-            (rows and commits differ), `commit`, `snapshot`, `index` or `requests` (that file; `asset` is its path).
+            (rows and commits differ), `commit`, `snapshot`, `index`, `record` or `requests` (that file; `asset`
+            is its path).
         asset: Its path; "" when no single file is meant.
         id: Id of the request.
         request_key: Key of the request.

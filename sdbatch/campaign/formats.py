@@ -8,7 +8,8 @@ What an older version lacks is null. The reader of a version stands in one row o
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -20,6 +21,7 @@ from sdbatch.errors import NewerFormat
 from sdbatch.storage.in_arrow import in_arrow
 
 _MARK: Final = b"sdbatch.format_version"
+_NAMES: Final = b"sdbatch.columns"
 _BATCH_ROWS = 65_536
 
 
@@ -44,7 +46,9 @@ READERS: Final[Mapping[int, Reader]] = {
 _OLDEST = min(READERS)
 
 
-def read_table(data: bytes, name: str, wanted: pa.Schema | None = None, *, few: tuple[str, ...] = ()) -> pa.Table:
+def read_table(
+    data: bytes, name: str, wanted: pa.Schema | None = None, *, few: tuple[str, ...] = (), is_whole: bool = False
+) -> pa.Table:
     """Read a Parquet file of a campaign.
 
     Args:
@@ -52,6 +56,7 @@ def read_table(data: bytes, name: str, wanted: pa.Schema | None = None, *, few: 
         name: Its URL, for the message.
         wanted: Columns and their types; one that the file lacks is null. None for all, as they lie.
         few: Columns with few different texts, which are kept as codes.
+        is_whole: Whether the columns that are not wanted are read too, so that damage in them shows.
 
     Raises:
         NewerFormat: When a later version wrote it.
@@ -59,6 +64,9 @@ def read_table(data: bytes, name: str, wanted: pa.Schema | None = None, *, few: 
     """
     file, reader = _opened(data, name, few)
     with _torn_alike():
+        if is_whole:
+            for _ in file.iter_batches(_BATCH_ROWS, use_threads=False):
+                pass
         table = reader.table(file.read(columns=_there(file, wanted), use_threads=False))
         return _as_wanted(table, _coded(wanted, few))
 
@@ -107,9 +115,18 @@ def _opened(data: bytes, name: str, few: tuple[str, ...] = ()) -> tuple[pq.Parqu
         metadata = pq.read_metadata(source)
         there = set(metadata.schema.names)  # an older file lacks some; Arrow refuses to code a column that is not there
         coded = [column for column in few if column in there]
-        file = pq.ParquetFile(source, metadata=metadata, read_dictionary=coded)
-        version = (file.schema_arrow.metadata or {}).get(_MARK, str(_OLDEST).encode()).decode()
+        file = pq.ParquetFile(source, metadata=metadata, read_dictionary=coded, page_checksum_verification=True)
+        schema = file.schema_arrow
+        marks = schema.metadata or {}
+        version = marks.get(_MARK, str(_OLDEST).encode()).decode()
+        if _NAMES in marks and marks[_NAMES].decode() != sum_of_names(schema.names):
+            raise pa.ArrowInvalid("the names of its columns are damaged")
     return file, _reader(int(version) if version.isdecimal() else version, name)
+
+
+def sum_of_names(names: Sequence[str]) -> str:
+    """Return a sum over the names of columns, which stands in the footer; a damaged one has another."""
+    return f"{zlib.crc32(chr(0).join(names).encode()):08x}"
 
 
 @contextmanager

@@ -237,10 +237,12 @@ def _index_part(store: Store, path: str, run: RunFiles) -> pa.Table:
     return table.filter(pc.is_in(table.column("commit").cast(pa.string()), pa.array(run.commits, pa.string())))
 
 
-def commit_rows(store: Store, path: str, schema: pa.Schema, unreadable: list[str] | None) -> pa.Table:
+def commit_rows(
+    store: Store, path: str, schema: pa.Schema, unreadable: list[str] | None, *, is_whole: bool = False
+) -> pa.Table:
     """Return a commit's rows in the columns of a schema, of which `commit` is its path; see `read_history`."""
     try:
-        table = read_commit(store, path, [name for name in schema.names if name != "commit"])
+        table = read_commit(store, path, [name for name in schema.names if name != "commit"], is_whole=is_whole)
     except UserError as error:
         if unreadable is None or type(error) is not UserError:
             raise

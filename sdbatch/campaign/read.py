@@ -13,20 +13,21 @@ from sdbatch.errors import UserError
 from sdbatch.storage import Store
 
 
-def read_commit(store: Store, path: str, columns: Sequence[str] | None = None) -> pa.Table:
+def read_commit(store: Store, path: str, columns: Sequence[str] | None = None, *, is_whole: bool = False) -> pa.Table:
     """Read one commit; columns that are younger than it are null.
 
     Args:
         store: The campaign.
         path: Path of the commit.
         columns: Columns of `schema.COMMIT` to read; all by default.
+        is_whole: Whether damage in the others shows too.
 
     Raises:
         UserError: When it is not readable; a campaign is not edited by hand.
     """
     wanted = schema.COMMIT if columns is None else pa.schema([schema.COMMIT.field(name) for name in columns])
     try:
-        table = formats.read_table(store.read(path), f"{store.url}/{path}", wanted)
+        table = formats.read_table(store.read(path), f"{store.url}/{path}", wanted, is_whole=is_whole)
         for name in _NEVER_NULL & set(table.column_names):
             if table.column(name).null_count:
                 raise pa.ArrowInvalid(f"a row without {name}")
@@ -56,9 +57,9 @@ def read_requests(store: Store, path: str, wanted: pa.Schema | None = None) -> p
         ) from error
 
 
-def read_part(store: Store, path: str, wanted: pa.Schema | None = None) -> pa.Table:
+def read_part(store: Store, path: str, wanted: pa.Schema | None = None, *, is_whole: bool = False) -> pa.Table:
     """Read a Parquet file that was made from commits or from a manifest; see `formats.read_table`."""
-    return formats.read_table(store.read(path), f"{store.url}/{path}", wanted)
+    return formats.read_table(store.read(path), f"{store.url}/{path}", wanted, is_whole=is_whole)
 
 
 def read_json(store: Store, path: str) -> dict[str, Any]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sdbatch.campaign.formats import sum_of_names
 from sdbatch.columns import COLUMNS
 from sdbatch.storage.in_arrow import in_arrow
 from sdbatch.types import FORMAT_VERSION
@@ -59,25 +60,30 @@ def to_parquet(table: pa.Table, *, for_query: bool = True, distinct: Collection[
     """
     sink = pa.BufferOutputStream()
     pq.write_table(
-        table.replace_schema_metadata(marks(**notes)),
+        table.replace_schema_metadata(marks(table.column_names, **notes)),
         sink,
         compression="zstd",
         use_dictionary=[name for name in table.column_names if name not in distinct] if distinct else for_query,
         write_statistics=for_query,
         data_page_version="1.0" if for_query else "2.0",  # 2.0 compresses values alone, and many columns have none
+        write_page_checksum=True,
     )
     return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
 
 
-def marks(**notes: str) -> dict[bytes, bytes]:
-    """Return what stands in the footer of every Parquet file of a campaign: the format version, and notes."""
-    named = {"format_version": str(FORMAT_VERSION), **notes}
+def marks(names: Sequence[str], **notes: str) -> dict[bytes, bytes]:
+    """Return what stands in the footer of every Parquet file of a campaign: format version, notes, sum of the names.
+
+    Pages have checksums of Parquet's own and the footer has none: a damaged name there would be a column that is not
+    there, which is null.
+    """
+    named = {"format_version": str(FORMAT_VERSION), **notes, "columns": sum_of_names(names)}
     return {f"sdbatch.{name}".encode(): value.encode() for name, value in named.items()}
 
 
 def from_parquet(data: bytes, columns: list[str] | None = None) -> pa.Table:
     """Read what `to_parquet` wrote."""
-    table = pq.ParquetFile(in_arrow(data)).read(columns=columns, use_threads=False)
+    table = pq.ParquetFile(in_arrow(data), page_checksum_verification=True).read(columns=columns, use_threads=False)
     if columns is None:
         return table
     return table.select([name for name in columns if name in table.column_names])  # a file has an order of its own

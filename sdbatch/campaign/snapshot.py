@@ -49,8 +49,9 @@ def write_snapshot(store: Store, run: str, history: History) -> None:
     """
     sink = pa.BufferOutputStream()
     alike = [name for name in INDEX.names if name not in {"id", "request_key"}]
-    schema = INDEX.with_metadata(marks(run_id=run))
-    with pq.ParquetWriter(sink, schema, compression="zstd", use_dictionary=alike, write_statistics=False) as writer:
+    schema = INDEX.with_metadata(marks(INDEX.names, run_id=run))
+    settings = {"use_dictionary": alike, "write_statistics": False, "write_page_checksum": True}
+    with pq.ParquetWriter(sink, schema, compression="zstd", **settings) as writer:
         for rows in _large_parts(all_parts(store, history.files)):
             writer.write_table(rows)
     store.put_new(layout.snapshot(run), sink.getvalue().to_pybytes(), "application/vnd.apache.parquet")

@@ -22,13 +22,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sdbatch.campaign import layout
+from sdbatch.campaign.checked import UnreadableFile
 from sdbatch.campaign.committed import Committed, Sum, read_committed, sums_by_commit
 from sdbatch.campaign.compacted import metadata_findings
 from sdbatch.campaign.effective import winners
 from sdbatch.campaign.files import READ_THREADS, each_of
 from sdbatch.campaign.findings import Finding, file_finding, output_finding
 from sdbatch.campaign.history import snapshot_tables
-from sdbatch.campaign.read import read_part
+from sdbatch.campaign.read import read_part, read_record
 from sdbatch.campaign.schema import INDEX
 from sdbatch.campaign.tombstones import read_tombstones
 from sdbatch.errors import AssetConflict
@@ -113,6 +114,7 @@ def verify_campaign(
     findings += _conflict_findings(counting, orphans)
     findings += _snapshot_findings(store, committed, unreadable)
     findings += _index_findings(store, committed)
+    findings += _record_findings(store, committed)
     found, metadata_rows = metadata_findings(store, committed.rows, verdicts_of, tombstones)
     return VerifyReport(
         rows_ok=expected.num_rows,
@@ -240,6 +242,25 @@ def _index_findings(store: Store, committed: Committed) -> Iterator[Finding]:
 
     for findings in each_of(compare, [path for files in committed.runs for path in files.indexes]):
         yield from findings
+
+
+def _record_findings(store: Store, committed: Committed) -> Iterator[Finding]:
+    """Name the records of runs that cannot be read: money and times are added up from them."""
+
+    def look(run: str) -> str | None:
+        try:
+            read_record(store, run)
+        except FileNotFoundError:  # its driver was killed
+            return None
+        except UnreadableFile as error:
+            return str(error)
+        return None
+
+    runs = [files.run for files in committed.runs]
+    for run, fault in zip(runs, each_of(look, runs), strict=True):
+        if fault is not None:
+            path = layout.run_json(run)
+            yield file_finding("record", path, fault.removeprefix(f"{store.url}/{path}: "))
 
 
 def _differing(told: Mapping[str, Sum], sums: Mapping[str, Sum]) -> list[str]:

@@ -95,7 +95,7 @@ def to_parquet(rows: Mapping[str, Mapping[str, Any]]) -> bytes:
     columns = [pa.array([row.get(field.name) for row in ordered], field.type) for field in schema]
     table = pa.table(columns, schema=schema.with_metadata({_MARK: str(INDEX_VERSION).encode()}))
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
+    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
     return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
 
 
@@ -106,7 +106,7 @@ def from_parquet(data: bytes, name: str) -> Rows:
         UserError: When it is not what `to_parquet` wrote, or a later version did.
     """
     try:
-        table = pq.ParquetFile(in_arrow(data)).read(use_threads=False)
+        table = pq.ParquetFile(in_arrow(data), page_checksum_verification=True).read(use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise _unreadable(name, str(error)[:100]) from error
     mark = (table.schema.metadata or {}).get(_MARK, b"").decode("ascii", "replace")

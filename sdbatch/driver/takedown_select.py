@@ -124,7 +124,7 @@ def meant_by(store: Store, sources: Sequence[str], where: str | None) -> Meant:
 def _committed(store: Store, schema: pa.Schema) -> pa.Table:
     paths = [path for files in files_by_run(store) for path in files.commits]
     return pa.concat_tables(
-        [schema.empty_table(), *each_of(lambda path: commit_rows(store, path, schema, None), paths)]
+        [schema.empty_table(), *each_of(lambda path: commit_rows(store, path, schema, None, is_whole=True), paths)]
     )
 
 

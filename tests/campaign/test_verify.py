@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from sdbatch.campaign import layout
 from sdbatch.campaign.committed import read_committed
 from sdbatch.campaign.history import read_outcomes
-from sdbatch.campaign.schema import INDEX, VOID, from_parquet, table, to_parquet
+from sdbatch.campaign.read import read_part
+from sdbatch.campaign.schema import COMMIT, INDEX, VOID, from_parquet, table, to_parquet
 from sdbatch.campaign.verify import SMALL_BYTES, verify_campaign
 from sdbatch.campaign.write import put_asset, put_commit
 from sdbatch.driver.compact import write_metadata
@@ -73,6 +77,46 @@ def test_a_whole_campaign_agrees(store: Store) -> None:
 
     assert (found.is_good, found.rows_ok, found.assets_hashed, found.metadata_rows) == (True, 4, 4, 5)
     assert found.orphans == ()
+
+
+@pytest.mark.parametrize("path", [layout.commit(RUN_1, "000001"), layout.requests(RUN_1, 0), layout.part(RUN_1, 0)])
+def test_one_damaged_bit_in_the_pages_of_a_file_is_found(store: Store, path: str) -> None:
+    data = store.read(path)
+    pages = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    whole = read_part(store, path)
+    unseen = []
+    for place in range(4, pages):
+        store.put(path, bytes([*data[:place], data[place] ^ 1 << place % 8, *data[place + 1 :]]))
+        with suppress(pa.ArrowException):
+            if not read_part(store, path).equals(whole):
+                unseen.append(place)
+
+    assert unseen == []
+
+
+def test_damage_in_a_column_that_nothing_is_compared_with_is_found(store: Store) -> None:
+    path = layout.commit(RUN_1, "000001")
+    data = store.read(path)
+    chunk = pq.ParquetFile(io.BytesIO(data)).metadata.row_group(0).column(COMMIT.get_field_index("recipe"))
+    end = chunk.data_page_offset + chunk.total_compressed_size
+    store.put(path, bytes([*data[: end - 2], data[end - 2] ^ 1, *data[end - 1 :]]))
+
+    assert "commit" in _kinds(store)
+
+
+def test_a_damaged_name_of_a_column_is_not_a_column_that_is_not_there(store: Store) -> None:
+    path = layout.commit(RUN_1, "000000")
+    data = store.read(path)
+    start = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    store.put(path, data[:start] + data[start:].replace(b"negative_prompt", b"negativf_prompt"))
+
+    assert _kinds(store)[0] == "commit"
+
+
+def test_a_record_that_cannot_be_read_is_found(store: Store) -> None:
+    store.put(layout.run_json(RUN_1), b"{")
+
+    assert _kinds(store) == ["record"]
 
 
 def _rewrite(store: Store, path: str, change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]) -> None:
