@@ -178,6 +178,8 @@ def _distance(master: Master, one: NamedFormat) -> float:
 
 def _groups(masters: Iterable[Master]) -> Iterator[list[Master]]:
     """Yield the outputs that show the same thing in several shapes, in the order of the first of each."""
+    masters = list(masters)
+    slots = _slots(masters)
     groups: dict[Any, list[Master]] = {}
     failed: dict[Any, list[Master]] = {}
     for master in masters:
@@ -185,7 +187,7 @@ def _groups(masters: Iterable[Master]) -> Iterator[list[Master]]:
         if master.n is None:
             failed.setdefault(subject, []).append(master)
         else:
-            groups.setdefault((subject, master.n), []).append(master)
+            groups.setdefault((subject, slots[master.id, master.n]), []).append(master)
     for (subject, _), group in list(groups.items()):
         # A request that failed as a whole would have fed every number; another shape does not stand in for it unseen.
         group.extend(failed.get(subject, ()))
@@ -201,6 +203,29 @@ def _groups(masters: Iterable[Master]) -> Iterator[list[Master]]:
                     "give the manifest an x_ column in which they differ, or leave x_shape out"
                 )
         yield group
+
+
+def _slots(masters: Iterable[Master]) -> dict[tuple[str, int | None], int | None]:
+    """Return by id and number which of its row's outputs each master is, from 0: a re-roll is what it stands for.
+
+    A re-roll of a re-roll replaces a number beyond the row's own; it takes the first place that is free.
+    """
+    by_id: dict[str, list[Master]] = {}
+    for master in masters:
+        by_id.setdefault(master.id, []).append(master)
+    slots: dict[tuple[str, int | None], int | None] = {}
+    for request_id, own in by_id.items():
+        rerolled = {
+            master.n: master.columns["replaces"] for master in own if master.columns.get("replaces") is not None
+        }
+        taken = {master.n for master in own if master.n not in rerolled}
+        slots.update({(request_id, n): n for n in taken})
+        for n, replaced in sorted(rerolled.items()):
+            is_free = replaced < len(own) and replaced not in taken
+            slot = replaced if is_free else next(place for place in range(len(own) + 1) if place not in taken)
+            taken.add(slot)
+            slots[request_id, n] = slot
+    return slots
 
 
 def _subject(master: Master) -> Any:

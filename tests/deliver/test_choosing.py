@@ -8,11 +8,13 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from sdbatch.deliver.matching import matched
 from sdbatch.deliver.names import Template
 from sdbatch.deliver.settings import parse_delivery
 from sdbatch.driver.delivery.rows import chosen_rows
 from sdbatch.driver.picking import Selection
 from sdbatch.errors import JobError
+from sdbatch.named_formats import formats_of
 
 VERDICTS: dict[str, list[str | None]] = {
     "free": [None],
@@ -54,6 +56,15 @@ def test_a_pick_that_where_leaves_out_keeps_its_siblings_back() -> None:
 
     assert [master.asset for master in chosen.masters if master.asset] == []
     assert chosen.left_out == {"where": 8, "another is picked": 2}
+
+
+def test_a_re_roll_is_chosen_with_what_it_stands_for() -> None:
+    tall, wide = {"id": "a", "n": 1, "replaces": 0, "x_shape": "9:16"}, {"id": "b", "n": 0, "x_shape": "2:1"}
+    both = {"verdict": None, "x_product": "mug"}
+    masters = _chosen([{"replaces": None, **both, **row} for row in (tall, wide)]).masters
+    matches, _ = matched(masters, formats_of([{"name": "square", "width": 32, "height": 32, "type": "png"}]))
+
+    assert len(matches) == 1
 
 
 def test_a_selection_keeps_the_masters_that_feed_other_files() -> None:

@@ -33,6 +33,28 @@ def test_the_nearest_shape_of_one_subject_feeds_a_format() -> None:
     assert _fed([tall, wide], STORY, POST) == {STORY.name: "tall", POST.name: "wide"}
 
 
+@pytest.mark.parametrize(("n", "replaces"), [(1, 0), (2, 1)])
+def test_a_re_roll_feeds_what_the_output_fed_that_it_replaces(n: int, replaces: int) -> None:
+    tall = _master("tall", 768, 1344, x_product="mug", x_shape="9:16", n=n, replaces=replaces)
+    wide = _master("wide", 1344, 768, x_product="mug", x_shape="16:9")
+    matches, _ = matched([tall, wide], [STORY, POST])
+
+    assert [(match.format.name, match.master.id) for match in matches] == [(STORY.name, "tall"), (POST.name, "wide")]
+
+
+def test_of_several_outputs_the_others_keep_their_place_beside_a_re_roll() -> None:
+    tall = [
+        _master("tall", 768, 1344, x_product="mug", x_shape="9:16", n=n, replaces=r) for n, r in ((1, None), (3, 0))
+    ]
+    wide = [_master("wide", 1344, 768, x_product="mug", x_shape="16:9", n=n) for n in (0, 1)]
+    matches, _ = matched([*tall, *wide], [STORY, POST])
+
+    assert sorted((match.format.name, match.master.n) for match in matches) == [
+        *((STORY.name, n) for n in (1, 3)),
+        *((POST.name, n) for n in (0, 1)),
+    ]
+
+
 def test_rows_without_a_shape_each_feed_every_format() -> None:
     matches, _ = matched([_master("a"), _master("b")], [STORY, POST])
 

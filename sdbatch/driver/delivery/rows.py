@@ -22,7 +22,7 @@ from sdbatch.driver.picking import Picker, Selection, columns_of, kinds_of
 from sdbatch.review.wanted import wanted_rows
 
 _READ: Final = (
-    *("id", "request_key", "n", "status", "asset", "sha256", "media_type"),
+    *("id", "request_key", "n", "replaces", "status", "asset", "sha256", "media_type"),
     *("task", "width", "height", "num_frames", "fps"),
     *("source_digests", *SOURCE_ROLES, "verdict", "reviewed_by"),
 )
