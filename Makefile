@@ -78,8 +78,8 @@ bench: $(READY) ## Measures against what people would use instead.
 chaos: $(READY) ## Kills everything that can be killed, everywhere.
 	$(BIN)/python tests/chaos/run_chaos.py $(CHAOS)
 
-# Damaged pictures, clips and shards, and `sdbatch check` many times; some 20 minutes. FUZZ='pictures --share 0.1' runs a part.
-fuzz: $(READY) ## Damages pictures, clips and shards.
+# Damaged pictures, clips and shards, `sdbatch check` many times, and rows of chance beside plain diffusers; some 20 minutes. FUZZ='pictures --share 0.1' runs a part.
+fuzz: $(READY) ## Damages files, and compares rows of chance with plain diffusers.
 	$(BIN)/python tests/fuzz/run_fuzz.py $(FUZZ)
 
 check: lint types ## Lint and types.

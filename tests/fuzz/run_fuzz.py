@@ -2,7 +2,7 @@
 
     part --> so many tries --> answers counted, faults listed --> exit 0 when there is no fault
 
-The parts are `pictures`, `clips`, `shards` and `checks`; see --help. The tests run a hundredth of it.
+The parts are `pictures`, `clips`, `shards`, `checks` and `rows`; see --help. The tests run a hundredth of it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ sys.path[:0] = [str(HERE.parents[1]), str(HERE)]
 
 from sources import fuzz_clips, fuzz_pictures  # noqa: E402 -- it lies beside this script
 
-FULL = {"pictures": 50_000, "clips": 1_000, "shards": 3_000, "checks": 500}
+FULL = {"pictures": 50_000, "clips": 1_000, "shards": 3_000, "checks": 500, "rows": 600}
 """Tries of each part."""
 
 Part = Callable[[int, int], tuple[str, list[str]]]
@@ -57,7 +57,14 @@ def checks(count: int, _: int) -> tuple[str, list[str]]:
     return f"{dict(codes)}", [f"exit {code}, {times} times" for code, times in codes.items() if code]
 
 
-PARTS: dict[str, Part] = {"pictures": pictures, "clips": clips, "shards": shards, "checks": checks}
+def rows(count: int, seed: int) -> tuple[str, list[str]]:
+    """Make rows of chance in a run and by plain diffusers; return a summary, and the rows that differ."""
+    with tempfile.TemporaryDirectory(prefix="sdbatch-rows-") as folder:
+        num_compared, faults = import_module("rows").compare_rows(count, Path(folder), seed, _say)
+    return f"{num_compared} outputs compared", faults
+
+
+PARTS: dict[str, Part] = {"pictures": pictures, "clips": clips, "shards": shards, "checks": checks, "rows": rows}
 
 
 def main() -> int:

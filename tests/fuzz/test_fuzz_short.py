@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+import rows
 import run_fuzz
 import sources
 from sources import damaged, fuzz_clips, fuzz_pictures, whole_pictures
@@ -53,3 +55,14 @@ def test_a_sound_file_that_is_not_decoded_would_be_seen(monkeypatch: pytest.Monk
     found = fuzz_pictures(40)
 
     assert [fault for fault in found.faults if "a sound file gave" in fault]
+
+
+def test_rows_of_chance_are_what_plain_diffusers_makes_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    num_compared, faults = rows.compare_rows(run_fuzz.FULL["rows"] // 100, tmp_path / "one", 1)
+
+    assert faults == []
+    assert num_compared >= run_fuzz.FULL["rows"] // 100
+    by_hand = rows._by_hand
+    monkeypatch.setattr(rows, "_by_hand", lambda *arguments: 1 - by_hand(*arguments))
+    _, seen = rows.compare_rows(1, tmp_path / "other", 1)
+    assert "differs from" in seen[0]
