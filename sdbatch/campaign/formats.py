@@ -64,10 +64,12 @@ def read_table(
     """
     file, reader = _opened(data, name, few)
     with _torn_alike():
-        if is_whole:
-            for _ in file.iter_batches(_BATCH_ROWS, use_threads=False):
+        columns = _there(file, wanted)
+        others = set(file.schema_arrow.names).difference(columns or ())
+        if is_whole and columns is not None and others:
+            for _ in file.iter_batches(_BATCH_ROWS, columns=sorted(others), use_threads=False):
                 pass
-        table = reader.table(file.read(columns=_there(file, wanted), use_threads=False))
+        table = reader.table(file.read(columns=columns, use_threads=False))
         return _as_wanted(table, _coded(wanted, few))
 
 
