@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -13,6 +12,7 @@ from typing import Any, Final
 import yaml
 
 from sdbatch.canonical import canonical
+from sdbatch.columns import column_meant
 from sdbatch.errors import JobError
 from sdbatch.manifest.cells import Cells
 from sdbatch.manifest.schema import COLUMNS
@@ -55,8 +55,8 @@ def parse_axis(text: str, option: str) -> GridAxis:
         raise JobError(f"{place}: an axis is COLUMN=VALUE,VALUE, as in guidance_scale=1,3,5")
     known = [name for name in COLUMNS if name not in _NO_AXES]
     if column not in known:
-        near = difflib.get_close_matches(column, known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+        near = column_meant(column, known)
+        hint = f"did you mean {near}?" if near else f"there are {', '.join(known)}"
         raise JobError(f"{place}: {column[:60]!r} is no column that a grid can vary; {hint}")
     entries = _listed(listed, place) if listed.startswith("[") else listed.split(",")
     if len(entries) > VALUES_MAX:
