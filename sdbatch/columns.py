@@ -385,8 +385,8 @@ MANIFEST: Final = {column.name: column for column in COLUMNS if column.use != "r
 
 _BY_OTHER_NAME: Final = {other: name for name, column in MANIFEST.items() for other in column.other_names}
 _BETWEEN_WORDS: Final = re.compile(r"[\W_]+")
-_NAME_CHARACTERS_MAX: Final = 128
-"""Of a name that is compared with the columns'; a stranger's may be long."""
+NAME_CHARS_MAX: Final = 128
+"""Most characters of a column's name; of a longer one no more are compared with the columns'."""
 
 
 def column_meant(name: str, among: Iterable[str] = MANIFEST, nearness: float = 0.6) -> str | None:
@@ -398,7 +398,7 @@ def column_meant(name: str, among: Iterable[str] = MANIFEST, nearness: float = 0
         nearness: How alike two names must be, from 0 to 1.
     """
     known = list(among)
-    folded = name[:_NAME_CHARACTERS_MAX].strip().casefold()
+    folded = name[:NAME_CHARS_MAX].strip().casefold()
     other = _BY_OTHER_NAME.get(_BETWEEN_WORDS.sub("_", folded).strip("_"))
     if other in known:
         return other

@@ -138,11 +138,18 @@ def _shipped() -> dict[str, NamedFormat]:
         ("video", "square-video", 1080, 1080, "mp4", None),
         *[("print", f"{name}-300dpi", w, h, "png", None) for name, w, h in _SHEETS],
     ]
-    formats = {
-        name: NamedFormat(kind=kind, name=name, width=width, height=height, type=suffix, bytes_max=bytes_max)
+    return {
+        name: NamedFormat(
+            kind=kind,
+            name=name,
+            width=width,
+            height=height,
+            type=suffix,
+            bytes_max=bytes_max,
+            dpi=PRINT_DPI if kind == "print" else None,
+        )
         for kind, name, width, height, suffix, bytes_max in rows
     }
-    return {name: replace(one, dpi=PRINT_DPI) if one.kind == "print" else one for name, one in formats.items()}
 
 
 # A bound that is said in KB or MB is taken to base 1000, the smaller of its two meanings.

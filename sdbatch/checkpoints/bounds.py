@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
+from sdbatch.checkpoints.facts import vae_factor
 from sdbatch.families import Family
 
 WITH_MOTION: Final = "UNetMotionModel"
@@ -48,4 +49,4 @@ def bounded(family: Family, laid_over: Collection[str], config: Callable[[str], 
 def _pixels(config: Callable[[str], Mapping[str, Any] | None]) -> int:
     """Return the pixels of a side that one place of a latent stands for."""
     channels = (config("vae") or {}).get("block_out_channels")
-    return 1 << (len(channels) if isinstance(channels, list) else 4) - 1
+    return vae_factor(channels if isinstance(channels, list) else None)

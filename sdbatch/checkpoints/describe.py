@@ -125,9 +125,9 @@ def describe(name: str, model: Model, storage: Mapping[str, Storage], *, with_re
         },
         quantized_by={**already, **{module: one.backend for module, one in model.quantized.items()}},
     )
-    info = replace(info, family=bounded(info.family, found, lambda module: _config_of(info, module, found, storage)))
+    family = bounded(info.family, found, lambda module: _config_of(info, module, found, storage))
     # Request keys of version 1 take the digest of the folder and its components as one.
-    return replace(info, revision=info.combined_revision)
+    return replace(info, family=family, revision=info.combined_revision)
 
 
 def _components(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sdbatch.errors import ModelError
@@ -57,5 +57,14 @@ def native_size(family: Family, fact: Fact) -> tuple[int, int]:
     channels = fact("vae/config.json block_out_channels") or fact("vae/config.json encoder_block_out_channels")
     if not isinstance(channels, list | None):
         raise ModelError(f"vae/config.json says block_out_channels {channels!r}, which is no list")
-    factor = 2 ** (len(channels or [0] * 4) - 1)
+    factor = vae_factor(channels)
     return int(sides[0]) * factor, int(sides[1]) * factor
+
+
+def vae_factor(channels: Sequence[int] | None) -> int:
+    """Return how many pixels of a side one place of a latent stands for.
+
+    Args:
+        channels: The VAE's `block_out_channels`, between each two of which it halves a side; None is taken for four.
+    """
+    return 1 << len(channels or [0] * 4) - 1

@@ -13,7 +13,7 @@ from typing import Final
 
 import pyarrow as pa
 
-from sdbatch.columns import MANIFEST, column_meant
+from sdbatch.columns import MANIFEST, NAME_CHARS_MAX, column_meant
 from sdbatch.errors import Problem
 
 COLUMNS: Final[dict[str, pa.DataType]] = {name: column.type for name, column in MANIFEST.items()}
@@ -21,7 +21,6 @@ COLUMNS: Final[dict[str, pa.DataType]] = {name: column.type for name, column in 
 
 COLUMNS_MAX = 200
 """Most columns of a table; a footer of thousands takes seconds and memory before any row is read."""
-NAME_CHARS_MAX = 128
 _PLAIN_NAME = re.compile(r"[^\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]*")
 """Names of columns are printed, so they hold neither control characters nor marks that turn the direction of text."""
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -57,9 +57,10 @@ def pipeline_from_file(
         options |= {"safety_checker": None, "requires_safety_checker": False}
     given = {name: module for name, module in modules.items() if name in index or name in taken}
     try:
+        shapes = shapes_in(file)
         if family.denoiser not in given:
             given[family.denoiser] = _denoiser(file, configs, family.denoiser, index[family.denoiser][-1], dtype)
-        if "vae" not in given and converts_no_vae(shapes_in(file)):
+        if "vae" not in given and converts_no_vae(shapes):
             given["vae"] = _vae(file, configs, index["vae"][-1], dtype)
         given = {**_tokenizers(configs, index, given), **given, **options}
         if hasattr(cls, "from_single_file"):
@@ -76,7 +77,7 @@ def pipeline_from_file(
         if isinstance(module, torch.nn.Module) and name not in modules
     }
     are_encoders_own = not any(name.startswith("text_encoder") for name in modules)
-    _refuse_further(file, configs, own, are_encoders_own=are_encoders_own)
+    _refuse_further(file, configs, shapes, own, are_encoders_own=are_encoders_own)
     for name, module in own.items():
         _refuse_empty(file, name, module)
         module.eval()  # diffusers leaves text encoders in training, with dropout
@@ -121,16 +122,23 @@ _IN_A_STACK: Final = re.compile(r"(?!.*vision)(.*\.)(?:encoder\.layers|encoder\.
 Diffusion 2 the last layer is left out, as its authors do."""
 
 
-def _refuse_further(file: Path, configs: Path, own: Mapping[str, torch.nn.Module], *, are_encoders_own: bool) -> None:
+def _refuse_further(
+    file: Path,
+    configs: Path,
+    shapes: Mapping[str, Sequence[int]],
+    own: Mapping[str, torch.nn.Module],
+    *,
+    are_encoders_own: bool,
+) -> None:
     """Refuse a VAE and text encoders that are longer in the file than by its configs.
 
     Args:
         file: The weights.
         configs: Folder that says how long they are.
+        shapes: Of the tensors in the file, by name.
         own: Modules by name that were made of the file.
         are_encoders_own: Whether its text encoders are read; others are laid over them elsewise.
     """
-    shapes = shapes_in(file)
     if isinstance(vae := own.get("vae"), diffusers.AutoencoderKL):
         of_vae = {key: shape for key, shape in shapes.items() if key.startswith(_OF_VAE) and ".loss." not in key}
         refuse_left_over(file, "vae", of_vae, vae, f"its config {configs}")
