@@ -157,8 +157,9 @@ def test_of_a_lora_only_its_own_file_is_copied(s3_endpoint: str) -> None:
 
 @pytest.mark.s3
 def test_a_copy_that_was_broken_off_is_taken_up(
-    bucket: Store, s3_endpoint: str, monkeypatch: pytest.MonkeyPatch
+    bucket: Store, s3_endpoint: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    monkeypatch.setenv("SDBATCH_CACHE", str(tmp_path))  # other tests break copies off too
     monkeypatch.setattr(retries, "ATTEMPTS_MAX", 1)
     model = Model(path=bucket.url)
     revision = describe("m", model, {}).base_revision
