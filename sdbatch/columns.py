@@ -7,7 +7,6 @@ One more column is one row here; what reads it names it: a family's map of argum
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections.abc import Iterable
@@ -16,6 +15,7 @@ from typing import Any, Final, Literal
 
 import pyarrow as pa
 
+from sdbatch.hints import nearest
 from sdbatch.types import SEED_MAX, TASKS
 
 Use = Literal["id", "binding", "text", "source", "argument", "list", "setting", "seed", "record"]
@@ -402,7 +402,7 @@ def column_meant(name: str, among: Iterable[str] = MANIFEST, nearness: float = 0
     other = _BY_OTHER_NAME.get(_BETWEEN_WORDS.sub("_", folded).strip("_"))
     if other in known:
         return other
-    return next(iter(difflib.get_close_matches(folded, known, n=1, cutoff=nearness)), None)
+    return nearest(folded, known, nearness)
 
 
 def named(*uses: Use) -> tuple[str, ...]:

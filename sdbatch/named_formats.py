@@ -8,13 +8,13 @@ bound that was not found is none. A user's own format, or a shipped one with oth
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
 from sdbatch.errors import JobError
 from sdbatch.formats import CLIPS, PICTURES
+from sdbatch.hints import did_you_mean
 
 LOOKED_UP: Final = "2026-11-27"
 """The day on which sizes and bounds of the shipped formats were looked up."""
@@ -241,5 +241,4 @@ def _shipped_format(name: Any, place: str) -> NamedFormat:
 
 
 def _near(name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name.strip().lower()[:NAME_CHARS_MAX], known, n=1)
-    return f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+    return did_you_mean(name.strip().lower(), known) or f"known are {', '.join(known)}"

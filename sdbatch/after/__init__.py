@@ -8,7 +8,6 @@ it) and `load(settings, device) -> Judge`. Only files under `device/` may import
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import importlib
 import pkgutil
@@ -22,6 +21,7 @@ from pydantic import ValidationError
 from sdbatch.after.stage import Judge, Output, Stage, StageSettings, Verdict
 from sdbatch.canonical import canonical
 from sdbatch.errors import JobError
+from sdbatch.hints import did_you_mean
 
 __all__ = [
     "STAGES",
@@ -138,8 +138,7 @@ def judge(judges: Iterable[Judge], outputs: Sequence[Output]) -> list[tuple[Verd
 
 def _chosen(name: str, values: Mapping[str, Any]) -> ChosenStage:
     if name not in STAGES:
-        near = difflib.get_close_matches(name, STAGES, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(STAGES)}"
+        hint = did_you_mean(name, STAGES) or f"there are {', '.join(STAGES)}"
         raise JobError(f"after: {name!r} is not a stage; {hint}")
     kind: type[StageSettings] = _MODULES[name].Settings
     try:
@@ -153,8 +152,7 @@ def _explain_error(name: str, kind: type[StageSettings], problem: Any) -> str:
     place = ".".join(["after", name, *map(str, problem["loc"])])
     if problem["type"] == "extra_forbidden":
         known = list(kind.model_fields)
-        near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known) or 'none'}"
+        hint = did_you_mean(problem["loc"][-1], known) or f"known are {', '.join(known) or 'none'}"
         return f"{place}: unknown key; {hint}"
     if problem["type"] == "missing":
         return f"{place}: missing"

@@ -8,7 +8,6 @@ torch: class and fit are known from configurations and headers.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
@@ -29,6 +28,7 @@ from sdbatch.checkpoints.strangers import quantised
 from sdbatch.checkpoints.variants import SHARD
 from sdbatch.errors import ModelError
 from sdbatch.families import Family
+from sdbatch.hints import did_you_mean, nearest
 from sdbatch.job import Component, Storage, base_of
 from sdbatch.storage import Entry, Store, open_store, parse_url
 
@@ -174,8 +174,8 @@ def expected_class(place: str, module: str, family: Family, modules: Modules) ->
     if not modules:
         return None
     if module not in modules:
-        near = difflib.get_close_matches(module, [*modules, *further], n=1)
-        hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(sorted({*modules, *further}))}"
+        known = {*modules, *further}
+        hint = did_you_mean(module, known) or f"it has {', '.join(sorted(known))}"
         raise ModelError(f"{place}: {family.class_name} has no module {module!r}; {hint}")
     class_name = modules[module][1]
     if class_name is None and module.endswith("_2") and module.startswith(family.denoiser.removesuffix("_2")):
@@ -305,8 +305,8 @@ def _class_name(
     found = _stated_class(module, config)
     if module.startswith("scheduler"):
         if found not in {expected, *schedulers}:
-            near = difflib.get_close_matches(str(found), schedulers, n=1) or schedulers[:1]
-            raise ModelError(f"{name}: is a {found}, which the model does not take; the nearest is {', '.join(near)}")
+            near = nearest(found, schedulers) or ", ".join(schedulers[:1])
+            raise ModelError(f"{name}: is a {found}, which the model does not take; the nearest is {near}")
         return str(found)
     if expected is None:
         if found is None:

@@ -10,7 +10,6 @@ files are those of a stated content digest is looked at where they are loaded (`
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -58,6 +57,7 @@ from sdbatch.errors import ModelError
 from sdbatch.families import FAMILIES, find_family, not_served, routes_unserved
 from sdbatch.families.scheduler_options import zero_snr_schedulers
 from sdbatch.families.schedulers import SAY_NO_SHIFT
+from sdbatch.hints import did_you_mean
 from sdbatch.job import Lora, Model, Storage, base_of
 from sdbatch.storage import Entry, Store, open_store, parse_url
 
@@ -418,8 +418,7 @@ def _describe_stated(name: str, model: Model, title: str) -> ModelInfo:
     """Return what the job says of a model whose folder lies elsewhere; a worker's load looks whether it is so."""
     family = FAMILIES.get(title)
     if family is None:
-        near = difflib.get_close_matches(title, FAMILIES, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(FAMILIES)}"
+        hint = did_you_mean(title, FAMILIES) or f"there are {', '.join(FAMILIES)}"
         raise ModelError(f"models.{name}.family: {title!r} is not a family; {hint}")
     if model.dtype == "auto":
         raise ModelError(f"models.{name}.dtype: auto is read from the folder, and a stated family leaves it unread")

@@ -9,13 +9,13 @@ table is assumed, which is said. Pure: values in, values out.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 from sdbatch.errors import ModelError
+from sdbatch.hints import nearest
 
 PREFIX: Final = "model.diffusion_model."
 """Stands before a denoiser's keys in files that hold a text encoder or a VAE as well, and in many that do not."""
@@ -186,8 +186,8 @@ def _liked(rows: Sequence[Layout], fitting: Sequence[Layout], like: str) -> list
     titles = {row.title: row for row in rows if row.family}
     families = {row.family for row in rows if row.family}
     if like not in titles and like not in families:
-        near = difflib.get_close_matches(like, [*titles, *families], n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(titles))}"
+        near = nearest(like, [*titles, *families])
+        hint = f"did you mean {near!r}?" if near else f"there are {', '.join(sorted(titles))}"
         raise ModelError(f"like: {like!r} is no single file that is known; {hint}")
     chosen = [row for row in fitting if like in {row.title, row.family}]
     if fitting and not chosen:

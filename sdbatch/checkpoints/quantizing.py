@@ -5,7 +5,6 @@ entry + modules + what is quantised already --> refuse_quantize() --> ModelError
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
@@ -15,6 +14,7 @@ from sdbatch.checkpoints.components import Modules, has_weights, is_file
 from sdbatch.checkpoints.fits import GROUPED
 from sdbatch.errors import ModelError
 from sdbatch.families import Family
+from sdbatch.hints import nearest
 from sdbatch.job import Model
 from sdbatch.job.weights import Quantize
 
@@ -138,8 +138,8 @@ def _refuse_module(place: str, module: str, family: Family, known: Mapping[str, 
     """Refuse a module that is not there, or of which quantising would change little or nothing."""
     able = sorted(key for key, class_name in known.items() if _can_be_quantised(key, class_name)) or [family.denoiser]
     if is_known and module not in known:
-        near = difflib.get_close_matches(module, able, n=1) or [family.denoiser]
-        raise ModelError(f"{place}: the model has no {module}; the nearest is {near[0]}")
+        near = nearest(module, able) or family.denoiser
+        raise ModelError(f"{place}: the model has no {module}; the nearest is {near}")
     if not _can_be_quantised(module, known.get(module, "")):
         why = "has no weights" if not has_weights(module) else _WHY_NOT.get(module, "is made of convolutions")
         raise ModelError(f"{place}: a {known.get(module, module)} {why}; what can be quantised is {', '.join(able)}")

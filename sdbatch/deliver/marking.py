@@ -7,7 +7,6 @@ A text of which a column is null says nothing: half a title is worse than none.
 
 from __future__ import annotations
 
-import difflib
 import re
 import string
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,6 +15,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from sdbatch.errors import JobError
+from sdbatch.hints import did_you_mean
 
 TEXTS: Final = ("creator", "credit", "rights", "title", "alt_text", "prompt_writer")
 TEXT_CHARACTERS_MAX: Final = 8_000
@@ -73,8 +73,7 @@ class Metadata(_Strict):
         for place, text in self._texts():
             for _, field in _pieces(text):
                 if field is not None and field not in names:
-                    near = difflib.get_close_matches(field, names, n=1)
-                    hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(names)}"
+                    hint = did_you_mean(field, names) or f"known are {', '.join(names)}"
                     raise JobError(f"metadata.{place}: {text!r}: the campaign has no column {field}; {hint}")
 
     def words(self, row: Mapping[str, Any]) -> dict[str, Any]:

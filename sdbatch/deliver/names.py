@@ -8,7 +8,6 @@ separates folders, what Windows does not take and what cannot be seen becomes `-
 
 from __future__ import annotations
 
-import difflib
 import re
 import string
 import unicodedata
@@ -16,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from sdbatch.errors import JobError
+from sdbatch.hints import did_you_mean
 
 DEFAULT_TEMPLATE: Final = "{format}/{id}_{format}_{n}.{ext}"
 NAME_BYTES_MAX: Final = 512
@@ -75,8 +75,7 @@ class Template:
         names = list(dict.fromkeys([*OWN_FIELDS, *known]))
         for field in self.fields:
             if field not in names:
-                near = difflib.get_close_matches(field, names, n=1)
-                hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(names)}"
+                hint = did_you_mean(field, names) or f"known are {', '.join(names)}"
                 raise JobError(f"name: {self.text!r}: the campaign has no column {field}; {hint}")
 
     def filled(self, values: Mapping[str, Any]) -> str:

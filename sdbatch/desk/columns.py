@@ -7,7 +7,6 @@ A value is a template, a plain value, a list of templates, or a choice by the va
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -16,6 +15,7 @@ from sdbatch.columns import MANIFEST, column_meant
 from sdbatch.desk.axes import Axis
 from sdbatch.desk.form import MADE, BriefRefused
 from sdbatch.desk.templates import Template, Templates
+from sdbatch.hints import did_you_mean
 from sdbatch.types import RefusedValue
 
 BY, ELSE = "by", "else"
@@ -93,9 +93,8 @@ def _by(name: str, form: Mapping[Any, Any], templates: Templates, axes: Sequence
     rest = choices.pop(ELSE, None)
     there = {str(value) for value in values if value is not None}
     if unknown := [key for key in choices if key not in there]:
-        near = difflib.get_close_matches(unknown[0], there, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise BriefRefused(f"{place}: {form[BY]} never is {unknown[0]!r}{hint}")
+        hint = did_you_mean(unknown[0], there)
+        raise BriefRefused(f"{place}: {form[BY]} never is {unknown[0]!r}{hint and f'; {hint}'}")
     if rest is None and (missing := sorted(there - choices.keys())):
         raise BriefRefused(f"{place}: has nothing for {form[BY]} {', '.join(missing)[:200]}, and no else")
     makers = [choices.get(str(value), rest) for value in values]

@@ -5,7 +5,6 @@ brief.yaml --> read_form() --> Form
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Annotated, Any, Final
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from sdbatch.errors import JobError
+from sdbatch.hints import did_you_mean
 from sdbatch.job.read import load_yaml
 from sdbatch.job.weights import Strict
 
@@ -177,8 +177,8 @@ def _explained(problem: Mapping[str, Any]) -> tuple[str, str]:
     place = ".".join(map(str, loc))[:200] or "brief"
     if problem["type"] == "extra_forbidden":
         known = _known_keys(loc)
-        near = difflib.get_close_matches(str(loc[-1]), known, n=1)
-        return place, "unknown key; " + (f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}")
+        hint = did_you_mean(loc[-1], known) or f"known are {', '.join(known)}"
+        return place, f"unknown key; {hint}"
     if problem["type"] == "missing":
         return place, "missing"
     message = problem["msg"]

@@ -9,7 +9,6 @@ tables hold is put in as it is and never rendered again.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -21,6 +20,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from sdbatch.desk.axes import Axis
 from sdbatch.desk.form import BriefRefused
+from sdbatch.hints import did_you_mean
 from sdbatch.types import RefusedValue
 
 CHARS_MAX: Final = 16_000
@@ -199,8 +199,7 @@ class Templates:
 
     def _axis(self, name: str, place: str) -> int:
         if name not in self._by_name:
-            near = difflib.get_close_matches(name, self._by_name, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"axes are {', '.join(self._by_name)}"
+            hint = did_you_mean(name, self._by_name) or f"axes are {', '.join(self._by_name)}"
             raise BriefRefused(f"{place}: {name} is no axis; {hint}")
         return self._by_name[name]
 
@@ -214,8 +213,7 @@ class Templates:
         number = self._axis(node.node.name, place)
         columns = self._axes[number].columns
         if name not in columns:
-            near = difflib.get_close_matches(name, columns, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(columns)}"
+            hint = did_you_mean(name, columns) or f"it has {', '.join(columns)}"
             raise BriefRefused(f"{place}: {node.node.name} has no column {name!r}; {hint:.300}")
         return number, name
 

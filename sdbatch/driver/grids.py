@@ -8,7 +8,6 @@ differ in nothing else. Rows of a grid are rows of the campaign, beside its mani
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 import hashlib
 import itertools
@@ -34,6 +33,7 @@ from sdbatch.driver.run import run_job
 from sdbatch.encode.sheet import Labelled, SheetSection, contact_sheet
 from sdbatch.errors import JobError, ManifestError, RowError
 from sdbatch.fetch.pictures import decode_image
+from sdbatch.hints import did_you_mean
 from sdbatch.job import Job
 from sdbatch.manifest.read import RowBatch, list_shards, read_batches
 from sdbatch.manifest.schema import COLUMNS
@@ -223,8 +223,8 @@ def _picked(job: Job, url: str, grid: Grid) -> tuple[list[dict[str, Any]], pa.Ta
             own.append(batch.own.take(pa.array(offsets, pa.int64())))
     for wanted in grid.only:
         if not any(_is_named(row["id"], (wanted,)) for row in rows):
-            near = difflib.get_close_matches(wanted, ids, n=1)
-            raise JobError(f"{wanted}: the manifest has no such id{f'; did you mean {near[0]}?' if near else ''}")
+            hint = did_you_mean(wanted, ids)
+            raise JobError(f"{wanted}: the manifest has no such id{hint and f'; {hint}'}")
     if not rows:
         raise JobError(f"grid {grid.folder}: the manifest has no row")
     return rows, pa.concat_tables(own, promote_options="default")

@@ -8,7 +8,6 @@ The same selection serves every verb. In run, plan and redo it sees the manifest
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 import heapq
 import re
@@ -24,6 +23,7 @@ from numpy.typing import NDArray
 
 from sdbatch.arguments import Count, taken
 from sdbatch.errors import JobError
+from sdbatch.hints import did_you_mean
 from sdbatch.manifest.column_values import python_values
 from sdbatch.where import Kind, Where, compile_conjuncts, kind_of
 
@@ -296,8 +296,5 @@ def _hashable(values: Sequence[Any]) -> Sequence[Any]:
 
 
 def _no_column(name: str, kinds: Mapping[str, Kind]) -> JobError:
-    near = difflib.get_close_matches(name, kinds, n=1)
-    known = ", ".join(list(kinds)[:SHOWN])
-    return JobError(
-        f"--per {name}: is no column here; " + (f"did you mean {near[0]}?" if near else f"known are {known}, ...")
-    )
+    hint = did_you_mean(name, kinds) or f"known are {', '.join(list(kinds)[:SHOWN])}, ..."
+    return JobError(f"--per {name}: is no column here; {hint}")

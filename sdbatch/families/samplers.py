@@ -9,12 +9,12 @@ regard to case, blanks, `_` and `-`, and may end in a schedule type: `DPM++ 2M K
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from sdbatch.families.scheduler_options import EXCLUSIVE, FLOW_OPTIONS, OPTIONS, checked_options, options_taken
 from sdbatch.families.table import Family
+from sdbatch.hints import did_you_mean, nearest
 
 
 class Scheduler(NamedTuple):
@@ -196,11 +196,11 @@ def _unknown(name: str, family: Family, presets: Mapping[str, Any]) -> str:
     if not samplers:
         return f"is not a scheduler of {family.title}{_near(name, known)}"
     by_plain = {_plain(one): one for one in reversed(known)}
-    nearest = difflib.get_close_matches(_plain(name), by_plain, n=1)
-    hint = f"; did you mean {by_plain[nearest[0]]}?" if nearest else f" ({', '.join([*presets, *family.schedulers])})"
+    near = nearest(_plain(name), by_plain)
+    hint = f"; did you mean {by_plain[near]}?" if near else f" ({', '.join([*presets, *family.schedulers])})"
     return f"is not a scheduler of {family.title}{hint}"
 
 
 def _near(name: str, known: tuple[str, ...] | list[str]) -> str:
-    nearest = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {nearest[0]}?" if nearest else f" ({', '.join(known) or 'there are none'})"
+    hint = did_you_mean(name, known)
+    return f"; {hint}" if hint else f" ({', '.join(known) or 'there are none'})"

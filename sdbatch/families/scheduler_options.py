@@ -9,12 +9,12 @@ the table with diffusers and runs every value of it.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 from sdbatch.columns import Range
 from sdbatch.families.schedulers import FLOW_SCHEDULERS, WAN_SCHEDULERS
+from sdbatch.hints import did_you_mean
 
 
 class Option(NamedTuple):
@@ -232,5 +232,4 @@ def _choices(option: Option) -> str:
 
 
 def _near(name: str, known: Options) -> str:
-    nearest = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {nearest[0]}?" if nearest else f"; it takes {', '.join(known)}"
+    return "; " + (did_you_mean(name, known) or f"it takes {', '.join(known)}")

@@ -7,7 +7,6 @@ Pure: no torch, no storage. A message follows column and value in a line for peo
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
 import itertools
 import math
@@ -19,6 +18,7 @@ from sdbatch.checkpoints import LoraInfo, ModelInfo, missing_package
 from sdbatch.columns import MANIFEST, named
 from sdbatch.families import Family, Given, Route, nearest_multiple, nearest_size, next_frame_count
 from sdbatch.families.arguments import PARAMETER_BOUND, PARAMETER_BOUNDS, PER_NET
+from sdbatch.hints import did_you_mean
 from sdbatch.job import ENTRY_COMPONENTS
 from sdbatch.plan.problems import RowProblem
 from sdbatch.plan.sources import OTHER_ROLES
@@ -363,5 +363,5 @@ def settled_loras(
 def near(name: Any, known: Iterable[str]) -> str:
     """Return a hint: the known name that is nearest, else all of them."""
     names = list(known)
-    nearest = difflib.get_close_matches(str(name), names, n=1)
-    return f"; did you mean {nearest[0]}?" if nearest else f" ({', '.join(names) or 'there are none'})"
+    hint = did_you_mean(name, names)
+    return f"; {hint}" if hint else f" ({', '.join(names) or 'there are none'})"

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ast
 import datetime as dt
-import difflib
 import keyword
 import operator
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from sdbatch.errors import UserError
+from sdbatch.hints import did_you_mean
 from sdbatch.where.kinds import CALLED, Kind
 
 CHARS_MAX: Final = 4000
@@ -239,9 +239,8 @@ class _Compiler:
     def _column(self, node: ast.expr, name: str) -> _Part:
         kind = self._kinds.get(name)
         if kind is None:
-            near = difflib.get_close_matches(name, self._kinds, n=1)
             known = ", ".join(list(self._kinds)[:_NAMES_SHOWN]) + (", ..." if len(self._kinds) > _NAMES_SHOWN else "")
-            hint = f"did you mean {near[0]}?" if near else f"known are {known}"
+            hint = did_you_mean(name, self._kinds) or f"known are {known}"
             raise self._refused_at(node, f"{name} is no column here; {hint} (texts stand in quotes)")
         self._read.add(name)
         value = _reader(name, kind)

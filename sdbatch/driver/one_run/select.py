@@ -7,7 +7,6 @@ Rows are never all in memory: they stream from the resolved manifest, once to be
 
 from __future__ import annotations
 
-import difflib
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -28,6 +27,7 @@ from sdbatch.driver.rows.parts import part_digests
 from sdbatch.driver.rows.scan import IS_PICKED, ResolvedManifest
 from sdbatch.driver.rows.shared_keys import Sharing
 from sdbatch.errors import ROW_ERRORS, JobError
+from sdbatch.hints import did_you_mean
 from sdbatch.types import Request, Source
 
 Reason = Literal[
@@ -290,6 +290,5 @@ def check_selection(selection: Selection) -> None:
 def check_failure_class(option: str, error_type: str) -> None:
     """Raise JobError when an option names an unknown class of failure."""
     if error_type not in ROW_ERRORS:
-        near = difflib.get_close_matches(error_type, ROW_ERRORS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(ROW_ERRORS))}"
+        hint = did_you_mean(error_type, ROW_ERRORS) or f"there are {', '.join(sorted(ROW_ERRORS))}"
         raise JobError(f"{option} {error_type}: no such class of failure; {hint}")

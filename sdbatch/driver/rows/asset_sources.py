@@ -7,7 +7,6 @@ Whether an output is made already is no matter of this check: a row whose source
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, Final
@@ -15,6 +14,7 @@ from typing import Any, Final
 from sdbatch.campaign.standing import newest_requests
 from sdbatch.columns import SOURCE_ROLES
 from sdbatch.errors import Problem
+from sdbatch.hints import nearest
 from sdbatch.job import Job
 from sdbatch.manifest.read import Shard, read_batches
 from sdbatch.manifest.row_place import problem_at
@@ -134,8 +134,8 @@ class _Present:
 
 def _fault(name: AssetName, counts: Mapping[str, int | None], ids: Sequence[str], rerolls: int) -> str | None:
     if name.id not in counts:
-        near = difflib.get_close_matches(name.id, ids, n=1)
-        hint = f"; did you mean asset:{near[0]}/{name.n}?" if near else ""
+        near = nearest(name.id, ids)
+        hint = f"; did you mean asset:{near}/{name.n}?" if near else ""
         return f"names a row that neither this manifest nor the campaign has{hint}"
     count = counts[name.id]
     if count is not None and name.n >= count * (1 + rerolls):  # `--reroll` may have made it

@@ -6,7 +6,6 @@ job's quantize + device --> refuse_device() --> config_of() --> from_pretrained
 
 from __future__ import annotations
 
-import difflib
 from typing import Any, Final
 
 import diffusers
@@ -15,6 +14,7 @@ import transformers
 
 from sdbatch.checkpoints import CPU_NEAREST, GPU_ALONE, missing_package
 from sdbatch.errors import ModelLoadFailed
+from sdbatch.hints import nearest
 from sdbatch.job.weights import Quantize
 
 FLOAT8_CAPABILITY: Final = (8, 9)
@@ -123,8 +123,8 @@ def refuse_unquantised(place: str, module: torch.nn.Module, quantize: Quantize) 
     names = {part for name, _ in module.named_modules() for part in (name, *name.split("."))} - {""}
     for skipped in quantize.skip_modules:
         if skipped not in names:
-            near = difflib.get_close_matches(skipped, names, n=1)
-            hint = f"; the nearest is {near[0]}" if near else ""
+            near = nearest(skipped, names)
+            hint = f"; the nearest is {near}" if near else ""
             raise ModelLoadFailed(f"{place}.skip_modules: {type(module).__name__} has no {skipped!r}{hint}")
     if not any(is_quantised(weight) for weight in module.parameters()):
         raise ModelLoadFailed(f"{place}: {type(module).__name__} has no layer that {quantize.backend} quantises")
