@@ -14,6 +14,7 @@ from typing import Any, Final
 from PIL import Image, ImageDraw, ImageFont, features
 
 from sdbatch.deliver.marking import Label
+from sdbatch.encode.letters import lacking_letters
 from sdbatch.errors import EncodeFailed, JobError
 
 LABEL_VERSION: Final = 1
@@ -40,10 +41,8 @@ def check_label(label: Label) -> None:
         raise JobError(
             f"label.text: {label.text!r} has a brace; a label is the same on every file, and takes no columns"
         )
-    font, text = _font(label.font, 32), _letters(label)
-    unknown = bytes(font.getmask("\U0010ffff"))
-    lacking = sorted({letter for letter in text if not letter.isspace() and bytes(font.getmask(letter)) == unknown})
-    if lacking:
+    text = _letters(label)
+    if lacking := lacking_letters(_font(label.font, 32), text):
         hint = "" if label.font else "; name another in label.font by its path, such as fonts/DejaVuSans.ttf"
         raise JobError(
             f"label.text: {label.text!r} has {' '.join(lacking)}, which the label's font does not have{hint}"
