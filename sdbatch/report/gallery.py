@@ -42,6 +42,7 @@ SCRIPTS: Final = (
     "table.js",
     "details.js",
     "lightbox.js",
+    "print.js",
     "main.js",
 )
 MEDIA_TYPES: Final = {"html": "text/html; charset=utf-8", "js": "text/javascript; charset=utf-8"}

@@ -79,6 +79,59 @@ def test_the_sheet_shows_pictures_and_what_is_the_same_is_said_once(opened: Open
     assert page.said == []
 
 
+def test_rows_without_an_asset_are_not_counted_as_assets(opened: Open) -> None:
+    page = opened([row(0), row(1), row(2, status="failed", error_type="BlankOutput")])
+    assert page.ask("document.getElementById('summary').textContent") == "2 assets; 1 row has none"
+
+
+def test_a_number_and_a_yes_of_ones_own_say_what_they_are(opened: Open) -> None:
+    page = opened(
+        [row(0, x_price="4.5", x_hero="true", x_scene="beach"), row(1, x_price="7", x_hero="false", x_scene="city")]
+    )
+    captions = page.ask("[...document.querySelectorAll('.caption .faint')].map(one => one.textContent)")
+    assert [caption.rsplit(" · ", 1)[0] for caption in captions] == [
+        "price 4.5 · hero true · beach",
+        "price 7 · hero false · city",
+    ]
+
+
+def test_all_that_is_shown_is_on_paper_with_its_pictures(opened: Open) -> None:
+    rows = campaign_rows(40, pictures=[thumbnail(drawn(number, 64, 48)) for number in range(3)])
+    page = opened(rows, "#f.x_locale=de-DE&f.x_locale=ja-JP")
+    num = page.ask("sdbatch.filter.shown.length")
+    assert num > 70
+    assert page.ask("document.querySelectorAll('.tile').length") < num
+    page.press("ArrowRight", "a")
+    page.ask(
+        "window.print = () => { window.printed ="
+        " [...document.querySelectorAll('#paper img')].map(one => one.naturalWidth); }"
+    )
+    page.click("#print")
+
+    widths = page.wait("window.printed")
+    failed = page.ask("document.querySelectorAll('#paper .nothing').length")
+    assert failed > 0
+    assert len(widths) == num - failed
+    assert set(widths) == {64}
+    paper = page.ask("document.getElementById('paper').textContent")
+    assert f"{num} of {len(rows)} · locale: de-DE, ja-JP" in paper
+    assert "✓ approved" in paper
+    assert page.said == []
+    page.send("Emulation.setEmulatedMedia", media="print")
+    assert page.ask(
+        "document.querySelector('#paper').offsetHeight > 2000 && !document.querySelector('#view').offsetHeight"
+    )
+    page.send("Emulation.setEmulatedMedia", media="")
+    assert page.ask(
+        "!document.querySelector('#paper').offsetHeight && document.querySelector('#view').offsetHeight > 0"
+    )
+
+    page.ask("sdbatch.box.open(sdbatch.filter.shown[3]), sdbatch.paper.lay()")
+    assert page.ask("document.querySelectorAll('#paper figure').length") == 1
+    page.ask("window.dispatchEvent(new Event('afterprint'))")
+    assert page.ask("document.getElementById('paper')") is None
+
+
 def test_what_is_written_from_right_to_left_leaves_sizes_as_they_are(opened: Open) -> None:
     rows = campaign_rows(1)
     for one in rows:

@@ -215,13 +215,13 @@
   D.packOf = function (kind, row) { return D.has(kind, row) ? refs[kind][row].pack : ""; };
 
   /* Older commits hold WebPs: these four bytes, RIFF, are "UklGR" in base64. */
-  function dataUrl(item) { return "data:image/" + (item.slice(0, 5) === "UklGR" ? "webp" : "jpeg") + ";base64," + item; }
+  D.dataUrl = function (item) { return "data:image/" + (item.slice(0, 5) === "UklGR" ? "webp" : "jpeg") + ";base64," + item; };
 
   D.show = function (image, kind, row) {
     var known = D.packed(kind, row);
-    if (known !== null) { image.src = dataUrl(known); return; }
+    if (known !== null) { image.src = D.dataUrl(known); return; }
     D.load(kind, row).then(function (item) {
-      if (item !== null && image.isConnected) image.src = dataUrl(item);
+      if (item !== null && image.isConnected) image.src = D.dataUrl(item);
     }, function () { image.alt = "(this picture is not in the gallery any more; reload the page)"; });
   };
 

@@ -102,10 +102,15 @@
   }
 
   function summary() {
-    var num = 0;
-    for (var row = 0; row < D.num; row += 1) if (!D.dead[row]) num += 1;
-    var shown = F.shown.length;
-    var text = shown === num ? S.number(num) + (num === 1 ? " asset" : " assets") : S.number(shown) + " of " + S.number(num);
+    var num = 0, without = 0;
+    for (var row = 0; row < D.num; row += 1) {
+      if (D.dead[row]) continue;
+      num += 1;
+      if (D.text(row, "asset") === "") without += 1;
+    }
+    var shown = F.shown.length, made = num - without;
+    var text = shown === num ? S.number(made) + (made === 1 ? " asset" : " assets") : S.number(shown) + " of " + S.number(num);
+    if (shown === num && without) text += "; " + S.number(without) + (without === 1 ? " row has none" : " rows have none");
     if (F.isPart) text += num < D.head.total ? " loaded, of " + S.number(D.head.total) + " in all; a filter brings others" : "";
     S.byId("summary").textContent = text;
   }
@@ -194,6 +199,7 @@
       S.byId("filters").setAttribute("aria-expanded", String(isOpen));
     });
     S.byId("keys").addEventListener("click", help);
+    S.byId("print").addEventListener("click", S.paper.print);
     view.addEventListener("click", function (event) {
       var target = event.target.closest(".tile, button.open");
       if (target) S.box.open(target.row, target.among);
@@ -244,7 +250,7 @@
   function help() {
     var keys = [["\u2190 \u2192 \u2191 \u2193", "from picture to picture"], ["Enter", "open"], ["A", "approve"], ["R", "reject"], ["P", "pick: of its takes this one is wanted"],
       ["U", "clear the verdict"], ["N", "note"], ["1 to 9", "take 0 to 8 of this picture"], ["S", "source over the picture, by the slider"], ["Z", "every pixel (1:1)"],
-      ["/", "search"], ["Esc", "close"]];
+      ["/", "search"], ["Ctrl+P", "print what is shown"], ["Esc", "close"]];
     var list = S.el("dl", { class: "keys" });
     keys.forEach(function (pair) { list.append(S.el("dt", {}, [S.el("kbd", { text: pair[0] })]), S.el("dd", { text: pair[1] })); });
     var dialog = S.byId("help");

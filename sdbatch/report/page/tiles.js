@@ -4,6 +4,7 @@
   var S = window.sdbatch, D = S.data, R = S.review;
   var WORDS = { approved: "approved", rejected: "rejected", picked: "picked" };
   var SIGNS = { approved: "\u2713", rejected: "\u2715", picked: "\u2605" };
+  var BARE = /^(true|false|-?\d+(\.\d+)?)$/;
   var isStill = window.matchMedia("(prefers-reduced-motion: reduce)");
   var T = S.tiles = {};
 
@@ -23,15 +24,20 @@
       ? S.el("span", { class: "badge " + verdict, "aria-hidden": "true", title: WORDS[verdict], text: SIGNS[verdict] }) : null;
   };
 
+  T.sign = function (verdict) { return SIGNS[verdict] || ""; };
+
   // What tells a row from the others: the owner's columns first, then settings.
-  T.differs = function (row) {
+  T.differs = function (row, isOnPaper) {
     return S.filter.varying.filter(function (name) {
-      return name !== "prompt" && name !== "negative_prompt" && D.text(row, name) !== "";
+      return name !== "prompt" && name !== "negative_prompt" && D.text(row, name) !== "" && (!isOnPaper || isPlain(name));
     }).map(function (name) {
-      return S.isolated(name.slice(0, 2) === "x_" || name === "size" || name === "length" || name === "model" || name === "task"
-        ? D.text(row, name) : S.label(name) + " " + D.text(row, name));
+      var text = D.text(row, name);
+      return S.isolated(isPlain(name) && !BARE.test(text) ? text : S.label(name) + " " + text);
     }).join(" · ");
   };
+
+  // Values that say by themselves what they are; a number or yes and no do not.
+  function isPlain(name) { return name.slice(0, 2) === "x_" || ["size", "length", "model", "task"].indexOf(name) >= 0; }
 
   T.spoken = function (row) {
     var parts = [D.name(row), D.text(row, "status") === "ok" ? "" : D.text(row, "status"), R.verdict(row), T.differs(row),
