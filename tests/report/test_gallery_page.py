@@ -22,6 +22,7 @@ from sdbatch.encode.video import encode_video
 from sdbatch.job import Encode
 from sdbatch.report import gallery
 from sdbatch.report.gallery import state_values
+from sdbatch.report.grid import GridSection, grid_page
 from sdbatch.review.decision import Decision, parse_decision
 from sdbatch.review.server import ReviewServer
 from sdbatch.storage import open_store
@@ -77,6 +78,25 @@ def test_the_sheet_shows_pictures_and_what_is_the_same_is_said_once(opened: Open
     caption = page.ask("document.querySelector('.tile .caption').innerText")
     assert caption == "mug-000.beach.de-DE\nmug-000 · de-DE · beach · 512 x 512"
     assert page.said == []
+
+
+def test_the_whole_matrix_of_a_grid_is_on_paper(tab: Page, tmp_path: Path) -> None:
+    cells = [(x, y, row(0, thumbnail=None)) for x in range(8) for y in range(5)]
+    steps = [str(x) for x in range(8)]
+    page = grid_page("c", "r", "g", ("steps", steps), ("scale", steps[:5]), [GridSection("a", cells)])
+    (tmp_path / "grid.html").write_bytes(page)
+    tab.size(700, 1000)
+    tab.attach()
+    tab.send("Page.navigate", url=(tmp_path / "grid.html").as_uri())
+    tab.wait("document.readyState === 'complete' && document.querySelectorAll('td').length === 40")
+    hidden = "(box => [box.scrollWidth > box.clientWidth, box.scrollHeight > box.clientHeight])"
+    is_cut = f"{hidden}(document.querySelector('.matrix'))"
+
+    assert tab.ask(is_cut) == [True, True]
+    tab.send("Emulation.setEmulatedMedia", media="print")
+    on_paper = tab.ask(is_cut), tab.ask("document.documentElement.scrollWidth")
+    tab.send("Emulation.setEmulatedMedia", media="")
+    assert on_paper == ([False, False], 700)
 
 
 def test_rows_without_an_asset_are_not_counted_as_assets(opened: Open) -> None:
