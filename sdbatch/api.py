@@ -455,10 +455,9 @@ def verify_delivery(target: str | Path, *, trust_file: str | Path | None = None)
 @refuses_other_types
 def is_delivery(place: str) -> bool:
     """Whether a place holds the table of a delivery, and not a campaign."""
-    from sdbatch.driver.verify_delivery import is_delivery as holds_table
-    from sdbatch.driver.verify_delivery import place_of
+    from sdbatch.driver.verify_delivery import is_place_of_delivery
 
-    return holds_table(*place_of(place))
+    return is_place_of_delivery(place)
 
 
 @refuses_other_types

@@ -169,6 +169,7 @@ def test_a_job_is_followed_over_a_connection_that_breaks_and_goes_on_when_nobody
     assert "-1 goes on, and is not followed any more; the same command follows it" in said[-1]
     assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout)["is_new"] is False
+    assert "what was changed since is not in it" in again.stderr
     assert "300/300 assets" in again.stderr
 
 

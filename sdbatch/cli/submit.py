@@ -81,9 +81,10 @@ def submit(
         )
 
     submission = guarded(call, as_json)
-    ended = "" if submission.exit_code is None else f" ended with exit code {submission.exit_code}"
-    word = "submitted" if submission.is_new else "runs already; followed"
-    say(asdict(submission), as_json, f"{submission.submission_id} {word}{ended}; campaign {submission.output}")
+    word = f"ended with exit code {submission.exit_code}"
+    if submission.exit_code is None:
+        word = "submitted" if submission.is_new else "runs already"
+    say(asdict(submission), as_json, f"{submission.submission_id} {word}; campaign {submission.output}")
     raise typer.Exit(submission.exit_code or 0)
 
 

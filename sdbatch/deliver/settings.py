@@ -16,7 +16,7 @@ from sdbatch.deliver.placing import Focus
 from sdbatch.deliver.signing import Sign
 from sdbatch.errors import JobError
 from sdbatch.job import Storage, refuse_unfilled, storage_faults
-from sdbatch.job.read import explained, read_yaml, refuse_secrets
+from sdbatch.job.read import explained, read_yaml, refuse_other_kind, refuse_secrets
 from sdbatch.named_formats import NamedFormat, formats_of
 
 DELIVERY_VERSION: Final = 1
@@ -182,6 +182,7 @@ def parse_delivery(values: Any, *, name: str = "delivery") -> Delivery:
     """Check a delivery given as plain values. See `read_delivery`."""
     if not isinstance(values, dict):
         raise JobError(f"{name}: a delivery is a mapping of keys, not {type(values).__name__}")
+    refuse_other_kind(values, name, "delivery")
     version = values.get("version")
     if isinstance(version, int) and version > DELIVERY_VERSION:
         raise JobError(

@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator, m
 
 from sdbatch.errors import JobError
 from sdbatch.hints import did_you_mean
-from sdbatch.job.read import load_yaml
+from sdbatch.job.read import load_yaml, refuse_other_kind
 from sdbatch.job.weights import Strict
 
 BRIEF_BYTES_MAX: Final = 1 << 20
@@ -159,6 +159,7 @@ def parse_form(values: Any, label: str = "brief") -> Form:
     """Check a brief given as plain values. See `read_form`."""
     if not isinstance(values, dict):
         raise BriefRefused(f"brief {label}: a brief is a mapping of keys, not {type(values).__name__}")
+    refuse_other_kind(values, label, "brief")
     try:
         return Form.model_validate(values)
     except ValidationError as error:

@@ -7,6 +7,7 @@ its folder --> list_package() --> .zip   /
 
 from __future__ import annotations
 
+import os
 import shlex
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -114,8 +115,13 @@ def submit_job(
             if described:
                 say(described)
             submitted = cluster.submit(shlex.join(arguments), campaign, package, dict(environment))
-        elif budget is not None:
-            say(f"--budget {budget} is not used: {submitted.submission_id} runs already, with the budget it began with")
+        else:
+            say(
+                f"{submitted.submission_id} runs already, with the files and options that it was sent with; what was "
+                "changed since is not in it: the same command makes that once it has ended"
+            )
+            if budget is not None:
+                say(f"--budget {budget} is not used: it goes on with the budget it began with")
     try:
         exit_code = cluster.follow(submitted.submission_id, write) if write else None
     except (KeyboardInterrupt, WorkersUnavailable):
@@ -197,7 +203,11 @@ def _of_brief(job: Job, folder: Path) -> list[Path]:
 
 
 def _named_paths(value: Any, folder: Path) -> Iterator[Path]:
-    """Yield the local files and folders that a job names and that lie in its folder; of a glob, its folder."""
+    """Yield the local files and folders that a job names and that lie in its folder; of a glob, its folder.
+
+    Raises:
+        JobError: When one that is named from the folder lies outside of it, and would not be there.
+    """
     if isinstance(value, dict):
         for inner in value.values():
             yield from _named_paths(inner, folder)
@@ -208,7 +218,13 @@ def _named_paths(value: Any, folder: Path) -> Iterator[Path]:
         path = folder / value
         path = path.parent if any(letter in path.name for letter in "*?[") else path
         try:
-            if path != folder and path.exists():
-                yield path
+            is_there = path != folder and path.exists()
         except OSError:  # no path: a text of the job
             return
+        if is_there and not Path(value).is_absolute() and ".." in Path(os.path.relpath(path, folder)).parts:
+            raise JobError(
+                f"{value}: lies outside of {folder}, which is sent; move it inside, or write a path that every node "
+                "has, which begins with /"
+            )
+        if is_there:
+            yield path

@@ -89,12 +89,32 @@ def place_of(text: str) -> tuple[str, dict[str, Storage]]:
     """
     if not text.endswith((".yaml", ".yml")):
         return text, {}
-    values = read_yaml(text, "job or delivery")
-    if isinstance(values, dict) and "to" in values:
+    if _is_settings(text):
         delivery = read_delivery(text)
         return delivery.to, delivery.storage
     job = read_job(text)
     return job.output, job.storage
+
+
+def _is_settings(text: str) -> bool:
+    if not text.endswith((".yaml", ".yml")):
+        return False
+    values = read_yaml(text, "job or delivery")
+    return isinstance(values, dict) and "to" in values
+
+
+def is_place_of_delivery(text: str) -> bool:
+    """Whether what a person means holds the table of a delivery; see `place_of`.
+
+    Raises:
+        JobError: When it is the YAML file of a delivery that made nothing yet.
+    """
+    url, storage = place_of(text)
+    if is_delivery(url, storage):
+        return True
+    if _is_settings(text):
+        raise JobError(f"{text}: no delivery at {url} yet; `sdbatch deliver {text}` makes it")
+    return False
 
 
 def is_delivery(url: str, storage: Mapping[str, Storage]) -> bool:

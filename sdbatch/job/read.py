@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from string import Template
@@ -31,6 +32,13 @@ NUMBER_CHARACTERS_MAX: Final = 64
 """Longest number of a job file: the digits of a longer one take minutes to turn into a value."""
 SHOWN_CHARACTERS_MAX: Final = 200
 """Longest part of a wrong value that a message shows."""
+_TABLES: Final = {".csv", ".tsv", ".xlsx", ".jsonl", ".parquet"}
+_KINDS: Final = {
+    "job": ({"manifest", "models"}, "check"),
+    "brief": ({"axes", "rows"}, "brief count"),
+    "delivery": ({"campaign", "formats"}, "deliver"),
+}
+"""Keys that each kind of file always has, and the verb that reads it."""
 _OCTAL: Final = re.compile(r"[-+]?0[0-7_]+")
 _INT, _FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
 
@@ -113,6 +121,8 @@ def read_job(
     Raises:
         JobError: Naming every key that is wrong.
     """
+    if Path(path).suffix.lower() in _TABLES:
+        raise JobError(f"job file {path}: is a table; a job is a YAML file that names it, as in `manifest: {path}`")
     values = read_yaml(path, "job file")
     return parse_job(values, overrides, name=str(path), date=date, with_revisions=with_revisions)
 
@@ -128,6 +138,7 @@ def parse_job(
     """Check a job given as plain values. See `read_job`."""
     if not isinstance(values, dict):
         raise JobError(f"{name}: a job is a mapping of keys, not {type(values).__name__}")
+    refuse_other_kind(values, name, "job")
     for override in overrides:
         values = _overridden(values, override)
     refuse_newer(values, name)
@@ -163,6 +174,22 @@ def read_yaml(path: str | Path, kind: str) -> Any:
     if len(data) > JOB_BYTES_MAX:
         raise JobError(f"{kind} {path}: {len(data)} bytes is over {JOB_BYTES_MAX}")
     return load_yaml(data, str(path))
+
+
+def refuse_other_kind(values: Mapping[Any, Any], name: str, wanted: str) -> None:
+    """Refuse a file of another kind of ours by what it is, before all of its keys are called unknown.
+
+    Args:
+        values: What the file holds.
+        name: Name of the file.
+        wanted: One of the kinds: job, brief or delivery.
+
+    Raises:
+        JobError: When it is of another kind.
+    """
+    for kind, (keys, verb) in _KINDS.items():
+        if kind != wanted and keys <= values.keys():
+            raise JobError(f"{name}: is a {kind}, and a {wanted} is asked for; `sdbatch {verb} {name}` reads a {kind}")
 
 
 def explained(error: ValidationError, model: type[BaseModel], name: str) -> JobError:

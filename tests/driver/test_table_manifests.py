@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -144,11 +145,15 @@ def test_a_wrong_manifest_key_is_named(manifest: Any, said: str) -> None:
 @pytest.mark.parametrize(
     ("manifest", "said"),
     [
-        ("none.csv", "manifest: none.csv: no such file"),
+        (
+            "none.csv",
+            f"manifest: none.csv: no such file at {Path.cwd()}/none.csv; a job's paths begin in the folder where",
+        ),
+        ("/none/none.csv", "manifest: /none/none.csv: no such file"),
         (__file__.replace("test_table_manifests.py", ""), "no Parquet file at"),
         ({"path": "folder/", "own": True}, "manifest: folder/: own is for one table"),
         ({"path": "t.csv", "sheet": "A"}, "has no sheets; only a workbook"),
-        ("none.yaml", "brief none.yaml: No such file"),
+        ("none.yaml", "manifest: none.yaml: no such file at"),
         ("s3://b/brief.yaml", "a brief lies on this machine"),
     ],
 )
@@ -391,6 +396,23 @@ def test_tables_are_sent_along_though_git_ignores_them(brief: Path, tmp_path: Pa
     (tmp_path / "sub" / "brief.yaml").write_text(text.replace("products.csv", "../products.csv"))
     with pytest.raises(JobError, match=r"products.csv: the brief needs it, and it lies outside of .*sub"):
         _sent(tmp_path / "sub" / "job.yaml", _job("brief.yaml"), tmp_path / "sub")
+
+
+@pytest.mark.parametrize(
+    ("place", "value"), [("manifest", "../t.csv"), ("allow", "x/../../pictures/"), ("path", "../m")]
+)
+def test_what_a_job_names_outside_of_what_is_sent_is_refused(place: str, value: str, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("id\na\n")
+    for name in ("pictures", "m", "sub/x"):
+        (tmp_path / name).mkdir(parents=True)
+    job = _job(value if place == "manifest" else str(tmp_path / "t.csv"))
+    model = job.models["tiny-sd"].model_copy(update={"path": value if place == "path" else "builtin:tiny-sd"})
+    sources = job.sources.model_copy(update={"allow": [value]}) if place == "allow" else job.sources
+    job = job.model_copy(update={"models": {"tiny-sd": model}, "sources": sources})
+    (tmp_path / "sub" / "job.yaml").write_text("x")
+
+    with pytest.raises(JobError, match=rf"{re.escape(value)}: lies outside of .*sub, which is sent"):
+        _sent(tmp_path / "sub" / "job.yaml", job, tmp_path / "sub")
 
 
 def _cli(*arguments: str | Path) -> Any:

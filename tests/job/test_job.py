@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+import sdbatch
+from sdbatch.cli import app
 from sdbatch.errors import JobError
 from sdbatch.job import JOB_VERSION, Job, job_of_record, job_schema, parse_job, read_job
 from sdbatch.job.read import JOB_BYTES_MAX
@@ -519,3 +522,30 @@ def test_tiling_is_lossy_where_it_is_said_and_parts_of_a_decode_are_of_exact_key
 def test_a_type_that_a_backend_does_not_have_is_refused_with_those_it_has() -> None:
     refusal = _refusal(_values(models=_model(quantize={"unet": {"backend": "quanto", "type": "nf4"}})))
     assert "models.tiny.quantize.unet: type: 'nf4' is none of quanto's; it has int8, int4, int2, float8" in refusal
+
+
+@pytest.mark.parametrize("name", ["delivery.yaml", "brief.yaml", "products.csv"])
+def test_a_file_of_another_kind_is_told_by_what_it_is(name: str, tmp_path: Path) -> None:
+    sdbatch.init(tmp_path / "s")
+    with pytest.raises(JobError) as caught:
+        read_job(tmp_path / "s" / name)
+    kind = name.partition(".")[0]
+    said = (
+        "is a table; a job is a YAML file" if kind == "products" else f"is a {kind}, and a job is asked for; `sdbatch "
+    )
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(JobError, match=r"job\.yaml: is a job, and a delivery is asked for"):
+        sdbatch.deliver(tmp_path / "s" / "job.yaml")
+    with pytest.raises(JobError, match=r"job\.yaml: is a job, and a brief is asked for"):
+        sdbatch.count_brief(tmp_path / "s" / "job.yaml")
+
+
+def test_a_delivery_that_made_nothing_yet_is_no_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sdbatch.init(tmp_path / "s")
+    monkeypatch.chdir(tmp_path / "s")
+    done = CliRunner().invoke(app, ["verify", "delivery.yaml"])
+    assert (done.exit_code, done.stderr) == (
+        2,
+        "sdbatch: delivery.yaml: no delivery at out/delivered yet; `sdbatch deliver delivery.yaml` makes it\n",
+    )

@@ -73,7 +73,8 @@ def _built(named: ManifestTable, suffix: str, job: Job, folder: Path) -> Manifes
         _refuse_options(named)
         if not parse_url(named.path).is_local:
             raise JobError(f"manifest: {named.path}: a brief lies on this machine, beside its tables")
-        built, files = build_brief(Path(parse_url(named.path).path), folder / "manifest", job=job, label=named.path)
+        brief = _here(named.path, job.storage, folder)
+        built, files = build_brief(brief, folder / "manifest", job=job, label=named.path)
         tables = {str(file): _digest(file) for file in files}
     else:
         if named.sheet is not None and suffix not in WORKBOOKS:
@@ -111,7 +112,10 @@ def _here(path: str, storage: Mapping[str, Storage], folder: Path) -> Path:
     if location.is_local:
         source = Path(location.path)
         if not source.is_file():
-            raise JobError(f"manifest: {path}: no such file")
+            place = (
+                f" at {source}; a job's paths begin in the folder where the command runs" if path != str(source) else ""
+            )
+            raise JobError(f"manifest: {path}: no such file{place}")
         return source
     above, name = split(path)
     copy = folder / name
