@@ -26,10 +26,10 @@ from support.masters import noise  # noqa: E402
 
 from sdbatch.deliver import ledger  # noqa: E402
 from sdbatch.deliver.stills import small_gray  # noqa: E402
-from sdbatch.provenance.credentials import checked_key, make_chain  # noqa: E402
 from sdbatch.provenance.definition import definition  # noqa: E402
 from sdbatch.provenance.fingerprint import fingerprint  # noqa: E402
 from sdbatch.provenance.signing import FileSigner  # noqa: E402
+from sdbatch.provenance.signing_keys import checked_key, make_chain  # noqa: E402
 from sdbatch.provenance.source_type import GENERATED  # noqa: E402
 from sdbatch.provenance.xmp import Properties, packet_of  # noqa: E402
 from sdbatch.storage import LocalStore  # noqa: E402

@@ -11,7 +11,7 @@ from typing import Final
 
 from sdbatch.errors import JobError
 from sdbatch.extras import require
-from sdbatch.provenance.credentials import make_chain
+from sdbatch.provenance.signing_keys import make_chain
 
 _NAMES: Final = ("certificate.pem", "key.pem", "root.pem")
 NAME_CHARACTERS_MAX: Final = 40

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from sdbatch.named_functions import function_of
-from sdbatch.provenance.credentials import PURPOSES, SigningKey
 from sdbatch.provenance.definition import Ingredient
+from sdbatch.provenance.signing_keys import PURPOSES, SigningKey
 
 RESERVED_BYTES: Final = 6_144
 """Bytes that a signature and its claims take at least; 3.4 KB were seen with a short chain and a key, and 12.5 KB with

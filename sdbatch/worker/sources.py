@@ -32,8 +32,8 @@ from sdbatch.plan.sources import ASSET_SCHEME
 from sdbatch.recipe import Recipe, parse_recipes
 from sdbatch.storage import AllowList, Store
 from sdbatch.types import Request, Source
-from sdbatch.worker.credentials import CredentialArchives
 from sdbatch.worker.outputs import NO_SOURCES, FailedOutput, FetchedSources, PendingOutput, arrays_of
+from sdbatch.worker.source_credentials import CredentialArchives
 
 FETCH_THREADS: Final = 8
 CHILDREN_MIN: Final = 2

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import zipfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 
 from sdbatch.dispatch import package as packing
 from sdbatch.dispatch.package import Package, list_package, pack
+from sdbatch.dispatch.secret_names import looks_like_a_secret
 from sdbatch.errors import JobError
 
 SECRETS = (
@@ -174,3 +175,12 @@ def test_a_package_says_what_it_is() -> None:
     assert package.described() == (
         "sending 2 files, 3.0 MiB, of /w (a/ 3.0 MiB, c 10 B); not sent: 1 named like secrets (.env), 2 ignored"
     )
+
+
+def test_a_checkout_of_the_project_travels_whole() -> None:
+    # There the folder that is sent holds the package, which the cluster then imports in the place of its own.
+    package = Path(packing.__file__).parents[1]
+    files = [path.relative_to(package) for path in package.rglob("*") if "__pycache__" not in path.parts]
+
+    assert len(files) > 300
+    assert [str(path) for path in files if looks_like_a_secret(PurePosixPath(path))] == []

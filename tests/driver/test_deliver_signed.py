@@ -26,8 +26,8 @@ from sdbatch.driver.delivery.plan import DeliverReport
 from sdbatch.errors import JobError
 from sdbatch.formats import CLIPS, PICTURES
 from sdbatch.packets import packet_in
-from sdbatch.provenance.credentials import make_chain
 from sdbatch.provenance.signing import FileSigner, read_credentials
+from sdbatch.provenance.signing_keys import make_chain
 from sdbatch.provenance.source_type import GENERATED
 from sdbatch.provenance.xmp import read_packet
 from sdbatch.storage import open_campaign
@@ -409,7 +409,7 @@ def _sign_in_child(signer: FileSigner, data: bytes, queue: Any) -> None:
 
 
 def test_a_signer_works_on_in_a_forked_process(keys: Path) -> None:
-    from sdbatch.provenance.credentials import checked_key
+    from sdbatch.provenance.signing_keys import checked_key
 
     key = checked_key((keys / "chain.pem").read_text(), (keys / "leaf.pem").read_text(), "", None, "")
     signer = FileSigner(key)
@@ -439,7 +439,7 @@ def test_an_archive_takes_no_file_beside_another(campaign: Path, keys: Path, tmp
 
 
 def test_no_secret_is_shown(keys: Path) -> None:
-    from sdbatch.provenance.credentials import checked_key
+    from sdbatch.provenance.signing_keys import checked_key
 
     key = (keys / "leaf.pem").read_text()
     checked = checked_key((keys / "chain.pem").read_text(), key, "", None, "")

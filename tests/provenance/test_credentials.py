@@ -20,12 +20,12 @@ from support.masters import noise
 import sdbatch
 from sdbatch.errors import JobError
 from sdbatch.packets import credentialed_type
-from sdbatch.provenance.credentials import PURPOSES, SigningKey, checked_key, make_chain
 from sdbatch.provenance.definition import definition, relation_of
 from sdbatch.provenance.signing import FileSigner, SignFailed, archive_of, read_credentials
+from sdbatch.provenance.signing_keys import PURPOSES, SigningKey, checked_key, make_chain
 from sdbatch.provenance.source_type import COMPOSITE
 from sdbatch.types import Source
-from sdbatch.worker.credentials import CredentialArchives
+from sdbatch.worker.source_credentials import CredentialArchives
 
 
 @pytest.fixture(scope="module")

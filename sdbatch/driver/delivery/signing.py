@@ -22,9 +22,9 @@ from sdbatch.errors import JobError
 from sdbatch.extras import require
 from sdbatch.named_functions import function_of
 from sdbatch.plan.sources import listed
-from sdbatch.provenance.credentials import DAYS_LEFT_MIN, SigningKey, checked_key
 from sdbatch.provenance.definition import definition, relation_of
 from sdbatch.provenance.signing import FileSigner, SignFailed, read_credentials
+from sdbatch.provenance.signing_keys import DAYS_LEFT_MIN, SigningKey, checked_key
 from sdbatch.provenance.source_type import GENERATED
 
 _PEM: Final = "-----BEGIN"
