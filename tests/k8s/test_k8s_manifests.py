@@ -417,10 +417,45 @@ def test_no_secret_stands_in_plain_text(overlay: str) -> None:
             assert not [entry for entry in container.get("env", ()) if "secretKeyRef" in entry.get("valueFrom", {})]
 
 
+KEYS = {"secretName": "sdbatch-s3", "optional": True, "defaultMode": 0o440}
+OWN = """
+namespace: acme
+resources: [{overlay}]
+components: [../k8s/components/bucket-keys, ../k8s/components/private-store, ../k8s/components/monitoring]
+generatorOptions: {{disableNameSuffixHash: true}}
+configMapGenerator: [{{name: sdbatch-job, behavior: replace, files: [job.yaml]}}]
+images: [{{name: sdbatch, newName: registry.acme.com/sdbatch, digest: "sha256:{digest}"}}]
+"""
+
+
+@pytest.mark.parametrize("overlay", [name for name in OVERLAYS if name not in {"base", "overlays/local"}])
+def test_an_overlay_of_ones_own_reaches_every_pod(overlay: str, tmp_path: Path) -> None:
+    shutil.copytree(K8S, tmp_path / "k8s")
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own/job.yaml").write_text((K8S / "base/job.yaml").read_text().replace("seed: ", "seed: 1"))
+    own = OWN.format(overlay=f"../k8s/{overlay}", digest="1" * 64)
+    (tmp_path / "own/kustomization.yaml").write_text(own)
+    resources = _kustomize(tmp_path / "own")
+
+    assert all_problems(resources) == []
+    if SCHEMAS.is_dir():
+        assert [problem for resource in resources for problem in kuberay_problems(resource)] == []
+    assert {resource["metadata"].get("namespace") for resource in resources} == {"acme"}
+    for name, template in pod_templates(resources):
+        pod = template["spec"]
+        assert {one["image"] for one in pod["containers"]} == {f"registry.acme.com/sdbatch@sha256:{'1' * 64}"}, name
+        if name not in {"submitter", "tick"}:
+            assert [volume["secret"] for volume in pod["volumes"] if "secret" in volume] == [KEYS], name
+            assert "/etc/sdbatch-s3" in {mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
+    configs = {config["metadata"]["name"]: config["data"] for config in of_kind(resources, "ConfigMap")}
+    assert configs["sdbatch-env"]["AWS_SHARED_CREDENTIALS_FILE"] == "/etc/sdbatch-s3/credentials"
+    assert configs["sdbatch-job"]["job.yaml"] == (tmp_path / "own/job.yaml").read_text()
+
+
 def test_static_keys_are_a_file_that_only_the_pods_user_reads() -> None:
     for name, template in pod_templates(rendered("overlays/local")):
         secrets = [volume["secret"] for volume in template["spec"]["volumes"] if "secret" in volume]
-        assert secrets == ([] if name == "submitter" else [{"secretName": "sdbatch-s3", "defaultMode": 0o440}])
+        assert secrets == ([] if name == "submitter" else [KEYS])
     (config,) = (c for c in of_kind(rendered("overlays/local"), "ConfigMap") if c["metadata"]["name"] == "sdbatch-env")
     assert config["data"]["AWS_SHARED_CREDENTIALS_FILE"] == "/etc/sdbatch-s3/credentials"
 
@@ -484,7 +519,7 @@ def test_an_image_may_be_named_by_its_digest(tmp_path: Path) -> None:
         for _, template in pod_templates(_kustomize(overlay.parent))
         for container in template["spec"]["containers"]
     }
-    assert images == {f"registry.example.com/sdbatch@{digest}"}
+    assert images == {f"sdbatch@{digest}"}
 
 
 @pytest.mark.parametrize("image", ["registry.example.com/sdbatch:latest", "registry.example.com/sdbatch", "sdbatch"])
