@@ -129,7 +129,7 @@ def _written(
     for table in tables:
         spool.add(table)
         ids.add(table)
-    problems.extend(names.problems())
+    problems.extend(names.problems(knows_of_id=any(problem.column == "id" for problem in problems.kept)))
     if not problems.count:
         problems.extend(ids.problems(spool, names.label))
     if problems.count:

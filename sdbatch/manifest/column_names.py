@@ -19,6 +19,7 @@ from sdbatch.manifest.row_place import shown
 from sdbatch.manifest.schema import COLUMNS, unknown_column
 from sdbatch.manifest.tables import fault
 
+NO_ID: Final = "is missing; rename a column to it, or make ids of columns, as in `id: '{sku}-{scene}'` (--id of build)"
 _NEAR: Final = 0.8
 """How alike a name must be to a column's to be taken for a slip of the pen."""
 _NOT_OF_A_NAME: Final = re.compile(r"\W+")
@@ -112,8 +113,14 @@ class ColumnNames:
         self.has_made_ids = True
         return self.ids({**{name.casefold(): value for name, value in row.items()}, **row, **named}, number)
 
-    def problems(self) -> Iterator[Problem]:
-        """Yield the problems of the names themselves."""
+    def problems(self, *, knows_of_id: bool = False) -> Iterator[Problem]:
+        """Yield the problems of the names themselves.
+
+        Args:
+            knows_of_id: Whether it was said already what is wrong with the ids.
+        """
+        if self.of_manifest and "id" not in self.of_manifest and not knows_of_id:
+            yield self._problem("id", NO_ID)
         if self.ids is not None and self.has_made_ids:
             seen = {*self._targets, *(name.casefold() for name in self._targets), *self.of_manifest}
             self.ids.check_columns(seen - {"id"})

@@ -40,6 +40,18 @@ def test_ids_from_columns_stay_when_a_row_is_put_in(tmp_path: Path, options: dic
     assert _ids(path, "{sku}-{scene}", **options) == ["NEW-top", *MADE]
 
 
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.parquet"])
+def test_a_table_without_ids_is_refused_once_by_its_own_name(name: str, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("x_sku,prompt\nm,a\n")
+    (tmp_path / "a.jsonl").write_text('{"x_sku": "m", "prompt": "a"}\n')
+    pq.write_table(pa.table({"x_sku": ["m"], "prompt": ["a"]}), tmp_path / "a.parquet")
+    with pytest.raises(ManifestError) as caught:
+        build_shards(tmp_path / name, tmp_path / "out", label=name)
+
+    (problem,) = caught.value.problems
+    assert f"{name}: id is missing" in str(problem)
+
+
 def test_a_parquet_file_gives_the_same_ids(tmp_path: Path) -> None:
     columns = {"sku": ["MUG 01", "MUG 01", "MUG-02"], "scene": ["Beach (night)", "caf\u00e9/bar", "Beach (night)"]}
     pq.write_table(pa.table({**columns, "prompt": ["a", "b", "c"]}), tmp_path / "a.parquet")
