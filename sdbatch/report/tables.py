@@ -8,6 +8,7 @@ take for a formula has a ' before it. JSONL has null where a number is none that
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import datetime as dt
 import json
@@ -46,7 +47,8 @@ def write_rows(table: pa.Table, path: Path) -> None:
     except OSError as error:
         raise JobError(f"--to {path}: {error.strerror or error}") from error
     finally:
-        fresh.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # of a disk that takes no writing, also where there is no such file
+            fresh.unlink(missing_ok=True)
 
 
 def check_target(path: Path) -> None:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
+from zipfile import ZIP_DEFLATED, ZipFile
 
 from sdbatch.errors import JobError
 
@@ -36,6 +37,7 @@ def write_workbook(names: list[str], rows: Iterable[Mapping[str, Any]], cell: Ca
     """
     openpyxl = writer()
     from openpyxl.cell import WriteOnlyCell
+    from openpyxl.writer.excel import ExcelWriter
 
     book = openpyxl.Workbook(write_only=True)
     sheet = book.create_sheet("metadata")
@@ -62,7 +64,9 @@ def write_workbook(names: list[str], rows: Iterable[Mapping[str, Any]], cell: Ca
         for number, row in enumerate(rows, 1):
             _check_number(number)
             sheet.append([written(name, number, row[name]) for name in names])
-        book.save(path)
+        # `book.save` leaves the archive open where writing fails, and then Python prints a traceback at its end.
+        with ZipFile(path, "w", ZIP_DEFLATED) as archive:
+            ExcelWriter(book, archive).save()
     except BaseException:
         sheet.close()  # and the file that openpyxl collects rows in goes too
         sheet._writer.cleanup()  # noqa: SLF001 -- openpyxl has no other name for it

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import csv
 import datetime as dt
+import errno
+import gc
 import json
+import os
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -146,3 +149,24 @@ def test_a_value_that_python_does_not_have_is_told_as_such(column: pa.Array, tmp
     for suffix in (".csv", ".jsonl"):
         write_rows(pa.Table.from_batches([batch]), tmp_path / f"rows{suffix}")
         assert UNREADABLE in (tmp_path / f"rows{suffix}").read_text()
+
+
+@pytest.mark.parametrize("suffix", [".xlsx", ".csv", ".parquet"])
+def test_a_disk_that_takes_nothing_is_told_with_the_file(
+    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk while the file is written, and one that is mounted for reading, where nothing can be removed."""
+    fresh = tmp_path / f".rows{suffix}.{os.getpid()}.new"
+    if suffix != ".csv":  # is opened as a new file
+        fresh.symlink_to("/dev/full")
+        with pytest.raises(JobError, match=rf"--to .*rows{suffix}: .*No space left on device"):
+            write_rows(TABLE, tmp_path / f"rows{suffix}")
+        gc.collect()
+    fresh.mkdir()
+
+    def refused(path: Path, *, missing_ok: bool = False) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    monkeypatch.setattr(Path, "unlink", refused)
+    with pytest.raises(JobError, match=rf"--to .*rows{suffix}: "):
+        write_rows(TABLE, tmp_path / f"rows{suffix}")
