@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
@@ -20,6 +21,8 @@ from sdbatch.errors import ClusterRefused, WorkersUnavailable
 
 ON_ONE_MACHINE: Final = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 """Where this variable is 0, a node's own address is 127.0.0.1, as on macOS; otherwise Ray puts a public one there."""
+
+_PR_SET_PDEATHSIG: Final = 1
 
 _KV_NAMESPACE: Final = b"sdbatch"
 
@@ -36,13 +39,27 @@ def _no_dashboard() -> ImportError:
     return ImportError("this node has no dashboard")
 
 
+def _in_a_group_of_its_own() -> None:
+    """Stand in the place of what a process of Ray's does before its program begins, where it is to end with its parent.
+
+    In the caller's group it would end by the SIGTERM that `timeout`, a scheduler or a CI runner sends to all of it,
+    and the driver would wait for what is in flight on a cluster that is gone.
+    """
+    os.setpgrp()
+    if ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL)):
+        raise OSError("PR_SET_PDEATHSIG was refused")
+
+
 _STAND_INS: Final[Mapping[tuple[str, str], Mapping[str, Callable[..., object]]]] = {
     ("ray._private.node", "Node"): {
         "start_monitor": _start_nothing,
         "start_api_server": _start_nothing,
         "start_log_monitor": _start_nothing,
     },
-    ("ray._private", "utils"): {"get_dashboard_dependency_error": _no_dashboard},
+    ("ray._private", "utils"): {
+        "get_dashboard_dependency_error": _no_dashboard,
+        "set_kill_on_parent_death_linux": _in_a_group_of_its_own,
+    },
 }
 """What stands in the place of functions of Ray's, by module and what has them there. `ray.init` has no switch."""
 
@@ -124,6 +141,8 @@ def one_machine() -> Iterator[None]:
 @contextlib.contextmanager
 def without_helpers() -> Iterator[None]:
     """Let Ray start a node without its autoscaler, its dashboard's server and its log monitor while the block runs.
+
+    What it starts is in process groups of its own; see `_in_a_group_of_its_own`.
 
     None of them does anything for a cluster of one machine that shows no dashboard and hands no log to the driver. Ray
     waits for the server as it starts, and for the autoscaler, which hears no SIGTERM, a second as it ends. Its agent,

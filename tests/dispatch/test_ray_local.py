@@ -127,6 +127,27 @@ def test_a_local_run_is_closed_to_strangers(job: Callable[..., str], tmp_path: P
     assert list(home.iterdir()) == []  # no token under HOME
 
 
+@pytest.mark.slow
+def test_a_signal_to_all_of_the_group_leaves_the_cluster_to_what_is_in_flight(
+    job: Callable[..., str], tmp_path: Path
+) -> None:
+    """As `timeout` sends it, a batch scheduler, or a CI runner that cancels."""
+    one_by_one = {"tiny": {"path": "builtin:tiny-random", "batch_size": 1}}
+    path = job(prompts(3000), models=one_by_one, output=str(tmp_path / "out"))
+    process = _start(["run", path], _environment(tmp_path), start_new_session=True)
+    assert process.stderr is not None
+    while "/min" not in (line := process.stderr.readline()) and "/s," not in line:
+        assert process.poll() is None
+    daemons = [one for one in psutil.Process(process.pid).children(recursive=True) if one.is_running()]
+    os.killpg(process.pid, signal.SIGTERM)
+    output, errors = process.communicate(timeout=120)
+
+    assert process.returncode == 130, errors
+    assert "stopped by a signal; run again to go on" in output + errors
+    assert 0 < len(list((tmp_path / "out/assets").iterdir())) < 3000
+    assert psutil.wait_procs(daemons, 30)[1] == []
+
+
 @pytest.mark.fault("S13", "RAY_AUTH_MODE=disabled", "refused by name, exit 2, unless --allow-open-ray")
 def test_a_cluster_without_a_token_is_refused_unless_it_is_allowed(job: Callable[..., str], tmp_path: Path) -> None:
     environment = _environment(tmp_path, RAY_AUTH_MODE="disabled")
