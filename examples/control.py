@@ -11,6 +11,8 @@ from PIL import Image, ImageFilter
 
 import sdbatch
 
+if len(sys.argv) != 4:
+    sys.exit(__doc__)
 model, controlnet, folder = sys.argv[1], sys.argv[2], Path(sys.argv[3])
 folder.mkdir(parents=True, exist_ok=True)
 photo = Image.open("sdbatch/desk/starter_files/images/village.png").convert("L")

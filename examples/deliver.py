@@ -10,6 +10,8 @@ import yaml
 
 import sdbatch
 
+if len(sys.argv) != 3:
+    sys.exit(__doc__)
 campaign, target = sys.argv[1], Path(sys.argv[2])
 delivery = {
     "campaign": campaign,

@@ -10,6 +10,8 @@ from PIL import ImageStat
 
 import sdbatch
 
+if len(sys.argv) != 2:
+    sys.exit(__doc__)
 folder = Path(sys.argv[1])
 campaign = str(folder / "campaign")
 job = {

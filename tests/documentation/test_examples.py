@@ -29,6 +29,15 @@ def _rows(folder: Path) -> list[dict[str, object]]:
     return rows
 
 
+@pytest.mark.parametrize("name", ["control", "deliver", "review"])
+def test_a_script_that_is_given_too_little_says_what_it_takes(name: str) -> None:
+    command = [sys.executable, str(ROOT / f"examples/{name}.py")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1
+    assert f"python examples/{name}.py" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
 def test_a_script_is_short_and_told_in_the_readme(script: Path) -> None:
     text = script.read_text(encoding="utf-8")
