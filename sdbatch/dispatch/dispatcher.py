@@ -16,7 +16,7 @@ from typing import ClassVar
 from sdbatch.dispatch import policy
 from sdbatch.dispatch.backoff import MOST_WAIT_S, Backoff
 from sdbatch.dispatch.blame import FaultCounts, suspects_of
-from sdbatch.dispatch.executor import Died, Draining, Event, Executor, Faulted, Placed, Pulse, Ready, UnitDone
+from sdbatch.dispatch.executor import Died, Draining, Event, Executor, Faulted, Placed, Pulse, Ready, Shape, UnitDone
 from sdbatch.dispatch.fleet import Fleet
 from sdbatch.dispatch.likeness import Likeness, refusal
 from sdbatch.dispatch.plan import Plan
@@ -104,6 +104,7 @@ class Dispatcher:
         self._likeness = Likeness(plan.standards)
         self.warnings: list[str] = []
         self._last_start_fault = ""
+        self._sized: set[Shape] = set()
         self._stopping_since_s: float | None = None
         self.failure: SdbatchError | None = None
         self.worker_deaths = 0
@@ -442,11 +443,23 @@ class Dispatcher:
             if not self._fleet.models[shape] <= self.lost_models.keys():
                 self._fleet.start(shape)
 
+    def _shapes_too_large(self) -> list[Shape]:
+        """Return the shapes of which workers are asked for that the cluster can never hold; each is asked once."""
+        asked = [shape for shape in self._fleet.models if shape not in self._sized and self._fleet.names_of(shape)]
+        self._sized.update(asked)
+        return [shape for shape in asked if not self._plan.can_hold(shape)]
+
     def _give_up_shapes(self) -> None:
         """Give up a shape of which no worker was ready for `start_timeout_s`, at first or since the last one died."""
         limit_s = self._plan.start_timeout_s
-        for shape in self._fleet.overdue_shapes(limit_s, is_stopping=self._is_stopping()):
-            text = f"no worker became ready within limits.start_timeout_s = {limit_s:g}; {self._plan.shortage(shape)}"
+        overdue = self._fleet.overdue_shapes(limit_s, is_stopping=self._is_stopping())
+        too_large = self._shapes_too_large()
+        for shape in dict.fromkeys([*too_large, *overdue]):
+            shortage = self._plan.shortage(shape)
+            text = f"no worker became ready within limits.start_timeout_s = {limit_s:g}; {shortage}"
+            if shape in too_large:
+                text = f"no worker fits this machine; {shortage}; ask for less (num_gpus: 0 takes CPUs alone), or name "
+                text += "a larger cluster by RAY_ADDRESS"
             text += f"; the last that did not start: {self._last_start_fault}" if self._last_start_fault else ""
             for name in self._fleet.names_of(shape):
                 self._fleet.end(name)

@@ -153,6 +153,9 @@ class Slots(Protocol):
     def shortage(self, shape: Shape) -> str:
         """Say in words what a worker of a shape waits for."""
 
+    def can_hold(self, shape: Shape) -> bool:
+        """Whether a worker of a shape could ever be started, were nothing else there."""
+
 
 class SlotExecutor(Executor, Slots, Protocol):
     """An executor that a run can be made with."""

@@ -48,6 +48,10 @@ class InProcessExecutor:
         """See `Slots`: nothing is reserved."""
         return "the worker of this process does not start"
 
+    def can_hold(self, shape: Shape) -> bool:
+        """See `Slots`: nothing is reserved."""
+        return True
+
     def start(self, worker: str, shape: Shape) -> None:
         """See `Executor`."""
         self._workers[worker] = build_worker(self._path, worker, self._spec)

@@ -28,6 +28,7 @@ class Plan:
         refuse_unlike: Whether a worker that differs from them, or from the first ready one, stops the run. Otherwise
             it is warned of.
         shortage: Says in words what a worker of a shape waits for.
+        can_hold: Whether a worker of a shape could ever be started; one that could not is not waited for.
         allowance: What may be spent; None for no bound.
     """
 
@@ -42,4 +43,5 @@ class Plan:
     standards: Mapping[str, Standard] = field(default_factory=dict)
     refuse_unlike: bool = False
     shortage: Callable[[Shape], str] = lambda shape: f"each asks for {shape.words}"
+    can_hold: Callable[[Shape], bool] = lambda _: True
     allowance: Allowance | None = None

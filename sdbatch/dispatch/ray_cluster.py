@@ -40,7 +40,7 @@ from sdbatch.dispatch.metrics import DriverMetrics, WorkerMetrics
 from sdbatch.dispatch.policy import IN_FLIGHT_MAX
 from sdbatch.dispatch.ray_joined import first_line, join, refuse_open
 from sdbatch.dispatch.ray_local import LocalRay
-from sdbatch.dispatch.shortage import shortage_text
+from sdbatch.dispatch.shortage import lacking, shortage_text
 from sdbatch.errors import WorkersUnavailable
 from sdbatch.extras import require
 from sdbatch.outcomes import outcome_of
@@ -180,7 +180,13 @@ class RayExecutor:
 
     def shortage(self, shape: Shape) -> str:
         """See `Slots`."""
-        return shortage_text(self.settled(shape), ray.cluster_resources(), ray.available_resources())
+        total, free = ray.cluster_resources(), ray.available_resources()
+        return shortage_text(self.settled(shape), total, free, grows=self._local is None)
+
+    def can_hold(self, shape: Shape) -> bool:
+        """See `Slots`: a cluster that was started here gets no further nodes, any other may."""
+        total = ray.cluster_resources()
+        return self._local is None or not total or not lacking(self.settled(shape), total)
 
     def start(self, worker: str, shape: Shape) -> None:
         """See `Executor`."""

@@ -127,6 +127,19 @@ def test_a_local_run_is_closed_to_strangers(job: Callable[..., str], tmp_path: P
     assert list(home.iterdir()) == []  # no token under HOME
 
 
+def test_a_worker_that_this_machine_can_never_hold_is_not_waited_for(job: Callable[..., str], tmp_path: Path) -> None:
+    tiny = {"path": "builtin:tiny-random", "batch_size": 1}
+    rows = [{**row, "model": "large" if number else "tiny"} for number, row in enumerate(prompts(2))]
+    path = job(rows, models={"tiny": tiny, "large": {**tiny, "num_gpus": 64}}, output=str(tmp_path / "out"))
+    process = _start(["run", path], _environment(tmp_path))
+    output, errors = process.communicate(timeout=120)  # limits.start_timeout_s is 600
+
+    assert process.returncode == 1
+    assert "model large: no worker fits this machine; each asks for 64 GPU and 1 CPU; the cluster has " in errors
+    assert "too few GPU for one worker; ask for less (num_gpus: 0 takes CPUs alone), or name a larger" in errors
+    assert "1 of 2 made" in output
+
+
 @pytest.mark.slow
 def test_a_signal_to_all_of_the_group_leaves_the_cluster_to_what_is_in_flight(
     job: Callable[..., str], tmp_path: Path

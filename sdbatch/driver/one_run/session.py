@@ -362,6 +362,7 @@ class Session:
             standards=self._records.standards,
             refuse_unlike=self._job.determinism == "exact",
             shortage=executor.shortage,
+            can_hold=executor.can_hold,
             allowance=self._costs.begin(self._tally.work),
         )
         window = Window(
