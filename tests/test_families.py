@@ -31,13 +31,17 @@ from sdbatch.families import (
 from sdbatch.families.arguments import PARAMETER_BOUNDS
 from sdbatch.families.scheduler_options import REQUIRES
 from sdbatch.families.schedulers import (
+    CALLED_ALONE,
     COGVIDEOX_SCHEDULERS,
     EPSILON_SCHEDULERS,
     EULER_SCHEDULERS,
     FLOW_SCHEDULERS,
     MOTION_SCHEDULERS,
+    OF_OTHER_PIPELINES,
+    OF_OWN_NOISE,
     SAY_NO_SHIFT,
     SCALE_NOISE,
+    TOLD_OF_FLOW,
     WAN_SCHEDULERS,
 )
 from sdbatch.generate.tasks import CALLS
@@ -326,3 +330,27 @@ def test_the_table_knows_which_pipelines_need_a_scheduler_that_scales_noise(
 
     needs = "scheduler.scale_noise(" in source and "scheduler.add_noise(" not in source
     assert needs == (row.pipeline in SCALE_NOISE)
+
+
+@pytest.mark.parametrize(("family", "task", "row"), ROWS, ids=NAMES)
+def test_the_table_knows_which_pipelines_call_fewer_schedulers_than_others(
+    family: Family, task: str, row: Route
+) -> None:
+    import diffusers
+
+    source = inspect.getsource(getattr(diffusers, row.pipeline).__call__)
+
+    calls_fewer = "per_token_timesteps=" in source or "sigmas = get_default_z_image_sigmas(" in source
+    assert calls_fewer == (row.pipeline in CALLED_ALONE)
+
+
+def test_the_tables_of_schedulers_hold_those_that_are_told_of_a_flow_and_none_of_other_pipelines() -> None:
+    import diffusers
+
+    classes = {name: getattr(diffusers, name) for name in dir(diffusers) if name.endswith("Scheduler")}
+    told = {name for name, cls in classes.items() if "use_flow_sigmas" in inspect.signature(cls).parameters}
+
+    assert told - OF_OTHER_PIPELINES - {"HeliosDMDScheduler", "HeliosScheduler"} == set(TOLD_OF_FLOW)
+    assert classes.keys() >= OF_OTHER_PIPELINES
+    assert OF_OTHER_PIPELINES.isdisjoint({*EPSILON_SCHEDULERS, *OF_OWN_NOISE, *TOLD_OF_FLOW})
+    assert {name for name in classes if "Inverse" in name} <= OF_OTHER_PIPELINES

@@ -118,6 +118,7 @@ def describe(name: str, model: Model, storage: Mapping[str, Storage], *, with_re
         embedding_vectors={word: one.num_vectors for word, one in embeddings.items()},
         ends_in_noise=_ends_in_noise(info, found, storage),
         shifts_by_size=_shifts_by_size(info, found, storage),
+        has_own_noise=_has_own_noise(info, found, storage),
         parameters=denoiser.parameters if denoiser is not None else info.parameters,
         module_parameters={
             **info.module_parameters,
@@ -218,6 +219,12 @@ def _shifts_by_size(info: ModelInfo, found: Mapping[str, LaidOver], storage: Map
     if SAY_NO_SHIFT.isdisjoint(route.pipeline for route in info.family.routes):
         return False
     return (_config_of(info, "scheduler", found, storage) or {}).get("use_dynamic_shifting") is True
+
+
+def _has_own_noise(info: ModelInfo, found: Mapping[str, LaidOver], storage: Mapping[str, Storage]) -> bool:
+    """See `ModelInfo`; the scheduler of a family that has one class for it alone is not read."""
+    config = _config_of(info, "scheduler", found, storage) if len(info.family.schedulers) > 1 else None
+    return (config or {}).get("timestep_type") == "continuous"
 
 
 def _says_predictions(model: Model) -> bool:

@@ -16,12 +16,21 @@ from sdbatch.checkpoints.facts import Fact
 from sdbatch.checkpoints.files import named_components
 from sdbatch.errors import ModelError
 from sdbatch.families import Family
-from sdbatch.families.schedulers import FLOW_SCHEDULERS, OF_FLOW, TAKE_SIGMAS, WAN_SCHEDULERS
+from sdbatch.families.schedulers import (
+    FLOW_SCHEDULERS,
+    OF_FLOW,
+    OF_OTHER_PIPELINES,
+    TAKE_SIGMAS,
+    TOLD_OF_FLOW,
+    WAN_SCHEDULERS,
+)
 
 _OF_LATENTS: Final = ("StableDiffusionPipeline", "StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline")
 """Classes whose UNet reads latents and nothing beside them."""
 _KINDS: Final = {5: "a depth model", 7: "an upscaler", 8: "InstructPix2Pix", 9: "an inpainting model"}
 """What a UNet is that reads so many channels where the VAE has 4."""
+_OF_NOISE: Final = ("prediction_type", "scale_factors", "use_flow_sigmas", "variance_type")
+"""Entries of a scheduler's configuration that say what noise it is for."""
 _PREDICTIONS: Final = ("epsilon", "sample", "v_prediction", "flow_prediction")
 
 
@@ -51,8 +60,8 @@ def _is_taken(class_name: str, family: Family) -> bool:
     if class_name.startswith("CogVideoX"):
         return class_name in family.schedulers
     if _predicts_flow(family):
-        return not family.gives_sigmas or class_name in TAKE_SIGMAS
-    return not class_name.startswith(OF_FLOW) or not family.schedulers
+        return class_name in TAKE_SIGMAS if family.gives_sigmas else class_name.startswith(OF_FLOW + TOLD_OF_FLOW)
+    return not family.schedulers or not (class_name.startswith(OF_FLOW) or class_name in OF_OTHER_PIPELINES)
 
 
 def _predicts_flow(family: Family) -> bool:
@@ -96,12 +105,12 @@ def refuse_other_inputs(place: str, family: Family, fact: Fact, without: Collect
         )
     scheduler = fact("model_index.json scheduler")
     if "scheduler" not in without and isinstance(scheduler, list):
-        config = {key: fact(f"scheduler/scheduler_config.json {key}") for key in ("prediction_type", "use_flow_sigmas")}
+        config = {key: fact(f"scheduler/scheduler_config.json {key}") for key in _OF_NOISE}
         refuse_other_noise(f"{place}: scheduler", family, str(scheduler[-1]), config)
 
 
 def refuse_other_noise(place: str, family: Family, class_name: str, config: Mapping[str, Any]) -> None:
-    """Refuse a scheduler that takes what a model of a flow predicts for noise.
+    """Refuse a scheduler that takes what a model predicts for something else.
 
     Args:
         place: Key in the job and the scheduler's folder, for messages.
@@ -112,12 +121,31 @@ def refuse_other_noise(place: str, family: Family, class_name: str, config: Mapp
     Raises:
         ModelError: Naming the scheduler and the nearest that fits.
     """
-    said = config.get("prediction_type")
-    is_of_flow = class_name.startswith(OF_FLOW) or said == "flow_prediction" or config.get("use_flow_sigmas")
+    said, nearest = config.get("prediction_type"), f"the nearest is {_nearest(family)}"
+    is_told, has_levels = said == "flow_prediction", bool(config.get("use_flow_sigmas"))
+    is_of_flow = class_name.startswith(OF_FLOW) or (is_told and has_levels)
+    if not _is_taken(class_name, family):
+        raise ModelError(f"{place}: is a {class_name}, which {family.title} does not take; {nearest}")
+    if is_told != has_levels and not class_name.startswith(OF_FLOW):
+        raise ModelError(
+            f"{place}: is a {class_name} whose configuration says prediction_type {said or 'epsilon'} and "
+            f"use_flow_sigmas {str(has_levels).lower()}: of a flow it says flow_prediction and true, of noise neither; "
+            f"{nearest}"
+        )
     if _predicts_flow(family) and not is_of_flow:
         raise ModelError(
             f"{place}: is a {class_name} for what predicts {said or 'epsilon'}, and {family.title} predicts a flow; "
-            f"the nearest is {family.schedulers[0]}"
+            f"{nearest}"
+        )
+    if config.get("scale_factors"):
+        raise ModelError(
+            f"{place}: is a {class_name} with scale_factors, which enlarges latents between its steps, and no pipeline "
+            f"of {family.title} does that; {nearest}"
+        )
+    if str(config.get("variance_type", "")).startswith("learned"):
+        raise ModelError(
+            f"{place}: is a {class_name} whose variance_type is {config['variance_type']}, for what predicts variances "
+            f"as well, and {family.title} does not; {nearest}"
         )
 
 

@@ -61,6 +61,8 @@ class ModelInfo:
             its weights were trained so.
         shifts_by_size: Whether its own scheduler waits to be told how far noise levels are shifted
             (`use_dynamic_shifting`), which not every pipeline of its family does.
+        has_own_noise: Whether its own scheduler has noise levels of the model's own (`timestep_type: continuous`),
+            which schedulers of other classes leave out.
         unserved: What of its folder a route cannot serve, by the route's name; others serve it.
     """
 
@@ -86,6 +88,7 @@ class ModelInfo:
     embedding_vectors: Mapping[str, int] = field(default_factory=dict)
     ends_in_noise: bool = False
     shifts_by_size: bool = False
+    has_own_noise: bool = False
     unserved: Mapping[str, str] = field(default_factory=dict)
 
     @property

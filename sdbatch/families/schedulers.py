@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 EPSILON_SCHEDULERS: Final = (
@@ -46,6 +47,33 @@ WAN_SCHEDULERS: Final = ("DPMSolverMultistepScheduler", "UniPCMultistepScheduler
 
 OF_FLOW: Final = ("FlowMatch", "LTXEuler")
 """How the names of schedulers begin that read what a model predicts as a flow, whatever their configuration says."""
+
+TOLD_OF_FLOW: Final = (
+    "DEISMultistepScheduler",
+    "DPMSolverMultistepScheduler",
+    "DPMSolverSinglestepScheduler",
+    "SASolverScheduler",
+    "UniPCMultistepScheduler",
+)
+"""Schedulers that read it so where their configuration says both `prediction_type: flow_prediction` and
+`use_flow_sigmas`; with one of the two they render noise, or fail."""
+
+OF_OTHER_PIPELINES: Final = frozenset(
+    {
+        "AmusedScheduler",
+        "DDIMInverseScheduler",
+        "DDPMWuerstchenScheduler",
+        "DPMSolverMultistepInverseScheduler",
+        "IPNDMScheduler",
+        "RePaintScheduler",
+        "SCMScheduler",
+        "ScoreSdeVeScheduler",
+        "UnCLIPScheduler",
+        "VQDiffusionScheduler",
+    }
+)
+"""Schedulers that the pipelines of models that predict noise cannot call, or not from a picture. With the inverse ones,
+which add noise, they make noise."""
 
 TAKE_SIGMAS: Final = (*FLOW_SCHEDULERS, "FlowMatchLCMScheduler", "UniPCMultistepScheduler")
 """Schedulers of a flow to which a pipeline can give the noise levels of the steps and how far they are shifted."""
@@ -98,3 +126,19 @@ SCALE_NOISE: Final = frozenset(
     }
 )
 """Pipelines that begin from a picture by `scale_noise`, which the FlowMatch schedulers alone have."""
+
+CALLED_ALONE: Final[Mapping[str, tuple[str, ...]]] = {
+    "LTXConditionPipeline": FLOW_SCHEDULERS,
+    **dict.fromkeys(
+        (
+            "ZImageControlNetInpaintPipeline",
+            "ZImageControlNetPipeline",
+            "ZImageImg2ImgPipeline",
+            "ZImageInpaintPipeline",
+            "ZImagePipeline",
+        ),
+        (*FLOW_SCHEDULERS, "FlowMatchLCMScheduler"),
+    ),
+}
+"""Schedulers of a flow that a pipeline can call, where others can call more. LTX' of key frames and clips tells it the
+time of each token; Z-Image's give it noise levels as a list, with which UniPC cannot compute (0.42.1)."""

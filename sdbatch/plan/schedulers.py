@@ -13,7 +13,7 @@ from sdbatch.checkpoints import ModelInfo
 from sdbatch.families import Route
 from sdbatch.families.samplers import scheduler_of
 from sdbatch.families.scheduler_options import REQUIRES, STEPS_ORIGINAL
-from sdbatch.families.schedulers import FLOW_SCHEDULERS, OF_OWN_NOISE, SAY_NO_SHIFT, SCALE_NOISE
+from sdbatch.families.schedulers import CALLED_ALONE, FLOW_SCHEDULERS, OF_OWN_NOISE, SAY_NO_SHIFT, SCALE_NOISE
 from sdbatch.plan.problems import RowProblem
 
 _REMEDY = "pip install 'sdbatch[samplers]'"
@@ -33,7 +33,7 @@ def settled_scheduler(values: dict[str, Any], model: ModelInfo, *, loads_here: b
     found, problem = scheduler_of(name, model.family, model.options.schedulers)
     if found is None:
         return [RowProblem("scheduler", name, problem)]
-    if model.scheduler in OF_OWN_NOISE:
+    if model.scheduler in OF_OWN_NOISE or (model.has_own_noise and found.class_name != model.scheduler):
         message = f'is for other noise levels than {model.name} was trained for; say "" for its own, {model.scheduler}'
         return [RowProblem("scheduler", name, message)]
     values["scheduler"] = found.class_name
@@ -58,8 +58,8 @@ def settled_scheduler(values: dict[str, Any], model: ModelInfo, *, loads_here: b
     return problems
 
 
-def check_beginning(values: Mapping[str, Any], route: Route, model: ModelInfo) -> list[RowProblem]:
-    """Check that the model's own scheduler can begin from a picture, where the row names no other.
+def check_own(values: Mapping[str, Any], route: Route, model: ModelInfo) -> list[RowProblem]:
+    """Check that a route's pipeline can call the model's own scheduler, where the row names no other.
 
     Args:
         values: Settled values by column, the scheduler's class among them.
@@ -67,13 +67,17 @@ def check_beginning(values: Mapping[str, Any], route: Route, model: ModelInfo) -
         model: Description of the model.
     """
     own = model.scheduler
-    if values.get("scheduler") or not own or own.startswith("FlowMatch") or route.pipeline not in SCALE_NOISE:
+    if values.get("scheduler") or not own:
         return []
-    message = (
-        f"cannot begin from a picture: {route.pipeline} calls scale_noise, which {model.name}'s own, {own}, does not "
-        f"have; say {FLOW_SCHEDULERS[0]}"
-    )
-    return [RowProblem("scheduler", values.get("scheduler"), message)]
+    message = ""
+    if own not in CALLED_ALONE.get(route.pipeline, (own,)):
+        message = f"cannot be called by {route.pipeline}: that is {model.name}'s own, {own}; say {FLOW_SCHEDULERS[0]}"
+    elif route.pipeline in SCALE_NOISE and not own.startswith("FlowMatch"):
+        message = (
+            f"cannot begin from a picture: {route.pipeline} calls scale_noise, which {model.name}'s own, {own}, does "
+            f"not have; say {FLOW_SCHEDULERS[0]}"
+        )
+    return [RowProblem("scheduler", values.get("scheduler"), message)] if message else []
 
 
 def check_shift(values: Mapping[str, Any], route: Route, model: ModelInfo) -> list[RowProblem]:

@@ -33,7 +33,7 @@ from sdbatch.plan.checks import (
 )
 from sdbatch.plan.control_checks import check_counts, check_modes
 from sdbatch.plan.problems import RowProblem
-from sdbatch.plan.schedulers import check_beginning, check_shift, settled_scheduler
+from sdbatch.plan.schedulers import check_own, check_shift, settled_scheduler
 from sdbatch.plan.shape import shape_text
 from sdbatch.plan.texts import TextUses, reader_of, settled_texts
 from sdbatch.recipe import KEY_VERSION, RecipeTemplate
@@ -210,7 +210,7 @@ class Settler:
         problems.extend([*out_of_bounds, *check_family(values, family)])
         problems.extend(
             settled_scheduler(values, binding.model, loads_here=self._loads_here)
-            or check_beginning(values, route, binding.model)
+            or check_own(values, route, binding.model)
             or check_shift(values, route, binding.model)
         )
         if route.keyframes and binding.given.num_images and not problems:

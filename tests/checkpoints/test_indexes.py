@@ -12,12 +12,13 @@ import diffusers
 import pytest
 import transformers
 from support.toy_clips import make_cogvideox, make_wan_t2v
-from support.toy_models import make_tiny_flux
+from support.toy_models import make_tiny_flux, make_tiny_sd3
 from support.weights import weights
 
 from sdbatch.checkpoints import SHIPPED, describe
 from sdbatch.checkpoints.lacks import has_words
 from sdbatch.errors import ModelError
+from sdbatch.generate.random_weights import make_tiny_random
 from sdbatch.job import Model
 
 TINY = SHIPPED["tiny-sd"]
@@ -129,6 +130,11 @@ def test_a_scheduler_of_noise_is_refused_for_a_model_of_a_flow(folder: Path, tmp
     assert "scheduler: is a UniPCMultistepScheduler for what predicts epsilon, and Flux.1 predicts a f" in said("flux")
     config = tmp_path / "flux" / "scheduler" / "scheduler_config.json"
     _change(config, {"prediction_type": "flow_prediction"})
+    half = said("flux")
+    assert "configuration says prediction_type flow_prediction and use_flow_sigmas false: of a flow it says" in half
+    _change(config, {"use_flow_sigmas": True, "prediction_type": "epsilon"})
+    assert "configuration says prediction_type epsilon and use_flow_sigmas true: of a flow it says" in said("flux")
+    _change(config, {"prediction_type": "flow_prediction"})
     assert describe("m", Model(path=str(tmp_path / "flux")), {}).family.title == "Flux.1"
 
 
@@ -140,6 +146,8 @@ def test_a_scheduler_of_noise_is_refused_for_a_model_of_a_flow(folder: Path, tmp
         (make_wan_t2v, "CogVideoXDPMScheduler", "DPMSolverMultistepScheduler"),
         (make_cogvideox, "FlowMatchEulerDiscreteScheduler", "CogVideoXDDIMScheduler"),
         (make_cogvideox, "LTXEulerAncestralRFScheduler", "CogVideoXDDIMScheduler"),
+        (make_tiny_random, "DDIMInverseScheduler", "DDIMScheduler"),
+        (make_tiny_random, "IPNDMScheduler", "DDIMScheduler"),
     ],
 )
 def test_a_scheduler_that_the_pipelines_cannot_call_is_refused(
@@ -151,6 +159,42 @@ def test_a_scheduler_that_the_pipelines_cannot_call_is_refused(
 
     with pytest.raises(ModelError, match=f"scheduler is a {class_name}, which .* does not take; .* {nearest}"):
         describe("m", Model(path=str(tmp_path)), {})
+
+
+@pytest.mark.parametrize(
+    ("make", "class_name", "config", "says"),
+    [
+        (
+            make_tiny_random,
+            "DPMSolverMultistepScheduler",
+            {"prediction_type": "flow_prediction"},
+            "prediction_type flow_prediction and use_flow_sigmas false",
+        ),
+        (make_tiny_random, "UniPCMultistepScheduler", {"use_flow_sigmas": True}, "use_flow_sigmas true"),
+        (make_tiny_random, "DDPMScheduler", {"variance_type": "learned_range"}, "whose variance_type is learned_range"),
+        (make_tiny_sd3, "FlowMatchLCMScheduler", {"scale_factors": [0.5, 1.0]}, "with scale_factors, which enlarges"),
+        (make_tiny_sd3, "HeliosScheduler", {}, "which Stable Diffusion 3/3.5 does not take; the nearest is"),
+    ],
+)
+@pytest.mark.parametrize("is_laid_over", [False, True])
+def test_a_scheduler_of_another_kind_of_model_is_refused(
+    make: Callable[[Path], None],
+    class_name: str,
+    config: dict[str, Any],
+    says: str,
+    is_laid_over: bool,
+    tmp_path: Path,
+) -> None:
+    model = {"path": str(tmp_path / "model")}
+    make(tmp_path / "model")
+    place = tmp_path / ("other" if is_laid_over else "model/scheduler")
+    getattr(diffusers, class_name)(**config).save_pretrained(place)
+    _change(tmp_path / "model" / "model_index.json", {"scheduler": ["diffusers", class_name]})
+    over = {"components": {"scheduler": str(place)}} if is_laid_over else {}
+
+    with pytest.raises(ModelError, match=f"scheduler.* is a {class_name}[ ,]") as refused:
+        describe("m", Model.model_validate({**model, **over}), {})
+    assert says in str(refused.value)
 
 
 def test_a_tokenizer_without_its_words_is_refused(folder: Path) -> None:

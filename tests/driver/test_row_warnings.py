@@ -220,6 +220,27 @@ def test_another_scheduler_is_refused_for_a_model_of_noise_levels_of_its_own(
     assert 'other noise levels than m was trained for; say "" for its own, EDMDPMSolverMultistepS' in str(refused.value)
 
 
+def test_another_scheduler_is_refused_for_a_model_of_continuous_noise_levels(
+    job: Callable[..., Values], tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(builtin_folder("tiny-sd"), folder)
+    index, file = folder / "model_index.json", folder / "scheduler" / "scheduler_config.json"
+    own = "EulerDiscreteScheduler"
+    index.write_text(json.dumps({**json.loads(index.read_text()), "scheduler": ["diffusers", own]}))
+    levels = {"timestep_type": "continuous", "sigma_min": 0.002, "sigma_max": 120.0, "prediction_type": "v_prediction"}
+    file.write_text(json.dumps({"_class_name": own, **levels}))
+
+    def checked(scheduler: str) -> Any:
+        values = job([{"id": "a", "prompt": "a", "scheduler": scheduler}])
+        return sdbatch.check({**values, "models": {"m": {"path": str(folder), "batch_size": 1}}})
+
+    assert not checked("").warnings
+    assert not checked("Euler Karras").warnings
+    with pytest.raises(ManifestError, match='other noise levels than m was trained for; say "" for its own, EulerDis'):
+        checked("DPM++ 2M")
+
+
 def test_only_families_that_predict_no_flow_have_schedulers_that_end_in_noise() -> None:
     ending = {name: zero_snr_schedulers(family.schedulers) for name, family in FAMILIES.items()}
 

@@ -14,7 +14,7 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, FlowMatchLCMScheduler, UniPCMultistepScheduler
 from support.studio import LTX2_BLOCKS, Case, Studio, base_row, difference, open_studio, resolve
 from support.toy_clips import make_ltx, make_wan_t2v
-from support.toy_models import make_tiny_sd3
+from support.toy_models import make_tiny_sd3, make_tiny_zimage
 
 from sdbatch.checkpoints import ModelInfo, describe
 from sdbatch.generate.batch import make_batch, set_threads
@@ -185,4 +185,48 @@ def test_a_scheduler_that_scales_no_noise_is_refused_where_a_row_begins_from_a_p
     assert made.make(asked)[0].any()
     item = made.item(asked)
     with pytest.raises(AttributeError, match="scale_noise"):
+        make_batch(made.loaded, [replace(item, recipe=replace(item.recipe, scheduler="", more={}))], None)
+
+
+@pytest.mark.parametrize(
+    ("make", "own", "row", "says"),
+    [
+        (
+            make_tiny_zimage,
+            UniPCMultistepScheduler(use_flow_sigmas=True, prediction_type="flow_prediction"),
+            {"task": "text-to-image", "prompt": "a fox", "height": 64, "width": 64},
+            "cannot be called by ZImagePipeline: that is tiny's own, UniPCMultistepScheduler; say FlowMatchEulerDiscr",
+        ),
+        (
+            make_ltx,
+            UniPCMultistepScheduler(use_flow_sigmas=True, prediction_type="flow_prediction"),
+            {**base_row(Case(model="ltx", task="image-to-video", images=2)), "num_frames": 9},
+            "cannot be called by LTXConditionPipeline: that is tiny's own, UniPC",
+        ),
+        (
+            make_ltx,
+            FlowMatchLCMScheduler(),
+            {**base_row(Case(model="ltx", task="image-to-video", images=2)), "num_frames": 9},
+            "cannot be called by LTXConditionPipeline: that is tiny's own, FlowMatchLCM",
+        ),
+    ],
+    ids=["Z-Image", "LTX UniPC", "LTX LCM"],
+)
+def test_a_scheduler_that_a_pipeline_cannot_call_is_refused_where_a_row_names_no_other(
+    make: Callable[[Path], None], own: Any, row: dict[str, Any], says: str, tmp_path: Path
+) -> None:
+    make(tmp_path)
+    _own_scheduler(tmp_path, own)
+    made = Studio(*_loaded(tmp_path))
+    row = {**row, "num_inference_steps": 2, "seed": 1, "model": "tiny"}
+    asked = {**row, "scheduler": "FlowMatchEulerDiscreteScheduler"}
+
+    (refused, _), faults = resolve(made.info, row, asked)
+
+    assert refused is None
+    assert [fault.column for fault in faults] == ["scheduler"]
+    assert says in faults[0].message
+    assert made.make(asked)[0].any()
+    item = made.item(asked)
+    with pytest.raises((TypeError, ValueError)):
         make_batch(made.loaded, [replace(item, recipe=replace(item.recipe, scheduler="", more={}))], None)
