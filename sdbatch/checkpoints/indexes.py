@@ -61,11 +61,12 @@ def _is_taken(class_name: str, family: Family) -> bool:
         return class_name in family.schedulers
     if _predicts_flow(family):
         return class_name in TAKE_SIGMAS if family.gives_sigmas else class_name.startswith(OF_FLOW + TOLD_OF_FLOW)
-    return not family.schedulers or not (class_name.startswith(OF_FLOW) or class_name in OF_OTHER_PIPELINES)
+    return not class_name.startswith(OF_FLOW) and class_name not in OF_OTHER_PIPELINES
 
 
 def _predicts_flow(family: Family) -> bool:
-    return bool(family.schedulers) and {*FLOW_SCHEDULERS, *WAN_SCHEDULERS}.issuperset(family.schedulers)
+    """Whether a model of a family predicts a flow; Sana does, of which rows may ask for no other scheduler."""
+    return {*FLOW_SCHEDULERS, *WAN_SCHEDULERS}.issuperset(family.schedulers)
 
 
 def _nearest(family: Family) -> str:

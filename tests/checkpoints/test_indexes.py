@@ -12,7 +12,7 @@ import diffusers
 import pytest
 import transformers
 from support.toy_clips import make_cogvideox, make_wan_t2v
-from support.toy_models import make_tiny_flux, make_tiny_sd3
+from support.toy_models import make_tiny_flux, make_tiny_sana, make_tiny_sd3
 from support.weights import weights
 
 from sdbatch.checkpoints import SHIPPED, describe
@@ -146,6 +146,7 @@ def test_a_scheduler_of_noise_is_refused_for_a_model_of_a_flow(folder: Path, tmp
         (make_wan_t2v, "CogVideoXDPMScheduler", "DPMSolverMultistepScheduler"),
         (make_cogvideox, "FlowMatchEulerDiscreteScheduler", "CogVideoXDDIMScheduler"),
         (make_cogvideox, "LTXEulerAncestralRFScheduler", "CogVideoXDDIMScheduler"),
+        (make_tiny_sana, "EulerDiscreteScheduler", "FlowMatchEulerDiscreteScheduler"),
         (make_tiny_random, "DDIMInverseScheduler", "DDIMScheduler"),
         (make_tiny_random, "IPNDMScheduler", "DDIMScheduler"),
     ],
@@ -173,6 +174,12 @@ def test_a_scheduler_that_the_pipelines_cannot_call_is_refused(
         (make_tiny_random, "UniPCMultistepScheduler", {"use_flow_sigmas": True}, "use_flow_sigmas true"),
         (make_tiny_random, "DDPMScheduler", {"variance_type": "learned_range"}, "whose variance_type is learned_range"),
         (make_tiny_sd3, "FlowMatchLCMScheduler", {"scale_factors": [0.5, 1.0]}, "with scale_factors, which enlarges"),
+        (
+            make_tiny_sana,
+            "DPMSolverMultistepScheduler",
+            {},
+            "predicts epsilon, and Sana predicts a flow; the nearest is",
+        ),
         (make_tiny_sd3, "HeliosScheduler", {}, "which Stable Diffusion 3/3.5 does not take; the nearest is"),
     ],
 )
