@@ -49,6 +49,7 @@ from sdbatch.checkpoints.info import LoraInfo, ModelInfo
 from sdbatch.checkpoints.ip_adapters import ADAPTER, look_into_adapter
 from sdbatch.checkpoints.lacks import faults_of_model, faults_of_numbers
 from sdbatch.checkpoints.lora_forms import left_out, misplaced, unscaled
+from sdbatch.checkpoints.lora_modules import misfit
 from sdbatch.checkpoints.parameters import num_parameters, stored_dtype
 from sdbatch.checkpoints.quantizing import refuse_quantize
 from sdbatch.checkpoints.refusals import refuse_code, refuse_libraries
@@ -263,9 +264,14 @@ def describe_lora(name: str, lora: Lora, storage: Mapping[str, Storage], *, with
         entries = lora_files(store, lora.weight_name)
     except ModelError as error:
         raise ModelError(f"loras.{name}: {error}") from error
-    headers = read_headers(store, entries).values()
-    _refuse(f"loras.{name}", [str(fault) for fault in headers if not isinstance(fault, Header)])
-    keys = [key for header in headers if isinstance(header, Header) for key in header.tensors]
+    read = read_headers(store, entries)
+    _refuse(f"loras.{name}", [str(fault) for fault in read.values() if not isinstance(fault, Header)])
+    headers = {path: header for path, header in read.items() if isinstance(header, Header)}
+    keys = [key for header in headers.values() for key in header.tensors]
+    bases = [family for family in FAMILIES.values() if lora.base in {family.title, family.class_name}]
+    if not bases:
+        raise ModelError(f"loras.{name}: base {lora.base!r} is not a family; there are {', '.join(FAMILIES)}")
+    title, is_partial = bases[0].title, lora.partial == "allow"
     if lora.revision is not None:
         revision = identity(lora.revision, file=lora.weight_name)
     else:
@@ -273,6 +279,7 @@ def describe_lora(name: str, lora: Lora, storage: Mapping[str, Storage], *, with
     # The same weights in the other denoiser give other pixels.
     is_second = lora.load_into_transformer_2
     named = hashlib.sha256(f"{revision}\ntransformer_2".encode()).hexdigest() if is_second and revision else revision
+    misfits = (misfit(header, store, path, title, partial=is_partial) for path, header in headers.items())
     info = LoraInfo(
         name=name,
         base=lora.base,
@@ -280,20 +287,11 @@ def describe_lora(name: str, lora: Lora, storage: Mapping[str, Storage], *, with
         is_pinned=_is_pinned(lora, store),
         weights_revision=revision,
         is_second=is_second,
-        left_out=left_out(keys, partial=lora.partial == "allow"),
+        left_out=left_out(keys, partial=is_partial) or next(filter(None, misfits), ""),
     )
-    bases = [family for family in FAMILIES.values() if lora.base in {family.title, family.class_name}]
-    if not bases:
-        raise ModelError(f"loras.{name}: base {lora.base!r} is not a family; there are {', '.join(FAMILIES)}")
-    shapes = {
-        key: tensor["shape"]
-        for header in headers
-        if isinstance(header, Header)
-        for key, tensor in header.tensors.items()
-    }
-    for family in bases[:1]:
-        if fault := misplaced(shapes, family.title, family.denoiser) or unscaled(shapes, family.title):
-            raise ModelError(f"loras.{name}: {store.url}/{lora.weight_name} {fault}")
+    shapes = {key: tensor["shape"] for header in headers.values() for key, tensor in header.tensors.items()}
+    if fault := misplaced(shapes, title, bases[0].denoiser) or unscaled(shapes, title):
+        raise ModelError(f"loras.{name}: {store.url}/{lora.weight_name} {fault}")
     if not any(info.fits(family) for family in bases):
         able = ", ".join(title for title, family in FAMILIES.items() if family.has_second_denoiser)
         raise ModelError(f"loras.{name}.load_into_transformer_2: {lora.base!r} has one denoiser; two have {able}")

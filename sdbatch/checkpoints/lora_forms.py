@@ -111,5 +111,6 @@ def left_out(keys: Iterable[str], *, partial: bool) -> str:
     for part in LEFT_OUT:
         form, number = FORMS[part], sum(part in name for name in names)
         if number and not (partial and form != "DoRA" and number < len(names)):
-            return f"is a {form} file: of its {len(names)} keys diffusers applies none of the {number} with {part}"
+            applied = f"of its {len(names)} keys diffusers applies none of the {number} with {part}"
+            return f"is a {form} file: {applied}; take a plain LoRA"
     return ""

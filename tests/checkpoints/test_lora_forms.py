@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from support.toy_loras import write_lora
 from support.weights import weights
 
-from sdbatch.checkpoints import describe_lora
+from sdbatch.checkpoints import LoraInfo, describe_lora
+from sdbatch.checkpoints.lora_modules import MODULES, strange_keys
 from sdbatch.errors import ModelError
+from sdbatch.families import FAMILIES
 from sdbatch.job import Lora
 
 SD, SDXL, FLUX, WAN = "Stable Diffusion 1.x/2.x", "Stable Diffusion XL", "Flux.1", "Wan 2.2 T2V A14B"
@@ -19,7 +25,7 @@ OF_PEFT = "base_model.model.transformer_blocks.0.attn.to_k.lora_A.weight"
 OF_WAN = "diffusion_model.blocks.0.cross_attn.k.lora_A.weight"
 
 
-def _described(tmp_path: Path, shapes: dict[str, list[int]], base: str) -> object:
+def _described(tmp_path: Path, shapes: dict[str, list[int]], base: str) -> LoraInfo:
     (tmp_path / "a.safetensors").write_bytes(weights(shapes))
     return describe_lora("l", Lora(path=str(tmp_path), weight_name="a.safetensors", base=base), {})
 
@@ -69,4 +75,60 @@ def test_what_is_no_lora_of_its_base_is_refused(
     ],
 )
 def test_what_may_be_a_lora_of_its_base_is_taken(shapes: dict[str, list[int]], base: str, tmp_path: Path) -> None:
-    assert _described(tmp_path, shapes, base)
+    assert not _described(tmp_path, shapes, base).left_out
+
+
+FACTORS = {OF_WAN: [4, 64], OF_WAN.replace("lora_A", "lora_B"): [64, 4]}
+OF_JOINT = "lora_unet_joint_blocks_0_x_block_attn_proj.lora_down.weight"
+NORM = "diffusion_model.blocks.0.norm3.diff"
+TIME = "diffusion_model.time_projection.1.diff_b"
+
+
+def _left_out(tmp_path: Path, keys: Collection[str], zeros: Collection[str], base: str, **how: Any) -> str:
+    tensors = {key: torch.zeros(4, 4) if key in zeros else torch.ones(4, 4) for key in keys}
+    file = write_lora(tmp_path / "a.safetensors", tensors)
+    return describe_lora("l", Lora(path=str(tmp_path), weight_name=file.name, base=base, **how), {}).left_out
+
+
+@pytest.mark.parametrize(
+    ("keys", "base", "says"),
+    [
+        (
+            [OF_FLUX],
+            WAN,
+            f"is no whole LoRA of {WAN}: of its 1 keys 1 fit no module ({OF_FLUX}); name one that was mad",
+        ),
+        ([OF_WAN], FLUX, f"is no whole LoRA of Flux.1: of its 1 keys 1 fit no module ({OF_WAN})"),
+        ([OF_JOINT], "Stable Diffusion 3/3.5", "of its 1 keys 1 fit no module"),
+        ([*FACTORS, NORM], WAN, f"of its 3 keys 1 would be left out by diffusers ({NORM}); partial: allow applies the"),
+        ([*FACTORS, TIME], WAN, f"of its 3 keys 1 would be left out by diffusers ({TIME})"),
+    ],
+)
+def test_a_lora_whose_keys_no_pipeline_of_its_base_applies_is_refused_unless_they_change_nothing(
+    keys: list[str], base: str, says: str, tmp_path: Path
+) -> None:
+    assert says in _left_out(tmp_path, keys, (), base)
+    assert not _left_out(tmp_path, keys, keys, base)
+
+
+def test_a_part_of_a_lora_is_enough_where_the_job_says_so(tmp_path: Path) -> None:
+    assert not _left_out(tmp_path, [*FACTORS, NORM], (), WAN, partial="allow")
+    assert not _left_out(tmp_path, [*FACTORS, OF_FLUX], (), WAN, partial="allow")
+    assert "fit no module" in _left_out(tmp_path, [OF_FLUX], (), WAN, partial="allow")
+
+
+def test_the_change_of_a_time_projection_with_factors_is_applied(tmp_path: Path) -> None:
+    factors = [TIME.replace("diff_b", f"{name}.weight") for name in ("lora_A", "lora_B")]
+    assert not _left_out(tmp_path, [*FACTORS, TIME, *factors], (), WAN)
+
+
+def test_the_table_of_modules_knows_every_family_of_a_transformer_that_takes_loras() -> None:
+    of_transformers = [
+        title
+        for title, family in FAMILIES.items()
+        if family.denoiser == "transformer" and any("loras" in route.arguments for route in family.routes)
+    ]
+    assert of_transformers
+    for title in of_transformers:
+        assert strange_keys(["lora_unet_down_blocks_0.alpha"], title), title
+    assert all(any(title.startswith(start) for title in FAMILIES) for start in MODULES)

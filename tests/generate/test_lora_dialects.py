@@ -15,9 +15,13 @@ import support.toy_newer
 import torch
 from support.toy_loras import ATTENTION, CLIP, layers_of, write_lora
 
+from sdbatch.checkpoints import describe_lora
+from sdbatch.checkpoints.lora_modules import strange_keys
 from sdbatch.errors import LoraRefused
+from sdbatch.families import FAMILIES
 from sdbatch.generate.load.loras import LoraFile, attach_lora
 from sdbatch.generate.random_weights import make_tiny_random
+from sdbatch.job import Lora
 
 RANK, ALPHA, ADAPTER = 4, 2.0, "5d" * 32
 Tensors = dict[str, torch.Tensor]
@@ -102,6 +106,16 @@ def _flux(path: str) -> str:
     return f"lora_unet_double_blocks_0_{names[path.removeprefix('transformer_blocks.0.attn.')]}"
 
 
+def _flux_dotted(prefix: str) -> Name:
+    """Name a layer of Flux outside the fused ones as its authors do, behind a trainer's prefix."""
+    return lambda path: f"{prefix}double_blocks.0.{FLUX_NAMES[path.removeprefix('transformer_blocks.0.attn.')]}"
+
+
+def _fused(prefix: str) -> Mapping[str, tuple[str, ...]]:
+    return {f"{prefix}double_blocks.0.{name}_attn.qkv": paths for name, paths in (("img", IMAGE), ("txt", TEXT))}
+
+
+FLUX_NAMES = {"to_out.0": "img_attn.proj", "to_add_out": "txt_attn.proj"}
 KOHYA = ("lora_down.weight", "lora_up.weight")
 OLD = ("down.weight", "up.weight")
 OF_ADAPTER = ("lora_A.default.weight", "lora_B.default.weight")
@@ -111,6 +125,8 @@ FLUX_FUSED = {"lora_unet_double_blocks_0_img_attn_qkv": IMAGE, "lora_unet_double
 XLABS_FUSED = {"double_blocks.0.processor.qkv_lora1": IMAGE, "double_blocks.0.processor.qkv_lora2": TEXT}
 XLABS = {f"{DOUBLE}to_out.0": "proj_lora1", f"{DOUBLE}to_add_out": "proj_lora2"}
 PROJECTIONS = (f"{DOUBLE}to_out.0", f"{DOUBLE}to_add_out")
+
+DIFFUSION = "diffusion_model."
 
 DIALECTS = {
     "sd kohya": Dialect("sd", "unet", _kohya("lora_unet"), KOHYA, True),
@@ -174,6 +190,37 @@ DIALECTS = {
     "flux bare": Dialect("flux", "transformer", _dotted(""), KOHYA, True),
     "flux of an adapter": Dialect("flux", "transformer", _dotted("transformer."), OF_ADAPTER),
     "ltx flat": Dialect("ltx", "transformer", _kohya("lora_unet"), KOHYA, True),
+    "flux of its authors": Dialect(
+        "flux", "transformer", _flux_dotted(DIFFUSION), layers=PROJECTIONS, fused=_fused(DIFFUSION)
+    ),
+    "flux of its authors with alpha": Dialect(
+        "flux", "transformer", _flux_dotted(""), OF_ADAPTER, True, PROJECTIONS, _fused("")
+    ),
+    "flux of its authors, kohya's factors": Dialect(
+        "flux", "transformer", _flux_dotted("transformer."), KOHYA, True, PROJECTIONS, _fused("transformer.")
+    ),
+    "flux of its authors by peft": Dialect(
+        "flux",
+        "transformer",
+        _flux_dotted("base_model.model."),
+        layers=PROJECTIONS,
+        fused=_fused("base_model.model."),
+    ),
+    "klein of its authors": Dialect(
+        "klein", "transformer", _flux_dotted("transformer."), layers=PROJECTIONS, fused=_fused("transformer.")
+    ),
+    "klein of its authors with alpha": Dialect(
+        "klein", "transformer", _flux_dotted(DIFFUSION), KOHYA, True, PROJECTIONS, _fused(DIFFUSION)
+    ),
+    "klein flat": Dialect(
+        "klein",
+        "transformer",
+        _flux,
+        layers=PROJECTIONS,
+        fused=FLUX_FUSED,
+    ),
+    "wan behind transformer": Dialect("wan", "transformer", lambda path: f"transformer.{_wan(path)}", KOHYA, True),
+    "wan musubi, attention alone": Dialect("wan", "transformer", lambda path: _kohya("lora_unet")(_wan(path)), KOHYA),
     "wan bare": Dialect("wan", "transformer", _wan, OF_ADAPTER),
 }
 
@@ -226,12 +273,27 @@ def test_every_module_gets_the_change_that_the_file_states(
     tensors, stated = _file_of(dialect, pipeline)
     assert stated
 
-    attach_lora(pipeline, LoraFile(name="ink", path=write_lora(tmp_path / "l.safetensors", tensors)), ADAPTER)
+    file = write_lora(tmp_path / "l.safetensors", tensors)
+    attach_lora(pipeline, LoraFile(name="ink", path=file), ADAPTER)
 
+    looked_into = Lora(path=str(tmp_path), weight_name=file.name, base=type(pipeline).__name__)
+
+    assert not describe_lora("ink", looked_into, {}).left_out
     attached = _changes(getattr(pipeline, dialect.component))
     assert attached.keys() == stated.keys()
     assert max(float((attached[path] - stated[path]).abs().max()) for path in stated) < 1e-5
     assert "lora_state_dict" not in vars(pipeline), "the pipeline's own loader is not back"
+
+
+@pytest.mark.parametrize("name", ["sd3", "flux", "klein", "qwen", "zimage", "sana", "aura-flow", "wan", "ltx", "ltx2"])
+def test_the_table_of_modules_knows_those_of_the_denoiser(name: str, folders: Callable[[str], Path]) -> None:
+    pipeline = diffusers.DiffusionPipeline.from_pretrained(str(folders(name)))
+    title = next(title for title, one in FAMILIES.items() if one.class_name == type(pipeline).__name__)
+    layers = (torch.nn.Linear, torch.nn.Conv2d, torch.nn.Conv3d, torch.nn.Embedding)
+    paths = [path for path, layer in pipeline.transformer.named_modules() if isinstance(layer, layers)]
+
+    assert strange_keys([f"transformer.{path}.lora_A.weight" for path in paths], title) == []
+    assert len(strange_keys([f"transformer.x{path}.lora_A.weight" for path in paths], title)) == len(paths)
 
 
 @pytest.mark.fault("F12", "DoRA in peft's dialect, which peft applies", "applied as plain diffusers applies it")
@@ -256,6 +318,29 @@ def test_dora_that_peft_knows_is_applied_with_its_magnitudes(
         assert one.use_dora[ADAPTER], path
         assert torch.equal(one(values), two(values)), path
         assert not torch.allclose(one(values), base.base_layer(values)), path
+
+
+def test_a_bias_that_some_modules_of_wan_have_leaves_the_others_as_they_are(
+    folders: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """peft makes one for each module; plain diffusers leaves the others without memory, and no row runs."""
+    ours, plain = (diffusers.DiffusionPipeline.from_pretrained(str(folders("wan"))) for _ in range(2))
+    tensors, stated = _file_of(DIALECTS["wan of its authors"], ours)
+    bias = torch.randn(ours.transformer.blocks[0].attn1.to_q.out_features)
+    file = write_lora(tmp_path / "l.safetensors", {**tensors, "diffusion_model.blocks.0.self_attn.q.diff_b": bias})
+
+    attach_lora(ours, LoraFile(name="ink", path=file), ADAPTER)
+    plain.load_lora_weights(str(tmp_path), weight_name=file.name, adapter_name=ADAPTER)
+
+    def biases(pipeline: Any) -> Tensors:
+        named = pipeline.transformer.named_parameters()
+        return {name.partition(".lora_B")[0]: value for name, value in named if name.endswith(f"lora_B.{ADAPTER}.bias")}
+
+    assert any(value.is_meta for value in biases(plain).values()), "the trap is gone"
+    found = biases(ours)
+    assert found.keys() == stated.keys()
+    assert torch.equal(found.pop("blocks.0.attn1.to_q"), bias)
+    assert not any(value.count_nonzero() for value in found.values())
 
 
 def _lokr(stem: str, alpha: float | None = None) -> Tensors:

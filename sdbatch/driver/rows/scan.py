@@ -154,7 +154,7 @@ def _scanned(
     }
     refuse_shared_revisions(models.values(), job.storage)
     allow = AllowList(job.sources.allow)
-    if faults := [f"loras.{name}: {one.left_out}; take a plain LoRA" for name, one in loras.items() if one.left_out]:
+    if faults := [f"loras.{name}: {one.left_out}" for name, one in loras.items() if one.left_out]:
         raise ModelError("\n".join(faults))
     sizes = SourceSizes(job)
     resolver = Resolver(

@@ -111,7 +111,7 @@ class LoraReader:
             converted, *others = self._converted(trace, *args, **kwargs)
         used = trace.read.union(*(trace.keys_of(tensor) for tensor in tensors_in((converted, others))))
         dropped = tuple(sorted(key for key in trace.leaves.keys() - used if not _changes_nothing(key, trace.leaves)))
-        fitting, unknown, misshaped = self._fit(converted, trace)
+        fitting, unknown, misshaped = self._fit(_with_every_bias(converted), trace)
         self.misfits = Misfits(
             num_keys=len(trace.leaves),
             dropped=dropped,
@@ -273,6 +273,23 @@ def _with_component(converted: Mapping[str, Any], component: str, modules: Itera
         return dict(converted)
     paths = set(modules)
     return {f"{component}.{key}" if _module_of(key) in paths else key: value for key, value in converted.items()}
+
+
+def _with_every_bias(converted: Mapping[str, Any]) -> dict[str, Any]:
+    """Return converted keys with biases of zeros where a component has some and not all of them.
+
+    peft makes one for each of its modules then, and diffusers 0.42.1 leaves those that the file lacks without memory.
+    """
+    given = {key.removesuffix("bias") for key in converted if key.endswith(".lora_B.bias")}
+    components = {stem.partition(".")[0] for stem in given}
+    added = {
+        key.removesuffix("weight") + "bias": torch.zeros(weight.shape[0], dtype=weight.dtype)
+        for key, weight in converted.items()
+        if key.endswith(".lora_B.weight")
+        and key.partition(".")[0] in components
+        and key.removesuffix("weight") not in given
+    }
+    return {**converted, **added}
 
 
 def _scale_of(weight: torch.Tensor, trace: Trace) -> tuple[float, int] | None:

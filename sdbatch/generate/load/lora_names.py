@@ -10,8 +10,6 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from typing import Any, Final
 
-import diffusers
-
 _ADAPTER: Final = re.compile(r"(?<=\.lora_[AB])\.default(?=\.)")
 """Name of an adapter of peft's in the names of its factors."""
 
@@ -24,8 +22,27 @@ _FLAT: Final = ("lora_transformer_", "lora_unet_", "lycoris_")
 _WITHOUT_PREFIX: Final = ("QwenImageLoraLoaderMixin", "ZImageLoraLoaderMixin")
 """Loaders that take names with alphas beside them for such without a prefix, and set one before them."""
 
-_OF_WAN: Final = re.compile(r"blocks\.\d+\.(self_attn|cross_attn|ffn)\.")
-"""Names of Wan's authors, which diffusers converts behind `diffusion_model.` alone."""
+_PREFIX: Final = r"(?:(?:model\.)?diffusion_model\.|base_model\.model\.|transformer\.)?"
+"""What trainers set before names of a model's authors."""
+
+_OF_WAN: Final = re.compile(
+    rf"(?:{_PREFIX}|lora_unet_)(?:blocks[._](\d+)[._](self_attn|cross_attn|ffn)[._](q|k|v|o|k_img|v_img|0|2)|"
+    r"(head)[._](head)|(text_embedding|time_embedding)[._](0|2)|(time_projection)[._](1)|(img_emb)[._](proj)[._](1|3))"
+    r"(\.(?:lora_\w+\.weight|alpha|diff|diff_b))"
+)
+"""Names of Wan's authors, which diffusers converts behind `diffusion_model.` alone; those of musubi, whose dots were
+made underscores, only where a file has all modules of each block."""
+_BEFORE_WAN: Final = re.compile(_PREFIX)
+
+_OF_FLUX: Final = re.compile(
+    rf"(?:{_PREFIX}|lora_unet_)"
+    r"((?:(?:double|single)_blocks|img_in|txt_in|time_in|vector_in|guidance_in|final_layer|(?:double|single)_stream_mod)"
+    r"[\w.]*)\.(lora_A\.weight|lora_B\.weight|lora_down\.weight|lora_up\.weight|alpha)"
+)
+"""Names of Flux' authors, whatever stands before them. With `lora_A` and `lora_B` diffusers knows none of Flux.1's,
+with `lora_down` or alphas those of kohya alone, whose dots were made underscores."""
+_IS_KOHYA: Final = re.compile(r"^lora_unet_|\.lora_down\.|\.alpha$")
+_OF_KOHYA: Final[Mapping[str, str]] = {"lora_A.weight": "lora_down.weight", "lora_B.weight": "lora_up.weight"}
 
 
 def named_for(pipeline: Any, denoiser: str, paths: Collection[str], tensors: Mapping[str, Any]) -> dict[str, Any]:
@@ -41,9 +58,7 @@ def named_for(pipeline: Any, denoiser: str, paths: Collection[str], tensors: Map
         tensors: By their names in the file.
     """
     plain = {_ADAPTER.sub("", key): value for key, value in tensors.items()}
-    if isinstance(pipeline, diffusers.loaders.WanLoraLoaderMixin) and all(_OF_WAN.match(key) for key in plain):
-        return {f"diffusion_model.{key}": value for key, value in plain.items()}
-    loaders = {cls.__name__ for cls in type(pipeline).__mro__}
+    loaders = frozenset(cls.__name__ for cls in type(pipeline).__mro__)
     is_bare = not loaders.isdisjoint(_WITHOUT_PREFIX) and any(key.endswith(".alpha") for key in plain)
     modules = _by_every_name(denoiser, paths)
     named = {}
@@ -57,7 +72,50 @@ def named_for(pipeline: Any, denoiser: str, paths: Collection[str], tensors: Map
         elif key.startswith("text_encoder"):
             named[key] = value
         else:
-            return plain
+            return _named_by_authors(plain, loaders)
+    return named
+
+
+def _named_by_authors(tensors: dict[str, Any], loaders: frozenset[str]) -> dict[str, Any]:
+    """Return the tensors of a file that has the names of a model's authors as its conversion reads them."""
+    if "WanLoraLoaderMixin" in loaders:
+        return _named_as_wan(tensors)
+    if "FluxLoraLoaderMixin" in loaders:
+        return _named_as_flux(tensors, is_kohya=True)
+    if "Flux2LoraLoaderMixin" in loaders:
+        return _named_as_flux(tensors, is_kohya=any(_IS_KOHYA.search(key) for key in tensors))
+    return tensors
+
+
+def _named_as_wan(tensors: dict[str, Any]) -> dict[str, Any]:
+    """Return the tensors of a LoRA of Wan with each name of its authors behind `diffusion_model.`."""
+    found = {key: _OF_WAN.fullmatch(key) for key in tensors}
+    named = {}
+    for key, value in tensors.items():
+        name = found[key]
+        if name is not None:
+            parts = [part for part in name.groups() if part]
+            path = ".".join(["blocks", *parts[:-1]] if name[1] else parts[:-1]) + parts[-1]
+        elif any(found.values()) and not key.startswith("lora_unet_"):
+            path = _BEFORE_WAN.sub("", key, count=1)  # such as the change of a norm, which the conversion leaves out
+        else:
+            return tensors
+        named[f"diffusion_model.{path}"] = value
+    return named
+
+
+def _named_as_flux(tensors: dict[str, Any], *, is_kohya: bool) -> dict[str, Any]:
+    """Return the tensors of a LoRA of Flux whose names are all its authors', as kohya's scripts name them or dotted."""
+    named = {}
+    for key, value in tensors.items():
+        name = _OF_FLUX.fullmatch(key)
+        if name is None:
+            return tensors
+        path, factor = name[1], name[2]
+        if is_kohya:
+            named[f"lora_unet_{path.replace('.', '_')}.{_OF_KOHYA.get(factor, factor)}"] = value
+        else:
+            named[f"diffusion_model.{path}.{factor}"] = value
     return named
 
 
