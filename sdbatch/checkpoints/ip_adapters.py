@@ -10,6 +10,7 @@ keys do not hold it.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -40,6 +41,14 @@ _PREFIXES: Final[Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
 
 _WIDTHS: Final = {"unet": "cross_attention_dim", "transformer": "joint_attention_dim"}
 """Entry of a denoiser's config.json that says how wide its texts are; the adapter's keys and values are as wide."""
+
+_ATTENTION: Final = re.compile(
+    r"(ip_adapter|double_blocks)\.(?P<number>\d+)\."
+    r"(processor\.ip_adapter_double_stream_(?P<part>[kv])_proj|to_(?P<of_unet>[kv])_ip)\.weight"
+)
+"""Keys of the weights that an attention is given."""
+_COUNTED: Final = {"unet": (1, 2), "transformer": (0, 1)}
+"""Number of a denoiser's first attention in the keys, and the step to the next one."""
 
 _READS_PICTURES: Final = ("proj.weight", "proj.3.weight", "latents")
 """Tensors of which a projection that reads pictures has one. Face ID has none of them: it reads a face's embedding of
@@ -188,6 +197,7 @@ def look_into_adapter(
     with naming(place):
         header = read_header(store, entry)
     _refuse_others(f"{place}: {weights.path}", header, family, own_config)
+    _refuse_other_attention(f"{place}: {weights.path}", header, family, own_config or {})
     parts, encoder = adapter_parts(place, component, storage, dtype, with_revision=with_revision)
     _refuse_other_encoder(f"{place}: {weights.path}", header, family, parts.image_encoder.path, encoder.config)
     return LaidOver(
@@ -247,6 +257,42 @@ def _refuse_others(name: str, header: Header, family: Family, own_config: Mappin
             f"{name}: was made for a model whose texts are {min(found)} wide; those of this {family.title} are {width} "
             "wide; name the adapter of its family"
         )
+
+
+def _refuse_other_attention(name: str, header: Header, family: Family, config: Mapping[str, Any]) -> None:
+    """Refuse weights for more or fewer attentions than the denoiser has: they are laid into it in their order."""
+    found: dict[str, set[int]] = {"k": set(), "v": set()}
+    for key in header.tensors:
+        if matched := _ATTENTION.fullmatch(key):
+            found[matched["part"] or matched["of_unet"]].add(int(matched["number"]))
+    first, step = _COUNTED[family.denoiser]
+    number = config.get("num_layers") if family.denoiser == "transformer" else num_cross_attentions(config)
+    number = number if isinstance(number, int) else len(found["k"])
+    wanted = set(range(first, first + step * number, step))
+    for part, numbers in found.items():
+        if numbers != wanted:
+            raise ModelError(
+                f"{name}: was made for another {family.denoiser}: it has to_{part} for {len(numbers & wanted)} of its "
+                f"{number} attentions and {len(numbers - wanted)} more; name the adapter of this model"
+            )
+
+
+def num_cross_attentions(config: Mapping[str, Any]) -> int | None:
+    """Return how many attentions of a UNet read texts, None where its configuration is of another form."""
+    down, up = config.get("down_block_types"), config.get("up_block_types")
+    layers, depths = config.get("layers_per_block", 2), config.get("transformer_layers_per_block", 1)
+    if not (isinstance(down, list) and isinstance(up, list)) or config.get("dual_cross_attention"):
+        return None
+    of_layers = layers if isinstance(layers, list) else [layers] * len(down)
+    of_depths = depths if isinstance(depths, list) else [depths] * len(down)
+    upwards = config.get("reverse_transformer_layers_per_block") or of_depths[::-1]
+    blocks = [
+        *zip(down, of_depths, of_layers, strict=False),
+        *zip(up, upwards, [count + 1 for count in of_layers[::-1]], strict=False),
+        (config.get("mid_block_type", "UNetMidBlock2DCrossAttn"), of_depths[-1], 1),
+    ]
+    reading = [(depth, count) for kind, depth, count in blocks if "CrossAttn" in str(kind)]
+    return sum(sum(depth) if isinstance(depth, list) else depth * count for depth, count in reading)
 
 
 def _projection(header: Header, family: Family) -> dict[str, list[int]]:

@@ -17,6 +17,7 @@ from support.toy_models import make_tiny_controlnet, make_tiny_flux, make_tiny_s
 from support.toy_references import make_tiny_ip_adapter
 
 from sdbatch.checkpoints import describe
+from sdbatch.checkpoints.ip_adapters import num_cross_attentions
 from sdbatch.errors import ModelError
 from sdbatch.generate.batch import make_batch, set_threads
 from sdbatch.generate.item import Item
@@ -281,6 +282,64 @@ def test_an_image_encoder_that_the_adapter_was_not_trained_with_is_refused_by_ch
     )
     with pytest.raises(ModelError, match=said):
         describe("m", entry_of(folder, ip_adapter=entry), {})
+
+
+@pytest.mark.parametrize("kind", ["sd", "sdxl", "flux"])
+def test_an_adapter_of_a_model_with_more_or_fewer_attentions_is_refused_by_check(
+    kind: str, folders: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """They are laid in one after the other: of an adapter with more, the last would be left, and others misplaced."""
+    from safetensors.torch import load_file, save_file
+
+    folder = folders(kind)
+    weights = load_file(folder / "adapter" / "ip-adapter_tiny.safetensors")
+    part = "double_blocks." if kind == "flux" else "ip_adapter."
+    number = max(int(key.split(".")[1]) for key in weights if key.startswith(part))
+    step = 1 if kind == "flux" else 2
+    of_last = {key: tensor for key, tensor in weights.items() if key.startswith(f"{part}{number}.")}
+    fewer = {key: tensor for key, tensor in weights.items() if key not in of_last}
+    further = {key.replace(f"{part}{number}.", f"{part}{number + step}."): tensor for key, tensor in of_last.items()}
+    has = number // step + 1
+
+    def told(tensors: dict[str, Any]) -> str:
+        save_file({key: tensor.clone() for key, tensor in tensors.items()}, tmp_path / "a.safetensors")
+        adapter = {"path": str(tmp_path / "a.safetensors"), "image_encoder": str(folder / "adapter" / "image_encoder")}
+        with pytest.raises(ModelError) as caught:
+            describe("m", entry_of(folder, ip_adapter=adapter), {})
+        return str(caught.value)
+
+    assert f"it has to_k for {has} of its {has} attentions and 1 more; name" in told({**weights, **further})
+    assert "was made for another" in told({**fewer, "ip_adapter.99.a": weights[next(iter(of_last))]})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {
+            "transformer_layers_per_block": [1, [2, 2]],
+            "reverse_transformer_layers_per_block": [[1, 2, 3], 1],
+            "mid_block_type": None,
+        },
+        {"layers_per_block": [1, 2], "transformer_layers_per_block": [1, 3]},
+    ],
+)
+def test_the_attentions_of_a_unet_are_counted_by_its_configuration(change: dict[str, Any]) -> None:
+    import diffusers
+
+    config: dict[str, Any] = {
+        "block_out_channels": [32, 32],
+        "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"],
+        "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"],
+        "cross_attention_dim": 8,
+        "attention_head_dim": 8,
+        "norm_num_groups": 8,
+        **change,
+    }
+    with torch.device("meta"):
+        unet = diffusers.UNet2DConditionModel(**config)
+
+    assert num_cross_attentions(config) == sum("attn2" in name for name in unet.attn_processors)
 
 
 def test_other_weights_or_another_encoder_is_another_adapter(folders: Callable[[str], Path], tmp_path: Path) -> None:
