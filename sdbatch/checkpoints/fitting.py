@@ -248,12 +248,14 @@ _MARKS: Final[Mapping[str, tuple[_Mark, ...]]] = {
     "CLIPTextModelWithProjection": (_Mark(_WORDS, 1, "hidden_size"), _PLACES, _Mark(("text_projection.weight",))),
     "ChromaTransformer2DModel": (_Mark(("distilled_guidance_layer.in_proj.weight",)), _PATCHES, _CONTEXT),
     "ControlNetModel": (_Mark(("controlnet_cond_embedding.conv_in.weight", "input_hint_block.0.weight")),),
+    "ControlNetUnionModel": (_Mark(("task_embedding",)),),
     "Flux2Transformer2DModel": (
         _Mark(("single_stream_modulation.linear.weight", "single_stream_modulation.lin.weight")),
         _PATCHES,
         _CONTEXT,
         _Mark((_GUIDED_2, _GUIDED), None, "guidance_embeds"),
     ),
+    "FluxControlNetModel": (_Mark(("controlnet_x_embedder.weight",)),),
     "FluxTransformer2DModel": (
         _Mark(_BLOCKS),
         _PATCHES,
@@ -261,6 +263,7 @@ _MARKS: Final[Mapping[str, tuple[_Mark, ...]]] = {
         _Mark((_GUIDED_1, _GUIDED), None, "guidance_embeds"),
     ),
     "LTXVideoTransformer3DModel": (_Mark(("proj_in.weight", "patchify_proj.weight"), 1, "in_channels"),),
+    "QwenImageControlNetModel": (_Mark(("controlnet_x_embedder.weight",)),),
     "QwenImageTransformer2DModel": (_Mark(("txt_norm.weight",), 0, "joint_attention_dim"),),
     "Qwen2_5_VLForConditionalGeneration": (
         _Mark(_OF_QWEN),
@@ -268,6 +271,7 @@ _MARKS: Final[Mapping[str, tuple[_Mark, ...]]] = {
     ),
     "Qwen3ForCausalLM": (_Mark(_OF_QWEN, 1, "hidden_size"),),
     "Qwen3Model": (_Mark(_OF_QWEN, 1, "hidden_size"),),
+    "SD3ControlNetModel": (_Mark(("controlnet_blocks.0.weight",)),),
     "SD3Transformer2DModel": (
         _Mark(_JOINT),
         _Mark(("context_embedder.weight",), 1, "joint_attention_dim"),
@@ -280,6 +284,7 @@ _MARKS: Final[Mapping[str, tuple[_Mark, ...]]] = {
     ),
     "WanTransformer3DModel": _WAN,
     "WanVACETransformer3DModel": (*_WAN, _Mark(("vace_blocks.0.proj_out.weight", "vace_blocks.0.after_proj.weight"))),
+    "ZImageControlNetModel": (_Mark(("control_layers.0.before_proj.weight",)),),
     "ZImageTransformer2DModel": (_Mark(("cap_embedder.0.weight",), 0, "cap_feat_dim"),),
 }
 """Weights of files of a class, of which each has the first; of classes that are not here nothing is asked."""

@@ -15,6 +15,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from support.original_layout import flux_transformer, klein_file, ldm_unet, sd_file
 from support.toy_clips import make_ltx, make_motion_adapter, make_wan_t2v_a14b, make_wan_vace
+from support.toy_controlnets import (
+    make_tiny_flux_controlnet,
+    make_tiny_qwen_controlnet,
+    make_tiny_sd3_controlnet,
+    make_tiny_union_controlnet,
+    make_tiny_zimage_controlnet,
+)
 from support.toy_models import (
     make_tiny_chroma,
     make_tiny_controlnet,
@@ -53,6 +60,11 @@ MORE: dict[str, Callable[[Path], object]] = {
     "wan": make_wan_t2v_a14b,
     "vace": make_wan_vace,
     "ltx": make_ltx,
+    "union of controls": make_tiny_union_controlnet,
+    "flux' control": make_tiny_flux_controlnet,
+    "sd3's control": make_tiny_sd3_controlnet,
+    "qwen's control": make_tiny_qwen_controlnet,
+    "zimage's control": make_tiny_zimage_controlnet,
 }
 
 
@@ -260,6 +272,19 @@ def test_a_file_with_a_part_of_a_module_is_refused(class_name: str, shapes: dict
     assert fault.startswith("is a part of one: it has no ")
     assert lacks in fault
     assert file_fault(class_name, {}, {**shapes, **{name: [1] for name in fault.replace(",", "").split()}}) == ""
+
+
+def test_a_controlnet_s_file_of_another_program_is_refused(tmp_path: Path) -> None:
+    """XLabs' names of Flux' ControlNets, whose config.json is that of diffusers' beside it."""
+    make_tiny_flux_controlnet(tmp_path / "net")
+    save_file({"controlnet_blocks.0.weight": torch.ones(4, 4)}, tmp_path / "flux-canny.safetensors")
+    make_tiny_flux(tmp_path / "flux")
+
+    said = _refusal(
+        tmp_path, "flux", controlnet={"path": str(tmp_path / "flux-canny.safetensors"), "config": str(tmp_path / "net")}
+    )
+
+    assert "is no FluxControlNetModel: it has no controlnet_x_embedder.weight" in said
 
 
 def test_a_text_encoder_that_reads_longer_texts_and_one_shard_are_refused(toys: Path, tmp_path: Path) -> None:
