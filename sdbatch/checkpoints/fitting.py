@@ -30,6 +30,11 @@ _SCALES: Final = {"scaling_factor": 0.18215, "shift_factor": 0.0}
 """Numbers that tell the latents of one AutoencoderKL from those of another, and what they are where none are said."""
 _SCALED: Final = "AutoencoderKL"
 """Class whose latents are scaled by them."""
+_SCALED_BY_CHANNEL: Final = ("AutoencoderKLQwenImage", "AutoencoderKLWan")
+_BY_CHANNEL: Final = ("latents_mean", "latents_std")
+"""Numbers by which their latents are scaled instead, one for each of their channels."""
+_CHANNELS: Final = 16
+"""Channels of such a class where its configuration says none, for which it has numbers of its own."""
 _TEXTS: Final = ("cross_attention_dim", "joint_attention_dim", "text_dim", "caption_channels", "cap_feat_dim")
 _AS_THE_DENOISER: Final[Mapping[str, tuple[str, ...]]] = {
     "controlnet": ("block_out_channels", "cross_attention_dim", "joint_attention_dim"),
@@ -129,14 +134,22 @@ def refuse_unscaled(place: str, class_name: str | None, config: Config, family: 
     Raises:
         ModelError: Naming the value.
     """
-    if class_name != _SCALED:
-        return
     scale = config.get("scaling_factor", _SCALES["scaling_factor"])
     if not (_is_number(scale) and scale > 0):
         raise ModelError(
             f"{place}: scaling_factor is {json.dumps(scale)} in its config.json, which is to be a number over 0; copy "
             "the file from its model again"
         )
+    for key in _BY_CHANNEL if class_name in _SCALED_BY_CHANNEL else ():
+        numbers, channels = config.get(key, []), config.get("z_dim", _CHANNELS)
+        count = len(numbers) if isinstance(numbers, list) and all(map(_is_number, numbers)) else 0
+        if count != channels and (key in config or channels != _CHANNELS):
+            raise ModelError(
+                f"{place}: {key} in its config.json is no list of {channels} numbers, one for each channel (z_dim); "
+                "copy the file from its model again"
+            )
+    if class_name != _SCALED:
+        return
     shift = config.get("shift_factor")
     if family.vae_is_shifted and not _is_number(shift):
         raise ModelError(
@@ -156,6 +169,9 @@ def _classes_of(component: str, family: Family) -> set[str]:
 
 def _refuse_other(place: str, key: str, found: Any, expected: Any, whose: str, what: str = "") -> None:
     if found is not None and expected is not None and found != expected:
+        if key in _BY_CHANNEL:
+            found, expected = next(pair for pair in zip(found, expected, strict=False) if pair[0] != pair[1])
+            what = " for a channel"
         raise ModelError(
             f"{place}: does not fit: its {key} is {found}{what}, and that of {whose} is {expected}{what}; name one "
             "made for this model"
@@ -165,7 +181,8 @@ def _refuse_other(place: str, key: str, found: Any, expected: Any, whose: str, w
 def _latents(class_name: str, config: Config, others: Config) -> list[tuple[str, Any, Any]]:
     usual: Mapping[str, float] = _SCALES if class_name == _SCALED and others else {}
     scales = [(key, _scale(config, key, value), _scale(others, key, value)) for key, value in usual.items()]
-    return [*((key, config.get(key), others.get(key)) for key in _LATENTS), *scales]
+    stated = () if usual else (*_SCALES, *_BY_CHANNEL)
+    return [*((key, config.get(key), others.get(key)) for key in (*_LATENTS, *stated)), *scales]
 
 
 def _scale(config: Config, key: str, usual: float) -> Any:

@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from support.original_layout import flux_transformer, klein_file, ldm_unet, sd_file
-from support.toy_clips import make_ltx, make_motion_adapter, make_wan_t2v_a14b, make_wan_vace
+from support.toy_clips import make_cogvideox, make_ltx, make_motion_adapter, make_wan_t2v_a14b, make_wan_vace
 from support.toy_controlnets import (
     make_tiny_flux_controlnet,
     make_tiny_qwen_controlnet,
@@ -28,6 +28,7 @@ from support.toy_models import (
     make_tiny_flux,
     make_tiny_klein,
     make_tiny_qwen,
+    make_tiny_sana,
     make_tiny_sd3,
     make_tiny_sdxl,
     make_tiny_zimage,
@@ -147,6 +148,44 @@ def test_a_vae_whose_latents_cannot_be_scaled_is_refused(
 
     said = _refusal(toys, "sd", components={"vae": str(model / "vae")}) if is_laid_over else _refusal(tmp_path, "sd")
     assert f"scaling_factor is {json.dumps(value)} in its config.json, which is to be a number over 0" in said
+
+
+@pytest.mark.parametrize(
+    ("make", "change", "own", "over"),
+    [
+        (make_tiny_sana, {"scaling_factor": None}, "scaling_factor is null in its", "scaling_factor is null in its"),
+        (make_tiny_sana, {"scaling_factor": 0.3189}, "", "its scaling_factor is 0.3189, and that of the vae that the"),
+        (make_cogvideox, {"scaling_factor": 0.7}, "", "its scaling_factor is 0.7, and that of the vae that the"),
+        (
+            make_tiny_qwen,
+            {"latents_mean": [0.0] * 3},
+            "latents_mean in its config.json is no list of 4 numbers, one for each channel",
+            "latents_mean in its config.json is no list of 4 numbers",
+        ),
+        (make_tiny_qwen, {"latents_std": None}, "latents_std in its config.json is no l", "latents_std in its config."),
+        (
+            make_tiny_qwen,
+            {"latents_mean": [0.0, 0.5, 0.0, 0.0]},
+            "",
+            "its latents_mean is 0.5 for a channel, and that of the vae that the transformer was made for is 0.0 for a",
+        ),
+    ],
+)
+def test_a_vae_of_another_class_that_scales_otherwise_is_refused(
+    make: Callable[[Path], object], change: dict[str, Any], own: str, over: str, tmp_path: Path
+) -> None:
+    make(tmp_path / "model")
+    vae = Path(shutil.copytree(tmp_path / "model" / "vae", tmp_path / "vae"))
+    assert describe("m", Model.model_validate({"path": str(tmp_path / "model"), "components": {"vae": str(vae)}}), {})
+    config = json.loads((vae / "config.json").read_text())
+    (vae / "config.json").write_text(json.dumps({**config, **change}))
+
+    assert over in _refusal(tmp_path, "model", components={"vae": str(vae)})
+    shutil.copy(vae / "config.json", tmp_path / "model" / "vae" / "config.json")
+    if own:
+        assert own in _refusal(tmp_path, "model")
+    else:
+        assert describe("m", Model(path=str(tmp_path / "model")), {})
 
 
 def test_a_shift_of_null_is_none_beside_one(toys: Path, tmp_path: Path) -> None:
