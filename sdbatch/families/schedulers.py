@@ -129,6 +129,7 @@ SCALE_NOISE: Final = frozenset(
 
 CALLED_ALONE: Final[Mapping[str, tuple[str, ...]]] = {
     "LTXConditionPipeline": FLOW_SCHEDULERS,
+    "WanVideoToVideoPipeline": (*FLOW_SCHEDULERS, "FlowMatchLCMScheduler", *TOLD_OF_FLOW),
     **dict.fromkeys(
         (
             "ZImageControlNetInpaintPipeline",
@@ -141,4 +142,5 @@ CALLED_ALONE: Final[Mapping[str, tuple[str, ...]]] = {
     ),
 }
 """Schedulers of a flow that a pipeline can call, where others can call more. LTX' of key frames and clips tells it the
-time of each token; Z-Image's give it noise levels as a list, with which UniPC cannot compute (0.42.1)."""
+time of each token; Z-Image's give it noise levels as a list, with which UniPC cannot compute; Wan's of clips begins
+from one, which FlowMatchHeun does for one row alone and LTXEuler not at all (0.42.1)."""

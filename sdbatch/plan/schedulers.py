@@ -71,7 +71,8 @@ def check_own(values: Mapping[str, Any], route: Route, model: ModelInfo) -> list
         return []
     message = ""
     if own not in CALLED_ALONE.get(route.pipeline, (own,)):
-        message = f"cannot be called by {route.pipeline}: that is {model.name}'s own, {own}; say {FLOW_SCHEDULERS[0]}"
+        asked = model.family.schedulers[0]
+        message = f"cannot be called by {route.pipeline}: that is {model.name}'s own, {own}; say {asked}"
     elif route.pipeline in SCALE_NOISE and not own.startswith("FlowMatch"):
         message = (
             f"cannot begin from a picture: {route.pipeline} calls scale_noise, which {model.name}'s own, {own}, does "

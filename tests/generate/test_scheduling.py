@@ -11,7 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler, FlowMatchLCMScheduler, UniPCMultistepScheduler
+from diffusers import (
+    FlowMatchEulerDiscreteScheduler,
+    FlowMatchHeunDiscreteScheduler,
+    FlowMatchLCMScheduler,
+    LTXEulerAncestralRFScheduler,
+    UniPCMultistepScheduler,
+)
 from support.studio import LTX2_BLOCKS, Case, Studio, base_row, difference, open_studio, resolve
 from support.toy_clips import make_ltx, make_wan_t2v
 from support.toy_models import make_tiny_sd3, make_tiny_zimage
@@ -209,8 +215,14 @@ def test_a_scheduler_that_scales_no_noise_is_refused_where_a_row_begins_from_a_p
             {**base_row(Case(model="ltx", task="image-to-video", images=2)), "num_frames": 9},
             "cannot be called by LTXConditionPipeline: that is tiny's own, FlowMatchLCM",
         ),
+        (
+            make_wan_t2v,
+            LTXEulerAncestralRFScheduler(),
+            {**base_row(Case(model="wan-t2v", task="video-to-video", video=True)), "strength": 0.5},
+            "cannot be called by WanVideoToVideoPipeline: that is tiny's own, LTXEulerAncestralRFScheduler; say DPM",
+        ),
     ],
-    ids=["Z-Image", "LTX UniPC", "LTX LCM"],
+    ids=["Z-Image", "LTX UniPC", "LTX LCM", "Wan"],
 )
 def test_a_scheduler_that_a_pipeline_cannot_call_is_refused_where_a_row_names_no_other(
     make: Callable[[Path], None], own: Any, row: dict[str, Any], says: str, tmp_path: Path
@@ -219,7 +231,7 @@ def test_a_scheduler_that_a_pipeline_cannot_call_is_refused_where_a_row_names_no
     _own_scheduler(tmp_path, own)
     made = Studio(*_loaded(tmp_path))
     row = {**row, "num_inference_steps": 2, "seed": 1, "model": "tiny"}
-    asked = {**row, "scheduler": "FlowMatchEulerDiscreteScheduler"}
+    asked = {**row, "scheduler": made.info.family.schedulers[0]}
 
     (refused, _), faults = resolve(made.info, row, asked)
 
@@ -228,5 +240,21 @@ def test_a_scheduler_that_a_pipeline_cannot_call_is_refused_where_a_row_names_no
     assert says in faults[0].message
     assert made.make(asked)[0].any()
     item = made.item(asked)
-    with pytest.raises((TypeError, ValueError)):
+    with pytest.raises((AttributeError, TypeError, ValueError)):
         make_batch(made.loaded, [replace(item, recipe=replace(item.recipe, scheduler="", more={}))], None)
+
+
+def test_heun_begins_from_a_clip_for_one_row_alone(tmp_path: Path) -> None:
+    """So that it is refused as Wan's own: rows share a call."""
+    make_wan_t2v(tmp_path)
+    _own_scheduler(tmp_path, FlowMatchHeunDiscreteScheduler())
+    made = Studio(*_loaded(tmp_path))
+    row = {**base_row(Case(model="wan-t2v", task="video-to-video", video=True)), "strength": 0.5}
+    (refused,), _ = resolve(made.info, row)
+    item = made.item({**row, "scheduler": "UniPCMultistepScheduler"})
+    own = replace(item, recipe=replace(item.recipe, scheduler="", more={}))
+
+    assert refused is None
+    assert make_batch(made.loaded, [own], None).outputs[0].is_finite
+    with pytest.raises(RuntimeError, match="must match the size"):
+        make_batch(made.loaded, [own, replace(own, seed=2)], None)
