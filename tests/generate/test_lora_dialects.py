@@ -100,6 +100,10 @@ def _wan(path: str) -> str:
     return path
 
 
+def _z_image(path: str) -> str:
+    return path.replace("to_out.0", "out")
+
+
 def _flux(path: str) -> str:
     """Name a layer of Flux outside the fused ones as its authors do."""
     names = {"to_out.0": "img_attn_proj", "to_add_out": "txt_attn_proj"}
@@ -127,6 +131,9 @@ XLABS = {f"{DOUBLE}to_out.0": "proj_lora1", f"{DOUBLE}to_add_out": "proj_lora2"}
 PROJECTIONS = (f"{DOUBLE}to_out.0", f"{DOUBLE}to_add_out")
 
 DIFFUSION = "diffusion_model."
+Z_IMAGE_FUSED = {
+    f"{DIFFUSION}layers.0.attention.qkv": tuple(f"layers.0.attention.to_{name}" for name in "qkv"),
+}
 
 DIALECTS = {
     "sd kohya": Dialect("sd", "unet", _kohya("lora_unet"), KOHYA, True),
@@ -218,6 +225,18 @@ DIALECTS = {
         _flux,
         layers=PROJECTIONS,
         fused=FLUX_FUSED,
+    ),
+    "z-image of its authors": Dialect(
+        "zimage", "transformer", lambda path: f"{DIFFUSION}{_z_image(path)}", layers=("to_out.0",), fused=Z_IMAGE_FUSED
+    ),
+    "z-image of its authors with alpha": Dialect(
+        "zimage",
+        "transformer",
+        lambda path: f"{DIFFUSION}{_z_image(path)}",
+        KOHYA,
+        True,
+        ("to_out.0",),
+        Z_IMAGE_FUSED,
     ),
     "wan behind transformer": Dialect("wan", "transformer", lambda path: f"transformer.{_wan(path)}", KOHYA, True),
     "wan musubi, attention alone": Dialect("wan", "transformer", lambda path: _kohya("lora_unet")(_wan(path)), KOHYA),

@@ -41,6 +41,8 @@ _OF_FLUX: Final = re.compile(
 )
 """Names of Flux' authors, whatever stands before them. With `lora_A` and `lora_B` diffusers knows none of Flux.1's,
 with `lora_down` or alphas those of kohya alone, whose dots were made underscores."""
+_JOINED: Final = re.compile(r"(.+\.attention)\.(qkv|out)\.(lora_(?:A|B|down|up)\.weight|alpha)")
+"""Names of Z-Image's authors for projections that diffusers has apart, or calls otherwise."""
 _IS_KOHYA: Final = re.compile(r"^lora_unet_|\.lora_down\.|\.alpha$")
 _OF_KOHYA: Final[Mapping[str, str]] = {"lora_A.weight": "lora_down.weight", "lora_B.weight": "lora_up.weight"}
 
@@ -59,6 +61,8 @@ def named_for(pipeline: Any, denoiser: str, paths: Collection[str], tensors: Map
     """
     plain = {_ADAPTER.sub("", key): value for key, value in tensors.items()}
     loaders = frozenset(cls.__name__ for cls in type(pipeline).__mro__)
+    if "ZImageLoraLoaderMixin" in loaders:
+        plain = _unjoined(plain)
     is_bare = not loaders.isdisjoint(_WITHOUT_PREFIX) and any(key.endswith(".alpha") for key in plain)
     modules = _by_every_name(denoiser, paths)
     named = {}
@@ -73,6 +77,22 @@ def named_for(pipeline: Any, denoiser: str, paths: Collection[str], tensors: Map
             named[key] = value
         else:
             return _named_by_authors(plain, loaders)
+    return named
+
+
+def _unjoined(tensors: dict[str, Any]) -> dict[str, Any]:
+    """Return the tensors of a LoRA of Z-Image with the projections apart that its authors joined."""
+    named = {}
+    for key, value in tensors.items():
+        found = _JOINED.fullmatch(key)
+        if found is None:
+            named[key] = value
+        elif found[2] == "out":
+            named[f"{found[1]}.to_out.0.{found[3]}"] = value
+        else:  # the second factor has the rows of all three; the first one, and alpha, are those of each
+            is_second = found[3].startswith(("lora_B", "lora_up")) and value.ndim > 0
+            parts = value.chunk(3) if is_second else (value, value, value)
+            named |= {f"{found[1]}.to_{name}.{found[3]}": part for name, part in zip("qkv", parts, strict=False)}
     return named
 
 
