@@ -122,6 +122,7 @@ def _fused(prefix: str) -> Mapping[str, tuple[str, ...]]:
 FLUX_NAMES = {"to_out.0": "img_attn.proj", "to_add_out": "txt_attn.proj"}
 KOHYA = ("lora_down.weight", "lora_up.weight")
 OLD = ("down.weight", "up.weight")
+OF_2023 = ("lora.down.weight", "lora.up.weight")
 OF_ADAPTER = ("lora_A.default.weight", "lora_B.default.weight")
 DOUBLE = "transformer_blocks.0.attn."
 IMAGE, TEXT = (tuple(DOUBLE + name.format(one) for one in "qkv") for name in ("to_{}", "add_{}_proj"))
@@ -190,6 +191,11 @@ DIALECTS = {
     "qwen peft, kohya's factors": Dialect("qwen", "transformer", _dotted("transformer."), KOHYA, True),
     "z-image peft with alpha": Dialect("zimage", "transformer", _dotted("transformer."), has_alpha=True),
     "z-image peft, kohya's factors": Dialect("zimage", "transformer", _dotted("transformer."), KOHYA, True),
+    "sd3 behind a model's prefix": Dialect("sd3", "transformer", _dotted("model.diffusion_model."), has_alpha=True),
+    "sd3 of diffusers with alpha": Dialect("sd3", "transformer", _dotted("transformer."), OF_2023, True),
+    "sdxl of diffusers with alpha": Dialect("sdxl", "unet", _dotted("unet."), OF_2023, True),
+    "ltx flat, diffusers' factors": Dialect("ltx", "transformer", _kohya("lora_unet"), OF_2023, True),
+    "qwen bare, diffusers' factors": Dialect("qwen", "transformer", _dotted(""), OF_2023),
     "sd3 bare": Dialect("sd3", "transformer", _dotted("")),
     "sd3 of trainers": Dialect("sd3", "transformer", _dotted("diffusion_model."), KOHYA, True),
     "sd3 flat": Dialect("sd3", "transformer", _kohya("lora_transformer"), KOHYA, True),
@@ -219,6 +225,7 @@ DIALECTS = {
     "klein of its authors with alpha": Dialect(
         "klein", "transformer", _flux_dotted(DIFFUSION), KOHYA, True, PROJECTIONS, _fused(DIFFUSION)
     ),
+    "klein by peft": Dialect("klein", "transformer", _dotted("base_model.model."), layers=(*ATTENTION, "linear")),
     "klein flat": Dialect(
         "klein",
         "transformer",

@@ -240,7 +240,11 @@ class LoraMisfit(Exception):
         self.can_be_partial = can_be_partial
 
 
-_STEM: Final = re.compile(r"(.*?)\.(lora_|alpha$|dora_scale$|hada_|lokr_|oft_)")
+_STEM: Final = re.compile(r"(.*?)\.(lora[_.]|alpha$|dora_scale$|hada_|lokr_|oft_)")
+
+
+_FIRST: Final = re.compile(r"\.lora(_down|_A|\.down)\.")
+"""What stands in the names of a module's first factor."""
 
 
 def _stem(key: str) -> str:
@@ -256,11 +260,11 @@ def _changes_nothing(key: str, tensors: Mapping[str, torch.Tensor]) -> bool:
     that equals the rank.
     """
     stem = _stem(key)
-    factors = {name: value for name, value in tensors.items() if name.startswith(f"{stem}.lora_")}
+    factors = {name: value for name, value in tensors.items() if name.startswith((f"{stem}.lora_", f"{stem}.lora."))}
     zero = [name for name, value in (*factors.items(), (key, tensors[key])) if not bool(value.count_nonzero())]
     if tensors[key].numel() == 0 or (zero and (".diff" in key or ".lora_" in key or key.endswith(".alpha"))):
         return True
-    ranks = {value.shape[0] for name, value in factors.items() if ".lora_down." in name or ".lora_A." in name}
+    ranks = {value.shape[0] for name, value in factors.items() if _FIRST.search(name)}
     return key.endswith(".alpha") and ranks == {float(tensors[key])}
 
 
@@ -299,10 +303,10 @@ def _scale_of(weight: torch.Tensor, trace: Trace) -> tuple[float, int] | None:
     Where other modules state an alpha, one without has its rank for it, as kohya's own scripts read such files.
     """
     for key in trace.keys_of(weight):
-        stem, mark, _ = key.partition(".lora_down.") if ".lora_down." in key else key.partition(".lora_A.")
-        if mark and trace.leaves[key] is weight and id(weight) not in trace.changed:
+        first = _FIRST.search(key)
+        if first and trace.leaves[key] is weight and id(weight) not in trace.changed:
             rank = weight.shape[0]
-            return (float(trace.leaves.get(f"{stem}.alpha", rank)), rank) if trace.has_alphas else None
+            return (float(trace.leaves.get(f"{key[: first.start()]}.alpha", rank)), rank) if trace.has_alphas else None
     return None
 
 

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 _ADAPTER: Final = re.compile(r"(?<=\.lora_[AB])\.default(?=\.)")
 """Name of an adapter of peft's in the names of its factors."""
 
-_KEY: Final = re.compile(r"(.+)\.(lora_(?:A|B|down|up|magnitude_vector)(?:\.weight|\.bias)?|alpha)")
+_KEY: Final = re.compile(
+    r"(.+)\.(lora_(?:A|B|down|up|magnitude_vector)(?:\.weight|\.bias)?|lora\.(?:down|up)\.weight|alpha)"
+)
 _FACTORS: Final[Mapping[str, str]] = {"lora_down": "lora_A", "lora_up": "lora_B"}
 
 _FLAT: Final = ("lora_transformer_", "lora_unet_", "lycoris_")
@@ -64,13 +66,14 @@ def named_for(pipeline: Any, denoiser: str, paths: Collection[str], tensors: Map
     if "ZImageLoraLoaderMixin" in loaders:
         plain = _unjoined(plain)
     is_bare = not loaders.isdisjoint(_WITHOUT_PREFIX) and any(key.endswith(".alpha") for key in plain)
-    modules = _by_every_name(denoiser, paths)
+    of_peft = ("base_model.model.",) if "Flux2LoraLoaderMixin" in loaders else ()
+    modules = _by_every_name(denoiser, paths, of_peft)
     named = {}
     for key, value in plain.items():
         found = _KEY.fullmatch(key)
         path = modules.get(found[1]) if found else None
         if found is not None and path is not None:
-            factor, dot, rest = found[2].partition(".")
+            factor, dot, rest = found[2].replace("lora.", "lora_").partition(".")
             bare = f"{path}.{_FACTORS.get(factor, factor)}{dot}{rest}"
             named[bare if is_bare else f"{denoiser}.{bare}"] = value
         elif key.startswith("text_encoder"):
@@ -139,9 +142,10 @@ def _named_as_flux(tensors: dict[str, Any], *, is_kohya: bool) -> dict[str, Any]
     return named
 
 
-def _by_every_name(denoiser: str, paths: Collection[str]) -> dict[str, str]:
+def _by_every_name(denoiser: str, paths: Collection[str], further: Sequence[str]) -> dict[str, str]:
     """Return the paths of a denoiser's modules by all names that a LoRA's file may have for them."""
-    dotted = {f"{prefix}{path}": path for path in paths for prefix in (f"{denoiser}.", "diffusion_model.", "")}
+    prefixes = (f"{denoiser}.", "diffusion_model.", "model.diffusion_model.", *further, "")
+    dotted = {f"{prefix}{path}": path for path in paths for prefix in prefixes}
     flat = Counter(path.replace(".", "_") for path in paths)
     certain = {path.replace(".", "_"): path for path in paths if flat[path.replace(".", "_")] == 1}
     return {**{f"{prefix}{name}": path for name, path in certain.items() for prefix in _FLAT}, **dotted}
