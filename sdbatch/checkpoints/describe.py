@@ -56,7 +56,7 @@ from sdbatch.checkpoints.refusals import refuse_code, refuse_libraries
 from sdbatch.checkpoints.single_files import describe_file, is_single_file
 from sdbatch.errors import ModelError
 from sdbatch.families import FAMILIES, find_family, not_served, routes_unserved
-from sdbatch.families.scheduler_options import zero_snr_schedulers
+from sdbatch.families.scheduler_options import REQUIRES, zero_snr_schedulers
 from sdbatch.families.schedulers import SAY_NO_SHIFT
 from sdbatch.hints import did_you_mean
 from sdbatch.job import Lora, Model, Storage, base_of
@@ -106,6 +106,7 @@ def describe(name: str, model: Model, storage: Mapping[str, Storage], *, with_re
         with_revision=with_revision,
     )
     denoiser = found.get(info.family.denoiser)
+    scheduler = _config_of(info, "scheduler", found, storage) or {}
     info = replace(
         info,
         base_revision=info.revision,
@@ -117,9 +118,7 @@ def describe(name: str, model: Model, storage: Mapping[str, Storage], *, with_re
         and all(one.is_pinned for one in embeddings.values()),
         embeddings={word: one.revision for word, one in embeddings.items()},
         embedding_vectors={word: one.num_vectors for word, one in embeddings.items()},
-        ends_in_noise=_ends_in_noise(info, found, storage),
-        shifts_by_size=_shifts_by_size(info, found, storage),
-        has_own_noise=_has_own_noise(info, found, storage),
+        **_of_scheduler(info, classes.get("scheduler") or info.scheduler, scheduler),
         parameters=denoiser.parameters if denoiser is not None else info.parameters,
         module_parameters={
             **info.module_parameters,
@@ -209,23 +208,17 @@ def _config_of(
     return _own_config(info, module, storage) if info.modules else None  # a stated family leaves the folder unread
 
 
-def _ends_in_noise(info: ModelInfo, found: Mapping[str, LaidOver], storage: Mapping[str, Storage]) -> bool:
-    """See `ModelInfo`; the scheduler of a family that has no other one for it is not read."""
-    config = _config_of(info, "scheduler", found, storage) if zero_snr_schedulers(info.family.schedulers) else None
-    return (config or {}).get("rescale_betas_zero_snr") is True
-
-
-def _shifts_by_size(info: ModelInfo, found: Mapping[str, LaidOver], storage: Mapping[str, Storage]) -> bool:
-    """See `ModelInfo`; where every pipeline of a family tells its scheduler how far, that one is not read."""
-    if SAY_NO_SHIFT.isdisjoint(route.pipeline for route in info.family.routes):
-        return False
-    return (_config_of(info, "scheduler", found, storage) or {}).get("use_dynamic_shifting") is True
-
-
-def _has_own_noise(info: ModelInfo, found: Mapping[str, LaidOver], storage: Mapping[str, Storage]) -> bool:
-    """See `ModelInfo`; the scheduler of a family that has one class for it alone is not read."""
-    config = _config_of(info, "scheduler", found, storage) if len(info.family.schedulers) > 1 else None
-    return (config or {}).get("timestep_type") == "continuous"
+def _of_scheduler(info: ModelInfo, class_name: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a model's own scheduler says of it, by the names in `ModelInfo`."""
+    zero_snr = zero_snr_schedulers(info.family.schedulers)
+    pipelines = {route.pipeline for route in info.family.routes}
+    needing = (class_name, *(key for key, value in config.items() if value is True))
+    return {
+        "ends_in_noise": bool(zero_snr) and config.get("rescale_betas_zero_snr") is True,
+        "shifts_by_size": not SAY_NO_SHIFT.isdisjoint(pipelines) and config.get("use_dynamic_shifting") is True,
+        "has_own_noise": len(info.family.schedulers) > 1 and config.get("timestep_type") == "continuous",
+        "scheduler_requires": tuple(sorted({REQUIRES[name] for name in needing if name in REQUIRES})),
+    }
 
 
 def _says_predictions(model: Model) -> bool:

@@ -63,6 +63,7 @@ class ModelInfo:
             (`use_dynamic_shifting`), which not every pipeline of its family does.
         has_own_noise: Whether its own scheduler has noise levels of the model's own (`timestep_type: continuous`),
             which schedulers of other classes leave out.
+        scheduler_requires: Python packages that its own scheduler needs.
         unserved: What of its folder a route cannot serve, by the route's name; others serve it.
     """
 
@@ -89,6 +90,7 @@ class ModelInfo:
     ends_in_noise: bool = False
     shifts_by_size: bool = False
     has_own_noise: bool = False
+    scheduler_requires: tuple[str, ...] = ()
     unserved: Mapping[str, str] = field(default_factory=dict)
 
     @property

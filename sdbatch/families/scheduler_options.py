@@ -158,7 +158,12 @@ Their pipelines hand no generator to a scheduler (0.42.1), so what draws noise i
 call: a row would depend on its neighbours. Other noise levels than the flow's own would take the shift's place.
 """
 
-REQUIRES: Final[Mapping[str, str]] = {"LMSDiscreteScheduler": "scipy", "use_beta_sigmas": "scipy"}
+REQUIRES: Final[Mapping[str, str]] = {
+    "CosineDPMSolverMultistepScheduler": "torchsde",
+    "DPMSolverSDEScheduler": "torchsde",
+    "LMSDiscreteScheduler": "scipy",
+    "use_beta_sigmas": "scipy",
+}
 """Python packages that a class, or an option that is true, needs."""
 
 STEPS_ORIGINAL: Final = {"LCMScheduler": 50, "TCDScheduler": 50}

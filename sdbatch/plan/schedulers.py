@@ -58,15 +58,23 @@ def settled_scheduler(values: dict[str, Any], model: ModelInfo, *, loads_here: b
     return problems
 
 
-def check_own(values: Mapping[str, Any], route: Route, model: ModelInfo) -> list[RowProblem]:
-    """Check that a route's pipeline can call the model's own scheduler, where the row names no other.
+def check_own(
+    values: Mapping[str, Any], route: Route, model: ModelInfo, *, loads_here: bool = True
+) -> list[RowProblem]:
+    """Check that the model's own scheduler can be read, and called where the row names no other.
 
     Args:
         values: Settled values by column, the scheduler's class among them.
         route: The route.
         model: Description of the model.
+        loads_here: Whether this machine's Python packages are those that load the models.
     """
     own = model.scheduler
+    lacking = [name for name in model.scheduler_requires if loads_here and importlib.util.find_spec(name) is None]
+    if lacking:
+        remedy = _REMEDY if lacking == ["scipy"] else f"pip install {' '.join(lacking)}"
+        message = f"is not read: {model.name}'s own, {own}, needs {' and '.join(lacking)}, not installed here: {remedy}"
+        return [RowProblem("scheduler", values.get("scheduler"), message)]
     if values.get("scheduler") or not own:
         return []
     message = ""

@@ -210,7 +210,7 @@ class Settler:
         problems.extend([*out_of_bounds, *check_family(values, family)])
         problems.extend(
             settled_scheduler(values, binding.model, loads_here=self._loads_here)
-            or check_own(values, route, binding.model)
+            or check_own(values, route, binding.model, loads_here=self._loads_here)
             or check_shift(values, route, binding.model)
         )
         if route.keyframes and binding.given.num_images and not problems:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 from collections.abc import Callable
@@ -218,6 +219,40 @@ def test_another_scheduler_is_refused_for_a_model_of_noise_levels_of_its_own(
         sdbatch.check(values)
     assert "DPM++ 2M Karras" in str(refused.value)
     assert 'other noise levels than m was trained for; say "" for its own, EDMDPMSolverMultistepS' in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("own", "config", "package", "remedy"),
+    [
+        ("EulerDiscreteScheduler", {"use_beta_sigmas": True}, "scipy", "pip install 'sdbatch[samplers]'"),
+        ("LMSDiscreteScheduler", {}, "scipy", "pip install 'sdbatch[samplers]'"),
+        ("DPMSolverSDEScheduler", {}, "torchsde", "pip install torchsde"),
+    ],
+)
+def test_a_model_whose_own_scheduler_needs_a_package_that_is_not_there_is_refused(
+    own: str,
+    config: dict[str, Any],
+    package: str,
+    remedy: str,
+    job: Callable[..., Values],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(builtin_folder("tiny-sd"), folder)
+    index = folder / "model_index.json"
+    index.write_text(json.dumps({**json.loads(index.read_text()), "scheduler": ["diffusers", own]}))
+    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps({"_class_name": own, **config}))
+    find = importlib.util.find_spec
+    here = {"scipy", "torchsde"}
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, *more: name in here or find(name, *more))
+    values = {**job([{"id": "a", "prompt": "a"}]), "models": {"m": {"path": str(folder), "batch_size": 1}}}
+    assert not sdbatch.check(values).warnings
+
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, *more: None if name in here else find(name, *more))
+    with pytest.raises(ManifestError) as refused:
+        sdbatch.check(values)
+    assert f"m's own, {own}, needs {package}, not installed here: {remedy}" in str(refused.value)
 
 
 def test_another_scheduler_is_refused_for_a_model_of_continuous_noise_levels(
