@@ -100,18 +100,19 @@ def make(manifest: str, output: str) -> dict[str, Any]:
     from sdbatch.driver.rows.scan import ResolvedManifest
     from sdbatch.job import parse_job
     from sdbatch.storage import open_campaign
+    from sdbatch.storage.footers import with_footer_sum
 
     store = open_campaign(output, {})
     resolved = ResolvedManifest(parse_job(_job(manifest, output)))
     resolved.publish(store, RUN)
     sink = pa.BufferOutputStream()
     alike = [name for name in INDEX.names if name not in {"id", "request_key"}]
-    schema, num_outcomes = INDEX.with_metadata(marks(INDEX.names, run_id=RUN)), 0
+    schema, num_outcomes = INDEX.with_metadata(marks(run_id=RUN)), 0
     with pq.ParquetWriter(sink, schema, compression="zstd", use_dictionary=alike, write_statistics=False) as writer:
         for done in _done(resolved.parts(["id", "request_key"])):
             writer.write_table(done)
             num_outcomes += done.num_rows
-    store.put_new(layout.snapshot(RUN), sink.getvalue().to_pybytes())
+    store.put_new(layout.snapshot(RUN), with_footer_sum(sink.getvalue()))
     store.put_new(layout.run_json(RUN), b'{"state": "done"}')
     resolved.close()
     return {"outcomes": num_outcomes}

@@ -8,8 +8,7 @@ What an older version lacks is null. The reader of a version stands in one row o
 from __future__ import annotations
 
 import json
-import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -18,10 +17,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sdbatch.errors import NewerFormat
+from sdbatch.storage.footers import refuse_damaged_footer
 from sdbatch.storage.in_arrow import in_arrow
 
 _MARK: Final = b"sdbatch.format_version"
-_NAMES: Final = b"sdbatch.columns"
 _BATCH_ROWS = 65_536
 
 
@@ -112,23 +111,16 @@ def read_object(data: bytes, name: str) -> dict[str, Any]:
 
 
 def _opened(data: bytes, name: str, few: tuple[str, ...] = ()) -> tuple[pq.ParquetFile, Reader]:
+    refuse_damaged_footer(data)
     source = in_arrow(data)
     with _torn_alike():
         metadata = pq.read_metadata(source)
         there = set(metadata.schema.names)  # an older file lacks some; Arrow refuses to code a column that is not there
         coded = [column for column in few if column in there]
         file = pq.ParquetFile(source, metadata=metadata, read_dictionary=coded, page_checksum_verification=True)
-        schema = file.schema_arrow
-        marks = schema.metadata or {}
+        marks = file.schema_arrow.metadata or {}
         version = marks.get(_MARK, str(_OLDEST).encode()).decode()
-        if _NAMES in marks and marks[_NAMES].decode() != sum_of_names(schema.names):
-            raise pa.ArrowInvalid("the names of its columns are damaged")
     return file, _reader(int(version) if version.isdecimal() else version, name)
-
-
-def sum_of_names(names: Sequence[str]) -> str:
-    """Return a sum over the names of columns, which stands in the footer; a damaged one has another."""
-    return f"{zlib.crc32(chr(0).join(names).encode()):08x}"
 
 
 @contextmanager

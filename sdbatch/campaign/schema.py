@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sdbatch.campaign.formats import sum_of_names
 from sdbatch.columns import COLUMNS
+from sdbatch.storage.footers import refuse_damaged_footer, with_footer_sum
 from sdbatch.storage.in_arrow import in_arrow
 from sdbatch.types import FORMAT_VERSION
 from sdbatch.verdicts import JOINED_SCHEMA
@@ -60,7 +60,7 @@ def to_parquet(table: pa.Table, *, for_query: bool = True, distinct: Collection[
     """
     sink = pa.BufferOutputStream()
     pq.write_table(
-        table.replace_schema_metadata(marks(table.column_names, **notes)),
+        table.replace_schema_metadata(marks(**notes)),
         sink,
         compression="zstd",
         use_dictionary=[name for name in table.column_names if name not in distinct] if distinct else for_query,
@@ -68,21 +68,18 @@ def to_parquet(table: pa.Table, *, for_query: bool = True, distinct: Collection[
         data_page_version="1.0" if for_query else "2.0",  # 2.0 compresses values alone, and many columns have none
         write_page_checksum=True,
     )
-    return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
+    return with_footer_sum(sink.getvalue())
 
 
-def marks(names: Sequence[str], **notes: str) -> dict[bytes, bytes]:
-    """Return what stands in the footer of every Parquet file of a campaign: format version, notes, sum of the names.
-
-    Pages have checksums of Parquet's own and the footer has none: a damaged name there would be a column that is not
-    there, which is null.
-    """
-    named = {"format_version": str(FORMAT_VERSION), **notes, "columns": sum_of_names(names)}
+def marks(**notes: str) -> dict[bytes, bytes]:
+    """Return what stands in the footer of every Parquet file of a campaign: format version and notes."""
+    named = {"format_version": str(FORMAT_VERSION), **notes}
     return {f"sdbatch.{name}".encode(): value.encode() for name, value in named.items()}
 
 
 def from_parquet(data: bytes, columns: list[str] | None = None) -> pa.Table:
     """Read what `to_parquet` wrote."""
+    refuse_damaged_footer(data)
     table = pq.ParquetFile(in_arrow(data), page_checksum_verification=True).read(columns=columns, use_threads=False)
     if columns is None:
         return table

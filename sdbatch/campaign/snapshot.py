@@ -20,6 +20,7 @@ from sdbatch.campaign import layout
 from sdbatch.campaign.history import History, all_parts
 from sdbatch.campaign.schema import INDEX, marks
 from sdbatch.storage import Store
+from sdbatch.storage.footers import with_footer_sum
 
 NEW_SHARE: Final = 0.1
 """Share of the outcomes that the last snapshot does not tell of, from which on a new one is written."""
@@ -49,12 +50,12 @@ def write_snapshot(store: Store, run: str, history: History) -> None:
     """
     sink = pa.BufferOutputStream()
     alike = [name for name in INDEX.names if name not in {"id", "request_key"}]
-    schema = INDEX.with_metadata(marks(INDEX.names, run_id=run))
+    schema = INDEX.with_metadata(marks(run_id=run))
     settings = {"use_dictionary": alike, "write_statistics": False, "write_page_checksum": True}
     with pq.ParquetWriter(sink, schema, compression="zstd", **settings) as writer:
         for rows in _large_parts(all_parts(store, history.files)):
             writer.write_table(rows)
-    store.put_new(layout.snapshot(run), sink.getvalue().to_pybytes(), "application/vnd.apache.parquet")
+    store.put_new(layout.snapshot(run), with_footer_sum(sink.getvalue()), "application/vnd.apache.parquet")
 
 
 def _large_parts(parts: Iterable[pa.Table]) -> Iterator[pa.Table]:

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sdbatch.errors import NewerFormat, UserError
+from sdbatch.storage.footers import refuse_damaged_footer, with_footer_sum
 from sdbatch.storage.in_arrow import in_arrow
 
 INDEX: Final = "delivered.parquet"
@@ -96,7 +97,7 @@ def to_parquet(rows: Mapping[str, Mapping[str, Any]]) -> bytes:
     table = pa.table(columns, schema=schema.with_metadata({_MARK: str(INDEX_VERSION).encode()}))
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
-    return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
+    return with_footer_sum(sink.getvalue())
 
 
 def from_parquet(data: bytes, name: str) -> Rows:
@@ -106,6 +107,7 @@ def from_parquet(data: bytes, name: str) -> Rows:
         UserError: When it is not what `to_parquet` wrote, or a later version did.
     """
     try:
+        refuse_damaged_footer(data)
         table = pq.ParquetFile(in_arrow(data), page_checksum_verification=True).read(use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise _unreadable(name, str(error)[:100]) from error

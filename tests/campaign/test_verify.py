@@ -19,9 +19,11 @@ from sdbatch.campaign.committed import read_committed
 from sdbatch.campaign.history import read_outcomes
 from sdbatch.campaign.read import read_part
 from sdbatch.campaign.schema import COMMIT, INDEX, VOID, from_parquet, table, to_parquet
+from sdbatch.campaign.tombstones import put_tombstone, read_tombstones
 from sdbatch.campaign.verify import SMALL_BYTES, verify_campaign
 from sdbatch.campaign.write import put_asset, put_commit
 from sdbatch.driver.compact import write_metadata
+from sdbatch.errors import UserError
 from sdbatch.storage import Store, open_store
 
 RUN_1, RUN_2 = "r000001-20260101T000000Z", "r000002-20260101T000000Z"
@@ -104,6 +106,16 @@ def test_damage_in_a_column_that_nothing_is_compared_with_is_found(store: Store)
     assert "commit" in _kinds(store)
 
 
+@pytest.mark.parametrize("path", [layout.commit(RUN_1, "000000"), layout.requests(RUN_1, 0)])
+def test_one_damaged_bit_in_the_footer_of_a_file_is_refused(store: Store, path: str) -> None:
+    data = store.read(path)
+    start = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    for place in range(start, len(data), 23):
+        store.put(path, bytes([*data[:place], data[place] ^ 1 << place % 8, *data[place + 1 :]]))
+        with pytest.raises((pa.ArrowException, UserError)):
+            read_part(store, path)
+
+
 def test_a_damaged_name_of_a_column_is_not_a_column_that_is_not_there(store: Store) -> None:
     path = layout.commit(RUN_1, "000000")
     data = store.read(path)
@@ -111,6 +123,18 @@ def test_a_damaged_name_of_a_column_is_not_a_column_that_is_not_there(store: Sto
     store.put(path, data[:start] + data[start:].replace(b"negative_prompt", b"negativf_prompt"))
 
     assert _kinds(store)[0] == "commit"
+
+
+def test_rows_that_a_damaged_footer_leaves_out_of_a_takedown_are_not_forgotten(store: Store) -> None:
+    put_tombstone(store, RUN_1, [{"id": "a", "request_key": KEYS["a"], "n": n, "asset": ASSET_A} for n in range(3)])
+    data = store.read(layout.takedown(RUN_1))
+    metadata = pq.ParquetFile(io.BytesIO(data)).metadata
+    assert metadata.num_rows == 3
+    for place in range(len(data) - metadata.serialized_size - 8, len(data) - 8):
+        if data[place] == 6:  # how Parquet writes a 3
+            store.put(layout.takedown(RUN_1), bytes([*data[:place], 2, *data[place + 1 :]]))
+            with pytest.raises(UserError, match="not a readable record of a takedown"):
+                read_tombstones(store)
 
 
 def test_a_record_that_cannot_be_read_is_found(store: Store) -> None:

@@ -54,6 +54,21 @@ def test_a_damaged_table_is_said_in_one_line(data: bytes) -> None:
         from_parquet(data, "there")
 
 
+def test_one_damaged_bit_of_a_table_is_refused_or_changes_nothing() -> None:
+    rows = {name: _row(name, "one", x_b=name) for name in ("a", "b")}
+    data = to_parquet(rows)
+    whole = from_parquet(data, "there")
+    refused = 0
+    for place in range(0, len(data), 7):
+        try:
+            read = from_parquet(bytes([*data[:place], data[place] ^ 1 << place % 8, *data[place + 1 :]]), "there")
+        except UserError:
+            refused += 1
+        else:
+            assert read == whole
+    assert refused > len(data) / 14
+
+
 @pytest.mark.parametrize(("mark", "kind"), [("99", NewerFormat), ("x", UserError), (None, UserError)])
 def test_a_table_of_another_program_or_a_later_version_is_refused(mark: str | None, kind: type[Exception]) -> None:
     metadata = {b"sdbatch.delivered_version": mark.encode()} if mark else None
