@@ -15,7 +15,7 @@ import heapq
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -105,7 +105,7 @@ def _newest(store: Store, folder: str) -> str | None:
 
 
 def _latest(store: Store, folder: str) -> dict[str, str]:
-    """Return name and digest of the newest file; nothing where an older version wrote it, or it is not readable."""
+    """Return name and digest of the newest file; nothing where that is not known, or not readable."""
     try:
         latest = _body(store.read(f"{folder}/{LATEST}"))
     except FileNotFoundError:
@@ -131,13 +131,25 @@ def read_ledger(store: Store, folder: str) -> Ledger:
         for name, previous in named.items()
         if previous is not None and previous not in known
     ]
-    latest = _latest(store, folder)
-    if latest.get("sha256") not in {None, *known}:
-        ledger.faults.append(f"{LATEST}: names {latest.get('name')}, which is not there")
     by_digest = {digest: name for name, digest in digests.items()}
+    ledger.faults += _latest_faults(store, folder, by_digest)
     ledger.forks = [by_digest[one] for one, count in Counter(named.values()).items() if count > 1 and one in by_digest]
     ledger.forks += [name for name, previous in named.items() if previous is None][1:]
     return ledger
+
+
+def _latest_faults(store: Store, folder: str, by_digest: Mapping[str, str]) -> Iterator[str]:
+    """Yield what does not hold in the file that names the newest one; without it the newest name counts."""
+    try:
+        store.stat(f"{folder}/{LATEST}")
+    except FileNotFoundError:
+        return
+    latest = _latest(store, folder)
+    name, digest = latest.get("name"), latest.get("sha256", "")
+    if not latest or by_digest.get(digest, name) != name:
+        yield f"{LATEST}: is damaged; remove it, the next delivery that makes a file writes it anew"
+    elif digest not in by_digest:
+        yield f"{LATEST}: names {name}, which is not there"
 
 
 def _in_order(files: Mapping[str, bytes], digests: Mapping[str, str]) -> Sequence[str]:

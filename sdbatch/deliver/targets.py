@@ -10,23 +10,30 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 import shutil
+import time
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 from sdbatch.deliver.index import BEFORE, INDEX, MADE, TABLE, Rows, from_parquet, to_csv, to_parquet
+from sdbatch.deliver.making import SIDECAR
 from sdbatch.deliver.names import folded
-from sdbatch.errors import JobError
+from sdbatch.errors import JobError, UserError
 from sdbatch.storage import Entry, LocalStore, Store, joined
 from sdbatch.storage.cache import cache_folder
 
 LEDGERS: Final = "deliveries"
 FOLDERS_MAX: Final = 16
 """Folders of a target that are listed one by one, so that the ledger is not listed; more are listed in one call."""
+PARTIAL_S: Final = 600.0
+"""A file that was not finished for so long was left by a delivery that was killed."""
+_PARTIAL: Final = re.compile(r"\.tmp/[0-9a-f]{32}")
 _DATE: Final = (1980, 1, 1, 0, 0, 0)
 _PARQUET, _CSV, _ZIP = "application/vnd.apache.parquet", "text/csv", "application/zip"
 
@@ -67,8 +74,17 @@ class Target(Protocol):
         A name may come several times.
         """
 
+    def lost(self, rows: Rows) -> list[str]:
+        """Return the names of files that were made and that neither the target nor this machine has any more.
+
+        An archive is made of what these two have; the files of a folder lie there, each for itself.
+        """
+
     def remove(self, names: Iterable[str], rows: Rows) -> None:
         """Remove files, and their rows."""
+
+    def remove_sidecar(self, row: Mapping[str, Any]) -> None:
+        """Remove what stands beside a row's file."""
 
     def complete(self, rows: Rows) -> None:
         """Bring the target to its final state; all files of the rows are made."""
@@ -118,8 +134,9 @@ class FolderTarget:
         return str(row["name"])
 
     def has(self, row: Mapping[str, Any]) -> bool:
-        """See `Target`."""
-        return bool(self._present.get(row["name"]) == row["file_bytes"])
+        """See `Target`. What stands beside a file belongs to it."""
+        is_there = self._present.get(row["name"]) == row["file_bytes"]
+        return bool(is_there and (not row.get("sidecar_sha256") or row["name"] + SIDECAR in self._present))
 
     def strangers(self, names: Iterable[str], rows: Rows) -> list[str]:
         """See `Target`."""
@@ -133,13 +150,22 @@ class FolderTarget:
             if name in self._present and (row["status"] != MADE or row["key"].startswith(BEFORE)):
                 yield name, self.store.read(name)
 
+    def lost(self, rows: Rows) -> list[str]:
+        """See `Target`."""
+        return []
+
     def remove(self, names: Iterable[str], rows: Rows) -> None:
         """See `Target`."""
         for name in names:
             self.store.delete(name)
-            if rows[name].get("sidecar_sha256") or f"{name}.c2pa" in self._present:
-                self.store.delete(name + ".c2pa")
+            self.remove_sidecar(rows[name])
             del rows[name]
+
+    def remove_sidecar(self, row: Mapping[str, Any]) -> None:
+        """See `Target`. After a kill it may lie there although no row tells of it."""
+        sidecar = row["name"] + SIDECAR
+        if row.get("sidecar_sha256") or sidecar in self._present:
+            self.store.delete(sidecar)
 
     def complete(self, rows: Rows) -> None:
         """See `Target`."""
@@ -151,7 +177,7 @@ class FolderTarget:
 
     def is_complete(self, rows: Rows) -> bool:
         """See `Target`."""
-        return TABLE in self._present
+        return _holds(self.store, TABLE, to_csv(rows))
 
 
 class ZipTarget:
@@ -200,10 +226,9 @@ class ZipTarget:
         return f"{row['key']}.file"
 
     def has(self, row: Mapping[str, Any]) -> bool:
-        """See `Target`."""
-        if row["archive"] is None:
-            return bool(self._present.get(self.path_of(row)) == row["file_bytes"])
-        return bool(self._archived.get(row["archive"], {}).get(row["name"]) == row["file_bytes"])
+        """See `Target`. Until a kill in `complete` is made up for, this machine alone may have what was archived."""
+        is_archived = self._archived.get(row["archive"], {}).get(row["name"]) == row["file_bytes"]
+        return bool(is_archived or self._present.get(self.path_of(row)) == row["file_bytes"])
 
     def strangers(self, names: Iterable[str], rows: Rows) -> list[str]:
         """See `Target`. An archive is all its delivery's own."""
@@ -214,13 +239,20 @@ class ZipTarget:
         for path, members in self._archived.items():
             names = [name for name in members if rows.get(name, {}).get("archive") != path]
             if names:
-                with self.store.open(path) as file, zipfile.ZipFile(file) as archive:
+                with self._opened(path) as archive:
                     yield from ((name, archive.read(name)) for name in names)
+
+    def lost(self, rows: Rows) -> list[str]:
+        """See `Target`."""
+        return [name for name, row in rows.items() if row["status"] == MADE and not self.has(row)]
 
     def remove(self, names: Iterable[str], rows: Rows) -> None:
         """See `Target`."""
         for name in names:
             del rows[name]
+
+    def remove_sidecar(self, row: Mapping[str, Any]) -> None:
+        """See `Target`. Nothing stands beside a file of an archive."""
 
     def complete(self, rows: Rows) -> None:
         """See `Target`. Files that stay are first taken out of the old archives: on a bucket, those are replaced."""
@@ -248,7 +280,8 @@ class ZipTarget:
     def is_complete(self, rows: Rows) -> bool:
         """See `Target`."""
         parts = {name: set(members) for name, members in self._parts(rows).items()}
-        return parts == {name: set(members) for name, members in self._archived.items()}
+        is_archived = parts == {name: set(members) for name, members in self._archived.items()}
+        return is_archived and _holds(self.store, f"{self._stem}.{TABLE}", to_csv(rows))
 
     def _is_mine(self, path: str) -> bool:
         middle = path.removeprefix(self._stem).removesuffix(".zip")
@@ -272,12 +305,23 @@ class ZipTarget:
     def _take_out(self, names: set[str], rows: Rows) -> None:
         by_archive: dict[str, list[str]] = {}
         for name in names:
-            if rows[name]["archive"] is not None:
+            if name in self._archived.get(rows[name]["archive"], {}):
                 by_archive.setdefault(rows[name]["archive"], []).append(name)
         for path, members in by_archive.items():
-            with self.store.open(path) as file, zipfile.ZipFile(file) as archive:
+            with self._opened(path) as archive:
                 for name in members:
                     self._files.put(self.path_of(rows[name]), archive.read(name))
+
+    @contextmanager
+    def _opened(self, path: str) -> Iterator[zipfile.ZipFile]:
+        try:
+            with self.store.open(path) as file, zipfile.ZipFile(file) as archive:
+                yield archive
+        except (zipfile.BadZipFile, zlib.error) as error:
+            raise UserError(
+                f"{joined(self.store.url, path)}: is damaged ({error}); restore it, or remove it and deliver again, "
+                "which makes its files anew"
+            ) from error
 
     def _archive(self, members: Iterable[str], rows: Rows) -> bytes:
         buffer = io.BytesIO()
@@ -319,8 +363,23 @@ def _read_rows(store: Store, path: str) -> Rows:
     return from_parquet(data, joined(store.url, path))
 
 
+def _holds(store: Store, path: str, data: bytes) -> bool:
+    try:
+        return store.read(path) == data
+    except FileNotFoundError:
+        return False
+
+
+def partial_files(store: Store) -> list[Entry]:
+    """Return the files that a delivery has not finished, or was killed over; other programs' are left out."""
+    return [entry for entry in store.temporary() if _PARTIAL.fullmatch(entry.path)]
+
+
 def _without_temporary_folder(store: Store) -> None:
-    """Remove an empty folder of unfinished files: it is not for those who receive the others."""
+    """Remove what killed deliveries left unfinished, and the empty folder: it is not for those who receive files."""
+    for entry in partial_files(store):
+        if time.time() - entry.modified_s > PARTIAL_S:
+            store.delete(entry.path)
     if store.is_local:
         with suppress(OSError):
             (Path(store.url) / ".tmp").rmdir()

@@ -21,14 +21,14 @@ from sdbatch.campaign import layout
 from sdbatch.campaign.campaign import Campaign
 from sdbatch.deliver import ledger
 from sdbatch.deliver.clips import ClipShape
-from sdbatch.deliver.index import BEFORE, FAILED, MADE, OF_FILE, Rows
-from sdbatch.deliver.making import SIDECAR, FileJob, Made, Task
+from sdbatch.deliver.index import BEFORE, FAILED, MADE, OF_FILE, PLANNED, Rows
+from sdbatch.deliver.making import FileJob, Made, Task
 from sdbatch.deliver.matching import Master, Match
 from sdbatch.deliver.names import folded
 from sdbatch.deliver.settings import Delivery
 from sdbatch.deliver.targets import FolderTarget, Target, ZipTarget
 from sdbatch.driver.delivery.marks import words_of
-from sdbatch.driver.delivery.plan import DeliverReport, Owner, refuse_others, wanted_files
+from sdbatch.driver.delivery.plan import LINES_MAX, DeliverReport, Owner, refuse_others, wanted_files
 from sdbatch.driver.delivery.process import MakerEnded, Place, begin, make_in_place, makers
 from sdbatch.driver.delivery.signing import Signing, signing_of, sources_of
 from sdbatch.driver.picking import Selection
@@ -90,6 +90,16 @@ def deliver_files(
         if dry_run:
             report.state, report.made = "dry-run", len(todo)
             return report
+        lost = [name for name in target.lost(rows) if name not in wanted]
+        if lost and is_part:
+            rows.update({name: {**rows[name], "status": PLANNED, "archive": None} for name in lost})
+        elif lost:
+            report.warnings.append(
+                f"{len(lost)} files that this delivery does not ask for any more are gone, because an earlier one was "
+                f"cut off on another machine, or their archive was damaged: {', '.join(lost[:LINES_MAX])}"
+            )
+            _remove(lost, delivery, target, rows, report, url)
+            report.stale = sorted(set(report.stale).difference(lost))
         if prune and report.stale:
             _remove(report.stale, delivery, target, rows, report, url)
             gone = set(map(folded, report.stale))
@@ -117,6 +127,8 @@ def deliver_files(
         is_told = all(row["ledger"] for row in rows.values() if row["status"] == MADE and row["name"] in wanted)
         if todo or report.removed or is_retold or not is_told or not target.is_complete(rows):
             _complete(delivery, target, rows, report, url)
+        else:
+            target.tidy()
     return report
 
 
@@ -172,7 +184,7 @@ def _take_up(rows: Rows, todo: Rows, target: Target, *, is_zip: bool) -> None:
     for name, row in todo.items():
         there = rows.get(name)
         if there is None or there["status"] != MADE or not target.has(there):
-            rows[name] = row
+            rows[name] = {**row, "sidecar_sha256": there and there.get("sidecar_sha256")}
         elif not is_zip:  # an archive's files are not written over
             there["key"] = BEFORE + there["key"].removeprefix(BEFORE)
 
@@ -288,8 +300,8 @@ def _write_down(made: Made, target: Target, rows: Rows, wanted: dict[str, Any], 
         report.failed[made.name] = made.fault
         there.update({"error_message": made.fault} if there["status"] == MADE else _failure(made.fault))
         return
-    if there.get("sidecar_sha256") and not made.sidecar_sha256:
-        target.store.delete(made.name + SIDECAR)
+    if not made.sidecar_sha256:
+        target.remove_sidecar(there)
     row = rows[made.name] = wanted
     row.update(status=MADE, sha256=made.sha256, file_bytes=made.file_bytes, quality=made.quality)
     told = ("content_sha256", "fingerprint", "c2pa_label", "signer", "sidecar_sha256")

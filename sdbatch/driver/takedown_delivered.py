@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from sdbatch.deliver import ledger
-from sdbatch.deliver.index import MADE, PLANNED, Rows
+from sdbatch.deliver.index import PLANNED, Rows
 from sdbatch.deliver.settings import ZIP_BYTES_MAX, ZIP_SUFFIX, read_delivery
 from sdbatch.deliver.targets import FolderTarget, ZipTarget, archive_bytes
 from sdbatch.driver.verify_delivery import opened, place_of
@@ -73,7 +73,7 @@ def remove_delivered(place: str, names: Collection[str], campaign: str, takedown
         rows = target.read_rows()
         mine = {name for name in names if is_zip or rows.get(name, {}).get("delivery") == delivery}
         kept = {name: row for name, row in rows.items() if name not in mine}
-        lost = {name for name, row in kept.items() if is_zip and row["status"] == MADE and not target.has(row)}
+        lost = set(target.lost(kept))
         for name in lost:
             rows[name]["status"] = PLANNED
         told = ledger.read_ledger(target.store, target.ledgers).told.keys()

@@ -15,11 +15,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from sdbatch.deliver.index import INDEX, MADE, PLANNED, Rows, from_parquet
+from sdbatch.deliver.index import INDEX, MADE, PLANNED, TABLE, Rows, from_parquet, to_csv
 from sdbatch.deliver.ledger import read_ledger
 from sdbatch.deliver.making import SIDECAR
 from sdbatch.deliver.settings import ZIP_SUFFIX, read_delivery
-from sdbatch.deliver.targets import LEDGERS
+from sdbatch.deliver.targets import LEDGERS, partial_files
 from sdbatch.errors import JobError, UserError
 from sdbatch.extras import lacking
 from sdbatch.job import Storage, read_job
@@ -68,12 +68,14 @@ class Delivered:
     Attributes:
         store: The folder or bucket.
         rows: Its table.
+        table: Path of the same table for people.
         ledgers: Folder of its ledger.
         read: Returns the bytes of a row's file.
     """
 
     store: Store
     rows: Rows
+    table: str
     ledgers: str
     read: Callable[[Mapping[str, Any]], bytes]
 
@@ -173,7 +175,7 @@ def opened(url: str, storage: Mapping[str, Storage]) -> Iterator[Delivered]:
 
     stem = index.removesuffix(INDEX)
     with ExitStack() as files:
-        yield Delivered(store=store, rows=rows, ledgers=f"{stem}{LEDGERS}", read=read)
+        yield Delivered(store=store, rows=rows, table=f"{stem}{TABLE}", ledgers=f"{stem}{LEDGERS}", read=read)
 
 
 def verify_delivery(url: str, storage: Mapping[str, Storage], trust: str = "") -> DeliveryVerifyReport:
@@ -196,6 +198,7 @@ def verify_delivery(url: str, storage: Mapping[str, Storage], trust: str = "") -
         ledger = read_ledger(target.store, target.ledgers)
         report.findings += [f"{target.ledgers}/{fault}" for fault in ledger.faults]
         report.findings += list(_untold(target.rows, ledger.told))
+        report.findings += list(_beside(target))
     report.credentials = dict(states)
     report.ledger_files, report.ledger_lines, report.forks = ledger.files, ledger.lines, ledger.forks
     return report
@@ -213,6 +216,17 @@ def _untold(rows: Rows, told: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
             yield f"{name}: the ledger tells of another file ({line['ledger']})"
     for name in sorted(told.keys() - {name for name, row in rows.items() if row["status"] == MADE}):
         yield f"{name}: the ledger tells of it, and delivered.parquet does not"
+
+
+def _beside(target: Delivered) -> Iterator[str]:
+    """Yield what is wrong with the table for people, and what a delivery left that was killed."""
+    try:
+        if target.store.read(target.table) != to_csv(target.rows):
+            yield f"{target.table}: does not say what its delivery wrote; deliver again, which writes it anew"
+    except FileNotFoundError:
+        yield f"{target.table}: is missing; deliver again, which writes it anew"
+    for entry in partial_files(target.store):
+        yield f"{entry.path}: is an unfinished file; where no delivery goes on, remove it"
 
 
 def _look_at(
@@ -233,28 +247,39 @@ def _look_at(
         return
     if hashlib.sha256(data).hexdigest() != row["sha256"]:
         report.findings.append(f"{name}: is not the file that was delivered")
+    sidecar = _sidecar(target, name, row, report.findings)
     words = read_packet(packet_in(data))
     report.marked += str(words.get("Iptc4xmpExt:DigitalSourceType", "")).startswith(VOCABULARY)
     is_newer = row.get("content_sha256") is not None
     if is_newer and words.get("xmpMM:DocumentID") != document_of(row["request_key"], row["n"]):
         report.findings.append(f"{name}: its XMP does not name the output it was made from")
-    states[_credentials(target, name, row, data, trust, report.findings)] += 1
+    states[_credentials(name, row, data, sidecar, trust, report.findings)] += 1
+
+
+def _sidecar(target: Delivered, name: str, row: Mapping[str, Any], findings: list[str]) -> bytes | None:
+    """Return what stands beside a file; None without any."""
+    digest = row.get("sidecar_sha256")
+    if not digest:
+        return None
+    try:
+        data = target.store.read(name + SIDECAR)
+    except FileNotFoundError:
+        findings.append(f"{name}{SIDECAR}: is missing")
+        return None
+    if hashlib.sha256(data).hexdigest() != digest:
+        findings.append(f"{name}{SIDECAR}: is not the file that was delivered")
+    return data
 
 
 def _credentials(
-    target: Delivered, name: str, row: Mapping[str, Any], data: bytes, trust: str, findings: list[str]
+    name: str, row: Mapping[str, Any], data: bytes, sidecar: bytes | None, trust: str, findings: list[str]
 ) -> str:
     """Return the state of a file's credentials, and tell where it is not the one it should be."""
     label = row.get("c2pa_label")
     if lacking("provenance"):
         return UNCHECKED if label else "none"
-    sidecar = None
-    if row.get("sidecar_sha256"):
-        try:
-            sidecar = target.store.read(name + SIDECAR)
-        except FileNotFoundError:
-            findings.append(f"{name}{SIDECAR}: is missing")
-            return "none"
+    if row.get("sidecar_sha256") and sidecar is None:
+        return "none"
     found = read_credentials(data, row["media_type"], sidecar, trust)
     if found.state == "invalid":
         findings.append(f"{name}: its content credentials do not hold: {', '.join(found.faults)}")

@@ -34,6 +34,7 @@ from typer.testing import CliRunner
 
 import sdbatch
 from sdbatch.cli import app
+from sdbatch.deliver import ledger
 from sdbatch.deliver.making import Task
 from sdbatch.deliver.settings import parse_delivery
 from sdbatch.deliver.targets import FolderTarget, ZipTarget
@@ -42,8 +43,8 @@ from sdbatch.driver.delivery import process as deliver_process
 from sdbatch.driver.delivery.plan import DeliverReport
 from sdbatch.driver.delivery.process import Place, makers
 from sdbatch.driver.picking import Selection
-from sdbatch.errors import JobError, SdbatchError, StoreRefused, WorkersUnavailable
-from sdbatch.storage import LocalStore, open_campaign, open_store
+from sdbatch.errors import JobError, SdbatchError, StoreRefused, UserError, WorkersUnavailable
+from sdbatch.storage import LocalStore, Store, open_campaign, open_store
 from sdbatch.types import Sound
 
 STILLS = ("mug", "lamp", "chair")
@@ -324,6 +325,139 @@ def test_a_prune_that_is_killed_at_any_call_ends_as_one_that_is_not(
         assert _deliver(campaign, **changes).made == 0
 
 
+@pytest.mark.parametrize("to", ["out", "out.zip"])
+def test_a_prune_alone_that_is_killed_at_any_call_ends_as_one_that_is_not(
+    campaign: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: str
+) -> None:
+    def all_of_it() -> dict[str, bytes]:
+        found = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
+        return {name: path.read_bytes() for name, path in found.items() if path.suffix not in {".jsonl", ".json"}}
+
+    folder = tmp_path / "target"
+    changes: dict[str, Any] = {"to": str(folder if to == "out" else folder / to)}
+    _deliver(campaign, formats=PICTURE_FORMATS[:2], **changes)
+    shutil.copytree(folder, tmp_path / "before")
+    store = FaultyStore(str(folder))
+    opened = open_campaign
+    for module in (deliver, deliver_process):
+        monkeypatch.setattr(module, "open_campaign", lambda url, to: store if url == store.url else opened(url, to))
+    monkeypatch.setattr(ledger, "stamp_now", lambda: "20260101T000000Z")
+    _deliver(campaign, prune=True, formats=PICTURE_FORMATS[:1], **changes)
+    wanted = all_of_it()
+    writes = [place for place, (name, _) in enumerate(store.calls) if name in {"put", "put_new", "delete"}]
+    assert len(writes) > 5
+
+    for place in writes:
+        shutil.rmtree(folder)
+        shutil.copytree(tmp_path / "before", folder)
+        store.set_fault(place, "die after")
+        with pytest.raises(Killed):
+            _deliver(campaign, prune=True, formats=PICTURE_FORMATS[:1], **changes)
+        store.set_fault(None)
+        assert _deliver(campaign, prune=True, formats=PICTURE_FORMATS[:1], **changes).state == "done"
+        assert {**all_of_it(), TABLE_OF[to]: b""} == {**wanted, TABLE_OF[to]: b""}
+        assert sdbatch.verify_delivery(changes["to"]).findings == []
+        assert not list((tmp_path / "cache/deliveries").glob("*")), "no copy of an archive stays behind"
+
+
+TABLE_OF = {"out": "delivered.parquet", "out.zip": "out.delivered.parquet"}
+"""Tables, in which the name of a ledger file stands that holds the digest of the one before it."""
+
+
+@pytest.mark.parametrize("is_elsewhere", [False, True])
+def test_a_kill_between_the_archives_of_one_delivery_loses_nothing_that_this_machine_has(
+    noisy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_elsewhere: bool
+) -> None:
+    class SmallTarget(ZipTarget):
+        def __init__(self, store: Store, file_name: str, bytes_max: int) -> None:
+            super().__init__(store, file_name, bytes_max // 100)
+
+    def killed_at(store: LocalStore, path: str, data: bytes, content_type: str = "") -> None:
+        put(store, path, data, content_type)
+        if path == "out-002.zip":
+            raise Killed
+
+    put = LocalStore.put
+    one: dict[str, Any] = {"width": 96, "height": 96, "type": "png"}
+    place = str(tmp_path / "out.zip")
+    monkeypatch.setattr(deliver, "ZipTarget", SmallTarget)
+    _deliver(noisy, formats=[{"name": "a", **one}, {"name": "c", **one}], to=place, zip_bytes_max=1_000_000)
+    assert len(list(tmp_path.glob("out-*.zip"))) == 2, "one file each"
+    newer: dict[str, Any] = {"formats": [{"name": "a", **one}, {"name": "b", **one}], "zip_bytes_max": 1_000_000}
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalStore, "put", killed_at)
+        with pytest.raises(Killed):
+            _deliver(noisy, to=place, **newer)
+    assert len(list(tmp_path.glob("out-*.zip"))) == 2, "what was in the second one is in none"
+    if is_elsewhere:
+        monkeypatch.setenv("SDBATCH_CACHE", str(tmp_path / "another"))
+    found = _deliver(noisy, to=place, **newer)
+
+    assert found.state == "done"
+    assert [name[:1] for name in [*found.removed, *found.stale]] == ["c"]
+    assert bool(found.removed) == is_elsewhere
+    assert ("are gone" in "".join(found.warnings)) == is_elsewhere
+    assert sdbatch.verify_delivery(place).findings == []
+
+
+def test_what_lies_damaged_beside_delivered_files_is_named_and_made_anew(campaign: Path, tmp_path: Path) -> None:
+    def found() -> list[str]:
+        return sdbatch.verify_delivery(out).findings
+
+    out = tmp_path / "out"
+    _deliver(campaign, formats=PICTURE_FORMATS[:1])
+    table = out / "delivered.csv"
+    whole = table.read_bytes()
+    table.write_bytes(whole[:-3])
+    assert found() == ["delivered.csv: does not say what its delivery wrote; deliver again, which writes it anew"]
+    assert (_deliver(campaign, formats=PICTURE_FORMATS[:1]).made, found(), table.read_bytes()) == (0, [], whole)
+    latest = out / "deliveries/latest.json"
+    data = latest.read_bytes()
+    for damaged in (b"", data[:-9], data.replace(b".jsonl", b".jsonm"), data.replace(b'"sha256"', b'"sha257"')):
+        latest.write_bytes(damaged)
+        assert len(found()) == 1
+        assert found()[0].startswith("deliveries/latest.json: is damaged; remove it")
+    latest.unlink()
+    assert found() == []
+
+
+def test_what_a_killed_delivery_left_unfinished_is_named_and_goes_when_it_is_old(
+    campaign: Path, tmp_path: Path
+) -> None:
+    _deliver(campaign, formats=PICTURE_FORMATS[:1])
+    (tmp_path / "out/.tmp").mkdir()
+    names = (uuid.uuid4().hex, uuid.uuid4().hex, "somebodys-own")
+    for name in names:
+        (tmp_path / "out/.tmp" / name).write_bytes(b"half")
+    for name in names[1:]:
+        os.utime(tmp_path / "out/.tmp" / name, (time.time() - 700, time.time() - 700))
+    found = sdbatch.verify_delivery(tmp_path / "out").findings
+    _deliver(campaign, formats=PICTURE_FORMATS[:1])
+
+    assert sorted(line.partition(": is an unfinished file")[0] for line in found) == sorted(
+        f".tmp/{name}" for name in names[:2]
+    )
+    assert {path.name for path in (tmp_path / "out/.tmp").iterdir()} == {names[0], names[2]}
+
+
+@pytest.mark.parametrize("place", [-300, 200])
+def test_an_archive_that_is_damaged_is_told_with_what_to_do(noisy: Path, tmp_path: Path, place: int) -> None:
+    one: dict[str, Any] = {"width": 96, "height": 96, "type": "png"}
+    file = tmp_path / "out.zip"
+    _deliver(noisy, formats=[{"name": "a", **one}, {"name": "b", **one}], to=str(file))
+    whole = file.read_bytes()
+    file.write_bytes(whole[:place] if place < 0 else bytes([*whole[:place], whole[place] ^ 1, *whole[place + 1 :]]))
+    more: dict[str, Any] = {"formats": [{"name": "a", **one}, {"name": "c", **one}], "to": str(file)}
+    if place > 0:
+        with pytest.raises(UserError, match=r"out\.zip: is damaged \(Bad CRC-32 .*\); restore it, or remove it"):
+            _deliver(noisy, **more)
+        file.unlink()
+    found = _deliver(noisy, **more)
+
+    assert (found.state, [name[:1] for name in [*found.removed, *found.stale]]) == ("done", ["b"])
+    assert sdbatch.verify_delivery(file).findings == []
+
+
 def test_what_a_killed_delivery_wrote_over_is_made_again_where_the_older_one_is_wanted(
     campaign: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -378,7 +512,8 @@ def test_verify_says_what_a_killed_delivery_has_not_made(
 
     assert said.exit_code == 5
     assert "square/mug_square_0.jpg: is not made, because its delivery was cut off; deliver again" in said.stdout
-    assert "3 mismatches: 0 files" in said.stdout
+    assert "delivered.csv: is missing; deliver again" in said.stdout
+    assert "4 mismatches: 0 files" in said.stdout
 
 
 def test_two_deliveries_share_a_target_and_no_name(campaign: Path, tmp_path: Path) -> None:

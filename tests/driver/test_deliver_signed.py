@@ -19,9 +19,11 @@ import pytest
 from PIL import Image
 from support.masters import draw_campaign, noise, patches
 from support.servers import BUCKET
+from support.stores import Killed
 from support.unsigned import unsigned
 
 import sdbatch
+from sdbatch.driver import deliver
 from sdbatch.driver.delivery.plan import DeliverReport
 from sdbatch.errors import JobError
 from sdbatch.formats import CLIPS, PICTURES
@@ -203,6 +205,42 @@ def test_what_stands_beside_a_file_goes_when_it_is_made_anew_without_a_signature
     _deliver(campaign, tmp_path / "out", formats=[FORMATS[5]])
 
     assert [file.name for file in (tmp_path / "out").glob("clip*")] == ["clip.webm"]
+
+
+def test_what_stands_beside_a_file_goes_although_the_delivery_was_killed_that_made_it_anew(
+    campaign: Path, keys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: Any) -> None:
+        raise Killed
+
+    changes: dict[str, Any] = {"formats": [FORMATS[5]], "metadata": {"rights": "(c) of another length"}}
+    _deliver(campaign, tmp_path / "out", formats=[FORMATS[5]], sign=_sign(keys))
+    with monkeypatch.context() as patch:
+        patch.setattr(deliver, "_write_down", killed)
+        with pytest.raises(Killed):
+            _deliver(campaign, tmp_path / "out", **changes)
+    assert (tmp_path / "out/clip.webm.c2pa").exists()
+    _deliver(campaign, tmp_path / "out", **changes)
+
+    assert [file.name for file in (tmp_path / "out").glob("clip*")] == ["clip.webm"]
+
+
+def test_what_stands_beside_a_file_is_named_when_it_is_damaged_and_made_again_when_it_is_gone(
+    campaign: Path, keys: Path, tmp_path: Path
+) -> None:
+    def found() -> list[str]:
+        return sdbatch.verify_delivery(tmp_path / "out", trust_file=keys / "root.pem").findings
+
+    _deliver(campaign, tmp_path / "out", formats=[FORMATS[5]], sign=_sign(keys))
+    beside = tmp_path / "out/clip.webm.c2pa"
+    data = beside.read_bytes()
+    padding = data.index(bytes(32))  # no signature is made over it
+    beside.write_bytes(data[:padding] + b"\1" + data[padding + 1 :])
+    assert found() == ["clip.webm.c2pa: is not the file that was delivered"]
+    beside.unlink()
+    assert found() == ["clip.webm.c2pa: is missing"]
+    assert _deliver(campaign, tmp_path / "out", formats=[FORMATS[5]], sign=_sign(keys)).made == 1
+    assert found() == []
 
 
 def test_a_byte_cap_holds_after_signing(campaign: Path, keys: Path, tmp_path: Path) -> None:
