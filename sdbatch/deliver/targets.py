@@ -34,6 +34,8 @@ FOLDERS_MAX: Final = 16
 PARTIAL_S: Final = 600.0
 """A file that was not finished for so long was left by a delivery that was killed."""
 _PARTIAL: Final = re.compile(r"\.tmp/[0-9a-f]{32}")
+_NUMBER: Final = re.compile(r"|-\d{3,}")
+"""What stands in the names of a delivery's archives before `.zip`, after what all of them begin with."""
 _DATE: Final = (1980, 1, 1, 0, 0, 0)
 _PARQUET, _CSV, _ZIP = "application/vnd.apache.parquet", "text/csv", "application/zip"
 
@@ -199,6 +201,7 @@ class ZipTarget:
         self.files_url = str(self._work)
         self._present = {entry.path: entry.size_bytes for entry in self._files.list()}
         self._archived: dict[str, dict[str, int]] = {}
+        self._others: set[str] = set()
 
     def read_rows(self) -> Rows:
         """See `Target`.
@@ -207,7 +210,10 @@ class ZipTarget:
             JobError: When an archive of that name is there without its table.
         """
         rows = _read_rows(self.store, f"{self._stem}.{INDEX}")
-        there = [entry.path for entry in self.store.list(deep=False) if self._is_mine(entry.path)]
+        paths = [entry.path for entry in self.store.list(deep=False)]
+        stems = [path.removesuffix(f".{INDEX}") for path in paths if path.endswith(f".{INDEX}")]
+        self._others = {f"{stem}.zip" for stem in stems if stem != self._stem}
+        there = [path for path in paths if self._is_mine(path)]
         if there and not rows:
             raise JobError(
                 f"{joined(self.store.url, there[0])}: is there, and no delivery of sdbatch made it; move it away"
@@ -257,6 +263,10 @@ class ZipTarget:
     def complete(self, rows: Rows) -> None:
         """See `Target`. Files that stay are first taken out of the old archives: on a bucket, those are replaced."""
         parts = self._parts(rows)
+        if taken := sorted(parts.keys() & self._others):
+            raise JobError(
+                f"{joined(self.store.url, taken[0])}: is another delivery's; name another `to` for one of them"
+            )
         changed = {
             name: members
             for name, members in parts.items()
@@ -284,8 +294,10 @@ class ZipTarget:
         return is_archived and _holds(self.store, f"{self._stem}.{TABLE}", to_csv(rows))
 
     def _is_mine(self, path: str) -> bool:
+        """Whether it is an archive of this delivery, by its name; `spring-2.zip` may be that of another one."""
         middle = path.removeprefix(self._stem).removesuffix(".zip")
-        return path == f"{self._stem}{middle}.zip" and (not middle or (middle[0] == "-" and middle[1:].isdigit()))
+        is_named_so = path == f"{self._stem}{middle}.zip" and _NUMBER.fullmatch(middle) is not None
+        return is_named_so and path not in self._others
 
     def _parts(self, rows: Rows) -> dict[str, list[str]]:
         """Return the members of each archive."""

@@ -440,6 +440,34 @@ def test_what_a_killed_delivery_left_unfinished_is_named_and_goes_when_it_is_old
     assert {path.name for path in (tmp_path / "out/.tmp").iterdir()} == {names[0], names[2]}
 
 
+@pytest.mark.parametrize("other", ["spring-2.zip", "spring-002.zip"])
+def test_an_archive_whose_name_goes_on_with_a_number_is_another_delivery_s(
+    noisy: Path, tmp_path: Path, other: str
+) -> None:
+    one: dict[str, Any] = {"name": "a", "width": 96, "height": 96, "type": "png"}
+    _deliver(noisy, formats=[one], to=str(tmp_path / other), delivery="second")
+    before = (tmp_path / other).read_bytes()
+    for width in (96, 64):
+        assert _deliver(noisy, formats=[{**one, "width": width}], to=str(tmp_path / "spring.zip")).made == 1
+
+    assert (tmp_path / other).read_bytes() == before
+    assert sdbatch.verify_delivery(tmp_path / other).is_good
+    assert sdbatch.verify_delivery(tmp_path / "spring.zip").is_good
+
+
+def test_an_archive_that_would_take_another_delivery_s_name_is_refused(
+    noisy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one: dict[str, Any] = {"width": 96, "height": 96, "type": "png"}
+    _deliver(noisy, formats=[{"name": "a", **one}], to=str(tmp_path / "spring-001.zip"), delivery="second")
+    before = (tmp_path / "spring-001.zip").read_bytes()
+    monkeypatch.setattr(ZipTarget, "_parts", lambda *_: {"spring-001.zip": [], "spring-002.zip": []})
+    with pytest.raises(JobError, match=r"spring-001\.zip: is another delivery's; name another `to` for one of them"):
+        _deliver(noisy, formats=[{"name": name, **one} for name in "ab"], to=str(tmp_path / "spring.zip"))
+
+    assert (tmp_path / "spring-001.zip").read_bytes() == before
+
+
 @pytest.mark.parametrize("place", [-300, 200])
 def test_an_archive_that_is_damaged_is_told_with_what_to_do(noisy: Path, tmp_path: Path, place: int) -> None:
     one: dict[str, Any] = {"width": 96, "height": 96, "type": "png"}
