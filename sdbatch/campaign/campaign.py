@@ -23,10 +23,10 @@ from sdbatch.campaign.files import newest_run_with_manifest, request_parts, run_
 from sdbatch.campaign.gc import OLDER_THAN_S, GcReport, collect_garbage
 from sdbatch.campaign.history import History, read_history, read_outcomes
 from sdbatch.campaign.lease import is_gone
-from sdbatch.campaign.read import read_commit, read_record, read_requests, read_status
+from sdbatch.campaign.read import no_run, read_commit, read_record, read_requests, read_status
 from sdbatch.campaign.superseded import Keeper
 from sdbatch.campaign.verify import VerifyReport, verify_campaign
-from sdbatch.errors import JobError, UserError
+from sdbatch.errors import UserError
 from sdbatch.storage import Store
 from sdbatch.verdicts import NO_VERDICTS, Verdicts
 
@@ -52,7 +52,7 @@ class Campaign:
         """
         run = newest_run_with_manifest(self.store)
         if run is None:
-            raise JobError(f"{self.store.url}: no run there; `sdbatch run` makes the first one")
+            raise no_run(self.store)
         return run
 
     def status(self) -> dict[str, Any]:
@@ -65,7 +65,7 @@ class Campaign:
         for run in reversed(run_ids(self.store)):
             if status := self.status_of(run):  # none: a collection of garbage, or a run that has not begun
                 return status
-        raise JobError(f"{self.store.url}: no run there; `sdbatch run` makes the first one")
+        raise no_run(self.store)
 
     def status_of(self, run: str) -> dict[str, Any] | None:
         """Return a run's `status.json`, as `status` does; None when it has none."""

@@ -14,6 +14,8 @@ REPORT: Final = "report"
 GALLERY: Final = "report/index.html"
 CREDENTIALS: Final = "credentials"
 TAKEDOWNS: Final = "takedowns"
+DELIVERED: Final = "delivered.parquet"
+"""The table of what was delivered: it lies at a target, where people look for the campaign."""
 _DIGITS = re.compile(r"[0-9a-f]{64}")
 AFTER_ALL_RUNS: Final = "s"
 """Sorts after the id of every run."""

@@ -9,8 +9,22 @@ import pyarrow as pa
 
 from sdbatch.campaign import formats, layout, schema
 from sdbatch.campaign.checked import holder_of, record_of, status_of, unreadable
-from sdbatch.errors import UserError
+from sdbatch.errors import JobError, UserError
 from sdbatch.storage import Store
+
+
+def no_run(store: Store) -> JobError:
+    """Return the error of a place without a run; of a delivery's target it says from which campaign the files are."""
+    try:
+        rows = read_part(store, layout.DELIVERED, pa.schema([("campaign", pa.string())]))
+    except FileNotFoundError:
+        return JobError(f"{store.url}: no run there; `sdbatch run` makes the first one")
+    except (pa.ArrowException, ValueError):
+        origins = ""
+    else:
+        origins = ", ".join(sorted(filter(None, set(rows.column("campaign").to_pylist()))))
+    named = f", from {origins}; name that" if origins else "; name the campaign"
+    return JobError(f"{store.url}: no run there: it holds what was delivered{named} (`sdbatch verify` takes both)")
 
 
 def read_commit(store: Store, path: str, columns: Sequence[str] | None = None, *, is_whole: bool = False) -> pa.Table:

@@ -16,7 +16,7 @@ from typing import Any, Final
 import pyarrow as pa
 
 from sdbatch.campaign.files import each_of, files_by_run, request_parts
-from sdbatch.campaign.read import read_commit, read_requests
+from sdbatch.campaign.read import no_run, read_commit, read_requests
 from sdbatch.campaign.schema import METADATA
 from sdbatch.campaign.spending import HOUR_S, run_record
 from sdbatch.errors import JobError
@@ -128,7 +128,7 @@ def campaign_cost(
     """
     runs = files_by_run(store)
     if not runs:
-        raise JobError(f"{store.url}: no run there; `sdbatch run` makes the first one")
+        raise no_run(store)
     names = tuple("run_id" if name == "run" else name for name in by)
     own = _own_columns(store, [files.run for files in runs], [name for name in names if name.startswith("x_")])
     for name in names:

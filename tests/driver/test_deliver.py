@@ -15,6 +15,7 @@ import threading
 import time
 import uuid
 import zipfile
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -398,6 +399,18 @@ def test_a_kill_between_the_archives_of_one_delivery_loses_nothing_that_this_mac
     assert bool(found.removed) == is_elsewhere
     assert ("are gone" in "".join(found.warnings)) == is_elsewhere
     assert sdbatch.verify_delivery(place).findings == []
+
+
+@pytest.mark.parametrize("verb", [sdbatch.status, sdbatch.metadata, sdbatch.cost, sdbatch.failures])
+def test_who_asks_a_target_for_its_campaign_is_told_which_one_it_is(
+    campaign: Path, tmp_path: Path, verb: Callable[[Path], object]
+) -> None:
+    _deliver(campaign, formats=PICTURE_FORMATS[:1])
+    with pytest.raises(JobError, match=rf"out: no run there: it holds what was delivered, from {campaign}; name that"):
+        verb(tmp_path / "out")
+    (tmp_path / "out/delivered.parquet").write_bytes(b"PAR1")
+    with pytest.raises(JobError, match="it holds what was delivered; name the campaign"):
+        verb(tmp_path / "out")
 
 
 def test_what_lies_damaged_beside_delivered_files_is_named_and_made_anew(campaign: Path, tmp_path: Path) -> None:
