@@ -29,7 +29,7 @@ from sdbatch.campaign.effective import winners
 from sdbatch.campaign.files import READ_THREADS, each_of
 from sdbatch.campaign.findings import Finding, file_finding, output_finding
 from sdbatch.campaign.history import snapshot_tables
-from sdbatch.campaign.read import read_part, read_record
+from sdbatch.campaign.read import read_part, read_record, read_status
 from sdbatch.campaign.schema import INDEX
 from sdbatch.campaign.tombstones import read_tombstones
 from sdbatch.errors import AssetConflict
@@ -245,22 +245,24 @@ def _index_findings(store: Store, committed: Committed) -> Iterator[Finding]:
 
 
 def _record_findings(store: Store, committed: Committed) -> Iterator[Finding]:
-    """Name the records of runs that cannot be read: money and times are added up from them."""
+    """Name the records of runs that cannot be read, of a killed one its status: money and times are added up from them.
 
-    def look(run: str) -> str | None:
-        try:
-            read_record(store, run)
-        except FileNotFoundError:  # its driver was killed
+    The status of a run that ended is read by nobody but those who ask for it, and they are told.
+    """
+
+    def look(run: str) -> tuple[str, str] | None:
+        for path, read in ((layout.run_json(run), read_record), (layout.status_json(run), read_status)):
+            try:
+                read(store, run)
+            except FileNotFoundError:  # its driver was killed
+                continue
+            except UnreadableFile as error:
+                return path, str(error).removeprefix(f"{store.url}/{path}: ")
             return None
-        except UnreadableFile as error:
-            return str(error)
         return None
 
-    runs = [files.run for files in committed.runs]
-    for run, fault in zip(runs, each_of(look, runs), strict=True):
-        if fault is not None:
-            path = layout.run_json(run)
-            yield file_finding("record", path, fault.removeprefix(f"{store.url}/{path}: "))
+    for fault in filter(None, each_of(look, [files.run for files in committed.runs])):
+        yield file_finding("record", *fault)
 
 
 def _differing(told: Mapping[str, Sum], sums: Mapping[str, Sum]) -> list[str]:

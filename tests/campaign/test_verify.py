@@ -143,6 +143,16 @@ def test_a_record_that_cannot_be_read_is_found(store: Store) -> None:
     assert _kinds(store) == ["record"]
 
 
+def test_the_status_of_a_killed_run_that_cannot_be_read_is_found(store: Store) -> None:
+    store.delete(layout.run_json(RUN_1))
+    assert _kinds(store) == []
+    store.put(layout.status_json(RUN_1), b'{"run_id": "')
+
+    assert [(one.kind, one.asset) for one in verify_campaign(store).findings] == [("record", layout.status_json(RUN_1))]
+    store.put(layout.run_json(RUN_1), json.dumps({"state": "failed"}).encode())
+    assert _kinds(store) == []
+
+
 def _rewrite(store: Store, path: str, change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]) -> None:
     """Read a Parquet file's rows, change them, and put them back."""
     old = from_parquet(store.read(path))
