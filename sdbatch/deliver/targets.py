@@ -277,10 +277,11 @@ class ZipTarget:
             self.store.put(name, self._archive(members, rows), _ZIP)
             for one in members:
                 rows[one]["archive"] = name
+        # By the other table a takedown that was killed knows whether it has anything to do here.
+        self.store.put(f"{self._stem}.{TABLE}", to_csv(rows), _CSV)
         self.write_rows(rows)
         for name in self._archived.keys() - parts.keys():
             self.store.delete(name)
-        self.store.put(f"{self._stem}.{TABLE}", to_csv(rows), _CSV)
 
     def tidy(self) -> None:
         """See `Target`."""

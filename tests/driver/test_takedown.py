@@ -27,7 +27,7 @@ from sdbatch.deliver.targets import ZipTarget
 from sdbatch.driver import deliver
 from sdbatch.driver.takedown import take_down
 from sdbatch.errors import NewerFormat, UserError
-from sdbatch.storage import Store, open_campaign
+from sdbatch.storage import LocalStore, Store, open_campaign
 
 SIZE = {"height": 64, "width": 64}
 EDIT = {"task": "image-to-image", "strength": 0.5, **SIZE}
@@ -459,6 +459,30 @@ def test_what_a_killed_prune_left_in_a_zip_is_taken_down(
     assert done.delivered == {str(target): [HILL]}
     with zipfile.ZipFile(target) as archive:
         assert HILL not in archive.namelist()
+    assert sdbatch.verify_delivery(str(target)).is_good
+
+
+@pytest.mark.parametrize("last", ["files.zip", "files.delivered.csv", "files.delivered.parquet"])
+def test_a_takedown_that_is_killed_at_an_archive_ends_as_one_that_is_not(
+    last: str, campaign: str, made: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed_after(store: LocalStore, path: str, data: bytes, content_type: str = "") -> None:
+        put(store, path, data, content_type)
+        if path == last:
+            raise Killed
+
+    put = LocalStore.put
+    target, hill = tmp_path / "files.zip", [str(made.folder / "hill.png")]
+    _deliver(campaign, str(target))
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalStore, "put", killed_after)
+        with pytest.raises(Killed):
+            sdbatch.takedown(campaign, hill, delivered=[str(target)], yes=True)
+    _expire(open_campaign(campaign, {}))
+    sdbatch.takedown(campaign, hill, delivered=[str(target)], yes=True)
+
+    assert b"hill" not in target.read_bytes()
+    assert "hill" not in (tmp_path / "files.delivered.csv").read_text()
     assert sdbatch.verify_delivery(str(target)).is_good
 
 
