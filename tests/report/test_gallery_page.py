@@ -186,6 +186,21 @@ def test_what_is_written_from_right_to_left_leaves_sizes_as_they_are(opened: Ope
     assert first > last
 
 
+def test_a_text_from_right_to_left_is_cut_at_its_end(opened: Open) -> None:
+    rows = campaign_rows(1)
+    for number, one in enumerate(rows):
+        one |= {"prompt": f"{'זוג כוסות כחולות על שולחן עץ ' * 4}{number}", "x_product": "כוס", "x_scene": "חוף"}
+        one |= {"width": 256, "height": 256, "x_locale": "he"}
+    page = opened(rows)
+    sides = page.ask(
+        "[...document.querySelectorAll('.tile .caption .faint')].map(one => [getComputedStyle(one).direction, "
+        "one.scrollWidth > one.clientWidth])"
+    )
+
+    assert sides
+    assert all(side == ["rtl", True] for side in sides)
+
+
 def test_the_lines_of_the_sheet_are_as_wide_as_the_view_and_keep_proportions(opened: Open) -> None:
     page = opened(campaign_rows(6))
     boxes = page.ask(

@@ -63,7 +63,7 @@
   function item(name, value, parts) {
     var box = S.el("input", { type: "checkbox", onchange: function () { choose(name, value, box.checked); } });
     var count = S.el("span", { class: "count" });
-    var label = S.el("label", {}, [box, S.el("span", { class: "value", text: S.valueLabel(value), title: value }), count]);
+    var label = S.el("label", {}, [box, S.el("span", { class: "value", dir: "auto", text: S.valueLabel(value), title: value }), count]);
     parts.set(value, { box: box, count: count, label: label });
     return label;
   }

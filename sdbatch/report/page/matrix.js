@@ -55,7 +55,7 @@
     height = S.view.h + 14;
     var name = S.label(chosen[0]) + " by " + S.label(chosen[1]);
     var head = S.el("tr", {}, [S.el("th", { scope: "col", class: "corner", text: name })].concat(columnValues.map(function (value) {
-      return S.el("th", { scope: "col", text: S.valueLabel(value), title: value });
+      return S.el("th", { scope: "col", dir: "auto", text: S.valueLabel(value), title: value });
     })));
     body = S.el("tbody");
     var table = S.el("table", { class: "matrix", "aria-label": name, "aria-rowcount": rowValues.length + 1 }, [
@@ -92,7 +92,7 @@
 
   function line(place) {
     var value = rowValues[place], row = S.el("tr", { "aria-rowindex": place + 2 });
-    row.append(S.el("th", { scope: "row", text: S.valueLabel(value), title: value }));
+    row.append(S.el("th", { scope: "row", dir: "auto", text: S.valueLabel(value), title: value }));
     columnValues.forEach(function (across) {
       var cell = S.el("td"), inside = (cells.get(value) || new Map()).get(across) || [];
       cell.style.height = height + "px";

@@ -55,7 +55,10 @@
     var open = S.el("button", { type: "button", class: "open", "aria-label": "open " + D.name(row) }, [T.picture(row)]);
     var element = S.el("tr", { "aria-rowindex": place + 2 }, [S.el("td", { class: "small" }, [open])]);
     element.row = open.row = row;
-    names.forEach(function (name) { element.append(S.el("td", { class: "c-" + (name.slice(0, 2) === "x_" ? "own" : name), text: textOf(row, name), title: textOf(row, name) })); });
+    names.forEach(function (name) {
+      var kind = name.slice(0, 2) === "x_" ? "own" : name, text = textOf(row, name);
+      element.append(S.el("td", { class: "c-" + kind, dir: "auto", text: text, title: text }));
+    });
     return element;
   }
 

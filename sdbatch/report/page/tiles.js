@@ -68,10 +68,10 @@
     tile.classList.toggle("rejected", R.verdict(row) === "rejected");
     while (tile.lastChild !== frame) tile.lastChild.remove();
     if (!tile.withCaption) { tile.append(S.el("span", { class: "unseen", text: T.spoken(row) })); return; }
-    var differs = T.differs(row) || D.text(row, "prompt");
+    var differs = T.differs(row), words = differs || D.text(row, "prompt");
     tile.append(S.el("div", { class: "caption" }, [
-      S.el("div", { class: "id", text: D.name(row), title: D.name(row) }),
-      S.el("div", { class: "faint", text: differs, title: differs })]),
+      S.el("div", { class: "id", dir: "auto", text: D.name(row), title: D.name(row) }),
+      S.el("div", { class: "faint", dir: differs ? null : "auto", text: words, title: words })]),
     S.el("span", { class: "unseen", text: [R.verdict(row), D.text(row, "prompt").slice(0, 120)].filter(Boolean).join(", ") }));
   };
 
