@@ -24,8 +24,8 @@ from sdbatch.fetch.clip_colour import refuse_unread
 from sdbatch.fetch.clip_header import read_header
 from sdbatch.fetch.containers import demuxer_of
 from sdbatch.fetch.openers import heif_library, open_tiff, png_profile, profile_of_cicp
-from sdbatch.fetch.opening import BROKEN, refuse_misread
-from sdbatch.fetch.picture_formats import LISTED, Refused, picture_format, stated_size
+from sdbatch.fetch.opening import BROKEN, broken_text, refuse_misread
+from sdbatch.fetch.picture_formats import Refused, picture_format, stated_size
 from sdbatch.fetch.png import read_png
 from sdbatch.ffmpeg import FfmpegFailed
 
@@ -56,7 +56,7 @@ def picture_fault(head: bytes, file: BinaryIO | None, pixels_max: int) -> str | 
     except Refused as error:
         return str(error)
     except BROKEN as error:
-        return None if file is None else f"not a whole picture of {LISTED}: {error or type(error).__name__}"
+        return None if file is None else broken_text(error)
     if size is not None and size[0] * size[1] > pixels_max:
         return f"{size[0]} x {size[1]} pixels are over {pixels_max} (sources.pixels_max)"
     return None

@@ -190,5 +190,12 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     return eight
 
 
+def broken_text(error: BaseException) -> str:
+    """Return what is wrong with a damaged picture, by the error of its decoder; the text goes on after its name."""
+    is_short = isinstance(error.__cause__ or error, EOFError | IndexError | struct.error)
+    reason = "it ends too early" if is_short else str(error) or type(error).__name__
+    return f"not a whole picture of {LISTED}: {reason}"
+
+
 def _unreadable(name: str, error: BaseException) -> SourceUnreadable:
-    return SourceUnreadable(f"{name}: not a whole picture of {LISTED}: {error or type(error).__name__}")
+    return SourceUnreadable(f"{name}: {broken_text(error)}")

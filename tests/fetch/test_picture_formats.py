@@ -424,6 +424,21 @@ def test_a_jpeg_that_is_cut_in_the_middle_is_refused(share: float, restart: int,
             _array(whole[:num_bytes] + zeros)
 
 
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "BMP", "GIF", "AVIF"])
+def test_a_picture_that_is_cut_in_its_header_is_told_in_words(kind: str) -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (64, 48)).save(file, kind)
+    said = set()
+    for num_bytes in range(12, 36):
+        head = file.getvalue()[:num_bytes]
+        with pytest.raises(SourceUnreadable) as refused:
+            _array(head)
+        said |= {str(refused.value), picture_fault(head, io.BytesIO(head), 10_000) or ""}
+
+    assert not any("requires a buffer" in text or "index out of range" in text for text in said), said
+    assert kind == "AVIF" or any(text.endswith("it ends too early") for text in said)
+
+
 @pytest.mark.parametrize("progressive", [False, True])
 def test_a_jpeg_that_is_cut_before_or_in_a_restart_marker_is_refused(progressive: bool) -> None:
     whole = _photo(restart_marker_rows=1, progressive=progressive)
