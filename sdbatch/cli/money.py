@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -104,13 +104,18 @@ def spent_line(result: RunResult) -> str:
     if not result.gpu_hours:
         return ""
     cost = "" if result.cost is None else f", {money(result.cost, result.currency or '')}"
-    models = result.forecast.get("models", {}).items()
+    is_assumed = result.forecast.get("basis", {}).get("assumed") == 1.0
     told = "".join(
-        f"; {name}: {duration(model['actual_s'])} in the model, {duration(model['forecast_s'])} were forecast"
-        + ("" if model["error"] is None else f" ({_off(model['error'])})")
-        for name, model in models
+        f"; {name}: {duration(model['actual_s'])} in the model" + ("" if is_assumed else _compared(model))
+        for name, model in result.forecast.get("models", {}).items()
     )
-    return f"workers took {hours(result.gpu_hours)}{cost}{told}"
+    first = "; no forecast, as nothing was measured before" if told and is_assumed else ""
+    return f"workers took {hours(result.gpu_hours)}{cost}{told}{first}"
+
+
+def _compared(model: Mapping[str, Any]) -> str:
+    off = "" if model["error"] is None else f" ({_off(model['error'])})"
+    return f", {duration(model['forecast_s'])} were forecast{off}"
 
 
 def _off(error: float) -> str:
