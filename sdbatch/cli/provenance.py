@@ -79,6 +79,8 @@ def credentials_selfsign(
 def show_delivery_verified(found: Any, as_json: bool) -> None:
     """Print what `verify` found at a target."""
     lines = [*found.findings, *(f"fork of the ledger (harmless): {name}" for name in found.forks)]
+    if any(": is not the file that was delivered" in finding for finding in found.findings):
+        lines.append("`sdbatch deliver` makes missing files anew; remove those first that are not what was delivered")
     states = ", ".join(f"{number} {state}" for state, number in sorted(found.credentials.items())) or "none"
     word = "good" if found.is_good else counted(len(found.findings), "mismatch", "mismatches")
     ledger = f"{counted(found.ledger_files, 'file', 'files')}, {counted(found.ledger_lines, 'line', 'lines')}"
