@@ -14,8 +14,8 @@ from typing import Any, Final
 from PIL import Image, ImageDraw, ImageFont, features
 
 from sdbatch.deliver.marking import Label
-from sdbatch.encode.letters import lacking_letters
 from sdbatch.errors import EncodeFailed, JobError
+from sdbatch.letters import lacking_letters
 
 LABEL_VERSION: Final = 1
 """Raised when the same label gives other pixels."""

@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
 
-from sdbatch.encode.letters import lacking_letters
+from sdbatch.letters import lacking_letters
 
 SIDE_PIXELS: Final = 256
 """Longest side of a picture in the sheet; of many pictures each is smaller."""

@@ -1,16 +1,22 @@
-"""Which letters a font has."""
+"""Which letters of a text a font does not have."""
 
 from __future__ import annotations
 
-from typing import Final
-
-from PIL.ImageFont import FreeTypeFont
+from collections.abc import Iterable
+from typing import Final, Protocol
 
 _NO_LETTER: Final = "\U0010ffff"
 """No character: every font draws what it draws for one that it does not have."""
 
 
-def lacking_letters(font: FreeTypeFont, text: str) -> list[str]:
+class Font(Protocol):
+    """What is asked of a font; Pillow's are such."""
+
+    def getmask(self, text: str) -> Iterable[int]:
+        """Return the pixels of a text."""
+
+
+def lacking_letters(font: Font, text: str) -> list[str]:
     """Return the letters of a text that a font does not have, each once."""
     unknown = bytes(font.getmask(_NO_LETTER))
     return sorted({letter for letter in text if not letter.isspace() and bytes(font.getmask(letter)) == unknown})
