@@ -110,8 +110,8 @@ def load_job(job: JobLike, overrides: Texts = (), date: str | None = None, *, wi
     Args:
         job: The job.
         overrides: `key.key=value` each.
-        date: What `${date}` in the manifest's path stands for; see `sdbatch.job.read_job`.
-        with_revisions: Whether stated revisions of models count; see `sdbatch.job.read_job`.
+        date: What `${date}` in the manifest's path stands for, YYYY-MM-DD; by default SDBATCH_DATE, else today (UTC).
+        with_revisions: Whether stated revisions of models count; False takes a job whose revisions are to be pinned.
 
     Raises:
         JobError: Naming every key that is wrong.

@@ -80,7 +80,7 @@ class Column:
         is_measured: Whether the metadata tells it of the finished asset, not as the recipe asks for it.
         is_joined: Whether it is added where metadata are read, from what people decided, and never stored with them.
         in_gallery: Whether a card of the gallery shows it among the settings.
-        meaning: One line for people, in the documentation's table of the manifest.
+        meaning: One line for people, in the documentation's tables of the manifest and of the metadata.
         other_names: What other programs call it, in small letters with `_` between words. A table's column of such a
             name is refused with this one's, and never taken for one of the user's own.
     """
@@ -122,14 +122,14 @@ _LORAS: Final = pa.list_(pa.struct([("name", _TEXT), ("weight", _FLOAT)]))
 _STAGES: Final = pa.list_(pa.struct([("name", _TEXT), ("verdict", _TEXT), ("label", _TEXT), ("score", _FLOAT)]))
 
 
-def _recorded(name: str, kind: pa.DataType) -> Column:
+def _recorded(name: str, kind: pa.DataType, meaning: str) -> Column:
     """Return a column of the metadata alone."""
-    return Column(name=name, type=kind, in_metadata=True)
+    return Column(name=name, type=kind, in_metadata=True, meaning=meaning)
 
 
-def _joined_column(name: str, kind: pa.DataType) -> Column:
+def _joined_column(name: str, kind: pa.DataType, meaning: str) -> Column:
     """Return a column that people's decisions fill where metadata are read."""
-    return Column(name=name, type=kind, is_joined=True)
+    return Column(name=name, type=kind, is_joined=True, meaning=meaning)
 
 
 def _source(name: str, kind: pa.DataType, meaning: str, **more: Any) -> Column:
@@ -150,13 +150,13 @@ COLUMNS: Final[tuple[Column, ...]] = (
         in_metadata=True,
         meaning="unique in the manifest; `[A-Za-z0-9][A-Za-z0-9._-]{0,127}`",
     ),
-    _recorded("request_key", _TEXT),
-    _recorded("n", _INT),
-    _recorded("status", _TEXT),
-    _recorded("asset", _TEXT),
-    _recorded("sha256", _TEXT),
-    _recorded("asset_bytes", pa.int64()),
-    _recorded("media_type", _TEXT),
+    _recorded("request_key", _TEXT, "sha256 of the recipe, in hex"),
+    _recorded("n", _INT, "number of the output, from 0; null where a request failed as a whole"),
+    _recorded("status", _TEXT, "`ok`, `failed`, or `blocked` by a stage after the model"),
+    _recorded("asset", _TEXT, "the file, from the campaign's folder"),
+    _recorded("sha256", _TEXT, "the file's digest, in hex"),
+    _recorded("asset_bytes", pa.int64(), "the file's size"),
+    _recorded("media_type", _TEXT, "such as `image/png`"),
     Column(
         name="task",
         type=_TEXT,
@@ -176,8 +176,8 @@ COLUMNS: Final[tuple[Column, ...]] = (
         meaning="a name from the job's `models`",
         other_names=("checkpoint", "ckpt", "ckpt_name"),
     ),
-    _recorded("model_revision", _TEXT),
-    _recorded("pipeline_class", _TEXT),
+    _recorded("model_revision", _TEXT, "the model's content: its `revision`, or the digest of its files"),
+    _recorded("pipeline_class", _TEXT, "diffusers' class that made it"),
     Column(
         name="prompt",
         type=_TEXT,
@@ -341,41 +341,66 @@ COLUMNS: Final[tuple[Column, ...]] = (
         meaning="assets for this row, seeds following on",
         other_names=("outputs", "num_images", "num_images_per_prompt", "batch_count", "n_iter"),
     ),
-    _recorded("source_digests", _TEXTS),
-    _recorded("source_notes", _TEXTS),
-    _recorded("prompt_tokens", _INT),
-    _recorded("prompt_truncated", pa.bool_()),
-    Column(name="dtype", type=_TEXT, neutral="float32", in_recipe=True, in_metadata=True),
-    Column(name="watermark", type=_TEXT, in_recipe=True, in_metadata=True),
-    _recorded("accelerators", _TEXT),
-    _recorded("device", _TEXT),
-    _recorded("batch_size", _INT),
-    _recorded("versions", _TEXT),
-    _recorded("load_s", _FLOAT),
-    _recorded("fetch_s", _FLOAT),
-    _recorded("denoise_s", _FLOAT),
-    _recorded("decode_s", _FLOAT),
-    _recorded("encode_s", _FLOAT),
-    _recorded("upload_s", _FLOAT),
-    _recorded("attempts", _INT),
-    _recorded("worker", _TEXT),
-    _recorded("run_id", _TEXT),
-    _recorded("unit", _TEXT),
-    _recorded("committed_at", pa.timestamp("ms", tz="UTC")),
-    _recorded("adopted", pa.bool_()),
-    _recorded("copied_from", _TEXT),
-    _recorded("replaces", _INT),
-    _recorded("error_type", _TEXT),
-    _recorded("error_message", _TEXT),
-    _recorded("error_retryable", pa.bool_()),
-    _recorded("error_traceback_sha256", _TEXT),
-    _recorded("stages", _STAGES),
-    _recorded("stages_digest", _TEXT),
-    _recorded("recipe", _TEXT),
-    _joined_column("verdict", _TEXT),
-    _joined_column("reviewed_by", _TEXT),
-    _joined_column("reviewed_at", pa.timestamp("ms", tz="UTC")),
-    _joined_column("note", _TEXT),
+    _recorded("source_digests", _TEXTS, "sha256 of each source, in hex"),
+    _recorded(
+        "source_notes",
+        _TEXTS,
+        "what is to be known of how sources were read, such as a colour profile that was not found",
+    ),
+    _recorded("prompt_tokens", _INT, "the prompt's length in tokens; null without a prompt"),
+    _recorded("prompt_truncated", pa.bool_(), "whether the text encoder reads fewer tokens than that"),
+    Column(
+        name="dtype",
+        type=_TEXT,
+        neutral="float32",
+        in_recipe=True,
+        in_metadata=True,
+        meaning="numbers that the model computes with",
+    ),
+    Column(
+        name="watermark",
+        type=_TEXT,
+        in_recipe=True,
+        in_metadata=True,
+        meaning="name and version of the function that marked it",
+    ),
+    _recorded(
+        "accelerators", _TEXT, "JSON object: the model entry's options that move bits, such as `compile` and `quantize`"
+    ),
+    _recorded("device", _TEXT, "`cuda` or `cpu`"),
+    _recorded("batch_size", _INT, "outputs that shared the pipeline call"),
+    _recorded("versions", _TEXT, "JSON object: versions of the packages that decide pixels or files"),
+    _recorded("load_s", _FLOAT, "seconds of the model's load, this output's share; 0 where it was loaded before"),
+    _recorded("fetch_s", _FLOAT, "seconds of reading its sources, this output's share"),
+    _recorded("denoise_s", _FLOAT, "seconds of the pipeline call outside the VAE's decoder, this output's share"),
+    _recorded("decode_s", _FLOAT, "seconds in the VAE's decoder, this output's share"),
+    _recorded("encode_s", _FLOAT, "seconds of writing pixels as a file"),
+    _recorded("upload_s", _FLOAT, "seconds of putting the file into the store"),
+    _recorded("attempts", _INT, "pipeline calls that it was part of; 0 for a copy of what an earlier run made"),
+    _recorded("worker", _TEXT, "name of the worker in its run"),
+    _recorded("run_id", _TEXT, "the run that made it, a folder under `runs/`"),
+    _recorded("unit", _TEXT, "the unit of work, whose commit holds this row"),
+    _recorded("committed_at", pa.timestamp("ms", tz="UTC"), "when that commit was written"),
+    _recorded(
+        "adopted", pa.bool_(), "whether the file lay there already, put by a worker that ended before its commit"
+    ),
+    _recorded("copied_from", _TEXT, "the file of the same request key that it is a copy of"),
+    _recorded("replaces", _INT, "number of the rejected or blocked output in whose place it was made"),
+    _recorded("error_type", _TEXT, "class of the failure"),
+    _recorded("error_message", _TEXT, "what it says, its first 500 characters"),
+    _recorded("error_retryable", pa.bool_(), "whether the next run tries it again by itself"),
+    _recorded("error_traceback_sha256", _TEXT, "the same for equal failures"),
+    _recorded("stages", _STAGES, "what each stage after the model said of it"),
+    _recorded("stages_digest", _TEXT, "stands for the settings of the stages that may block"),
+    _recorded(
+        "recipe",
+        _TEXT,
+        "canonical JSON of all that decides its pixels; `keyframes`, `loras` and `parameters` stand here alone",
+    ),
+    _joined_column("verdict", _TEXT, "`approved`, `picked` or `rejected`"),
+    _joined_column("reviewed_by", _TEXT, "who decided"),
+    _joined_column("reviewed_at", pa.timestamp("ms", tz="UTC"), "when"),
+    _joined_column("note", _TEXT, "what was noted beside it"),
 )
 """In the order in which the manifest's table, a job's defaults and the metadata have them."""
 

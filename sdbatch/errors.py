@@ -164,7 +164,7 @@ class ClusterRefused(UserError):
 
 
 class StoreRefused(UserError):
-    """The store says no: credentials, bucket, or no conditional writes."""
+    """The store says no, or nothing listens there: credentials, bucket, address, or no conditional writes."""
 
 
 class CampaignHeld(SdbatchError):
@@ -285,7 +285,7 @@ class StoreUnavailable(MachineError):
 
 
 class LocalFault(MachineError):
-    """This machine is out of disk, quota or open files, or its disk fails; see `sdbatch.local_faults`."""
+    """This machine is out of disk, quota or open files, or its disk fails."""
 
 
 class DecoderUnavailable(MachineError):

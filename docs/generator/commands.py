@@ -85,8 +85,9 @@ def _section(words: str, command: Any, shared: Container[tuple[str, str]]) -> st
 
 
 def _as_typed(record: str) -> str:
-    """Return an argument or option without the parser's own words for types, and a number's place as N."""
+    """Return an argument or option without the parser's words for types: choices as they are, a number as N."""
     if not record.startswith("-"):
         return record.partition(" ")[0]
+    record = re.sub(r"<(\w+(\|\w+)+)>", r"\1", record)
     record = re.sub(r"<(int|float)( range)?>", "N", record)
     return re.sub(r" <[^>]*>", "", record).replace("<path>", "PATH")

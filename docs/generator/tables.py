@@ -18,6 +18,19 @@ _OWN = (
     "text, numbers, booleans, dates, timestamps",
     "your own columns, carried unchanged into the metadata; timestamps in microseconds, years 1 to 9999",
 )
+_OR_TEXT = ", or string"
+_IN_METADATA = {
+    "prompt": "as the row or the job has it",
+    "negative_prompt": "what the picture should not show",
+    "images": "where its sources lie",
+    "height": "pixels of the file",
+    "width": "pixels of the file",
+    "num_frames": "frames of the file; 1 for a picture",
+    "fps": "playback rate of a clip",
+    "scheduler": "diffusers' class that was used",
+    "seed": "this output's own",
+}
+"""Meanings of columns that say something else of a finished asset than of a row that asks for one."""
 _KEYFRAMES = {
     "": "",
     "any": " at any frames",
@@ -51,7 +64,8 @@ def metadata_columns() -> str:
             origin = "asked for" if column.name in MANIFEST else "decided" if column.is_joined else "recorded"
             if column.is_measured:
                 origin = "measured"
-            rows.append((f"`{column.name}`", _type(column.type), origin, column.meaning))
+            meaning = _IN_METADATA.get(column.name, column.meaning)
+            rows.append((f"`{column.name}`", _type(column.type).removesuffix(_OR_TEXT), origin, meaning))
     return markdown_table(
         ("column", "type", "what it is", "meaning"), [*rows, (_OWN[0], "as in the manifest", "yours", "")]
     )
@@ -60,7 +74,7 @@ def metadata_columns() -> str:
 def _type(kind: pa.DataType) -> str:
     if pa.types.is_list(kind):
         item = "struct" if pa.types.is_struct(kind.value_type) else _type(kind.value_type)
-        return f"list of {item}" + (", or string" if item == "string" else "")
+        return f"list of {item}" + (_OR_TEXT if item == "string" else "")
     return {"int32": "int", "double": "float"}.get(str(kind), str(kind))
 
 

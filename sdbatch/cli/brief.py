@@ -61,7 +61,7 @@ def brief_preview(
 def brief_build(
     brief: BriefFile,
     to: Annotated[Path, typer.Option("--to", help="Folder for the shards.")],
-    shards: Annotated[int, typer.Option(min=1)] = 1,
+    shards: Annotated[int, typer.Option(min=1, help="Number of files.")] = 1,
     job: JobOfBrief = None,
     overrides: Set = None,
     as_json: Json = False,

@@ -450,7 +450,7 @@ def deliver(
 def manifest_build(
     source: Annotated[Path, typer.Argument(help="File: .csv, .tsv, .txt, .xlsx, .jsonl or .parquet.")],
     to: Annotated[Path, typer.Option("--to", help="Folder for the shards.")],
-    shards: Annotated[int, typer.Option(min=1)] = 1,
+    shards: Annotated[int, typer.Option(min=1, help="Number of files.")] = 1,
     rename: Annotated[list[str] | None, typer.Option(metavar="OLD=NEW", help="Rename a column.")] = None,
     drop: Annotated[list[str] | None, typer.Option(metavar="COLUMN", help="Leave a column out.")] = None,
     id_format: Annotated[str | None, typer.Option("--id", help="Make ids from columns, as in '{sku}-{scene}'.")] = None,

@@ -36,7 +36,7 @@ class Shell(StrEnum):
 
 
 def completion(
-    shell: Annotated[Shell, typer.Argument(help="Your shell.")],
+    shell: Annotated[Shell, typer.Argument(help="Your shell: bash, zsh or fish.")],
 ) -> None:
     """Print the script that completes commands, options, ids and names: eval "$(sdbatch completion bash)"."""
     show(get_completion_script(prog_name=PROGRAM, complete_var=VARIABLE, shell=shell.value))

@@ -59,7 +59,9 @@ class FocusPoint(_Strict):
 class Delivery(_Strict):
     """A whole delivery."""
 
-    version: Annotated[int, Field(ge=1, le=DELIVERY_VERSION)] = DELIVERY_VERSION
+    version: Annotated[int, Field(ge=1, le=DELIVERY_VERSION)] = Field(
+        default=DELIVERY_VERSION, description="Of the meaning of these keys."
+    )
     delivery: Annotated[str, Field(pattern=_NAME)] = Field(description="Its name; that of the file without one.")
     campaign: Annotated[str, Field(min_length=1)] = Field(description="Campaign folder or URL, or a job file.")
     only: Literal["all", "approved", "picked"] = Field(

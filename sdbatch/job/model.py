@@ -79,15 +79,27 @@ class StepCache(Strict):
     kind: Literal["FirstBlockCache", "MagCache", "TaylorSeerCache"] = Field(
         description="Class of diffusers; the other keys are its options, absent ones as diffusers has them."
     )
-    threshold: Annotated[float, Field(gt=0, le=1000)] | None = None
-    max_skip_steps: Annotated[int, Field(ge=1, le=1000)] | None = None
-    retention_ratio: Annotated[float, Field(ge=0, le=1)] | None = None
+    threshold: Annotated[float, Field(gt=0, le=1000)] | None = Field(
+        default=None, description="Change below which work is skipped (FirstBlockCache, MagCache): more is faster."
+    )
+    max_skip_steps: Annotated[int, Field(ge=1, le=1000)] | None = Field(
+        default=None, description="Most steps in a row that are skipped (MagCache)."
+    )
+    retention_ratio: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        default=None, description="Share of the first steps of which none is skipped (MagCache)."
+    )
     mag_ratios: (
         Annotated[list[Annotated[float, Field(ge=-1000, le=1000)]], Field(min_length=1, max_length=10_000)] | None
-    ) = None
-    cache_interval: Annotated[int, Field(ge=2, le=1000)] | None = None
-    disable_cache_before_step: Annotated[int, Field(ge=0, le=1000)] | None = None
-    max_order: Annotated[int, Field(ge=0, le=4)] | None = None
+    ) = Field(default=None, description="Magnitudes of the model's steps, as diffusers calibrates them (MagCache).")
+    cache_interval: Annotated[int, Field(ge=2, le=1000)] | None = Field(
+        default=None, description="Steps from one that is computed to the next (TaylorSeerCache)."
+    )
+    disable_cache_before_step: Annotated[int, Field(ge=0, le=1000)] | None = Field(
+        default=None, description="Number of first steps that are all computed (TaylorSeerCache)."
+    )
+    max_order: Annotated[int, Field(ge=0, le=4)] | None = Field(
+        default=None, description="Highest order of the series that predicts a step (TaylorSeerCache)."
+    )
 
     @model_validator(mode="after")
     def _options_of_its_kind(self) -> StepCache:
@@ -126,7 +138,8 @@ class Model(Strict):
     )
     family: str | None = Field(
         default=None,
-        description="Title of its family. With it and `revision`, check and plan need no folder; workers look.",
+        description="Title of a folder's family. With it and `revision`, check and plan read no folder; workers do. "
+        "dtype cannot be auto then, and where the family has no size, defaults.height and defaults.width are needed.",
     )
     dtype: Dtype | Literal["auto"] = Field(
         default="float32",
