@@ -183,7 +183,7 @@ def run(
         in_process: One worker in this process instead of a Ray cluster: for breakpoints and tests.
         progress: Shown while it runs; nothing by default.
         accept_new_keys: Render outputs again whose keys an older version of sdbatch made; refused otherwise.
-        allow_open_ray: Use Ray without a token where RAY_AUTH_MODE=disabled says so; refused otherwise.
+        allow_open_ray: Use a Ray cluster that asks for no token; it is refused otherwise.
         allow_code: Call functions that the job names, such as a watermark; refused otherwise.
         yes: Let more rows of the campaign leave than `limits.leaving_fraction`; refused otherwise.
         budget: Stop before so much is spent: `12.50`, `12.50EUR`, `3gpu_hours`, `40EUR/day`; over the job's own limit.

@@ -112,7 +112,7 @@ Yes = Annotated[
 ]
 
 AllowOpenRay = Annotated[
-    bool, typer.Option("--allow-open-ray", help="Use Ray without a token where RAY_AUTH_MODE=disabled says so.")
+    bool, typer.Option("--allow-open-ray", help="Use a Ray cluster that asks for no token; refused without.")
 ]
 
 AllowCode = Annotated[

@@ -116,7 +116,7 @@ class RayExecutor:
         worker_path: Dotted path of the worker's class.
         num_cpus: Logical CPUs of a cluster started here, at least the machine's; None for the machine's.
         num_gpus: Logical GPUs of a cluster started here; None for the machine's.
-        allow_open: Whether a cluster may do without a token because RAY_AUTH_MODE says so.
+        allow_open: Whether a cluster may be one that asks for no token.
         ahead: Has perhaps started one here already.
 
     Raises:

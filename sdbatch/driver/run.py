@@ -73,7 +73,7 @@ def run_job(
         remove: Damaged assets.
         worker: Dotted path of the class that makes units; benchmarks name another one.
         accept_new_keys: Whether outputs with keys of an older version may be rendered again.
-        allow_open_ray: Whether a Ray cluster may do without a token because RAY_AUTH_MODE says so.
+        allow_open_ray: Whether a Ray cluster may be one that asks for no token.
         allow_code: Whether functions that the job names may be run.
         yes: Whether more rows of the campaign may leave than `limits.leaving_fraction`.
         aside: Rows that are made in the place of the job's manifest's, and beside them: metadata and gallery stay.

@@ -74,7 +74,7 @@ def submit_job(
         environment: Variables of the driver there.
         accept_failed: Exit 0 although rows failed.
         accept_new_keys: Render outputs again whose keys an older version of sdbatch made.
-        allow_open_ray: Use Ray without a token where RAY_AUTH_MODE=disabled says so.
+        allow_open_ray: Whether a Ray cluster may be one that asks for no token.
         allow_code: Let the run call functions that the job names.
         yes: Let more rows of the campaign leave than `limits.leaving_fraction`.
         budget: Stop before so much is spent, over the job's own limit; see `sdbatch.job.with_budget`.
