@@ -39,7 +39,9 @@ def _function(name: str, function: Any) -> str:
         parts.append(markdown_table(("argument", "meaning"), [(f"`{key}`", text) for key, text in entries["Args"]]))
     if entries.get("Raises"):
         parts.append(
-            "Raises " + "; ".join(f"`{key}`: {text}" if text else f"`{key}`" for key, text in entries["Raises"])
+            "Raises "
+            + "; ".join(f"`{key}`: {text.rstrip('.')}" if text else f"`{key}`" for key, text in entries["Raises"])
+            + "."
         )
     return "\n\n".join(parts)
 
