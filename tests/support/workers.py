@@ -60,10 +60,11 @@ class ScriptedWorker:
         """End a unit."""
         with self._model:
             self._make(unit)
-        (self._folder / "log").open("a").write(f"{unit.id} {self._name} {unit.model}\n")
-        (self._folder / f"committed-{unit.id}").touch()
-        if any(request.id.startswith("late-") and self._is_first(request.id) for request in unit.requests):
-            os._exit(17)
+            # Within the lock, so that no unit of another thread is between its log and its commit when this one exits.
+            (self._folder / "log").open("a").write(f"{unit.id} {self._name} {unit.model}\n")
+            (self._folder / f"committed-{unit.id}").touch()
+            if any(request.id.startswith("late-") and self._is_first(request.id) for request in unit.requests):
+                os._exit(17)
         return receipt_of(unit, self._name, generate_s=0.01 * unit.num_outputs, batch_size=unit.num_outputs)
 
     def _make(self, unit: Unit) -> None:
