@@ -1,6 +1,6 @@
 """Finds the name that somebody meant who wrote another one.
 
-name + known names --> nearest() --> the one that is most alike; did_you_mean() --> the words for it
+name + known names --> nearest() --> the one that is most alike; did_you_mean(), near() --> the words for it
 """
 
 from __future__ import annotations
@@ -29,3 +29,10 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
     """Return `did you mean X?` with the known name that is nearest; empty where none is."""
     near = nearest(name, known)
     return f"did you mean {near}?" if near else ""
+
+
+def near(name: object, known: Iterable[str]) -> str:
+    """Return what goes on after a message: the known name that is nearest, else all of them."""
+    names = list(known)
+    hint = did_you_mean(name, names)
+    return f"; {hint}" if hint else f" ({', '.join(names) or 'there are none'})"

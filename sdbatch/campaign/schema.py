@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sdbatch.columns import COLUMNS
-from sdbatch.storage.footers import refuse_damaged_footer, with_footer_sum
+from sdbatch.storage.footers import checked_file, with_footer_sum
 from sdbatch.storage.in_arrow import in_arrow
 from sdbatch.types import FORMAT_VERSION
 from sdbatch.verdicts import JOINED_SCHEMA
@@ -79,8 +79,7 @@ def marks(**notes: str) -> dict[bytes, bytes]:
 
 def from_parquet(data: bytes, columns: list[str] | None = None) -> pa.Table:
     """Read what `to_parquet` wrote."""
-    refuse_damaged_footer(data)
-    table = pq.ParquetFile(in_arrow(data), page_checksum_verification=True).read(columns=columns, use_threads=False)
+    table = checked_file(data).read(columns=columns, use_threads=False)
     if columns is None:
         return table
     return table.select([name for name in columns if name in table.column_names])  # a file has an order of its own

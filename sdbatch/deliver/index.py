@@ -17,8 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sdbatch.errors import NewerFormat, UserError
-from sdbatch.storage.footers import refuse_damaged_footer, with_footer_sum
-from sdbatch.storage.in_arrow import in_arrow
+from sdbatch.storage.footers import checked_file, with_footer_sum
 
 INDEX: Final = "delivered.parquet"
 TABLE: Final = "delivered.csv"
@@ -107,8 +106,7 @@ def from_parquet(data: bytes, name: str) -> Rows:
         UserError: When it is not what `to_parquet` wrote, or a later version did.
     """
     try:
-        refuse_damaged_footer(data)
-        table = pq.ParquetFile(in_arrow(data), page_checksum_verification=True).read(use_threads=False)
+        table = checked_file(data).read(use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise _unreadable(name, str(error)[:100]) from error
     mark = (table.schema.metadata or {}).get(_MARK, b"").decode("ascii", "replace")

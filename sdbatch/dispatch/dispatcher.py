@@ -450,16 +450,20 @@ class Dispatcher:
         return [shape for shape in asked if not self._plan.can_hold(shape)]
 
     def _give_up_shapes(self) -> None:
-        """Give up a shape of which no worker was ready for `start_timeout_s`, at first or since the last one died."""
+        """Give up a shape that can never be held, or of which no worker was ready for `start_timeout_s`.
+
+        That time counts from the beginning, or from when the last worker died.
+        """
         limit_s = self._plan.start_timeout_s
         overdue = self._fleet.overdue_shapes(limit_s, is_stopping=self._is_stopping())
         too_large = self._shapes_too_large()
         for shape in dict.fromkeys([*too_large, *overdue]):
             shortage = self._plan.shortage(shape)
-            text = f"no worker became ready within limits.start_timeout_s = {limit_s:g}; {shortage}"
             if shape in too_large:
                 text = f"no worker fits this machine; {shortage}; ask for less (num_gpus: 0 takes CPUs alone), or name "
                 text += "a larger cluster by RAY_ADDRESS"
+            else:
+                text = f"no worker became ready within limits.start_timeout_s = {limit_s:g}; {shortage}"
             text += f"; the last that did not start: {self._last_start_fault}" if self._last_start_fault else ""
             for name in self._fleet.names_of(shape):
                 self._fleet.end(name)

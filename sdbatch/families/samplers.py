@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from sdbatch.families.scheduler_options import EXCLUSIVE, FLOW_OPTIONS, OPTIONS, checked_options, options_taken
 from sdbatch.families.table import Family
-from sdbatch.hints import did_you_mean, nearest
+from sdbatch.hints import near, nearest
 
 
 class Scheduler(NamedTuple):
@@ -149,7 +149,7 @@ def preset_problem(name: str, preset: Mapping[str, Any], family: Family) -> str:
 
 def _settled(class_name: str, options: Mapping[str, Any], family: Family) -> tuple[Scheduler | None, str]:
     if class_name not in family.schedulers:
-        return None, f"is a {class_name}, which {family.title} does not take{_near(class_name, family.schedulers)}"
+        return None, f"is a {class_name}, which {family.title} does not take{near(class_name, family.schedulers)}"
     checked, problem = checked_options(class_name, options, options_taken(family.schedulers, class_name))
     return (None, f"cannot be met: {problem}") if problem else (Scheduler(class_name, checked), "")
 
@@ -194,13 +194,8 @@ def _unknown(name: str, family: Family, presets: Mapping[str, Any]) -> str:
         if scheduler_of(typed := _joined(one, kind), family, {})[0] is not None
     ]
     if not samplers:
-        return f"is not a scheduler of {family.title}{_near(name, known)}"
+        return f"is not a scheduler of {family.title}{near(name, known)}"
     by_plain = {_plain(one): one for one in reversed(known)}
-    near = nearest(_plain(name), by_plain)
-    hint = f"; did you mean {by_plain[near]}?" if near else f" ({', '.join([*presets, *family.schedulers])})"
+    meant = nearest(_plain(name), by_plain)
+    hint = f"; did you mean {by_plain[meant]}?" if meant else f" ({', '.join([*presets, *family.schedulers])})"
     return f"is not a scheduler of {family.title}{hint}"
-
-
-def _near(name: str, known: tuple[str, ...] | list[str]) -> str:
-    hint = did_you_mean(name, known)
-    return f"; {hint}" if hint else f" ({', '.join(known) or 'there are none'})"

@@ -18,7 +18,7 @@ from sdbatch.checkpoints import LoraInfo, ModelInfo, missing_package
 from sdbatch.columns import MANIFEST, named
 from sdbatch.families import Family, Given, Route, nearest_multiple, nearest_size, next_frame_count
 from sdbatch.families.arguments import PARAMETER_BOUND, PARAMETER_BOUNDS, PER_NET
-from sdbatch.hints import did_you_mean
+from sdbatch.hints import near
 from sdbatch.job import ENTRY_COMPONENTS
 from sdbatch.plan.problems import RowProblem
 from sdbatch.plan.sources import OTHER_ROLES
@@ -358,10 +358,3 @@ def settled_loras(
     if problems:
         return [], problems
     return sorted([known[name].revision, float(weight)] for name, weight in wanted), []
-
-
-def near(name: Any, known: Iterable[str]) -> str:
-    """Return a hint: the known name that is nearest, else all of them."""
-    names = list(known)
-    hint = did_you_mean(name, names)
-    return f"; {hint}" if hint else f" ({', '.join(names) or 'there are none'})"

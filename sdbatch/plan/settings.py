@@ -17,6 +17,7 @@ from sdbatch.checkpoints import LoraInfo, ModelInfo, loras_problem
 from sdbatch.columns import IN_RECIPE, MANIFEST, named
 from sdbatch.families import Given, Route, cost_tflop
 from sdbatch.families.peaks import OutputSize
+from sdbatch.hints import near
 from sdbatch.job import Job
 from sdbatch.plan.batch_key import batch_key
 from sdbatch.plan.checks import (
@@ -24,7 +25,6 @@ from sdbatch.plan.checks import (
     check_route,
     check_values,
     lacking,
-    near,
     nearest_route,
     settled_frames,
     settled_keyframes,

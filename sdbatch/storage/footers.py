@@ -12,6 +12,9 @@ import zlib
 from typing import Final
 
 import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sdbatch.storage.in_arrow import in_arrow
 
 _MARK: Final = b"sdb1"
 _SUM_BYTES: Final = len(_MARK) + 4
@@ -33,6 +36,16 @@ def refuse_damaged_footer(data: bytes) -> None:
     before = data[max(start - _SUM_BYTES, 0) : max(start, 0)]
     if before.startswith(_MARK) and int.from_bytes(before[len(_MARK) :], "little") != zlib.crc32(data[start:]):
         raise pa.ArrowInvalid("its footer is damaged")
+
+
+def checked_file(data: bytes) -> pq.ParquetFile:
+    """Open a Parquet file of our own; its footer is compared with its sum, and each page as it is read.
+
+    Raises:
+        pa.ArrowException, OSError: When it is no Parquet file, or its footer is damaged.
+    """
+    refuse_damaged_footer(data)
+    return pq.ParquetFile(in_arrow(data), page_checksum_verification=True)
 
 
 def _footer_start(view: memoryview) -> int:

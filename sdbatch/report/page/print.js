@@ -47,10 +47,10 @@
     var inside = S.el("div", { class: "inside-figure" });
     if (D.has("thumbs", row)) loads.push(picture(row, inside, isOne));
     else inside.append(T.picture(row));
-    var note = R.note(row), differs = T.differs(row, true);
+    var note = R.note(row);
     return S.el("figure", {}, [inside, S.el("figcaption", {}, [
       S.el("strong", { text: D.name(row) }), verdict ? S.el("span", { class: "said " + verdict, text: " " + T.sign(verdict) + " " + verdict }) : null,
-      isOne ? null : S.el("div", { dir: differs ? null : "auto", text: differs || D.text(row, "prompt") }),
+      isOne ? null : S.el("div", T.words(row, true)),
       note ? S.el("div", { dir: "auto", text: "note: " + note }) : null])]);
   }
 

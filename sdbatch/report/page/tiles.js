@@ -36,6 +36,12 @@
     }).join(" · ");
   };
 
+  // What tells an asset from the others, else its prompt; sizes among the former are read from the left, whatever else is.
+  T.words = function (row, isOnPaper) {
+    var differs = T.differs(row, isOnPaper);
+    return { dir: differs ? null : "auto", text: differs || D.text(row, "prompt") };
+  };
+
   // Values that say by themselves what they are; a number or yes and no do not.
   function isPlain(name) { return name.slice(0, 2) === "x_" || ["size", "length", "model", "task"].indexOf(name) >= 0; }
 
@@ -68,10 +74,10 @@
     tile.classList.toggle("rejected", R.verdict(row) === "rejected");
     while (tile.lastChild !== frame) tile.lastChild.remove();
     if (!tile.withCaption) { tile.append(S.el("span", { class: "unseen", text: T.spoken(row) })); return; }
-    var differs = T.differs(row), words = differs || D.text(row, "prompt");
+    var words = T.words(row);
     tile.append(S.el("div", { class: "caption" }, [
       S.el("div", { class: "id", dir: "auto", text: D.name(row), title: D.name(row) }),
-      S.el("div", { class: "faint", dir: differs ? null : "auto", text: words, title: words })]),
+      S.el("div", { class: "faint", dir: words.dir, text: words.text, title: words.text })]),
     S.el("span", { class: "unseen", text: [R.verdict(row), D.text(row, "prompt").slice(0, 120)].filter(Boolean).join(", ") }));
   };
 
